@@ -1,0 +1,1 @@
+"""Train one network for detection and semantic segmentation from partly labelled images and tutors."""

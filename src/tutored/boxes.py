@@ -1,0 +1,60 @@
+"""Boxes as pure functions: `(x1, y1, x2, y2)`, continuous pixel edges, last dimension 4, any batch shape before it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+CENTRE_VARIANCE = 0.1
+SIZE_VARIANCE = 0.2
+
+
+def area(boxes_xyxy: Tensor) -> Tensor:
+    """Area in square pixels, [...]."""
+    return (boxes_xyxy[..., 2] - boxes_xyxy[..., 0]) * (boxes_xyxy[..., 3] - boxes_xyxy[..., 1])
+
+
+def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """Intersection over union of every pair: [..., N, 4] and [..., M, 4] to [..., N, M]; 0 where both are empty."""
+    a, b = a_xyxy[..., :, None, :], b_xyxy[..., None, :, :]
+    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    shared = sides[..., 0] * sides[..., 1]
+    union = area(a) + area(b) - shared
+    return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def encode(boxes_xyxy: Tensor, anchors_xyxy: Tensor) -> Tensor:
+    """Offsets of boxes against their anchors, as SSD has them (variances .1 and .2)."""
+    a_size = anchors_xyxy[..., 2:] - anchors_xyxy[..., :2]
+    a_centre = (anchors_xyxy[..., 2:] + anchors_xyxy[..., :2]) / 2
+    size = boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
+    centre = (boxes_xyxy[..., 2:] + boxes_xyxy[..., :2]) / 2
+    shift = (centre - a_centre) / a_size / CENTRE_VARIANCE
+    scale = torch.log(size / a_size) / SIZE_VARIANCE
+    return torch.cat([shift, scale], dim=-1)
+
+
+def decode(deltas: Tensor, anchors_xyxy: Tensor) -> Tensor:
+    """The boxes that these offsets mean: the inverse of `encode`. Not clipped."""
+    a_size = anchors_xyxy[..., 2:] - anchors_xyxy[..., :2]
+    a_centre = (anchors_xyxy[..., 2:] + anchors_xyxy[..., :2]) / 2
+    centre = deltas[..., :2] * CENTRE_VARIANCE * a_size + a_centre
+    half = torch.exp(deltas[..., 2:] * SIZE_VARIANCE) * a_size / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def clip(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut boxes at the borders of an image of `size` (height, width)."""
+    limit = boxes_xyxy.new_tensor([size[1], size[0], size[1], size[0]])
+    return torch.minimum(boxes_xyxy.clamp(min=0), limit)
+
+
+def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    """Greedy suppression within each group (a class; one group for all: class-agnostic).
+
+    Returns:
+        int64 indices of the kept boxes, by falling score.
+    """
+    kept: Tensor = batched_nms(boxes_xyxy, scores, groups, threshold)
+    return kept

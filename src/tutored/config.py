@@ -1,0 +1,313 @@
+"""One run's complete configuration: frozen, validated, from YAML with dotted overrides, hashed to a run id."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tutored.errors import InputError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Section):
+    """Where images and ground truth come from."""
+
+    train: str
+    """Data set to train on, such as `voc:FOLDER` or `coco:FOLDER`."""
+    split: str = "train"
+    val: str | None = None
+    """Data set to validate on; the training data set's folder if absent."""
+    val_split: str | None = "val"
+    """Split to validate on while training; null: none."""
+    annotated: tuple[str, ...] | None = None
+    """Names of the classes that the training data annotates; null: all of its label space."""
+    classes: tuple[str, ...] | None = None
+    """The student's classes; null: those of the training data."""
+
+
+class Task(_Section):
+    """Who answers for one task: ground truth, tutor or both, per image."""
+
+    policy: Literal["ground_truth", "fill", "replace", "both", "none"] = "ground_truth"
+    """`fill`: ground truth, tutor where it is missing; `replace`: tutor on a `share` of images; `both`: their sum."""
+    store: Path | None = None
+    """Folder of the tutor's soft labels."""
+    hidden: Share = 0.0
+    """Share of the training images whose ground truth is hidden; a larger share hides a superset."""
+    share: Share = 1.0
+    """Share of images that `replace` gives to the tutor."""
+    resampled: bool = False
+    """The thesis' reading of `share`: other images at every step, so that none is without ground truth for good."""
+    weights: tuple[float, float] = (0.5, 0.5)
+    """Ground truth's and tutor's weight where `both` has both."""
+    renamed: dict[str, str | None] = {}
+    """Tutor class -> our class, or null to drop it, where names and aliases don't say it."""
+
+    @model_validator(mode="after")
+    def _store_where_needed(self) -> Self:
+        if self.policy in ("fill", "replace", "both") and self.store is None:
+            raise ValueError(f"policy '{self.policy}' needs a tutor's `store`; `tutored label` makes one")
+        return self
+
+
+class Supervision(_Section):
+    """The source of each image and task."""
+
+    detection: Task = Task()
+    segmentation: Task = Task()
+    seed: int = 0
+    """Decides which images are hidden or given to the tutor; shared by runs that differ in `train.seed` only."""
+
+
+class Student(_Section):
+    """BlitzNet's shape. The defaults are BlitzNet300 s8 on ResNet-50."""
+
+    backbone: str = "resnet50"
+    """A timm model with feature maps at strides 4 to 32."""
+    weights: str | None = None
+    """Path to the backbone's safetensors, or `timm` for its default pretrained weights; null: random."""
+    size: Positive = 300
+    stride: Literal[4, 8] = 8
+    """Stride of the finest map: BlitzNet's s4 and s8."""
+    extra: Annotated[int, Field(ge=1, le=5)] = 3
+    """Extra down-scale blocks; the last one only starts the up-stream. 3 at size 300, 4 at 512."""
+    extra_width: Positive = 2048
+    up_width: Positive = 512
+    map_width: Positive = 64
+    map_kernel: Literal[1, 3] = 1
+    shared_head: bool = False
+    scales: tuple[float, float, float] = (0.10, 0.20, 0.95)
+    """Anchor scales as shares of the side: smallest, min, max.
+    300 s4 and 512 s8: (.04, .10, .95); 512 s4: (.02, .08, .95)."""
+    ratios: tuple[float, ...] = (2.0, 3.0)
+    stride_in_1x1: bool = False
+    """ResNets only: stage strides on the first 1x1 convolution, as the original has them."""
+    freeze_norm: bool = False
+    """Keep the backbone's batch statistics as they were loaded; faster, and steadier with small batches."""
+
+
+class Augment(_Section):
+    """One random geometry for image, boxes and maps; colour for the image only."""
+
+    colour: bool = True
+    zoom_out: Literal["image", "run", "never"] = "image"
+    """`run`: one draw decides for the whole run, the thesis' defect (specification 7.1, 1)."""
+    zoom_out_share: Share = 0.5
+    zoom_out_max: Annotated[float, Field(ge=1)] = 4.0
+    crop: bool = True
+    flip_share: Share = 0.5
+    tutor_steers_crop: bool = False
+    """Tutor boxes count among those a crop must cover, the thesis' defect (7.1, 5)."""
+
+
+class Loss(_Section):
+    """How targets are built and terms divided; each field is one difference between the recipes."""
+
+    box_floor: Share = 0.5
+    """Tutor boxes from this score on are positives."""
+    ignore_floor: Share = 0.1
+    """Anchors on tutor boxes between this score and `box_floor` are neither positive nor negative."""
+    class_target: Literal["hard", "soft"] = "hard"
+    """Of a tutor box: its best class, or its whole class distribution."""
+    confidence: bool = True
+    """Weigh a tutor box's class and box loss by its score."""
+    conflicts: Literal["score", "keep"] = "score"
+    """`score`: of tutor boxes on one object the best-scored stays; `keep`: all compete for anchors by IoU alone."""
+    conflict_iou: Share = 0.6
+    normaliser: Literal["weights", "positives"] = "weights"
+    """Detection terms are divided by the positives' summed weights, or by their number."""
+    joint: bool = True
+    """Ground truth and tutor share one normaliser; false: each its own, mixed by the share of images."""
+    mining: Literal["image", "batch"] = "image"
+    """Hard negatives are chosen within each image, or over the batch with the thesis' cap (7.3, 23)."""
+    negatives: Annotated[float, Field(ge=0)] = 3.0
+    """Negatives per positive."""
+    min_negatives: int = 3
+    """Negatives of an image without positives (`mining: image`)."""
+    difficult: Literal["train", "ignore"] = "ignore"
+    match_floor: Share = 0.5
+    forced_floor: Share = 0.0
+    """A box's best anchor is forced positive from this IoU on."""
+    map_target: Literal["power", "softmax"] = "power"
+    """`power`: p^(1/T), renormalised; `softmax`: softmax(p/T), as the thesis has it."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    background: Literal["noisy_or", "one", "complement", "zero"] = "noisy_or"
+    """Channel 0 of a map drawn from instances. `noisy_or`: soft masks with an explicit background; the others:
+    the box score where a binary mask is positive, and 1, 1 - max, or 0 elsewhere."""
+    padding: Literal["ignore", "background"] = "ignore"
+    """Pixels outside the image: no loss, or background (ground truth) and uniform (tutor, `softmax`)."""
+    detection_weight: float = 1.0
+    segmentation_weight: float = 1.0
+
+
+class Train(_Section):
+    seed: int = 0
+    epochs: Annotated[int, Field(gt=0)] = 40
+    batch: Positive = 32
+    micro_batch: Positive | None = None
+    """Images in memory at once; gradients of the whole batch do not depend on it."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    lr: float = 5e-4
+    backbone_lr: float = 0.2
+    """The backbone's learning rate, as a share of `lr`."""
+    weight_decay: float = 0.05
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[Share, ...] = (0.625, 0.875)
+    """Shares of the run after which `step` multiplies the rate by .1."""
+    warmup: Share = 0.02
+    """Share of the run in which the rate rises from zero."""
+    ema: Share = 0.998
+    """Decay of the averaged weights that are evaluated and saved; 0: none."""
+    clip: float | None = None
+    """Largest gradient norm; null: none."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    workers: int = 2
+    threads: int | None = None
+    """CPU threads of the network; null: torch's choice."""
+    val_every: Positive = 10
+    """Epochs between validations; the last epoch always validates."""
+    save_every: Positive = 1
+    """Epochs between checkpoints."""
+
+
+class Decode(_Section):
+    """From raw outputs to final boxes."""
+
+    score_floor: Share = 0.01
+    nms_iou: Share = 0.45
+    top_k: Positive = 400
+    per_class: Positive = 50
+    total: Positive = 200
+
+
+class Config(_Section):
+    """One complete run. `recipe` chooses the defaults of `augment`, `loss` and `train`; every field may be set."""
+
+    recipe: Literal["corrected", "thesis"] = "corrected"
+    data: Data
+    supervision: Supervision = Supervision()
+    student: Student = Student()
+    augment: Augment = Augment()
+    loss: Loss = Loss()
+    train: Train = Train()
+    decode: Decode = Decode()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_defaults(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("recipe") == "thesis":
+            return _merged(THESIS, given)
+        return given
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain, complete and JSON-ready; `Config.model_validate` reads it back."""
+        return self.model_dump(mode="json")
+
+    @property
+    def run_id(self) -> str:
+        """Twelve hex digits that change when any field changes."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+THESIS: dict[str, Any] = {
+    "augment": {"zoom_out": "run", "tutor_steers_crop": True},
+    "loss": {
+        "box_floor": 0.001,
+        "ignore_floor": 0.001,
+        "conflicts": "keep",
+        "normaliser": "positives",
+        "joint": False,
+        "mining": "batch",
+        "min_negatives": 1,
+        "difficult": "train",
+        "map_target": "softmax",
+        "temperature": 0.4,
+        "background": "one",
+        "padding": "background",
+    },
+    "train": {
+        "optimizer": "adam",
+        "lr": 1e-4,
+        "backbone_lr": 1.0,
+        "weight_decay": 5e-5,
+        "schedule": "step",
+        "warmup": 0.0,
+        "ema": 0.0,
+    },
+}
+"""What the recipe `thesis` sets: the specification's sections 3 and 4, its defects included."""
+
+
+def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+    """Read a run's YAML file.
+
+    Args:
+        overrides: dotted key and YAML value, such as `("train.epochs", "40")`; they win over the file.
+
+    Raises:
+        InputError: the file is no YAML mapping, or a key or value is not possible; near keys are named.
+    """
+    try:
+        given = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); give the path of a run's YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(given, dict):
+        raise InputError(f"{path}: a config is a mapping of sections ({', '.join(Config.model_fields)})")
+    for key, value in overrides:
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--{key} {value}: not a YAML value") from error
+        for part in reversed(key.split(".")):
+            parsed = {part: parsed}
+        given = _merged(given, parsed)
+    return make_config(given, origin=str(path))
+
+
+def make_config(given: Mapping[str, Any], *, origin: str = "config") -> Config:
+    """Validate a nested mapping. Raises InputError naming every wrong key or value and what is possible."""
+    try:
+        return Config.model_validate(dict(given))
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise InputError(f"{origin}: " + "; ".join(lines)) from error
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def _explain(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        text = str(item["msg"]).removeprefix("Value error, ")
+        given = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
+        return f"{place}: {text}{given}"
+    section: Any = Config
+    for part in item["loc"][:-1]:
+        section = section.model_fields[part].annotation
+    names = list(section.model_fields)
+    near = difflib.get_close_matches(str(item["loc"][-1]), names, n=3)
+    return f"{place}: no such key; " + (
+        f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
+    )
