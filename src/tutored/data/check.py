@@ -1,0 +1,179 @@
+"""`tutored data check`: read everything, count it, and name every item that training would stumble over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from tutored.errors import InputError
+from tutored.structures import IGNORE, Dataset, GroundTruth
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitReport:
+    """What one split holds.
+
+    Attributes:
+        images: ids of the split.
+        boxes, masks: images that have them, whatever else they have. Ground truth that can't be read counts nowhere.
+        both, none: images with boxes and mask; with neither.
+        objects: boxes per class of the label space, difficult ones included.
+        difficult: difficult boxes (COCO: crowds) per class.
+        pixels: mask pixels per class, "background" and "ignore" included.
+        problems: one message for each item that can't be used; it names the file.
+        notes: what the reader left out.
+    """
+
+    images: int
+    boxes: int
+    masks: int
+    both: int
+    none: int
+    objects: Mapping[str, int]
+    difficult: Mapping[str, int]
+    pixels: Mapping[str, int]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What `check` found.
+
+    Attributes:
+        splits: by the split's name.
+        overlaps: "train & val" -> the ids that are in both; only pairs that share one.
+    """
+
+    splits: Mapping[str, SplitReport]
+    overlaps: Mapping[str, tuple[str, ...]]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing unreadable, mismatched or out of range, and no id in two splits."""
+        return not self.overlaps and not any(split.problems for split in self.splits.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain and JSON-ready."""
+        return {"ok": self.ok, **asdict(self)}
+
+    def show(self, console: Console, most: int = 20) -> None:
+        """Print two tables, images per split and objects and pixels per class, then at most `most` lines a list."""
+        console.print(self._images())
+        console.print(self._classes())
+        for name, split in self.splits.items():
+            _show_list(console, f"{name}: {len(split.problems)} problems", split.problems, most)
+            _show_list(console, f"{name}: {len(split.notes)} notes", split.notes, most)
+        for pair, ids in self.overlaps.items():
+            _show_list(console, f"{pair}: {len(ids)} images are in both", ids, most)
+
+    def _images(self) -> Table:
+        columns = ("images", "boxes", "masks", "both", "none")
+        table = Table("split", title="Images, and how many of them have")
+        for column in (*columns, "objects", "problems"):
+            table.add_column(column, justify="right")
+        for name, split in self.splits.items():
+            counts = [getattr(split, column) for column in columns]
+            row = (*counts, sum(split.objects.values()), len(split.problems))
+            table.add_row(name, *(f"{value:,}" for value in row))
+        return table
+
+    def _classes(self) -> Table:
+        table = Table("class", title="Objects (difficult) and share of the mask pixels")
+        for name in self.splits:
+            table.add_column(f"{name} objects", justify="right")
+            table.add_column(f"{name} pixels", justify="right")
+        for name in dict.fromkeys(name for split in self.splits.values() for name in split.pixels):
+            row = []
+            for split in self.splits.values():
+                objects, difficult = split.objects.get(name, 0), split.difficult.get(name, 0)
+                share = split.pixels.get(name, 0) / max(1, sum(split.pixels.values()))
+                row += [f"{objects:,}" + (f" ({difficult:,})" if difficult else ""), f"{share:.2%}"]
+            table.add_row(name, *row)
+        return table
+
+
+def check(dataset_by_split: Mapping[str, Dataset], progress: Progress | None = None) -> Report:
+    """Read every image and every ground truth once.
+
+    Args:
+        progress: called with (images done, images in all) after each image.
+    """
+    total = sum(len(dataset.ids) for dataset in dataset_by_split.values())
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total)
+
+    splits = {name: _check_split(dataset, step) for name, dataset in dataset_by_split.items()}
+    overlaps = {}
+    for (name, one), (other_name, other) in combinations(dataset_by_split.items(), 2):
+        shared = set(one.ids) & set(other.ids)
+        if shared:
+            overlaps[f"{name} & {other_name}"] = tuple(sorted(shared))
+    return Report(splits=splits, overlaps=overlaps)
+
+
+def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
+    images: Counter[str] = Counter()
+    objects: Counter[int] = Counter()
+    difficult: Counter[int] = Counter()
+    pixels = torch.zeros(IGNORE + 1, dtype=torch.int64)
+    problems: dict[str, None] = {}
+    for image_id in dataset.ids:
+        try:
+            dataset.image(image_id)
+        except InputError as error:
+            problems[str(error)] = None
+        try:
+            truth = dataset.ground_truth(image_id)
+        except InputError as error:
+            problems[str(error)] = None
+        else:
+            images[_kind(truth)] += 1
+            if truth.classes is not None and truth.difficult is not None:
+                objects.update(truth.classes.tolist())
+                difficult.update(truth.classes[truth.difficult].tolist())
+            if truth.mask is not None:
+                pixels += torch.bincount(truth.mask.flatten(), minlength=IGNORE + 1)
+        step()
+    return SplitReport(
+        images=len(dataset.ids),
+        boxes=images["boxes"] + images["both"],
+        masks=images["masks"] + images["both"],
+        both=images["both"],
+        none=images["none"],
+        objects={name: objects[index] for index, name in enumerate(dataset.labels.names) if index},
+        difficult={name: difficult[index] for index, name in enumerate(dataset.labels.names) if index},
+        pixels=dict(zip(dataset.labels.names, pixels.tolist(), strict=False)) | {"ignore": int(pixels[IGNORE])},
+        problems=tuple(problems),
+        notes=getattr(dataset, "notes", ()),
+    )
+
+
+def _kind(truth: GroundTruth) -> str:
+    if truth.boxes_xyxy is None:
+        return "none" if truth.mask is None else "masks"
+    return "boxes" if truth.mask is None else "both"
+
+
+def _show_list(console: Console, title: str, lines: tuple[str, ...], most: int) -> None:
+    if not lines:
+        return
+    console.print(f"\n{title}", style="bold", highlight=False)
+    for line in lines[:most]:
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    if len(lines) > most:
+        console.print(f"  and {len(lines) - most:,} more; --json lists all", markup=False, highlight=False)

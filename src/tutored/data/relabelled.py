@@ -1,0 +1,92 @@
+"""Ground truth folded into another label space, by class name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from tutored.errors import InputError
+from tutored.labels import ClassMap, LabelSpace
+from tutored.structures import IGNORE, Dataset, GroundTruth
+
+
+@dataclass(frozen=True, slots=True)
+class Relabelled:
+    """A data set seen in another label space.
+
+    Attributes:
+        to: the class in `labels` of each class of the inner data set; 0 drops its boxes and makes its pixels
+            background.
+        annotated: the classes of `labels` that the inner data set annotates; None means every class.
+    """
+
+    inner: Dataset
+    labels: LabelSpace
+    to: tuple[int, ...]
+    annotated: tuple[int, ...] | None
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self.inner.ids
+
+    def image(self, image_id: str) -> Image.Image:
+        """The inner data set's picture."""
+        return self.inner.image(image_id)
+
+    def ground_truth(self, image_id: str) -> GroundTruth:
+        """The inner data set's ground truth in the classes of `labels`; raises what that raises."""
+        truth = self.inner.ground_truth(image_id)
+        to = torch.zeros(IGNORE + 1, dtype=torch.uint8)
+        to[: len(self.to)] = torch.tensor(self.to, dtype=torch.uint8)
+        to[IGNORE] = IGNORE
+        mask = None if truth.mask is None else to[truth.mask.long()]
+        if truth.boxes_xyxy is None or truth.classes is None or truth.difficult is None:
+            return GroundTruth(size=truth.size, mask=mask, annotated=self.annotated)
+        classes = to[truth.classes].long()
+        kept = classes > 0
+        return GroundTruth(
+            size=truth.size,
+            boxes_xyxy=truth.boxes_xyxy[kept],
+            classes=classes[kept],
+            difficult=truth.difficult[kept],
+            mask=mask,
+            annotated=self.annotated,
+        )
+
+
+def relabelled(dataset: Dataset, annotated: tuple[str, ...] | None, classes: tuple[str, ...] | None) -> Dataset:
+    """The data set in the label space of `classes`, matched by name, with what it does not annotate declared.
+
+    Args:
+        annotated: the data set's own classes that it annotates completely; None means all. What it may hold of its
+            other classes is dropped.
+        classes: the object classes to see it in; None keeps the data set's own. One that the data set does not
+            have counts as not annotated.
+
+    Raises:
+        InputError: a name in `annotated` is not a class of the data set, or no class matches.
+    """
+    own = dataset.labels
+    known = set(range(len(own))) if annotated is None else {0, *(own.index(name) for name in annotated)}
+    try:
+        target = own if classes is None else LabelSpace.of(classes)
+    except ValueError as error:
+        raise InputError(f"classes {', '.join(classes or ())}: {error}") from error
+    if target == own and annotated is None:
+        return dataset
+    try:
+        class_map = ClassMap.by_name(own, target)
+    except InputError as error:
+        raise InputError(
+            f"{dataset.name}: none of its classes ({', '.join(own.classes)}) is one of {', '.join(target.classes)}"
+        ) from error
+    to = tuple((target_class or 0) if index in known else 0 for index, target_class in enumerate(class_map.to))
+    unknown = {target_class for index, target_class in enumerate(class_map.to) if index not in known}
+    complete = tuple(index for index in range(1, len(target)) if index in to and index not in unknown)
+    return Relabelled(dataset, target, to, None if len(complete) == len(target) - 1 else complete)

@@ -1,0 +1,52 @@
+"""Who answers for each image and task: decided once, from a seed, and nested over shares."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+
+from tutored.config import Task
+
+Weights = tuple[float, float]
+"""Weight of the ground truth and of the tutor for one image and task; (0, 0): nobody teaches."""
+
+
+def ranks(image_ids: Sequence[str], seed: int, task: str) -> dict[str, float]:
+    """Each image's place, 0 to 1, in one shuffled order of the split.
+
+    "The first 20 %" of it is a part of "the first 50 %", whatever the two are used for, and it does not depend on the
+    order in which the ids are given.
+    """
+
+    def key(image_id: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{task}/{image_id}".encode()).digest()
+
+    ordered = sorted(image_ids, key=key)
+    return {image_id: place / len(ordered) for place, image_id in enumerate(ordered)}
+
+
+def source_weights(
+    task: Task, rank: float, *, annotated: bool, answered: bool, rng: random.Random | None = None
+) -> Weights:
+    """Who teaches one image's task.
+
+    Args:
+        rank: the image's place in `ranks`.
+        annotated: the data set has ground truth for it.
+        answered: the tutor has an answer for it.
+        rng: for `resampled`, which draws at every visit.
+    """
+    truth = annotated and rank >= task.hidden
+    if task.policy == "none":
+        return (0.0, 0.0)
+    if task.policy == "ground_truth":
+        return (float(truth), 0.0)
+    if task.policy == "fill":
+        return (1.0, 0.0) if truth else (0.0, float(answered))
+    if task.policy == "replace":
+        place = rng.random() if task.resampled and rng else rank
+        return (0.0, float(answered)) if place < task.share else (float(truth), 0.0)
+    if truth and answered:
+        return task.weights
+    return (float(truth), float(answered))

@@ -1,0 +1,157 @@
+"""What ground truth and a tutor teach about one augmented image, in one common form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tutored import boxes
+from tutored.config import Loss
+from tutored.data.sources import Weights
+from tutored.data.transforms import Geometry
+from tutored.structures import IGNORE, GroundTruth, SoftLabels
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """One source's targets for one image in the network's input frame; a row of `structures.Targets`, not padded.
+
+    Attributes:
+        unknown: by task, bool [C+1]: classes this source knows nothing about.
+    """
+
+    boxes_xyxy: Tensor
+    classes: Tensor
+    probs: Tensor
+    difficult: Tensor
+    map: Tensor
+    inside: Tensor
+    unknown: dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One augmented image (uint8 [3, S, S]), both sources' targets, and by task who teaches it how much."""
+
+    image_id: str
+    image: Tensor
+    ground_truth: Teaching
+    tutor: Teaching
+    weights: dict[str, Weights]
+
+
+def teach_ground_truth(truth: GroundTruth, geometry: Geometry, classes: int, map_side: int) -> Teaching:
+    """Ground truth as certain soft labels: one-hot class distributions, a one-hot map, void and padding silent.
+
+    Args:
+        classes: size of the label space, background included.
+    """
+    inside = geometry.inside(truth.size, map_side)
+    unknown = torch.zeros(classes, dtype=torch.bool)
+    if truth.annotated is not None:
+        unknown[[index for index in range(1, classes) if index not in truth.annotated]] = True
+    one_hot = torch.zeros(classes, map_side, map_side)
+    if truth.mask is not None:
+        mask = geometry.mask(truth.mask, map_side, outside=IGNORE).long()
+        drawn = mask != IGNORE
+        one_hot.scatter_(0, torch.where(drawn, mask, 0)[None], drawn.float()[None])
+    result = Teaching(*_no_boxes(classes), one_hot, inside, {"detection": unknown, "segmentation": unknown.clone()})
+    if truth.boxes_xyxy is None:
+        return result
+    assert truth.classes is not None
+    assert truth.difficult is not None
+    moved, kept = geometry.boxes(truth.boxes_xyxy)
+    return replace(
+        result,
+        boxes_xyxy=moved[kept],
+        classes=truth.classes[kept],
+        probs=F.one_hot(truth.classes[kept], classes).float(),
+        difficult=truth.difficult[kept],
+    )
+
+
+def teach_soft_labels(
+    soft: Mapping[str, SoftLabels | None], geometry: Geometry, beside: Teaching, config: Loss
+) -> Teaching:
+    """A tutor's boxes and map (from one tutor or one for each task) under the same geometry.
+
+    Args:
+        soft: answers for "detection" and "segmentation"; a missing one teaches nothing.
+        beside: the ground truth's targets of the same image.
+    """
+    classes, side = beside.map.shape[0], beside.map.shape[1]
+    unknown = {task: torch.zeros(classes, dtype=torch.bool) for task in beside.unknown}
+    result = Teaching(*_no_boxes(classes), torch.zeros(classes, side, side), beside.inside, unknown)
+    detection, segmentation = soft.get("detection"), soft.get("segmentation")
+    if segmentation is not None and segmentation.map is not None:
+        result = replace(result, map=geometry.soft_map(segmentation.map, segmentation.size, side))
+    if detection is not None and detection.boxes_xyxy is not None:
+        assert detection.classes is not None
+        assert detection.probs is not None
+        chosen = teachable(detection, config)
+        moved, kept = geometry.boxes(detection.boxes_xyxy[chosen])
+        chosen = chosen[kept]
+        result = replace(
+            result,
+            boxes_xyxy=moved[kept],
+            classes=detection.classes[chosen],
+            probs=detection.probs[chosen],
+            difficult=torch.zeros(len(chosen), dtype=torch.bool),
+        )
+    return result
+
+
+def teachable(soft: SoftLabels, config: Loss) -> Tensor:
+    """int64 indices, by falling score, of the tutor boxes that have a say.
+
+    Boxes under the ignore floor have none. With `conflicts: score`, of boxes on one object, whatever their classes,
+    only the best-scored has one: a tutor that keeps a horse also as a cow would otherwise teach both
+    (specification 7.1, 6).
+    """
+    assert soft.boxes_xyxy is not None
+    scores = soft.scores
+    order = scores.argsort(descending=True, stable=True)
+    order = order[scores[order] >= min(config.ignore_floor, config.box_floor)]
+    if config.conflicts == "score":
+        one_group = torch.zeros(len(order), dtype=torch.int64)
+        order = order[boxes.nms(soft.boxes_xyxy[order], scores[order], one_group, config.conflict_iou)]
+    return order
+
+
+def complete(truth: Teaching, tutor: Teaching, task: str) -> Teaching:
+    """Ground truth for the classes it annotates, the tutor for the others, as one source in the tutor's place.
+
+    Boxes: the drawn ones, and the tutor's of classes that were not annotated. Map: where ground truth says background,
+    the tutor's probabilities of background and those classes; what it gives to annotated classes is contradicted and
+    weighs nothing.
+    """
+    foreign = truth.unknown[task]
+    unknown = tutor.unknown | {task: foreign & tutor.unknown[task]}
+    if task == "segmentation":
+        allowed = foreign.clone()
+        allowed[0] = True
+        background = truth.map[:1]
+        drawn = truth.map * (1 - background)
+        return replace(tutor, map=drawn + tutor.map * allowed[:, None, None] * background, unknown=unknown)
+    chosen = foreign[tutor.classes]
+    return replace(
+        tutor,
+        boxes_xyxy=torch.cat([truth.boxes_xyxy, tutor.boxes_xyxy[chosen]]),
+        classes=torch.cat([truth.classes, tutor.classes[chosen]]),
+        probs=torch.cat([truth.probs, tutor.probs[chosen]]),
+        difficult=torch.cat([truth.difficult, tutor.difficult[chosen]]),
+        unknown=unknown,
+    )
+
+
+def _no_boxes(classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        torch.zeros(0, 4),
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0, classes),
+        torch.zeros(0, dtype=torch.bool),
+    )

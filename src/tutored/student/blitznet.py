@@ -1,0 +1,214 @@
+"""BlitzNet: one trunk, extra down-scale blocks, an up-stream with skips, and box and map heads on every level.
+
+After the specification's section 1. Letters in shapes as in `structures`; a level's map is [B, width, side, side].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tutored.config import Student
+from tutored.labels import LabelSpace
+from tutored.structures import Outputs
+from tutored.student.anchors import anchors
+from tutored.student.backbone import Backbone
+
+
+class BlitzNet(nn.Module):
+    """Images to raw outputs; matching, losses and decoding live outside.
+
+    Takes float32 [B, 3, S, S], S = `config.size`, RGB in 0..1, resized without keeping the aspect ratio.
+
+    Attributes:
+        config: the shape it was built from.
+        labels: the label space of its logits and its map.
+        backbone: its parameters are those that ImageNet weights fill.
+        sides: cells along one side of each level, finest first; the last is the global level, 1.
+        anchors_xyxy: float32 [A, 4], pixels of the network's input.
+
+    Raises:
+        InputError: see `Backbone`.
+    """
+
+    anchors_xyxy: Tensor
+
+    def __init__(self, config: Student, labels: LabelSpace) -> None:
+        super().__init__()
+        self.config = config
+        self.labels = labels
+        self.backbone = Backbone(config)
+        self.down = DownStream(self.backbone.channels[-1], config)
+        skips = [*self.backbone.channels, *([config.extra_width] * config.extra)]
+        self.up = UpStream(skips, config.up_width)
+        sides = list(self.backbone.sides)
+        for _ in range(config.extra - 1):
+            sides.append(math.ceil(sides[-1] / 2))
+        self.sides = (*sides, 1)
+        self.boxes = BoxHead(config, len(self.sides), len(labels))
+        self.map = MapHead(config, len(self.sides), len(labels))
+        fixed = anchors(self.sides, config.size, config.scales, config.ratios)
+        self.register_buffer("anchors_xyxy", fixed, persistent=False)
+
+    def forward(self, images: Tensor) -> Outputs:
+        size = self.config.size
+        if images.shape[1:] != (3, size, size):
+            raise ValueError(f"images must have shape [B, 3, {size}, {size}], got {tuple(images.shape)}")
+        levels = self.up(self.down(self.backbone(images)))
+        assert [level.shape[-1] for level in levels] == list(self.sides), "anchors do not fit the maps"
+        deltas, logits = self.boxes(levels)
+        return Outputs(self.anchors_xyxy, deltas, logits, self.map(levels))
+
+
+class DownStream(nn.Module):
+    """Extra blocks of two bottleneck units, each block halving the map (1.3)."""
+
+    def __init__(self, channels: int, config: Student) -> None:
+        super().__init__()
+        width, blocks = config.extra_width, []
+        for index in range(config.extra):
+            first = Bottleneck(width if index else channels, width, 2, stride_first=config.stride_in_1x1)
+            blocks.append(nn.Sequential(first, Bottleneck(width, width, 1)))
+        self.blocks = nn.ModuleList(blocks)
+        _truncated_normal(self, 2.0)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        for block in self.blocks:
+            maps = [*maps, block(maps[-1])]
+        return maps
+
+
+class Bottleneck(nn.Module):
+    """ResNet's unit, 1x1, 3x3, 1x1 with a quarter of the width inside; subsamples the shortcut unless widths differ.
+
+    Args:
+        stride_first: the stride sits on the first 1x1 convolution (the original), not on the 3x3.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int, *, stride_first: bool = False) -> None:
+        super().__init__()
+        self.stride = stride
+        self.residual = _residual(channels, width, (stride, 1) if stride_first else (1, stride))
+        self.projection = _conv_norm(channels, width, stride=stride) if channels != width else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x[:, :, :: self.stride, :: self.stride] if self.projection is None else self.projection(x)
+        return F.relu(shortcut + self.residual(x))
+
+
+class UpStream(nn.Module):
+    """From the coarsest map back to the finest, each step joined by a skip (1.4).
+
+    Args:
+        channels: of the maps it is given, finest first; the last one starts it and is no skip.
+    """
+
+    def __init__(self, channels: list[int], width: int) -> None:
+        super().__init__()
+        *skips, start = channels
+        inputs = [start, *([width] * (len(skips) - 1))]
+        self.blocks = nn.ModuleList(
+            ResSkip(coarse, skip, width) for coarse, skip in zip(inputs, reversed(skips), strict=True)
+        )
+        _truncated_normal(self, 2.0)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Levels, finest first; last comes the global one, the mean of the first step's shortcut (no ReLU)."""
+        *skips, x = maps
+        levels: list[Tensor] = []
+        for block, skip in zip(self.blocks, reversed(skips), strict=True):
+            x, shortcut = block(x, skip)
+            if not levels:
+                levels.append(shortcut.mean(dim=(2, 3), keepdim=True))
+            levels.insert(0, x)
+        return levels
+
+
+class ResSkip(nn.Module):
+    """Enlarge a coarse map to a skip's side and add what the two together say.
+
+    The resize is bilinear with half-pixel centres; the original's (TensorFlow 1) is asymmetric, so weights
+    converted from it would see their maps moved by up to half a cell.
+    """
+
+    def __init__(self, coarse: int, skip: int, width: int) -> None:
+        super().__init__()
+        self.projection = _conv_norm(coarse, width) if coarse != width else nn.Identity()
+        self.residual = _residual(coarse + skip, width)
+
+    def forward(self, coarse: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        coarse = F.interpolate(coarse, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+        shortcut = self.projection(coarse)
+        return F.relu(shortcut + self.residual(torch.cat([coarse, skip], dim=1))), shortcut
+
+
+class BoxHead(nn.Module):
+    """Offsets [B, A, 4] and class logits [B, A, C+1] of every anchor, in the order of `anchors` (1.6)."""
+
+    def __init__(self, config: Student, levels: int, classes: int) -> None:
+        super().__init__()
+        self.levels, self.classes = levels, classes
+        per_cell = 2 + 2 * len(config.ratios)
+        own = 1 if config.shared_head else levels
+        self.deltas = nn.ModuleList(nn.Conv2d(config.up_width, per_cell * 4, 3, padding=1) for _ in range(own))
+        self.logits = nn.ModuleList(nn.Conv2d(config.up_width, per_cell * classes, 3, padding=1) for _ in range(own))
+        _truncated_normal(self, 0.1)
+
+    def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return self._rows(self.deltas, levels, 4), self._rows(self.logits, levels, self.classes)
+
+    def _rows(self, heads: nn.ModuleList, levels: list[Tensor], columns: int) -> Tensor:
+        every = list(heads) * (self.levels // len(heads))
+        maps = [head(level).permute(0, 2, 3, 1) for head, level in zip(every, levels, strict=True)]
+        return torch.cat([cells.reshape(len(cells), -1, columns) for cells in maps], dim=1)
+
+
+class MapHead(nn.Module):
+    """Class logits of every cell of the finest level, [B, C+1, h, w], from all levels together (1.7)."""
+
+    def __init__(self, config: Student, levels: int, classes: int) -> None:
+        super().__init__()
+        kernel = config.map_kernel
+        self.reduce = nn.ModuleList(
+            nn.Conv2d(config.up_width, config.map_width, kernel, padding=kernel // 2) for _ in range(levels)
+        )
+        self.logits = nn.Conv2d(levels * config.map_width, classes, 3, padding=1)
+        for conv in (*self.reduce, self.logits):
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        side = levels[0].shape[-2:]
+        reduced = [F.relu(conv(level)) for conv, level in zip(self.reduce, levels, strict=True)]
+        joined = torch.cat([F.interpolate(level, size=side, mode="nearest") for level in reduced], dim=1)
+        logits: Tensor = self.logits(joined)
+        return logits
+
+
+def _conv_norm(channels: int, width: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width))
+
+
+def _residual(channels: int, width: int, strides: tuple[int, int] = (1, 1)) -> nn.Sequential:
+    inside = width // 4
+    return nn.Sequential(
+        *_conv_norm(channels, inside, stride=strides[0]),
+        nn.ReLU(inplace=True),
+        *_conv_norm(inside, inside, kernel=3, stride=strides[1]),
+        nn.ReLU(inplace=True),
+        *_conv_norm(inside, width),
+    )
+
+
+def _truncated_normal(module: nn.Module, factor: float) -> None:
+    """Fan-in variance scaling, cut at two sigma; 1.3 makes good the variance that the cut takes (slim's rule)."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d):
+            sigma = math.sqrt(1.3 * factor / conv.weight[0].numel())
+            nn.init.trunc_normal_(conv.weight, std=sigma, a=-2 * sigma, b=2 * sigma)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)

@@ -1,0 +1,61 @@
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tutored.config import Task
+from tutored.data.sources import ranks, source_weights
+
+IDS = [f"image{index}" for index in range(100)]
+
+
+def hidden(share: float, seed: int = 0) -> set[str]:
+    task = Task(hidden=share)
+    return {
+        image_id
+        for image_id, rank in ranks(IDS, seed, "detection").items()
+        if source_weights(task, rank, annotated=True, answered=False) == (0.0, 0.0)
+    }
+
+
+def test_a_hidden_share_is_exact_and_nested():
+    sizes = [len(hidden(share)) for share in (0, 0.2, 0.5, 0.8, 1)]
+    assert sizes == [0, 20, 50, 80, 100]
+    assert hidden(0.2) < hidden(0.5) < hidden(0.8)
+
+
+@given(st.integers(0, 1000), st.randoms())
+def test_ranks_do_not_depend_on_the_order_of_ids(seed, rng):
+    shuffled = list(IDS)
+    rng.shuffle(shuffled)
+    assert ranks(shuffled, seed, "detection") == ranks(IDS, seed, "detection")
+
+
+def test_seeds_and_tasks_hide_different_images():
+    assert hidden(0.5, seed=0) != hidden(0.5, seed=1)
+    assert ranks(IDS, 0, "detection") != ranks(IDS, 0, "segmentation")
+
+
+def test_every_policy_in_every_state():
+    def weights(task, rank=0.6):
+        return [
+            source_weights(task, rank, annotated=annotated, answered=answered)
+            for annotated, answered in ((True, True), (True, False), (False, True), (False, False))
+        ]
+
+    store = "store"
+    none = (0.0, 0.0)
+    assert weights(Task()) == [(1, 0), (1, 0), none, none]
+    assert weights(Task(policy="none")) == [none] * 4
+    assert weights(Task(policy="fill", store=store)) == [(1, 0), (1, 0), (0, 1), none]
+    assert weights(Task(policy="fill", store=store, hidden=0.7)) == [(0, 1), none, (0, 1), none]
+    assert weights(Task(policy="replace", store=store, share=0.7)) == [(0, 1), none, (0, 1), none]
+    assert weights(Task(policy="replace", store=store, share=0.5)) == [(1, 0), (1, 0), none, none]
+    assert weights(Task(policy="both", store=store, weights=(0.3, 0.7))) == [(0.3, 0.7), (1, 0), (0, 1), none]
+
+
+def test_resampling_gives_every_image_to_the_tutor_sometimes():
+    task = Task(policy="replace", store="store", share=0.5, resampled=True)
+    rng = random.Random(0)
+    drawn = [source_weights(task, 0.9, annotated=True, answered=True, rng=rng) for _ in range(400)]
+    assert 150 < drawn.count((0.0, 1.0)) < 250

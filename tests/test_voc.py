@@ -1,0 +1,334 @@
+"""VOC folders: boxes, masks, splits, own classes, and every way in which a file can be wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tutored.data import open_dataset
+from tutored.data.voc import read_boxes
+from tutored.errors import InputError
+from tutored.labels import VOC
+
+REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
+MakeVoc = Callable[..., Path]
+
+
+def xml(*objects: str) -> str:
+    return f"<annotation>{''.join(objects)}</annotation>"
+
+
+def thing(name: str, box: tuple[object, ...], extra: str = "") -> str:
+    fields = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    return (
+        f"<object><name>{name}</name>{extra}<bndbox>{''.join(f'<{k}>{v}</{k}>' for k, v in fields)}</bndbox></object>"
+    )
+
+
+@pytest.fixture
+def one(make_voc: MakeVoc, tmp_path: Path) -> Path:
+    """A data set of one black image of 10 x 8 pixels, `train_000`, with an empty XML and an empty mask."""
+    folder = make_voc(tmp_path / "VOC2012", {"train": ("both",)})
+    Image.new("RGB", (10, 8)).save(folder / "JPEGImages/train_000.jpg")
+    Image.new("L", (10, 8)).save(folder / "SegmentationClass/train_000.png")
+    (folder / "Annotations/train_000.xml").write_text(xml())
+    return folder
+
+
+def truth_of(folder: Path, **how: object):
+    return open_dataset(f"voc:{folder}", "train", **how).ground_truth("train_000")
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        truth_of(folder)
+    return str(caught.value)
+
+
+def test_boxes_become_continuous_edges_and_keep_their_flags(one: Path) -> None:
+    # Pixels 1..10 by 1..8 are the whole image; pixel 3, 4 alone is the unit square at (2, 3).
+    (one / "Annotations/train_000.xml").write_text(
+        xml(thing("cat", (1, 1, 10, 8)), thing("person", (3, 4, 3, 4), "<difficult>1</difficult>"))
+    )
+    truth = truth_of(one)
+    assert truth.size == (8, 10)
+    assert truth.boxes_xyxy.tolist() == [[0, 0, 10, 8], [2, 3, 3, 4]]
+    assert truth.classes.tolist() == [8, 15]
+    assert truth.difficult.tolist() == [False, True]
+    assert truth.annotated is None
+
+
+def test_fractions_are_accepted_and_a_pixel_too_far_is_cut(one: Path) -> None:
+    (one / "Annotations/train_000.xml").write_text(
+        xml(thing("cat", ("2.5", 1, "4.25", 2)), thing("dog", (0, 0, 11, 9)))
+    )
+    assert truth_of(one).boxes_xyxy.tolist() == [[1.5, 0, 4.25, 2], [0, 0, 10, 8]]
+
+
+def test_parts_of_an_object_are_not_objects(one: Path) -> None:
+    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+    (one / "Annotations/train_000.xml").write_text(xml(thing("cat", (2, 2, 5, 5), part)))
+    assert truth_of(one).boxes_xyxy.tolist() == [[1, 1, 5, 5]]
+
+
+def test_nothing_there_is_not_the_same_as_not_annotated(voc_folder: Path, one: Path) -> None:
+    dataset = open_dataset(f"voc:{voc_folder}", "train")
+    truths = [dataset.ground_truth(image_id) for image_id in dataset.ids]
+    assert [truth.boxes_xyxy is not None for truth in truths] == [True] * 5 + [False] * 3
+    assert [truth.mask is not None for truth in truths] == [True] * 3 + [False] * 2 + [True] * 2 + [False]
+    empty = truth_of(one)
+    assert empty.boxes_xyxy.shape == (0, 4) and empty.classes.shape == (0,) and empty.mask.sum() == 0
+
+
+def test_boxes_and_mask_agree_to_the_pixel_with_the_picture(voc_folder: Path) -> None:
+    dataset = open_dataset(f"voc:{voc_folder}", "val")
+    colours = {8: (220, 40, 40), 12: (40, 200, 60), 15: (50, 80, 230), 6: (230, 210, 30)}
+    for image_id in dataset.ids:
+        truth = dataset.ground_truth(image_id)
+        pixels = np.asarray(dataset.image(image_id)).astype(int)
+        inside = torch.zeros_like(truth.mask)
+        for box, label in zip(truth.boxes_xyxy.long().tolist(), truth.classes.tolist(), strict=True):
+            x1, y1, x2, y2 = box
+            inside[y1:y2, x1:x2] = label
+            assert np.abs(pixels[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2] - colours[label]).max() < 12
+        assert torch.equal(inside[:-1], truth.mask[:-1]) and (truth.mask[-1] == 255).all()
+
+
+def test_palette_and_grey_masks_give_indices_and_sbd_fills_gaps(one: Path) -> None:
+    indices = np.zeros((8, 10), np.uint8)
+    indices[2:4, 5:9], indices[0] = 20, 255
+    picture = Image.fromarray(indices)
+    picture.putpalette([7, 0, 99] * 256)
+    picture.save(one / "SegmentationClass/train_000.png")
+    assert truth_of(one).mask.tolist() == indices.tolist()
+    (one / "SegmentationClass/train_000.png").unlink()
+    assert truth_of(one).mask is None
+    (one / "SegmentationClassAug").mkdir()
+    Image.fromarray(indices).save(one / "SegmentationClassAug/train_000.png")
+    assert truth_of(one).mask.tolist() == indices.tolist()
+
+
+def test_an_orientation_tag_turns_nothing(one: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.jpg", exif=exif)
+    assert open_dataset(f"voc:{one}", "train").image("train_000").size == (10, 8)
+    assert truth_of(one).size == (8, 10)
+
+
+def test_a_bare_split_is_every_image_on_either_list(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("both",) * 3, "val": ("both",)})
+    (folder / "ImageSets/Main/train.txt").write_text("train_001\r\ntrain_000\r\n")
+    (folder / "ImageSets/Segmentation/train.txt").write_text("train_000\ntrain_002\n\n")
+    ids = {split: open_dataset(f"voc:{folder}", split).ids for split in ("train", "Main/train", "Segmentation/train")}
+    assert ids["train"] == ("train_001", "train_000", "train_002")
+    assert ids["Main/train"] == ("train_001", "train_000")
+    assert ids["Segmentation/train"] == ("train_000", "train_002")
+    joined = open_dataset(f"voc:{folder}", "val+Segmentation/train+Main/train")
+    assert joined.ids == ("val_000", "train_000", "train_002", "train_001")
+    assert joined.name == f"voc:{folder}/val+Segmentation/train+Main/train"
+
+
+def test_an_unknown_split_names_those_there_are(voc_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"no split 'tain'; possible: train, val; or one list alone \(Main/train\)"):
+        open_dataset(f"voc:{voc_folder}", "train+tain")
+
+
+def test_lists_that_are_no_splits_are_refused_by_name(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path)
+    lists = folder / "ImageSets/Main"
+    (lists / "cat_train.txt").write_text("train_000  1\ntrain_001 -1\n")
+    (lists / "empty.txt").write_text("\n")
+    (lists / "twice.txt").write_text("train_000\ntrain_001\ntrain_000\n")
+    for split, message in {
+        "cat_train": r"cat_train\.txt: a list of one class",
+        "empty": r"empty\.txt: the split 'empty' lists no image; possible: train, twice, val;",
+        "twice": r"twice\.txt: listed twice: train_000;",
+        "../Main/train": "no split",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            open_dataset(f"voc:{folder}", split)
+
+
+def test_the_folder_may_be_the_devkit_around_one_data_set(one: Path) -> None:
+    assert open_dataset(f"voc:{one.parent}", "train").ids == ("train_000",)
+    (one.parent / "VOC2007/JPEGImages").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"several data sets; give one: voc:.*VOC2007, voc:.*VOC2012"):
+        open_dataset(f"voc:{one.parent}", "train")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("voc", "possible: voc:FOLDER, coco:FOLDER"),
+        ("yolo:/tmp", "possible: voc:FOLDER, coco:FOLDER"),
+        ("voc:/no/such/folder", "there is no folder /no/such/folder"),
+        ("voc:{tmp_path}", "not a VOC folder; it must hold JPEGImages"),
+    ],
+)
+def test_an_impossible_data_set_says_what_is_possible(tmp_path: Path, spec: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_dataset(spec.format(tmp_path=tmp_path), "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotation>", "not readable as XML"),
+        ("", "not readable as XML"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "not readable as XML"),
+        ("<html/>", "begins with <annotation>, got <html>"),
+        (xml("<object/>"), "object 1: <name> is missing"),
+        (xml("<object><name>cat</name></object>"), r"object 1 \(cat\): there is no <bndbox>"),
+        (xml(thing("cat", (1, 1, 2, 2)), thing("dog", (1, "", 2, 2))), r"object 2 \(dog\): <ymin> is missing"),
+        (xml(thing("cat", (1, 1, "two", 2))), "<xmax> must be a number of pixels, got 'two'"),
+        (xml(thing("cat", (1, 1, "nan", 2))), "<xmax> must be a number of pixels, got 'nan'"),
+        (xml(thing("kat", (1, 1, 2, 2))), "unknown class 'kat'; did you mean cat"),
+        (xml(thing("background", (1, 1, 2, 2))), "background is no object"),
+        (xml(thing("cat", (1, 1, 2, 2), "<difficult>maybe</difficult>")), "<difficult> is 0 or 1, got 'maybe'"),
+        (xml(thing("cat", (5, 1, 12, 2))), r"\(4.0, 0.0, 12.0, 2.0\) lies outside its image of 10x8"),
+        (xml(thing("cat", (-1, 1, 5, 2))), "lies outside"),
+        (xml(thing("cat", (5, 3, 4, 6))), "has no area"),
+        (xml(thing("cat", (11, 3, 11, 6))), "has no area"),
+    ],
+)
+def test_wrong_xml_is_refused_with_file_object_and_field(one: Path, text: str, message: str) -> None:
+    (one / "Annotations/train_000.xml").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        truth_of(one)
+    assert str(one / "Annotations/train_000.xml") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (Image.new("RGB", (10, 8)), "got mode RGB"),
+        (Image.new("L", (8, 10)), "the mask is 8x10 pixels, its image 10x8"),
+        (Image.new("L", (10, 8), 21), r"mask values \[21\] are no classes; possible: 0 \(background\), 1 to 20"),
+    ],
+)
+def test_a_wrong_mask_is_refused_by_file(one: Path, picture: Image.Image, message: str) -> None:
+    picture.save(one / "SegmentationClass/train_000.png")
+    with pytest.raises(InputError, match=message) as caught:
+        truth_of(one)
+    assert "SegmentationClass/train_000.png" in str(caught.value)
+
+
+def test_broken_pictures_are_refused_by_file(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = one / "JPEGImages/train_000.jpg"
+    dataset = open_dataset(f"voc:{one}", "train")
+
+    def message() -> str:
+        with pytest.raises(InputError) as caught:
+            dataset.image("train_000")
+        assert str(path) in str(caught.value)
+        return str(caught.value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+        assert "too many pixels" in message()
+    path.write_bytes(path.read_bytes()[:-40])
+    assert "can't be read" in message()
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    assert "not a picture" in message()
+    path.unlink()
+    assert "no such picture" in message() and "no such picture" in refused(one)
+
+
+def test_own_classes_come_from_labels_txt(one: Path) -> None:
+    (one / "labels.txt").write_text("whale\n\nseal\n")
+    (one / "Annotations/train_000.xml").write_text(xml(thing("seal", (1, 1, 2, 2))))
+    assert open_dataset(f"voc:{one}", "train").labels.names == ("background", "whale", "seal")
+    assert truth_of(one).classes.tolist() == [2]
+    (one / "labels.txt").write_text("whale\nwhale\n")
+    assert "labels.txt: a label space names each class once; twice: whale" in refused(one)
+
+
+def two_classes(one: Path) -> Path:
+    (one / "Annotations/train_000.xml").write_text(xml(thing("dog", (1, 1, 2, 2)), thing("cat", (3, 1, 4, 2))))
+    mask = np.zeros((8, 10), np.uint8)
+    mask[0, :4] = 12, 8, 0, 255
+    Image.fromarray(mask).save(one / "SegmentationClass/train_000.png")
+    return one
+
+
+def test_what_a_data_set_does_not_annotate_is_dropped_and_said(one: Path) -> None:
+    truth = truth_of(two_classes(one), annotated=("dog",))
+    assert truth.annotated == (12,)
+    assert truth.classes.tolist() == [12] and truth.boxes_xyxy.tolist() == [[0, 0, 2, 2]]
+    assert truth.mask[0, :4].tolist() == [12, 0, 0, 255]
+    with pytest.raises(InputError, match="unknown class 'hound'"):
+        truth_of(one, annotated=("hound",))
+
+
+def test_ground_truth_folds_into_the_students_classes_by_name(one: Path) -> None:
+    folder = two_classes(one)
+    known = truth_of(folder, classes=("cat", "tv"))  # tv is COCO's name of VOC's tvmonitor
+    assert known.annotated is None
+    assert known.classes.tolist() == [1] and known.boxes_xyxy.tolist() == [[2, 0, 4, 2]]
+    assert known.mask[0, :4].tolist() == [0, 1, 0, 255]
+    partly = truth_of(folder, classes=("zebra", "dog", "cat"), annotated=("dog", "person"))
+    assert partly.annotated == (2,)
+    assert partly.classes.tolist() == [2] and partly.mask[0, :4].tolist() == [2, 0, 0, 255]
+    with pytest.raises(InputError, match=r"none of its classes \(aeroplane, .*\) is one of zebra, giraffe"):
+        truth_of(folder, classes=("zebra", "giraffe"))
+    with pytest.raises(InputError, match="names each class once; twice: cat"):
+        truth_of(folder, classes=("cat", "cat"))
+
+
+@given(st.binary(max_size=80))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.xml"
+    path.write_bytes(content)
+    try:
+        read_boxes(path, (8, 10), VOC)
+    except InputError as error:
+        assert str(path) in str(error)
+
+
+tags = st.sampled_from(
+    "annotation object name difficult bndbox xmin ymin xmax ymax cat".split()  # cat: a field that there is not
+)
+texts = st.sampled_from(["", " ", "cat", "dog", "0", "1", "5", "8", "-3", "1e308", "inf", "nan", "9" * 400, "é"])
+trees = st.recursive(
+    st.builds("<{0}>{1}</{0}>".format, tags, texts),
+    lambda inner: st.builds(lambda tag, parts: f"<{tag}>{''.join(parts)}</{tag}>", tags, st.lists(inner, max_size=5)),
+    max_leaves=20,
+)
+numbers = st.sampled_from(["", "1", "2", "5.5", "8", "10", "11", "0", "-3", "1e308", "inf", "nan", "9" * 400])
+things = st.builds(thing, st.sampled_from(["cat", "dog", "background", "kat", ""]), st.tuples(*[numbers] * 4))
+
+
+@given(st.lists(trees | things, max_size=4).map(lambda parts: xml(*parts)) | trees)
+@settings(max_examples=300, deadline=None)
+def test_any_structure_is_read_as_valid_boxes_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.xml"
+    path.write_text(text, encoding="utf-8")
+    try:
+        boxes, classes, difficult = read_boxes(path, (8, 10), VOC)
+    except InputError as error:
+        assert str(path) in str(error)
+        return
+    assert len(boxes) == len(classes) == len(difficult)
+    assert (boxes >= 0).all() and (boxes[:, 2] <= 10).all() and (boxes[:, 3] <= 8).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all() and (classes > 0).all()
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not (REAL / "data/voc2012-animals").is_dir(), reason="the real images are absent (TUTORED_REAL)")
+def test_a_genuine_image_reads_as_its_files_say() -> None:
+    dataset = open_dataset(f"voc:{REAL / 'data/voc2012-animals'}", "train+val")
+    assert len(dataset.ids) == 3434
+    truth = dataset.ground_truth("2011_003256")
+    assert truth.size == (288, 384)
+    assert truth.boxes_xyxy.tolist() == [[188, 99, 306, 167], [3, 94, 220, 204], [3, 57, 318, 236]]
+    assert [dataset.labels.names[index] for index in truth.classes] == ["dog", "dog", "sofa"]
