@@ -186,7 +186,10 @@ def test_unknown_classes_are_no_mistake_where_the_source_says_background():
 
 MIXED = [
     (targets([0, 0, 10, 10], [0, 1, 0], map_probs=[[[1, 0], [0, 0]], [[0, 1], [0, 0]], [[0, 0], [1, 0]]]), None),
-    (None, targets([[1, 1, 11, 10], [10, 10, 20, 20]], [[0.1, 0.9, 0], [0.4, 0, 0.6]], map_probs=[[[0.5] * 2] * 2] * 3)),
+    (
+        None,
+        targets([[1, 1, 11, 10], [10, 10, 20, 20]], [[0.1, 0.9, 0], [0.4, 0, 0.6]], map_probs=[[[0.5] * 2] * 2] * 3),
+    ),
     (targets([10, 0, 20, 10], [0, 0, 1], weight=0.5), targets([10, 0, 19, 10], [0.2, 0, 0.8], weight=0.5)),
     (None, None),
     (targets([], []), None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from tutored.data import open_dataset
 from tutored.data.voc import read_boxes
 from tutored.errors import InputError
 from tutored.labels import VOC
+from tutored.structures import GroundTruth
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
 MakeVoc = Callable[..., Path]
@@ -43,14 +45,8 @@ def one(make_voc: MakeVoc, tmp_path: Path) -> Path:
     return folder
 
 
-def truth_of(folder: Path, **how: object):
-    return open_dataset(f"voc:{folder}", "train", **how).ground_truth("train_000")
-
-
-def refused(folder: Path) -> str:
-    with pytest.raises(InputError) as caught:
-        truth_of(folder)
-    return str(caught.value)
+def truth_of(folder: Path) -> GroundTruth:
+    return open_dataset(f"voc:{folder}", "train").ground_truth("train_000")
 
 
 def test_boxes_become_continuous_edges_and_keep_their_flags(one: Path) -> None:
@@ -102,26 +98,20 @@ def test_boxes_and_mask_agree_to_the_pixel_with_the_picture(voc_folder: Path) ->
         assert torch.equal(inside[:-1], truth.mask[:-1]) and (truth.mask[-1] == 255).all()
 
 
-def test_palette_and_grey_masks_give_indices_and_sbd_fills_gaps(one: Path) -> None:
-    indices = np.zeros((8, 10), np.uint8)
-    indices[2:4, 5:9], indices[0] = 20, 255
-    picture = Image.fromarray(indices)
-    picture.putpalette([7, 0, 99] * 256)
-    picture.save(one / "SegmentationClass/train_000.png")
-    assert truth_of(one).mask.tolist() == indices.tolist()
-    (one / "SegmentationClass/train_000.png").unlink()
-    assert truth_of(one).mask is None
+def test_sbds_masks_fill_the_gaps_and_official_ones_win(one: Path) -> None:
     (one / "SegmentationClassAug").mkdir()
-    Image.fromarray(indices).save(one / "SegmentationClassAug/train_000.png")
-    assert truth_of(one).mask.tolist() == indices.tolist()
+    Image.new("L", (10, 8), 3).save(one / "SegmentationClassAug/train_000.png")
+    assert truth_of(one).mask.unique().tolist() == [0]
+    (one / "SegmentationClass/train_000.png").unlink()
+    assert truth_of(one).mask.unique().tolist() == [3]
+    (one / "SegmentationClassAug/train_000.png").unlink()
+    assert truth_of(one).mask is None
 
 
-def test_an_orientation_tag_turns_nothing(one: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.jpg", exif=exif)
-    assert open_dataset(f"voc:{one}", "train").image("train_000").size == (10, 8)
-    assert truth_of(one).size == (8, 10)
+def test_a_missing_picture_is_named(one: Path) -> None:
+    (one / "JPEGImages/train_000.jpg").unlink()
+    with pytest.raises(InputError, match=r"JPEGImages/train_000\.jpg: there is no such picture"):
+        truth_of(one)
 
 
 def test_a_bare_split_is_every_image_on_either_list(make_voc: MakeVoc, tmp_path: Path) -> None:
@@ -207,81 +197,20 @@ def test_wrong_xml_is_refused_with_file_object_and_field(one: Path, text: str, m
     assert str(one / "Annotations/train_000.xml") in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("picture", "message"),
-    [
-        (Image.new("RGB", (10, 8)), "got mode RGB"),
-        (Image.new("L", (8, 10)), "the mask is 8x10 pixels, its image 10x8"),
-        (Image.new("L", (10, 8), 21), r"mask values \[21\] are no classes; possible: 0 \(background\), 1 to 20"),
-    ],
-)
-def test_a_wrong_mask_is_refused_by_file(one: Path, picture: Image.Image, message: str) -> None:
-    picture.save(one / "SegmentationClass/train_000.png")
-    with pytest.raises(InputError, match=message) as caught:
-        truth_of(one)
-    assert "SegmentationClass/train_000.png" in str(caught.value)
-
-
-def test_broken_pictures_are_refused_by_file(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = one / "JPEGImages/train_000.jpg"
-    dataset = open_dataset(f"voc:{one}", "train")
-
-    def message() -> str:
-        with pytest.raises(InputError) as caught:
-            dataset.image("train_000")
-        assert str(path) in str(caught.value)
-        return str(caught.value)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
-        assert "too many pixels" in message()
-    path.write_bytes(path.read_bytes()[:-40])
-    assert "can't be read" in message()
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    assert "not a picture" in message()
-    path.unlink()
-    assert "no such picture" in message() and "no such picture" in refused(one)
-
-
 def test_own_classes_come_from_labels_txt(one: Path) -> None:
     (one / "labels.txt").write_text("whale\n\nseal\n")
     (one / "Annotations/train_000.xml").write_text(xml(thing("seal", (1, 1, 2, 2))))
     assert open_dataset(f"voc:{one}", "train").labels.names == ("background", "whale", "seal")
     assert truth_of(one).classes.tolist() == [2]
     (one / "labels.txt").write_text("whale\nwhale\n")
-    assert "labels.txt: a label space names each class once; twice: whale" in refused(one)
+    with pytest.raises(InputError, match=r"labels\.txt: a label space names each class once; twice: whale"):
+        truth_of(one)
 
 
-def two_classes(one: Path) -> Path:
+def test_a_data_set_may_be_seen_in_the_students_classes(one: Path) -> None:
     (one / "Annotations/train_000.xml").write_text(xml(thing("dog", (1, 1, 2, 2)), thing("cat", (3, 1, 4, 2))))
-    mask = np.zeros((8, 10), np.uint8)
-    mask[0, :4] = 12, 8, 0, 255
-    Image.fromarray(mask).save(one / "SegmentationClass/train_000.png")
-    return one
-
-
-def test_what_a_data_set_does_not_annotate_is_dropped_and_said(one: Path) -> None:
-    truth = truth_of(two_classes(one), annotated=("dog",))
-    assert truth.annotated == (12,)
-    assert truth.classes.tolist() == [12] and truth.boxes_xyxy.tolist() == [[0, 0, 2, 2]]
-    assert truth.mask[0, :4].tolist() == [12, 0, 0, 255]
-    with pytest.raises(InputError, match="unknown class 'hound'"):
-        truth_of(one, annotated=("hound",))
-
-
-def test_ground_truth_folds_into_the_students_classes_by_name(one: Path) -> None:
-    folder = two_classes(one)
-    known = truth_of(folder, classes=("cat", "tv"))  # tv is COCO's name of VOC's tvmonitor
-    assert known.annotated is None
-    assert known.classes.tolist() == [1] and known.boxes_xyxy.tolist() == [[2, 0, 4, 2]]
-    assert known.mask[0, :4].tolist() == [0, 1, 0, 255]
-    partly = truth_of(folder, classes=("zebra", "dog", "cat"), annotated=("dog", "person"))
-    assert partly.annotated == (2,)
-    assert partly.classes.tolist() == [2] and partly.mask[0, :4].tolist() == [2, 0, 0, 255]
-    with pytest.raises(InputError, match=r"none of its classes \(aeroplane, .*\) is one of zebra, giraffe"):
-        truth_of(folder, classes=("zebra", "giraffe"))
-    with pytest.raises(InputError, match="names each class once; twice: cat"):
-        truth_of(folder, classes=("cat", "cat"))
+    truth = open_dataset(f"voc:{one}", "train", annotated=("cat",), classes=("dog", "cat")).ground_truth("train_000")
+    assert truth.annotated == (2,) and truth.classes.tolist() == [2]
 
 
 @given(st.binary(max_size=80))
@@ -289,10 +218,8 @@ def test_ground_truth_folds_into_the_students_classes_by_name(one: Path) -> None
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.xml"
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(InputError):
         read_boxes(path, (8, 10), VOC)
-    except InputError as error:
-        assert str(path) in str(error)
 
 
 tags = st.sampled_from(
@@ -315,8 +242,7 @@ def test_any_structure_is_read_as_valid_boxes_or_refused(tmp_path_factory: pytes
     path.write_text(text, encoding="utf-8")
     try:
         boxes, classes, difficult = read_boxes(path, (8, 10), VOC)
-    except InputError as error:
-        assert str(path) in str(error)
+    except InputError:
         return
     assert len(boxes) == len(classes) == len(difficult)
     assert (boxes >= 0).all() and (boxes[:, 2] <= 10).all() and (boxes[:, 3] <= 8).all()

@@ -174,6 +174,7 @@ class Train(_Section):
     clip: float | None = None
     """Largest gradient norm; null: none."""
     precision: Literal["no", "bf16", "fp16"] = "no"
+    device: Literal["auto", "cpu"] = "auto"
     workers: int = 2
     threads: int | None = None
     """CPU threads of the network; null: torch's choice."""

@@ -52,11 +52,14 @@ class BlitzNet(nn.Module):
         self.map = MapHead(config, len(self.sides), len(labels))
         fixed = anchors(self.sides, config.size, config.scales, config.ratios)
         self.register_buffer("anchors_xyxy", fixed, persistent=False)
+        # Twice as fast on CPUs, and what mixed precision on GPUs wants.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Outputs:
         size = self.config.size
         if images.shape[1:] != (3, size, size):
             raise ValueError(f"images must have shape [B, 3, {size}, {size}], got {tuple(images.shape)}")
+        images = images.contiguous(memory_format=torch.channels_last)
         levels = self.up(self.down(self.backbone(images)))
         assert [level.shape[-1] for level in levels] == list(self.sides), "anchors do not fit the maps"
         deltas, logits = self.boxes(levels)

@@ -1,0 +1,109 @@
+"""A trained student as a folder: `model.safetensors` and `checkpoint.json`, enough to use it anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from tutored.config import Config, make_config
+from tutored.errors import InputError
+from tutored.files import former, whole_folder
+from tutored.labels import LabelSpace
+from tutored.student import BlitzNet
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "checkpoint.json"
+
+
+def save_checkpoint(path: Path, student: BlitzNet, config: Config, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a checkpoint folder, whole or not at all; an older checkpoint at `path` is replaced with all it holds.
+
+    Args:
+        path: the folder.
+        student: with the weights to use: the averaged ones, if there are any.
+        config: the run's complete configuration; its section `student` is the network's shape.
+        extra: JSON-ready facts worth keeping, such as metrics; `load_checkpoint` does not read them.
+
+    Raises:
+        InputError: `path` is a file, or a folder that holds something else.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / DESCRIPTION).is_file()):
+        raise InputError(f"{path}: exists and is no checkpoint; give a folder that does not exist yet")
+    description = {
+        "format": FORMAT,
+        "tutored": version("tutored"),
+        "labels": list(student.labels.names),
+        "config": config.to_dict(),
+        "extra": dict(extra or {}),
+    }
+    weights = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
+    with whole_folder(path) as folder:
+        save_file(weights, folder / WEIGHTS)
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def load_checkpoint(path: Path, labels: LabelSpace | None = None) -> tuple[BlitzNet, Config, LabelSpace]:
+    """Build the student of a checkpoint folder, in evaluation mode on the CPU, from nothing but that folder.
+
+    Args:
+        labels: refuse a student of another label space; None takes any.
+
+    Raises:
+        InputError: no checkpoint, a newer format, another label space, or weights that do not fit its configuration.
+    """
+    folder = path if path.exists() else former(path)
+    config, own = _describe(folder, path)
+    if labels is not None and own != labels:
+        raise InputError(f"{path}: {_difference(own, labels)}; give a checkpoint trained for these classes")
+    student = BlitzNet(config.student.model_copy(update={"weights": None}), own)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path / WEIGHTS}: can't be read ({error}); copy or train the checkpoint again") from error
+    expected = student.state_dict()
+    wrong = [key for key in expected if key not in weights or weights[key].shape != expected[key].shape]
+    wrong += [key for key in weights if key not in expected]
+    if wrong:
+        raise InputError(
+            f"{path / WEIGHTS}: does not fit {DESCRIPTION} beside it: {len(wrong)} tensors are missing, unexpected or "
+            f"of another shape ({', '.join(wrong[:3])}); copy or train the checkpoint again"
+        )
+    student.load_state_dict(weights)
+    return student.eval(), config, own
+
+
+def _describe(folder: Path, path: Path) -> tuple[Config, LabelSpace]:
+    origin = path / DESCRIPTION
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+    except OSError as error:
+        raise InputError(
+            f"{path}: no checkpoint ({DESCRIPTION}: {error.strerror}); give a folder that `tutored train` wrote"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{origin}: not JSON ({error}); copy or train the checkpoint again") from error
+    number = description.get("format") if isinstance(description, dict) else None
+    if number != FORMAT:
+        raise InputError(
+            f"{origin}: a checkpoint of format {number}; version {version('tutored')} of tutored reads format {FORMAT}, "
+            "so install the version that wrote it"
+        )
+    try:
+        labels, config = LabelSpace(tuple(description["labels"])), dict(description["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{origin}: damaged ({error!r}); copy or train the checkpoint again") from error
+    return make_config(config, origin=str(origin)), labels
+
+
+def _difference(own: LabelSpace, wanted: LabelSpace) -> str:
+    if sorted(own.names) == sorted(wanted.names):
+        return "has the same classes in another order"
+    more, less = sorted(set(own.names) - set(wanted.names)), sorted(set(wanted.names) - set(own.names))
+    return f"has another label space (only there: {', '.join(more) or 'none'}; only here: {', '.join(less) or 'none'})"

@@ -1,0 +1,57 @@
+"""Optimiser, learning-rate schedule and averaged weights, all functions of the step alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from tutored.config import Train
+from tutored.student import BlitzNet
+
+
+def make_optimizer(student: BlitzNet, config: Train) -> torch.optim.Optimizer:
+    """Adam with coupled or AdamW with decoupled weight decay; convolution kernels decay, norms and biases do not."""
+    groups = []
+    backbone = {id(parameter) for parameter in student.backbone.parameters()}
+    for decays in (True, False):
+        for inside in (True, False):
+            chosen = [
+                parameter
+                for parameter in student.parameters()
+                if parameter.requires_grad and (parameter.dim() > 1) == decays and (id(parameter) in backbone) == inside
+            ]
+            rate = config.lr * (config.backbone_lr if inside else 1.0)
+            decay = config.weight_decay if decays else 0.0
+            groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind([group for group in groups if group["params"]])
+
+
+def rate_factor(step: int, steps: int, config: Train) -> float:
+    """The share of the peak learning rate at a step (from 0) of a run of `steps`."""
+    warmup = round(config.warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+    if config.schedule == "step":
+        return float(0.1 ** sum(step >= milestone * steps for milestone in config.milestones))
+    return 1.0
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+@torch.no_grad()
+def update_average(average: dict[str, Tensor], model: nn.Module, decay: float, step: int) -> None:
+    """Move the averaged weights towards the model's; a young average forgets faster, min(decay, (1+t)/(10+t))."""
+    keep = min(decay, (1 + step) / (10 + step))
+    state = model.state_dict()
+    floats = [name for name, value in average.items() if value.is_floating_point()]
+    torch._foreach_lerp_([average[name] for name in floats], [state[name] for name in floats], 1 - keep)
+    for name in average.keys() - set(floats):
+        average[name].copy_(state[name])

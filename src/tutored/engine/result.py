@@ -1,0 +1,54 @@
+"""What a finished run says about itself."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+
+from tutored.config import Config
+from tutored.engine.supervision import Supervision
+from tutored.files import write_text
+
+
+def make_result(
+    config: Config, supervision: Supervision, device: torch.device, seconds: float, figures: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Figures, the complete config, cost and versions of a run; JSON-ready.
+
+    Args:
+        seconds: spent in training steps, over all resumptions; validation not counted.
+        figures: the last validation's, or None.
+    """
+    return {
+        "run_id": config.run_id,
+        "figures": figures,
+        "images": len(supervision.train.ids),
+        "seconds": round(seconds, 1),
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "timm": timm.__version__,
+        },
+        "notes": list(supervision.notes),
+        "config": config.to_dict(),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()})"

@@ -1,0 +1,63 @@
+"""What a training needs to go on exactly where it stopped; safetensors and JSON, never a pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tutored.errors import InputError
+from tutored.files import former, whole_folder
+
+STATE = "state"
+
+
+def save_state(
+    run: Path, model: dict[str, Tensor], average: dict[str, Tensor], optimizer: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    """Write `run/state` whole or not at all; the last good one stays until the new one is complete.
+
+    Args:
+        optimizer: a torch optimiser's `state_dict()`.
+        facts: JSON-ready; the step, the run id, the scaler's state.
+    """
+    tensors = {f"model/{name}": value for name, value in model.items()}
+    tensors |= {f"average/{name}": value for name, value in average.items()}
+    for index, slots in optimizer["state"].items():
+        tensors |= {f"optimizer/{index}/{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+    with whole_folder(run / STATE) as folder:
+        whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        save_file(whole, folder / "state.safetensors")
+        (folder / "state.json").write_text(json.dumps({**facts, "groups": optimizer["param_groups"]}, indent=1))
+
+
+def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], dict[str, Any]] | None:
+    """The parts that `save_state` was given, or None where nothing was saved yet.
+
+    Raises:
+        InputError: the saved state is damaged.
+    """
+    places = (run / STATE, former(run / STATE))
+    folder = next((place for place in places if (place / "state.json").exists()), None)
+    if folder is None:
+        return None
+    try:
+        facts = json.loads((folder / "state.json").read_text())
+        tensors = load_file(folder / "state.safetensors")
+    except Exception as error:
+        raise InputError(f"{folder}: damaged training state ({error}); delete the run folder to start anew") from error
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition("/")
+        if kind == "optimizer":
+            index, _, slot = rest.partition("/")
+            slots.setdefault(int(index), {})[slot] = value
+        else:
+            parts[kind][rest] = value
+    optimizer = {"state": slots, "param_groups": facts.pop("groups")}
+    return parts["model"], parts["average"], optimizer, facts

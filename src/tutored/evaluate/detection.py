@@ -1,0 +1,188 @@
+"""Average precision of boxes: VOC's two kinds at IoU .5, and COCO's.
+
+VOC's rules are those of the devkit's `VOCevaldet.m` (specification 5.2): a detection is held against the object of its
+class that it overlaps most; from IoU .5 on (the devkit compares with >=, the original network's code with >) the first
+one by score finds it and every further one is wrong; on a `difficult` object a detection is neither right nor wrong,
+and the object need not be found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from faster_coco_eval import COCO, COCOeval_faster
+from numpy.typing import NDArray
+
+from tutored.boxes import iou
+from tutored.structures import GroundTruth, Prediction
+
+IOU_FLOOR = 0.5
+COCO_DETECTIONS = 100
+
+
+class Matches(NamedTuple):
+    """One image's detections, by falling score, held against its objects.
+
+    Attributes:
+        boxes_xyxy: float32 [K, 4], pixels.
+        classes: int64 [K], 1..C.
+        scores: float32 [K].
+        hits: int8 [K], 1 where a detection found an object, 0 where it found none, -1 where it does not count.
+        truth_boxes_xyxy: float32 [G, 4], pixels.
+        truth_classes: int64 [G], 1..C.
+        difficult: bool [G], objects that need not be found.
+    """
+
+    boxes_xyxy: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    hits: NDArray[np.int8]
+    truth_boxes_xyxy: NDArray[np.float32]
+    truth_classes: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+
+
+class Ranked(NamedTuple):
+    """The counted detections of many images: class by class, in each class by falling score.
+
+    Attributes:
+        images: int64 [N], the image of each detection.
+        hits: bool [N], whether it found an object.
+        starts: int64 [C+2], class c has the rows `starts[c]` to `starts[c + 1]`.
+        objects: int64 [I, C+1], objects to find in each image, `difficult` ones not counted.
+    """
+
+    images: NDArray[np.int64]
+    hits: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    objects: NDArray[np.int64]
+
+
+def match(truth: GroundTruth, prediction: Prediction) -> Matches:
+    """Hold one image's detections against its objects. Both must have boxes.
+
+    Detections of classes that the image is not annotated for are left out. Equal scores keep the order of `prediction`.
+    """
+    assert truth.boxes_xyxy is not None and truth.classes is not None and truth.difficult is not None
+    assert prediction.boxes_xyxy is not None and prediction.classes is not None and prediction.scores is not None
+    order = torch.sort(prediction.scores.cpu(), descending=True, stable=True).indices
+    if truth.annotated is not None:
+        order = order[torch.isin(prediction.classes.cpu()[order], torch.tensor(truth.annotated, dtype=torch.int64))]
+    boxes, classes = prediction.boxes_xyxy.cpu()[order], prediction.classes.cpu()[order]
+    truth_boxes, truth_classes, difficult = truth.boxes_xyxy.cpu(), truth.classes.cpu(), truth.difficult.cpu()
+
+    overlaps = iou(boxes.double(), truth_boxes.double()) * (classes[:, None] == truth_classes)
+    return Matches(
+        boxes.numpy(),
+        classes.numpy(),
+        prediction.scores.cpu()[order].numpy(),
+        _hits(overlaps.numpy(), difficult.numpy()),
+        truth_boxes.numpy(),
+        truth_classes.numpy(),
+        difficult.numpy(),
+    )
+
+
+def _hits(overlaps: NDArray[np.float64], difficult: NDArray[np.bool_]) -> NDArray[np.int8]:
+    hits = np.zeros(len(overlaps), np.int8)
+    if not overlaps.size:
+        return hits
+    nearest = overlaps.argmax(axis=1)
+    touching = overlaps.max(axis=1) >= IOU_FLOOR
+    hits[touching & difficult[nearest]] = -1
+    finding = np.flatnonzero(touching & ~difficult[nearest])
+    _, first = np.unique(nearest[finding], return_index=True)
+    hits[finding[first]] = 1
+    return hits
+
+
+def rank(matches: Sequence[Matches], count: int) -> Ranked:
+    """Order the detections of one or more images for `voc_ap`; equal scores keep the order of images.
+
+    Args:
+        count: C, the number of object classes.
+    """
+    objects = np.stack([np.bincount(item.truth_classes[~item.difficult], minlength=count + 1) for item in matches])
+    images = np.repeat(np.arange(len(matches)), [len(item.hits) for item in matches])
+    classes = np.concatenate([item.classes for item in matches])
+    scores = np.concatenate([item.scores for item in matches])
+    hits = np.concatenate([item.hits for item in matches])
+
+    order = np.lexsort((-scores, classes))
+    order = order[hits[order] >= 0]
+    starts = np.searchsorted(classes[order], np.arange(count + 2))
+    return Ranked(images[order], hits[order] > 0, starts, objects)
+
+
+def voc_ap(ranked: Ranked, weights: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """Average precision of each class: row 0 the area under the precision envelope, row 1 VOC07's 11 points.
+
+    Args:
+        weights: int64 [I], how many times each image counts; None: once. The result is that of a split in which
+            each image stands so many times.
+
+    Returns:
+        float64 [2, C+1]; NaN for background and for a class without an object to find.
+    """
+    if weights is None:
+        weights = np.ones(len(ranked.objects), np.int64)
+    totals = weights @ ranked.objects
+    copies = weights[ranked.images]
+    result = np.full((2, len(totals)), np.nan)
+    for index in np.flatnonzero(totals):
+        rows = slice(ranked.starts[index], ranked.starts[index + 1])
+        result[:, index] = _average_precision(ranked.hits[rows], copies[rows], int(totals[index]))
+    return result
+
+
+def _average_precision(hits: NDArray[np.bool_], copies: NDArray[np.int64], total: int) -> tuple[float, float]:
+    found = np.cumsum(hits * copies)
+    precision = found / np.maximum(np.cumsum(copies), 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    area = float((envelope * hits * copies).sum() / total)
+    # Recalls are compared as whole numbers: .1 * 3 is above .3 in floating point.
+    reached = np.searchsorted(10 * found, np.arange(11) * total)
+    return area, float(np.append(envelope, 0.0)[reached].mean())
+
+
+def coco_ap(matches: Sequence[Matches], count: int) -> NDArray[np.float64]:
+    """COCO's average precision of each class: row 0 over IoU .5 to .95, row 1 at .5; at most 100 detections an image.
+
+    A `difficult` object is COCO's crowd: need not be found, and detections inside it do not count.
+
+    Returns:
+        float64 [2, C+1]; NaN for background and for a class without an object to find.
+    """
+    images = [{"id": index} for index in range(len(matches))]
+    categories = [{"id": index} for index in range(1, count + 1)]
+    truths = _coco_items([(item.truth_boxes_xyxy, item.truth_classes, item.difficult) for item in matches], "iscrowd")
+    found = _coco_items([(item.boxes_xyxy, item.classes, item.scores) for item in matches], "score")
+    truth, answer = (
+        COCO({"images": images, "categories": categories, "annotations": items}) for items in (truths, found)
+    )
+    run = COCOeval_faster(truth, answer, iouType="bbox", extra_calc=False)
+    run.params.areaRng, run.params.areaRngLbl, run.params.maxDets = [[0, 1e10]], ["all"], [COCO_DETECTIONS]
+    run.evaluate()
+    run.accumulate()
+
+    precision = run.eval["precision"][:, :, :, 0, 0]  # IoU floors, recalls, classes; -1 without an object
+    precision = np.where(precision < 0, np.nan, precision)
+    result = np.full((2, count + 1), np.nan)
+    result[:, 1:] = precision.mean(axis=(0, 1)), precision[0].mean(axis=0)
+    return result
+
+
+def _coco_items(
+    images: Sequence[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.generic]]], field: str
+) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    for index, (boxes_xyxy, classes, values) in enumerate(images):
+        exact = boxes_xyxy.astype(np.float64)
+        corners, sides = exact[:, :2].tolist(), (exact[:, 2:] - exact[:, :2]).tolist()
+        for corner, side, number, value in zip(corners, sides, classes.tolist(), values.tolist(), strict=True):
+            item = {"id": len(items) + 1, "image_id": index, "category_id": number, "bbox": corner + side}
+            items.append(item | {"area": side[0] * side[1], "iscrowd": 0, field: value})
+    return items

@@ -1,0 +1,112 @@
+"""Intersection over union of class maps, from one confusion matrix over all pixels of all images (specification 5.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutored.errors import InputError
+from tutored.structures import BACKGROUND, IGNORE
+
+CODES = IGNORE + 1
+"""A mask's pixel is one of 256 values."""
+
+
+class Pixels(NamedTuple):
+    """One image's confusion matrix, only the cells that occur.
+
+    Attributes:
+        truth: uint8 [M], class of the ground truth, 0..C.
+        answer: uint8 [M], predicted class, 0..C, and C+1 for all classes that the image is not annotated for.
+        count: int64 [M], pixels.
+    """
+
+    truth: NDArray[np.uint8]
+    answer: NDArray[np.uint8]
+    count: NDArray[np.int64]
+
+
+def compare(
+    truth: NDArray[np.uint8], answer: NDArray[np.uint8], classes: int, annotated: Sequence[int] | None = None
+) -> Pixels:
+    """Count the pixels of one image by true and predicted class; pixels of truth 255 are dropped.
+
+    In an image that is annotated for some classes only, the others may be anywhere in the background: there a
+    prediction of them is dropped. On an annotated object it is wrong for that object, and does not count against them.
+
+    Args:
+        truth: uint8 [H, W], 0..C and 255.
+        answer: uint8 [H, W], 0..C.
+        classes: C, the number of object classes.
+
+    Raises:
+        InputError: a value is outside the label space.
+    """
+    codes = truth.astype(np.uint16) * CODES + answer
+    counts = np.bincount(codes.ravel(), minlength=CODES**2).reshape(CODES, CODES)[:IGNORE]
+    for name, outside in (("mask", counts[classes + 1 :].any(axis=1)), ("prediction", counts[:, classes + 1 :].any(0))):
+        if outside.any():
+            raise InputError(f"the {name} has class {classes + 1 + int(outside.argmax())}; possible: 0 to {classes}")
+    if annotated is not None:
+        unknown = np.setdiff1d(np.arange(1, classes + 1), annotated)
+        counts[:, classes + 1] = counts[:, unknown].sum(axis=1)
+        counts[:, unknown] = 0
+        counts[BACKGROUND, classes + 1] = 0
+    true, said = np.nonzero(counts)
+    return Pixels(true.astype(np.uint8), said.astype(np.uint8), counts[true, said])
+
+
+class Stacked(NamedTuple):
+    """The cells of many images' confusion matrices, one after the other.
+
+    Attributes:
+        images: int64 [M], the image of each cell.
+        cells: int64 [M], `truth * (C + 2) + answer`.
+        count: int64 [M], pixels.
+        classes: C, the number of object classes.
+    """
+
+    images: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    count: NDArray[np.int64]
+    classes: int
+
+
+def stack(pixels: Sequence[Pixels], classes: int) -> Stacked:
+    """Put the cells of one or more images together for `confusion`."""
+    return Stacked(
+        np.repeat(np.arange(len(pixels)), [len(item.count) for item in pixels]),
+        np.concatenate([item.truth.astype(np.int64) * (classes + 2) + item.answer for item in pixels]),
+        np.concatenate([item.count for item in pixels]),
+        classes,
+    )
+
+
+def confusion(stacked: Stacked, weights: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Pixels by true class (rows) and predicted class (columns; the last: a class not annotated there), [C+1, C+2].
+
+    Args:
+        weights: int64 [I], how many times each image counts; None: once.
+    """
+    shape = (stacked.classes + 1, stacked.classes + 2)
+    count = stacked.count if weights is None else stacked.count * weights[stacked.images]
+    # Floating point counts pixels exactly up to 2^53.
+    sums = np.bincount(stacked.cells, weights=count, minlength=shape[0] * shape[1])
+    return sums.astype(np.int64).reshape(shape)
+
+
+def iou(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Intersection over union of each class, float64 [C+1]; NaN for a class without a pixel of ground truth."""
+    right, true, said = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)[:-1]
+    union = np.where(true > 0, true + said - right, 0)
+    return np.divide(right, union, out=np.full(len(matrix), np.nan), where=union > 0)
+
+
+def pixel_accuracy(matrix: NDArray[np.int64]) -> float:
+    """Share of the counted pixels that are right; NaN without any."""
+    total = matrix.sum()
+    return float(matrix.trace() / total) if total else math.nan

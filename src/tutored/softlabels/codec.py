@@ -1,0 +1,177 @@
+"""Soft labels as rows of an Arrow table and back: sparse, quantised, sums exact, None apart from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from tutored.structures import Instances, SoftLabels
+
+TAIL_FLOOR = 1e-3
+"""A box's class probabilities below this count as background; the class that it was kept for is always stored."""
+BOX_LEVELS = 65535
+MAP_LEVELS = 255
+
+_FLOATS = pa.list_(pa.float32())
+_NUMBERS = pa.list_(pa.uint16())
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        ("boxes_xyxy", _FLOATS),
+        ("classes", _NUMBERS),
+        ("scores", _FLOATS),
+        ("probs_class", pa.list_(_NUMBERS)),
+        ("probs_value", pa.list_(_NUMBERS)),
+        ("map_height", pa.int32()),
+        ("map_width", pa.int32()),
+        ("map_classes", _NUMBERS),
+        ("map_values", pa.binary()),
+        ("instance_boxes_xyxy", _FLOATS),
+        ("instance_classes", _NUMBERS),
+        ("instance_scores", _FLOATS),
+        ("instance_side", pa.int32()),
+        ("instance_masks", pa.binary()),
+    ]
+)
+"""One row an image; lists of K boxes (flat 4K), map values [n, h, w] and masks [N, m, m] as uint8 in C order.
+
+Columns of a task that the tutor does not answer are null; a list without entries means "nothing there".
+`probs_value` / 65535 and `map_values` / 255 are probabilities of the classes in `probs_class` and `map_classes`;
+they sum to exactly 65535 for each box and 255 for each cell, where the tutor's probabilities sum to one.
+"""
+
+
+def quantise(probs: npt.NDArray[Any], levels: int) -> npt.NDArray[np.int64]:
+    """Probabilities as whole numbers of `1 / levels`, by the largest remainder.
+
+    Args:
+        probs: [..., C], not negative, summing to at most one along the last axis. Sums within
+            .001 of one are taken for one.
+
+    Returns:
+        int64 [..., C] with exact sums (`levels` where the probabilities sum to one, else the nearest
+        whole number). Every entry is off by less than one level, and of two entries that differ by
+        more than one level the larger stays the larger.
+    """
+    probs = probs.astype(np.float64)
+    sums = probs.sum(-1, keepdims=True)
+    if not (probs.min(initial=0) >= 0 and sums.max(initial=0) <= 1.001):  # also true for NaN
+        raise ValueError("probabilities must not be negative, NaN, or sum to more than one")
+    scaled = probs / np.where(sums > 0.999, sums, 1) * levels
+    whole = np.floor(scaled)
+    missing = np.rint(scaled.sum(-1, keepdims=True)) - whole.sum(-1, keepdims=True)
+    by_remainder = np.argsort(whole - scaled, axis=-1, kind="stable")
+    rank = np.argsort(by_remainder, axis=-1, kind="stable")
+    return (whole + (rank < missing)).astype(np.int64)
+
+
+def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels]) -> pa.Table:
+    """One row for each image, in this order."""
+    rows = [
+        {"image_id": image_id, "height": answer.size[0], "width": answer.size[1]}
+        | _box_columns(answer)
+        | _map_columns(answer)
+        | _instance_columns(answer.instances)
+        for image_id, answer in zip(image_ids, answers, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def from_table(table: pa.Table, row: int, classes: int) -> SoftLabels:
+    """The soft labels in one row of a table that `to_table` made, for a label space of `classes` names."""
+    get = {name: table.column(name)[row] for name in SCHEMA.names[1:]}
+    size = (get["height"].as_py(), get["width"].as_py())
+    boxes = _read_boxes(get, classes) if get["boxes_xyxy"].is_valid else {}
+    drawn = _read_map(get, classes) if get["map_values"].is_valid else None
+    instances = _read_instances(get) if get["instance_masks"].is_valid else None
+    return SoftLabels(size=size, **boxes, map=drawn, instances=instances)
+
+
+def _box_columns(answer: SoftLabels) -> dict[str, Any]:
+    if answer.boxes_xyxy is None:
+        return {}
+    assert answer.classes is not None and answer.probs is not None
+    kept, probs = answer.classes.numpy(), answer.probs.double().numpy().copy()
+    rows = np.arange(len(kept))
+    tail = probs < TAIL_FLOOR
+    tail[rows, kept] = False
+    tail[:, 0] = False
+    probs[:, 0] += np.where(tail, probs, 0).sum(-1)
+    probs[tail] = 0
+    counts = quantise(probs, BOX_LEVELS)
+    stored = counts > 0
+    return {
+        "boxes_xyxy": answer.boxes_xyxy.flatten().numpy(),
+        "classes": kept,
+        "scores": answer.scores.numpy(),
+        "probs_class": [np.flatnonzero(entries) for entries in stored],
+        "probs_value": [line[entries] for line, entries in zip(counts, stored, strict=True)],
+    }
+
+
+def _map_columns(answer: SoftLabels) -> dict[str, Any]:
+    if answer.map is None:
+        return {}
+    counts = quantise(answer.map.permute(1, 2, 0).numpy(), MAP_LEVELS)
+    occurs = np.flatnonzero(counts.any(axis=(0, 1)))
+    return {
+        "map_height": answer.map.shape[1],
+        "map_width": answer.map.shape[2],
+        "map_classes": occurs,
+        "map_values": counts[..., occurs].transpose(2, 0, 1).astype(np.uint8).tobytes(),
+    }
+
+
+def _instance_columns(instances: Instances | None) -> dict[str, Any]:
+    if instances is None:
+        return {}
+    return {
+        "instance_boxes_xyxy": instances.boxes_xyxy.flatten().numpy(),
+        "instance_classes": instances.classes.numpy(),
+        "instance_scores": instances.scores.numpy(),
+        "instance_side": instances.masks.shape[-1],
+        "instance_masks": (instances.masks * 255).round().to(torch.uint8).numpy().tobytes(),
+    }
+
+
+def _numbers(scalar: Any, dtype: Any) -> torch.Tensor:
+    return torch.from_numpy(scalar.values.to_numpy(zero_copy_only=False).astype(dtype))
+
+
+def _read_boxes(get: dict[str, Any], classes: int) -> dict[str, torch.Tensor]:
+    kept, scores = _numbers(get["classes"], np.int64), _numbers(get["scores"], np.float32)
+    entries = get["probs_class"].values
+    line = np.repeat(np.arange(len(kept)), entries.value_lengths().to_numpy(zero_copy_only=False))
+    probs = np.zeros((len(kept), classes), np.float32)
+    values = get["probs_value"].values.flatten().to_numpy(zero_copy_only=False)
+    probs[line, entries.flatten().to_numpy(zero_copy_only=False)] = values / np.float32(BOX_LEVELS)
+    # Scores rank boxes over a whole data set, so the kept class' own probability is exact.
+    probs[np.arange(len(kept)), kept.numpy()] = scores.numpy()
+    boxes = _numbers(get["boxes_xyxy"], np.float32).reshape(-1, 4)
+    return {"boxes_xyxy": boxes, "classes": kept, "probs": torch.from_numpy(probs)}
+
+
+def _read_map(get: dict[str, Any], classes: int) -> torch.Tensor:
+    height, width = get["map_height"].as_py(), get["map_width"].as_py()
+    values = np.frombuffer(get["map_values"].as_buffer(), np.uint8).reshape(-1, height, width)
+    dense = np.zeros((classes, height, width), np.float32)
+    dense[get["map_classes"].values.to_numpy()] = values / np.float32(MAP_LEVELS)
+    return torch.from_numpy(dense)
+
+
+def _read_instances(get: dict[str, Any]) -> Instances:
+    side = get["instance_side"].as_py()
+    masks = np.frombuffer(get["instance_masks"].as_buffer(), np.uint8).reshape(-1, side, side)
+    return Instances(
+        boxes_xyxy=_numbers(get["instance_boxes_xyxy"], np.float32).reshape(-1, 4),
+        classes=_numbers(get["instance_classes"], np.int64),
+        scores=_numbers(get["instance_scores"], np.float32),
+        masks=torch.from_numpy(masks / np.float32(255)),
+    )

@@ -1,0 +1,161 @@
+"""A folder of one tutor's soft labels with an identity: read by image id, verified, refused on a mismatch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tutored.errors import InputError
+from tutored.labels import LabelSpace
+from tutored.softlabels.codec import from_table
+from tutored.structures import SoftLabels
+
+MANIFEST = "manifest.json"
+FORMAT = "tutored-softlabels"
+VERSION = 1
+CACHED_BLOCKS = 512
+"""Decompressed blocks of eight images that one store keeps: about 64 MB."""
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a store, finished or not; None where there is none.
+
+    Raises:
+        InputError: it is damaged, something else, or written by a newer version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: can't be read ({error}); label into another folder") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{path}: not a store of soft labels ('format' must be {FORMAT!r}); give the store's folder")
+    if manifest.get("version") != VERSION:
+        raise InputError(
+            f"{path}: 'version' is {manifest.get('version')!r}, this tutored reads {VERSION}; "
+            "update tutored, or label again"
+        )
+    missing = {"identity", "complete", "parts"} - manifest.keys()
+    if missing:
+        raise InputError(f"{path}: the field {min(missing)!r} is missing; label again")
+    return manifest
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The fields of `wanted` that `stored` states otherwise, for a message; empty where there are none."""
+    wanted = json.loads(json.dumps(wanted))
+    return "; ".join(
+        f"'{name}' is {stored.get(name, 'not stated')!r} there, {value!r} is asked for"
+        for name, value in wanted.items()
+        if stored.get(name) != value
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Store(Mapping[str, SoftLabels]):
+    """Image id -> soft labels in the tutor's own label space, decoded when asked for.
+
+    Iteration and length follow the split's order. May be sent to worker processes: each opens the
+    files itself.
+    """
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any], rows: Mapping[str, tuple[str, int]]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.labels = LabelSpace(tuple(manifest["identity"]["labels"]))
+        self._rows = rows
+        self._file = lru_cache(maxsize=64)(lambda part: pq.ParquetFile(path / part, memory_map=True))
+        self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._read_block)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Store:
+        """Open a finished store.
+
+        Raises:
+            InputError: no store, an unfinished, incomplete or damaged one, or one of a newer format.
+                A single changed byte is found by `verify` only.
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        if manifest is None:
+            raise InputError(f"{path}: no store of soft labels (no {MANIFEST}); `tutored label` makes one")
+        if not manifest["complete"]:
+            raise InputError(f"{path}: labelling did not finish ('complete' is false); run `tutored label` --resume")
+        rows: dict[str, tuple[str, int]] = {}
+        for part in manifest["parts"]:
+            ids = _image_ids(path / part["file"])
+            if len(ids) != part["rows"]:
+                raise _damaged(path / part["file"], f"{len(ids)} rows, the manifest's 'rows' says {part['rows']}")
+            rows.update((image_id, (part["file"], row)) for row, image_id in enumerate(ids))
+        if len(rows) != manifest["identity"]["images"]:
+            raise InputError(f"{path}: {len(rows)} images, 'images' says {manifest['identity']['images']}; label again")
+        return cls(path, manifest, rows)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Who answered what: tutor, weights, label space, preprocessing, floors, data set and split."""
+        identity: Mapping[str, Any] = self.manifest["identity"]
+        return identity
+
+    def __getitem__(self, image_id: str) -> SoftLabels:
+        part, row = self._rows[image_id]
+        block_rows = self._file(part).metadata.row_group(0).num_rows
+        block = self._block(part, row // block_rows)
+        return from_table(block, row % block_rows, len(self.labels))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store.open, (self.path,)
+
+    def verify(self) -> None:
+        """Compare every part's hash with the manifest. Raises InputError naming the parts that differ."""
+        broken = [part["file"] for part in self.manifest["parts"] if sha256(self.path / part["file"]) != part["sha256"]]
+        if broken:
+            raise _damaged(self.path / ", ".join(broken), "the bytes are not those that were written ('sha256' differs)")
+
+    def expect(self, **fields: Any) -> None:
+        """Refuse the store unless its identity has these fields. Raises InputError naming those that differ."""
+        differing = differences(self.identity, fields)
+        if differing:
+            raise InputError(f"{self.path}: another store than asked for: {differing}; label again, or give its fields")
+
+    def _read_block(self, part: str, block: int) -> pa.Table:
+        # Threads of Arrow's pool do not survive the fork of a loader's workers.
+        return self._file(part).read_row_group(block, use_threads=False)
+
+
+def _image_ids(part: Path) -> list[str]:
+    if not part.is_file():
+        raise _damaged(part, "it is missing")
+    try:
+        table = pq.ParquetFile(part).read(columns=["image_id"], use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(part, f"it can't be read ({error})") from error
+    ids: list[str] = table.column("image_id").to_pylist()
+    return ids
+
+
+def _damaged(part: Path, what: str) -> InputError:
+    return InputError(f"{part}: {what}; delete the file and run `tutored label` with --resume to make it again")

@@ -1,0 +1,125 @@
+"""Making a store: parts appear whole or not at all, several processes share one folder, resuming changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tutored.errors import InputError
+from tutored.softlabels.codec import to_table
+from tutored.softlabels.store import FORMAT, MANIFEST, VERSION, differences, read_manifest, sha256
+from tutored.structures import SoftLabels
+
+PART_ROWS = 64
+BLOCK_ROWS = 8
+"""Images that are decompressed together: the cost of one random read against the store's size."""
+
+
+def claim(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
+    """Take a folder for the store with this identity, before any answer is in it.
+
+    Args:
+        identity: JSON-ready; with `labels` (names, background first) and `images` (their number).
+        join: go on with a store of the same identity that is already there.
+
+    Returns:
+        Whether the store is finished already.
+
+    Raises:
+        InputError: something else is in the folder, or another identity (the fields are named).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        strangers = sorted(path.name for path in folder.iterdir() if not path.name.startswith(MANIFEST))
+        if strangers:
+            raise InputError(f"{folder}: not empty ({strangers[0]}) and no store; choose another folder")
+        _write_manifest(folder, identity, None)
+        manifest = read_manifest(folder)
+        assert manifest is not None
+    elif not join:
+        raise InputError(f"{folder}: a store is already there; go on with it by --resume, or choose another folder")
+    stored = manifest["identity"]
+    differing = differences(stored, {**dict.fromkeys(stored), **identity})
+    if differing:
+        raise InputError(f"{folder}: this store has another identity: {differing}; choose another folder")
+    names = [part["file"] for part in manifest["parts"] or ()]
+    return bool(manifest["complete"]) and all((folder / name).exists() for name in names)
+
+
+def part_name(index: int) -> str:
+    return f"part-{index:05d}.parquet"
+
+
+def write_part(folder: Path, index: int, image_ids: Sequence[str], answers: Sequence[SoftLabels]) -> None:
+    """Write the rows of one part, whole or not at all."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(
+        to_table(image_ids, answers),
+        buffer,
+        compression="zstd",
+        compression_level=9,
+        row_group_size=BLOCK_ROWS,
+        use_dictionary=False,
+        write_statistics=False,
+    )
+    # A part has one writer, so a fixed name does: what a killed run left is written over.
+    _write_whole(folder / part_name(index), buffer.getvalue(), part_name(index) + ".tmp")
+
+
+def finish(folder: Path, rewritten: Sequence[int]) -> bool:
+    """Write the manifest's final form if every part is there; whoever comes last does it, twice does no harm.
+
+    Args:
+        rewritten: parts that this process wrote. Of a finished store that lost a part, the others keep
+            the hash they had, so that damage to them is not taken for the truth.
+
+    Returns:
+        Whether the store is finished.
+    """
+    manifest = read_manifest(folder)
+    assert manifest is not None, "a store is claimed before it is finished"
+    identity = manifest["identity"]
+    names = [part_name(index) for index in range(-(-identity["images"] // PART_ROWS))]
+    if not all((folder / name).exists() for name in names):
+        return False
+    known = {part["file"]: part for part in manifest["parts"] or ()}
+    for index in rewritten:
+        known.pop(part_name(index), None)
+    _write_manifest(folder, identity, [known.get(name) or _describe(folder / name) for name in names])
+    return True
+
+
+def _describe(part: Path) -> dict[str, Any]:
+    return {"file": part.name, "rows": pq.read_metadata(part).num_rows, "sha256": sha256(part)}
+
+
+def _write_manifest(folder: Path, identity: Mapping[str, Any], parts: list[dict[str, Any]] | None) -> None:
+    manifest = {"format": FORMAT, "version": VERSION, "complete": parts is not None, "identity": identity}
+    text = json.dumps(manifest | {"parts": parts}, indent=1, sort_keys=True)
+    # A process that finished first has swept our temporary file away.
+    with suppress(FileNotFoundError):
+        _write_whole(folder / MANIFEST, text.encode(), f"{MANIFEST}.{os.getpid()}.tmp")
+    if parts is not None:
+        for stray in folder.glob(f"{MANIFEST}.*.tmp"):
+            stray.unlink(missing_ok=True)
+
+
+def _write_whole(path: Path, content: Any, temporary_name: str) -> None:
+    temporary = path.with_name(temporary_name)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{error.strerror}; what is finished stays, go on with --resume", str(path)) from error

@@ -1,0 +1,117 @@
+"""`data check`: counts on data whose numbers are known, and every broken item named."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from tutored.data import open_dataset
+from tutored.data.check import Report, check
+
+REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
+MakeVoc = Callable[..., Path]
+
+
+def checked(folder: Path, *splits: str) -> Report:
+    return check({split: open_dataset(f"voc:{folder}", split) for split in splits})
+
+
+def shown(report: Report, **how: int) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    report.show(console, **how)
+    return console.file.getvalue()
+
+
+def test_images_are_counted_by_what_they_have(voc_folder: Path) -> None:
+    report = checked(voc_folder, "train", "val")
+    train, val = report.splits["train"], report.splits["val"]
+    assert (train.images, train.boxes, train.masks, train.both, train.none) == (8, 5, 5, 3, 1)
+    assert (val.images, val.boxes, val.masks, val.both, val.none) == (4, 4, 4, 4, 0)
+    assert report.ok and not train.problems and not report.overlaps
+
+
+def test_objects_and_pixels_are_counted_by_class(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("both", "both")})
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
+    for name, difficult in (("train_000", 0), ("train_001", 1)):
+        Image.new("RGB", (10, 8)).save(folder / f"JPEGImages/{name}.jpg")
+        mask = np.zeros((8, 10), np.uint8)
+        mask[0, :3] = 8, 8, 255
+        Image.fromarray(mask).save(folder / f"SegmentationClass/{name}.png")
+        text = f"<object><name>cat</name><difficult>{difficult}</difficult>{box}</object>"
+        (folder / f"Annotations/{name}.xml").write_text(f"<annotation>{text}</annotation>")
+    report = checked(folder, "train")
+    train = report.splits["train"]
+    assert {name: count for name, count in train.objects.items() if count} == {"cat": 2}
+    assert {name: count for name, count in train.difficult.items() if count} == {"cat": 1}
+    assert {name: count for name, count in train.pixels.items() if count} == {"background": 154, "cat": 4, "ignore": 2}
+    assert len(train.objects) == 20 and len(train.pixels) == 22
+    (line,) = (line for line in shown(report).splitlines() if "│ cat " in line)
+    assert "2 (1)" in line and "2.50%" in line
+
+
+def test_every_broken_item_is_named_once(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path)
+    picture = folder / "JPEGImages/train_000.jpg"
+    picture.write_bytes(picture.read_bytes()[: picture.stat().st_size // 2 + 200])
+    (folder / "JPEGImages/train_003.jpg").unlink()
+    (folder / "Annotations/train_004.xml").write_text("<annotation><object/></annotation>")
+    Image.new("L", (5, 5)).save(folder / "SegmentationClass/train_005.png")
+    report = checked(folder, "train")
+    train = report.splits["train"]
+    assert not report.ok
+    files = ("train_000.jpg", "train_003.jpg", "train_004.xml", "train_005.png")
+    assert len(train.problems) == 4
+    assert all(file in problem for file, problem in zip(files, train.problems, strict=True))
+    assert (train.images, train.boxes, train.masks, train.both, train.none) == (8, 3, 4, 3, 1)
+    text = shown(report, most=3)
+    assert "train: 4 problems" in text and "and 1 more" in text and "train_005.png" not in text
+
+
+def test_images_in_two_splits_are_reported(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path)
+    (folder / "ImageSets/Main/val.txt").write_text("val_000\ntrain_002\n")
+    report = checked(folder, "train", "val")
+    assert not report.ok
+    assert report.overlaps == {"train & val": ("train_002",)}
+    assert "train & val: 1 images are in both" in shown(report)
+
+
+def test_what_the_reader_left_out_is_a_note_and_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg"}],
+        "annotations": [{"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 0]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    report = check({"val": open_dataset(f"coco:{tmp_path}", "val")})
+    assert report.ok and len(report.splits["val"].notes) == 1
+    assert "annotation 4 of image 1: a box of no area" in shown(report)
+
+
+def test_progress_and_json(voc_folder: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    datasets = {split: open_dataset(f"voc:{voc_folder}", split) for split in ("train", "val")}
+    report = check(datasets, lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 12) for done in range(1, 13)]
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["ok"] is True and plain["splits"]["train"]["images"] == 8 and plain["overlaps"] == {}
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not (REAL / "data/voc2012-animals").is_dir(), reason="the real images are absent (TUTORED_REAL)")
+def test_the_genuine_validation_split_is_clean() -> None:
+    report = checked(REAL / "data/voc2012-animals", "val")
+    val = report.splits["val"]
+    assert report.ok and (val.images, val.both) == (300, 300)
+    assert (val.objects["cat"], val.objects["dog"], val.objects["person"]) == (91, 102, 79)

@@ -1,0 +1,248 @@
+"""COCO instances: boxes, polygons, run lengths, crowds, the semantic mask, folder layouts, and broken files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as reference
+from pycocotools.coco import COCO
+
+from tutored.data import open_dataset
+from tutored.data.coco import decode_segmentation
+from tutored.errors import InputError
+from tutored.structures import GroundTruth
+
+REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
+
+CATEGORIES = [{"id": 7, "name": "zebra"}, {"id": 3, "name": "cat"}]
+ZEBRA, CAT = 1, 2
+COLUMN_0 = {"size": [8, 10], "counts": [0, 8, 72]}  # run lengths go down the columns and begin with zeros
+COLUMN_9 = {"size": [8, 10], "counts": [72, 8]}
+
+
+def rectangle(x1: float, y1: float, x2: float, y2: float) -> list[list[float]]:
+    return [[x1, y1, x2, y1, x2, y2, x1, y2]]
+
+
+def instance(category: int, bbox: list[float], segmentation: Any = None, **more: Any) -> dict[str, Any]:
+    found = {"id": 50, "image_id": 1, "category_id": category, "bbox": bbox, "iscrowd": 0, **more}
+    return found if segmentation is None else {**found, "segmentation": segmentation}
+
+
+def made(folder: Path, *annotations: dict[str, Any], **changes: Any) -> Path:
+    """COCO's own layout with two black images of 10 x 8 pixels; the second one has no annotation."""
+    (folder / "annotations").mkdir(exist_ok=True)
+    (folder / "val").mkdir(exist_ok=True)
+    images = [{"id": n, "file_name": f"00{n}.jpg", "width": 10, "height": 8} for n in (1, 2)]
+    for image in images:
+        Image.new("RGB", (10, 8)).save(folder / "val" / str(image["file_name"]))
+    content = {"images": images, "annotations": annotations, "categories": CATEGORIES, **changes}
+    (folder / "annotations/instances_val.json").write_text(json.dumps(content))
+    return folder
+
+
+def truth_of(folder: Path, image_id: str = "001") -> GroundTruth:
+    return open_dataset(f"coco:{folder}", "val").ground_truth(image_id)
+
+
+def test_boxes_classes_and_crowds(tmp_path: Path) -> None:
+    dataset = open_dataset(
+        f"coco:{made(tmp_path, instance(3, [2, 1, 4, 3]), instance(7, [-1, 0, 5.5, 99], iscrowd=1))}", "val"
+    )
+    assert dataset.labels.names == ("background", "zebra", "cat")
+    assert dataset.ids == ("001", "002")
+    assert dataset.name == f"coco:{tmp_path}/val"
+    truth = dataset.ground_truth("001")
+    assert truth.boxes_xyxy.tolist() == [[2, 1, 6, 4], [0, 0, 4.5, 8]]
+    assert truth.classes.tolist() == [CAT, ZEBRA]
+    assert truth.difficult.tolist() == [False, True]
+
+
+def test_small_instances_lie_over_large_ones_and_bare_crowd_is_ignored(tmp_path: Path) -> None:
+    whole = reference.encode(np.asfortranarray(np.ones((8, 10), np.uint8)))
+    crowd = {"size": [8, 10], "counts": whole["counts"].decode()}
+    folder = made(
+        tmp_path,
+        instance(3, [2, 1, 2, 2], rectangle(2, 1, 4, 3)),
+        instance(7, [0, 0, 6, 8], rectangle(0, 0, 6, 8)),
+        instance(3, [9, 0, 1, 8], COLUMN_9),
+        instance(7, [0, 0, 10, 8], crowd, iscrowd=1),
+    )
+    expected = np.full((8, 10), 255)
+    expected[:, :6], expected[1:3, 2:4], expected[:, 9] = ZEBRA, CAT, CAT
+    assert truth_of(folder).mask.tolist() == expected.tolist()
+
+
+def test_an_image_without_annotations_shows_nothing(tmp_path: Path) -> None:
+    truth = truth_of(made(tmp_path, instance(3, [0, 0, 1, 8], COLUMN_0)), "002")
+    assert truth.boxes_xyxy.shape == (0, 4)
+    assert truth.mask.shape == (8, 10) and truth.mask.sum() == 0
+
+
+def test_without_segmentations_there_is_no_mask(tmp_path: Path) -> None:
+    folder = made(tmp_path, instance(3, [0, 0, 1, 8], []), instance(3, [0, 0, 1, 8]))
+    assert truth_of(folder).mask is None and truth_of(folder, "002").mask is None
+    partly = made(tmp_path, instance(3, [0, 0, 1, 8], []), instance(3, [0, 0, 1, 8], COLUMN_0, image_id=2))
+    assert truth_of(partly).mask is None and truth_of(partly, "002").mask.sum() == 8 * CAT
+
+
+def test_boxes_of_no_area_are_left_out_and_noted(tmp_path: Path) -> None:
+    dataset = open_dataset(f"coco:{made(tmp_path, instance(3, [2, 1, 0, 3]), instance(7, [2, 1, 4, 3]))}", "val")
+    assert dataset.ground_truth("001").classes.tolist() == [ZEBRA]
+    assert len(dataset.notes) == 1 and "annotation 50 of image 1: a box of no area" in dataset.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("json_file", "pictures"),
+    [
+        ("annotations/instances_val.json", "val"),
+        ("val.json", "images"),
+        ("annotations/val.json", "images/val"),
+        ("instances.json", "images"),
+        ("instances.json", "."),
+    ],
+)
+def test_layouts(tmp_path: Path, json_file: str, pictures: str) -> None:
+    folder = tmp_path / "data"
+    (folder / json_file).parent.mkdir(parents=True)
+    (folder / pictures).mkdir(parents=True, exist_ok=True)
+    official = made(tmp_path)
+    (official / "annotations/instances_val.json").rename(folder / json_file)
+    for path in (official / "val").iterdir():
+        path.rename(folder / pictures / path.name)
+    dataset = open_dataset(f"coco:{folder}", "val")
+    assert dataset.ids == ("001", "002") and dataset.image("002").size == (10, 8)
+
+
+def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must hold annotations/instances_val\.json, val\.json or instances\.json"):
+        open_dataset(f"coco:{tmp_path}", "val")
+    with pytest.raises(InputError, match=r"no split 'train'; possible: val$"):
+        open_dataset(f"coco:{made(tmp_path)}", "train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": []}, "lists no image"),
+        ({"images": None}, "there is no list `images`"),
+        ({"images": [{"id": 1}]}, r"images\[0\] lacks `file_name`"),
+        (
+            {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "x/a.jpg"}]},
+            r"2 \(x/a.jpg\) is listed t",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]},
+            r"1 \(b.jpg\) is listed twice",
+        ),
+        ({"categories": [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}]}, "two categories share an id"),
+        ({"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]}, "twice: cat"),
+        ({"annotations": [3]}, r"annotations\[0\] lacks `image_id`"),
+        ({"annotations": [{"image_id": 1, "category_id": 3}]}, r"annotations\[0\] lacks `bbox`"),
+        ({"annotations": [instance(5, [0, 0, 1, 1])]}, r"annotation 50 of image 1: category 5 is not one of \[3, 7\]"),
+        ({"annotations": [instance(3, [0, 0, 1, 1], image_id=9)]}, "of image 9: there is no such image"),
+        ({"annotations": [instance(3, [0, 0, 1])]}, "bbox must be four numbers"),
+        ({"annotations": [instance(3, [0, 0, 1, float("nan")])]}, "bbox must be four numbers"),
+    ],
+)
+def test_a_broken_file_is_refused_when_opened(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    folder = made(tmp_path, **changes)
+    with pytest.raises(InputError, match=message) as caught:
+        open_dataset(f"coco:{folder}", "val")
+    assert "instances_val.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"images": 1e999}', "[" * 100_000, "\xff"])
+def test_text_that_is_no_instances_file_is_refused(tmp_path: Path, text: str) -> None:
+    made(tmp_path)
+    (tmp_path / "annotations/instances_val.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"instances_val\.json"):
+        open_dataset(f"coco:{tmp_path}", "val")
+
+
+def test_a_box_outside_and_an_image_of_another_size_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"annotation 50 of image 1: the box \(10, 0, 14, 3\) has no area in its image"
+    ):
+        truth_of(made(tmp_path, instance(3, [10, 0, 4, 3])))
+    folder = made(tmp_path)
+    Image.new("RGB", (20, 16)).save(folder / "val/001.jpg")
+    with pytest.raises(InputError, match=r"001\.jpg: the image is 20x16 pixels, .*instances_val\.json says 10x8"):
+        truth_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([1.0, 2.0, 3.0], "a polygon is a list x, y"),
+        ([[1, 2, 3, 4, 5]], "a polygon is a list x, y"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "a polygon is a list x, y"),
+        ([[1, 2, 3, 4, 5, 1e9]], "a polygon is a list x, y"),
+        ("abc", r"must state the size \[8, 10\]"),
+        ({"size": [10, 8], "counts": [80]}, r"must state the size \[8, 10\]"),
+        ({"size": [8, 10], "counts": [70]}, "can't be decoded"),
+        ({"size": [8, 10], "counts": [8, 800]}, "can't be decoded"),
+        ({"size": [8, 10], "counts": [-1, 81]}, "can't be decoded"),
+        ({"size": [8, 10], "counts": "zzzz"}, "can't be decoded"),
+        ({"size": [8, 10], "counts": "PPPP"}, "can't be decoded"),
+        ({"size": [8, 10]}, "can't be decoded"),
+    ],
+)
+def test_a_broken_segmentation_is_refused(segmentation: Any, message: str) -> None:
+    with pytest.raises(InputError, match=f"^here: .*{message}"):
+        decode_segmentation(segmentation, (8, 10), "here")
+
+
+def test_polygons_of_two_points_cover_nothing() -> None:
+    assert decode_segmentation([[1, 1, 5, 5]], (8, 10), "here").sum() == 0
+    assert decode_segmentation([[1, 1, 5, 5], *rectangle(2, 1, 4, 3)], (8, 10), "here").sum() == 4
+
+
+points = st.floats(-3, 14).map(lambda value: round(value, 2))
+polygon = st.integers(3, 7).flatmap(lambda count: st.lists(points, min_size=2 * count, max_size=2 * count))
+
+
+@given(st.lists(polygon, min_size=1, max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_polygons_decode_as_pycocotools_has_them(polygons: list[list[float]]) -> None:
+    expected = reference.decode(reference.merge(reference.frPyObjects(polygons, 8, 10)))
+    assert decode_segmentation(polygons, (8, 10), "here").tolist() == expected.astype(bool).tolist()
+
+
+@given(st.lists(st.booleans(), min_size=80, max_size=80))
+@settings(max_examples=50, deadline=None)
+def test_both_kinds_of_run_lengths_give_the_mask_back(flags: list[bool]) -> None:
+    mask = np.array(flags).reshape(8, 10)
+    compressed = reference.encode(np.asfortranarray(mask.astype(np.uint8)))
+    column_major = np.concatenate([[False], mask.ravel(order="F")])
+    edges = np.flatnonzero(np.diff(column_major.astype(int)))
+    plain = np.diff([0, *edges, 80]).tolist()
+    for counts in (compressed["counts"].decode(), compressed["counts"], plain):
+        assert (decode_segmentation({"size": [8, 10], "counts": counts}, (8, 10), "here") == mask).all()
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not (REAL / "data/coco2017-val-small").is_dir(), reason="the real images are absent (TUTORED_REAL)")
+def test_genuine_annotations_decode_as_pycocotools_has_them() -> None:
+    folder = REAL / "data/coco2017-val-small"
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(folder / "instances.json"))
+    for annotation in coco.anns.values():
+        image = coco.imgs[annotation["image_id"]]
+        region = decode_segmentation(annotation["segmentation"], (image["height"], image["width"]), "here")
+        assert np.array_equal(region, coco.annToMask(annotation).astype(bool))
+    dataset = open_dataset(f"coco:{folder}", "val")
+    truths = [dataset.ground_truth(image_id) for image_id in dataset.ids]
+    assert len(dataset.ids) == 164 and len(dataset.labels) == 81
+    assert sum(len(truth.classes) for truth in truths) == len(coco.anns) == 1560
+    assert sum(int(truth.difficult.sum()) for truth in truths) == 17

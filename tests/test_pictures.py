@@ -1,0 +1,111 @@
+"""Pictures and masks: what is read, and how each broken file is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tutored.data.pictures import fit_box, picture_size, read_mask, read_picture
+from tutored.errors import InputError
+from tutored.labels import VOC
+
+
+def test_palette_and_grey_masks_give_their_indices(tmp_path: Path) -> None:
+    indices = np.zeros((8, 10), np.uint8)
+    indices[2:4, 5:9], indices[0] = 20, 255
+    grey = Image.fromarray(indices)
+    palette = grey.copy()
+    palette.putpalette([7, 0, 99] * 256)
+    for picture, mode in ((grey, "L"), (palette, "P")):
+        assert picture.mode == mode
+        picture.save(tmp_path / "mask.png")
+        assert read_mask(tmp_path / "mask.png", (8, 10), VOC).tolist() == indices.tolist()
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (Image.new("RGB", (10, 8)), "got mode RGB"),
+        (Image.new("L", (8, 10)), "the mask is 8x10 pixels, its image 10x8"),
+        (Image.new("L", (10, 8), 21), r"mask values \[21\] are no classes; possible: 0 \(background\), 1 to 20"),
+    ],
+)
+def test_a_wrong_mask_is_refused(tmp_path: Path, picture: Image.Image, message: str) -> None:
+    picture.save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=rf"mask\.png: .*{message}"):
+        read_mask(tmp_path / "mask.png", (8, 10), VOC)
+
+
+def test_an_orientation_tag_turns_nothing(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_picture(tmp_path / "turned.jpg").size == (10, 8)
+    assert picture_size(tmp_path / "turned.jpg") == (8, 10)
+
+
+def test_every_kind_of_picture_becomes_rgb(tmp_path: Path) -> None:
+    for mode in ("L", "RGB", "CMYK"):
+        Image.new(mode, (10, 8)).save(tmp_path / "picture.jpg")
+        picture = read_picture(tmp_path / "picture.jpg")
+        assert (picture.mode, picture.size) == ("RGB", (10, 8))
+
+
+def test_a_picture_cut_short_is_refused_but_has_a_size(tmp_path: Path) -> None:
+    path = tmp_path / "short.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"short\.jpg: the picture can't be read \(.*truncated"):
+        read_picture(path)
+    assert picture_size(path) == (48, 64)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
+def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.jpg: not a picture; possible: JPEG, PNG"):
+        read_picture(tmp_path / "x.jpg")
+
+
+def test_missing_files_folders_and_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"x\.jpg: there is no such picture"):
+        read_picture(tmp_path / "x.jpg")
+    with pytest.raises(InputError, match="can't be read"):
+        read_picture(tmp_path)
+    Image.new("RGB", (10, 8)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    with pytest.raises(InputError, match=r"bomb\.png: too many pixels"):
+        picture_size(tmp_path / "bomb.png")
+
+
+@given(st.integers(0, 300), st.binary(min_size=1, max_size=20), st.sampled_from(["jpg", "png"]))
+def test_damaged_pictures_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, place: int, damage: bytes, suffix: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"damaged.{suffix}"
+    Image.new("RGB", (10, 8), (9, 99, 200)).save(path)
+    content = bytearray(path.read_bytes())
+    content[place : place + len(damage)] = damage
+    path.write_bytes(content)
+    try:
+        picture = read_picture(path)
+    except InputError:
+        return
+    assert picture.mode == "RGB"
+
+
+def test_boxes_are_cut_at_the_borders_within_the_slack() -> None:
+    assert fit_box((-1, 2, 11, 9), (8, 10), "x", slack=1) == (0, 2, 10, 8)
+    assert fit_box((-50, 2, 5, 4), (8, 10), "x") == (0, 2, 5, 4)
+    for box, slack in (((-1.5, 2, 5, 4), 1.0), ((float("nan"), 2, 5, 4), 1.0)):
+        with pytest.raises(InputError, match=r"^x: the box .* lies outside its image of 10x8 pixels"):
+            fit_box(box, (8, 10), "x", slack)
+    for box in ((5, 2, 5, 4), (10, 2, 12, 4), (5, 4, 6, 2)):
+        with pytest.raises(InputError, match=r"^x: the box .* has no area in its image of 10x8 pixels"):
+            fit_box(box, (8, 10), "x")

@@ -1,0 +1,86 @@
+"""A data set seen in another label space: what is dropped, what is renamed, and what counts as not annotated."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from tutored.data.relabelled import relabelled
+from tutored.errors import InputError
+from tutored.labels import LabelSpace
+from tutored.structures import GroundTruth
+
+DOG, CAT, TV = 1, 2, 3
+
+
+class Made:
+    """One image of 4 x 1 pixels with a dog, a difficult cat, and the mask dog, cat, background, ignore."""
+
+    name = "made"
+    labels = LabelSpace.of(("dog", "cat", "tvmonitor"))
+    ids = ("a", "boxes", "mask")
+
+    def image(self, image_id: str) -> Image.Image:
+        return Image.new("RGB", (4, 1))
+
+    def ground_truth(self, image_id: str) -> GroundTruth:
+        boxes = {
+            "boxes_xyxy": torch.tensor([[0.0, 0, 1, 1], [1, 0, 2, 1]]),
+            "classes": torch.tensor([DOG, CAT]),
+            "difficult": torch.tensor([False, True]),
+        }
+        mask = {"mask": torch.tensor([[DOG, CAT, 0, 255]], dtype=torch.uint8)}
+        return GroundTruth(size=(1, 4), **{"a": boxes | mask, "boxes": boxes, "mask": mask}[image_id])
+
+
+def truth_of(annotated: tuple[str, ...] | None, classes: tuple[str, ...] | None, image_id: str = "a") -> GroundTruth:
+    return relabelled(Made(), annotated, classes).ground_truth(image_id)
+
+
+def test_with_nothing_asked_the_data_set_stays_what_it_is() -> None:
+    dataset = Made()
+    assert relabelled(dataset, None, None) is dataset
+    assert relabelled(dataset, None, ("dog", "cat", "tvmonitor")) is dataset
+
+
+def test_what_is_not_annotated_is_dropped_and_said() -> None:
+    truth = truth_of(("dog",), None)
+    assert truth.annotated == (DOG,)
+    assert truth.classes.tolist() == [DOG] and truth.boxes_xyxy.tolist() == [[0, 0, 1, 1]]
+    assert truth.mask.tolist() == [[DOG, 0, 0, 255]]
+
+
+def test_classes_are_matched_by_name_and_alias() -> None:
+    dataset = relabelled(Made(), None, ("tv", "cat"))
+    assert dataset.labels.names == ("background", "tv", "cat")
+    assert (dataset.name, dataset.ids, dataset.image("a").size) == ("made", ("a", "boxes", "mask"), (4, 1))
+    truth = dataset.ground_truth("a")
+    assert truth.annotated is None
+    assert truth.classes.tolist() == [2] and truth.difficult.tolist() == [True]
+    assert truth.boxes_xyxy.tolist() == [[1, 0, 2, 1]] and truth.mask.tolist() == [[0, 2, 0, 255]]
+
+
+def test_classes_that_the_data_set_lacks_are_not_annotated() -> None:
+    truth = truth_of(None, ("zebra", "dog", "cat"))
+    assert truth.annotated == (2, 3)
+    assert truth.classes.tolist() == [2, 3] and truth.mask.tolist() == [[2, 3, 0, 255]]
+    both = truth_of(("cat", "tvmonitor"), ("zebra", "dog", "cat"))
+    assert both.annotated == (3,)
+    assert both.classes.tolist() == [3] and both.mask.tolist() == [[0, 3, 0, 255]]
+
+
+def test_missing_boxes_and_masks_stay_missing() -> None:
+    assert truth_of(("dog",), None, "mask").boxes_xyxy is None
+    assert truth_of(("dog",), None, "mask").annotated == (DOG,)
+    assert truth_of(("dog",), None, "boxes").mask is None
+    assert truth_of(("tvmonitor",), None, "boxes").boxes_xyxy.shape == (0, 4)
+
+
+def test_unknown_and_repeated_names_are_refused() -> None:
+    with pytest.raises(InputError, match="unknown class 'dgo'; did you mean dog"):
+        truth_of(("dgo",), None)
+    with pytest.raises(InputError, match=r"made: none of its classes \(dog, cat, tvmonitor\) is one of zebra, giraffe"):
+        truth_of(None, ("zebra", "giraffe"))
+    with pytest.raises(InputError, match=r"classes cat, cat: .* twice: cat"):
+        truth_of(None, ("cat", "cat"))
