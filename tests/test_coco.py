@@ -204,7 +204,8 @@ def test_a_broken_segmentation_is_refused(segmentation: Any, message: str) -> No
 
 
 def test_polygons_of_two_points_cover_nothing() -> None:
-    assert decode_segmentation([[1, 1, 5, 5]], (8, 10), "here").sum() == 0
+    for few in ([], [1, 1], [1, 1, 5, 5]):
+        assert decode_segmentation([few], (8, 10), "here").sum() == 0
     assert decode_segmentation([[1, 1, 5, 5], *rectangle(2, 1, 4, 3)], (8, 10), "here").sum() == 4
 
 

@@ -11,7 +11,7 @@ from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.structures import GroundTruth
 
-DOG, CAT, TV = 1, 2, 3
+DOG, CAT = 1, 2
 
 
 class Made:
@@ -68,6 +68,14 @@ def test_classes_that_the_data_set_lacks_are_not_annotated() -> None:
     both = truth_of(("cat", "tvmonitor"), ("zebra", "dog", "cat"))
     assert both.annotated == (3,)
     assert both.classes.tolist() == [3] and both.mask.tolist() == [[0, 3, 0, 255]]
+
+
+def test_a_class_is_annotated_only_if_all_that_fold_into_it_are() -> None:
+    class Both(Made):
+        labels = LabelSpace.of(("dog", "tv", "tvmonitor"))
+
+    assert relabelled(Both(), ("dog", "tv"), ("dog", "tv")).ground_truth("a").annotated == (1,)
+    assert relabelled(Both(), ("tv", "tvmonitor"), ("dog", "tv")).ground_truth("a").annotated == (2,)
 
 
 def test_missing_boxes_and_masks_stay_missing() -> None:

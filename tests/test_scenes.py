@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from tutored.data import open_dataset
+from tutored.data.check import check
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, VOC_NAMES, ClassMap, LabelSpace
 from tutored.scenes import CREDIT, compose, cutouts, make_scenes, write
@@ -66,9 +68,9 @@ def test_visible_area_decides_what_is_annotated():
     found, mask = compose.annotate(owner, areas=[100, 200, 400, 20, 60, 36], classes=[8, 12, 3, 5, 0, 8])
 
     assert found == [
-        compose.Seen(8, (0, 0, 10, 5), difficult=False, truncated=True),
-        compose.Seen(12, (3, 5, 15, 10), difficult=True, truncated=True),
-        compose.Seen(8, (15, 17, 27, 20), difficult=False, truncated=False),
+        compose.Seen(8, (0, 0, 10, 5), difficult=False),
+        compose.Seen(12, (3, 5, 15, 10), difficult=True),
+        compose.Seen(8, (15, 17, 27, 20), difficult=False),
     ]
     expected = np.zeros((20, 30), np.uint8)
     expected[0:5, 0:10], expected[5:10, 3:15], expected[17:20, 15:27] = 8, 12, 8
@@ -167,6 +169,20 @@ def test_the_folder_is_complete_and_credits_its_pictures(folder: Path):
         128,
         0,
     ]
+
+
+def test_the_reader_takes_the_folder_without_complaint(folder: Path):
+    splits = {split: open_dataset(f"voc:{folder}", split) for split in ("train", "val")}
+    report = check(splits)
+    assert report.ok, [split.problems for split in report.splits.values()]
+    assert (report.splits["train"].both, report.splits["val"].both) == (24, 8)
+    train = splits["train"]
+    assert list(train.labels.classes) == names_of(folder)
+    for id_ in train.ids:
+        truth, objects = train.ground_truth(id_), objects_of(folder, id_)
+        assert truth.boxes_xyxy.tolist() == [[x1 - 1, y1 - 1, x2, y2] for _, (x1, y1, x2, y2) in objects]
+        assert [train.labels.names[number] for number in truth.classes] == [name for name, _ in objects]
+        assert (truth.mask.numpy() == mask_of(folder, id_)).all()
 
 
 def test_the_two_domains_use_different_names_for_the_same_classes(tmp_path: Path):

@@ -33,6 +33,7 @@ def save_checkpoint(path: Path, student: BlitzNet, config: Config, extra: Mappin
 
     Raises:
         InputError: `path` is a file, or a folder that holds something else.
+        OSError: it can't be written, such as on a full disk.
     """
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / DESCRIPTION).is_file()):
         raise InputError(f"{path}: exists and is no checkpoint; give a folder that does not exist yet")
@@ -44,9 +45,12 @@ def save_checkpoint(path: Path, student: BlitzNet, config: Config, extra: Mappin
         "extra": dict(extra or {}),
     }
     weights = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
-    with whole_folder(path) as folder:
-        save_file(weights, folder / WEIGHTS)
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    try:
+        with whole_folder(path) as folder:
+            save_file(weights, folder / WEIGHTS)
+            (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{path}: can't be written ({error}); what was there is kept, make room and go on") from error
 
 
 def load_checkpoint(path: Path, labels: LabelSpace | None = None) -> tuple[BlitzNet, Config, LabelSpace]:
@@ -92,8 +96,8 @@ def _describe(folder: Path, path: Path) -> tuple[Config, LabelSpace]:
     number = description.get("format") if isinstance(description, dict) else None
     if number != FORMAT:
         raise InputError(
-            f"{origin}: a checkpoint of format {number}; version {version('tutored')} of tutored reads format {FORMAT}, "
-            "so install the version that wrote it"
+            f"{origin}: a checkpoint of format {number}, and tutored {version('tutored')} reads format {FORMAT}; "
+            "install the version that wrote it"
         )
     try:
         labels, config = LabelSpace(tuple(description["labels"])), dict(description["config"])

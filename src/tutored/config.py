@@ -36,6 +36,8 @@ class Data(_Section):
     """Names of the classes that the training data annotates; null: all of its label space."""
     classes: tuple[str, ...] | None = None
     """The student's classes; null: those of the training data."""
+    reported: tuple[str, ...] | None = None
+    """The classes that the means of a validation are over; null: all."""
 
 
 class Task(_Section):

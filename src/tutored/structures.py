@@ -9,7 +9,7 @@ the whole image is `(0, 0, W, H)`. Class 0 is background, 255 in a mask is "igno
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -231,6 +231,15 @@ class Prediction:
             _expect(self.scores, "Prediction.scores", (len(self.boxes_xyxy),), torch.float32)
         if self.mask is not None:
             _expect(self.mask, "Prediction.mask", self.size, torch.uint8)
+
+    def above(self, score: float) -> Prediction:
+        """The same with only the boxes of at least this score."""
+        if self.boxes_xyxy is None or self.classes is None or self.scores is None:
+            return self
+        chosen = self.scores >= score
+        return replace(
+            self, boxes_xyxy=self.boxes_xyxy[chosen], classes=self.classes[chosen], scores=self.scores[chosen]
+        )
 
 
 class Dataset(Protocol):

@@ -25,7 +25,7 @@ from tutored.engine.supervision import Supervision, open_supervision
 from tutored.errors import InputError
 from tutored.evaluate import Result
 from tutored.files import write_text
-from tutored.predict import evaluate_student
+from tutored.judge import evaluate_student
 from tutored.structures import Batch, Targets
 from tutored.student import BlitzNet
 
@@ -128,14 +128,15 @@ class _Trainer:
         workers = train.workers
         loader = DataLoader(
             self.set,
-            batch_sampler=list(self._remaining()),  # type: ignore[arg-type]
+            batch_sampler=list(self._remaining()),
             collate_fn=collate,
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
             persistent_workers=False,
         )
         looks_free = self.device.type == "cpu"
-        seen, since, terms = 0, time.monotonic(), {}
+        terms: dict[str, Tensor] = {}
+        seen, since = 0, time.monotonic()
         for batch in loader:
             for name, value in self.step(batch).items():
                 terms[name] = terms.get(name, torch.zeros((), device=self.device)) + value
@@ -219,7 +220,7 @@ class _Trainer:
 
     def validate(self) -> Result:
         assert self.supervision.val is not None
-        return evaluate_student(self.averaged(), self.supervision.val, self.config.decode)
+        return evaluate_student(self.averaged(), self.supervision.val, self.config.decode, self.config.data.reported)
 
     def save(self) -> None:
         scaler = self.accelerator.scaler

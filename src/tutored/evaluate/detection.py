@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tutored.boxes import iou
+from tutored.errors import InputError
 from tutored.structures import GroundTruth, Prediction
 
 IOU_FLOOR = 0.5
@@ -45,6 +47,18 @@ class Matches(NamedTuple):
     difficult: NDArray[np.bool_]
 
 
+NO_MATCHES = Matches(
+    np.zeros((0, 4), np.float32),
+    np.zeros(0, np.int64),
+    np.zeros(0, np.float32),
+    np.zeros(0, np.int8),
+    np.zeros((0, 4), np.float32),
+    np.zeros(0, np.int64),
+    np.zeros(0, np.bool_),
+)
+"""What an image without boxes tells."""
+
+
 class Ranked(NamedTuple):
     """The counted detections of many images: class by class, in each class by falling score.
 
@@ -61,29 +75,46 @@ class Ranked(NamedTuple):
     objects: NDArray[np.int64]
 
 
-def match(truth: GroundTruth, prediction: Prediction) -> Matches:
+def match(truth: GroundTruth, prediction: Prediction, classes: int) -> Matches:
     """Hold one image's detections against its objects. Both must have boxes.
 
     Detections of classes that the image is not annotated for are left out. Equal scores keep the order of `prediction`.
+
+    Args:
+        classes: C, the number of object classes.
+
+    Raises:
+        InputError: a class is outside the label space, or a box or score is not finite.
     """
     assert truth.boxes_xyxy is not None and truth.classes is not None and truth.difficult is not None
     assert prediction.boxes_xyxy is not None and prediction.classes is not None and prediction.scores is not None
-    order = torch.sort(prediction.scores.cpu(), descending=True, stable=True).indices
-    if truth.annotated is not None:
-        order = order[torch.isin(prediction.classes.cpu()[order], torch.tensor(truth.annotated, dtype=torch.int64))]
-    boxes, classes = prediction.boxes_xyxy.cpu()[order], prediction.classes.cpu()[order]
-    truth_boxes, truth_classes, difficult = truth.boxes_xyxy.cpu(), truth.classes.cpu(), truth.difficult.cpu()
+    scores, answer_classes = prediction.scores.cpu(), prediction.classes.cpu()
+    _refuse_outside(truth.classes, "ground truth", classes)
+    _refuse_outside(answer_classes, "prediction", classes)
+    if not (scores.isfinite().all() and prediction.boxes_xyxy.isfinite().all()):
+        raise InputError("the prediction has a box or score that is no number; did training diverge?")
 
-    overlaps = iou(boxes.double(), truth_boxes.double()) * (classes[:, None] == truth_classes)
+    order = torch.sort(scores, descending=True, stable=True).indices
+    if truth.annotated is not None:
+        order = order[torch.isin(answer_classes[order], torch.tensor(truth.annotated, dtype=torch.int64))]
+    boxes, answer_classes = prediction.boxes_xyxy.cpu()[order], answer_classes[order]
+    overlaps = iou(boxes.double(), truth.boxes_xyxy.double()) * (answer_classes[:, None] == truth.classes)
+    difficult = truth.difficult.numpy()
     return Matches(
         boxes.numpy(),
-        classes.numpy(),
-        prediction.scores.cpu()[order].numpy(),
-        _hits(overlaps.numpy(), difficult.numpy()),
-        truth_boxes.numpy(),
-        truth_classes.numpy(),
-        difficult.numpy(),
+        answer_classes.numpy(),
+        scores[order].numpy(),
+        _hits(overlaps.numpy(), difficult),
+        truth.boxes_xyxy.numpy(),
+        truth.classes.numpy(),
+        difficult,
     )
+
+
+def _refuse_outside(classes: Tensor, name: str, count: int) -> None:
+    outside = classes[(classes < 1) | (classes > count)]
+    if len(outside):
+        raise InputError(f"the {name} has a box of class {int(outside[0])}; possible: 1 to {count}")
 
 
 def _hits(overlaps: NDArray[np.float64], difficult: NDArray[np.bool_]) -> NDArray[np.int8]:

@@ -1,4 +1,4 @@
-"""Intersection over union of class maps, from one confusion matrix over all pixels of all images (specification 5.3)."""
+"""Intersection over union of class maps, from one confusion matrix over all pixels of all images (spec. 5.3)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ class Pixels(NamedTuple):
     Attributes:
         truth: uint8 [M], class of the ground truth, 0..C.
         answer: uint8 [M], predicted class, 0..C, and C+1 for all classes that the image is not annotated for.
-        count: int64 [M], pixels.
+        number: int64 [M], pixels.
     """
 
     truth: NDArray[np.uint8]
     answer: NDArray[np.uint8]
-    count: NDArray[np.int64]
+    number: NDArray[np.int64]
+
+
+NO_PIXELS = Pixels(np.zeros(0, np.uint8), np.zeros(0, np.uint8), np.zeros(0, np.int64))
+"""What an image without a mask tells."""
 
 
 def compare(
@@ -51,6 +55,7 @@ def compare(
     for name, outside in (("mask", counts[classes + 1 :].any(axis=1)), ("prediction", counts[:, classes + 1 :].any(0))):
         if outside.any():
             raise InputError(f"the {name} has class {classes + 1 + int(outside.argmax())}; possible: 0 to {classes}")
+    counts = counts[: classes + 1, : classes + 2]
     if annotated is not None:
         unknown = np.setdiff1d(np.arange(1, classes + 1), annotated)
         counts[:, classes + 1] = counts[:, unknown].sum(axis=1)
@@ -66,22 +71,22 @@ class Stacked(NamedTuple):
     Attributes:
         images: int64 [M], the image of each cell.
         cells: int64 [M], `truth * (C + 2) + answer`.
-        count: int64 [M], pixels.
+        number: int64 [M], pixels.
         classes: C, the number of object classes.
     """
 
     images: NDArray[np.int64]
     cells: NDArray[np.int64]
-    count: NDArray[np.int64]
+    number: NDArray[np.int64]
     classes: int
 
 
 def stack(pixels: Sequence[Pixels], classes: int) -> Stacked:
     """Put the cells of one or more images together for `confusion`."""
     return Stacked(
-        np.repeat(np.arange(len(pixels)), [len(item.count) for item in pixels]),
+        np.repeat(np.arange(len(pixels)), [len(item.number) for item in pixels]),
         np.concatenate([item.truth.astype(np.int64) * (classes + 2) + item.answer for item in pixels]),
-        np.concatenate([item.count for item in pixels]),
+        np.concatenate([item.number for item in pixels]),
         classes,
     )
 
@@ -93,9 +98,9 @@ def confusion(stacked: Stacked, weights: NDArray[np.int64] | None = None) -> NDA
         weights: int64 [I], how many times each image counts; None: once.
     """
     shape = (stacked.classes + 1, stacked.classes + 2)
-    count = stacked.count if weights is None else stacked.count * weights[stacked.images]
+    number = stacked.number if weights is None else stacked.number * weights[stacked.images]
     # Floating point counts pixels exactly up to 2^53.
-    sums = np.bincount(stacked.cells, weights=count, minlength=shape[0] * shape[1])
+    sums = np.bincount(stacked.cells, weights=number, minlength=shape[0] * shape[1])
     return sums.astype(np.int64).reshape(shape)
 
 
@@ -103,7 +108,8 @@ def iou(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     """Intersection over union of each class, float64 [C+1]; NaN for a class without a pixel of ground truth."""
     right, true, said = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)[:-1]
     union = np.where(true > 0, true + said - right, 0)
-    return np.divide(right, union, out=np.full(len(matrix), np.nan), where=union > 0)
+    shares: NDArray[np.float64] = np.divide(right, union, out=np.full(len(matrix), np.nan), where=union > 0)
+    return shares
 
 
 def pixel_accuracy(matrix: NDArray[np.int64]) -> float:

@@ -55,19 +55,18 @@ class Style:
 
 STYLES: dict[Domain, Style] = {
     "student": Style(backdrop=landscape, side=(0.3, 0.62), turn=8, hue=0.15, light=(0.8, 1.1), shadow=0.4, blur=0),
-    "tutor": Style(backdrop=pattern, side=(0.25, 0.8), turn=15, hue=0.5, light=(0.65, 1.2), shadow=0, blur=0.9),
+    "tutor": Style(backdrop=pattern, side=(0.25, 0.72), turn=14, hue=0.3, light=(0.7, 1.15), shadow=0, blur=0.9),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """An annotated object: class number, box (x1, y1, x2, y2) of its visible pixels with x2 and y2 past the last
-    one, whether little of it is visible, and whether not all of it is."""
+    one, and whether little of it is visible."""
 
     label: int
     box_xyxy: Box
     difficult: bool
-    truncated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +153,7 @@ def annotate(
             lookup[number] = IGNORE
         elif label:
             lookup[number] = label
-            found.append(Seen(label, _extent(visible), pixels < EASY * area, pixels < area))
+            found.append(Seen(label, _extent(visible), pixels < EASY * area))
     return found, lookup[owner]
 
 
@@ -175,7 +174,7 @@ def _place(
     cutout: Cutout,
     others: Sequence[_Actor],
 ) -> _Actor:
-    """Dress a cut-out and put it where it overlaps the others least, of one to four random places.
+    """Dress a cut-out and put it where it overlaps the others least, of one to six random places.
 
     Before a horizon, what stands on the ground is larger the nearer it is.
     """
@@ -184,7 +183,7 @@ def _place(
     side = min(size) * (style.side[0] + (style.side[1] - style.side[0]) * near) * (1 if cutout.name else SCENERY_SCALE)
     picture = _dress(rng, style, cutout.picture, side)
     places = []
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(1, 7)):
         left = rng.uniform(-0.2 * picture.width, width - 0.8 * picture.width)
         if horizon is None:
             bottom = rng.uniform(0.85 * picture.height, height + 0.15 * picture.height)

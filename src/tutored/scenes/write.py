@@ -30,7 +30,7 @@ def make_scenes(
         out: the folder to make; it must not exist, or be empty.
         splits: images of each split. The first scenes of a split do not depend on how many follow.
         seed: any integer from 0; the same seed gives the same bytes.
-        size: (width, height) in pixels.
+        size: (width, height) in pixels, from 48 each.
 
     Returns:
         `out`.
@@ -94,7 +94,6 @@ def _xml(id_: str, scene: Scene, names: tuple[str, ...]) -> str:
         lines += [
             "\t<object>",
             f"\t\t<name>{names[seen.label - 1]}</name>",
-            f"\t\t<truncated>{seen.truncated:d}</truncated>",
             f"\t\t<difficult>{seen.difficult:d}</difficult>",
             f"\t\t<bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>",
             "\t</object>",

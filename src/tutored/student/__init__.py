@@ -1,8 +1,9 @@
-"""The student: BlitzNet from images to raw outputs, and the way from outputs to predictions."""
+"""The student: pictures to input, BlitzNet from input to raw outputs, outputs to predictions."""
 
 from tutored.config import Student
 from tutored.student.blitznet import BlitzNet
 from tutored.student.decode import decode, soft_decode
+from tutored.student.preprocess import preprocess
 
 PRESETS = {
     "blitznet300-s8": Student(),
@@ -13,4 +14,4 @@ PRESETS = {
 }
 """Named shapes (specification 1.5): the original's four on ResNet-50, and one for CPUs."""
 
-__all__ = ["PRESETS", "BlitzNet", "decode", "soft_decode"]
+__all__ = ["PRESETS", "BlitzNet", "decode", "preprocess", "soft_decode"]

@@ -166,7 +166,7 @@ class BoxHead(nn.Module):
     def _rows(self, heads: nn.ModuleList, levels: list[Tensor], columns: int) -> Tensor:
         every = list(heads) * (self.levels // len(heads))
         maps = [head(level).permute(0, 2, 3, 1) for head, level in zip(every, levels, strict=True)]
-        return torch.cat([cells.reshape(len(cells), -1, columns) for cells in maps], dim=1)
+        return torch.cat([cells.reshape(cells.shape[0], -1, columns) for cells in maps], dim=1)
 
 
 class MapHead(nn.Module):

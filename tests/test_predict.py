@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tutored.config import Decode, Student
+from tutored.errors import InputError
+from tutored.labels import LabelSpace
+from tutored.predict import Predictor, find_pictures, predict_dataset, predict_files
+from tutored.structures import GroundTruth, Outputs
+from tutored.student import BlitzNet, preprocess
+
+PETS = LabelSpace.of(["cat", "dog"])
+TINY = Student(backbone="mobilenetv3_small_050", size=64, extra_width=32, up_width=16, map_width=8)
+
+
+class LeftRight(BlitzNet):
+    """Says: a dog in the left half, nothing else, and the map's left half is cat."""
+
+    def forward(self, images: Tensor) -> Outputs:
+        count = len(images)
+        logits = torch.tensor([0.1, 0.2, 0.7]).log().expand(count, 1, 3)
+        map_logits = torch.zeros(count, 3, 2, 2)
+        map_logits[:, 1, :, 0] = 1
+        map_logits[:, 0, :, 1] = 1
+        return Outputs(torch.tensor([[0.0, 0, 32, 64]]), torch.zeros(count, 1, 4), logits, map_logits)
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return Predictor(LeftRight(TINY, PETS), Decode(score_floor=0.15), batch=2)
+
+
+def test_preprocessing_averages_and_scales() -> None:
+    image = Image.fromarray(np.array([[[0, 255, 100], [255, 255, 200]] * 4] * 4, dtype=np.uint8))  # 8 x 4
+    pixels = preprocess([image, Image.new("L", (3, 5), 51)], 2)
+    assert pixels.shape == (2, 3, 2, 2) and pixels.dtype == torch.float32
+    torch.testing.assert_close(pixels[1], torch.full((3, 2, 2), 0.2))
+    torch.testing.assert_close(pixels[0, 1], torch.ones(2, 2))
+    # An even mix of 0 and 255 in every cell: without antialiasing the cell would be one or the other.
+    torch.testing.assert_close(pixels[0, 0], torch.full((2, 2), 0.5), atol=0.07, rtol=0)
+
+
+def test_preprocessing_is_pil_s_bilinear_resize() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8))
+    expected = np.asarray(noise.resize((64, 64), Image.Resampling.BILINEAR), dtype=np.float32) / 255
+    torch.testing.assert_close(preprocess([noise], 64)[0].permute(1, 2, 0), torch.from_numpy(expected))
+
+
+def test_pictures_of_any_size_are_answered_in_their_own_pixels(predictor: Predictor) -> None:
+    sizes = [(100, 40), (30, 30), (10, 64)]
+    found = predictor([Image.new("RGB", size) for size in sizes])
+    assert [item.size for item in found] == [(height, width) for width, height in sizes]
+    assert found[0].boxes_xyxy is not None and found[0].classes is not None and found[0].scores is not None
+    assert found[0].boxes_xyxy.tolist() == [[0, 0, 50, 40], [0, 0, 50, 40]]
+    assert found[0].classes.tolist() == [2, 1]
+    assert found[0].mask is not None
+    assert bool((found[0].mask[:, :50] == 1).all()) and not found[0].mask[:, 50:].any()
+
+
+def test_batches_do_not_change_the_answer() -> None:
+    student = BlitzNet(TINY, PETS)
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (40, 30 + i, 3), dtype=np.uint8)) for i in range(5)]
+    one = Predictor(student, Decode(score_floor=0.3), batch=1)(images)
+    many = Predictor(student, Decode(score_floor=0.3), batch=4)(images)
+    for a, b in zip(one, many, strict=True):
+        assert a.scores is not None and b.scores is not None and a.boxes_xyxy is not None and b.boxes_xyxy is not None
+        assert a.mask is not None and b.mask is not None
+        assert len(a.scores) > 0
+        torch.testing.assert_close(a.scores, b.scores, atol=1e-4, rtol=1e-4)
+        assert float((a.mask == b.mask).float().mean()) > 0.99
+
+
+class Album:
+    name = "album"
+    labels = PETS
+    ids = ("a", "b", "c")
+
+    def image(self, image_id: str) -> Image.Image:
+        return Image.new("RGB", (20 + 10 * self.ids.index(image_id), 10))
+
+    def ground_truth(self, image_id: str) -> GroundTruth:
+        raise NotImplementedError
+
+
+def test_a_data_set_in_its_order_with_progress(predictor: Predictor) -> None:
+    seen: list[tuple[int, int]] = []
+    found = list(predict_dataset(predictor, Album(), lambda done, total: seen.append((done, total))))
+    assert [(image_id, item.size) for image_id, item in found] == [("a", (10, 20)), ("b", (10, 30)), ("c", (10, 40))]
+    assert seen == [(2, 3), (3, 3)]
+
+
+def test_files_and_folders_become_drawings_masks_and_json(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "album" / "deep").mkdir(parents=True)
+    Image.new("RGB", (40, 20), "white").save(tmp_path / "album" / "deep" / "one.PNG")
+    Image.new("L", (20, 60), 9).save(tmp_path / "album" / "two.jpg")
+    (tmp_path / "album" / "notes.txt").write_text("not a picture")
+    Image.new("RGBA", (10, 10), "red").save(tmp_path / "three.webp")
+    written = predict_files(predictor, [tmp_path / "album", tmp_path / "three.webp"], tmp_path / "out")
+
+    assert written == tmp_path / "out" / "predictions.json"
+    entries = json.loads(written.read_text())
+    assert [entry["image_id"] for entry in entries] == ["deep/one.PNG"] * 2 + ["two.jpg"] * 2 + ["three.webp"] * 2
+    assert entries[0] == {
+        "image_id": "deep/one.PNG",
+        "category_id": 2,
+        "category": "dog",
+        "bbox": [0, 0, 20, 20],
+        "score": 0.7,
+    }
+    mask = Image.open(tmp_path / "out" / "deep" / "one.mask.png")
+    assert mask.mode == "P" and mask.size == (40, 20)
+    assert np.array(mask)[0].tolist() == [1] * 20 + [0] * 20
+    drawn = np.asarray(Image.open(tmp_path / "out" / "deep" / "one.predicted.jpg"))
+    assert not np.allclose(drawn[:, : drawn.shape[1] // 2], 255)
+    files = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*")}
+    names = ("deep/one", "two", "three")
+    assert files == {f"{name}{end}" for name in names for end in (".predicted.jpg", ".mask.png")} | {"predictions.json"}
+
+
+def test_results_are_not_taken_for_pictures(predictor: Predictor, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 20), "white").save(tmp_path / "one.png")
+    before = (tmp_path / "one.png").read_bytes()
+    for _ in range(2):
+        predict_files(predictor, [tmp_path], tmp_path)
+    assert (tmp_path / "one.png").read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "one.mask.png",
+        "one.png",
+        "one.predicted.jpg",
+        "predictions.json",
+    ]
+
+
+def test_a_lying_picture_is_turned_upright(predictor: Predictor, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
+    predict_files(predictor, [tmp_path / "phone.jpg"], tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "phone.mask.png").size == (20, 40)
+
+
+def test_what_is_no_picture_is_named_before_any_work(predictor: Predictor, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "good.png")
+    (tmp_path / "bad.jpg").write_text("text")
+    for paths, message in (
+        ([tmp_path / "good.png", tmp_path / "bad.jpg"], r"bad\.jpg: not a picture"),
+        ([tmp_path / "good.png", tmp_path / "gone.jpg"], r"gone\.jpg: there is no such picture"),
+        ([tmp_path], r"bad\.jpg: not a picture"),
+    ):
+        with pytest.raises(InputError, match=message):
+            predict_files(predictor, paths, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: no picture in this folder"):
+        find_pictures([tmp_path / "empty"])
+
+
+def test_a_picture_cut_short_leaves_no_json(predictor: Predictor, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "cut.jpg")
+    whole = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut\.jpg"):
+        predict_files(predictor, [tmp_path / "cut.jpg"], tmp_path / "out")
+    assert not (tmp_path / "out" / "predictions.json").exists()
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "same.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "same.jpg")
+    with pytest.raises(InputError, match=r"same\.jpg and .*same\.png: their results would have the same name"):
+        find_pictures([tmp_path])
+    assert list(find_pictures([tmp_path / "same.png", tmp_path / "same.png"])) == ["same.png"]

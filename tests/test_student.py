@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tutored.config import Student
+from tutored.errors import InputError
+from tutored.labels import VOC, LabelSpace
+from tutored.student import PRESETS, BlitzNet
+from tutored.student.anchors import anchors, level_scales
+
+REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
+LITE0 = REAL / "weights" / "tf_efficientnet_lite0.in1k.safetensors"
+
+PETS = LabelSpace.of(["cat", "dog"])
+TINY = Student(backbone="mobilenetv3_small_050", size=64, extra_width=32, up_width=16, map_width=8)
+
+
+def on_meta(config: Student, labels: LabelSpace = VOC) -> BlitzNet:
+    with torch.device("meta"):
+        return BlitzNet(config, labels)
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("name", "sides", "parameters", "wide_map", "boxes", "parts"),
+    [
+        (
+            "blitznet300-s8",
+            (38, 19, 10, 5, 3, 1),
+            58_330_841,
+            59_903_705,
+            11_640,
+            (26_775_552, 3_629_568, 4_148_100, 196_992 + 72_597),
+        ),
+        (
+            "blitznet300-s4",
+            (75, 38, 19, 10, 5, 3, 1),
+            59_379_951,
+            61_214_959,
+            45_390,
+            (26_775_552, 3_942_400, 4_839_450, 229_824 + 84_693),
+        ),
+        (
+            "blitznet512-s8",
+            (64, 32, 16, 8, 4, 2, 1),
+            68_534_511,
+            70_369_519,
+            32_766,
+            (35_700_736, 4_171_776, 4_839_450, 229_824 + 84_693),
+        ),
+        (
+            "blitznet512-s4",
+            (128, 64, 32, 16, 8, 4, 2, 1),
+            69_583_621,
+            71_680_773,
+            131_070,
+            (35_700_736, 4_484_608, 5_530_800, 262_656 + 96_789),
+        ),
+    ],
+)
+def test_the_original_four_have_its_parameters_and_anchors(
+    name: str, sides: tuple[int, ...], parameters: int, wide_map: int, boxes: int, parts: tuple[int, ...]
+) -> None:
+    student = on_meta(PRESETS[name])
+    assert count(student) == parameters
+    assert count(student.backbone) == 23_508_032
+    assert (count(student.down), count(student.up), count(student.boxes), count(student.map)) == parts
+    assert student.sides == sides
+    assert student.anchors_xyxy.shape == (boxes, 4)
+    assert count(on_meta(PRESETS[name].model_copy(update={"map_kernel": 3}))) == wide_map
+
+
+def test_a_shared_head_is_one_head_for_all_levels() -> None:
+    student = on_meta(PRESETS["blitznet300-s8"].model_copy(update={"shared_head": True}))
+    assert count(student.boxes) == 691_350
+
+
+def test_the_light_variant() -> None:
+    student = on_meta(PRESETS["light"])
+    assert student.sides == (20, 10, 5, 3, 2, 1)
+    assert len(student.anchors_xyxy) == 6 * (400 + 100 + 25 + 9 + 4 + 1) == 3_234
+
+
+@pytest.mark.parametrize(
+    ("name", "scales", "larger"),
+    [
+        ("blitznet300-s8", [0.1, 0.2, 0.3875, 0.575, 0.7625, 0.95], [0.1414, 0.2784, 0.4720, 0.6621, 0.8511, 1.0395]),
+        (
+            "blitznet512-s8",
+            [0.04, 0.10, 0.27, 0.44, 0.61, 0.78, 0.95],
+            [0.0632, 0.1643, 0.3447, 0.5181, 0.6898, 0.8608, 1.0315],
+        ),
+        (
+            "blitznet512-s4",
+            [0.02, 0.08, 0.225, 0.37, 0.515, 0.66, 0.805, 0.95],
+            [0.04, 0.1342, 0.2885, 0.4365, 0.5830, 0.7289, 0.8745, 1.0199],
+        ),
+    ],
+)
+def test_scales_are_those_of_the_specification(name: str, scales: list[float], larger: list[float]) -> None:
+    found = level_scales(len(scales), PRESETS[name].scales)
+    assert [scale for scale, _ in found] == pytest.approx(scales)
+    assert [scale for _, scale in found] == pytest.approx(larger, abs=5e-5)
+
+
+def test_first_and_last_anchors_by_hand() -> None:
+    boxes = anchors((38, 19, 10, 5, 3, 1), 300, (0.10, 0.20, 0.95))
+    centre, r2, r3 = 300 * 0.5 / 38, math.sqrt(2), math.sqrt(3)
+    shapes = [(30, 30), (30 * r2, 30 / r2), (30 / r2, 30 * r2), (30 * r3, 30 / r3), (30 / r3, 30 * r3)]
+    shapes.append((30 * r2, 30 * r2))  # sqrt(.1 x .2) of 300
+    expected = torch.tensor([[centre - w / 2, centre - h / 2, centre + w / 2, centre + h / 2] for w, h in shapes])
+    torch.testing.assert_close(boxes[:6], expected)
+    assert boxes[0].tolist() == pytest.approx([-11.0526, -11.0526, 18.9474, 18.9474], abs=1e-4)
+
+    step = torch.tensor([300 / 38, 0, 300 / 38, 0])
+    torch.testing.assert_close(boxes[6:12], boxes[:6] + step)  # the next cell is to the right
+    torch.testing.assert_close(boxes[6 * 38 : 6 * 39], boxes[:6] + step.roll(1))  # the next row is below
+
+    half = 300 * math.sqrt(0.95 * 1.1375) / 2
+    assert boxes[-1].tolist() == pytest.approx([150 - half, 150 - half, 150 + half, 150 + half], abs=1e-3)
+
+
+def test_anchors_of_other_ratios() -> None:
+    boxes = anchors((1, 1, 1), 100, (0.5, 0.5, 0.5), ratios=(4.0,))
+    assert boxes[:4].tolist() == [[25, 25, 75, 75], [0, 37.5, 100, 62.5], [37.5, 0, 62.5, 100], [25, 25, 75, 75]]
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    size=st.integers(64, 320),
+    stride=st.sampled_from([4, 8]),
+    extra=st.integers(1, 4),
+    backbone=st.sampled_from(["mobilenetv3_small_050", "resnet18", "convnext_atto"]),
+)
+def test_every_map_cell_has_its_anchors(size: int, stride: int, extra: int, backbone: str) -> None:
+    config = TINY.model_copy(update={"size": size, "stride": stride, "extra": extra, "backbone": backbone})
+    student = on_meta(config)
+    outputs = student(torch.empty(2, 3, size, size, device="meta"))
+    assert outputs.deltas.shape == (2, len(outputs.anchors_xyxy), 4)
+    assert outputs.logits.shape == (2, len(outputs.anchors_xyxy), 21)
+    side = math.ceil(size / stride) if backbone != "convnext_atto" else student.sides[0]
+    assert outputs.map_logits.shape == (2, 21, side, side)
+
+
+def test_a_backbone_that_pads_less_has_fewer_cells() -> None:
+    student = on_meta(TINY.model_copy(update={"backbone": "inception_v3", "size": 160}))
+    assert student.sides == (17, 8, 3, 2, 1, 1)
+    assert student(torch.empty(2, 3, 160, 160, device="meta")).logits.shape[1] == len(student.anchors_xyxy)
+
+
+def test_strides_move_to_the_first_convolution() -> None:
+    config = Student(backbone="resnet26", size=96, stride_in_1x1=True)
+    student = on_meta(config)
+    unit = student.backbone.net.layer2[0]
+    assert (unit.conv1.stride, unit.conv2.stride, unit.downsample[0].stride) == ((2, 2), (1, 1), (2, 2))
+    residual = student.down.blocks[0][0].residual
+    assert (residual[0].stride, residual[3].stride) == ((2, 2), (1, 1))
+    assert student.sides == on_meta(config.model_copy(update={"stride_in_1x1": False})).sides
+
+
+def test_extra_blocks_subsample_where_widths_agree() -> None:
+    student = on_meta(Student(backbone="resnet26", size=96))
+    assert student.down.blocks[0][0].projection is None
+    assert on_meta(TINY).down.blocks[0][0].projection[0].stride == (2, 2)
+    assert on_meta(TINY).down.blocks[1][0].projection is None
+
+
+def test_the_global_level_is_the_mean_of_the_first_shortcut() -> None:
+    student = BlitzNet(TINY, PETS).eval()
+    seen: dict[str, torch.Tensor] = {}
+    student.up.blocks[0].projection.register_forward_hook(lambda _m, _i, out: seen.update(shortcut=out))
+    student.boxes.register_forward_pre_hook(lambda _m, inputs: seen.update(last=inputs[0][-1]))
+    student(torch.rand(2, 3, 64, 64))
+    torch.testing.assert_close(seen["last"][:, :, 0, 0], seen["shortcut"].mean((2, 3)))
+    assert bool((seen["last"] < 0).any())
+    assert all(block.projection.__class__ is nn.Identity for block in student.up.blocks[1:])
+
+
+def test_initial_spread_of_the_weights() -> None:
+    student = BlitzNet(TINY.model_copy(update={"extra_width": 128, "up_width": 64}), VOC).requires_grad_(False)
+    conv = student.down.blocks[1][0].residual[0]
+    sigma = math.sqrt(2.6 / 128)
+    assert float(conv.weight.abs().max()) <= 2 * sigma
+    assert float(conv.weight.std()) == pytest.approx(math.sqrt(2 / 128), rel=0.05)
+    head = student.boxes.logits[0]
+    assert float(head.weight.std()) == pytest.approx(math.sqrt(0.1 / (64 * 9)), rel=0.05)
+    assert float(head.weight.abs().max()) <= 2 * math.sqrt(0.13 / (64 * 9))
+    assert float(student.map.logits.weight.abs().max()) <= math.sqrt(6 / ((6 * 8 + 21) * 9))
+    assert not head.bias.any()
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_losses_reach_the_parameters_they_should(stride: int) -> None:
+    student = BlitzNet(TINY.model_copy(update={"stride": stride}), PETS).train()
+    images = torch.rand(2, 3, 64, 64)
+
+    def untouched(total: Callable[[Any], torch.Tensor]) -> set[str]:
+        student.zero_grad()
+        total(student(images)).backward()
+        return {name for name, parameter in student.named_parameters() if parameter.grad is None}
+
+    def all_but(*parts: str) -> set[str]:
+        return {name for name, _ in student.named_parameters() if name.startswith(parts)}
+
+    assert untouched(lambda o: o.deltas.sum() + o.logits.sum() + o.map_logits.sum()) == set()
+    assert untouched(lambda o: o.deltas.sum() + o.logits.sum()) == all_but("map.")
+    assert untouched(lambda o: o.map_logits.sum()) == all_but("boxes.")
+    assert untouched(lambda o: o.deltas.sum()) == all_but("map.", "boxes.logits.")
+
+
+def test_a_batch_answers_as_its_images_alone() -> None:
+    student = BlitzNet(TINY, PETS).eval()
+    images = torch.rand(3, 3, 64, 64)
+    together = student(images)
+    for index in range(3):
+        alone = student(images[index : index + 1])
+        for whole, part in zip(together[1:], alone[1:], strict=True):
+            torch.testing.assert_close(whole[index : index + 1], part, atol=1e-5, rtol=1e-4)
+
+
+def test_images_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[B, 3, 64, 64\], got \(1, 3, 32, 32\)"):
+        BlitzNet(TINY, PETS)(torch.rand(1, 3, 32, 32))
+
+
+def used_backbone(name: str, folder: Path) -> tuple[nn.Module, Path]:
+    """A whole timm model whose norms have seen something, and its weights' file."""
+    torch.manual_seed(0)
+    model = timm.create_model(name)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+    path = folder / f"{name}.safetensors"
+    save_file(model.state_dict(), path)
+    return model.eval(), path
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "resnetv2_18", "convnext_atto"])
+def test_weights_by_path_and_folded_norms_give_the_same_maps(name: str, tmp_path: Path) -> None:
+    whole, path = used_backbone(name, tmp_path)
+    config = TINY.model_copy(update={"backbone": name, "weights": str(path)})
+    images = torch.rand(2, 3, 64, 64)
+    free = BlitzNet(config, PETS).eval()
+    folded = BlitzNet(config.model_copy(update={"freeze_norm": True}), PETS).train()
+
+    expected = whole.forward_intermediates((images - free.backbone.mean) / free.backbone.std, intermediates_only=True)
+    for got, want in zip(free.backbone(images), expected[-3:], strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    for got, want in zip(folded.eval().backbone(images), free.backbone(images), strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+def test_frozen_norms_are_folded_and_the_rest_stay_still(tmp_path: Path) -> None:
+    _, path = used_backbone("resnetv2_18", tmp_path)
+    config = TINY.model_copy(update={"backbone": "resnetv2_18", "weights": str(path), "freeze_norm": True})
+    student = BlitzNet(config, PETS).train()
+    left = {name: m for name, m in student.backbone.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    # A pre-activation unit's first norm follows a sum; its second one follows a convolution and is gone.
+    assert left
+    assert not any(name.endswith("norm2") for name in left)
+    assert not any(norm.training for norm in left.values())
+    assert not any(parameter.requires_grad for norm in left.values() for parameter in norm.parameters())
+    before = [norm.running_mean.clone() for norm in left.values()]
+    student(torch.rand(2, 3, 64, 64))
+    assert all(torch.equal(norm.running_mean, old) for norm, old in zip(left.values(), before, strict=True))
+    assert student.down.blocks[0][0].residual[1].training
+
+
+def test_free_norms_learn_in_training() -> None:
+    student = BlitzNet(TINY, PETS).train()
+    before = student.backbone.net.bn1.running_mean.clone()
+    student(torch.rand(2, 3, 64, 64))
+    assert not torch.equal(student.backbone.net.bn1.running_mean, before)
+
+
+def test_a_pth_file_loads_and_code_in_it_does_not(tmp_path: Path) -> None:
+    whole, _ = used_backbone("resnet18", tmp_path)
+    config = TINY.model_copy(update={"backbone": "resnet18"})
+    torch.save(whole.state_dict(), tmp_path / "good.pth")
+    student = BlitzNet(config.model_copy(update={"weights": str(tmp_path / "good.pth")}), PETS)
+    torch.testing.assert_close(student.backbone.net.conv1.weight, whole.conv1.weight)
+
+    torch.save(whole, tmp_path / "code.pth")
+    with pytest.raises(InputError, match=r"code\.pth: not weights alone"):
+        BlitzNet(config.model_copy(update={"weights": str(tmp_path / "code.pth")}), PETS)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    whole, path = used_backbone("resnet18", tmp_path)
+
+    def refused(message: str, backbone: str = "resnet18", **changed: torch.Tensor | None) -> None:
+        tensors = {**whole.state_dict(), **{name.replace("__", "."): value for name, value in changed.items()}}
+        save_file({name: value for name, value in tensors.items() if value is not None}, path)
+        with pytest.raises(InputError, match=message):
+            BlitzNet(TINY.model_copy(update={"backbone": backbone, "weights": str(path)}), PETS)
+
+    refused(r"1 missing: layer1\.0\.conv1\.weight\)", layer1__0__conv1__weight=None)
+    refused(r"1 unexpected: layer9\.weight\)", layer9__weight=torch.zeros(1))
+    refused(r"1 of another shape: conv1\.weight\)", conv1__weight=torch.zeros(1))
+    refused(r"not weights of timm's mobilenetv3_small_050 \(\d+ missing: conv_stem", "mobilenetv3_small_050")
+
+    save_file({**whole.state_dict(), "fc.weight": torch.zeros(7, 512)}, path)  # another classifier does not matter
+    BlitzNet(TINY.model_copy(update={"backbone": "resnet18", "weights": str(path)}), PETS)
+
+    path.write_bytes(b"no tensors")
+    with pytest.raises(InputError, match="not a safetensors file"):
+        BlitzNet(TINY.model_copy(update={"backbone": "resnet18", "weights": str(path)}), PETS)
+    with pytest.raises(InputError, match=r"gone\.safetensors: can't be read"):
+        BlitzNet(TINY.model_copy(update={"weights": "gone.safetensors"}), PETS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"backbone": "resnet5O"}, "did you mean resnet"),
+        ({"backbone": "hf-hub:someone/something"}, "timm has no such network"),
+        ({"backbone": "resnet50.no_such_tag"}, "timm can't give its feature maps"),
+        ({"backbone": "vit_small_patch16_224", "size": 224}, r"BlitzNet needs \[8, 16, 32\]"),
+        ({"backbone": "swin_tiny_patch4_window7_224"}, "can't take images of 64 x 64"),
+        ({"backbone": "swin_tiny_patch4_window7_224", "size": 224}, r"not \[channels, height, width\]"),
+        ({"backbone": "resnet18", "stride_in_1x1": True}, "is for ResNets with bottleneck units"),
+    ],
+)
+def test_unfit_backbones_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        on_meta(TINY.model_copy(update=changed))
+
+
+def test_a_failed_download_asks_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_args: Any, **given: Any) -> None:
+        assert given["pretrained"] is True
+        raise OSError("no network")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(InputError, match=r"could not fetch its weights \(no network\); give the path"):
+        BlitzNet(TINY.model_copy(update={"weights": "timm"}), PETS)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not LITE0.exists(), reason=f"needs {LITE0}")
+def test_the_real_weights_give_the_whole_model_s_features() -> None:
+    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    whole.load_state_dict(load_file(LITE0))
+    expected: list[torch.Tensor] = []
+    for stage in (2, 4, 6):
+        whole.blocks[stage].register_forward_hook(lambda _m, _i, out: expected.append(out))
+    images = torch.rand(2, 3, 160, 160)
+    with torch.no_grad():
+        whole(images * 2 - 1)  # its mean and std are .5
+        for frozen in (False, True):
+            config = PRESETS["light"].model_copy(update={"weights": str(LITE0), "freeze_norm": frozen})
+            found = BlitzNet(config, VOC).eval().backbone(images)
+            for got, want in zip(found, expected, strict=True):
+                torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
