@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tutored import predict
 from tutored.config import Decode, Student
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.predict import Predictor, find_pictures, predict_dataset, predict_files
-from tutored.structures import GroundTruth, Outputs
+from tutored.structures import GroundTruth, Outputs, Prediction
 from tutored.student import BlitzNet, preprocess
 
 PETS = LabelSpace.of(["cat", "dog"])
@@ -107,9 +108,10 @@ def test_files_and_folders_become_drawings_masks_and_json(predictor: Predictor, 
 
     assert written == tmp_path / "out" / "predictions.json"
     entries = json.loads(written.read_text())
-    assert [entry["image_id"] for entry in entries] == ["deep/one.PNG"] * 2 + ["two.jpg"] * 2 + ["three.webp"] * 2
+    assert [entry["file_name"] for entry in entries] == ["deep/one.PNG"] * 2 + ["two.jpg"] * 2 + ["three.webp"] * 2
     assert entries[0] == {
-        "image_id": "deep/one.PNG",
+        "image_id": "deep/one",
+        "file_name": "deep/one.PNG",
         "category_id": 2,
         "category": "dog",
         "bbox": [0, 0, 20, 20],
@@ -123,6 +125,24 @@ def test_files_and_folders_become_drawings_masks_and_json(predictor: Predictor, 
     files = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*")}
     names = ("deep/one", "two", "three")
     assert files == {f"{name}{end}" for name in names for end in (".predicted.jpg", ".mask.png")} | {"predictions.json"}
+
+
+def test_only_boxes_from_the_score_on_are_drawn(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Tensor | None] = []
+
+    def note(image: Image.Image, prediction: Prediction, labels: LabelSpace) -> Image.Image:
+        assert labels == PETS
+        shown.append(prediction.classes)
+        return image
+
+    monkeypatch.setattr(predict, "draw", note)
+    Image.new("RGB", (40, 20)).save(tmp_path / "one.png")
+    for score in (0.5, 0.19, 0.8):
+        predict_files(predictor, [tmp_path / "one.png"], tmp_path / "out", score)
+    assert [classes.tolist() for classes in shown if classes is not None] == [[2], [2, 1], []]
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 2
 
 
 def test_results_are_not_taken_for_pictures(predictor: Predictor, tmp_path: Path) -> None:

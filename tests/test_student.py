@@ -163,6 +163,22 @@ def test_a_backbone_that_pads_less_has_fewer_cells() -> None:
     assert student(torch.empty(2, 3, 160, 160, device="meta")).logits.shape[1] == len(student.anchors_xyxy)
 
 
+def test_a_cell_answers_for_the_anchors_on_it() -> None:
+    student = BlitzNet(TINY, PETS).requires_grad_(False)
+    levels = [torch.zeros(1, 16, side, side) for side in student.sides]
+    levels[1][0, 0, 1, 2] = 1.0  # of 4 x 4 cells: second row, third column
+    for head in (student.boxes.deltas[1], student.boxes.logits[1]):
+        head.weight.zero_()
+        head.weight[:, 0, 1, 1] = torch.arange(1.0, len(head.weight) + 1)
+    deltas, logits = student.boxes(levels)
+    rows = deltas[0].any(dim=1).nonzero()[:, 0]
+    assert rows.tolist() == list(range(6 * 64 + 6 * (1 * 4 + 2), 6 * 64 + 6 * (1 * 4 + 3)))
+    boxes = student.anchors_xyxy[rows]
+    torch.testing.assert_close((boxes[:, :2] + boxes[:, 2:]) / 2, torch.tensor([[2.5 * 16, 1.5 * 16]] * 6))
+    assert deltas[0, rows].flatten().tolist() == list(range(1, 25))
+    assert logits[0, rows].flatten().tolist() == list(range(1, 19))
+
+
 def test_strides_move_to_the_first_convolution() -> None:
     config = Student(backbone="resnet26", size=96, stride_in_1x1=True)
     student = on_meta(config)

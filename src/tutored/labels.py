@@ -48,12 +48,12 @@ class LabelSpace:
 
     def __post_init__(self) -> None:
         if not self.names or self.names[0] != "background":
-            raise ValueError(f"a label space begins with 'background', got {self.names[:3]}")
+            raise InputError(f"a label space begins with 'background', got {self.names[:3]}")
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
-            raise ValueError(f"a label space names each class once; twice: {', '.join(twice)}")
+            raise InputError(f"a label space names each class once; twice: {', '.join(twice)}")
         if len(self.names) > 255:
-            raise ValueError(f"a mask holds at most 254 classes beside background, got {len(self.names) - 1}")
+            raise InputError(f"a mask holds at most 254 classes beside background, got {len(self.names) - 1}")
 
     @classmethod
     def of(cls, classes: list[str] | tuple[str, ...]) -> LabelSpace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,10 @@ def predict_files(
 ) -> Path:
     """Write for every picture one with boxes and mask drawn in, the mask, and for all of them `predictions.json`.
 
-    The JSON is a list in the manner of COCO results, an entry per box above the decoding floor, by image and falling
-    score: `image_id` (as `find_pictures` names it), `category_id` (1..C), `category`, `bbox` (x, y, width, height in
-    pixels), `score`. The masks hold class numbers, with VOC's palette. A picture is turned upright first where it
-    says how (EXIF).
+    The JSON is a list in the manner of COCO results, by image and falling score, an entry per box above the decoding
+    floor: `file_name` (as `find_pictures` names it), `image_id` (the same without suffix), `category_id` (1..C),
+    `category`, `bbox` (x, y, width, height in pixels), `score`. The masks hold class numbers, with VOC's palette.
+    A picture is turned upright first where it says how (EXIF).
 
     Args:
         score: boxes from this score on are drawn.
@@ -127,7 +128,7 @@ def predict_files(
         for name, image, prediction in zip(part, images, predictor(images), strict=True):
             entries += _entries(name, prediction, labels)
             with whole_file(out / Path(name).with_suffix(DRAWN)) as temporary:
-                draw(image, prediction, labels, score).save(temporary, format="JPEG")
+                draw(image, _above(prediction, score), labels).save(temporary, format="JPEG")
             assert prediction.mask is not None
             save_mask(prediction.mask, out / Path(name).with_suffix(MASK))
         if progress:
@@ -136,11 +137,23 @@ def predict_files(
     return out / "predictions.json"
 
 
+def _above(prediction: Prediction, score: float) -> Prediction:
+    assert prediction.boxes_xyxy is not None and prediction.classes is not None and prediction.scores is not None
+    sure = prediction.scores >= score
+    return replace(
+        prediction,
+        boxes_xyxy=prediction.boxes_xyxy[sure],
+        classes=prediction.classes[sure],
+        scores=prediction.scores[sure],
+    )
+
+
 def _entries(name: str, prediction: Prediction, labels: LabelSpace) -> list[dict[str, Any]]:
     assert prediction.boxes_xyxy is not None and prediction.classes is not None and prediction.scores is not None
     return [
         {
-            "image_id": name,
+            "image_id": Path(name).with_suffix("").as_posix(),
+            "file_name": name,
             "category_id": number,
             "category": labels.names[number],
             "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],

@@ -147,9 +147,9 @@ def _draw_boxes(picture: Image.Image, shown: Prediction | GroundTruth, labels: L
         _draw_frame(pen, boxes[index], _colour(numbers[index]), picture.size)
     taken: list[Box] = []
     for index in best_first:
-        place = _free_place(boxes[index], _tag_size(texts[index], font), picture.size, taken)
+        taken.append(_free_place(boxes[index], _tag_size(texts[index], font), picture.size, taken))
+    for index, place in reversed(list(zip(best_first, taken, strict=True))):
         _draw_tag(pen, place, texts[index], _colour(numbers[index]), font)
-        taken.append(place)
 
 
 def _draw_frame(pen: ImageDraw.ImageDraw, box: Box, colour: Colour, size: tuple[int, int]) -> None:

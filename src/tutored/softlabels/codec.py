@@ -69,7 +69,8 @@ def quantise(probs: npt.NDArray[Any], levels: int) -> npt.NDArray[np.int64]:
     missing = np.rint(scaled.sum(-1, keepdims=True)) - whole.sum(-1, keepdims=True)
     by_remainder = np.argsort(whole - scaled, axis=-1, kind="stable")
     rank = np.argsort(by_remainder, axis=-1, kind="stable")
-    return (whole + (rank < missing)).astype(np.int64)
+    counts: npt.NDArray[np.int64] = (whole + (rank < missing)).astype(np.int64)
+    return counts
 
 
 def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels]) -> pa.Table:

@@ -30,12 +30,12 @@ def draw_map(instances: Instances, size: tuple[int, int], classes: int, grid: tu
         anything, for the others.
     """
     masks = _paste(instances, size, grid)
-    scores = instances.scores[:, None, None]
+    scores, index = instances.scores[:, None, None], instances.classes[:, None, None].expand_as(masks)
     if rule == "noisy_or":
-        absent = torch.ones(classes, *grid).index_reduce_(0, instances.classes, 1 - scores * masks, "prod")
+        absent = torch.ones(classes, *grid).scatter_reduce(0, index, 1 - scores * masks, "prod")
         probs = torch.cat([absent.prod(0, keepdim=True), 1 - absent[1:]])
         return probs / probs.sum(0)
-    drawn = torch.zeros(classes, *grid).index_reduce_(0, instances.classes, scores * (masks > 0.5), "amax")
+    drawn = torch.zeros(classes, *grid).scatter_reduce(0, index, scores * (masks > 0.5), "amax")
     if rule == "one":
         drawn[0] = ~(masks > 0.5).any(0)
     elif rule == "complement":
@@ -50,5 +50,6 @@ def _paste(instances: Instances, size: tuple[int, int], grid: tuple[int, int]) -
     y, x = ((torch.arange(cells) + 0.5) * pixels / cells for cells, pixels in zip(grid, size, strict=True))
     x1, y1, x2, y2 = instances.boxes_xyxy[:, :, None].unbind(1)
     across, down = 2 * (x - x1) / (x2 - x1) - 1, 2 * (y - y1) / (y2 - y1) - 1
-    places = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), dim=-1)
+    shape = (len(across), *grid)
+    places = torch.stack([across[:, None, :].expand(shape), down[:, :, None].expand(shape)], dim=-1)
     return grid_sample(instances.masks[:, None], places, align_corners=False)[:, 0]

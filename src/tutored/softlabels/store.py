@@ -133,7 +133,9 @@ class Store(Mapping[str, SoftLabels]):
         """Compare every part's hash with the manifest. Raises InputError naming the parts that differ."""
         broken = [part["file"] for part in self.manifest["parts"] if sha256(self.path / part["file"]) != part["sha256"]]
         if broken:
-            raise _damaged(self.path / ", ".join(broken), "the bytes are not those that were written ('sha256' differs)")
+            raise _damaged(
+                self.path / ", ".join(broken), "the bytes are not those that were written ('sha256' differs)"
+            )
 
     def expect(self, **fields: Any) -> None:
         """Refuse the store unless its identity has these fields. Raises InputError naming those that differ."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tutored.errors import InputError
+from tutored.files import whole_file, write_text
 from tutored.softlabels.codec import to_table
 from tutored.softlabels.store import FORMAT, MANIFEST, VERSION, differences, read_manifest, sha256
 from tutored.structures import SoftLabels
@@ -20,6 +19,8 @@ from tutored.structures import SoftLabels
 PART_ROWS = 64
 BLOCK_ROWS = 8
 """Images that are decompressed together: the cost of one random read against the store's size."""
+LEFTOVERS = ".*.new"
+"""What `files.whole_file` leaves where a process is killed."""
 
 
 def claim(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
@@ -38,7 +39,7 @@ def claim(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     manifest = read_manifest(folder)
     if manifest is None:
-        strangers = sorted(path.name for path in folder.iterdir() if not path.name.startswith(MANIFEST))
+        strangers = sorted(path.name for path in folder.iterdir() if not path.match(LEFTOVERS))
         if strangers:
             raise InputError(f"{folder}: not empty ({strangers[0]}) and no store; choose another folder")
         _write_manifest(folder, identity, None)
@@ -60,18 +61,16 @@ def part_name(index: int) -> str:
 
 def write_part(folder: Path, index: int, image_ids: Sequence[str], answers: Sequence[SoftLabels]) -> None:
     """Write the rows of one part, whole or not at all."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(
-        to_table(image_ids, answers),
-        buffer,
-        compression="zstd",
-        compression_level=9,
-        row_group_size=BLOCK_ROWS,
-        use_dictionary=False,
-        write_statistics=False,
-    )
-    # A part has one writer, so a fixed name does: what a killed run left is written over.
-    _write_whole(folder / part_name(index), buffer.getvalue(), part_name(index) + ".tmp")
+    with whole_file(folder / part_name(index)) as path:
+        pq.write_table(
+            to_table(image_ids, answers),
+            path,
+            compression="zstd",
+            compression_level=9,
+            row_group_size=BLOCK_ROWS,
+            use_dictionary=False,
+            write_statistics=False,
+        )
 
 
 def finish(folder: Path, rewritten: Sequence[int]) -> bool:
@@ -94,6 +93,8 @@ def finish(folder: Path, rewritten: Sequence[int]) -> bool:
     for index in rewritten:
         known.pop(part_name(index), None)
     _write_manifest(folder, identity, [known.get(name) or _describe(folder / name) for name in names])
+    for stray in folder.glob(LEFTOVERS):
+        stray.unlink(missing_ok=True)
     return True
 
 
@@ -104,22 +105,6 @@ def _describe(part: Path) -> dict[str, Any]:
 def _write_manifest(folder: Path, identity: Mapping[str, Any], parts: list[dict[str, Any]] | None) -> None:
     manifest = {"format": FORMAT, "version": VERSION, "complete": parts is not None, "identity": identity}
     text = json.dumps(manifest | {"parts": parts}, indent=1, sort_keys=True)
-    # A process that finished first has swept our temporary file away.
+    # Another process that came last as well may have swept our temporary file away.
     with suppress(FileNotFoundError):
-        _write_whole(folder / MANIFEST, text.encode(), f"{MANIFEST}.{os.getpid()}.tmp")
-    if parts is not None:
-        for stray in folder.glob(f"{MANIFEST}.*.tmp"):
-            stray.unlink(missing_ok=True)
-
-
-def _write_whole(path: Path, content: Any, temporary_name: str) -> None:
-    temporary = path.with_name(temporary_name)
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"{error.strerror}; what is finished stays, go on with --resume", str(path)) from error
+        write_text(folder / MANIFEST, text)

@@ -12,6 +12,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models.resnet import Bottleneck as ResNetUnit
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -26,6 +27,9 @@ class Backbone(nn.Module):
 
     Takes float32 [B, 3, S, S], RGB in 0..1; normalises by the network's own mean and std; gives a list
     of maps [B, channels[i], sides[i], sides[i]], finest first.
+
+    timm's ResNets have their stage strides on the 3x3 convolutions and pad evenly; the original has them on the first
+    1x1 (`stride_in_1x1` does too) and pads as TensorFlow does (specification 1.2).
 
     With `freeze_norm` every batch norm that follows a convolution is folded into it, and the rest stay as
     they were loaded, also in training mode. The folded convolutions go on learning.
@@ -154,7 +158,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _stride_in_1x1(net: nn.Module, name: str) -> None:
     """Move each stage's stride from the 3x3 to the first 1x1 convolution, as Caffe's ResNets have it (1.2)."""
-    units: list[Any] = [unit for unit in net.modules() if hasattr(unit, "conv3") and hasattr(unit, "downsample")]
+    units = [unit for unit in net.modules() if isinstance(unit, ResNetUnit)]
     if not units:
         raise InputError(f"backbone {name}: `stride_in_1x1` is for ResNets with bottleneck units, such as resnet50")
     for unit in units:
@@ -162,7 +166,7 @@ def _stride_in_1x1(net: nn.Module, name: str) -> None:
 
 
 def _dry_run(net: nn.Module, size: int) -> list[Tensor]:
-    """The network's maps for two images, without values and at no cost."""
+    """The network's maps for two images: shapes without values, at no cost."""
     tensors = chain(net.named_parameters(), net.named_buffers())
     meta = {name: tensor.to("meta") for name, tensor in tensors}
     maps: list[Tensor] = functional_call(net, meta, (torch.empty(2, 3, size, size, device="meta"),))

@@ -71,8 +71,8 @@ def answer(boxes_xyxy: Tensor, scores: Tensor, columns: Tensor, size: tuple[int,
 
 def _best_of_each(scores: Tensor, groups: Tensor, limit: int) -> Tensor:
     """Indices of the `limit` best scores of each group."""
-    best = [
-        members[scores[members].argsort(descending=True)[:limit]]
-        for members in (torch.nonzero(groups == group)[:, 0] for group in groups.unique())
-    ]
-    return torch.cat(best) if best else groups.new_zeros(0)
+    order = scores.argsort(descending=True)
+    order = order[groups[order].argsort(stable=True)]
+    counts = groups.bincount()
+    first = (counts.cumsum(0) - counts)[groups[order]]
+    return order[torch.arange(len(order), device=order.device) - first < limit]

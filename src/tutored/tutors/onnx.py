@@ -41,6 +41,7 @@ class OnnxTutor:
         nms_iou: float = 0.5,
         max_boxes: int = 100,
         threads: int = 1,
+        device: str | None = None,
     ) -> None:
         """Load the model.
 
@@ -48,6 +49,7 @@ class OnnxTutor:
             labels: the model's classes; else the names in its metadata, else COCO for 80 classes.
             max_boxes: of one image, the best; YOLOX-nano gives 19 on average at the default floor.
             threads: CPU threads within one operation.
+            device: "cpu" or "cuda"; None: CUDA where onnxruntime has it.
 
         Raises:
             InputError: the file is no ONNX model with a YOLOX head, its classes have no names, or
@@ -55,7 +57,7 @@ class OnnxTutor:
         """
         weights = Path(weights)
         digest = file_sha256(weights, "the model")
-        self._session = _load(weights, threads)
+        self._session = _load(weights, threads, device)
         given = self._session.get_inputs()[0]
         if len(given.shape) != 4 or given.shape[1] != 3 or not all(isinstance(side, int) for side in given.shape[2:]):
             raise InputError(
@@ -85,9 +87,7 @@ class OnnxTutor:
         picture, scale = letterbox(image, self._side)
         output = torch.from_numpy(self._session.run(None, {self._input: picture.numpy()})[0][0])
         boxes, scores = self._decode(output)
-        rows, columns = select(
-            boxes, scores, score_floor=self._floor, nms_iou=self._nms_iou, max_boxes=self._max_boxes
-        )
+        rows, columns = select(boxes, scores, score_floor=self._floor, nms_iou=self._nms_iou, max_boxes=self._max_boxes)
         return answer(boxes[rows] / scale, scores[rows], columns, size)
 
     def _decode(self, output: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,7 @@ class OnnxTutor:
         shape = self._session.run(None, {self._input: np.zeros((1, 3, *self._side), np.float32)})[0].shape
         if len(shape) != 3 or shape[1] != len(self._cells) or shape[2] < 6:
             raise InputError(
-                f"{weights}: output {list(shape)}, a YOLOX head on this input gives [1, {len(self._cells)}, 5 + classes]; "
+                f"{weights}: output {list(shape)}, a YOLOX head gives [1, {len(self._cells)}, 5 + classes] here; "
                 "other heads: write their boxes as COCO results and use the tutor `files`"
             )
         count = shape[2] - 5
@@ -138,7 +138,7 @@ def _cells(side: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return torch.cat(grids).float(), strides.float()
 
 
-def _load(weights: Path, threads: int) -> Any:
+def _load(weights: Path, threads: int, device: str | None) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -146,8 +146,11 @@ def _load(weights: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    here = onnxruntime.get_available_providers()
-    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in here]
+    known = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+    here = {name: provider for name, provider in known.items() if provider in onnxruntime.get_available_providers()}
+    if device not in (None, *here):
+        raise InputError(f"device {device}: onnxruntime has {', '.join(here)} here; give one of them")
+    providers = [here[device]] if device else list(here.values())
     try:
         return onnxruntime.InferenceSession(str(weights), options, providers=providers)
     except Exception as error:  # onnxruntime has no common base class for its errors

@@ -119,9 +119,10 @@ class Detector:
         groups = found.groups
         if groups is not None and groups.shape[1] > 1:
             groups = groups[:, self._used]
+        usable = found.usable.expand_as(found.scores)[:, self._used]
         rows, columns = select(
             boxes,
-            scores,
+            scores * usable,
             score_floor=self._floor,
             nms_iou=self._nms_iou,
             max_boxes=self._max_boxes,

@@ -20,8 +20,9 @@ class Dense(NamedTuple):
 
     Attributes:
         boxes_xyxy: float32 [A, 4], or [A, N, 4] with a box for each class; clipped.
-        scores: float32 [A, N] for the model's N outputs, zero where the box has no area. Softmax with background in column 0 (R-CNNs,
+        scores: float32 [A, N] for the model's N outputs, Softmax with background in column 0 (R-CNNs,
             SSD), or independent sigmoids with an unused column 0 (RetinaNet, FCOS).
+        usable: bool [A, 1] or [A, N], which boxes are large enough to be detections.
         size: (height, width) of that input without padding.
         features: the backbone's maps, from which Mask R-CNN's masks are read.
         groups: as in `detections.select`; with `group_limit` the model's own bound on candidates.
@@ -29,6 +30,7 @@ class Dense(NamedTuple):
 
     boxes_xyxy: Tensor
     scores: Tensor
+    usable: Tensor
     size: tuple[int, int]
     features: dict[str, Tensor]
     groups: Tensor | None = None
@@ -43,7 +45,7 @@ def dense(model: Any, image: Tensor) -> Dense:
     if isinstance(model, FasterRCNN):
         boxes, scores = _rcnn(model, images, features)
         boxes = clip_boxes_to_image(boxes, size)
-        return Dense(boxes, scores * (_shorter_side(boxes) >= SMALLEST_SIDE), size, features)
+        return Dense(boxes, scores, _shorter_side(boxes) >= SMALLEST_SIDE, size, features)
     maps = list(features.values())
     out = {name: values[0] for name, values in model.head(maps).items()}
     anchors = model.anchor_generator(images, maps)[0]
@@ -61,11 +63,12 @@ def dense(model: Any, image: Tensor) -> Dense:
     else:
         raise TypeError(f"no torchvision detector: {type(model).__name__}")
     boxes = clip_boxes_to_image(boxes, size)
-    return Dense(boxes, scores * (_shorter_side(boxes)[:, None] > 0), size, features, groups, model.topk_candidates)
+    usable = _shorter_side(boxes)[:, None] > 0
+    return Dense(boxes, scores, usable, size, features, groups, model.topk_candidates)
 
 
 def soft_masks(model: Any, found: Dense, boxes_xyxy: Tensor, classes: Tensor) -> Tensor:
-    """Mask R-CNN's masks, float32 [N, 28, 28], for boxes [N, 4] in pixels of its input and the model's class numbers."""
+    """Mask R-CNN's masks, float32 [N, 28, 28], of boxes [N, 4] in pixels of its input, by the model's class numbers."""
     heads = model.roi_heads
     pooled = heads.mask_roi_pool(found.features, [boxes_xyxy], [found.size])
     masks: Tensor = maskrcnn_inference(heads.mask_predictor(heads.mask_head(pooled)), [classes])[0]
@@ -86,4 +89,6 @@ def _shorter_side(boxes_xyxy: Tensor) -> Tensor:
 def _levels(maps: list[Tensor], anchors: int) -> Tensor:
     """The level each anchor belongs to, [A, 1]."""
     cells = torch.tensor([level.shape[-2] * level.shape[-1] for level in maps], device=maps[0].device)
-    return torch.arange(len(maps), device=cells.device).repeat_interleave(cells * (anchors // int(cells.sum())))[:, None]
+    return torch.arange(len(maps), device=cells.device).repeat_interleave(cells * (anchors // int(cells.sum())))[
+        :, None
+    ]

@@ -84,12 +84,15 @@ def build(source: Source, categories: Sequence[str]) -> torch.nn.Module:
     """
     state = _read(source.path)
     extra = {"aux_loss": True} if any(key.startswith("aux_classifier.") for key in state) else {}
-    model = get_model(source.model, weights=None, weights_backbone=None, num_classes=len(categories), **extra)
+    model: torch.nn.Module = get_model(
+        source.model, weights=None, weights_backbone=None, num_classes=len(categories), **extra
+    )
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
         raise InputError(
-            f"{source.path}: not {source.model} with {len(categories)} outputs ({str(error).splitlines()[-1].strip()}); "
+            f"{source.path}: not {source.model} with {len(categories)} outputs ({reason}); "
             "give labels=FILE with the model's own classes, or another model"
         ) from error
     # Frozen normalisation, as torchvision trains with, counts no batches.
@@ -116,11 +119,12 @@ def _file_name(entry: Any) -> str:
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # torch and safetensors have no common base class for broken files
         raise InputError(f"{path}: no weights that can be loaded without running code ({error})") from error
     # torchvision's training scripts put the weights beside the optimiser's state.
     state = state.get("model", state) if isinstance(state, dict) else {}
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    weights = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    if not weights or len(weights) < len(state):
         raise InputError(f"{path}: holds no dictionary of weights; save the model's state_dict()")
-    return state
+    return weights

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tutored.config import THESIS, Config, Loss, load_config, make_config
+from tutored.errors import InputError
+
+PLAIN = {"data": {"train": "voc:x"}}
+
+
+def write(folder: Path, content: str) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(content)
+    return path
+
+
+def test_overrides_win_over_the_file_and_the_file_over_the_recipe(tmp_path):
+    path = write(tmp_path, "recipe: thesis\ndata: {train: 'voc:x'}\nloss: {temperature: 0.7}\ntrain: {lr: 0.5}\n")
+    made = load_config(path, [("train.lr", "1e-3"), ("data.reported", "[cat, dog]")])
+    assert made.train.lr == 0.001
+    assert made.loss.temperature == 0.7
+    assert made.loss.map_target == "softmax"
+    assert made.data.reported == ("cat", "dog")
+
+
+def test_run_id_is_of_the_whole_config_and_survives_a_round_trip():
+    made = make_config(PLAIN)
+    again = Config.model_validate(yaml.safe_load(yaml.safe_dump(made.to_dict())))
+    assert again == made
+    assert again.run_id == made.run_id
+    assert make_config({**PLAIN, "train": {"seed": 1}}).run_id != made.run_id
+
+
+def test_each_difference_between_the_recipes_can_be_set_alone():
+    for field, value in THESIS["loss"].items():
+        assert getattr(make_config({**PLAIN, "loss": {field: value}}).loss, field) == value
+    assert make_config({**PLAIN, "recipe": "thesis"}).loss == Loss(**THESIS["loss"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("data: {train: 'voc:x'}\ntrain: {epoch: 3}", "train.epoch: no such key; did you mean epochs"),
+        ("data: {train: 'voc:x'}\ntrain: {epochs: 0}", "train.epochs: .* got 0"),
+        ("data: {train: 'voc:x'}\nsupervision: {detection: {policy: fill}}", "needs a tutor's `store`"),
+        ("train: {epochs: 3}", "data: Field required"),
+        ("- 1\n- 2", "a config is a mapping"),
+        ("data: [", "not valid YAML"),
+    ],
+)
+def test_mistakes_name_the_key_and_what_is_possible(tmp_path, content, message):
+    with pytest.raises(InputError, match=message):
+        load_config(write(tmp_path, content))
+    with pytest.raises(InputError, match="can't be read"):
+        load_config(tmp_path / "absent.yaml")

@@ -1,0 +1,346 @@
+"""The codec, the store and the folding of soft labels."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_np
+
+from tutored.errors import InputError
+from tutored.labels import COCO, VOC, ClassMap, LabelSpace
+from tutored.softlabels import Folded, Store, draw_map
+from tutored.softlabels.codec import quantise
+from tutored.softlabels.writer import claim, finish, write_part
+from tutored.structures import Instances, SoftLabels
+
+PETS = LabelSpace.of(["cat", "dog"])
+IDENTITY = {"kind": "made", "weights_sha256": "ab", "score_floor": 0.01, "labels": list(PETS.names), "images": 3}
+
+
+def boxes(*rows: tuple[list[float], int, list[float]]) -> dict[str, torch.Tensor]:
+    return {
+        "boxes_xyxy": torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4),
+        "classes": torch.tensor([row[1] for row in rows], dtype=torch.int64),
+        "probs": torch.tensor([row[2] for row in rows], dtype=torch.float32).reshape(-1, 3),
+    }
+
+
+def instances(*rows: tuple[list[float], int, float, torch.Tensor]) -> Instances:
+    return Instances(
+        boxes_xyxy=torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4),
+        classes=torch.tensor([row[1] for row in rows], dtype=torch.int64),
+        scores=torch.tensor([row[2] for row in rows], dtype=torch.float32),
+        masks=torch.stack([row[3] for row in rows]) if rows else torch.zeros(0, 4, 4),
+    )
+
+
+ANSWERS = {
+    "full": SoftLabels(
+        size=(40, 60),
+        **boxes(([1.5, 2, 33.125, 40], 1, [0.1, 0.7, 0.2]), ([0, 0, 60, 40], 2, [0.9996, 0.0003, 0.0001])),
+        map=torch.tensor([[[1.0, 0.5]], [[0.0, 0.25]], [[0.0, 0.25]]]),
+        instances=instances(([2, 2, 10, 10], 1, 0.7, torch.full((4, 4), 0.6))),
+    ),
+    "nothing": SoftLabels(size=(4, 6), **boxes(), map=torch.tensor([[[1.0]], [[0]], [[0]]]), instances=instances()),
+    "unasked": SoftLabels(size=(4, 6)),
+}
+
+
+def make_store(folder: Path, answers: dict[str, SoftLabels] = ANSWERS, **identity: object) -> Path:
+    claim(folder, {**IDENTITY, "images": len(answers), **identity}, join=False)
+    ids = list(answers)
+    for index in range(0, len(ids), 64):
+        write_part(folder, index // 64, ids[index : index + 64], [answers[i] for i in ids[index : index + 64]])
+    assert finish(folder, [])
+    return folder
+
+
+def test_largest_remainder_by_hand() -> None:
+    # 255 / 3 = 85 each; of 2.5 and 1.5 levels and 251 the first of equal remainders gets the missing one.
+    assert quantise(np.array([1 / 3, 1 / 3, 1 / 3]), 255).tolist() == [85, 85, 85]
+    assert quantise(np.array([2.5, 1.5, 251]) / 255, 255).tolist() == [3, 1, 251]
+    # A cell that says only half of everything keeps that; one that says nothing stays silent.
+    assert quantise(np.array([[0.25, 0.25], [0, 0]]), 100).tolist() == [[25, 25], [0, 0]]
+
+
+@given(st_np.arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(2, 21)), elements=st.floats(1e-9, 1)))
+def test_quantised_distributions_sum_exactly_stay_near_and_keep_their_order(weights: np.ndarray) -> None:
+    probs = weights / weights.sum(-1, keepdims=True)
+    for levels in (255, 65535):
+        counts = quantise(probs.astype(np.float32), levels)
+        assert (counts.sum(-1) == levels).all()
+        assert (np.abs(counts / levels - probs) < 1.001 / levels).all()
+        first, second = np.sort(probs, axis=-1)[:, ::-1][:, :2].T
+        clear = first - second > 1.001 / levels
+        assert (counts.argmax(-1) == probs.argmax(-1))[clear].all()
+
+
+@given(st.lists(st.integers(0, 255), min_size=2, max_size=9))
+def test_what_was_quantised_before_comes_back_to_the_bit(counts: list[int]) -> None:
+    counts = [*counts[:-1], 0] if sum(counts) == 0 else counts
+    whole = quantise(np.array(counts) / max(sum(counts), 1), 255)
+    assert (quantise(whole.astype(np.float32) / 255, 255) == whole).all()
+
+
+@pytest.mark.parametrize("wrong", [[0.5, 0.6], [-0.1, 1.1], [float("nan"), 0.5]])
+def test_what_is_no_distribution_is_not_stored(wrong: list[float]) -> None:
+    with pytest.raises(ValueError, match="probabilities"):
+        quantise(np.array(wrong), 255)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    store = Store.open(make_store(tmp_path / "store"))
+    assert list(store) == ["full", "nothing", "unasked"] and len(store) == 3 and "other" not in store
+    given, read = ANSWERS["full"], store["full"]
+    assert read.size == (40, 60)
+    assert torch.equal(read.boxes_xyxy, given.boxes_xyxy) and torch.equal(read.classes, given.classes)
+    assert torch.equal(read.scores, given.scores), "scores rank boxes over a data set: exact, also below the tail's floor"
+    assert read.probs[0] == pytest.approx(torch.tensor([0.1, 0.7, 0.2]), abs=1 / 65535)
+    assert read.probs[1] == pytest.approx(torch.tensor([0.9999, 0, 0.0001]), abs=2 / 65535), "the tail is background"
+    assert read.map.shape == (3, 1, 2) and read.map == pytest.approx(given.map, abs=1 / 255)
+    assert read.map.sum(0) == pytest.approx(torch.ones(1, 2), abs=1e-6)
+    assert read.instances.masks == pytest.approx(given.instances.masks, abs=0.5 / 255)
+    assert torch.equal(read.instances.boxes_xyxy, given.instances.boxes_xyxy)
+    assert read.instances.scores.tolist() == given.instances.scores.tolist()
+
+
+def test_nothing_there_is_not_the_same_as_not_asked(tmp_path: Path) -> None:
+    store = Store.open(make_store(tmp_path / "store"))
+    nothing, unasked = store["nothing"], store["unasked"]
+    assert nothing.boxes_xyxy.shape == (0, 4) and nothing.probs.shape == (0, 3)
+    assert nothing.instances.masks.shape == (0, 4, 4)
+    assert nothing.map.tolist() == [[[1]], [[0]], [[0]]]
+    assert unasked == SoftLabels(size=(4, 6))
+
+
+def test_plain_pandas_reads_a_store(tmp_path: Path) -> None:
+    table = pandas.read_parquet(make_store(tmp_path / "store") / "part-00000.parquet").set_index("image_id")
+    row = table.loc["full"]
+    assert row["probs_class"][0].tolist() == [0, 1, 2] and row["probs_class"][1].tolist() == [0, 2]
+    assert [int(values.sum()) for values in row["probs_value"]] == [65535, 65535]
+    assert row["map_classes"].tolist() == [0, 1, 2]
+    values = np.frombuffer(row["map_values"], np.uint8).reshape(3, 1, 2)
+    assert values.tolist() == [[[255, 127]], [[0, 64]], [[0, 64]]], "127.5 and twice 63.75 levels"
+    assert len(table.loc["nothing", "classes"]) == 0 and table.loc["unasked", "classes"] is None
+
+
+def test_a_store_goes_to_other_processes(tmp_path: Path) -> None:
+    store = Store.open(make_store(tmp_path / "store"))
+    assert store["full"].size == (40, 60)
+    assert pickle.loads(pickle.dumps(store))["full"].size == (40, 60)
+
+
+def test_random_access_over_many_parts(tmp_path: Path) -> None:
+    answers = {
+        f"{index:04d}": SoftLabels(size=(4, index + 1), **boxes(([0, 0, index + 1, 4], 1, [0.5, 0.5, 0])))
+        for index in range(150)
+    }
+    store = Store.open(make_store(tmp_path / "store", answers))
+    for index in (149, 0, 64, 63, 71, 72, 128):
+        assert store[f"{index:04d}"].boxes_xyxy.tolist() == [[0, 0, index + 1, 4]]
+    with pytest.raises(KeyError):
+        store["0150"]
+
+
+def test_verify_names_the_damaged_part(tmp_path: Path) -> None:
+    folder = make_store(tmp_path / "store")
+    Store.open(folder).verify()
+    part = folder / "part-00000.parquet"
+    content = bytearray(part.read_bytes())
+    boxes_column = pq.read_metadata(part).row_group(0).column(3)
+    content[boxes_column.data_page_offset + boxes_column.total_compressed_size - 1] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(InputError, match=r"part-00000\.parquet.*sha256.*--resume"):
+        Store.open(folder).verify()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "part-00000.parquet").unlink(), r"part-00000\.parquet: it is missing"),
+        (lambda folder: (folder / "part-00000.parquet").write_bytes(b"PAR1"), r"part-00000\.parquet: it can't be read"),
+        (lambda folder: edit(folder, version=2), r"'version' is 2.*update tutored"),
+        (lambda folder: edit(folder, format="x"), r"not a store"),
+        (lambda folder: edit(folder, complete=False), r"'complete' is false.*--resume"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json: can't be read"),
+        (lambda folder: (folder / "manifest.json").unlink(), r"tutored label. makes one"),
+    ],
+)
+def test_a_broken_store_is_refused(tmp_path: Path, change, message: str) -> None:
+    folder = make_store(tmp_path / "store")
+    change(folder)
+    with pytest.raises(InputError, match=message):
+        Store.open(folder)
+
+
+def edit(folder: Path, **fields: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_expect_names_the_fields_that_differ(tmp_path: Path) -> None:
+    store = Store.open(make_store(tmp_path / "store"))
+    store.expect(kind="made", weights_sha256="ab")
+    with pytest.raises(InputError, match=r"'weights_sha256' is 'ab' there, 'cd' is asked for; 'split' is 'not stated'"):
+        store.expect(kind="made", weights_sha256="cd", split="val")
+
+
+@pytest.mark.parametrize("field", ["kind", "weights_sha256", "score_floor", "labels", "images", "new"])
+def test_another_identity_may_not_go_on_with_a_store(tmp_path: Path, field: str) -> None:
+    folder = make_store(tmp_path / "store")
+    with pytest.raises(InputError, match=f"'{field}' is"):
+        claim(folder, {**IDENTITY, field: ["background", "x"]}, join=True)
+
+
+def test_damage_is_not_blessed_when_a_lost_part_is_made_again(tmp_path: Path) -> None:
+    answers = {f"{index:03d}": SoftLabels(size=(4, 6)) for index in range(70)}
+    folder = make_store(tmp_path / "store", answers)
+    before = (folder / "manifest.json").read_bytes()
+    (folder / "part-00001.parquet").unlink()
+    assert not finish(folder, []) and not claim(folder, {**IDENTITY, "images": 70}, join=True)
+    with (folder / "part-00000.parquet").open("ab") as file:
+        file.write(b"x")
+    write_part(folder, 1, list(answers)[64:], [SoftLabels(size=(4, 6))] * 6)
+    assert finish(folder, [1]) and (folder / "manifest.json").read_bytes() == before
+
+
+def reference_map(instances: Instances, size: tuple[int, int], classes: int, grid: tuple[int, int], rule: str):
+    """Cell by cell and instance by instance, masks read by hand between their own cell centres."""
+    drawn = np.zeros((classes, *grid))
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            y, x = (row + 0.5) * size[0] / grid[0], (column + 0.5) * size[1] / grid[1]
+            absent, best = np.ones(classes), np.zeros(classes)
+            for box, index, score, mask in zip(
+                instances.boxes_xyxy.tolist(), instances.classes, instances.scores, instances.masks, strict=True
+            ):
+                value = read_mask(mask.numpy(), (x - box[0]) / (box[2] - box[0]), (y - box[1]) / (box[3] - box[1]))
+                absent[index] *= 1 - float(score) * value
+                best[index] = max(best[index], float(score) * (value > 0.5))
+            if rule == "noisy_or":
+                probs = np.concatenate([[absent.prod()], 1 - absent[1:]])
+                drawn[:, row, column] = probs / probs.sum()
+            else:
+                background = {"one": float(best.max() == 0), "complement": 1 - best.max(), "zero": 0.0}[rule]
+                drawn[:, row, column] = [background, *best[1:]]
+    return drawn
+
+
+def read_mask(mask: np.ndarray, across: float, down: float) -> float:
+    side = len(mask)
+    padded = np.pad(mask, 1)
+    u, v = across * side + 0.5, down * side + 0.5
+    if not (0 <= u < side + 1 and 0 <= v < side + 1):
+        return 0.0
+    left, top = int(u), int(v)
+    patch = padded[top : top + 2, left : left + 2]
+    return float(np.array([1 - (v - top), v - top]) @ patch @ np.array([1 - (u - left), u - left]))
+
+
+@pytest.mark.parametrize("rule", ["noisy_or", "one", "complement", "zero"])
+def test_maps_drawn_from_instances_equal_the_slow_loop(rule: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    corner = torch.rand(6, 2, generator=generator) * 30
+    side = 8 + torch.rand(6, 2, generator=generator) * 30
+    made = Instances(
+        boxes_xyxy=torch.cat([corner, corner + side], 1),
+        classes=torch.tensor([1, 2, 1, 3, 2, 1]),
+        scores=torch.rand(6, generator=generator),
+        masks=torch.rand(6, 5, 5, generator=generator),
+    )
+    drawn = draw_map(made, (50, 64), 4, (13, 16), rule)
+    assert drawn.numpy() == pytest.approx(reference_map(made, (50, 64), 4, (13, 16), rule), abs=1e-5)
+
+
+def test_noisy_or_and_the_thesis_rules_by_hand() -> None:
+    # Two cats (.8, .5) and a dog (.5) over the whole of a one-cell image, masks all one.
+    whole, ones = [0, 0, 8, 8], torch.ones(4, 4)
+    made = instances((whole, 1, 0.8, ones), (whole, 1, 0.5, ones), (whole, 2, 0.5, ones))
+    # Nobody: .2 * .5 * .5 = .05; a cat: 1 - .2 * .5 = .9; a dog: .5; together 1.45.
+    cell = draw_map(made, (8, 8), 3, (1, 1), "noisy_or")[:, 0, 0]
+    assert cell == pytest.approx(torch.tensor([0.05, 0.9, 0.5]) / 1.45)
+    assert draw_map(made, (8, 8), 3, (1, 1), "one")[:, 0, 0].tolist() == pytest.approx([0, 0.8, 0.5])
+    assert draw_map(made, (8, 8), 3, (1, 1), "complement")[:, 0, 0].tolist() == pytest.approx([0.2, 0.8, 0.5])
+    assert draw_map(made, (8, 8), 3, (1, 1), "zero")[:, 0, 0].tolist() == pytest.approx([0, 0.8, 0.5])
+    for rule, background in (("noisy_or", 1), ("one", 1), ("complement", 1), ("zero", 0)):
+        assert draw_map(instances(), (8, 8), 3, (1, 1), rule)[:, 0, 0].tolist() == [background, 0, 0]
+
+
+def test_masks_are_pasted_as_torchvision_does() -> None:
+    from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 28), torch.linspace(-1, 1, 28), indexing="ij")
+    masks = torch.stack([(1 - x**2) * (1 - y**2), 0.6 * (1 - x**2) * (1 - y**2)])
+    found = [[3, 5, 31, 33], [20, 10, 48, 38]]
+    made = instances((found[0], 1, 1.0, masks[0]), (found[1], 2, 1.0, masks[1]))
+    pasted = paste_masks_in_image(masks[:, None], made.boxes_xyxy, (60, 50))[:, 0]
+    drawn = draw_map(made, (60, 50), 3, (60, 50), "noisy_or")
+    both = torch.stack([(1 - pasted).prod(0), *pasted])
+    # torchvision counts box sides with the old + 1, which puts masks up to a pixel away: the slope is at most .14.
+    assert (drawn - both / both.sum(0)).abs().max() < 0.15 and (drawn - both / both.sum(0)).abs().mean() < 0.01
+
+
+def test_folding_into_our_classes() -> None:
+    # COCO cat 16, dog 17, horse 18 into VOC cat 8, dog 12 with no horse.
+    ours = LabelSpace.of(["cat", "dog"])
+    probs = torch.zeros(3, 81)
+    probs[0, [0, 16, 17]] = torch.tensor([0.1, 0.6, 0.3])
+    probs[1, [0, 18]] = torch.tensor([0.2, 0.8])
+    probs[2, [0, 17, 18]] = torch.tensor([0.1, 0.5, 0.4])
+    soft_map = torch.zeros(81, 1, 2)
+    soft_map[0], soft_map[18, 0, 0], soft_map[16, 0, 1] = 0.25, 0.75, 0.75
+    answer = SoftLabels(
+        size=(10, 20),
+        boxes_xyxy=torch.tensor([[0, 0, 5, 5], [1, 1, 6, 6], [2, 2, 7, 7.0]]),
+        classes=torch.tensor([16, 18, 17]),
+        probs=probs,
+        map=soft_map,
+    )
+    folded = Folded({"a": answer}, ClassMap.by_name(COCO, ours))
+    assert list(folded) == ["a"] and "a" in folded and len(folded) == 1
+    read = folded["a"]
+    assert read.boxes_xyxy.tolist() == [[0, 0, 5, 5], [2, 2, 7, 7]] and read.classes.tolist() == [1, 2]
+    assert torch.allclose(read.probs, torch.tensor([[0.1, 0.6, 0.3], [0.5, 0, 0.5]]))
+    assert read.map[:, 0].T.tolist() == [[1, 0, 0], [0.25, 0.75, 0]]
+    less = Folded({"a": answer}, ClassMap.by_name(COCO, ours, elsewhere="ignore"))["a"]
+    assert torch.allclose(less.probs, torch.tensor([[0.1, 0.6, 0.3], [0.1, 0, 0.5]]))
+    assert less.map[:, 0].T.tolist() == [[0.25, 0, 0], [0.25, 0.75, 0]]
+
+
+def test_two_classes_that_become_one_do_not_count_an_object_twice() -> None:
+    animal = LabelSpace.of(["animal"])
+    class_map = ClassMap.by_name(PETS, animal, renamed={"cat": "animal", "dog": "animal"})
+    answer = SoftLabels(
+        size=(9, 9), **boxes(([0, 0, 5, 5], 1, [0.1, 0.6, 0.3]), ([0, 0, 5, 5], 2, [0.1, 0.6, 0.3]))
+    )
+    read = Folded({"a": answer}, class_map)["a"]
+    assert read.classes.tolist() == [1] and read.probs[0].tolist() == pytest.approx([0.1, 0.9])
+
+
+def test_instances_are_drawn_in_our_classes() -> None:
+    made = instances(([0, 0, 16, 16], 1, 0.8, torch.ones(4, 4)), ([0, 0, 16, 16], 2, 0.5, torch.ones(4, 4)))
+    answer = SoftLabels(size=(16, 16), instances=made)
+    ours = LabelSpace.of(["cat"])
+    read = Folded({"a": answer}, ClassMap.by_name(PETS, ours), stride=16)["a"]
+    assert read.instances is None and read.map[:, 0, 0].tolist() == pytest.approx([0.2, 0.8])
+    # Ignored, the dog keeps its share of the cell: .2 * .5, .8, .5 of 1.4.
+    ignoring = ClassMap.by_name(PETS, ours, elsewhere="ignore")
+    read = Folded({"a": answer}, ignoring, stride=16)["a"]
+    assert read.map[:, 0, 0].tolist() == pytest.approx([0.1 / 1.4, 0.8 / 1.4])
+    thesis = Folded({"a": answer}, ClassMap.by_name(PETS, ours), background="one", stride=8)["a"]
+    assert thesis.map.shape == (2, 2, 2) and thesis.map[:, 0, 0].tolist() == pytest.approx([0, 0.8])
+
+
+def test_a_map_that_is_there_is_not_drawn_again() -> None:
+    answer = replace(ANSWERS["full"], map=torch.tensor([[[0.5]], [[0.5]], [[0]]]))
+    assert Folded({"a": answer}, ClassMap.by_name(PETS, VOC))["a"].map[:, 0, 0].nonzero()[:, 0].tolist() == [0, 8]
