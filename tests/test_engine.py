@@ -53,14 +53,14 @@ def test_an_interrupted_run_resumes_to_the_same_weights(voc_folder, tmp_path):
     straight = config(voc_folder, train={"epochs": 3})
     train(straight, tmp_path / "straight")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill_in_second_epoch(progress):
         if progress.step == 4:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(straight, tmp_path / "broken", watch=kill_in_second_epoch)
     state = json.loads((tmp_path / "broken" / "state" / "state.json").read_text())
     assert state["done"] == 2

@@ -11,6 +11,7 @@ from tutored.structures import Batch, Outputs, Targets
 
 ANCHORS = torch.tensor([[0, 0, 10, 10], [10, 0, 20, 10], [0, 10, 10, 20], [10, 10, 20, 20]], dtype=torch.float32)
 LN3 = math.log(3)
+DEFAULT = Loss()
 
 
 def targets(boxes, probs, *, map_probs=None, weight=1.0, unknown=(), difficult=None):
@@ -54,7 +55,7 @@ def stacked(parts):
     return Targets(*[torch.cat([pad(t) for t in c]) for c in columns[:4]], *[torch.cat(c) for c in columns[4:]])
 
 
-def loss_of(out, batch, config=Loss()):
+def loss_of(out, batch, config=DEFAULT):
     assigned = losses.assign(out.anchors_xyxy, batch, config)
     return losses.mix(losses.sums(out, batch, assigned, config), losses.divide(assigned.weights, config))
 

@@ -5,8 +5,8 @@ One law over class maps, transforms, sources, matching and losses together.
 
 import pytest
 import torch
-from made import LABELS, MadeDataset, truthful
 
+from made import LABELS, MadeDataset, truthful
 from tutored import losses
 from tutored.config import make_config
 from tutored.data.training import TrainingSet, collate

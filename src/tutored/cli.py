@@ -215,7 +215,7 @@ def predict(given: argparse.Namespace) -> None:
     from tutored.predict import Predictor, predict_files
 
     student, config, _ = load_checkpoint(given.checkpoint)
-    predictor = Predictor(student, config.decode, given.device or _device(), given.batch)
+    predictor = Predictor(student, config.decode, given.device or _device(), given.batch, config.taught)
     with _bar("predicting") as step:
         written = predict_files(predictor, given.pictures, given.out, given.score, step)
     _say(f"wrote {written} and the pictures beside it")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tutored.errors import InputError
 
+TASKS = ("detection", "segmentation")
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -86,8 +87,8 @@ class Student(_Section):
     """Stride of the finest map: BlitzNet's s4 and s8."""
     extra: Annotated[int, Field(ge=1, le=5)] = 3
     """Extra down-scale blocks; the last one only starts the up-stream. 3 at size 300, 4 at 512."""
-    extra_width: Positive = 2048
-    up_width: Positive = 512
+    extra_width: Annotated[int, Field(ge=4)] = 2048
+    up_width: Annotated[int, Field(ge=4)] = 512
     map_width: Positive = 64
     map_kernel: Literal[1, 3] = 1
     shared_head: bool = False
@@ -159,8 +160,8 @@ class Train(_Section):
     seed: int = 0
     epochs: Annotated[int, Field(gt=0)] = 40
     batch: Positive = 32
-    micro_batch: Positive | None = None
-    """Images in memory at once; gradients of the whole batch do not depend on it."""
+    micro_batch: Annotated[int, Field(ge=2)] | None = None
+    """Images in memory at once, a divisor of `batch`; but for batch statistics, gradients do not depend on it."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     lr: float = 5e-4
     backbone_lr: float = 0.2
@@ -184,6 +185,12 @@ class Train(_Section):
     """Epochs between validations; the last epoch always validates."""
     save_every: Positive = 1
     """Epochs between checkpoints."""
+
+    @model_validator(mode="after")
+    def _micro_batch_divides(self) -> Self:
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} must divide batch {self.batch}")
+        return self
 
 
 class Decode(_Section):
@@ -218,6 +225,11 @@ class Config(_Section):
     def to_dict(self) -> dict[str, Any]:
         """Plain, complete and JSON-ready; `Config.model_validate` reads it back."""
         return self.model_dump(mode="json")
+
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """The tasks that somebody teaches; the student's answers for another one mean nothing."""
+        return tuple(task for task in TASKS if getattr(self.supervision, task).policy != "none")
 
     @property
     def run_id(self) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from tutored.checkpoint import load_checkpoint
-from tutored.config import Decode
+from tutored.config import Config
 from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.evaluate import Result, evaluate
@@ -47,18 +47,18 @@ def judge(
     student, config, labels = load_checkpoint(subject)
     dataset = open_dataset(data, split, classes=labels.classes)
     student.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return evaluate_student(student, dataset, config.decode, classes, progress)
+    return evaluate_student(student, dataset, config, classes, progress)
 
 
 def evaluate_student(
     student: BlitzNet,
     dataset: Dataset,
-    config: Decode,
+    config: Config,
     classes: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """A student's figures on a data set of its own label space, on the device where the student is."""
-    predictor = Predictor(student, config, student.anchors_xyxy.device)
+    predictor = Predictor(student, config.decode, student.anchors_xyxy.device, tasks=config.taught)
     return _evaluate(predict_dataset(predictor, dataset, progress), dataset, classes)
 
 
@@ -88,7 +88,8 @@ def as_prediction(answer: SoftLabels) -> Prediction:
     """The boxes as they are, and the map enlarged bilinearly to the image, then its likeliest class."""
     mask = None
     if answer.map is not None:
-        enlarged = F.interpolate(answer.map[None], size=answer.size, mode="bilinear", align_corners=False)
+        packed = answer.map[None].contiguous(memory_format=torch.channels_last)
+        enlarged = F.interpolate(packed, size=answer.size, mode="bilinear", align_corners=False)
         mask = enlarged[0].argmax(dim=0).to(torch.uint8)
     if answer.boxes_xyxy is None:
         return Prediction(size=answer.size, mask=mask)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
-from tutored.config import Decode
+from tutored.config import TASKS, Decode
 from tutored.data.pictures import picture_size, read_picture
 from tutored.errors import InputError
 from tutored.files import whole_file, write_text
@@ -35,15 +35,22 @@ class Predictor:
         student: is put on `device`, in evaluation mode.
         config: floors and limits of the boxes.
         batch: pictures that the network sees at once.
+        tasks: those that the student was taught (`Config.taught`); the others are answered by None.
     """
 
     def __init__(
-        self, student: BlitzNet, config: Decode | None = None, device: torch.device | str = "cpu", batch: int = 16
+        self,
+        student: BlitzNet,
+        config: Decode | None = None,
+        device: torch.device | str = "cpu",
+        batch: int = 16,
+        tasks: Sequence[str] = TASKS,
     ) -> None:
         self.student = student.to(device).eval()
         self.config = config or Decode()
         self.device = torch.device(device)
         self.batch = batch
+        self.tasks = tasks
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image]) -> list[Prediction]:
@@ -52,7 +59,12 @@ class Predictor:
             part = images[first : first + self.batch]
             outputs = self.student(preprocess(part, size).to(self.device))
             found += decode(outputs, [(image.height, image.width) for image in part], self.config, size)
-        return found
+        return [self._taught(prediction) for prediction in found]
+
+    def _taught(self, prediction: Prediction) -> Prediction:
+        if "detection" not in self.tasks:
+            prediction = replace(prediction, boxes_xyxy=None, classes=None, scores=None)
+        return prediction if "segmentation" in self.tasks else replace(prediction, mask=None)
 
 
 def predict_dataset(
@@ -128,28 +140,18 @@ def predict_files(
         for name, image, prediction in zip(part, images, predictor(images), strict=True):
             entries += _entries(name, prediction, labels)
             with whole_file(out / Path(name).with_suffix(DRAWN)) as temporary:
-                draw(image, _above(prediction, score), labels).save(temporary, format="JPEG")
-            assert prediction.mask is not None
-            save_mask(prediction.mask, out / Path(name).with_suffix(MASK))
+                draw(image, prediction.above(score), labels).save(temporary, format="JPEG")
+            if prediction.mask is not None:
+                save_mask(prediction.mask, out / Path(name).with_suffix(MASK))
         if progress:
             progress(first + len(part), len(names))
     write_text(out / "predictions.json", json.dumps(entries, indent=1) + "\n")
     return out / "predictions.json"
 
 
-def _above(prediction: Prediction, score: float) -> Prediction:
-    assert prediction.boxes_xyxy is not None and prediction.classes is not None and prediction.scores is not None
-    sure = prediction.scores >= score
-    return replace(
-        prediction,
-        boxes_xyxy=prediction.boxes_xyxy[sure],
-        classes=prediction.classes[sure],
-        scores=prediction.scores[sure],
-    )
-
-
 def _entries(name: str, prediction: Prediction, labels: LabelSpace) -> list[dict[str, Any]]:
-    assert prediction.boxes_xyxy is not None and prediction.classes is not None and prediction.scores is not None
+    if prediction.boxes_xyxy is None or prediction.classes is None or prediction.scores is None:
+        return []
     return [
         {
             "image_id": Path(name).with_suffix("").as_posix(),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from tutored.errors import InputError
@@ -103,7 +103,7 @@ def _read(path: Path, *, decode: bool) -> Image.Image:
         raise InputError(f"{path}: there is no such picture; add it or take it off the list") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too many pixels for a photograph; make it smaller ({error})") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InputError(f"{path}: not a picture; possible: {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise all sorts of errors on broken bytes
         raise InputError(f"{path}: the picture can't be read ({error}); fetch it again") from error

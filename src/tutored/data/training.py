@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from tutored.config import Config
+from tutored.config import TASKS, Config
 from tutored.data.sources import Weights, ranks, source_weights
 from tutored.data.teaching import Example, Teaching, complete, teach_ground_truth, teach_soft_labels
 from tutored.data.transforms import draw_geometry, jitter_colour
 from tutored.structures import Batch, Dataset, GroundTruth, SoftLabels, Targets
-
-TASKS = ("detection", "segmentation")
 
 
 class TrainingSet(torch.utils.data.Dataset[Example]):

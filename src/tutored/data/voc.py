@@ -102,7 +102,7 @@ def read_boxes(path: Path, size: tuple[int, int], labels: LabelSpace) -> tuple[T
             sticks out by more than the pixel that rounding explains.
     """
     try:
-        root = ElementTree.parse(path).getroot()
+        root = ElementTree.fromstring(path.read_bytes())
     except (OSError, SyntaxError, ValueError, LookupError) as error:
         raise InputError(f"{path}: not readable as XML ({error}); correct the file or remove it") from error
     if root.tag != "annotation":

@@ -70,6 +70,8 @@ def train(config: Config, out: Path, *, resume: bool = False, watch: Watcher | N
         InputError: data, stores and config do not fit, or `out` holds another run.
         FloatingPointError: the loss is not finite; the message names term and images.
     """
+    if config.student.freeze_norm and config.student.weights is None:
+        raise InputError("student.freeze_norm keeps statistics that student.weights would bring; give weights")
     _claim(out, config, resume)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
@@ -220,7 +222,7 @@ class _Trainer:
 
     def validate(self) -> Result:
         assert self.supervision.val is not None
-        return evaluate_student(self.averaged(), self.supervision.val, self.config.decode, self.config.data.reported)
+        return evaluate_student(self.averaged(), self.supervision.val, self.config, self.config.data.reported)
 
     def save(self) -> None:
         scaler = self.accelerator.scaler

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tutored.config import Config, Task
+from tutored.config import TASKS, Config, Task
 from tutored.data import open_dataset
-from tutored.data.training import TASKS
 from tutored.errors import InputError
 from tutored.labels import ClassMap
 from tutored.softlabels import Folded, Store

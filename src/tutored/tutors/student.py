@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from tutored.tutors import file_sha256
 
 
 class StudentTutor:
-    """A checkpoint's boxes with their whole class distributions, and its probability map on its own grid."""
+    """A checkpoint's boxes with their whole class distributions, and its probability map on its own grid.
+
+    For a task that the checkpoint was not taught it has no answer.
+    """
 
     def __init__(self, weights: Path | str, *, score_floor: float | None = None, device: str | None = None) -> None:
         """Load the checkpoint.
@@ -36,6 +40,7 @@ class StudentTutor:
         floor = config.decode.score_floor if score_floor is None else score_floor
         self._decode = config.decode.model_copy(update={"score_floor": floor})
         self._size = config.student.size
+        self._taught = config.taught
         self.identity: Mapping[str, Any] = {
             "kind": "student",
             "tutor": f"BlitzNet on {config.student.backbone}",
@@ -43,7 +48,7 @@ class StudentTutor:
             "weights_sha256": file_sha256(weights / WEIGHTS, "the checkpoint's weights"),
             "preprocessing": f"RGB 0..1, bilinear to {self._size} x {self._size}, aspect ratio not kept",
             **self._decode.model_dump(mode="json"),
-            "map_stride": config.student.stride,
+            "map_stride": config.student.stride if "segmentation" in config.taught else None,
         }
 
     @torch.no_grad()
@@ -54,4 +59,6 @@ class StudentTutor:
     def _answer(self, image: Image.Image) -> SoftLabels:
         outputs = self._student(preprocess([image], self._size).to(self._device))
         (answer,) = soft_decode(outputs, [(image.height, image.width)], self._decode, self._size)
-        return answer
+        if "detection" not in self._taught:
+            answer = replace(answer, boxes_xyxy=None, classes=None, probs=None)
+        return answer if "segmentation" in self._taught else replace(answer, map=None)
