@@ -29,6 +29,9 @@ class MadeDataset:
         noise = np.random.default_rng(len(image_id)).integers(0, 60, (*mask.shape, 3))
         return Image.fromarray((noise + mask.numpy()[..., None] % 4 * 60).astype(np.uint8))
 
+    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
+        return ("detection", "segmentation")
+
     def ground_truth(self, image_id: str) -> GroundTruth:
         rng = np.random.default_rng(int(image_id.removeprefix("made")))
         height, width = int(rng.integers(50, 70)), int(rng.integers(60, 90))

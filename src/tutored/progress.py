@@ -21,9 +21,18 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function to call with items done and items in all; it shows count, speed and time left."""
     console = Console(stderr=True)
     started = last = time.monotonic()
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as shown:
-        task = shown.add_task(what, total=None, rate="", visible=console.is_terminal)
+    with Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as shown:
+        task = shown.add_task(what, total=None, rate="")
 
         def step(done: int, total: int) -> None:
             nonlocal last
@@ -31,7 +40,7 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
             rate = f"{done / max(now - started, 1e-6):.1f}/s"
             shown.update(task, completed=done, total=total, rate=rate)
             if not console.is_terminal and now - last > LINE_SECONDS:
-                console.print(f"{what}: {done} of {total}, {rate}", highlight=False)
+                console.print(f"{what}: {done} of {total}, {rate}", highlight=False, soft_wrap=True)
                 last = now
 
         yield step
@@ -49,8 +58,9 @@ def watch_training() -> Iterator[Callable[[TrainingProgress], None]]:
         TextColumn("{task.fields[text]}"),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as shown:
-        task = shown.add_task("training", total=None, epoch=0, text="", visible=console.is_terminal)
+        task = shown.add_task("training", total=None, epoch=0, text="")
 
         def watch(progress: TrainingProgress) -> None:
             nonlocal last

@@ -260,3 +260,6 @@ class Dataset(Protocol):
 
     def ground_truth(self, image_id: str) -> GroundTruth:
         """Boxes and mask in the image's own pixels. Raises InputError, naming the file."""
+
+    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
+        """Of "detection" and "segmentation" those with ground truth, found without reading it."""

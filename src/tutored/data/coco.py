@@ -85,8 +85,16 @@ class Coco:
             mask=self._mask(annotations, size),
         )
 
+    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
+        """Of "detection" and "segmentation" those with ground truth; boxes always are."""
+        drawn = self._drawn(self._entries[image_id].annotations)
+        return ("detection", "segmentation") if drawn else ("detection",)
+
+    def _drawn(self, annotations: list[dict[str, Any]]) -> bool:
+        return self._has_masks and all(item.get("segmentation") for item in annotations)
+
     def _mask(self, annotations: list[dict[str, Any]], size: tuple[int, int]) -> Tensor | None:
-        if not self._has_masks or not all(item.get("segmentation") for item in annotations):
+        if not self._drawn(annotations):
             return None
         regions = [decode_segmentation(item["segmentation"], size, _what(self.file, item)) for item in annotations]
         mask = np.zeros(size, np.uint8)

@@ -39,6 +39,10 @@ class Relabelled:
         """The inner data set's picture."""
         return self.inner.image(image_id)
 
+    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
+        """As the inner data set has it."""
+        return self.inner.annotated_tasks(image_id)
+
     def ground_truth(self, image_id: str) -> GroundTruth:
         """The inner data set's ground truth in the classes of `labels`; raises what that raises."""
         truth = self.inner.ground_truth(image_id)

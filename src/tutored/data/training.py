@@ -17,7 +17,9 @@ from tutored.structures import Batch, Dataset, GroundTruth, SoftLabels, Targets
 
 
 class TrainingSet(torch.utils.data.Dataset[Example]):
-    """Augmented examples by (epoch, position): the same pair gives the same example in any process, at any time.
+    """Augmented examples by (round, position): the same pair gives the same example in any process, at any time.
+
+    A round is one pass over the images that somebody teaches.
 
     Args:
         dataset: images and ground truth.
@@ -47,10 +49,24 @@ class TrainingSet(torch.utils.data.Dataset[Example]):
     def __len__(self) -> int:
         return len(self.dataset.ids)
 
+    def taught(self) -> list[int]:
+        """Positions of the images that somebody teaches something, as far as that is decided once."""
+        return [position for position, image_id in enumerate(self.dataset.ids) if self._is_taught(image_id)]
+
+    def _is_taught(self, image_id: str) -> bool:
+        annotated = self.dataset.annotated_tasks(image_id)
+        for name in TASKS:
+            task, rank = getattr(self.config.supervision, name), self.ranks[name][image_id]
+            answered = image_id in self.soft_labels.get(name, ())
+            weights = source_weights(task, rank, annotated=name in annotated, answered=answered)
+            if any(weights) or (task.resampled and (answered or name in annotated)):
+                return True
+        return False
+
     def __getitem__(self, place: tuple[int, int]) -> Example:
-        epoch, position = place
+        turn, position = place
         image_id = self.dataset.ids[position]
-        rng = random.Random(f"{self.config.train.seed}/{epoch}/{image_id}")
+        rng = random.Random(f"{self.config.train.seed}/{turn}/{image_id}")
         truth = self.dataset.ground_truth(image_id)
         soft = {task: self.soft_labels[task].get(image_id) for task in self.soft_labels}
         weights = self._weights(image_id, truth, soft, rng)
@@ -140,14 +156,25 @@ def _stack(taught: Sequence[Teaching], weights: Sequence[Mapping[str, Weights]],
 
 
 def epoch_batches(
-    images: int, batch: int, seed: int, epoch: int, *, rank: int = 0, ranks: int = 1
+    positions: Sequence[int], images: int, batch: int, seed: int, epoch: int, *, rank: int = 0, ranks: int = 1
 ) -> Iterator[list[tuple[int, int]]]:
-    """This process' part of each batch of one epoch, as (epoch, position) pairs.
+    """This process' part of each batch of one epoch, as (round, position) pairs for `TrainingSet`.
 
-    The order depends on seed and epoch alone. The last batch is dropped where it would be smaller, unless it is the
-    only one.
+    An epoch is as long as the split, whatever share of it is taught: runs with the same epochs take the same steps.
+    Images that nobody teaches are not drawn, the others so much more often, each as often as any other. The order
+    depends on seed and epoch alone. The last batch is dropped where it would be smaller, unless it is the only one.
+
+    Args:
+        positions: of the images to draw, `TrainingSet.taught`.
+        images: in the split.
     """
-    order = list(range(images))
-    random.Random(f"{seed}/order/{epoch}").shuffle(order)
+    order: list[tuple[int, int]] = []
+    first_round = epoch * images // len(positions)
+    for turn in range(first_round, (epoch + 1) * images // len(positions) + 1):
+        shuffled = list(positions)
+        random.Random(f"{seed}/order/{turn}").shuffle(shuffled)
+        order += [(turn, position) for position in shuffled]
+    skipped = epoch * images - first_round * len(positions)
+    order = order[skipped : skipped + images]
     for first in range(0, max(images - batch, 0) + 1, batch):
-        yield [(epoch, position) for position in order[first : first + batch][rank::ranks]]
+        yield order[first : first + batch][rank::ranks]

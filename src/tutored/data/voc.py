@@ -65,6 +65,12 @@ class Voc:
             mask=read_mask(mask, size, self.labels) if mask else None,
         )
 
+    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
+        """Of "detection" and "segmentation" those with a file for this image."""
+        boxes = self._find(("Annotations",), image_id, (".xml",))
+        mask = self._find(MASK_FOLDERS, image_id, (".png",))
+        return (*(("detection",) if boxes else ()), *(("segmentation",) if mask else ()))
+
     def _picture(self, image_id: str) -> Path:
         found = self._find(("JPEGImages",), image_id, PICTURE_SUFFIXES)
         return found or self.folder / "JPEGImages" / f"{image_id}.jpg"

@@ -103,6 +103,11 @@ class _Trainer:
         self.set = TrainingSet(
             supervision.train, config, self.student.sides[0], supervision.soft_labels, supervision.unknown
         )
+        self.positions = self.set.taught()
+        if not self.positions:
+            raise InputError(
+                f"{supervision.train.name}: nobody teaches any image; see supervision.*.policy and .hidden"
+            )
         self.epoch_steps = sum(1 for _ in self._epoch(0))
         self.steps = self.epoch_steps * config.train.epochs
         self.done = 0
@@ -112,6 +117,7 @@ class _Trainer:
     def _epoch(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
         train, accelerator = self.config.train, self.accelerator
         yield from epoch_batches(
+            self.positions,
             len(self.set),
             train.batch,
             train.seed,
