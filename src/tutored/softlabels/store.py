@@ -131,11 +131,15 @@ class Store(Mapping[str, SoftLabels]):
 
     def verify(self) -> None:
         """Compare every part's hash with the manifest. Raises InputError naming the parts that differ."""
-        broken = [part["file"] for part in self.manifest["parts"] if sha256(self.path / part["file"]) != part["sha256"]]
+        names = {part["file"]: part["sha256"] for part in self.manifest["parts"]}
+        broken = [
+            name
+            for name, wanted in names.items()
+            if not (self.path / name).exists() or sha256(self.path / name) != wanted
+        ]
         if broken:
-            raise _damaged(
-                self.path / ", ".join(broken), "the bytes are not those that were written ('sha256' differs)"
-            )
+            what = "the bytes are not those that were written ('sha256' differs)"
+            raise _damaged(self.path / ", ".join(broken), what)
 
     def expect(self, **fields: Any) -> None:
         """Refuse the store unless its identity has these fields. Raises InputError naming those that differ."""

@@ -109,7 +109,7 @@ class Detector:
         # One by one: in a batch torchvision pads images to a common size, which changes their answers.
         return [self._answer(image) for image in images]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _answer(self, image: Image.Image) -> SoftLabels:
         size = (image.height, image.width)
         found = dense(self.model, _picture(image, self._used.device))
@@ -131,7 +131,7 @@ class Detector:
         )
         boxes = boxes[rows, columns] if per_class else boxes[rows]
         scale = boxes.new_tensor([size[1] / found.size[1], size[0] / found.size[0]]).repeat(2)
-        result = answer((boxes * scale).cpu().clone(), scores[rows].cpu(), columns.cpu(), size)
+        result = answer((boxes * scale).cpu(), scores[rows].cpu(), columns.cpu(), size)
         if not self._has_masks:
             return result
         masked = scores[rows, columns] >= self._mask_floor
@@ -157,15 +157,15 @@ class Segmenter:
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         return [self._answer(image) for image in images]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _answer(self, image: Image.Image) -> SoftLabels:
         picture = _picture(image, next(self.model.parameters()).device)
         resized = transforms.resize(picture, [SHORT_SIDE], antialias=True)
         logits = self.model(transforms.normalize(resized, MEAN, DEVIATION)[None])["out"][0]
         grid = (-(-image.height // self._stride), -(-image.width // self._stride))
-        return SoftLabels(
-            size=(image.height, image.width), map=adaptive_avg_pool2d(logits.softmax(0), grid).cpu().clone()
-        )
+        # On the CPU: Apple's GPUs can't average over cells of unequal size.
+        cells = adaptive_avg_pool2d(logits.softmax(0).cpu(), grid)
+        return SoftLabels(size=(image.height, image.width), map=cells)
 
 
 def _picture(image: Image.Image, device: torch.device) -> Tensor:
@@ -181,7 +181,7 @@ def _with_instances(result: SoftLabels, masks: Tensor) -> SoftLabels:
         boxes_xyxy=result.boxes_xyxy[:count],
         classes=result.classes[:count],
         scores=result.scores[:count],
-        masks=masks.clone(),
+        masks=masks,
     )
     return SoftLabels(
         size=result.size,
