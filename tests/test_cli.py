@@ -9,7 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from tutored.cli import main, make_parser
+from tutored.cli import main
+from tutored.cli.options import make_parser
 
 TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
 

@@ -164,7 +164,7 @@ class Train(_Section):
     """Images in memory at once, a divisor of `batch`; but for batch statistics, gradients do not depend on it."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     lr: float = 5e-4
-    backbone_lr: float = 0.2
+    backbone_lr: float = 0.1
     """The backbone's learning rate, as a share of `lr`."""
     weight_decay: float = 0.05
     schedule: Literal["cosine", "step", "constant"] = "cosine"

@@ -130,7 +130,7 @@ def run_together(commands: Sequence[Sequence[str]]) -> None:
         print("tutored " + " ".join(command), flush=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [sys.executable, "-m", "tutored.cli", *command],
+            [sys.executable, "-m", "tutored", *command],
             env=environment,
             capture_output=True,
             text=True,

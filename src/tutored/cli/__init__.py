@@ -1,0 +1,217 @@
+"""The command `tutored`: every subcommand is one call of the library, and says what it wrote and what to run next.
+
+Exit codes: 0 done, 1 failed (the machine, or a loss that is not finite), 2 wrong use or bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutored.cli.options import make_parser
+from tutored.errors import InputError
+
+if TYPE_CHECKING:
+    from tutored.structures import Dataset
+
+DONE, FAILED, WRONG_USE = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. Errors are one message on standard error, never a traceback."""
+    known, rest = make_parser().parse_known_args(arguments)
+    try:
+        known.overrides = _overrides(rest) if known.run == "train" else _none_of(rest)
+        code = COMMANDS[known.run](known) or DONE
+    except InputError as error:
+        return _complain(str(error), WRONG_USE)
+    except KeyboardInterrupt:
+        return _complain("stopped; what is finished is kept, go on with --resume", FAILED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (OSError, FloatingPointError) as error:
+        return _complain(str(error), FAILED)
+    except Exception as error:
+        if os.environ.get("TUTORED_DEBUG"):
+            raise
+        return _complain(f"{type(error).__name__}: {error} (a defect; TUTORED_DEBUG=1 shows where)", FAILED)
+    return code
+
+
+TUTOR_OPTIONS = (
+    "weights", "threads", "model", "download", "folders", "values", "missing", "labels", "score_floor", "device",
+)  # fmt: skip
+
+
+def quickstart(given: argparse.Namespace) -> None:
+    from tutored.quickstart import run_quickstart
+
+    run_quickstart(given.out, seed=given.seed, scale=given.scale)
+
+
+def data_check(given: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutored.data.check import check
+
+    splits = {split: _open(given.data, split) for split in given.splits}
+    with _bar("reading") as step:
+        report = check(splits, step)
+    report.show(Console())
+    _write_json(given.json, report.to_dict())
+    return DONE if report.ok else WRONG_USE
+
+
+def label(given: argparse.Namespace) -> None:
+    from tutored.tutors import open_tutor
+    from tutored.tutors.label import label as label_split
+
+    dataset = _open(given.data, given.split)
+    options = {name: getattr(given, name) for name in TUTOR_OPTIONS if getattr(given, name, None) is not None}
+    if "folders" in options:
+        options.setdefault("default_labels", dataset.labels)
+    tutor = open_tutor(given.kind, **options)
+    with _bar("labelling") as step:
+        store = label_split(
+            tutor,
+            dataset,
+            given.out,
+            resume=given.resume,
+            rank=given.rank,
+            processes=given.processes,
+            batch=given.batch,
+            progress=step,
+        )
+    size = sum(path.stat().st_size for path in store.iterdir())
+    _say(f"wrote {store}: {len(dataset.ids)} images, {size / len(dataset.ids) / 1000:.1f} kB an image")
+    _next(f"tutored evaluate {store} --data {given.data} --split {given.split}")
+
+
+def verify(given: argparse.Namespace) -> None:
+    from tutored.softlabels import Store
+
+    store = Store.open(given.store)
+    store.verify()
+    _say(f"{given.store}: {len(store)} images, every part is what was written")
+
+
+def train(given: argparse.Namespace) -> None:
+    from tutored.config import load_config
+    from tutored.engine import train as train_run
+    from tutored.progress import watch_training
+
+    config = load_config(given.config, given.overrides)
+    with watch_training() as watch:
+        train_run(config, given.out, resume=given.resume, watch=watch)
+    _say(f"wrote {given.out / 'checkpoint'} and {given.out / 'result.json'}")
+    where = config.data.val or config.data.train
+    _next(f"tutored evaluate {given.out / 'checkpoint'} --data {where} --split {config.data.val_split or 'val'}")
+
+
+def evaluate(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from tutored.evaluate import table
+    from tutored.judge import judge
+
+    with _bar("evaluating") as step:
+        result = judge(given.subject, given.data, given.split, given.classes, given.device, step)
+    Console().print(table(result))
+    _write_json(given.json, {"subject": str(given.subject), "data": given.data, **result.to_dict()})
+
+
+def predict(given: argparse.Namespace) -> None:
+    from tutored.checkpoint import load_checkpoint
+    from tutored.predict import Predictor, predict_files
+
+    student, config, _ = load_checkpoint(given.checkpoint)
+    predictor = Predictor(student, config.decode, given.device or _device(), given.batch, config.taught)
+    with _bar("predicting") as step:
+        written = predict_files(predictor, given.pictures, given.out, given.score, step)
+    _say(f"wrote {written} and the pictures beside it")
+
+
+def export(given: argparse.Namespace) -> None:
+    from tutored.export import export_onnx
+
+    export_onnx(given.checkpoint, given.out)
+    _say(f"wrote {given.out}; its outputs equal PyTorch's")
+
+
+def _open(data: str, split: str) -> Dataset:
+    from tutored.data import open_dataset
+
+    return open_dataset(data, split)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
+    """Dotted options that argparse does not know: `--train.epochs 40` or `--train.epochs=40`."""
+    pairs, words = [], list(rest)
+    while words:
+        key, equals, value = words.pop(0).partition("=")
+        if not key.startswith("--") or ("." not in key and key != "--recipe"):
+            raise InputError(f"unknown option {key}; the config is overridden by --SECTION.KEY VALUE")
+        if not equals:
+            if not words:
+                raise InputError(f"{key}: give a value")
+            value = words.pop(0)
+        pairs.append((key.removeprefix("--"), value))
+    return pairs
+
+
+def _none_of(rest: Sequence[str]) -> list[tuple[str, str]]:
+    if rest:
+        raise InputError(f"unknown option {rest[0]}; --help lists the options of this command")
+    return []
+
+
+def _bar(what: str) -> Any:
+    from tutored.progress import bar
+
+    return bar(what)
+
+
+def _write_json(path: Path | None, content: Any) -> None:
+    import json
+
+    from tutored.files import write_text
+
+    if path is not None:
+        write_text(path, json.dumps(content, indent=1) + "\n")
+        _say(f"wrote {path}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _next(command: str) -> None:
+    print(f"next: {command}", flush=True)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"tutored: {message}", file=sys.stderr)
+    return code
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "quickstart": quickstart,
+    "data_check": data_check,
+    "label": label,
+    "verify": verify,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "export": export,
+}
