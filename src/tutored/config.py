@@ -23,6 +23,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class MoreData(_Section):
+    """Another data set to train on together with the first."""
+
+    train: str
+    split: str = "train"
+    annotated: tuple[str, ...] | None = None
+
+
 class Data(_Section):
     """Where images and ground truth come from."""
 
@@ -35,8 +43,11 @@ class Data(_Section):
     """Split to validate on while training; null: none."""
     annotated: tuple[str, ...] | None = None
     """Names of the classes that the training data annotates; null: all of its label space."""
+    more: tuple[MoreData, ...] = ()
+    """Further training data. Their classes may differ: the student's are then all of them, and in each data set those
+    that it does not have count as not annotated."""
     classes: tuple[str, ...] | None = None
-    """The student's classes; null: those of the training data."""
+    """The student's classes; null: those of all training data."""
     reported: tuple[str, ...] | None = None
     """The classes that the means of a validation are over; null: all."""
 
@@ -46,8 +57,8 @@ class Task(_Section):
 
     policy: Literal["ground_truth", "fill", "replace", "both", "none"] = "ground_truth"
     """`fill`: ground truth, tutor where it is missing; `replace`: tutor on a `share` of images; `both`: their sum."""
-    store: Path | None = None
-    """Folder of the tutor's soft labels."""
+    store: Path | tuple[Path, ...] | None = None
+    """Folder of the tutor's soft labels; several where several splits or data sets were labelled."""
     hidden: Share = 0.0
     """Share of the training images whose ground truth is hidden; a larger share hides a superset."""
     share: Share = 1.0
@@ -58,6 +69,13 @@ class Task(_Section):
     """Ground truth's and tutor's weight where `both` has both."""
     renamed: dict[str, str | None] = {}
     """Tutor class -> our class, or null to drop it, where names and aliases don't say it."""
+
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """The stores that this task asks; none where no tutor has a say."""
+        if self.store is None or self.policy in ("ground_truth", "none"):
+            return ()
+        return self.store if isinstance(self.store, tuple) else (self.store,)
 
     @model_validator(mode="after")
     def _store_where_needed(self) -> Self:

@@ -139,7 +139,7 @@ class ClassMap:
                 new = renamed[name]
                 to.append(None if new is None else target.index(new))
             else:
-                to.append(_same_class(name, target))
+                to.append(same_class(name, target))
         if not any(to):
             raise InputError(
                 f"no class of the tutor ({', '.join(source.classes[:5])}, ...) is one of ours "
@@ -175,7 +175,8 @@ class ClassMap:
         return text
 
 
-def _same_class(name: str, target: LabelSpace) -> int | None:
+def same_class(name: str, target: LabelSpace) -> int | None:
+    """The number of the class of this name, or of an alias of it, in `target`; None where it has none."""
     if name in target.names:
         return target.names.index(name)
     for alias in ALIASES:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from tutored.config import TASKS, Config, Task
+from tutored.config import TASKS, Config, Data, MoreData, Task
 from tutored.data import open_dataset
+from tutored.data.joined import join, union
 from tutored.errors import InputError
 from tutored.labels import ClassMap
 from tutored.softlabels import Folded, Store
@@ -35,38 +37,81 @@ def open_supervision(config: Config) -> Supervision:
     """Open data sets and stores.
 
     Raises:
-        InputError: train and validation share images, a store lacks images that need it, or its classes and the
-            student's have nothing in common; whatever opening a data set or a store raises.
+        InputError: train and validation share images, a store answers for no image, two stores for the same one, or
+            a tutor's classes and the student's have nothing in common; whatever opening one of them raises.
     """
-    data = config.data
-    train = open_dataset(data.train, data.split, annotated=data.annotated, classes=data.classes)
-    val = None
-    if data.val_split is not None:
-        val = open_dataset(data.val or data.train, data.val_split, classes=train.labels.classes)
-        shared = sorted(set(train.ids) & set(val.ids))
-        if shared:
-            raise InputError(
-                f"{train.name} and {val.name} share {len(shared)} images ({', '.join(shared[:3])}, ...); "
-                "evaluating on training images measures nothing: choose another data.val_split"
-            )
+    train = _open_training(config.data)
+    val = _open_validation(config.data, train)
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     unknown: dict[str, tuple[int, ...]] = {}
-    notes = []
+    notes: list[str] = []
     for name in TASKS:
         task: Task = getattr(config.supervision, name)
-        if task.store is None or task.policy in ("ground_truth", "none"):
-            continue
-        store = Store.open(task.store)
-        class_map = ClassMap.by_name(store.labels, train.labels, renamed=task.renamed)
-        soft_labels[name] = Folded(store, class_map, background=config.loss.background)
-        unknown[name] = tuple(train.labels.index(missing) for missing in class_map.unreached)
-        notes.append(f"{name} tutor {task.store}: {class_map.describe()}")
-        absent = sum(image_id not in store for image_id in train.ids)
-        if absent == len(train.ids):
-            raise InputError(
-                f"store {task.store} answers for none of the {absent} images of {train.name}; label this split: "
-                f"tutored label ... --data {data.train} --split {data.split} --out STORE"
-            )
-        if absent:
-            notes.append(f"{name} tutor {task.store}: no answer for {absent} of {len(train.ids)} images")
+        answers: dict[str, Mapping[str, SoftLabels]] = {}
+        missing: set[int] = set()
+        for path in task.stores:
+            store = Store.open(path)
+            class_map = ClassMap.by_name(store.labels, train.labels, renamed=task.renamed)
+            folded = Folded(store, class_map, background=config.loss.background)
+            twice = next((image_id for image_id in store if image_id in answers), None)
+            if twice is not None:
+                raise InputError(f"store {path}: another store of {name} answers for {twice} too; give one of them")
+            answers |= dict.fromkeys(store, folded)
+            missing |= {train.labels.index(class_name) for class_name in class_map.unreached}
+            notes.append(f"{name} tutor {path}: {class_map.describe()}")
+        if task.stores:
+            notes += _coverage(name, task.stores, answers, train)
+            soft_labels[name] = Answers(answers)
+            unknown[name] = tuple(sorted(missing))
     return Supervision(train, val, soft_labels, unknown, tuple(notes))
+
+
+class Answers(Mapping[str, SoftLabels]):
+    """The answers of several stores as one mapping."""
+
+    def __init__(self, store_of: Mapping[str, Mapping[str, SoftLabels]]) -> None:
+        self._store_of = store_of
+
+    def __getitem__(self, image_id: str) -> SoftLabels:
+        return self._store_of[image_id][image_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._store_of)
+
+    def __len__(self) -> int:
+        return len(self._store_of)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._store_of
+
+
+def _open_training(data: Data) -> Dataset:
+    parts: tuple[Data | MoreData, ...] = (data, *data.more)
+    classes = data.classes
+    if classes is None and data.more:
+        classes = union([open_dataset(part.train, part.split).labels for part in parts])
+    return join([open_dataset(part.train, part.split, part.annotated, classes) for part in parts])
+
+
+def _open_validation(data: Data, train: Dataset) -> Dataset | None:
+    if data.val_split is None:
+        return None
+    val = open_dataset(data.val or data.train, data.val_split, classes=train.labels.classes)
+    shared = sorted(set(train.ids) & set(val.ids))
+    if shared:
+        raise InputError(
+            f"{train.name} and {val.name} share {len(shared)} images ({', '.join(shared[:3])}, ...); "
+            "evaluating on training images measures nothing: choose another data.val_split"
+        )
+    return val
+
+
+def _coverage(name: str, paths: Sequence[Path], answers: Container[str], train: Dataset) -> list[str]:
+    stores = ", ".join(map(str, paths))
+    absent = sum(image_id not in answers for image_id in train.ids)
+    if absent == len(train.ids):
+        raise InputError(
+            f"{name} tutor {stores} answers for none of the {absent} images of {train.name}; label this split: "
+            "tutored label ... --data FORMAT:FOLDER --split SPLIT --out STORE"
+        )
+    return [f"{name} tutor {stores}: no answer for {absent} of {len(train.ids)} images"] if absent else []

@@ -1,0 +1,98 @@
+"""Data sets and tutors of a run, opened and checked against each other."""
+
+import pytest
+import torch
+
+from tutored.config import make_config
+from tutored.data import open_dataset
+from tutored.data.joined import union
+from tutored.data.training import TrainingSet
+from tutored.engine.supervision import open_supervision
+from tutored.errors import InputError
+from tutored.labels import COCO, VOC, LabelSpace
+from tutored.structures import SoftLabels
+from tutored.tutors.label import label
+
+
+class Silent:
+    """A tutor that knows some classes and sees nothing anywhere."""
+
+    def __init__(self, *classes):
+        self.labels = LabelSpace.of(classes)
+        self.identity = {"kind": "silent"}
+
+    def __call__(self, images, image_ids):
+        count = len(self.labels)
+        blank = torch.zeros(count, 2, 3)
+        blank[0] = 1
+        return [
+            SoftLabels(
+                size=(image.height, image.width),
+                boxes_xyxy=torch.zeros(0, 4),
+                classes=torch.zeros(0, dtype=torch.int64),
+                probs=torch.zeros(0, count),
+                map=blank,
+            )
+            for image in images
+        ]
+
+
+def config(folder, **data):
+    return make_config({"data": {"train": f"voc:{folder}", **data}, "student": {"size": 64}})
+
+
+def test_classes_of_several_data_sets_are_joined_aliases_once():
+    assert union([VOC, COCO])[:20] == VOC.classes
+    assert len(union([VOC, COCO])) == 80
+    assert union([LabelSpace.of(["cat"]), LabelSpace.of(["dog", "cat"])]) == ("cat", "dog")
+
+
+def test_data_sets_with_different_classes_train_one_student(make_voc, tmp_path):
+    """Each claims no background for the other's classes."""
+    pets = make_voc(tmp_path / "pets", {"pets": ("both", "both")})
+    town = make_voc(tmp_path / "town", {"town": ("both", "both")}, seed=1)
+    supervision = open_supervision(
+        config(pets, split="pets", annotated=["cat", "dog"], val_split=None, classes=["cat", "dog", "bus"],
+               more=[{"train": f"voc:{town}", "split": "town", "annotated": ["bus"]}])
+    )  # fmt: skip
+    train = supervision.train
+    assert train.labels.classes == ("cat", "dog", "bus")
+    assert train.ids == ("pets_000", "pets_001", "town_000", "town_001")
+    assert train.ground_truth("pets_000").annotated == (1, 2)
+    assert train.ground_truth("town_000").annotated == (3,)
+    made = TrainingSet(train, config(pets, classes=["cat", "dog", "bus"]), 8)
+    assert made[(0, 0)].ground_truth.unknown["detection"].tolist() == [False, False, False, True]
+    assert made[(0, 2)].ground_truth.unknown["segmentation"].tolist() == [False, True, True, False]
+
+
+def test_two_data_sets_with_the_same_image_id_are_refused(voc_folder, make_voc, tmp_path):
+    other = make_voc(tmp_path / "other")
+    with pytest.raises(InputError, match="both have an image train_000"):
+        open_supervision(config(voc_folder, more=[{"train": f"voc:{other}"}], val_split=None))
+
+
+def filled(folder, store, **more):
+    task = {"policy": "fill", "store": store}
+    return make_config(
+        {"data": {"train": f"voc:{folder}", **more}, "supervision": {"detection": task}, "student": {"size": 64}}
+    )
+
+
+def test_a_tutor_says_what_it_does_not_know_and_whom_it_does_not_answer_for(voc_folder, tmp_path):
+    val = label(Silent("cat", "lorry"), open_dataset(f"voc:{voc_folder}", "val"), tmp_path / "val")
+    with pytest.raises(InputError, match="answers for none of the 8 images"):
+        open_supervision(filled(voc_folder, str(val)))
+    train = label(Silent("cat", "lorry"), open_dataset(f"voc:{voc_folder}", "train"), tmp_path / "train")
+    opened = open_supervision(filled(voc_folder, [str(train)]))
+    assert len(opened.unknown["detection"]) == 19
+    assert "1 of the tutor's 2 classes map to ours" in opened.notes[0]
+    both = open_supervision(filled(voc_folder, [str(train), str(val)]))
+    assert len(both.soft_labels["detection"]) == 12
+    with pytest.raises(InputError, match="another store of detection answers for train_000 too"):
+        open_supervision(filled(voc_folder, [str(train), str(train)]))
+
+
+def test_a_store_that_shares_no_class_is_refused(voc_folder, tmp_path):
+    store = label(Silent("lorry"), open_dataset(f"voc:{voc_folder}", "train"), tmp_path / "store")
+    with pytest.raises(InputError, match="no class of the tutor"):
+        open_supervision(filled(voc_folder, str(store)))
