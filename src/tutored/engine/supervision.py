@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ def open_supervision(config: Config) -> Supervision:
     notes: list[str] = []
     for name in TASKS:
         task: Task = getattr(config.supervision, name)
-        answers: dict[str, Mapping[str, SoftLabels]] = {}
+        answers: ChainMap[str, SoftLabels] = ChainMap()
         missing: set[int] = set()
         for path in task.stores:
             store = Store.open(path)
@@ -56,33 +57,14 @@ def open_supervision(config: Config) -> Supervision:
             twice = next((image_id for image_id in store if image_id in answers), None)
             if twice is not None:
                 raise InputError(f"store {path}: another store of {name} answers for {twice} too; give one of them")
-            answers |= dict.fromkeys(store, folded)
+            answers.maps.append(folded)  # type: ignore[arg-type]  # read only
             missing |= {train.labels.index(class_name) for class_name in class_map.unreached}
             notes.append(f"{name} tutor {path}: {class_map.describe()}")
         if task.stores:
             notes += _coverage(name, task.stores, answers, train)
-            soft_labels[name] = Answers(answers)
+            soft_labels[name] = answers
             unknown[name] = tuple(sorted(missing))
     return Supervision(train, val, soft_labels, unknown, tuple(notes))
-
-
-class Answers(Mapping[str, SoftLabels]):
-    """The answers of several stores as one mapping."""
-
-    def __init__(self, store_of: Mapping[str, Mapping[str, SoftLabels]]) -> None:
-        self._store_of = store_of
-
-    def __getitem__(self, image_id: str) -> SoftLabels:
-        return self._store_of[image_id][image_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._store_of)
-
-    def __len__(self) -> int:
-        return len(self._store_of)
-
-    def __contains__(self, image_id: object) -> bool:
-        return image_id in self._store_of
 
 
 def _open_training(data: Data) -> Dataset:

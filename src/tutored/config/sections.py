@@ -1,29 +1,24 @@
-"""One run's complete configuration: frozen, validated, from YAML with dotted overrides, hashed to a run id."""
+"""The sections of a run's configuration, every key with its meaning and default."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from tutored.errors import InputError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TASKS = ("detection", "segmentation")
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Frozen; an unknown key is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class MoreData(_Section):
+class MoreData(Section):
     """Another data set to train on together with the first."""
 
     train: str
@@ -31,7 +26,7 @@ class MoreData(_Section):
     annotated: tuple[str, ...] | None = None
 
 
-class Data(_Section):
+class Data(Section):
     """Where images and ground truth come from."""
 
     train: str
@@ -52,7 +47,7 @@ class Data(_Section):
     """The classes that the means of a validation are over; null: all."""
 
 
-class Task(_Section):
+class Task(Section):
     """Who answers for one task: ground truth, tutor or both, per image."""
 
     policy: Literal["ground_truth", "fill", "replace", "both", "none"] = "ground_truth"
@@ -84,7 +79,7 @@ class Task(_Section):
         return self
 
 
-class Supervision(_Section):
+class Supervision(Section):
     """The source of each image and task."""
 
     detection: Task = Task()
@@ -93,7 +88,7 @@ class Supervision(_Section):
     """Decides which images are hidden or given to the tutor; shared by runs that differ in `train.seed` only."""
 
 
-class Student(_Section):
+class Student(Section):
     """BlitzNet's shape. The defaults are BlitzNet300 s8 on ResNet-50."""
 
     backbone: str = "resnet50"
@@ -120,7 +115,7 @@ class Student(_Section):
     """Keep the backbone's batch statistics as they were loaded; faster, and steadier with small batches."""
 
 
-class Augment(_Section):
+class Augment(Section):
     """One random geometry for image, boxes and maps; colour for the image only."""
 
     colour: bool = True
@@ -134,7 +129,7 @@ class Augment(_Section):
     """Tutor boxes count among those a crop must cover, the thesis' defect (7.1, 5)."""
 
 
-class Loss(_Section):
+class Loss(Section):
     """How targets are built and terms divided; each field is one difference between the recipes."""
 
     box_floor: Share = 0.5
@@ -174,7 +169,7 @@ class Loss(_Section):
     segmentation_weight: float = 1.0
 
 
-class Train(_Section):
+class Train(Section):
     seed: int = 0
     epochs: Annotated[int, Field(gt=0)] = 40
     batch: Positive = 32
@@ -211,7 +206,7 @@ class Train(_Section):
         return self
 
 
-class Decode(_Section):
+class Decode(Section):
     """From raw outputs to final boxes."""
 
     score_floor: Share = 0.01
@@ -219,128 +214,3 @@ class Decode(_Section):
     top_k: Positive = 400
     per_class: Positive = 50
     total: Positive = 200
-
-
-class Config(_Section):
-    """One complete run. `recipe` chooses the defaults of `augment`, `loss` and `train`; every field may be set."""
-
-    recipe: Literal["corrected", "thesis"] = "corrected"
-    data: Data
-    supervision: Supervision = Supervision()
-    student: Student = Student()
-    augment: Augment = Augment()
-    loss: Loss = Loss()
-    train: Train = Train()
-    decode: Decode = Decode()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _recipe_defaults(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.get("recipe") == "thesis":
-            return _merged(THESIS, given)
-        return given
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain, complete and JSON-ready; `Config.model_validate` reads it back."""
-        return self.model_dump(mode="json")
-
-    @property
-    def taught(self) -> tuple[str, ...]:
-        """The tasks that somebody teaches; the student's answers for another one mean nothing."""
-        return tuple(task for task in TASKS if getattr(self.supervision, task).policy != "none")
-
-    @property
-    def run_id(self) -> str:
-        """Twelve hex digits that change when any field changes."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-THESIS: dict[str, Any] = {
-    "augment": {"zoom_out": "run", "tutor_steers_crop": True},
-    "loss": {
-        "box_floor": 0.001,
-        "ignore_floor": 0.001,
-        "conflicts": "keep",
-        "normaliser": "positives",
-        "joint": False,
-        "mining": "batch",
-        "min_negatives": 1,
-        "difficult": "train",
-        "map_target": "softmax",
-        "temperature": 0.4,
-        "background": "one",
-        "padding": "background",
-    },
-    "train": {
-        "optimizer": "adam",
-        "lr": 1e-4,
-        "backbone_lr": 1.0,
-        "weight_decay": 5e-5,
-        "schedule": "step",
-        "warmup": 0.0,
-        "ema": 0.0,
-    },
-}
-"""What the recipe `thesis` sets: the specification's sections 3 and 4, its defects included."""
-
-
-def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
-    """Read a run's YAML file.
-
-    Args:
-        overrides: dotted key and YAML value, such as `("train.epochs", "40")`; they win over the file.
-
-    Raises:
-        InputError: the file is no YAML mapping, or a key or value is not possible; near keys are named.
-    """
-    try:
-        given = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); give the path of a run's YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(given, dict):
-        raise InputError(f"{path}: a config is a mapping of sections ({', '.join(Config.model_fields)})")
-    for key, value in overrides:
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--{key} {value}: not a YAML value") from error
-        for part in reversed(key.split(".")):
-            parsed = {part: parsed}
-        given = _merged(given, parsed)
-    return make_config(given, origin=str(path))
-
-
-def make_config(given: Mapping[str, Any], *, origin: str = "config") -> Config:
-    """Validate a nested mapping. Raises InputError naming every wrong key or value and what is possible."""
-    try:
-        return Config.model_validate(dict(given))
-    except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
-        raise InputError(f"{origin}: " + "; ".join(lines)) from error
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _merged(result[key], value) if both else value
-    return result
-
-
-def _explain(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"])
-    if item["type"] != "extra_forbidden":
-        text = str(item["msg"]).removeprefix("Value error, ")
-        given = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
-        return f"{place}: {text}{given}"
-    section: Any = Config
-    for part in item["loc"][:-1]:
-        section = section.model_fields[part].annotation
-    names = list(section.model_fields)
-    near = difflib.get_close_matches(str(item["loc"][-1]), names, n=3)
-    return f"{place}: no such key; " + (
-        f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
-    )

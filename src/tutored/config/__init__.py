@@ -1,0 +1,33 @@
+"""One run's complete configuration: frozen, validated, from YAML with dotted overrides, hashed to a run id."""
+
+from tutored.config.read import load_config, make_config
+from tutored.config.run import THESIS, Config
+from tutored.config.sections import (
+    TASKS,
+    Augment,
+    Data,
+    Decode,
+    Loss,
+    MoreData,
+    Student,
+    Supervision,
+    Task,
+    Train,
+)
+
+__all__ = [
+    "TASKS",
+    "THESIS",
+    "Augment",
+    "Config",
+    "Data",
+    "Decode",
+    "Loss",
+    "MoreData",
+    "Student",
+    "Supervision",
+    "Task",
+    "Train",
+    "load_config",
+    "make_config",
+]

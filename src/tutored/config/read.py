@@ -1,0 +1,67 @@
+"""A configuration from YAML with dotted overrides, or from a mapping; mistakes in words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tutored.config.run import Config, merged
+from tutored.errors import InputError
+
+
+def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+    """Read a run's YAML file.
+
+    Args:
+        overrides: dotted key and YAML value, such as `("train.epochs", "40")`; they win over the file.
+
+    Raises:
+        InputError: the file is no YAML mapping, or a key or value is not possible; near keys are named.
+    """
+    try:
+        given = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); give the path of a run's YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(given, dict):
+        raise InputError(f"{path}: a config is a mapping of sections ({', '.join(Config.model_fields)})")
+    for key, value in overrides:
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--{key} {value}: not a YAML value") from error
+        for part in reversed(key.split(".")):
+            parsed = {part: parsed}
+        given = merged(given, parsed)
+    return make_config(given, origin=str(path))
+
+
+def make_config(given: Mapping[str, Any], *, origin: str = "config") -> Config:
+    """Validate a nested mapping. Raises InputError naming every wrong key or value and what is possible."""
+    try:
+        return Config.model_validate(dict(given))
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise InputError(f"{origin}: " + "; ".join(lines)) from error
+
+
+def _explain(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        text = str(item["msg"]).removeprefix("Value error, ")
+        given = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
+        return f"{place}: {text}{given}"
+    section: Any = Config
+    for part in item["loc"][:-1]:
+        section = section.model_fields[part].annotation
+    names = list(section.model_fields)
+    near = difflib.get_close_matches(str(item["loc"][-1]), names, n=3)
+    return f"{place}: no such key; " + (
+        f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
+    )
