@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from tutored.labels import VOC
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("repeatable")
 
 COLOURS = {"cat": (220, 40, 40), "dog": (40, 200, 60), "person": (50, 80, 230), "bus": (230, 210, 30)}
 """Classes of the made-up objects and the RGB colour each is painted in; the background is grey."""
