@@ -16,7 +16,7 @@ LABELS = LabelSpace.of(["cat", "dog", "horse"])
 class MadeDataset:
     """`count` images of coloured rectangles, with exact boxes and masks; nothing is on disk."""
 
-    name = "made"
+    name, source, split, notes = "made", "made", "all", ()
 
     def __init__(self, count: int = 6, *, void: bool = True, annotated: tuple[int, ...] | None = None) -> None:
         self.labels = LABELS
@@ -31,6 +31,9 @@ class MadeDataset:
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
         return ("detection", "segmentation")
+
+    def problems(self, image_id: str) -> tuple[str, ...]:
+        return ()
 
     def ground_truth(self, image_id: str) -> GroundTruth:
         rng = np.random.default_rng(int(image_id.removeprefix("made")))

@@ -76,6 +76,35 @@ def test_every_broken_item_is_named_once(make_voc: MakeVoc, tmp_path: Path) -> N
     assert "train: 4 problems" in text and "and 1 more" in text and "train_005.png" not in text
 
 
+def test_boxes_and_mask_of_one_image_are_judged_apart_and_every_object_by_itself(
+    make_voc: MakeVoc, tmp_path: Path
+) -> None:
+    folder = make_voc(tmp_path, {"train": ("both", "both")})
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>{}</xmax><ymax>2</ymax></bndbox>"
+    broken = f"<object><name>kat</name>{box.format(2)}</object><object><name>cat</name>{box.format(2)}</object>"
+    broken += f"<object><name>cat</name>{box.format(999)}</object>"
+    (folder / "Annotations/train_000.xml").write_text(f"<annotation>{broken}</annotation>")
+    Image.new("L", (5, 5)).save(folder / "SegmentationClass/train_000.png")
+    problems = checked(folder, "train").splits["train"].problems
+    expected = ("object 1 (kat): unknown class", "object 3 (cat): the box", "train_000.png: the mask is 5x5")
+    assert len(problems) == 3 and all(text in problem for text, problem in zip(expected, problems, strict=True))
+
+
+def test_every_impossible_annotation_of_coco_is_named(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 1, "name": "cat"}]}
+    odd = {"size": [10, 8], "counts": [80]}
+    boxes = ([10, 0, 2, 2], [0, 9, 2, 2], [0, 0, 2, 2])
+    entries = [{"id": n, "image_id": 1, "category_id": 1, "bbox": box} for n, box in enumerate(boxes)]
+    entries[2]["segmentation"] = odd
+    entries[0]["segmentation"] = entries[1]["segmentation"] = [[0, 0, 2, 0, 2, 2]]
+    (tmp_path / "instances.json").write_text(json.dumps({**content, "annotations": entries}))
+    problems = check({"val": open_dataset(f"coco:{tmp_path}", "val")}).splits["val"].problems
+    expected = ("annotation 0 of image 1: the box", "annotation 1 of image 1: the box", "annotation 2 of image 1: run")
+    assert len(problems) == 3 and all(text in problem for text, problem in zip(expected, problems, strict=True))
+
+
 def test_images_in_two_splits_are_reported(make_voc: MakeVoc, tmp_path: Path) -> None:
     folder = make_voc(tmp_path)
     (folder / "ImageSets/Main/val.txt").write_text("val_000\ntrain_002\n")

@@ -18,7 +18,7 @@ from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
 from tutored.data import open_dataset
-from tutored.data.coco import decode_segmentation
+from tutored.data.regions import decode_segmentation
 from tutored.errors import InputError
 from tutored.structures import GroundTruth
 
@@ -62,6 +62,7 @@ def test_boxes_classes_and_crowds(tmp_path: Path) -> None:
     assert dataset.labels.names == ("background", "zebra", "cat")
     assert dataset.ids == ("001", "002")
     assert dataset.name == f"coco:{tmp_path}/val"
+    assert (dataset.source, dataset.split) == (f"coco:{tmp_path.name}", "val")
     truth = dataset.ground_truth("001")
     assert truth.boxes_xyxy.tolist() == [[2, 1, 6, 4], [0, 0, 4.5, 8]]
     assert truth.classes.tolist() == [CAT, ZEBRA]
@@ -100,6 +101,20 @@ def test_boxes_of_no_area_are_left_out_and_noted(tmp_path: Path) -> None:
     dataset = open_dataset(f"coco:{made(tmp_path, instance(3, [2, 1, 0, 3]), instance(7, [2, 1, 4, 3]))}", "val")
     assert dataset.ground_truth("001").classes.tolist() == [ZEBRA]
     assert len(dataset.notes) == 1 and "annotation 50 of image 1: a box of no area" in dataset.notes[0]
+
+
+def test_boxes_that_reach_out_of_the_image_are_cut_and_noted(tmp_path: Path) -> None:
+    folder = made(tmp_path, instance(3, [-1, 0, 12, 9]), instance(7, [-1.5, 0, 4, 3]), instance(7, [8, 6, 2, 4]))
+    notes = open_dataset(f"coco:{folder}", "val").notes
+    assert ["reaches 1.5 pixels out" in notes[0], "reaches 2 pixels out" in notes[1], len(notes)] == [True, True, 2]
+
+
+def test_all_broken_annotations_are_named_at_once(tmp_path: Path) -> None:
+    folder = made(tmp_path, instance(5, [0, 0, 1, 1], id=1), instance(3, [0, 0, 1], id=2), instance(3, [0, 0, 1, 1]))
+    with pytest.raises(InputError, match="annotation 1 of image 1: category 5.*\n.*annotation 2 of image 1: bbox"):
+        open_dataset(f"coco:{folder}", "val")
+    with pytest.raises(InputError, match="and 10 more$"):
+        open_dataset(f"coco:{made(tmp_path, *[instance(5, [0, 0, 1, 1])] * 60)}", "val")
 
 
 @pytest.mark.parametrize(

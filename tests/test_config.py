@@ -42,6 +42,12 @@ def test_each_difference_between_the_recipes_can_be_set_alone():
     ("content", "message"),
     [
         ("data: {train: 'voc:x'}\ntrain: {epoch: 3}", "train.epoch: no such key; did you mean epochs"),
+        (
+            "data: {train: 'voc:x', more: [{train: 'voc:y', splitt: a}]}",
+            "data.more.0.splitt: no such key; did you mean split",
+        ),
+        ("data: {train: 'voc:x', more: [{train: 'voc:y', xyz: a}]}", "data.more.0.xyz: .* possible: train, split,"),
+        ("data: {train: 'voc:x'}\nsupervision: {detection: {polcy: none}}", "detection.polcy: .* did you mean policy"),
         ("data: {train: 'voc:x'}\ntrain: {epochs: 0}", "train.epochs: .* got 0"),
         ("data: {train: 'voc:x'}\nsupervision: {detection: {policy: fill}}", "needs a tutor's `store`"),
         ("train: {epochs: 3}", "data: Field required"),

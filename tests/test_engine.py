@@ -1,8 +1,11 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from tutored import losses
@@ -11,8 +14,13 @@ from tutored.data import open_dataset
 from tutored.data.training import TrainingSet, collate, epoch_batches
 from tutored.engine import train
 from tutored.engine.optimise import make_optimizer, rate_factor
+from tutored.engine.state import load_state, save_state
+from tutored.engine.supervision import open_supervision
+from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.student import BlitzNet
+from tutored.tutors.label import label
+from tutored.tutors.student import StudentTutor
 
 TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
 
@@ -47,6 +55,26 @@ def test_a_run_leaves_checkpoint_log_and_result(voc_folder, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 4]
     assert "val" in lines[-1]
+
+
+def test_reported_losses_are_means_over_the_steps_since_the_last_report(voc_folder, tmp_path, monkeypatch):
+    """Four epochs of two steps, a report every third step and at each epoch's end."""
+    monkeypatch.setattr("tutored.engine.trainer.LOG_EVERY", 3)
+    seen, means = [], {}
+    step = Trainer.step
+
+    def spy(trainer, batch):
+        values = step(trainer, batch)
+        seen.append(sum(float(value) for value in values.values()))
+        return values
+
+    monkeypatch.setattr(Trainer, "step", spy)
+    train(
+        config(voc_folder, train={"epochs": 3}),
+        tmp_path / "run",
+        watch=lambda r: means.update({r.step: sum(r.loss.values())}),
+    )
+    assert means == pytest.approx({2: sum(seen[:2]) / 2, 3: seen[2], 4: seen[3], 6: sum(seen[4:]) / 2}, rel=1e-4)
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(voc_folder, tmp_path):
@@ -103,30 +131,21 @@ def test_two_steps_at_a_fixed_seed_give_the_committed_loss(voc_folder):
 GOLDEN = [26.415524, 29.739067]
 
 
-def test_micro_batches_do_not_change_the_gradient(voc_folder):
+@pytest.mark.parametrize("size", [2, 4])
+def test_micro_batches_do_not_change_the_gradient(voc_folder, tmp_path, size):
     """With batch statistics frozen, since those are of the micro-batch."""
-    run = config(voc_folder)
-    dataset = open_dataset(run.data.train, "train")
-    torch.manual_seed(0)
-    student = BlitzNet(run.student, dataset.labels).eval()
-    training = TrainingSet(dataset, run, student.sides[0])
-    examples = [training[(0, position)] for position in range(8)]
-
-    def gradient(parts):
-        batches = [collate([examples[index] for index in part]) for part in parts]
-        assigned = [losses.assign(student.anchors_xyxy, batch, run.loss) for batch in batches]
-        total = {name: sum(each.weights[name] for each in assigned) for name in assigned[0].weights}
-        factors = losses.divide(total, run.loss)
-        student.zero_grad()
-        for batch, targets in zip(batches, assigned, strict=True):
-            sums = losses.sums(student(batch.images.float() / 255), batch, targets, run.loss)
-            losses.mix(sums, factors).backward()
-        return [parameter.grad.clone() for parameter in student.parameters() if parameter.grad is not None]
-
-    whole, split = gradient([range(8)]), gradient([range(3), [3], range(4, 8)])
-    assert len(whole) == len(split)
-    for one, other in zip(whole, split, strict=True):
-        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()) + 1e-7)
+    gradients = []
+    for micro_batch in (None, size):
+        run = config(voc_folder, train={"batch": 8, "micro_batch": micro_batch})
+        trainer = Trainer(run, open_supervision(run), tmp_path / "run")
+        trainer.model.eval()
+        (places,) = list(trainer.plan)[:1]
+        trainer.backward(collate([trainer.set[place] for place in places]))
+        gradients.append({name: p.grad.clone() for name, p in trainer.student.named_parameters() if p.grad is not None})
+    whole, split = gradients
+    assert whole.keys() == split.keys()
+    for name, one in whole.items():
+        assert torch.allclose(one, split[name], rtol=1e-3, atol=1e-4 * float(one.abs().max()) + 1e-7), name
 
 
 def one_box_a_level(targets, student):
@@ -181,7 +200,7 @@ def test_a_run_folder_belongs_to_one_run(voc_folder, tmp_path):
     train(config(voc_folder, train={"epochs": 1}), tmp_path / "run")
     with pytest.raises(InputError, match="holds this run already; add --resume"):
         train(config(voc_folder, train={"epochs": 1}), tmp_path / "run")
-    with pytest.raises(InputError, match="holds another run"):
+    with pytest.raises(InputError, match="holds another run, with train.epochs 1 instead of 2"):
         train(config(voc_folder), tmp_path / "run", resume=True)
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "thing").write_text("x")
@@ -193,3 +212,75 @@ def test_a_loss_that_is_not_finite_stops_with_term_and_images(voc_folder, tmp_pa
     exploding = config(voc_folder, train={"lr": 1e30, "warmup": 0.0, "epochs": 3})
     with pytest.raises(FloatingPointError, match=r"not finite at step \d+: .*ground_truth.*images train_00"):
         train(exploding, tmp_path / "run")
+
+
+def test_a_wrong_config_leaves_no_run_folder_behind(voc_folder, tmp_path):
+    with pytest.raises(InputError, match="share 8 images"):
+        train(config(voc_folder, data={"train": f"voc:{voc_folder}", "val_split": "train"}), tmp_path / "run")
+    train(config(voc_folder, train={"epochs": 1}), tmp_path / "run")
+
+
+def test_a_broken_file_is_one_message_from_a_workers_process_too(make_voc, tmp_path):
+    folder = make_voc(tmp_path / "voc")
+    picture = folder / "JPEGImages" / "train_001.jpg"
+    picture.write_bytes(picture.read_bytes()[:200])
+    with pytest.raises(InputError) as caught:
+        train(config(folder, train={"workers": 1}), tmp_path / "run")
+    assert "train_001.jpg" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_store_that_changed_is_not_taken_up_again(voc_folder, tmp_path):
+    run = config(voc_folder, train={"epochs": 1})
+    train(run, tmp_path / "run")
+    model, average, optimizer, facts = load_state(tmp_path / "run")
+    save_state(tmp_path / "run", model, average, optimizer, {**facts, "stores": {"detection": [{"weights": "x"}]}})
+    with pytest.raises(InputError, match="a store has changed"):
+        train(run, tmp_path / "run", resume=True)
+    (tmp_path / "run" / "state" / "state.safetensors").write_bytes(b"broken")
+    with pytest.raises(InputError, match="damaged training state"):
+        train(run, tmp_path / "run", resume=True)
+
+
+def test_two_runs_of_different_precision_in_one_process(voc_folder, tmp_path):
+    train(config(voc_folder, train={"epochs": 1}), tmp_path / "full")
+    train(config(voc_folder, train={"epochs": 1, "precision": "bf16"}), tmp_path / "half")
+    assert not equal(weights(tmp_path / "full"), weights(tmp_path / "half"))
+
+
+def test_two_processes_train_one_run(voc_folder, tmp_path):
+    """Each sees its half of every batch; they divide by the weights of both."""
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config(voc_folder, train={"epochs": 1}).to_dict()))
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tutored", "train"]
+    done = subprocess.run(
+        [sys.executable, *command, str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["figures"]["images"] == 4
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"policy": "replace", "share": 0.5, "resampled": True},
+        {"policy": "both"},
+        {"policy": "fill", "hidden": 0.5},
+    ],
+)
+@pytest.mark.parametrize("recipe", ["thesis", "corrected"])
+def test_both_recipes_train_from_every_mixture_of_sources(voc_folder, tmp_path, recipe, task):
+    train(config(voc_folder, train={"epochs": 1}), tmp_path / "tutor")
+    tutor = StudentTutor(tmp_path / "tutor" / "checkpoint")
+    store = label(tutor, open_dataset(f"voc:{voc_folder}", "train"), tmp_path / "store")
+    section = {**task, "store": str(store)}
+    mixed = config(voc_folder, supervision={"detection": section, "segmentation": section}, train={"epochs": 1})
+    mixed = make_config({**mixed.model_dump(mode="json", exclude_unset=True), "recipe": recipe})
+    reports = []
+    result = train(mixed, tmp_path / "run", watch=reports.append)
+    assert result["stores"]["detection"][0]["kind"] == "student"
+    assert {"class/tutor", "map/tutor"} <= {name for report in reports for name in report.loss}

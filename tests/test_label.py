@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from tutored import files
+from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.labels import LabelSpace
-from tutored.softlabels import Store, writer
+from tutored.labels import ClassMap, LabelSpace
+from tutored.softlabels import Folded, Store, writer
 from tutored.structures import SoftLabels
 from tutored.tutors import label as label_module
 from tutored.tutors.label import label
@@ -28,7 +29,7 @@ PART_ROWS = 5
 
 
 class Pictures:
-    name = "voc:nowhere/pets/val"
+    name, source, split, notes = "voc:nowhere/pets/val", "voc:pets", "val", ()
     labels = LabelSpace.of(["cat", "dog"])
     ids = tuple(f"picture{index:02d}" for index in range(COUNT))
 
@@ -37,6 +38,8 @@ class Pictures:
 
     def ground_truth(self, image_id: str) -> Any:
         raise AssertionError("labelling needs no ground truth")
+
+    annotated_tasks = problems = ground_truth
 
 
 class Guesser:
@@ -108,6 +111,25 @@ def kill_at(moment: str, count: int, out: Path) -> None:
     label(Killed(count) if moment == "image" else Guesser(), Pictures(), out, batch=2)
 
 
+def label_together(folder: str, rounds: int) -> None:
+    """Two processes label one store at the same time, again and again."""
+    small_parts()
+    for number in range(rounds):
+        ready, go = os.pipe()
+        children = []
+        for rank in range(2):
+            child = os.fork()
+            if child == 0:
+                os.close(go)
+                os.read(ready, 1)  # returns in both at once, when the parent closes its end
+                label(Guesser(), Pictures(), Path(folder) / str(number), rank=rank, processes=2)
+                os._exit(0)
+            children.append(child)
+        os.close(go)
+        os.close(ready)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+
+
 def small_parts() -> None:
     writer.PART_ROWS = label_module.PART_ROWS = PART_ROWS
 
@@ -144,6 +166,8 @@ def test_killed_at_any_moment_and_resumed_the_store_is_the_same_to_the_byte(tmp_
     left = []
     for moment, count in MOMENTS:
         out, tutor = tmp_path / f"{moment}{count}", Guesser()
+        for left_over in out.glob(".*.new"):
+            os.utime(left_over, (0, 0))  # the power came back an hour later
         label(tutor, Pictures(), out, batch=2, resume=True)
         assert content(out) == whole
         left.append(len(tutor.asked))
@@ -158,6 +182,75 @@ def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path) -> None:
         label(tutors[rank], Pictures(), tmp_path / "two", rank=rank, processes=2)
     assert content(tmp_path / "two") == whole
     assert len(tutors[0].asked) == 13 and len(tutors[1].asked) == 10, "parts 0, 2, 4 and parts 1, 3"
+
+
+def test_two_processes_at_the_same_time_give_the_same_bytes_as_one(tmp_path: Path) -> None:
+    whole = content(label(Guesser(), Pictures(), tmp_path / "one"))
+    command = f"from test_label import label_together; label_together({str(tmp_path)!r}, 10)"
+    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=120)
+    assert all(content(tmp_path / str(number)) == whole for number in range(10))
+
+
+def test_a_process_that_comes_just_before_is_no_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, other = writer.read_manifest, []
+
+    def overtaken(folder: Path) -> dict[str, Any] | None:
+        found = read(folder)
+        if not other:
+            other.append("comes between our look for a manifest and what we do then")
+            label(Guesser(), Pictures(), folder, rank=1, processes=2)
+        return found
+
+    monkeypatch.setattr(writer, "read_manifest", overtaken)
+    label(Guesser(), Pictures(), tmp_path / "store", rank=0, processes=2)
+    assert content(tmp_path / "store") == content(label(Guesser(), Pictures(), tmp_path / "one"))
+
+
+def test_what_a_living_process_is_writing_is_not_swept_away(tmp_path: Path) -> None:
+    label(Guesser(), Pictures(), tmp_path / "store", rank=0, processes=2)
+    young, old = (tmp_path / "store" / f".manifest.json.{process}.new" for process in (1, 2))
+    for path in (young, old):
+        path.touch()
+    os.utime(old, (0, 0))
+    label(Guesser(), Pictures(), tmp_path / "store", rank=1, processes=2)
+    assert young.exists() and not old.exists()
+
+
+def test_the_identity_has_the_split_as_it_was_written(tmp_path: Path, voc_folder: Path) -> None:
+    for number, split in enumerate(("train", "Main/train", "val+Main/train")):
+        dataset = open_dataset(f"voc:{voc_folder}", split)
+        found = Store.open(label(Guesser(), dataset, tmp_path / str(number))).identity
+        assert (found["data"], found["split"]) == (f"voc:{voc_folder.name}", split)
+
+
+def test_confidences_are_stored_as_they_are(tmp_path: Path) -> None:
+    class Thesis(Guesser):
+        def _answer(self, image: Image.Image, image_id: str) -> SoftLabels:
+            cell = torch.tensor([0.0, 0.8, 0.6])[:, None, None]
+            return SoftLabels(size=(image.height, image.width), map=cell)
+
+    store = Store.open(label(Thesis(map_values="confidences"), Pictures(), tmp_path / "store"))
+    assert store.map_values == "confidences" and store.tasks == ("segmentation",)
+    assert store["picture00"].map.flatten().tolist() == pytest.approx([0, 0.8, 0.6])
+    same = ClassMap.by_name(store.labels, store.labels)
+    for rule, expected in {
+        "noisy_or": [0.08 / 1.48, 0.8 / 1.48, 0.6 / 1.48],
+        "one": [0, 0.8, 0.6],
+        "complement": [0.2, 0.8, 0.6],
+        "zero": [0, 0.8, 0.6],
+    }.items():
+        assert Folded(store, same, background=rule)["picture00"].map.flatten().tolist() == pytest.approx(expected)
+    # Of classes that become one, the greater confidence counts, or that either is there; a dropped one is not seen.
+    pet = LabelSpace.of(["pet"])
+    both = ClassMap.by_name(store.labels, pet, renamed={"cat": "pet", "dog": "pet"})
+    assert Folded(store, both)["picture00"].map.flatten().tolist() == pytest.approx([0.08, 0.92])
+    assert Folded(store, both, background="complement")["picture00"].map.flatten().tolist() == pytest.approx([0.2, 0.8])
+    cat = LabelSpace.of(["cat"])
+    assert Folded(store, ClassMap.by_name(store.labels, cat))["picture00"].map.flatten().tolist() == pytest.approx(
+        [0.2, 0.8]
+    )
+    ignoring = Folded(store, ClassMap.by_name(store.labels, cat, elsewhere="ignore"))
+    assert ignoring["picture00"].map.flatten().tolist() == pytest.approx([0.08 / 1.48, 0.8 / 1.48])
 
 
 def test_a_store_is_unfinished_until_its_last_part(tmp_path: Path) -> None:

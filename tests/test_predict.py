@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tutored import predict
 from tutored.config import Decode, Student
+from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.predict import Predictor, find_pictures, predict_dataset, predict_files
@@ -200,3 +201,20 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"same\.jpg and .*same\.png: their results would have the same name"):
         find_pictures([tmp_path])
     assert list(find_pictures([tmp_path / "same.png", tmp_path / "same.png"])) == ["same.png"]
+
+
+def test_the_device_is_the_one_asked_for_or_the_best_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for graphics_cards, apple, best in ((2, False, "cuda"), (0, True, "mps"), (0, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cards=graphics_cards: cards > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda cards=graphics_cards: cards)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=apple: there)
+        assert choose_device() == torch.device(best)
+        assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
+        if graphics_cards:
+            assert choose_device("cuda:1") == torch.device("cuda", 1)
+            with pytest.raises(InputError, match=r"device cuda:2: not here; possible: cuda:0, cuda:1, cpu$"):
+                choose_device("cuda:2")
+    with pytest.raises(InputError, match="device cuda: not here; possible: cpu$"):
+        choose_device("cuda")
+    with pytest.raises(InputError, match="device gpu: not here; possible: cpu$"):
+        choose_device("gpu")

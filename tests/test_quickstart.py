@@ -1,12 +1,14 @@
 """The quickstart, rehearsed on a few scenes: every step runs, and what it writes fits together."""
 
 import json
+import shutil
+import sys
 
 import pytest
 from PIL import Image
 
 from tutored.errors import InputError
-from tutored.quickstart import run_quickstart
+from tutored.quickstart import run_quickstart, run_together
 from tutored.softlabels import Store
 
 
@@ -20,7 +22,10 @@ def test_a_rehearsal_runs_from_scenes_to_the_picture(tmp_path, capsys):
     assert Image.open(picture).width > 4 * 200
 
     boxes, maps = Store.open(out / "detection-store"), Store.open(out / "segmentation-store")
-    assert boxes.labels != maps.labels or "airplane" in boxes.labels.names
+    assert boxes.labels == maps.labels
+    assert len(boxes.labels.classes) == 20
+    assert {"airplane", "dog"} < set(boxes.labels.classes)
+    assert "aeroplane" not in boxes.labels.classes
     image_id = next(iter(boxes))
     assert boxes[image_id].boxes_xyxy is not None
     assert boxes[image_id].map is None
@@ -30,5 +35,44 @@ def test_a_rehearsal_runs_from_scenes_to_the_picture(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "tutored data check --data voc:FOLDER" in printed
     assert "CC-BY 4.0" in printed
-    with pytest.raises(InputError, match="not empty"):
-        run_quickstart(out, scale=0.03)
+
+    weights = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    shutil.rmtree(out / "tutored")
+    run_quickstart(out, scale=0.03)
+    printed = capsys.readouterr().out
+    trained = [line for line in printed.splitlines() if line.startswith("tutored train")]
+    assert trained == [f"tutored train {out}/configs/tutored.yaml --out {out}/tutored"]
+    changed = {path.relative_to(out).parts[0] for path, at in weights.items() if path.stat().st_mtime_ns != at}
+    assert changed == {"tutored"}
+    assert [{**row, "seconds": 0} for row in json.loads((out / "table.json").read_text())] == [
+        {**row, "seconds": 0} for row in rows
+    ]
+    with pytest.raises(InputError, match=r"holds a quickstart of .*seed 0, .* asked for .*seed 1"):
+        run_quickstart(out, scale=0.03, seed=1)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "diary.txt").touch()
+    with pytest.raises(InputError, match="not empty and holds no quickstart"):
+        run_quickstart(tmp_path)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(2, InputError), (1, OSError)])
+def test_a_failed_command_says_itself_why_after_its_progress(tmp_path, capfd, monkeypatch, code, kind):
+    command = tmp_path / "python"
+    command.write_text(f"#!/bin/sh\necho 'step 3 of 9' >&2\necho 'tutored: x: it broke; mend it' >&2\nexit {code}\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(command))
+    with pytest.raises(kind, match="^left: x: it broke; mend it$") as caught:
+        run_together([["train", "left.yaml", "--out", str(tmp_path / "left")]])
+    assert type(caught.value) is kind
+    assert capfd.readouterr().err == "left: step 3 of 9\n"
+
+
+def test_a_command_that_was_killed_is_named(tmp_path, monkeypatch):
+    command = tmp_path / "python"
+    command.write_text("#!/bin/sh\nkill -9 $$\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(command))
+    with pytest.raises(OSError, match="^left: ended with exit code -9$"):
+        run_together([["train", "left.yaml", "--out", str(tmp_path / "left")]])

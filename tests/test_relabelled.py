@@ -17,12 +17,15 @@ DOG, CAT = 1, 2
 class Made:
     """One image of 4 x 1 pixels with a dog, a difficult cat, and the mask dog, cat, background, ignore."""
 
-    name = "made"
+    name, source, split, notes = "made", "voc:made", "train", ("a note",)
     labels = LabelSpace.of(("dog", "cat", "tvmonitor"))
     ids = ("a", "boxes", "mask")
 
     def image(self, image_id: str) -> Image.Image:
         return Image.new("RGB", (4, 1))
+
+    def problems(self, image_id: str) -> tuple[str, ...]:
+        return (f"{image_id} is broken",)
 
     def ground_truth(self, image_id: str) -> GroundTruth:
         boxes = {
@@ -32,6 +35,12 @@ class Made:
         }
         mask = {"mask": torch.tensor([[DOG, CAT, 0, 255]], dtype=torch.uint8)}
         return GroundTruth(size=(1, 4), **{"a": boxes | mask, "boxes": boxes, "mask": mask}[image_id])
+
+
+def test_what_the_inner_data_set_says_of_itself_is_passed_on() -> None:
+    seen = relabelled(Made(), None, ("cat",))
+    assert (seen.name, seen.source, seen.split, seen.notes) == ("made", "voc:made", "train", ("a note",))
+    assert seen.problems("a") == ("a is broken",)
 
 
 def truth_of(annotated: tuple[str, ...] | None, classes: tuple[str, ...] | None, image_id: str = "a") -> GroundTruth:

@@ -166,6 +166,32 @@ def test_verify_names_the_damaged_part(tmp_path: Path) -> None:
         Store.open(folder).verify()
 
 
+def test_a_damaged_block_is_named_when_it_is_read(tmp_path: Path) -> None:
+    folder = make_store(tmp_path / "store")
+    part = folder / "part-00000.parquet"
+    boxes = pq.read_metadata(part).row_group(0).column(3)
+    content = bytearray(part.read_bytes())
+    content[boxes.data_page_offset : boxes.data_page_offset + boxes.total_compressed_size] = (
+        b"\xff" * boxes.total_compressed_size
+    )
+    part.write_bytes(content)
+    store = Store.open(folder)
+    with pytest.raises(InputError, match=r"part-00000\.parquet: it can't be read.*--resume"):
+        store["full"]
+
+
+def test_which_tasks_a_store_answers(tmp_path: Path) -> None:
+    silent = {f"u{index}": ANSWERS["unasked"] for index in range(64)}
+    for name, answers, tasks in (
+        ("both", ANSWERS, ("detection", "segmentation")),
+        ("silent", silent, ()),
+        ("boxes", {**silent, "a": SoftLabels(size=(4, 6), **boxes())}, ("detection",)),
+        ("maps", {"a": SoftLabels(size=(4, 6), map=torch.ones(3, 1, 1) / 3)}, ("segmentation",)),
+        ("instances", {"a": SoftLabels(size=(4, 6), instances=instances())}, ("segmentation",)),
+    ):
+        assert Store.open(make_store(tmp_path / name, answers)).tasks == tasks
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -3,19 +3,23 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutored.config import Task
+from made import MadeDataset
+from tutored.config import Task, make_config
 from tutored.data.sources import ranks, source_weights
+from tutored.data.training import TrainingSet
 
-IDS = [f"image{index}" for index in range(100)]
+IDS = [f"made{index}" for index in range(100)]
+
+
+def training_set(seed: int, task: Task) -> TrainingSet:
+    supervision = {"detection": task, "seed": seed}
+    return TrainingSet(MadeDataset(100), make_config({"data": {"train": "made"}, "supervision": supervision}), 8)
 
 
 def hidden(share: float, seed: int = 0) -> set[str]:
     task = Task(hidden=share)
-    return {
-        image_id
-        for image_id, rank in ranks(IDS, seed, "detection").items()
-        if source_weights(task, rank, annotated=True, answered=False) == (0.0, 0.0)
-    }
+    made = training_set(seed, task)
+    return set(IDS) - made.drawn["detection"]
 
 
 def test_a_hidden_share_is_exact_and_nested():
@@ -39,8 +43,8 @@ def test_seeds_and_tasks_hide_different_images():
 def test_every_policy_in_every_state():
     def weights(task, rank=0.6):
         return [
-            source_weights(task, rank, annotated=annotated, answered=answered)
-            for annotated, answered in ((True, True), (True, False), (False, True), (False, False))
+            source_weights(task, rank, drawn=drawn, answered=answered)
+            for drawn, answered in ((True, True), (True, False), (False, True), (False, False))
         ]
 
     store = "store"
@@ -48,7 +52,6 @@ def test_every_policy_in_every_state():
     assert weights(Task()) == [(1, 0), (1, 0), none, none]
     assert weights(Task(policy="none")) == [none] * 4
     assert weights(Task(policy="fill", store=store)) == [(1, 0), (1, 0), (0, 1), none]
-    assert weights(Task(policy="fill", store=store, hidden=0.7)) == [(0, 1), none, (0, 1), none]
     assert weights(Task(policy="replace", store=store, share=0.7)) == [(0, 1), none, (0, 1), none]
     assert weights(Task(policy="replace", store=store, share=0.5)) == [(1, 0), (1, 0), none, none]
     assert weights(Task(policy="both", store=store, weights=(0.3, 0.7))) == [(0.3, 0.7), (1, 0), (0, 1), none]
@@ -57,5 +60,5 @@ def test_every_policy_in_every_state():
 def test_resampling_gives_every_image_to_the_tutor_sometimes():
     task = Task(policy="replace", store="store", share=0.5, resampled=True)
     rng = random.Random(0)
-    drawn = [source_weights(task, 0.9, annotated=True, answered=True, rng=rng) for _ in range(400)]
+    drawn = [source_weights(task, 0.9, drawn=True, answered=True, rng=rng) for _ in range(400)]
     assert 150 < drawn.count((0.0, 1.0)) < 250

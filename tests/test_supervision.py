@@ -1,5 +1,7 @@
 """Data sets and tutors of a run, opened and checked against each other."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -84,7 +86,8 @@ def test_a_tutor_says_what_it_does_not_know_and_whom_it_does_not_answer_for(voc_
         open_supervision(filled(voc_folder, str(val)))
     train = label(Silent("cat", "lorry"), open_dataset(f"voc:{voc_folder}", "train"), tmp_path / "train")
     opened = open_supervision(filled(voc_folder, [str(train)]))
-    assert len(opened.unknown["detection"]) == 19
+    assert len(opened.soft_labels["detection"]["train_000"].unknown) == 19
+    assert opened.stores["detection"][0]["kind"] == "silent"
     assert "1 of the tutor's 2 classes map to ours" in opened.notes[0]
     both = open_supervision(filled(voc_folder, [str(train), str(val)]))
     assert len(both.soft_labels["detection"]) == 12
@@ -96,3 +99,16 @@ def test_a_store_that_shares_no_class_is_refused(voc_folder, tmp_path):
     store = label(Silent("lorry"), open_dataset(f"voc:{voc_folder}", "train"), tmp_path / "store")
     with pytest.raises(InputError, match="no class of the tutor"):
         open_supervision(filled(voc_folder, str(store)))
+
+
+def test_a_store_that_does_not_answer_the_task_is_refused(voc_folder, tmp_path):
+    class Boxes(Silent):
+        def __call__(self, images, image_ids):
+            return [replace(answer, map=None) for answer in super().__call__(images, image_ids)]
+
+    store = label(Boxes("cat"), open_dataset(f"voc:{voc_folder}", "train"), tmp_path / "store")
+    open_supervision(filled(voc_folder, str(store)))
+    task = {"policy": "fill", "store": str(store)}
+    wrong = make_config({"data": {"train": f"voc:{voc_folder}"}, "supervision": {"segmentation": task}})
+    with pytest.raises(InputError, match="answers detection, not segmentation"):
+        open_supervision(wrong)

@@ -89,6 +89,22 @@ def test_a_crop_covers_a_guide():
         assert 0.29 <= (x2 - x1) * (y2 - y1) / 100**2 <= 1.001
 
 
+def test_a_crop_covers_the_share_that_it_drew(monkeypatch):
+    monkeypatch.setattr("tutored.data.transforms.MIN_COVERED", (0.9,))
+    guides = torch.tensor([[0.0, 0, 20, 20], [70.0, 70, 100, 100]])
+    partly = 0
+    for seed in range(100):
+        window = draw_geometry((100, 100), guides, 64, Augment(), random.Random(seed), zoom_out=False).window_xyxy
+        x1, y1, x2, y2 = window
+        covered = [
+            max(0, min(x2, c) - max(x1, a)) * max(0, min(y2, d) - max(y1, b)) / ((c - a) * (d - b))
+            for a, b, c, d in guides.tolist()
+        ]
+        assert max(covered) >= 0.9
+        partly += min(covered) < 0.9
+    assert partly > 50
+
+
 def test_colour_moves_colours_only_and_by_the_seed():
     image = torch.randint(0, 255, (3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     once = jitter_colour(image, random.Random(3))

@@ -3,6 +3,9 @@
 One law over class maps, transforms, sources, matching and losses together.
 """
 
+from dataclasses import replace
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -10,9 +13,12 @@ from made import LABELS, MadeDataset, truthful
 from tutored import losses
 from tutored.config import make_config
 from tutored.data.training import TrainingSet, collate
+from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace
-from tutored.structures import Outputs, SoftLabels
+from tutored.softlabels import Folded, Store
+from tutored.structures import Outputs
 from tutored.student.anchors import anchors
+from tutored.tutors.label import label
 
 SIDE, SIZE = 16, 64
 ANCHORS = anchors((16, 8, 4, 1), SIZE, (0.1, 0.2, 0.95))
@@ -21,31 +27,49 @@ FOREIGN = LabelSpace.of(["tree", "horse", "dog", "cat"])
 """Another numbering and one class more: what a tutor may bring."""
 
 
-def foreign_answer(soft: SoftLabels) -> SoftLabels:
-    """The truthful tutor's answer, said in a foreign label space and folded back by name."""
-    there = ClassMap.by_name(LABELS, FOREIGN)
-    back = ClassMap.by_name(FOREIGN, LABELS)
-    numbers = torch.tensor([back.to.index(index) for index in range(len(LABELS))])
-    probs, soft_map = there.fold(soft.probs), there.fold(soft.map, dim=0)
-    assert (probs.argmax(1) == numbers[soft.classes]).all()
-    return SoftLabels(
-        size=soft.size,
-        boxes_xyxy=soft.boxes_xyxy,
-        classes=soft.classes,
-        probs=back.fold(probs),
-        map=back.fold(soft_map, dim=0),
-    )
+class Truthful:
+    """A tutor that says in its own label space, with certainty, what the ground truth says."""
+
+    labels = FOREIGN
+    identity: ClassVar = {"kind": "truthful"}
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __call__(self, images, image_ids):
+        return [self.answer(image_id) for image_id in image_ids]
+
+    def answer(self, image_id):
+        there = ClassMap.by_name(LABELS, FOREIGN)
+        soft = truthful(self.dataset.ground_truth(image_id))
+        return replace(
+            soft,
+            classes=torch.tensor(there.to)[soft.classes],
+            probs=there.fold(soft.probs),
+            map=there.fold(soft.map, dim=0),
+        )
 
 
-def batch(dataset, policy, loss=None, **task):
-    soft = {image_id: foreign_answer(truthful(dataset.ground_truth(image_id))) for image_id in dataset.ids}
+def answers(dataset, folder):
+    """What the truthful tutor says, labelled into a store and read back in our label space."""
+    store = Store.open(label(Truthful(dataset), dataset, folder / "store"))
+    return Folded(store, ClassMap.by_name(FOREIGN, LABELS))
+
+
+def in_memory(dataset):
+    """The same without the store, which has no place for cells that say nothing (void)."""
+    class_map = ClassMap.by_name(FOREIGN, LABELS)
+    return Folded({image_id: Truthful(dataset).answer(image_id) for image_id in dataset.ids}, class_map)
+
+
+def batch(dataset, policy, soft, loss=None, **task):
     section = {"policy": policy, "store": "truthful", **task}
     config = make_config(
         {
             "data": {"train": "made"},
             "supervision": {"detection": section, "segmentation": section},
             "student": {"size": SIZE},
-            "augment": {"tutor_steers_crop": True},
+            "augment": {"crop_guides": "all"},
             "loss": loss or {},
         }
     )
@@ -80,10 +104,12 @@ def terms(config, batch):
         {"conflicts": "keep", "box_floor": 0.001, "confidence": False},
     ],
 )
-def test_the_truthful_tutor_teaches_what_the_ground_truth_teaches(loss):
-    dataset = MadeDataset()
-    config, by_hand = batch(dataset, "ground_truth", loss)
-    _, by_tutor = batch(dataset, "replace", loss)
+@pytest.mark.parametrize("void", [False, True])
+def test_the_truthful_tutor_teaches_what_the_ground_truth_teaches(loss, void, tmp_path):
+    dataset = MadeDataset(void=void)
+    soft = in_memory(dataset) if void else answers(dataset, tmp_path)
+    config, by_hand = batch(dataset, "ground_truth", soft, loss)
+    _, by_tutor = batch(dataset, "replace", soft, loss)
     assert by_hand.tutor is None
     assert by_tutor.ground_truth is None
     assert (by_hand.images == by_tutor.images).all()
@@ -99,10 +125,11 @@ def test_the_truthful_tutor_teaches_what_the_ground_truth_teaches(loss):
 
 def test_half_and_half_and_both_together_are_the_ground_truth_too():
     dataset = MadeDataset()
-    config, by_hand = batch(dataset, "ground_truth")
+    soft = in_memory(dataset)
+    config, by_hand = batch(dataset, "ground_truth", soft)
     whole = {name: value.item() for name, (value, _) in terms(config, by_hand).items()}
     for policy, extra in (("replace", {"share": 0.5}), ("both", {"weights": [0.5, 0.5]}), ("fill", {"hidden": 0.5})):
-        _, mixed = batch(dataset, policy, **extra)
+        _, mixed = batch(dataset, policy, soft, **extra)
         assert mixed.ground_truth is not None
         assert mixed.tutor is not None
         assigned = losses.assign(ANCHORS, mixed, config.loss)
@@ -118,7 +145,8 @@ def test_half_and_half_and_both_together_are_the_ground_truth_too():
 def test_a_truthful_tutor_completes_a_data_set_that_annotates_one_class():
     everything = MadeDataset(void=False)
     partial = MadeDataset(void=False, annotated=(1,))
-    config, _ = batch(everything, "ground_truth")
+    soft = in_memory(everything)
+    config, _ = batch(everything, "ground_truth", soft)
 
     def only_cats(image_id, real=partial.ground_truth):
         truth = real(image_id)
@@ -132,7 +160,6 @@ def test_a_truthful_tutor_completes_a_data_set_that_annotates_one_class():
             annotated=(1,),
         )
 
-    soft = {image_id: truthful(everything.ground_truth(image_id)) for image_id in everything.ids}
     partial.ground_truth = only_cats
     section = {"policy": "fill", "store": "truthful"}
     filling = make_config(
@@ -154,5 +181,24 @@ def test_a_truthful_tutor_completes_a_data_set_that_annotates_one_class():
 
 def test_without_a_tutor_unannotated_classes_are_never_called_background():
     partial = MadeDataset(annotated=(1,))
-    _, given = batch(partial, "ground_truth")
+    _, given = batch(partial, "ground_truth", {})
     assert given.ground_truth.detection_unknown.tolist() == [[False, False, True, True]] * 6
+
+
+def test_where_the_tutor_has_no_answer_unannotated_classes_stay_unknown():
+    partial = MadeDataset(annotated=(1,))
+    soft = {partial.ids[0]: truthful(partial.ground_truth(partial.ids[0]))}
+    _, made = batch(partial, "fill", soft)
+    assert made.tutor.detection_weight.tolist() == [1, 0, 0, 0, 0, 0]
+    assert made.ground_truth.detection_weight.tolist() == [0, 1, 1, 1, 1, 1]
+    assert made.ground_truth.detection_unknown[1:, 2:].all()
+
+
+def test_an_answer_for_another_size_of_image_is_refused():
+    dataset = MadeDataset()
+    soft = {image_id: truthful(dataset.ground_truth(image_id)) for image_id in dataset.ids}
+    soft["made0"] = replace(soft["made0"], size=(500, 375))
+    _, error = batch(dataset, "replace", soft)
+    assert isinstance(error, InputError)
+    assert "made0" in str(error)
+    assert "375 x 500" in str(error)

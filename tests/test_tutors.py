@@ -390,7 +390,9 @@ def test_coco_results(tmp_path: Path) -> None:
 
 def test_category_numbers_never_mean_two_things(tmp_path: Path) -> None:
     ambiguous = results(tmp_path / "ambiguous", [entry(category_id=8)])
-    with pytest.raises(InputError, match="may be COCO's or positions in the labels; say which"):
+    with pytest.raises(
+        InputError, match=r"category 8 may be cat, by position in .* or truck, by COCO's numbering; say which"
+    ):
         open_tutor("files", folders=ambiguous, default_labels=VOC)
     eighth = {"voc": "cat", "coco": "truck"}
     for labels, name in eighth.items():
@@ -404,6 +406,11 @@ def test_category_numbers_never_mean_two_things(tmp_path: Path) -> None:
         open_tutor("files", folders=results(tmp_path / "voc", [entry(category_id=12)]), default_labels=VOC).labels
         == VOC
     )
+    with pytest.raises(InputError, match="category 95 .*neither COCO's numbers nor positions"):
+        open_tutor("files", folders=results(tmp_path / "neither", [entry(category_id=95)]), default_labels=VOC)
+    same = LabelSpace.of(["person", "bicycle"])
+    agreed = open_tutor("files", folders=results(tmp_path / "same", [entry(category_id=2)]), default_labels=same)
+    assert agreed.labels == same, "number 2 is the bicycle, whoever counts"
     own = {
         "annotations": [entry(7, 3)],
         "categories": [{"id": 3, "name": "cow"}],
@@ -500,11 +507,20 @@ def test_the_thesis_arrays_are_confidences(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", array)
     tutor = open_tutor("files", folders=tmp_path, stride=1)
     assert tutor.identity["tutor"] == "maps of confidences"
+    assert tutor.identity["map_values"] == "confidences"
     found = ask(tutor, Image.new("RGB", (3, 2))).map
-    assert found[[0, 8], 0, 0].tolist() == pytest.approx([0.1, 0.9])
-    # Nobody .2 * .5 = .1, cat .8, dog .5, together 1.4.
-    assert found[[0, 8, 12], 0, 1].tolist() == pytest.approx([0.1 / 1.4, 0.8 / 1.4, 0.5 / 1.4])
-    assert found[0, 0, 2] == 1 and found[0, 1].tolist() == [1, 1, 1]
+    assert found[[0, 8], 0, 0].tolist() == pytest.approx([0, 0.9])
+    assert found[[0, 8, 12], 0, 1].tolist() == pytest.approx([0, 0.8, 0.5])
+    assert found[:, 0, 2].sum() == 0 and found[:, 1].sum() == 0, "channel 0 says nothing"
+
+
+def test_of_fine_confidences_those_at_the_cells_centres_count(tmp_path: Path) -> None:
+    array = np.zeros((6, 6, 21))
+    array[1, 1, 8], array[:, 3:, 12] = 0.9, 0.4
+    np.save(tmp_path / "a.npy", array)
+    found = ask(open_tutor("files", folders=tmp_path, stride=3), Image.new("RGB", (6, 6))).map
+    assert found[8].tolist() == pytest.approx(np.array([[0.9, 0], [0, 0]]))
+    assert found[12].tolist() == pytest.approx(np.array([[0, 0.4], [0, 0.4]]))
 
 
 def test_boxes_and_maps_together(tmp_path: Path) -> None:

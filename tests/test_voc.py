@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tutored.data import open_dataset
-from tutored.data.voc import read_boxes
+from tutored.data.voc_boxes import read_boxes
 from tutored.errors import InputError
 from tutored.labels import VOC
 from tutored.structures import GroundTruth
@@ -118,6 +118,7 @@ def test_a_bare_split_is_every_image_on_either_list(make_voc: MakeVoc, tmp_path:
     joined = open_dataset(f"voc:{folder}", "val+Segmentation/train+Main/train")
     assert joined.ids == ("val_000", "train_000", "train_002", "train_001")
     assert joined.name == f"voc:{folder}/val+Segmentation/train+Main/train"
+    assert (joined.source, joined.split) == (f"voc:{folder.name}", "val+Segmentation/train+Main/train")
 
 
 def test_an_unknown_split_names_those_there_are(voc_folder: Path) -> None:
@@ -190,10 +191,24 @@ def test_wrong_xml_is_refused_with_file_object_and_field(one: Path, text: str, m
     assert str(one / "Annotations/train_000.xml") in str(caught.value)
 
 
+def test_xml_of_another_version_of_the_image_is_refused(one: Path) -> None:
+    file = one / "Annotations/train_000.xml"
+    size = "<size><width>{}</width><height>{}</height></size>"
+    for width, height in ((10, 8), (0, 0), ("", "")):
+        file.write_text(f"<annotation>{size.format(width, height)}</annotation>")
+        assert truth_of(one).boxes_xyxy.shape == (0, 4)
+    for width, height in ((8, 10), (10, 9), (20, 0)):
+        file.write_text(f"<annotation>{size.format(width, height)}</annotation>")
+        with pytest.raises(InputError, match=rf"_000\.xml: <size> says {width}x{height} pixels, the image is 10x8"):
+            truth_of(one)
+
+
 def test_own_classes_come_from_labels_txt(one: Path) -> None:
     (one / "labels.txt").write_text("whale\n\nseal\n")
     (one / "Annotations/train_000.xml").write_text(xml(thing("seal", (1, 1, 2, 2))))
     assert open_dataset(f"voc:{one}", "train").labels.names == ("background", "whale", "seal")
+    assert truth_of(one).classes.tolist() == [2]
+    (one / "labels.txt").write_text("background\nwhale\nseal\n")
     assert truth_of(one).classes.tolist() == [2]
     (one / "labels.txt").write_text("whale\nwhale\n")
     with pytest.raises(InputError, match=r"labels\.txt: a label space names each class once; twice: whale"):

@@ -45,12 +45,9 @@ def save_checkpoint(path: Path, student: BlitzNet, config: Config, extra: Mappin
         "extra": dict(extra or {}),
     }
     weights = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
-    try:
-        with whole_folder(path) as folder:
-            save_file(weights, folder / WEIGHTS)
-            (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"{path}: can't be written ({error}); what was there is kept, make room and go on") from error
+    with whole_folder(path) as folder:
+        save_file(weights, folder / WEIGHTS)
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 
 
 def load_checkpoint(path: Path, labels: LabelSpace | None = None) -> tuple[BlitzNet, Config, LabelSpace]:

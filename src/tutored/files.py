@@ -8,35 +8,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised.
+
+    Raises:
+        OSError: it can't be written; the message names `path`, the reason and what to do.
+    """
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """The same for a folder; the former one stays, as `path.old`, until the new one has taken its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = path.with_name(f".{path.name}.new"), former(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, old = path.with_name(f".{path.name}.new"), former(path)
         shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def former(path: Path) -> Path:
@@ -47,3 +55,19 @@ def former(path: Path) -> Path:
 def write_text(path: Path, text: str) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(text)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the disk under the name that the user knows; pyarrow's and safetensors' own have none at all."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+        kind = type(error) if isinstance(error, OSError) else OSError
+        named = kind(
+            f"{path}: can't be written ({reason or error}); make room, or see to the folder's rights, and run the same "
+            "command again (train and label: with --resume)"
+        )
+        named.errno = number
+        raise named from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,15 +12,16 @@ from torch.nn import functional as F
 from tutored.checkpoint import load_checkpoint
 from tutored.config import Config
 from tutored.data import open_dataset
+from tutored.data.relabelled import relabelled
+from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.evaluate import Result, evaluate
-from tutored.labels import ClassMap
+from tutored.labels import ClassMap, LabelSpace
 from tutored.predict import Predictor, predict_dataset
+from tutored.progress import Progress
 from tutored.softlabels import Folded, Store
 from tutored.structures import Dataset, Prediction, SoftLabels
 from tutored.student import BlitzNet
-
-Progress = Callable[[int, int], None]
 
 
 def judge(
@@ -29,25 +31,63 @@ def judge(
     classes: Sequence[str] | None = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
+    annotated: tuple[str, ...] | None = None,
 ) -> Result:
     """Evaluate a checkpoint or a store of soft labels on one split.
+
+    A store is held against the data set's classes, a checkpoint against its own. The result's notes say where the
+    two label spaces differ.
 
     Args:
         subject: a checkpoint's folder, or a store's.
         classes: the classes that the means are over.
+        device: of a checkpoint; see `choose_device`.
+        annotated: the data set's classes that it annotates; None: all.
 
     Raises:
-        InputError: `subject` is neither, its classes do not fit, or the store lacks images of the split.
+        InputError: `subject` is neither, it and the data set have no class in common, or the store lacks images of
+            the split.
     """
     if (subject / "manifest.json").exists():
-        dataset = open_dataset(data, split)
+        dataset = open_dataset(data, split, annotated)
         store = Store.open(subject)
-        folded = Folded(store, ClassMap.by_name(store.labels, dataset.labels))
-        return _evaluate(predictions_of(folded, dataset, subject, progress), dataset, classes)
+        class_map = _class_map(store.labels, dataset.labels, f"the store {subject}", dataset.name)
+        answers = predictions_of(Folded(store, class_map), dataset, subject, progress)
+        return replace(_evaluate(answers, dataset, classes), notes=(f"{subject}: {class_map.describe()}",))
     student, config, labels = load_checkpoint(subject)
-    dataset = open_dataset(data, split, classes=labels.classes)
-    student.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return evaluate_student(student, dataset, config, classes, progress)
+    given = open_dataset(data, split)
+    class_map = _class_map(given.labels, labels, given.name, f"the checkpoint {subject}")
+    dataset = relabelled(given, annotated, labels.classes)
+    student.to(choose_device(device))
+    result = evaluate_student(student, dataset, config, classes, progress)
+    return replace(result, notes=_differences(class_map, subject, given.name))
+
+
+def _class_map(source: LabelSpace, target: LabelSpace, source_name: str, target_name: str) -> ClassMap:
+    try:
+        return ClassMap.by_name(source, target)
+    except InputError as error:
+        raise InputError(
+            f"{source_name} and {target_name} have no class in common: the one has {_some(source.classes)}, "
+            f"the other {_some(target.classes)}; give a data set of the same classes"
+        ) from error
+
+
+def _differences(class_map: ClassMap, checkpoint: Path, data: str) -> tuple[str, ...]:
+    """From the data set's classes to the checkpoint's: what only one of them has."""
+    notes = []
+    if class_map.unmapped:
+        notes.append(
+            f"{checkpoint} does not know {_some(class_map.unmapped)} of {data}: "
+            "their boxes are left out, their pixels count as background"
+        )
+    if class_map.unreached:
+        notes.append(f"{data} does not have {_some(class_map.unreached)} of {checkpoint}: they are not evaluated")
+    return tuple(notes)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def evaluate_student(

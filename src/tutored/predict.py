@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,10 @@ from tutored.data.pictures import picture_size, read_picture
 from tutored.errors import InputError
 from tutored.files import whole_file, write_text
 from tutored.labels import LabelSpace
+from tutored.progress import Progress
 from tutored.structures import Dataset, Prediction
 from tutored.student import BlitzNet, decode, preprocess
 from tutored.visualise import draw, save_mask
-
-Progress = Callable[[int, int], None]
-"""Called with images done and images in all."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DRAWN, MASK = ".predicted.jpg", ".mask.png"
@@ -119,7 +117,8 @@ def predict_files(
 
     The JSON is a list in the manner of COCO results, by image and falling score, an entry per box above the decoding
     floor: `file_name` (as `find_pictures` names it), `image_id` (the same without suffix), `category_id` (1..C),
-    `category`, `bbox` (x, y, width, height in pixels), `score`. The masks hold class numbers, with VOC's palette.
+    `category`, `bbox` (x, y, width, height in pixels), `score`. As in COCO results, a picture in which nothing
+    was found has none; its drawing and mask are there. The masks hold class numbers, with VOC's palette.
     A picture is turned upright first where it says how (EXIF).
 
     Args:

@@ -2,7 +2,8 @@
 
 Two single-task tutors learn on scenes of another style with COCO's class names. They label the student's images, most
 of whose ground truth is hidden. Three students follow: on the ground truth that is left, on the same with tutors
-filling the gaps, and on all ground truth. Every step is an ordinary command, printed before it runs.
+filling the gaps, and on all ground truth. Every step is an ordinary command, printed before it runs. What is finished
+is kept: the same quickstart again goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,9 @@ STUDENT = {"backbone": "test_resnet", "size": 128, "extra": 2, "extra_width": 96
 PICTURES = 6
 DRAWN_FROM = 0.4
 
+WRONG_USE = 2
+"""The exit code of a command that refused its input."""
+
 STUDENTS = {
     "left": f"the {1 - HIDDEN:.0%} of ground truth that is left",
     "tutored": f"the same {1 - HIDDEN:.0%}, tutors fill the gaps",
@@ -47,22 +52,25 @@ def run_quickstart(out: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
     """Make the data, train tutors and students, compare them.
 
     Args:
-        out: a new or empty folder.
+        out: a new or empty folder, or that of a quickstart of the same seed and scale, which goes on.
         scale: share of the images and epochs; 1 is the real thing, less is a rehearsal.
 
     Returns:
         The picture `out/predictions.png`; `out/table.json` holds the figures.
 
     Raises:
-        InputError: `out` is in use, or the extra `quickstart` is not installed.
+        InputError: `out` is in use, the extra `quickstart` is not installed, or a command refused its input.
+        OSError: a command failed; the message is the command's own.
     """
     started = time.monotonic()
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; choose another --out, or delete it")
-    train, val = max(8, round(TRAIN * scale)), max(4, round(VAL * scale))
-    print(f"making {2 * (train + val)} scenes: {out}/scenes and, in another style with COCO's names, {out}/foreign")
-    make_scenes(out / "scenes", "student", {"train": train, "val": val}, seed=seed)
-    make_scenes(out / "foreign", "tutor", {"train": train, "val": val}, seed=seed + 1)
+    claim(out, {"tutored": version("tutored"), "seed": seed, "scale": scale})
+    counts = {"train": max(8, round(TRAIN * scale)), "val": max(4, round(VAL * scale))}
+    if not (out / "scenes").exists():
+        print(f"making {sum(counts.values())} scenes: {out}/scenes", flush=True)
+        make_scenes(out / "scenes", "student", counts, seed=seed)
+    if not (out / "foreign").exists():
+        print(f"making as many in another style, with COCO's names: {out}/foreign", flush=True)
+        make_scenes(out / "foreign", "tutor", counts, seed=seed + 1)
     configs = write_configs(out, seed, max(1, round(EPOCHS * scale)))
 
     def training(name: str) -> list[str]:
@@ -119,28 +127,59 @@ def write_configs(out: Path, seed: int, epochs: int) -> dict[str, Path]:
     return paths
 
 
+def claim(out: Path, record: Mapping[str, Any]) -> None:
+    """Make the folder ours: new, or the same quickstart's."""
+    file = out / "quickstart.json"
+    there = json.loads(file.read_text()) if file.exists() else None
+    if there is None and out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty and holds no quickstart; choose another --out")
+    if there not in (None, record):
+        former, wanted = (", ".join(f"{key} {value}" for key, value in each.items()) for each in (there, record))
+        raise InputError(
+            f"{out} holds a quickstart of {former}, asked for {wanted}; choose another --out, or delete it"
+        )
+    write_text(file, json.dumps(record) + "\n")
+
+
 def run_together(commands: Sequence[Sequence[str]]) -> None:
     """Run commands of `tutored` two at a time, one CPU thread each: twice as fast as one of two threads.
 
     Raises:
-        RuntimeError: a command failed; the message is the command's own.
+        InputError, OSError: a command refused its input, or failed; the message is the command's own.
     """
-
-    def run(command: Sequence[str]) -> None:
-        print("tutored " + " ".join(command), flush=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "tutored", *command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip())
-
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(run, commands))
+
+
+def run(command: Sequence[str]) -> None:
+    """One command of `tutored`, with its progress on standard error, a line now and then; a finished one is kept."""
+    out = Path(command[command.index("--out") + 1])
+    if (out / "result.json").exists():
+        print(f"{out}: finished before", flush=True)
+        return
+    if out.exists():
+        command = [*command, "--resume"]
+    print("tutored " + " ".join(command), flush=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tutored", *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    complaint: list[str] = []
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if complaint or line.startswith("tutored: "):
+                complaint.append(line)
+            else:
+                print(f"{out.name}: {line}", end="", file=sys.stderr, flush=True)
+    message = "".join(complaint).removeprefix("tutored: ").strip() or f"ended with exit code {process.returncode}"
+    if process.returncode == WRONG_USE:
+        raise InputError(f"{out.name}: {message}")
+    if process.returncode:
+        raise OSError(f"{out.name}: {message}")
 
 
 def compare(out: Path) -> list[dict[str, Any]]:

@@ -106,6 +106,7 @@ class SoftLabels:
         probs: float32 [K, C+1], the full class distribution, column 0 background.
         map: float32 [C+1, h, w], class probabilities on a grid that spans the whole image, or None.
         instances: instance masks from which a map can be drawn, or None.
+        unknown: classes of the label space that this tutor knows nothing about, so that its background may be any.
     """
 
     size: tuple[int, int]
@@ -114,6 +115,7 @@ class SoftLabels:
     probs: Tensor | None = None
     map: Tensor | None = None
     instances: Instances | None = None
+    unknown: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.boxes_xyxy is not None:
@@ -130,15 +132,6 @@ class SoftLabels:
         """float32 [K]: the probability of the class that each box was kept for."""
         assert self.probs is not None and self.classes is not None
         return self.probs.gather(1, self.classes[:, None])[:, 0]
-
-
-class Sample(NamedTuple):
-    """One image with what is known about it: RGB picture, ground truth, and a tutor's answer if there is one."""
-
-    image_id: str
-    image: Image.Image
-    ground_truth: GroundTruth
-    soft_labels: SoftLabels | None = None
 
 
 class Targets(NamedTuple):
@@ -250,6 +243,18 @@ class Dataset(Protocol):
         """What the user asked for, such as `voc:FOLDER/val`; used in messages."""
 
     @property
+    def source(self) -> str:
+        """Format and the folder's own name, such as `voc:VOC2012`: nothing of where it lies on this machine."""
+
+    @property
+    def split(self) -> str:
+        """As the user wrote it."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out or bent when it was opened, a line each that names the file."""
+
+    @property
     def labels(self) -> LabelSpace: ...
 
     @property
@@ -263,3 +268,6 @@ class Dataset(Protocol):
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
         """Of "detection" and "segmentation" those with ground truth, found without reading it."""
+
+    def problems(self, image_id: str) -> tuple[str, ...]:
+        """Every fault of boxes and mask, a message each; none where `ground_truth`, which raises one, can read them."""

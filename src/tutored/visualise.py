@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tutored.files import whole_file
 from tutored.labels import LabelSpace
+from tutored.palette import voc_palette
 from tutored.structures import BACKGROUND, IGNORE, GroundTruth, Prediction
 
 Box = tuple[float, float, float, float]
@@ -28,13 +29,6 @@ FILL, VOID_FILL = 0.55, 0.7
 GAP = 8
 INK: Colour = (33, 33, 33)
 PAPER: Colour = (255, 255, 255)
-
-
-def voc_palette() -> NDArray[np.uint8]:
-    """PASCAL VOC's colours, uint8 [256, 3]: a class number's bits, dealt to red, green and blue in turn."""
-    numbers = np.arange(256)
-    channels = [sum(((numbers >> (3 * bit + first)) & 1) << (7 - bit) for bit in range(3)) for first in range(3)]
-    return np.stack(channels, axis=1).astype(np.uint8)
 
 
 def mask_image(mask: Tensor) -> Image.Image:

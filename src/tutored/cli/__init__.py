@@ -23,14 +23,18 @@ DONE, FAILED, WRONG_USE = 0, 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors are one message on standard error, never a traceback."""
-    known, rest = make_parser().parse_known_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        known.overrides = _overrides(rest) if known.run == "train" else _none_of(rest)
+        words, overrides = _overrides(words) if words[:1] == ["train"] else (words, [])
+        known, unknown = make_parser().parse_known_args(words)
+        if unknown:
+            raise InputError(f"unknown option {unknown[0]}; --help lists the options of this command")
+        known.overrides = overrides
         code = COMMANDS[known.run](known) or DONE
     except InputError as error:
         return _complain(str(error), WRONG_USE)
     except KeyboardInterrupt:
-        return _complain("stopped; what is finished is kept, go on with --resume", FAILED)
+        return _complain(f"stopped{GO_ON.get(words[0], '')}", FAILED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -42,6 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{type(error).__name__}: {error} (a defect; TUTORED_DEBUG=1 shows where)", FAILED)
     return code
 
+
+GO_ON = {
+    "train": "; what is finished is kept, go on with --resume",
+    "label": "; what is finished is kept, go on with --resume",
+    "quickstart": "; what is finished is kept, the same command goes on",
+}
+"""What a stopped command says, where something is kept."""
 
 TUTOR_OPTIONS = (
     "weights", "threads", "model", "download", "folders", "values", "missing", "labels", "score_floor", "device",
@@ -101,9 +112,9 @@ def verify(given: argparse.Namespace) -> None:
 
 
 def train(given: argparse.Namespace) -> None:
+    from tutored.cli.progress import watch_training
     from tutored.config import load_config
     from tutored.engine import train as train_run
-    from tutored.progress import watch_training
 
     config = load_config(given.config, given.overrides)
     with watch_training() as watch:
@@ -120,17 +131,24 @@ def evaluate(given: argparse.Namespace) -> None:
     from tutored.judge import judge
 
     with _bar("evaluating") as step:
-        result = judge(given.subject, given.data, given.split, given.classes, given.device, step)
+        result = judge(
+            given.subject, given.data, given.split, given.classes, given.device, step, annotated=given.annotated
+        )
     Console().print(table(result))
-    _write_json(given.json, {"subject": str(given.subject), "data": given.data, **result.to_dict()})
+    for note in result.notes:
+        _say(f"note: {note}")
+    what = {"subject": str(given.subject), "data": given.data, "split": given.split, "annotated": given.annotated}
+    _write_json(given.json, what | result.to_dict())
 
 
 def predict(given: argparse.Namespace) -> None:
     from tutored.checkpoint import load_checkpoint
+    from tutored.device import choose_device
     from tutored.predict import Predictor, predict_files
 
+    device = choose_device(given.device)
     student, config, _ = load_checkpoint(given.checkpoint)
-    predictor = Predictor(student, config.decode, given.device or _device(), given.batch, config.taught)
+    predictor = Predictor(student, config.decode, device, given.batch, config.taught)
     with _bar("predicting") as step:
         written = predict_files(predictor, given.pictures, given.out, given.score, step)
     _say(f"wrote {written} and the pictures beside it")
@@ -149,35 +167,28 @@ def _open(data: str, split: str) -> Dataset:
     return open_dataset(data, split)
 
 
-def _device() -> str:
-    import torch
+def _overrides(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """The other words, and the config's own options: `--train.epochs 40`, `--train.epochs=40`, `--recipe thesis`.
 
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
-    """Dotted options that argparse does not know: `--train.epochs 40` or `--train.epochs=40`."""
-    pairs, words = [], list(rest)
-    while words:
-        key, equals, value = words.pop(0).partition("=")
+    They are taken out first because argparse, which does not know them, would take their values for its own arguments.
+    """
+    others, pairs, left = [], [], list(words)
+    while left:
+        word = left.pop(0)
+        key, equals, value = word.partition("=")
         if not key.startswith("--") or ("." not in key and key != "--recipe"):
-            raise InputError(f"unknown option {key}; the config is overridden by --SECTION.KEY VALUE")
+            others.append(word)
+            continue
         if not equals:
-            if not words:
+            if not left or left[0].startswith("--"):
                 raise InputError(f"{key}: give a value")
-            value = words.pop(0)
+            value = left.pop(0)
         pairs.append((key.removeprefix("--"), value))
-    return pairs
-
-
-def _none_of(rest: Sequence[str]) -> list[tuple[str, str]]:
-    if rest:
-        raise InputError(f"unknown option {rest[0]}; --help lists the options of this command")
-    return []
+    return others, pairs
 
 
 def _bar(what: str) -> Any:
-    from tutored.progress import bar
+    from tutored.cli.progress import bar
 
     return bar(what)
 

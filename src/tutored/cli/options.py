@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from tutored.errors import InputError
 
 
-def make_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Mistakes are told like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `{self.prog} --help` lists what is possible")
+
+
+DEVICE = "cpu, cuda, cuda:1, ... or mps (default: the best there is)"
+
+
+def make_parser() -> Parser:
     """Every command; `run` names the function that does it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tutored",
         description="One network for detection and semantic segmentation from partly labelled images, taught by "
         "ground truth and tutors.",
@@ -25,8 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     one = command("quickstart", "quickstart", "make data, train tutors and students, and compare them")
     one.add_argument("--out", type=Path, default=Path("quickstart"))
-    one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--scale", type=float, default=1.0, help="share of the usual images and epochs (tests use less)")
+    one.add_argument("--seed", type=_count, default=0)
+    one.add_argument("--scale", type=_share, default=1.0, help="share of the usual images and epochs (tests use less)")
 
     data = commands.add_parser("data", help="look at data sets").add_subparsers(required=True, metavar="COMMAND")
     one = command(
@@ -51,16 +64,17 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("subject", type=Path, metavar="CHECKPOINT|STORE")
     _data(one)
     one.add_argument("--classes", type=_names, metavar="A,B,C", help="average these classes only")
+    one.add_argument("--annotated", type=_names, metavar="A,B", help="the data annotates these of its classes only")
     one.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
-    one.add_argument("--device", default=None)
+    one.add_argument("--device", help=DEVICE)
 
     one = command("predict", "predict", "boxes and masks for pictures and folders of pictures")
     one.add_argument("checkpoint", type=Path)
     one.add_argument("pictures", type=Path, nargs="+")
     one.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    one.add_argument("--score", type=float, default=0.5, help="boxes from this score on are drawn (default .5)")
-    one.add_argument("--batch", type=int, default=16)
-    one.add_argument("--device", default=None)
+    one.add_argument("--score", type=_share, default=0.5, help="boxes from this score on are drawn (default .5)")
+    one.add_argument("--batch", type=_positive, default=16, help="pictures that the network sees at once (default 16)")
+    one.add_argument("--device", help=DEVICE)
 
     one = command("export", "export", "write a student as ONNX, checked against PyTorch")
     one.add_argument("checkpoint", type=Path)
@@ -82,7 +96,7 @@ def _label_kinds(command: Callable[[str, str], Any]) -> None:
     names = "voc, coco, or a file with one class a line"
     onnx = command("onnx", "a YOLOX-like detector in an ONNX file")
     onnx.add_argument("--weights", type=Path, required=True, metavar="FILE")
-    onnx.add_argument("--threads", type=int, help="CPU threads within one image (default 1)")
+    onnx.add_argument("--threads", type=_positive, help="CPU threads within one image (default 1)")
     vision = command("torchvision", "a detection or segmentation model of torchvision")
     vision.add_argument("--model", help="such as maskrcnn_resnet50_fpn_v2 or deeplabv3_resnet101")
     vision.add_argument("--weights", help="a name of torchvision's weights, or a local file")
@@ -97,15 +111,40 @@ def _label_kinds(command: Callable[[str, str], Any]) -> None:
         _data(one)
         one.add_argument("--out", type=Path, required=True, metavar="STORE")
         one.add_argument("--resume", action="store_true", help="go on where labelling stopped")
-        one.add_argument("--processes", type=int, default=1, help="how many share the work (this one is --rank)")
-        one.add_argument("--rank", type=int, default=0)
-        one.add_argument("--batch", type=int, default=8, help="images read at once (default 8)")
+        one.add_argument("--processes", type=_positive, default=1, help="how many share the work (this one is --rank)")
+        one.add_argument("--rank", type=_count, default=0, help="from 0")
+        one.add_argument("--batch", type=_positive, default=8, help="images read at once (default 8)")
     for one in (onnx, vision, files):
         one.add_argument("--labels", metavar="NAMES", help=f"the tutor's classes, where it does not say: {names}")
     for one in (onnx, vision, student):
-        one.add_argument("--score-floor", type=float, help="weaker boxes are not kept (default .01)")
-        one.add_argument("--device", help="such as cpu, cuda or mps")
+        one.add_argument("--score-floor", type=_share, help="weaker boxes are not kept (default .01)")
+        one.add_argument("--device", help=DEVICE)
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("give names of classes with commas between them")
+    return names
+
+
+def _positive(text: str) -> int:
+    return int(_number(text, int, 1, math.inf, "a whole number from 1"))
+
+
+def _count(text: str) -> int:
+    return int(_number(text, int, 0, math.inf, "a whole number from 0"))
+
+
+def _share(text: str) -> float:
+    return _number(text, float, 0, 1, "a number from 0 to 1")
+
+
+def _number(text: str, kind: Callable[[str], float], least: float, most: float, possible: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not possible; give {possible}")
+    return value

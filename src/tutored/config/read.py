@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tutored.config.run import Config, merged
 from tutored.errors import InputError
@@ -59,9 +59,17 @@ def _explain(item: Any) -> str:
         return f"{place}: {text}{given}"
     section: Any = Config
     for part in item["loc"][:-1]:
-        section = section.model_fields[part].annotation
+        if not isinstance(part, int):
+            section = _section(section.model_fields[part].annotation)
     names = list(section.model_fields)
     near = difflib.get_close_matches(str(item["loc"][-1]), names, n=3)
     return f"{place}: no such key; " + (
         f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
     )
+
+
+def _section(annotation: Any) -> Any:
+    """The section that a field holds, be it alone, optional or one of many."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section, get_args(annotation))), None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
 from tutored.config.sections import TASKS, Augment, Data, Decode, Loss, Section, Student, Supervision, Train
 
 THESIS: dict[str, Any] = {
-    "augment": {"zoom_out": "run", "tutor_steers_crop": True},
+    "augment": {"zoom_out": "run", "crop_guides": "all"},
     "loss": {
         "box_floor": 0.001,
         "ignore_floor": 0.001,
@@ -20,7 +20,6 @@ THESIS: dict[str, Any] = {
         "normaliser": "positives",
         "joint": False,
         "mining": "batch",
-        "min_negatives": 1,
         "difficult": "train",
         "map_target": "softmax",
         "temperature": 0.4,
@@ -58,6 +57,12 @@ class Config(Section):
         if isinstance(given, Mapping) and given.get("recipe") == "thesis":
             return merged(THESIS, given)
         return given
+
+    @model_validator(mode="after")
+    def _whole_batches_for_batch_mining(self) -> Self:
+        if self.loss.mining == "batch" and self.train.micro_batch is not None:
+            raise ValueError("loss.mining 'batch' needs the whole batch at once; leave train.micro_batch out")
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain, complete and JSON-ready; `Config.model_validate` reads it back."""

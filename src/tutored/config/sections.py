@@ -36,6 +36,8 @@ class Data(Section):
     """Data set to validate on; the training data set's folder if absent."""
     val_split: str | None = "val"
     """Split to validate on while training; null: none."""
+    val_annotated: tuple[str, ...] | None = None
+    """Names of the classes that `val` annotates; without `val`, those of the training data."""
     annotated: tuple[str, ...] | None = None
     """Names of the classes that the training data annotates; null: all of its label space."""
     more: tuple[MoreData, ...] = ()
@@ -55,7 +57,7 @@ class Task(Section):
     store: Path | tuple[Path, ...] | None = None
     """Folder of the tutor's soft labels; several where several splits or data sets were labelled."""
     hidden: Share = 0.0
-    """Share of the training images whose ground truth is hidden; a larger share hides a superset."""
+    """Share of the annotated training images whose ground truth is hidden; a larger share hides a superset."""
     share: Share = 1.0
     """Share of images that `replace` gives to the tutor."""
     resampled: bool = False
@@ -74,7 +76,7 @@ class Task(Section):
 
     @model_validator(mode="after")
     def _store_where_needed(self) -> Self:
-        if self.policy in ("fill", "replace", "both") and self.store is None:
+        if self.policy in ("fill", "replace", "both") and not self.store:
             raise ValueError(f"policy '{self.policy}' needs a tutor's `store`; `tutored label` makes one")
         return self
 
@@ -125,8 +127,9 @@ class Augment(Section):
     zoom_out_max: Annotated[float, Field(ge=1)] = 4.0
     crop: bool = True
     flip_share: Share = 0.5
-    tutor_steers_crop: bool = False
-    """Tutor boxes count among those a crop must cover, the thesis' defect (7.1, 5)."""
+    crop_guides: Literal["taught", "all"] = "taught"
+    """Boxes of which a crop must cover one: the ground truth that is taught, or all ground truth and every box of the
+    tutor, the thesis' defects (7.1, 4 and 5)."""
 
 
 class Loss(Section):
@@ -152,7 +155,7 @@ class Loss(Section):
     negatives: Annotated[float, Field(ge=0)] = 3.0
     """Negatives per positive."""
     min_negatives: int = 3
-    """Negatives of an image without positives (`mining: image`)."""
+    """Negatives of an image without positives (`mining: image`; a batch without positives has none)."""
     difficult: Literal["train", "ignore"] = "ignore"
     match_floor: Share = 0.5
     forced_floor: Share = 0.0
@@ -172,7 +175,7 @@ class Loss(Section):
 class Train(Section):
     seed: int = 0
     epochs: Annotated[int, Field(gt=0)] = 40
-    batch: Positive = 32
+    batch: Annotated[int, Field(ge=2)] = 32
     micro_batch: Annotated[int, Field(ge=2)] | None = None
     """Images in memory at once, a divisor of `batch`; but for batch statistics, gradients do not depend on it."""
     optimizer: Literal["adamw", "adam"] = "adamw"

@@ -139,8 +139,8 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
             problems[str(error)] = None
         try:
             truth = dataset.ground_truth(image_id)
-        except InputError as error:
-            problems[str(error)] = None
+        except InputError:
+            problems |= dict.fromkeys(dataset.problems(image_id))
         else:
             images[_kind(truth)] += 1
             if truth.classes is not None and truth.difficult is not None:
@@ -159,7 +159,7 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
         difficult={name: difficult[index] for index, name in enumerate(dataset.labels.names) if index},
         pixels=dict(zip(dataset.labels.names, pixels.tolist(), strict=False)) | {"ignore": int(pixels[IGNORE])},
         problems=tuple(problems),
-        notes=getattr(dataset, "notes", ()),
+        notes=dataset.notes,
     )
 
 

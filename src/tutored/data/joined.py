@@ -17,6 +17,9 @@ class Joined:
     """Images of several data sets, each read by its own; all in the label space `labels`."""
 
     name: str
+    source: str
+    split: str
+    notes: tuple[str, ...]
     labels: LabelSpace
     ids: tuple[str, ...]
     _home: Mapping[str, Dataset]
@@ -32,6 +35,10 @@ class Joined:
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
         """As its own data set has it."""
         return self._home[image_id].annotated_tasks(image_id)
+
+    def problems(self, image_id: str) -> tuple[str, ...]:
+        """Those that its own data set finds."""
+        return self._home[image_id].problems(image_id)
 
 
 def union(spaces: Sequence[LabelSpace]) -> tuple[str, ...]:
@@ -57,4 +64,12 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
             other = home.setdefault(image_id, dataset)
             if other is not dataset:
                 raise InputError(f"{other.name} and {dataset.name} both have an image {image_id}; rename one of them")
-    return Joined(" + ".join(dataset.name for dataset in datasets), datasets[0].labels, tuple(home), home)
+    return Joined(
+        name=" + ".join(dataset.name for dataset in datasets),
+        source=" + ".join(dataset.source for dataset in datasets),
+        split=" + ".join(dataset.split for dataset in datasets),
+        notes=tuple(note for dataset in datasets for note in dataset.notes),
+        labels=datasets[0].labels,
+        ids=tuple(home),
+        _home=home,
+    )

@@ -32,6 +32,18 @@ class Relabelled:
         return self.inner.name
 
     @property
+    def source(self) -> str:
+        return self.inner.source
+
+    @property
+    def split(self) -> str:
+        return self.inner.split
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.inner.notes
+
+    @property
     def ids(self) -> tuple[str, ...]:
         return self.inner.ids
 
@@ -42,6 +54,10 @@ class Relabelled:
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
         """As the inner data set has it."""
         return self.inner.annotated_tasks(image_id)
+
+    def problems(self, image_id: str) -> tuple[str, ...]:
+        """Those of the inner data set."""
+        return self.inner.problems(image_id)
 
     def ground_truth(self, image_id: str) -> GroundTruth:
         """The inner data set's ground truth in the classes of `labels`; raises what that raises."""

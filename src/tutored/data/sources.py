@@ -27,26 +27,25 @@ def ranks(image_ids: Sequence[str], seed: int, task: str) -> dict[str, float]:
 
 
 def source_weights(
-    task: Task, rank: float, *, annotated: bool, answered: bool, rng: random.Random | None = None
+    task: Task, rank: float, *, drawn: bool, answered: bool, rng: random.Random | None = None
 ) -> Weights:
     """Who teaches one image's task.
 
     Args:
-        rank: the image's place in `ranks`.
-        annotated: the data set has ground truth for it.
+        rank: the image's place in `ranks`, for `replace`.
+        drawn: there is ground truth for it, and it is not hidden.
         answered: the tutor has an answer for it.
         rng: for `resampled`, which draws at every visit.
     """
-    truth = annotated and rank >= task.hidden
     if task.policy == "none":
         return (0.0, 0.0)
     if task.policy == "ground_truth":
-        return (float(truth), 0.0)
+        return (float(drawn), 0.0)
     if task.policy == "fill":
-        return (1.0, 0.0) if truth else (0.0, float(answered))
+        return (1.0, 0.0) if drawn else (0.0, float(answered))
     if task.policy == "replace":
         place = rng.random() if task.resampled and rng else rank
-        return (0.0, float(answered)) if place < task.share else (float(truth), 0.0)
-    if truth and answered:
+        return (0.0, float(answered)) if place < task.share else (float(drawn), 0.0)
+    if drawn and answered:
         return task.weights
-    return (float(truth), float(answered))
+    return (float(drawn), float(answered))

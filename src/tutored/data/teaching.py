@@ -85,6 +85,8 @@ def teach_soft_labels(
     """
     classes, side = beside.map.shape[0], beside.map.shape[1]
     unknown = {task: torch.zeros(classes, dtype=torch.bool) for task in beside.unknown}
+    for task, answer in soft.items():
+        unknown[task][list(answer.unknown) if answer is not None else []] = True
     result = Teaching(*_no_boxes(classes), torch.zeros(classes, side, side), beside.inside, unknown)
     detection, segmentation = soft.get("detection"), soft.get("segmentation")
     if segmentation is not None and segmentation.map is not None:
@@ -106,28 +108,28 @@ def teach_soft_labels(
 
 
 def teachable(soft: SoftLabels, config: Loss) -> Tensor:
-    """int64 indices, by falling score, of the tutor boxes that have a say.
+    """int64 indices of the tutor boxes that have a say.
 
     Boxes under the ignore floor have none. With `conflicts: score`, of boxes on one object, whatever their classes,
-    only the best-scored has one: a tutor that keeps a horse also as a cow would otherwise teach both
-    (specification 7.1, 6).
+    only the best-scored has one, and the result is by falling score: a tutor that keeps a horse also as a cow would
+    otherwise teach both (specification 7.1, 6).
     """
     assert soft.boxes_xyxy is not None
     scores = soft.scores
-    order = scores.argsort(descending=True, stable=True)
-    order = order[scores[order] >= min(config.ignore_floor, config.box_floor)]
-    if config.conflicts == "score":
-        one_group = torch.zeros(len(order), dtype=torch.int64)
-        order = order[boxes.nms(soft.boxes_xyxy[order], scores[order], one_group, config.conflict_iou)]
-    return order
+    chosen = (scores >= min(config.ignore_floor, config.box_floor)).nonzero()[:, 0]
+    if config.conflicts == "keep":
+        return chosen
+    chosen = chosen[scores[chosen].argsort(descending=True, stable=True)]
+    one_group = torch.zeros(len(chosen), dtype=torch.int64)
+    return chosen[boxes.nms(soft.boxes_xyxy[chosen], scores[chosen], one_group, config.conflict_iou)]
 
 
-def complete(truth: Teaching, tutor: Teaching, task: str) -> Teaching:
+def complete(truth: Teaching, tutor: Teaching, task: str, conflict_iou: float) -> Teaching:
     """Ground truth for the classes it annotates, the tutor for the others, as one source in the tutor's place.
 
-    Boxes: the drawn ones, and the tutor's of classes that were not annotated. Map: where ground truth says background,
-    the tutor's probabilities of background and those classes; what it gives to annotated classes is contradicted and
-    weighs nothing.
+    Boxes: the drawn ones, and the tutor's of classes that were not annotated, unless they lie on a drawn one. Map:
+    where ground truth says background, the tutor's probabilities of background and those classes; what it gives to
+    annotated classes is contradicted and weighs nothing.
     """
     foreign = truth.unknown[task]
     unknown = tutor.unknown | {task: foreign & tutor.unknown[task]}
@@ -137,7 +139,8 @@ def complete(truth: Teaching, tutor: Teaching, task: str) -> Teaching:
         background = truth.map[:1]
         drawn = truth.map * (1 - background)
         return replace(tutor, map=drawn + tutor.map * allowed[:, None, None] * background, unknown=unknown)
-    chosen = foreign[tutor.classes]
+    overlap = boxes.iou(tutor.boxes_xyxy, F.pad(truth.boxes_xyxy, (0, 0, 0, 1))).amax(dim=1)
+    chosen = foreign[tutor.classes] & (overlap <= conflict_iou)
     return replace(
         tutor,
         boxes_xyxy=torch.cat([truth.boxes_xyxy, tutor.boxes_xyxy[chosen]]),

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from tutored.config import TASKS, Config
+from tutored.config import TASKS, Config, Task
 from tutored.data.sources import Weights, ranks, source_weights
 from tutored.data.teaching import Example, Teaching, complete, teach_ground_truth, teach_soft_labels
 from tutored.data.transforms import draw_geometry, jitter_colour
+from tutored.errors import InputError
 from tutored.structures import Batch, Dataset, GroundTruth, SoftLabels, Targets
 
 
-class TrainingSet(torch.utils.data.Dataset[Example]):
+class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
     """Augmented examples by (round, position): the same pair gives the same example in any process, at any time.
 
     A round is one pass over the images that somebody teaches.
@@ -24,7 +25,6 @@ class TrainingSet(torch.utils.data.Dataset[Example]):
     Args:
         dataset: images and ground truth.
         soft_labels: for each task the tutor's answers by image id, in the data set's label space. Any mapping will do.
-        unknown: for each task the classes that its tutor knows nothing about.
         map_side: cells along one side of the student's map.
     """
 
@@ -34,47 +34,62 @@ class TrainingSet(torch.utils.data.Dataset[Example]):
         config: Config,
         map_side: int,
         soft_labels: Mapping[str, Mapping[str, SoftLabels]] | None = None,
-        unknown: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.dataset = dataset
         self.config = config
         self.map_side = map_side
         self.soft_labels = soft_labels or {}
-        self.unknown = unknown or {}
+        self.tasks: dict[str, Task] = {task: getattr(config.supervision, task) for task in TASKS}
         seed = config.supervision.seed
         self.ranks = {task: ranks(dataset.ids, seed, task) for task in TASKS}
+        self.drawn = {task: self._drawn(task) for task in TASKS}
         run_draw = random.Random(f"{config.train.seed}/zoom-out").random()
         self.zoom_out_run = run_draw < config.augment.zoom_out_share
 
     def __len__(self) -> int:
         return len(self.dataset.ids)
 
+    def _drawn(self, task: str) -> frozenset[str]:
+        """Images whose ground truth is there and not hidden."""
+        annotated = [image_id for image_id in self.dataset.ids if task in self.dataset.annotated_tasks(image_id)]
+        places = ranks(annotated, self.config.supervision.seed, task)
+        return frozenset(image_id for image_id, place in places.items() if place >= self.tasks[task].hidden)
+
     def taught(self) -> list[int]:
         """Positions of the images that somebody teaches something, as far as that is decided once."""
         return [position for position, image_id in enumerate(self.dataset.ids) if self._is_taught(image_id)]
 
     def _is_taught(self, image_id: str) -> bool:
-        annotated = self.dataset.annotated_tasks(image_id)
-        for name in TASKS:
-            task, rank = getattr(self.config.supervision, name), self.ranks[name][image_id]
-            answered = image_id in self.soft_labels.get(name, ())
-            weights = source_weights(task, rank, annotated=name in annotated, answered=answered)
-            if any(weights) or (task.resampled and (answered or name in annotated)):
+        for name, task in self.tasks.items():
+            drawn, answered = image_id in self.drawn[name], image_id in self.soft_labels.get(name, ())
+            weights = source_weights(task, self.ranks[name][image_id], drawn=drawn, answered=answered)
+            if any(weights) or (task.resampled and (answered or drawn)):
                 return True
         return False
 
-    def __getitem__(self, place: tuple[int, int]) -> Example:
-        turn, position = place
+    def __getitem__(self, place: tuple[int, int]) -> Example | InputError:
+        """The example, or the error of a broken file: raised in a loader's worker, it would become a traceback."""
+        try:
+            return self._example(*place)
+        except InputError as error:
+            return error
+
+    def _example(self, turn: int, position: int) -> Example:
         image_id = self.dataset.ids[position]
         rng = random.Random(f"{self.config.train.seed}/{turn}/{image_id}")
         truth = self.dataset.ground_truth(image_id)
-        soft = {task: self.soft_labels[task].get(image_id) for task in self.soft_labels}
-        weights = self._weights(image_id, truth, soft, rng)
-
-        guides = truth.boxes_xyxy if truth.boxes_xyxy is not None and weights["detection"][0] > 0 else torch.zeros(0, 4)
-        answer = soft.get("detection")
-        if self.config.augment.tutor_steers_crop and answer is not None and answer.boxes_xyxy is not None:
-            guides = torch.cat([guides, answer.boxes_xyxy])
+        soft = {task: self._answer(task, image_id, truth.size) for task in TASKS}
+        weights = {
+            name: source_weights(
+                task,
+                self.ranks[name][image_id],
+                drawn=image_id in self.drawn[name],
+                answered=soft[name] is not None,
+                rng=rng,
+            )
+            for name, task in self.tasks.items()
+        }
+        guides = self._guides(truth, soft["detection"], weights["detection"])
         geometry = draw_geometry(
             truth.size, guides, self.config.student.size, self.config.augment, rng, zoom_out=self._zoom_out(rng)
         )
@@ -84,32 +99,34 @@ class TrainingSet(torch.utils.data.Dataset[Example]):
 
         given = teach_ground_truth(truth, geometry, len(self.dataset.labels), self.map_side)
         answered = teach_soft_labels(soft, geometry, given, self.config.loss)
-        for task, classes in self.unknown.items():
-            answered.unknown[task][list(classes)] = True
-        if truth.annotated is not None:
-            for task in TASKS:
-                if getattr(self.config.supervision, task).policy == "fill" and weights[task][0] and task in soft:
-                    answered = complete(given, answered, task)
-                    weights[task] = (0.0, 1.0)
+        for name, task in self.tasks.items():
+            partly = truth.annotated is not None and weights[name][0] > 0
+            if task.policy == "fill" and partly and soft[name] is not None:
+                answered = complete(given, answered, name, self.config.loss.conflict_iou)
+                weights[name] = (0.0, 1.0)
         return Example(image_id, image, given, answered, weights)
 
-    def _weights(
-        self, image_id: str, truth: GroundTruth, soft: Mapping[str, SoftLabels | None], rng: random.Random
-    ) -> dict[str, Weights]:
-        known = {"detection": truth.boxes_xyxy, "segmentation": truth.mask}
-        told = {"detection": None, "segmentation": None} | {
-            task: _answer(task, answer) for task, answer in soft.items()
-        }
-        return {
-            task: source_weights(
-                getattr(self.config.supervision, task),
-                self.ranks[task][image_id],
-                annotated=known[task] is not None,
-                answered=told[task] is not None,
-                rng=rng,
+    def _answer(self, task: str, image_id: str, size: tuple[int, int]) -> SoftLabels | None:
+        """The tutor's answer, if it has one for this task."""
+        answer = self.soft_labels.get(task, {}).get(image_id)
+        if answer is None or (answer.boxes_xyxy if task == "detection" else answer.map) is None:
+            return None
+        if answer.size != size:
+            raise InputError(
+                f"{self.dataset.name}: image {image_id} has {size[1]} x {size[0]} pixels, the tutor of {task} saw "
+                f"{answer.size[1]} x {answer.size[0]}; label these very images"
             )
-            for task in TASKS
-        }
+        return answer
+
+    def _guides(self, truth: GroundTruth, answer: SoftLabels | None, weights: Weights) -> Tensor:
+        """Boxes that steer the crop."""
+        everything = self.config.augment.crop_guides == "all"
+        guides = [torch.zeros(0, 4)]
+        if truth.boxes_xyxy is not None and (everything or weights[0] > 0):
+            guides.append(truth.boxes_xyxy)
+        if everything and answer is not None and answer.boxes_xyxy is not None:
+            guides.append(answer.boxes_xyxy)
+        return torch.cat(guides)
 
     def _zoom_out(self, rng: random.Random) -> bool:
         augment = self.config.augment
@@ -117,19 +134,21 @@ class TrainingSet(torch.utils.data.Dataset[Example]):
         return {"image": drawn, "run": self.zoom_out_run, "never": False}[augment.zoom_out]
 
 
-def _answer(task: str, answer: SoftLabels | None) -> Tensor | None:
-    if answer is None:
-        return None
-    return answer.boxes_xyxy if task == "detection" else answer.map
+def collate(items: Sequence[Example | InputError]) -> Batch | InputError:
+    """Stack examples; boxes are padded to the most of any image. A source that no image uses becomes None.
 
-
-def collate(examples: Sequence[Example]) -> Batch:
-    """Stack examples; boxes are padded to the most of any image. A source that no image uses becomes None."""
+    Returns:
+        The first error instead, where an item is one.
+    """
+    examples = [item for item in items if isinstance(item, Example)]
+    if len(examples) < len(items):
+        return next(item for item in items if isinstance(item, InputError))
+    weights = [example.weights for example in examples]
     return Batch(
         tuple(example.image_id for example in examples),
         torch.stack([example.image for example in examples]),
-        _stack([example.ground_truth for example in examples], [example.weights for example in examples], 0),
-        _stack([example.tutor for example in examples], [example.weights for example in examples], 1),
+        _stack([example.ground_truth for example in examples], weights, 0),
+        _stack([example.tutor for example in examples], weights, 1),
     )
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from xml.etree.ElementTree import Element
 
-import torch
-from defusedxml import ElementTree
 from PIL import Image
-from torch import Tensor
 
-from tutored.data.pictures import Box, fit_box, picture_size, read_mask, read_picture
+from tutored.data.pictures import picture_size, read_mask, read_picture
+from tutored.data.text import complaints, own_name, read_classes, read_lines
+from tutored.data.voc_boxes import box_problems, read_boxes
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
-from tutored.structures import BACKGROUND, GroundTruth
+from tutored.structures import GroundTruth
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
@@ -38,10 +36,15 @@ class Voc:
     split: str
     labels: LabelSpace
     ids: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return f"voc:{self.folder}/{self.split}"
+
+    @property
+    def source(self) -> str:
+        return f"voc:{own_name(self.folder)}"
 
     def image(self, image_id: str) -> Image.Image:
         """The RGB picture as stored. Raises InputError, naming the file, where it can't be read."""
@@ -54,8 +57,7 @@ class Voc:
             InputError: naming the file and, in XML, the object and field that is missing or impossible.
         """
         size = picture_size(self._picture(image_id))
-        mask = self._find(MASK_FOLDERS, image_id, (".png",))
-        annotation = self._find(("Annotations",), image_id, (".xml",))
+        annotation, mask = self._annotation(image_id), self._mask(image_id)
         boxes = read_boxes(annotation, size, self.labels) if annotation else (None, None, None)
         return GroundTruth(
             size=size,
@@ -67,13 +69,28 @@ class Voc:
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
         """Of "detection" and "segmentation" those with a file for this image."""
-        boxes = self._find(("Annotations",), image_id, (".xml",))
-        mask = self._find(MASK_FOLDERS, image_id, (".png",))
+        boxes, mask = self._annotation(image_id), self._mask(image_id)
         return (*(("detection",) if boxes else ()), *(("segmentation",) if mask else ()))
+
+    def problems(self, image_id: str) -> tuple[str, ...]:
+        """Every fault of boxes and mask; where the picture has no size to compare with, that one alone."""
+        try:
+            size = picture_size(self._picture(image_id))
+        except InputError as error:
+            return (str(error),)
+        annotation, mask = self._annotation(image_id), self._mask(image_id)
+        boxes = box_problems(annotation, size, self.labels) if annotation else ()
+        return boxes + (complaints([partial(read_mask, mask, size, self.labels)]) if mask else ())
 
     def _picture(self, image_id: str) -> Path:
         found = self._find(("JPEGImages",), image_id, PICTURE_SUFFIXES)
         return found or self.folder / "JPEGImages" / f"{image_id}.jpg"
+
+    def _annotation(self, image_id: str) -> Path | None:
+        return self._find(("Annotations",), image_id, (".xml",))
+
+    def _mask(self, image_id: str) -> Path | None:
+        return self._find(MASK_FOLDERS, image_id, (".png",))
 
     def _find(self, folders: tuple[str, ...], image_id: str, suffixes: tuple[str, ...]) -> Path | None:
         paths = (self.folder / folder / f"{image_id}{suffix}" for folder in folders for suffix in suffixes)
@@ -94,78 +111,8 @@ def open_voc(folder: Path, split: str) -> Voc:
         InputError: no such folder or split (the possible ones are named), an empty list, an id listed twice.
     """
     folder = _dataset_folder(folder)
-    return Voc(folder, split, _read_labels(folder / "labels.txt"), _read_split(folder, split))
-
-
-def read_boxes(path: Path, size: tuple[int, int], labels: LabelSpace) -> tuple[Tensor, Tensor, Tensor]:
-    """The objects of one annotation file.
-
-    Returns:
-        float32 [K, 4] boxes (x1, y1, x2, y2), int64 [K] classes, bool [K] difficult flags.
-
-    Raises:
-        InputError: the file is no VOC annotation, or an object lacks a field, has an unknown class, or a box that
-            sticks out by more than the pixel that rounding explains.
-    """
-    try:
-        root = ElementTree.fromstring(path.read_bytes())
-    except (OSError, SyntaxError, ValueError, LookupError) as error:
-        raise InputError(f"{path}: not readable as XML ({error}); correct the file or remove it") from error
-    if root.tag != "annotation":
-        raise InputError(f"{path}: a VOC annotation begins with <annotation>, got <{root.tag}>")
-    boxes, classes, difficult = [], [], []
-    for number, element in enumerate(root.findall("object"), start=1):
-        what = f"{path}: object {number}"
-        name = _text(element, "name", what)
-        what = f"{what} ({name})"
-        classes.append(_class(name, labels, what))
-        boxes.append(fit_box(_box(element, what), size, what, slack=1))
-        flag = (element.findtext("difficult") or "0").strip()
-        if flag not in ("0", "1"):
-            raise InputError(f"{what}: <difficult> is 0 or 1, got {flag!r}")
-        difficult.append(flag == "1")
-    return (
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        torch.tensor(classes, dtype=torch.int64),
-        torch.tensor(difficult, dtype=torch.bool),
-    )
-
-
-def _class(name: str, labels: LabelSpace, what: str) -> int:
-    try:
-        index = labels.index(name)
-    except InputError as error:
-        raise InputError(f"{what}: {error}; own classes go into a file labels.txt in the data folder") from error
-    if index == BACKGROUND:
-        raise InputError(f"{what}: background is no object; remove it")
-    return index
-
-
-def _box(element: Element, what: str) -> Box:
-    """VOC counts pixels from 1 and includes the last one; from here on, boxes are 0-based continuous edges."""
-    box = element.find("bndbox")
-    if box is None:
-        raise InputError(f"{what}: there is no <bndbox>; add it or remove the object")
-    xmin, ymin, xmax, ymax = (_number(box, field, what) for field in ("xmin", "ymin", "xmax", "ymax"))
-    return xmin - 1, ymin - 1, xmax, ymax
-
-
-def _number(element: Element, field: str, what: str) -> float:
-    text = _text(element, field, what)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{what}: <{field}> must be a number of pixels, got {text!r}")
-    return value
-
-
-def _text(element: Element, field: str, what: str) -> str:
-    text = (element.findtext(field) or "").strip()
-    if not text:
-        raise InputError(f"{what}: <{field}> is missing or empty; add it or remove the object")
-    return text
+    own = folder / "labels.txt"
+    return Voc(folder, split, read_classes(own) if own.exists() else VOC, _read_split(folder, split))
 
 
 def _dataset_folder(folder: Path) -> Path:
@@ -179,16 +126,6 @@ def _dataset_folder(folder: Path) -> Path:
     raise InputError(
         f"{folder}: not a VOC folder; it must hold JPEGImages, ImageSets and Annotations or SegmentationClass"
     )
-
-
-def _read_labels(path: Path) -> LabelSpace:
-    if not path.exists():
-        return VOC
-    names = [line.strip() for line in _read_lines(path) if line.strip()]
-    try:
-        return LabelSpace.of(names)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; list the object classes, one a line, background left out") from error
 
 
 def _read_split(folder: Path, split: str) -> tuple[str, ...]:
@@ -206,7 +143,7 @@ def _read_split(folder: Path, split: str) -> tuple[str, ...]:
 
 
 def _read_ids(path: Path) -> tuple[str, ...]:
-    rows = [line.split() for line in _read_lines(path) if line.strip()]
+    rows = [line.split() for line in read_lines(path) if line.strip()]
     if any(len(row) > 1 and row[1] in ("-1", "0", "1") for row in rows):
         raise InputError(f"{path}: a list of one class (id and -1, 0 or 1) is not a split; give one like train or val")
     ids = tuple(row[0] for row in rows)
@@ -217,15 +154,8 @@ def _read_ids(path: Path) -> tuple[str, ...]:
 
 
 def _possible(lists: dict[str, Path]) -> str:
-    whole = [key for key, path in lists.items() if any(len(line.split()) == 1 for line in _read_lines(path)[:1])]
+    whole = [key for key, path in lists.items() if any(len(line.split()) == 1 for line in read_lines(path)[:1])]
     if not whole:
         return "ImageSets/Main and ImageSets/Segmentation hold no list of image ids, one a line; add one"
     names = dict.fromkeys(key.split("/")[1] for key in whole)
     return f"possible: {', '.join(names)}; or one list alone ({whole[0]}), or several joined by +"
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read as text ({error})") from error

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 import yaml
 
-from tutored.config import Config
+from tutored.config import Config, load_config
 from tutored.engine.supervision import open_supervision
-from tutored.engine.trainer import Progress, Trainer, Watcher
+from tutored.engine.trainer import Report, Trainer, Watcher
 from tutored.errors import InputError
 from tutored.files import write_text
 
-__all__ = ["Progress", "Watcher", "train"]
+__all__ = ["Report", "Watcher", "train"]
 
 
 def train(config: Config, out: Path, *, resume: bool = False, watch: Watcher | None = None) -> dict[str, Any]:
@@ -36,11 +36,12 @@ def train(config: Config, out: Path, *, resume: bool = False, watch: Watcher | N
     """
     if config.student.freeze_norm and config.student.weights is None:
         raise InputError("student.freeze_norm keeps statistics that student.weights would bring; give weights")
-    _claim(out, config, resume)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    supervision = open_supervision(config)
-    trainer = Trainer(config, supervision, out)
+    trainer = Trainer(config, open_supervision(config), out)
+    if trainer.accelerator.is_main_process:
+        _claim(out, config, resume)
+    trainer.accelerator.wait_for_everyone()
     if resume:
         trainer.load()
     trainer.run(watch)
@@ -51,14 +52,27 @@ def _claim(out: Path, config: Config, resume: bool) -> None:
     """Make the run folder ours: new, or the same run's where we resume."""
     record = out / "config.yaml"
     if record.exists():
-        there = Config.model_validate(yaml.safe_load(record.read_text()))
+        there = load_config(record)
         if there != config:
-            raise InputError(
-                f"{out} holds another run ({there.run_id}, asked for {config.run_id}); choose another --out"
-            )
+            raise InputError(f"{out} holds another run, with {_differences(there, config)}; choose another --out")
         if not resume:
             raise InputError(f"{out} holds this run already; add --resume to go on with it, or choose another --out")
     elif out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text(record, yaml.safe_dump(config.to_dict(), sort_keys=False))
+
+
+def _differences(there: Config, here: Config) -> str:
+    mine, theirs = _flat(here.to_dict()), _flat(there.to_dict())
+    differing = [
+        f"{key} {theirs.get(key)!r} instead of {value!r}" for key, value in mine.items() if theirs.get(key) != value
+    ]
+    return ", ".join(differing[:5])
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return flat

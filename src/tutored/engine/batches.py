@@ -1,23 +1,66 @@
-"""A batch cut into micro-batches, and brought to the device."""
+"""Which images each step sees, a batch cut into micro-batches, and brought to the device."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
 import torch
 
+from tutored.data.training import epoch_batches
 from tutored.structures import Batch, Targets
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The batches of a run, this process' part of each.
+
+    Attributes:
+        positions: of the images to draw.
+        images: in the split.
+        done: steps that an interrupted run has behind it.
+    """
+
+    positions: Sequence[int]
+    images: int
+    batch: int
+    epochs: int
+    seed: int
+    rank: int = 0
+    ranks: int = 1
+    done: int = 0
+
+    @property
+    def epoch_steps(self) -> int:
+        return max(self.images // self.batch, 1)
+
+    @property
+    def steps(self) -> int:
+        return self.epoch_steps * self.epochs
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """(round, position) pairs for `TrainingSet`, from step `done` to the end."""
+        first, skipped = divmod(self.done, self.epoch_steps)
+        for epoch in range(first, self.epochs):
+            batches = epoch_batches(
+                self.positions, self.images, self.batch, self.seed, epoch, rank=self.rank, ranks=self.ranks
+            )
+            yield from list(batches)[skipped if epoch == first else 0 :]
+
+
 def split(batch: Batch, size: int | None) -> list[Batch]:
-    """Micro-batches of `size` images; None: the batch as it is."""
+    """Micro-batches of at most `size` images, as even as possible; None: the batch as it is."""
     count = len(batch.image_ids)
-    size = size or count
+    parts = -(-count // (size or count))
+    edges = [count * part // parts for part in range(parts + 1)]
     return [
         Batch(
-            batch.image_ids[first : first + size],
-            batch.images[first : first + size],
-            *[None if part is None else Targets(*[t[first : first + size] for t in part]) for part in batch[2:]],
+            batch.image_ids[first:last],
+            batch.images[first:last],
+            *[None if part is None else Targets(*[tensor[first:last] for tensor in part]) for part in batch[2:]],
         )
-        for first in range(0, count, size)
+        for first, last in pairwise(edges)
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tutored.config import Train
 from tutored.student import BlitzNet
@@ -47,11 +47,11 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 @torch.no_grad()
-def update_average(average: dict[str, Tensor], model: nn.Module, decay: float, step: int) -> None:
-    """Move the averaged weights towards the model's; a young average forgets faster, min(decay, (1+t)/(10+t))."""
+def update_average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move the averaged network towards the model; a young average forgets faster, min(decay, (1+t)/(10+t))."""
     keep = min(decay, (1 + step) / (10 + step))
-    state = model.state_dict()
-    floats = [name for name, value in average.items() if value.is_floating_point()]
-    torch._foreach_lerp_([average[name] for name in floats], [state[name] for name in floats], 1 - keep)
-    for name in average.keys() - set(floats):
-        average[name].copy_(state[name])
+    mine, theirs = averaged.state_dict(), model.state_dict()
+    floats = [name for name, value in mine.items() if value.is_floating_point()]
+    torch._foreach_lerp_([mine[name] for name in floats], [theirs[name] for name in floats], 1 - keep)
+    for name in mine.keys() - set(floats):
+        mine[name].copy_(theirs[name])

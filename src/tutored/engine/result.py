@@ -38,6 +38,7 @@ def make_result(
             "torchvision": torchvision.__version__,
             "timm": timm.__version__,
         },
+        "stores": supervision.stores,
         "notes": list(supervision.notes),
         "config": config.to_dict(),
     }

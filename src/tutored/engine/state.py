@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -32,10 +31,7 @@ def save_state(
         tensors |= {f"optimizer/{index}/{slot}": torch.as_tensor(value) for slot, value in slots.items()}
     with whole_folder(run / STATE) as folder:
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        try:
-            save_file(whole, folder / "state.safetensors")
-        except SafetensorError as error:
-            raise OSError(f"{run / STATE}: can't be written: {error}") from error
+        save_file(whole, folder / "state.safetensors")
         (folder / "state.json").write_text(json.dumps({**facts, "groups": optimizer["param_groups"]}, indent=1))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tutored.config import TASKS, Config, Data, MoreData, Task
 from tutored.data import open_dataset
@@ -23,14 +23,14 @@ class Supervision(NamedTuple):
         train: images and ground truth.
         val: what it is validated on, or None.
         soft_labels: by task, the tutor's answers by image id in the label space of `train`.
-        unknown: by task, the classes that the tutor knows nothing about.
+        stores: by task, the identities of the stores behind them.
         notes: what the user should know, a sentence each.
     """
 
     train: Dataset
     val: Dataset | None
     soft_labels: dict[str, Mapping[str, SoftLabels]]
-    unknown: dict[str, tuple[int, ...]]
+    stores: dict[str, list[dict[str, Any]]]
     notes: tuple[str, ...]
 
 
@@ -44,27 +44,30 @@ def open_supervision(config: Config) -> Supervision:
     train = _open_training(config.data)
     val = _open_validation(config.data, train)
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
-    unknown: dict[str, tuple[int, ...]] = {}
+    stores: dict[str, list[dict[str, Any]]] = {}
     notes: list[str] = []
     for name in TASKS:
         task: Task = getattr(config.supervision, name)
         answers: ChainMap[str, SoftLabels] = ChainMap()
-        missing: set[int] = set()
+        stores[name] = []
         for path in task.stores:
             store = Store.open(path)
+            if name not in store.tasks:
+                raise InputError(
+                    f"store {path} answers {' and '.join(store.tasks) or 'nothing'}, not {name}; give another store"
+                )
             class_map = ClassMap.by_name(store.labels, train.labels, renamed=task.renamed)
             folded = Folded(store, class_map, background=config.loss.background)
             twice = next((image_id for image_id in store if image_id in answers), None)
             if twice is not None:
                 raise InputError(f"store {path}: another store of {name} answers for {twice} too; give one of them")
             answers.maps.append(folded)  # type: ignore[arg-type]  # read only
-            missing |= {train.labels.index(class_name) for class_name in class_map.unreached}
+            stores[name].append(dict(store.identity))
             notes.append(f"{name} tutor {path}: {class_map.describe()}")
         if task.stores:
             notes += _coverage(name, task.stores, answers, train)
             soft_labels[name] = answers
-            unknown[name] = tuple(sorted(missing))
-    return Supervision(train, val, soft_labels, unknown, tuple(notes))
+    return Supervision(train, val, soft_labels, stores, tuple(notes))
 
 
 def _open_training(data: Data) -> Dataset:
@@ -78,7 +81,8 @@ def _open_training(data: Data) -> Dataset:
 def _open_validation(data: Data, train: Dataset) -> Dataset | None:
     if data.val_split is None:
         return None
-    val = open_dataset(data.val or data.train, data.val_split, classes=train.labels.classes)
+    annotated = data.annotated if data.val is None else data.val_annotated
+    val = open_dataset(data.val or data.train, data.val_split, annotated, train.labels.classes)
     shared = sorted(set(train.ids) & set(val.ids))
     if shared:
         raise InputError(

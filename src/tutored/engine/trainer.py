@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tutored import losses
 from tutored.checkpoint import save_checkpoint
-from tutored.config import Config, Loss
-from tutored.data.training import TrainingSet, collate, epoch_batches
-from tutored.engine.batches import split, to_device
+from tutored.config import Config, Train
+from tutored.data.training import TrainingSet, collate
+from tutored.engine.batches import Plan, split, to_device
 from tutored.engine.optimise import make_optimizer, rate_factor, set_rate, update_average
 from tutored.engine.result import make_result, write_json
 from tutored.engine.state import load_state, save_state
 from tutored.engine.supervision import Supervision
 from tutored.errors import InputError
-from tutored.evaluate import Result
 from tutored.files import write_text
 from tutored.judge import evaluate_student
 from tutored.structures import Batch
@@ -33,12 +35,12 @@ LOG_EVERY = 20
 """Steps between entries of the log, and between looks at the loss where looking stops the device."""
 
 
-class Progress(NamedTuple):
+class Report(NamedTuple):
     """What a watcher is told after some steps.
 
     Attributes:
         loss: every term's mean since the last report, already divided and weighted.
-        images_per_second: of this process, over the same steps.
+        images_per_second: of all processes, over the same steps.
         seconds_left: expected, validation not counted.
     """
 
@@ -50,7 +52,7 @@ class Progress(NamedTuple):
     seconds_left: float
 
 
-Watcher = Callable[[Progress], None]
+Watcher = Callable[[Report], None]
 
 
 class Trainer:
@@ -58,167 +60,158 @@ class Trainer:
 
     def __init__(self, config: Config, supervision: Supervision, out: Path) -> None:
         self.config, self.supervision, self.out = config, supervision, out
-        self.accelerator = Accelerator(
-            mixed_precision=config.train.precision,
-            cpu=config.train.device == "cpu",
-            step_scheduler_with_optimizer=False,
-        )
+        # A second run in this process may want another precision; accelerate keeps the first one's otherwise.
+        AcceleratorState._reset_state()
+        self.accelerator = Accelerator(mixed_precision=config.train.precision, cpu=config.train.device == "cpu")
+        self.device = self.accelerator.device
         torch.manual_seed(config.train.seed)
         self.student = BlitzNet(config.student, supervision.train.labels)
-        self.optimizer = make_optimizer(self.student, config.train)
-        self.average = {name: value.clone() for name, value in self.student.state_dict().items()}
-        self.model, self.optimizer = self.accelerator.prepare(self.student, self.optimizer)
-        self.device = self.accelerator.device
-        self.average = {name: value.to(self.device) for name, value in self.average.items()}
-        self.set = TrainingSet(
-            supervision.train, config, self.student.sides[0], supervision.soft_labels, supervision.unknown
-        )
-        self.positions = self.set.taught()
-        if not self.positions:
-            raise InputError(
-                f"{supervision.train.name}: nobody teaches any image; see supervision.*.policy and .hidden"
-            )
-        self.epoch_steps = sum(1 for _ in self._epoch(0))
-        self.steps = self.epoch_steps * config.train.epochs
+        self.set = TrainingSet(supervision.train, config, self.student.sides[0], supervision.soft_labels)
+        self.plan = self._plan(config.train)
+        optimizer = make_optimizer(self.student, config.train)
+        self.model, self.optimizer = self.accelerator.prepare(self.student, optimizer)
+        self.averaged = copy.deepcopy(self.student).eval()
         self.done = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
 
-    def _epoch(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
-        train, accelerator = self.config.train, self.accelerator
-        yield from epoch_batches(
-            self.positions,
-            len(self.set),
-            train.batch,
-            train.seed,
-            epoch,
-            rank=accelerator.process_index,
-            ranks=accelerator.num_processes,
-        )
-
-    def _remaining(self) -> Iterator[list[tuple[int, int]]]:
-        for epoch in range(self.done // self.epoch_steps, self.config.train.epochs):
-            skip = self.done - epoch * self.epoch_steps if epoch == self.done // self.epoch_steps else 0
-            yield from list(self._epoch(epoch))[skip:]
+    def _plan(self, train: Train) -> Plan:
+        positions, images = self.set.taught(), len(self.set)
+        ranks = self.accelerator.num_processes
+        name = self.supervision.train.name
+        if not positions:
+            raise InputError(f"{name}: nobody teaches any image; see supervision.*.policy and .hidden")
+        if images < 2:
+            raise InputError(f"{name}: one image is too few for batch statistics; add images")
+        if ranks > 1 and (train.batch % ranks or images < train.batch or self.config.loss.mining == "batch"):
+            raise InputError(
+                f"{ranks} processes share a batch of {train.batch} of {images} images: the batch must be a multiple "
+                "of the processes and no larger than the data, and loss.mining must be 'image'"
+            )
+        rank = self.accelerator.process_index
+        return Plan(positions, images, train.batch, train.epochs, train.seed, rank, ranks)
 
     def run(self, watch: Watcher | None) -> None:
-        train = self.config.train
-        workers = train.workers
+        """Train from the step that is done to the last."""
+        plan = replace(self.plan, done=self.done)
         loader = DataLoader(
             self.set,
-            batch_sampler=list(self._remaining()),
+            batch_sampler=plan,
             collate_fn=collate,
-            num_workers=workers,
+            num_workers=self.config.train.workers,
             pin_memory=self.device.type == "cuda",
-            persistent_workers=False,
         )
-        looks_free = self.device.type == "cpu"
         terms: dict[str, Tensor] = {}
-        seen, since = 0, time.monotonic()
+        image_ids: list[str] = []
+        counted, since = 0, time.monotonic()
         for batch in loader:
+            if isinstance(batch, InputError):
+                raise batch
             for name, value in self.step(batch).items():
-                terms[name] = terms.get(name, torch.zeros((), device=self.device)) + value
-            seen += len(batch.image_ids)
-            last_of_epoch = self.done % self.epoch_steps == 0
-            if looks_free or self.done % LOG_EVERY == 0 or last_of_epoch:
-                _stop_unless_finite(terms, batch, self.done)
-            if self.done % LOG_EVERY == 0 or last_of_epoch:
-                elapsed = time.monotonic() - since
-                counted = (self.done - 1) % LOG_EVERY + 1 if last_of_epoch else LOG_EVERY
-                self._report(watch, {name: float(value) / counted for name, value in terms.items()}, seen, elapsed)
-                seen, since, terms = 0, time.monotonic(), {}
+                terms[name] = terms.get(name, 0) + value
+            counted += 1
+            image_ids += batch.image_ids
+            last_of_epoch = self.done % plan.epoch_steps == 0
+            report = last_of_epoch or self.done % LOG_EVERY == 0
+            if report or self.device.type == "cpu":
+                _stop_unless_finite(terms, image_ids[-len(batch.image_ids) :] if not report else image_ids, self.done)
+            if report:
+                means = {name: float(value) / counted for name, value in terms.items()}
+                self._report(watch, means, counted, time.monotonic() - since)
             if last_of_epoch:
-                self._end_of_epoch(self.done // self.epoch_steps)
-                since = time.monotonic()
+                self._end_of_epoch(self.done // plan.epoch_steps)
+            if report:
+                terms, image_ids, counted, since = {}, [], 0, time.monotonic()
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights. Returns every term of the loss, divided and weighted."""
         config = self.config
         self.model.train()
-        set_rate(self.optimizer, rate_factor(self.done, self.steps, config.train))
-        parts = [to_device(part, self.device) for part in split(batch, config.train.micro_batch)]
-        assigned = [losses.assign(self.student.anchors_xyxy, part, config.loss) for part in parts]
-        factors = self._factors([each.weights for each in assigned], config.loss)
-        values: dict[str, Tensor] = {}
-        for part, targets in zip(parts, assigned, strict=True):
-            outputs = self.model(part.images.float() / 255)
-            sums = losses.sums(outputs, part, targets, config.loss)
-            self.accelerator.backward(losses.mix(sums, factors))
-            for name, value in sums.items():
-                values[name] = values.get(name, 0) + value.detach() * factors[name]
+        set_rate(self.optimizer, rate_factor(self.done, self.plan.steps, config.train))
+        values = self.backward(batch)
         if config.train.clip is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), config.train.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if config.train.ema:
-            update_average(self.average, self.student, config.train.ema, self.done)
+            update_average(self.averaged, self.student, config.train.ema, self.done)
         self.done += 1
         return values
 
-    def _factors(self, weights: list[dict[str, Tensor]], config: Loss) -> dict[str, Tensor]:
+    def backward(self, batch: Batch) -> dict[str, Tensor]:
+        """Gradients of the whole batch, micro-batch by micro-batch; returns every term, divided and weighted."""
+        parts = [to_device(part, self.device) for part in split(batch, self.config.train.micro_batch)]
+        assigned = [losses.assign(self.student.anchors_xyxy, part, self.config.loss) for part in parts]
+        factors = self._factors([each.weights for each in assigned])
+        values: dict[str, Tensor] = {}
+        for part, targets in zip(parts, assigned, strict=True):
+            outputs = self.model(part.images.float() / 255)
+            sums = losses.sums(outputs, part, targets, self.config.loss)
+            self.accelerator.backward(losses.mix(sums, factors))
+            for name, value in sums.items():
+                values[name] = values.get(name, 0) + value.detach() * factors[name]
+        return values
+
+    def _factors(self, weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Divide by weights of the whole batch: all micro-batches, all processes (whose gradients are averaged)."""
         names = list(weights[0])
         total = torch.stack([torch.stack([each[name] for name in names]) for each in weights]).sum(0)
         total = self.accelerator.reduce(total, "sum")
-        factors = losses.divide(dict(zip(names, total, strict=True)), config)
+        factors = losses.divide(dict(zip(names, total, strict=True)), self.config.loss)
         return {name: factor * self.accelerator.num_processes for name, factor in factors.items()}
 
-    def _report(self, watch: Watcher | None, terms: dict[str, float], images: int, elapsed: float) -> None:
+    def _report(self, watch: Watcher | None, loss: dict[str, float], steps: int, elapsed: float) -> None:
         self.seconds += elapsed
-        rate = images / elapsed
-        per_step = self.config.train.batch / self.accelerator.num_processes
-        progress = Progress(
-            self.done,
-            self.steps,
-            (self.done - 1) // self.epoch_steps + 1,
-            terms,
-            rate,
-            (self.steps - self.done) * per_step / rate,
-        )
-        self.history.append({"step": self.done, "loss": terms, "images_per_second": round(rate, 2)})
+        rate = round(steps * self.config.train.batch / elapsed, 2)
+        self.history.append({"step": self.done, "loss": loss, "images_per_second": rate})
         if watch and self.accelerator.is_main_process:
-            watch(progress)
+            left = (self.plan.steps - self.done) * elapsed / steps
+            epoch = (self.done - 1) // self.plan.epoch_steps + 1
+            watch(Report(self.done, self.plan.steps, epoch, loss, rate, left))
 
     def _end_of_epoch(self, epoch: int) -> None:
         train = self.config.train
         last = epoch == train.epochs
+        if not train.ema:
+            update_average(self.averaged, self.student, 0.0, self.done)
         if self.supervision.val is not None and (last or epoch % train.val_every == 0):
-            figures = self.validate().to_dict()
-            self.history.append({"step": self.done, "epoch": epoch, "val": figures})
+            figures = evaluate_student(self.averaged, self.supervision.val, self.config, self.config.data.reported)
+            self.history.append({"step": self.done, "epoch": epoch, "val": figures.to_dict()})
         if self.accelerator.is_main_process and (last or epoch % train.save_every == 0):
             self.save()
         self.accelerator.wait_for_everyone()
 
-    def averaged(self) -> BlitzNet:
-        """A student with the weights to be used: the average, or the last ones where there is none."""
-        student = BlitzNet(self.config.student.model_copy(update={"weights": None}), self.student.labels)
-        weights = self.average if self.config.train.ema else self.student.state_dict()
-        student.load_state_dict(weights)
-        return student.to(self.device).eval()
-
-    def validate(self) -> Result:
-        assert self.supervision.val is not None
-        return evaluate_student(self.averaged(), self.supervision.val, self.config, self.config.data.reported)
-
     def save(self) -> None:
+        """Write log, checkpoint and state; each whole or not at all."""
         scaler = self.accelerator.scaler
         facts = {
-            "run_id": self.config.run_id,
+            "stores": self.supervision.stores,
             "done": self.done,
             "seconds": self.seconds,
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
         write_text(self.out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.history))
-        save_checkpoint(self.out / "checkpoint", self.averaged(), self.config)
-        save_state(self.out, self.student.state_dict(), self.average, self.optimizer.state_dict(), facts)
+        save_checkpoint(self.out / "checkpoint", self.averaged, self.config)
+        model, average = self.student.state_dict(), self.averaged.state_dict()
+        save_state(self.out, model, average, self.optimizer.state_dict(), facts)
 
     def load(self) -> None:
+        """Take up the saved state, if there is one.
+
+        Raises:
+            InputError: it is damaged, or a store is another than the run began with.
+        """
         saved = load_state(self.out)
         if saved is None:
             return
         model, average, optimizer, facts = saved
+        if facts["stores"] != self.supervision.stores:
+            raise InputError(
+                f"{self.out}: a store has changed since the run began (its identity differs); "
+                "bring the former store back, or train into another --out"
+            )
         self.student.load_state_dict(model)
-        self.average = {name: value.to(self.device) for name, value in average.items()}
+        self.averaged.load_state_dict(average)
         self.optimizer.load_state_dict(optimizer)
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
@@ -227,6 +220,7 @@ class Trainer:
         self.history = [entry for entry in map(json.loads, lines) if entry["step"] <= self.done]
 
     def finish(self) -> dict[str, Any]:
+        """Write `result.json` and return what it holds."""
         last = next((entry["val"] for entry in reversed(self.history) if "val" in entry), None)
         result = make_result(self.config, self.supervision, self.device, self.seconds, last)
         if self.accelerator.is_main_process:
@@ -234,10 +228,10 @@ class Trainer:
         return result
 
 
-def _stop_unless_finite(terms: dict[str, Tensor], batch: Batch, step: int) -> None:
+def _stop_unless_finite(terms: dict[str, Tensor], image_ids: Sequence[str], step: int) -> None:
     broken = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
     if broken:
         raise FloatingPointError(
-            f"the loss is not finite at step {step}: {', '.join(broken)}; images {', '.join(batch.image_ids)}. "
+            f"the loss is not finite at step {step}: {', '.join(broken)}; among images {', '.join(image_ids)}. "
             "Lower train.lr, set train.clip, or use train.precision: no"
         )

@@ -40,6 +40,7 @@ class Result:
         miou_others_ignored: mIoU without the pixels that truly are of a class outside `classes`. In mIoU itself they
             count: a prediction of one of `classes` there is wrong.
         pixel_accuracy: share of all annotated pixels that are right.
+        notes: what the reader of the figures should know, a sentence each.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +52,7 @@ class Result:
     per_class: dict[str, dict[str, float | None]]
     miou_others_ignored: float | None
     pixel_accuracy: float | None
+    notes: tuple[str, ...] = ()
 
     @property
     def map_area(self) -> float | None:
@@ -88,6 +90,7 @@ class Result:
             "images_with_masks": self.images_with_masks,
             "objects": self.objects,
             "difficult": self.difficult,
+            "notes": list(self.notes),
         }
 
 

@@ -93,7 +93,7 @@ def _negative_sum(log_background: Tensor, targets: Targets, anchors: AnchorTarge
         chosen = torch.arange(loss.shape[1], device=loss.device) < wanted[:, None]
         return (hardest * chosen * targets.detection_weight[:, None]).sum()
     positives = anchors.positive.sum()
-    wanted = torch.minimum(config.negatives * positives, loss.shape[1] - positives).clamp(min=config.min_negatives)
+    wanted = torch.minimum(config.negatives * positives, loss.shape[1] - positives).clamp(min=0)
     hardest = (loss * targets.detection_weight[:, None]).flatten().sort(descending=True).values
     return (hardest * (torch.arange(len(hardest), device=loss.device) < wanted)).sum()
 

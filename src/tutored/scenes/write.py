@@ -13,6 +13,7 @@ from PIL import Image
 
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, ClassMap
+from tutored.palette import voc_palette
 from tutored.scenes.compose import STYLES, Scene, compose
 from tutored.scenes.cutouts import CREDIT, Domain, load_cutouts
 
@@ -75,7 +76,7 @@ def written_names(domain: Domain) -> dict[str, str]:
 def _write(folder: Path, id_: str, scene: Scene, names: tuple[str, ...]) -> None:
     scene.picture.save(folder / "JPEGImages" / f"{id_}.jpg", quality=92)
     mask = Image.fromarray(scene.mask)
-    mask.putpalette(PALETTE)
+    mask.putpalette(voc_palette().tobytes())
     mask.save(folder / "SegmentationClass" / f"{id_}.png")
     (folder / "Annotations" / f"{id_}.xml").write_text(_xml(id_, scene, names))
 
@@ -99,15 +100,3 @@ def _xml(id_: str, scene: Scene, names: tuple[str, ...]) -> str:
             "\t</object>",
         ]
     return "\n".join([*lines, "</annotation>", ""])
-
-
-def _palette() -> list[int]:
-    """VOC's colours: the bits of a class number, dealt in turn to red, green and blue, highest first."""
-    return [
-        sum(((number >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8))
-        for number in range(256)
-        for channel in range(3)
-    ]
-
-
-PALETTE = _palette()

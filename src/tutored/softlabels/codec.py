@@ -45,6 +45,8 @@ SCHEMA = pa.schema(
 Columns of a task that the tutor does not answer are null; a list without entries means "nothing there".
 `probs_value` / 65535 and `map_values` / 255 are probabilities of the classes in `probs_class` and `map_classes`;
 they sum to exactly 65535 for each box and 255 for each cell, where the tutor's probabilities sum to one.
+Where the store's identity says `map_values: confidences`, those of a map are detection confidences of the classes,
+each for itself; background is not stored.
 """
 
 
@@ -73,12 +75,16 @@ def quantise(probs: npt.NDArray[Any], levels: int) -> npt.NDArray[np.int64]:
     return counts
 
 
-def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels]) -> pa.Table:
-    """One row for each image, in this order."""
+def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels], *, confidences: bool = False) -> pa.Table:
+    """One row for each image, in this order.
+
+    Args:
+        confidences: the values of maps are confidences, which sum to anything.
+    """
     rows = [
         {"image_id": image_id, "height": answer.size[0], "width": answer.size[1]}
         | _box_columns(answer)
-        | _map_columns(answer)
+        | _map_columns(answer, confidences)
         | _instance_columns(answer.instances)
         for image_id, answer in zip(image_ids, answers, strict=True)
     ]
@@ -89,7 +95,7 @@ def from_table(table: pa.Table, row: int, classes: int) -> SoftLabels:
     """The soft labels in one row of a table that `to_table` made, for a label space of `classes` names."""
     get = {name: table.column(name)[row] for name in SCHEMA.names[1:]}
     size = (get["height"].as_py(), get["width"].as_py())
-    boxes = _read_boxes(get, classes) if get["boxes_xyxy"].is_valid else {}
+    boxes: dict[str, Any] = _read_boxes(get, classes) if get["boxes_xyxy"].is_valid else {}
     drawn = _read_map(get, classes) if get["map_values"].is_valid else None
     instances = _read_instances(get) if get["instance_masks"].is_valid else None
     return SoftLabels(size=size, **boxes, map=drawn, instances=instances)
@@ -117,10 +123,15 @@ def _box_columns(answer: SoftLabels) -> dict[str, Any]:
     }
 
 
-def _map_columns(answer: SoftLabels) -> dict[str, Any]:
+def _map_columns(answer: SoftLabels, confidences: bool) -> dict[str, Any]:
     if answer.map is None:
         return {}
-    counts = quantise(answer.map.permute(1, 2, 0).numpy(), MAP_LEVELS)
+    values = answer.map.permute(1, 2, 0).numpy()
+    if confidences:
+        counts = np.rint(values.astype(np.float64) * MAP_LEVELS).astype(np.int64)
+        counts[..., 0] = 0
+    else:
+        counts = quantise(values, MAP_LEVELS)
     occurs = np.flatnonzero(counts.any(axis=(0, 1)))
     return {
         "map_height": answer.map.shape[1],

@@ -1,4 +1,4 @@
-"""From instance masks to one class-probability map."""
+"""From detection confidences, of instance masks or of maps, to one map with a background."""
 
 from __future__ import annotations
 
@@ -14,30 +14,45 @@ Rule = Literal["noisy_or", "one", "complement", "zero"]
 
 
 def draw_map(instances: Instances, size: tuple[int, int], classes: int, grid: tuple[int, int], rule: Rule) -> Tensor:
-    """Draw a map by one of the rules of `config.Loss.background`.
+    """Draw a map of instances; their confidence is the score, times the soft mask ("noisy_or") or where it is above .5.
 
     Args:
         size: (height, width) of the image in pixels.
         classes: C + 1, the names of the label space.
         grid: (h, w); cell centres are where the masks are read, bilinearly, zero outside their boxes.
-        rule: "noisy_or": p_c = 1 - prod(1 - s_i m_i) over the instances i of class c and
-            p_0 = prod(1 - s_i m_i) over all, with score s and soft mask m, divided by their sum. The
-            others are the thesis' (specification 3.5, 8.2): v_c = the best score of class c where its
-            mask is above .5, and v_0 = 1 where no mask is ("one"), 1 - max v_c ("complement") or 0 ("zero").
+        rule: see `combine`.
+
+    Returns:
+        float32 [classes, h, w], see `combine`.
+    """
+    masks = _paste(instances, size, grid)
+    shape = masks if rule == "noisy_or" else (masks > 0.5).float()
+    return combine(instances.scores[:, None, None] * shape, instances.classes, classes, rule)
+
+
+def combine(confidences: Tensor, index: Tensor, classes: int, rule: Rule) -> Tensor:
+    """Several confidences for each class and cell into one, and a background, by a rule of `config.Loss.background`.
+
+    Args:
+        confidences: float32 [N, h, w], 0..1: v_i.
+        index: int64 [N], 1..C, the class that each speaks for.
+        classes: C + 1, the names of the label space.
+        rule: "noisy_or": p_c = 1 - prod(1 - v_i) over the i of class c and p_0 = prod(1 - v_i) over all, divided by
+            their sum. The others are the thesis' (specification 3.5, 8.2): v_c = the greatest v_i of class c, and
+            v_0 = 1 where all are zero ("one"), 1 - max v_c ("complement") or 0 ("zero").
 
     Returns:
         float32 [classes, h, w]. Probabilities for "noisy_or"; detection confidences, which sum to
         anything, for the others.
     """
-    masks = _paste(instances, size, grid)
-    scores, index = instances.scores[:, None, None], instances.classes[:, None, None].expand_as(masks)
+    places, grid = index[:, None, None].expand_as(confidences), confidences.shape[1:]
     if rule == "noisy_or":
-        absent = torch.ones(classes, *grid).scatter_reduce(0, index, 1 - scores * masks, "prod")
+        absent = torch.ones(classes, *grid).scatter_reduce(0, places, 1 - confidences, "prod")
         probs = torch.cat([absent.prod(0, keepdim=True), 1 - absent[1:]])
         return probs / probs.sum(0)
-    drawn = torch.zeros(classes, *grid).scatter_reduce(0, index, scores * (masks > 0.5), "amax")
+    drawn = torch.zeros(classes, *grid).scatter_reduce(0, places, confidences, "amax")
     if rule == "one":
-        drawn[0] = ~(masks > 0.5).any(0)
+        drawn[0] = drawn.amax(0) == 0
     elif rule == "complement":
         drawn[0] = 1 - drawn.amax(0)
     return drawn

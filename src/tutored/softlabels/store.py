@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ FORMAT = "tutored-softlabels"
 VERSION = 1
 CACHED_BLOCKS = 512
 """Decompressed blocks of eight images that one store keeps: about 64 MB."""
+TASK_OF = {"classes": "detection", "map_height": "segmentation", "instance_side": "segmentation"}
+"""Small columns that are null where a row has no answer for the task."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -86,8 +89,8 @@ class Store(Mapping[str, SoftLabels]):
         """Open a finished store.
 
         Raises:
-            InputError: no store, an unfinished, incomplete or damaged one, or one of a newer format.
-                A single changed byte is found by `verify` only.
+            InputError: no store, an unfinished, incomplete or damaged one, or one of a newer format. Damage to a
+                part's inside is found when that is read, a single changed byte by `verify` only.
         """
         path = Path(path)
         manifest = read_manifest(path)
@@ -97,7 +100,8 @@ class Store(Mapping[str, SoftLabels]):
             raise InputError(f"{path}: labelling did not finish ('complete' is false); run `tutored label` --resume")
         rows: dict[str, tuple[str, int]] = {}
         for part in manifest["parts"]:
-            ids = _image_ids(path / part["file"])
+            with _damage_named(path / part["file"]):
+                ids = _columns(path / part["file"], ["image_id"]).column("image_id").to_pylist()
             if len(ids) != part["rows"]:
                 raise _damaged(path / part["file"], f"{len(ids)} rows, the manifest's 'rows' says {part['rows']}")
             rows.update((image_id, (part["file"], row)) for row, image_id in enumerate(ids))
@@ -111,11 +115,29 @@ class Store(Mapping[str, SoftLabels]):
         identity: Mapping[str, Any] = self.manifest["identity"]
         return identity
 
+    @property
+    def map_values(self) -> str:
+        """What the values of maps are: "probabilities", or "confidences" of classes without a background."""
+        return str(self.identity.get("map_values", "probabilities"))
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """Of "detection" and "segmentation" those with an answer for any image; instance masks are segmentation."""
+        answered: dict[str, bool] = {}
+        for part in self.manifest["parts"]:
+            table = _columns(self.path / part["file"], [*TASK_OF])
+            for name, task in TASK_OF.items():
+                answered[task] = answered.get(task, False) or table.column(name).null_count < len(table)
+            if all(answered.values()):
+                break
+        return tuple(task for task in answered if answered[task])
+
     def __getitem__(self, image_id: str) -> SoftLabels:
         part, row = self._rows[image_id]
-        block_rows = self._file(part).metadata.row_group(0).num_rows
-        block = self._block(part, row // block_rows)
-        return from_table(block, row % block_rows, len(self.labels))
+        with _damage_named(self.path / part):
+            block_rows = self._file(part).metadata.row_group(0).num_rows
+            block = self._block(part, row // block_rows)
+            return from_table(block, row % block_rows, len(self.labels))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -152,15 +174,22 @@ class Store(Mapping[str, SoftLabels]):
         return self._file(part).read_row_group(block, use_threads=False)
 
 
-def _image_ids(part: Path) -> list[str]:
+def _columns(part: Path, names: list[str]) -> pa.Table:
     if not part.is_file():
         raise _damaged(part, "it is missing")
+    with _damage_named(part):
+        return pq.ParquetFile(part).read(columns=names, use_threads=False)
+
+
+@contextmanager
+def _damage_named(part: Path) -> Iterator[None]:
+    """What pyarrow and our decoding raise on broken bytes, as the InputError that names the part."""
     try:
-        table = pq.ParquetFile(part).read(columns=["image_id"], use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(part, f"it can't be read ({error})") from error
-    ids: list[str] = table.column("image_id").to_pylist()
-    return ids
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, LookupError, RuntimeError) as error:
+        raise _damaged(part, f"it can't be read ({' '.join(str(error).split())})") from error
 
 
 def _damaged(part: Path, what: str) -> InputError:

@@ -21,6 +21,8 @@ BLOCK_ROWS = 8
 """Images that are decompressed together: the cost of one random read against the store's size."""
 LEFTOVERS = ".*.new"
 """What `files.whole_file` leaves where a process is killed."""
+LEFT_SECONDS = 60
+"""No process writes one file for so long."""
 
 
 def claim(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
@@ -37,9 +39,10 @@ def claim(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
         InputError: something else is in the folder, or another identity (the fields are named).
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # Listed first: what another process puts there meanwhile comes after its manifest, and is no stranger.
+    strangers = sorted(path.name for path in folder.iterdir() if not path.match(LEFTOVERS))
     manifest = read_manifest(folder)
     if manifest is None:
-        strangers = sorted(path.name for path in folder.iterdir() if not path.match(LEFTOVERS))
         if strangers:
             raise InputError(f"{folder}: not empty ({strangers[0]}) and no store; choose another folder")
         _write_manifest(folder, identity, None)
@@ -60,10 +63,13 @@ def part_name(index: int) -> str:
 
 
 def write_part(folder: Path, index: int, image_ids: Sequence[str], answers: Sequence[SoftLabels]) -> None:
-    """Write the rows of one part, whole or not at all."""
+    """Write the rows of one part of a claimed store, whole or not at all."""
+    manifest = read_manifest(folder)
+    assert manifest is not None, "a store is claimed before its parts are written"
+    confidences = manifest["identity"].get("map_values") == "confidences"
     with whole_file(folder / part_name(index)) as path:
         pq.write_table(
-            to_table(image_ids, answers),
+            to_table(image_ids, answers, confidences=confidences),
             path,
             compression="zstd",
             compression_level=9,
@@ -93,9 +99,17 @@ def finish(folder: Path, rewritten: Sequence[int]) -> bool:
     for index in rewritten:
         known.pop(part_name(index), None)
     _write_manifest(folder, identity, [known.get(name) or _describe(folder / name) for name in names])
-    for stray in folder.glob(LEFTOVERS):
-        stray.unlink(missing_ok=True)
+    _sweep(folder)
     return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left; what is young may belong to a living one. One clock, the disk's, tells."""
+    now = (folder / MANIFEST).stat().st_mtime
+    for stray in folder.glob(LEFTOVERS):
+        with suppress(FileNotFoundError):
+            if now - stray.stat().st_mtime > LEFT_SECONDS:
+                stray.unlink()
 
 
 def _describe(part: Path) -> dict[str, Any]:
@@ -104,7 +118,4 @@ def _describe(part: Path) -> dict[str, Any]:
 
 def _write_manifest(folder: Path, identity: Mapping[str, Any], parts: list[dict[str, Any]] | None) -> None:
     manifest = {"format": FORMAT, "version": VERSION, "complete": parts is not None, "identity": identity}
-    text = json.dumps(manifest | {"parts": parts}, indent=1, sort_keys=True)
-    # Another process that came last as well may have swept our temporary file away.
-    with suppress(FileNotFoundError):
-        write_text(folder / MANIFEST, text)
+    write_text(folder / MANIFEST, json.dumps(manifest | {"parts": parts}, indent=1, sort_keys=True))

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from tutored.data.text import read_classes
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, LabelSpace
 from tutored.softlabels.store import sha256
@@ -25,7 +26,9 @@ class Tutor(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]:
         """JSON-ready facts that the answers depend on: kind, weights and their SHA-256, preprocessing,
-        `score_floor`, `nms_iou`, `map_stride`; no paths, no times. None: does not apply."""
+        `score_floor`, `nms_iou`, `map_stride` (pixels of the image a cell of the map; `input_map_stride`: pixels of
+        the network's input, where that is what is fixed); no paths, no times. None: does not apply.
+        `map_values: confidences` says that maps hold detection confidences, their channel 0 nothing."""
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         """Answers for RGB images, in each image's own pixels. An image's answer does not depend on its neighbours."""
@@ -63,10 +66,9 @@ def read_labels(labels: LabelSpace | Path | str) -> LabelSpace:
     if str(labels) in ("voc", "coco"):
         return VOC if str(labels) == "voc" else COCO
     try:
-        names = [line.strip() for line in Path(labels).read_text().splitlines() if line.strip()]
-        return LabelSpace.of([name for name in names if name not in ("background", "__background__")])
-    except (OSError, ValueError) as error:
-        raise InputError(f"labels {labels}: {error}; give voc, coco, or a text file with one class a line") from error
+        return read_classes(Path(labels))
+    except InputError as error:
+        raise InputError(f"labels {error}; give voc, coco, or a text file with one class a line") from error
 
 
 def file_sha256(path: Path, what: str) -> str:

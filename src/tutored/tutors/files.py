@@ -73,7 +73,7 @@ class FilesTutor:
                 self._boxes = ConfidenceXml(root, given or default_labels or VOC)
         readers = [reader for reader in (self._boxes, self._maps) if reader]
         self.labels: LabelSpace = readers[0].labels
-        self.identity: Mapping[str, Any] = {
+        self.identity: dict[str, Any] = {
             "kind": "files",
             "tutor": " and ".join(reader.meaning for reader in readers),
             "weights": ", ".join(root.name for root in roots),
@@ -84,6 +84,8 @@ class FilesTutor:
             "map_stride": stride if self._maps else None,
             "missing": missing,
         }
+        if self._maps and self._maps.values == "confidences":
+            self.identity["map_values"] = "confidences"
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         pairs = zip(images, image_ids, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from tutored.data.coco import decode_segmentation
 from tutored.data.pictures import Box
+from tutored.data.regions import decode_segmentation
+from tutored.data.text import read_json
 from tutored.errors import InputError
-from tutored.labels import COCO, LabelSpace
+from tutored.labels import COCO, LabelSpace, same_class
 from tutored.tutors.files_boxes import Detection, fit, read_number, read_score
 
 COCO_IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
@@ -45,7 +45,7 @@ class CocoResults:
             InputError: not such a file, or its category numbers may mean nothing, or two things.
         """
         self.path = path
-        content = _read_json(path)
+        content = read_json(path)
         entries = content.get("annotations") if isinstance(content, dict) else content
         if not isinstance(entries, list) or not all(_is_entry(entry) for entry in entries):
             raise InputError(f"{path}: COCO results are a list of {{image_id, category_id: number, bbox, score}}")
@@ -122,14 +122,31 @@ def _numbering(
     else:
         possible = [given] if given else [COCO] if default in (None, COCO) else [default, COCO]
         fitting = [space for space in possible if space and numbers <= {*_ids(space)}]
-        if len(fitting) != 1:
-            what = "may be COCO's or positions in" if fitting else "are neither COCO's nor positions in"
+        doubt = _doubt(numbers, possible, fitting)
+        if doubt:
             raise InputError(
-                f"{path}: category numbers {sorted(map(str, numbers))[:3]} ... {what} the labels; "
-                "say which classes they mean: labels=coco, labels=voc, or labels=FILE with one class a line"
+                f"{path}: {doubt}; "
+                "say which classes the numbers mean: labels=coco, labels=voc, or labels=FILE with one class a line"
             )
         space, ids = fitting[0], _ids(fitting[0])
     return space, {number: index for index, number in enumerate(ids, start=1)}
+
+
+def _doubt(numbers: set[Any], possible: list[LabelSpace], fitting: list[LabelSpace]) -> str:
+    """One category that means nothing, or two classes; empty where every one means the same class in all that fit."""
+    if not fitting:
+        ids = {number for space in possible for number in _ids(space)}
+        strange = min(numbers - ids, default=min(numbers))
+        return f"category {strange} and others are neither COCO's numbers nor positions in the labels"
+    for number in sorted(numbers):
+        first, *others = ((space.names[_ids(space).index(number) + 1], space) for space in fitting)
+        for name, _ in others:
+            if same_class(first[0], LabelSpace.of([name])) is None:
+                return (
+                    f"category {number} may be {first[0]}, by position in the data set's classes, or {name}, "
+                    "by COCO's numbering"
+                )
+    return ""
 
 
 def _is_entry(entry: Any) -> bool:
@@ -155,10 +172,3 @@ def _in_box(region: Any, box: Box) -> Tensor:
     mask = torch.from_numpy(region)[None, None].float()
     cells: Tensor = roi_align(mask, [torch.tensor([box], dtype=torch.float32)], MASK_SIDE, aligned=True)
     return cells[0, 0].clamp(0, 1)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); write it again") from error

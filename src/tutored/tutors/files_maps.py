@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.lib.npyio import NpzFile
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, LabelSpace
@@ -28,8 +28,9 @@ class Maps:
 
     Values are probabilities: floats, or uint8 with p = value / 255; the grid spans the whole image. Or they
     are detection confidences, as in the thesis' H x W x 21 arrays (specification 8.2): v_c where class c was
-    found, anything in channel 0. A map finer than `stride` pixels of the image is averaged down to it.
-    Those are taken as independent: p_c = v_c and p_0 = prod(1 - v_c), divided by their sum.
+    found, anything in channel 0, which becomes 0; what is background is decided when the store is read.
+    Of a map finer than `stride` pixels of the image, probabilities are averaged over the cells; confidences, which
+    are constant within an object, are those at the cells' centres.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Maps:
         if values == "auto":
             certain = suffix == ".npz" or all(_sums_to_one(array) for array in first)
             values = "probabilities" if certain else "confidences"
-        self._values = values
+        self.values = values
         self.meaning = f"maps of {values}"
 
     def read(self, image_id: str, size: tuple[int, int]) -> Tensor | None:
@@ -85,20 +86,19 @@ class Maps:
             raise InputError(
                 f"{path}: a grid of {tuple(given.shape[1:])} for an image of {size}; is it another image's?"
             )
-        if self._values == "confidences":
-            absent = (1 - given[1:]).prod(0, keepdim=True)
-            given = torch.cat([absent, given[1:]])
-        elif not _sums_to_one(given):
+        height, width = (
+            min(have, -(-pixels // self.stride)) for have, pixels in zip(given.shape[1:], size, strict=True)
+        )
+        if self.values == "confidences":
+            given[0] = 0
+            return interpolate(given[None], (height, width), mode="nearest-exact")[0]
+        if not _sums_to_one(given):
             sums = given.sum(0)
             raise InputError(
                 f"{path}: the values of a cell sum to {float(sums.min()):.3g} to {float(sums.max()):.3g}, "
                 'not to one; normalise them, or give values="confidences" if they are detection scores'
             )
-        probs = given / given.sum(0)
-        height, width = (
-            min(have, -(-pixels // self.stride)) for have, pixels in zip(given.shape[1:], size, strict=True)
-        )
-        return adaptive_avg_pool2d(probs, (height, width))
+        return adaptive_avg_pool2d(given / given.sum(0), (height, width))
 
     def lacks(self, image_id: str) -> str:
         return f"{self.folder}: no {image_id}{self.suffix}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from tutored.errors import InputError
@@ -84,14 +84,12 @@ def _ask(tutor: Tutor, dataset: Dataset, image_ids: Sequence[str]) -> list[SoftL
 
 def _identity(tutor: Tutor, dataset: Dataset) -> Mapping[str, Any]:
     """The tutor's own identity and what was labelled; the place of the data on this machine is left out."""
-    kind, _, place = dataset.name.partition(":")
-    folder, split = PurePath(place).parent, PurePath(place).name
     return {
         **tutor.identity,
         "labels": list(tutor.labels.names),
         "tail_floor": TAIL_FLOOR,
-        "data": f"{kind}:{folder.name}",
-        "split": split,
+        "data": dataset.source,
+        "split": dataset.split,
         "images": len(dataset.ids),
         "ids_sha256": hashlib.sha256("\n".join(dataset.ids).encode()).hexdigest(),
     }

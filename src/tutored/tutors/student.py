@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tutored.checkpoint import WEIGHTS, load_checkpoint
+from tutored.device import choose_device
 from tutored.structures import SoftLabels
 from tutored.student import preprocess, soft_decode
 from tutored.tutors import file_sha256
@@ -28,14 +29,14 @@ class StudentTutor:
         Args:
             weights: a checkpoint's folder.
             score_floor: replaces that of the checkpoint's configuration.
-            device: None: CUDA where there is one, else the CPU.
+            device: see `choose_device`.
 
         Raises:
             InputError: the folder is no checkpoint.
         """
         weights = Path(weights)
         self._student, config, self.labels = load_checkpoint(weights)
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = choose_device(device)
         self._student.to(self._device)
         floor = config.decode.score_floor if score_floor is None else score_floor
         self._decode = config.decode.model_copy(update={"score_floor": floor})
@@ -48,7 +49,8 @@ class StudentTutor:
             "weights_sha256": file_sha256(weights / WEIGHTS, "the checkpoint's weights"),
             "preprocessing": f"RGB 0..1, bilinear to {self._size} x {self._size}, aspect ratio not kept",
             **self._decode.model_dump(mode="json"),
-            "map_stride": config.student.stride if "segmentation" in config.taught else None,
+            "map_stride": None,
+            "input_map_stride": config.student.stride if "segmentation" in config.taught else None,
         }
 
     @torch.no_grad()

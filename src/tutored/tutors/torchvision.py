@@ -13,6 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from tutored.device import choose_device
 from tutored.labels import LabelSpace
 from tutored.structures import Instances, SoftLabels
 from tutored.tutors import file_sha256, read_labels
@@ -44,7 +45,7 @@ def open_torchvision(
     Args:
         weights, model, download: as in `torchvision_weights.find`.
         labels: the classes of weights of one's own; else those that torchvision states.
-        device: a torch device; None: CUDA where there is one.
+        device: see `choose_device`.
         nms_iou: suppression within a class; None: the model's own.
         max_boxes: of one image, the best.
         mask_floor: detections from this score on keep their mask (Mask R-CNN).
@@ -55,7 +56,7 @@ def open_torchvision(
     """
     source = find(model, weights, download=download)
     names = categories(source.model, source.published) if labels is None else list(read_labels(labels).names)
-    network = build(source, names).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = build(source, names).to(choose_device(device))
     identity = {
         "kind": "torchvision",
         "tutor": source.model,

@@ -1,0 +1,56 @@
+"""Users' text files: lines, lists of classes, JSON; a file that can't be read is named."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tutored.errors import InputError
+from tutored.labels import LabelSpace
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file. Raises InputError, naming it."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read as text ({error})") from error
+
+
+def read_classes(path: Path) -> LabelSpace:
+    """The label space of a file with one object class a line, in the order of their numbers.
+
+    Empty lines, and lines that name the background, count for nothing. Raises InputError, naming the file.
+    """
+    names = [line.strip() for line in read_lines(path)]
+    try:
+        return LabelSpace.of([name for name in names if name not in ("", "background", "__background__")])
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises InputError, naming it."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); fetch or write it again") from error
+
+
+def own_name(folder: Path) -> str:
+    """A folder's name without the way to it, also of `.`; links are not followed."""
+    return Path(os.path.abspath(folder)).name
+
+
+def complaints(steps: Iterable[Callable[[], object]]) -> tuple[str, ...]:
+    """The messages of those steps that raise InputError."""
+    found = []
+    for step in steps:
+        try:
+            step()
+        except InputError as error:
+            found.append(str(error))
+    return tuple(found)
