@@ -34,7 +34,7 @@ from tutored.visualise import draw, grid
 TRAIN, VAL, EPOCHS = 600, 150, 12
 HIDDEN = 0.9
 """Share of the images whose boxes, and of those whose masks, are hidden from two of the students."""
-STUDENT = {"backbone": "test_resnet", "size": 128, "extra": 2, "extra_width": 96, "up_width": 64, "map_width": 32}
+STUDENT = {"backbone": "test_resnet", "size": 128, "extra": 2, "extra_width": 64, "up_width": 48, "map_width": 32}
 PICTURES = 6
 DRAWN_FROM = 0.4
 
@@ -98,7 +98,7 @@ def write_configs(out: Path, seed: int, epochs: int) -> dict[str, Path]:
     """One YAML file a run, in `out/configs`."""
 
     def config(data: str, supervision: Mapping[str, Any]) -> dict[str, Any]:
-        train = {"seed": seed, "epochs": epochs, "batch": 16, "lr": 3e-3, "backbone_lr": 1.0, "warmup": 0.05}
+        train = {"seed": seed, "epochs": epochs, "batch": 16, "lr": 4e-3, "backbone_lr": 1.0, "warmup": 0.05}
         return {
             "data": {"train": f"voc:{out / data}"},
             "supervision": dict(supervision),
