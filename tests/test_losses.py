@@ -7,7 +7,8 @@ from tutored import losses
 from tutored.config import THESIS, Loss
 from tutored.losses import detection, segmentation
 from tutored.losses.background import merge_unknown
-from tutored.structures import Batch, Outputs, Targets
+from tutored.structures import Outputs
+from tutored.targets import Batch, Targets
 
 ANCHORS = torch.tensor([[0, 0, 10, 10], [10, 0, 20, 10], [0, 10, 10, 20], [10, 10, 20, 20]], dtype=torch.float32)
 LN3 = math.log(3)

@@ -1,7 +1,7 @@
 """Write `table.md` and `comparison.json` beside this file from finished runs: `python table.py RUNS`.
 
 RUNS holds the run folders `gt-0`, `gt20-0`, ... with their checkpoints. Figures come from each run's `result.json`.
-The comparison is a bootstrap over the validation images, paired, of each pair of runs with the same seed.
+The comparison is a bootstrap over the validation images, paired, of runs with the same seed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from tutored.checkpoint import load_checkpoint
 from tutored.data import open_dataset
-from tutored.evaluate import bootstrap, record
+from tutored.evaluate import Record, bootstrap, record
 from tutored.files import write_text
 from tutored.predict import Predictor, predict_dataset
 
@@ -24,46 +25,46 @@ STUDENTS = {
     "gt20": "20 % of each task's ground truth",
     "gt20-tutors": "20 %, tutors fill the rest",
 }
-AGAINST = [("tutors", "gt"), ("gt20-tutors", "gt20"), ("gt20-tutors", "gt")]
+AGAINST = [("tutors", "gt"), ("gt20-tutors", "gt20"), ("gt20-tutors", "gt"), ("gt20", "gt")]
 FIGURES = ("mAP_voc_area@.5", "mIoU")
 
 
 def main(runs: Path) -> None:
-    seeds = sorted(
-        int(path.name.rpartition("-")[2]) for path in runs.glob("gt-[0-9]*") if (path / "result.json").exists()
-    )
-    results = {
-        (name, seed): json.loads((runs / f"{name}-{seed}" / "result.json").read_text())
-        for name in STUDENTS
-        for seed in seeds
-    }
+    results = {name: finished(runs, name) for name in STUDENTS}
     lines = ["| taught by | mAP | mIoU | mAP by seed | mIoU by seed | minutes a run |", "|---|---|---|---|---|---|"]
     for name, meaning in STUDENTS.items():
-        figures = {key: [results[name, seed]["figures"][key] for seed in seeds] for key in FIGURES}
-        means = [f"{statistics.mean(values):.3f}" for values in figures.values()]
-        each = [" ".join(f"{value:.3f}" for value in values) for values in figures.values()]
-        minutes = statistics.mean(results[name, seed]["seconds"] for seed in seeds) / 60
+        figures = [[result["figures"][key] for result in results[name].values()] for key in FIGURES]
+        means = [f"{statistics.mean(values):.3f}" for values in figures]
+        each = [", ".join(f"{value:.3f}" for value in values) for values in figures]
+        minutes = statistics.mean(result["seconds"] for result in results[name].values()) / 60
         lines.append(f"| {meaning} | {' | '.join(means)} | {' | '.join(each)} | {minutes:.0f} |")
-    comparison = compare(runs, seeds)
-    lines += ["", "| against | seed | Δ mAP [95 %] | Δ mIoU [95 %] |", "|---|---|---|---|"]
+    comparison = compare(runs, results)
+    lines += ["", "| seed | comparison | Δ mAP [95 %] | Δ mIoU [95 %] |", "|---|---|---|---|"]
     for entry in comparison:
         text = ["{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**entry["differences"][key]) for key in FIGURES]
-        lines.append(f"| {entry['student']} against {entry['against']} | {entry['seed']} | {' | '.join(text)} |")
+        names = f"{STUDENTS[entry['student']]} against {STUDENTS[entry['against']]}"
+        lines.append(f"| {entry['seed']} | {names} | {' | '.join(text)} |")
     write_text(HERE / "table.md", "\n".join(lines) + "\n")
     write_text(HERE / "comparison.json", json.dumps(comparison, indent=1) + "\n")
     print("\n".join(lines))
 
 
-def compare(runs: Path, seeds: list[int]) -> list[dict[str, object]]:
-    records = {}
-    for seed in seeds:
-        for name in STUDENTS:
+def finished(runs: Path, name: str) -> dict[int, dict[str, Any]]:
+    """The results of one student's runs, by seed."""
+    paths = sorted(runs.glob(f"{name}-[0-9]*/result.json"))
+    return {int(path.parent.name.rpartition("-")[2]): json.loads(path.read_text()) for path in paths}
+
+
+def compare(runs: Path, results: dict[str, dict[int, Any]]) -> list[dict[str, Any]]:
+    """Paired differences of each pair in `AGAINST`, for the seeds that both have."""
+    records: dict[tuple[str, int], list[Record]] = {}
+    for name, by_seed in results.items():
+        for seed in by_seed:
             student, config, labels = load_checkpoint(runs / f"{name}-{seed}" / "checkpoint")
             dataset = open_dataset(config.data.train, "val")
-            predictor = Predictor(student, config.decode)
+            predictions = predict_dataset(Predictor(student, config.decode), dataset)
             records[name, seed] = [
-                record(image_id, dataset.ground_truth(image_id), prediction, labels)
-                for image_id, prediction in predict_dataset(predictor, dataset)
+                record(image_id, dataset.ground_truth(image_id), found, labels) for image_id, found in predictions
             ]
     return [
         {
@@ -73,7 +74,7 @@ def compare(runs: Path, seeds: list[int]) -> list[dict[str, object]]:
             "differences": bootstrap(records[one, seed], records[other, seed], labels, config.data.reported),
         }
         for one, other in AGAINST
-        for seed in seeds
+        for seed in sorted(results[one].keys() & results[other].keys())
     ]
 
 

@@ -31,12 +31,16 @@ from tutored.predict import Predictor
 from tutored.scenes import CREDIT, make_scenes
 from tutored.visualise import draw, grid
 
-TRAIN, VAL, EPOCHS = 600, 150, 12
-HIDDEN = 0.9
+TRAIN, VAL = 600, 150
+TUTOR_EPOCHS, STUDENT_EPOCHS = 12, 8
+HIDDEN = 0.95
 """Share of the images whose boxes, and of those whose masks, are hidden from two of the students."""
 STUDENT = {"backbone": "test_resnet", "size": 128, "extra": 2, "extra_width": 64, "up_width": 48, "map_width": 32}
 PICTURES = 6
 DRAWN_FROM = 0.4
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+"""One thread a process; and memory that glibc keeps for the next step is not asked of the system again."""
 
 WRONG_USE = 2
 """The exit code of a command that refused its input."""
@@ -71,7 +75,7 @@ def run_quickstart(out: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
     if not (out / "foreign").exists():
         print(f"making as many in another style, with COCO's names: {out}/foreign", flush=True)
         make_scenes(out / "foreign", "tutor", counts, seed=seed + 1)
-    configs = write_configs(out, seed, max(1, round(EPOCHS * scale)))
+    configs = write_configs(out, seed, scale)
 
     def training(name: str) -> list[str]:
         return ["train", str(configs[name]), "--out", str(out / name)]
@@ -94,16 +98,19 @@ def run_quickstart(out: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
     return picture
 
 
-def write_configs(out: Path, seed: int, epochs: int) -> dict[str, Path]:
+def write_configs(out: Path, seed: int, scale: float) -> dict[str, Path]:
     """One YAML file a run, in `out/configs`."""
 
-    def config(data: str, supervision: Mapping[str, Any]) -> dict[str, Any]:
-        train = {"seed": seed, "epochs": epochs, "batch": 16, "lr": 4e-3, "backbone_lr": 1.0, "warmup": 0.05}
+    def config(data: str, usual_epochs: int, supervision: Mapping[str, Any]) -> dict[str, Any]:
+        epochs = max(1, round(usual_epochs * scale))
+        train = {"seed": seed, "epochs": epochs, "batch": 8, "lr": 3e-3, "backbone_lr": 1.0, "warmup": 0.05}
         return {
             "data": {"train": f"voc:{out / data}"},
             "supervision": dict(supervision),
             "student": STUDENT,
             "augment": {"colour": False, "crop": False, "zoom_out": "never"},
+            # Tutors this young are unsure of themselves: take boxes from .3 on, and sharpen maps.
+            "loss": {"box_floor": 0.3, "temperature": 0.5, "segmentation_weight": 3.0},
             "train": {**train, "threads": 1, "workers": 0, "val_every": epochs, "save_every": epochs},
         }
 
@@ -115,11 +122,11 @@ def write_configs(out: Path, seed: int, epochs: int) -> dict[str, Path]:
         **task("segmentation", policy="fill", store=str(out / "segmentation-store")),
     }
     contents = {
-        "detection-tutor": config("foreign", {"segmentation": {"policy": "none"}}),
-        "segmentation-tutor": config("foreign", {"detection": {"policy": "none"}}),
-        "left": config("scenes", {**task("detection"), **task("segmentation")}),
-        "tutored": config("scenes", fill),
-        "all": config("scenes", {}),
+        "detection-tutor": config("foreign", TUTOR_EPOCHS, {"segmentation": {"policy": "none"}}),
+        "segmentation-tutor": config("foreign", TUTOR_EPOCHS, {"detection": {"policy": "none"}}),
+        "left": config("scenes", STUDENT_EPOCHS, {**task("detection"), **task("segmentation")}),
+        "tutored": config("scenes", STUDENT_EPOCHS, fill),
+        "all": config("scenes", STUDENT_EPOCHS, {}),
     }
     paths = {name: out / "configs" / f"{name}.yaml" for name in contents}
     for name, content in contents.items():
@@ -162,7 +169,7 @@ def run(command: Sequence[str]) -> None:
     print("tutored " + " ".join(command), flush=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "tutored", *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **ENVIRONMENT},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

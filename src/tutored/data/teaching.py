@@ -18,7 +18,7 @@ from tutored.structures import IGNORE, GroundTruth, SoftLabels
 
 @dataclass(frozen=True, slots=True)
 class Teaching:
-    """One source's targets for one image in the network's input frame; a row of `structures.Targets`, not padded.
+    """One source's targets for one image in the network's input frame; a row of `targets.Targets`, not padded.
 
     Attributes:
         unknown: by task, bool [C+1]: classes this source knows nothing about.

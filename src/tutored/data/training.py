@@ -14,7 +14,8 @@ from tutored.data.sources import Weights, ranks, source_weights
 from tutored.data.teaching import Example, Teaching, complete, teach_ground_truth, teach_soft_labels
 from tutored.data.transforms import draw_geometry, jitter_colour
 from tutored.errors import InputError
-from tutored.structures import Batch, Dataset, GroundTruth, SoftLabels, Targets
+from tutored.structures import Dataset, GroundTruth, SoftLabels
+from tutored.targets import Batch, Targets
 
 
 class TrainingSet(torch.utils.data.Dataset[Example | InputError]):

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 
 from tutored.data.training import epoch_batches
-from tutored.structures import Batch, Targets
+from tutored.targets import Batch, Targets
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ from tutored.engine.supervision import Supervision
 from tutored.errors import InputError
 from tutored.files import write_text
 from tutored.judge import evaluate_student
-from tutored.structures import Batch
 from tutored.student import BlitzNet
+from tutored.targets import Batch
 
 LOG_EVERY = 20
 """Steps between entries of the log, and between looks at the loss where looking stops the device."""

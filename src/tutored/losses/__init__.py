@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tutored.config import Loss
 from tutored.losses import detection, segmentation
-from tutored.structures import Batch, Outputs, Targets
+from tutored.structures import Outputs
+from tutored.targets import Batch, Targets
 
 SOURCES = ("ground_truth", "tutor")
 TASK = {"class": "detection", "box": "detection", "map": "segmentation"}

@@ -12,7 +12,7 @@ from tutored import boxes
 from tutored.config import Loss
 from tutored.losses.assign import match
 from tutored.losses.background import merge_unknown
-from tutored.structures import Targets
+from tutored.targets import Targets
 
 
 class AnchorTargets(NamedTuple):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tutored.config import Loss
 from tutored.losses.background import merge_unknown
-from tutored.structures import Targets
+from tutored.targets import Targets
 
 
 class MapTargets(NamedTuple):

@@ -1,4 +1,4 @@
-"""What scenes stand before: soft landscapes for the student's domain, geometric patterns for the tutor's."""
+"""What scenes stand before: landscapes for the student's domain, patterns and strange landscapes for the tutor's."""
 
 from __future__ import annotations
 
@@ -63,6 +63,14 @@ def pattern(rng: Generator, size: tuple[int, int]) -> tuple[Image.Image, None]:
     base = rng.uniform(150, 220) + rng.uniform(-45, 45, 3)
     colours = base + rng.uniform(-28, 28, (3, 1)) + rng.uniform(-18, 18, (3, 3))
     return _image(colours.astype(np.float32)[index]), None
+
+
+def foreign(rng: Generator, size: tuple[int, int]) -> tuple[Image.Image, int | None]:
+    """A geometric pattern or, half of the time, a landscape whose red, green and blue are exchanged."""
+    if rng.random() < 0.5:
+        return pattern(rng, size)
+    canvas, horizon = landscape(rng, size)
+    return Image.merge("RGB", [canvas.getchannel(int(channel)) for channel in rng.permutation(3)]), horizon
 
 
 def _gradient(colours: str) -> Callable[[NDArray[np.floating]], Floats]:

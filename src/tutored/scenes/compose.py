@@ -10,7 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from tutored.scenes.backdrops import landscape, pattern
+from tutored.scenes.backdrops import foreign, landscape
 from tutored.scenes.cutouts import Cutout, Domain
 from tutored.structures import IGNORE
 
@@ -55,7 +55,7 @@ class Style:
 
 STYLES: dict[Domain, Style] = {
     "student": Style(backdrop=landscape, side=(0.3, 0.62), turn=8, hue=0.15, light=(0.8, 1.1), shadow=0.4, blur=0),
-    "tutor": Style(backdrop=pattern, side=(0.25, 0.72), turn=14, hue=0.3, light=(0.7, 1.15), shadow=0, blur=0.9),
+    "tutor": Style(backdrop=foreign, side=(0.28, 0.68), turn=10, hue=0.2, light=(0.75, 1.15), shadow=0, blur=0.5),
 }
 
 
