@@ -29,6 +29,7 @@ from tutored.errors import InputError
 from tutored.files import whole_file, write_text
 from tutored.predict import Predictor
 from tutored.scenes import CREDIT, make_scenes
+from tutored.student import PRESETS
 from tutored.visualise import draw, grid
 
 TRAIN, VAL = 600, 150
@@ -115,7 +116,8 @@ def write_configs(out: Path, seed: int, scale: float) -> dict[str, Path]:
         }
 
     def task(name: str, **more: Any) -> dict[str, Any]:
-        return {name: {"hidden": HIDDEN, **more}}
+        # A rehearsal keeps ground truth of two images.
+        return {name: {"hidden": min(HIDDEN, 1 - 2 / _images(TRAIN, scale)), **more}}
 
     fill = {
         **task("detection", policy="fill", store=str(out / "detection-store")),
@@ -231,10 +233,21 @@ def draw_predictions(out: Path) -> Path:
 
 
 def own_data(out: Path) -> str:
-    """The commands for the user's own images."""
+    """Write a config to start from, and give the commands for the user's own images."""
+    content = {
+        "data": {"train": "voc:FOLDER"},
+        "supervision": {"detection": {"policy": "fill", "store": "STORE"}},
+        "student": {**PRESETS["light"].model_dump(mode="json", exclude_unset=True), "weights": "timm"},
+        "train": {"epochs": 40, "batch": 16},
+    }
+    write_text(out / "own.yaml", yaml.safe_dump(content, sort_keys=False))
     return f"""
-On your own data (a VOC or COCO folder; some images with boxes, some with masks):
+On your own data (a VOC or COCO folder; some images with boxes, some with masks), FOLDER and STORE filled in:
   tutored data check --data voc:FOLDER --split train --split val
   tutored label onnx --weights yolox.onnx --data voc:FOLDER --split train --out STORE
-  tutored train {out}/configs/tutored.yaml --data.train voc:FOLDER --supervision.detection.store STORE --out RUN
+  tutored train {out}/own.yaml --out RUN        (its `weights: timm` downloads; or give a local path)
   tutored predict RUN/checkpoint PICTURES --out FOLDER"""
+
+
+def _images(usual: int, scale: float) -> int:
+    return max(8, round(usual * scale))
