@@ -69,7 +69,7 @@ def run_quickstart(out: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
     """
     started = time.monotonic()
     claim(out, {"tutored": version("tutored"), "seed": seed, "scale": scale})
-    counts = {"train": max(8, round(TRAIN * scale)), "val": max(4, round(VAL * scale))}
+    counts = {"train": _images(TRAIN, scale), "val": _images(VAL, scale)}
     if not (out / "scenes").exists():
         print(f"making {sum(counts.values())} scenes: {out}/scenes", flush=True)
         make_scenes(out / "scenes", "student", counts, seed=seed)
