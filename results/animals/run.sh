@@ -9,12 +9,14 @@ data=voc:data/voc2012-animals
 seeds=${SEEDS:-0 1}
 export OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 
+mkdir -p stores runs
 for split in train_small val; do
     tutored label onnx --weights weights/yolox_nano.onnx --data $data --split $split \
-        --out stores/yolox-nano-$split --resume &
+        --out stores/yolox-nano-$split --resume & boxes=$!
     tutored label files --from data/voc2012-animals-deeplab --data $data --split $split \
-        --out stores/deeplab-$split --resume &
-    wait
+        --out stores/deeplab-$split --resume & maps=$!
+    wait $boxes
+    wait $maps
 done
 for tutor in yolox-nano deeplab; do
     tutored evaluate stores/$tutor-val --data $data --split val --classes $animals --json "$here/tutors/$tutor.json"
