@@ -125,7 +125,7 @@ def _interpolation(position: Tensor, cells: int) -> Tensor:
 
 
 def whole(size: tuple[int, int], target: int) -> Geometry:
-    """The whole image and nothing else: what validation and prediction see."""
+    """The whole image and nothing else, not augmented."""
     return Geometry((0.0, 0.0, float(size[1]), float(size[0])), flip=False, size=target)
 
 
