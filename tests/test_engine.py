@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -111,8 +112,11 @@ def test_two_steps_at_a_fixed_seed_give_the_committed_loss(voc_folder):
     """A refactoring must keep these; a change of the recipe may change them, knowingly."""
     run = config(voc_folder)
     dataset = open_dataset(run.data.train, "train")
-    torch.manual_seed(0)
     student = BlitzNet(run.student, dataset.labels)
+    draw = np.random.default_rng(0)  # torch's own truncated normal draws otherwise from version to version
+    with torch.no_grad():
+        for kernel in (p for p in student.parameters() if p.dim() > 1):
+            kernel.copy_(torch.from_numpy(draw.normal(0, kernel[0].numel() ** -0.5, kernel.shape)))
     training = TrainingSet(dataset, run, student.sides[0])
     optimizer = make_optimizer(student, run.train)
     seen = []
@@ -128,7 +132,7 @@ def test_two_steps_at_a_fixed_seed_give_the_committed_loss(voc_folder):
     assert seen == pytest.approx(GOLDEN, rel=1e-3)
 
 
-GOLDEN = [26.415524, 29.739067]
+GOLDEN = [41.445374, 40.310341]
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.evaluate import Result, bootstrap, detection, evaluate, figures, record, table
+from tutored.evaluate import Resampled, Result, compare, detection, evaluate, figures, record, resample, table
 from tutored.evaluate.result import AP_AREA, AP_COCO, AP_COCO_50, AP_POINTS, IOU
 from tutored.labels import LabelSpace
 from tutored.structures import GroundTruth, Prediction
@@ -382,20 +382,50 @@ def test_bootstrap_knows_the_binomial() -> None:
 
     first = [record(f"{index}", drawn, said(index % 2 == 0), LABELS) for index in range(100)]
     second = [record(f"{index}", drawn, said(True), LABELS) for index in range(100)]
-    result = bootstrap(first, second[::-1], LABELS, samples=2000, seed=1)
-    for name in ("mAP_voc_area@.5", "mIoU"):
-        assert result[name]["a"] == 0.5 and result[name]["b"] == 1 and result[name]["difference"] == 0.5
-        assert result[name]["low"] == pytest.approx(0.40, abs=0.015)
-        assert result[name]["high"] == pytest.approx(0.60, abs=0.015)
-    assert result == bootstrap(first, second, LABELS, samples=2000, seed=1)
-    assert bootstrap(first, first, LABELS, samples=20)["mIoU"]["high"] == 0
+    without, with_all = (
+        resample(first, LABELS, samples=2000, seed=1),
+        resample(second[::-1], LABELS, samples=2000, seed=1),
+    )
+    for interval in compare([without], [with_all]).values():
+        assert (interval.a, interval.b, interval.difference) == (0.5, 1, 0.5) and interval.sure
+        assert interval.low == pytest.approx(0.40, abs=0.015)
+        assert interval.high == pytest.approx(0.60, abs=0.015)
+    same = compare([without], [without])["mIoU"]
+    assert same.low == same.high == 0 and not same.sure
 
 
-def test_bootstrap_of_one_task_and_of_different_images() -> None:
+def test_seeds_widen_the_interval() -> None:
+    # No noise of images; three seeds with differences 0, .1 and .2. The mean of three drawn is 0 with
+    # probability 1/27 (all zeros), widened by sqrt(3/2): the lower 2.5 % lie there, and so does .1 at the upper end.
+    def constant(value: float) -> Resampled:
+        return Resampled(np.full((4001, 2), value), "the same")
+
+    interval = compare([constant(0.5)] * 3, [constant(0.5), constant(0.6), constant(0.7)])["mIoU"]
+    assert interval.difference == pytest.approx(0.1)
+    assert interval.low == pytest.approx(0.1 - 0.1 * 1.5**0.5) and interval.high == pytest.approx(0.1 + 0.1 * 1.5**0.5)
+    assert not interval.sure
+
+
+def test_resampled_figures_on_disk(tmp_path) -> None:
     records = [record(*pair, LABELS) for pair in random_pairs(seed=1, images=5)]
-    assert list(bootstrap(records, records, LABELS, samples=10)) == ["mAP_voc_area@.5"]
+    there = resample(records, LABELS, samples=10)
+    there.save(tmp_path / "resamples.npz")
+    loaded = Resampled.load(tmp_path / "resamples.npz")
+    assert loaded.images == there.images
+    np.testing.assert_allclose(loaded.values, there.values, rtol=1e-6)
+    assert list(compare([there], [there])) == ["mAP_voc_area@.5"]  # no masks: nothing to say of mIoU
+    (tmp_path / "resamples.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match="no resampled figures"):
+        Resampled.load(tmp_path / "resamples.npz")
+
+
+def test_what_cannot_be_compared() -> None:
+    records = [record(*pair, LABELS) for pair in random_pairs(seed=1, images=5)]
+    here = resample(records, LABELS, samples=10)
     with pytest.raises(InputError, match="different images"):
-        bootstrap(records, records[1:], LABELS)
+        compare([here], [resample(records[1:], LABELS, samples=10)])
+    with pytest.raises(InputError, match="1 runs against 2"):
+        compare([here], [here, here])
 
 
 def test_records_and_evaluate_say_the_same() -> None:

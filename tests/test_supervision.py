@@ -112,3 +112,22 @@ def test_a_store_that_does_not_answer_the_task_is_refused(voc_folder, tmp_path):
     wrong = make_config({"data": {"train": f"voc:{voc_folder}"}, "supervision": {"segmentation": task}})
     with pytest.raises(InputError, match="answers detection, not segmentation"):
         open_supervision(wrong)
+
+
+@pytest.mark.parametrize(("elsewhere", "background", "said"), [("background", 0.5, 1.0), ("ignore", 0.0, 0.5)])
+def test_probability_of_classes_that_are_none_of_ours(make_voc, tmp_path, elsewhere, background, said):
+    class Unsure(Silent):
+        """Every cell is half cat, half zebra."""
+
+        def __call__(self, images, image_ids):
+            halves = torch.tensor([0.0, 0.5, 0.5])[:, None, None].expand(3, 2, 3)
+            return [replace(answer, map=halves.contiguous()) for answer in super().__call__(images, image_ids)]
+
+    folder = make_voc(tmp_path / "voc", {"train": ("both",), "val": ("both",)})
+    store = label(Unsure("cat", "zebra"), open_dataset(f"voc:{folder}", "train"), tmp_path / "store")
+    task = {"policy": "fill", "store": str(store), "elsewhere": elsewhere}
+    run = make_config({"data": {"train": f"voc:{folder}"}, "supervision": {"segmentation": task}})
+    (answer,) = open_supervision(run).soft_labels["segmentation"].values()
+    assert answer.map is not None
+    assert answer.map[0].tolist() == [[pytest.approx(background, abs=0.01)] * 3] * 2
+    assert answer.map.sum(0).tolist() == [[pytest.approx(said, abs=0.01)] * 3] * 2

@@ -14,7 +14,7 @@ from typing import Any
 
 from tutored.checkpoint import load_checkpoint
 from tutored.data import open_dataset
-from tutored.evaluate import Record, bootstrap, record
+from tutored.evaluate import Resampled, compare, record, resample
 from tutored.files import write_text
 from tutored.predict import Predictor, predict_dataset
 
@@ -58,21 +58,25 @@ def finished(runs: Path, name: str) -> dict[int, dict[str, Any]]:
 
 def compare(runs: Path, results: dict[str, dict[int, Any]]) -> list[dict[str, Any]]:
     """Paired differences of each pair in `AGAINST`, for the seeds that both have."""
-    records: dict[tuple[str, int], list[Record]] = {}
+    resampled: dict[tuple[str, int], Resampled] = {}
     for name, by_seed in results.items():
         for seed in by_seed:
             student, config, labels = load_checkpoint(runs / f"{name}-{seed}" / "checkpoint")
             dataset = open_dataset(config.data.train, "val")
             predictions = predict_dataset(Predictor(student, config.decode), dataset)
-            records[name, seed] = [
+            records = [
                 record(image_id, dataset.ground_truth(image_id), found, labels) for image_id, found in predictions
             ]
+            resampled[name, seed] = resample(records, labels, config.data.reported)
     return [
         {
             "student": one,
             "against": other,
             "seed": seed,
-            "differences": bootstrap(records[other, seed], records[one, seed], labels, config.data.reported),
+            "differences": {
+                key: interval._asdict()
+                for key, interval in compare([resampled[other, seed]], [resampled[one, seed]]).items()
+            },
         }
         for one, other in AGAINST
         for seed in sorted(results[one].keys() & results[other].keys())

@@ -15,7 +15,7 @@ from tutored.data import open_dataset
 from tutored.data.relabelled import relabelled
 from tutored.device import choose_device
 from tutored.errors import InputError
-from tutored.evaluate import Result, evaluate
+from tutored.evaluate import Record, Result, figures, record
 from tutored.labels import ClassMap, LabelSpace
 from tutored.predict import Predictor, predict_dataset
 from tutored.progress import Progress
@@ -53,14 +53,16 @@ def judge(
         store = Store.open(subject)
         class_map = _class_map(store.labels, dataset.labels, f"the store {subject}", dataset.name)
         answers = predictions_of(Folded(store, class_map), dataset, subject, progress)
-        return replace(_evaluate(answers, dataset, classes), notes=(f"{subject}: {class_map.describe()}",))
+        return replace(
+            figures(_records(answers, dataset), dataset.labels, classes), notes=(f"{subject}: {class_map.describe()}",)
+        )
     student, config, labels = load_checkpoint(subject)
     given = open_dataset(data, split)
     class_map = _class_map(given.labels, labels, given.name, f"the checkpoint {subject}")
     dataset = relabelled(given, annotated, labels.classes)
     student.to(choose_device(device))
-    result = evaluate_student(student, dataset, config, classes, progress)
-    return replace(result, notes=_differences(class_map, subject, given.name))
+    records = record_student(student, dataset, config, progress)
+    return replace(figures(records, labels, classes), notes=_differences(class_map, subject, given.name))
 
 
 def _class_map(source: LabelSpace, target: LabelSpace, source_name: str, target_name: str) -> ClassMap:
@@ -90,21 +92,19 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def evaluate_student(
-    student: BlitzNet,
-    dataset: Dataset,
-    config: Config,
-    classes: Sequence[str] | None = None,
-    progress: Progress | None = None,
-) -> Result:
-    """A student's figures on a data set of its own label space, on the device where the student is."""
+def record_student(
+    student: BlitzNet, dataset: Dataset, config: Config, progress: Progress | None = None
+) -> list[Record]:
+    """A student's answers held against a data set of its own label space, on the device where the student is."""
     predictor = Predictor(student, config.decode, student.anchors_xyxy.device, tasks=config.taught)
-    return _evaluate(predict_dataset(predictor, dataset, progress), dataset, classes)
+    return _records(predict_dataset(predictor, dataset, progress), dataset)
 
 
-def _evaluate(predictions: Iterable[tuple[str, Prediction]], dataset: Dataset, classes: Sequence[str] | None) -> Result:
-    pairs = ((image_id, dataset.ground_truth(image_id), prediction) for image_id, prediction in predictions)
-    return evaluate(pairs, dataset.labels, classes)
+def _records(predictions: Iterable[tuple[str, Prediction]], dataset: Dataset) -> list[Record]:
+    return [
+        record(image_id, dataset.ground_truth(image_id), prediction, dataset.labels)
+        for image_id, prediction in predictions
+    ]
 
 
 def predictions_of(

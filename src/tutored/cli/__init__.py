@@ -51,6 +51,7 @@ GO_ON = {
     "train": "; what is finished is kept, go on with --resume",
     "label": "; what is finished is kept, go on with --resume",
     "quickstart": "; what is finished is kept, the same command goes on",
+    "study": "; what is finished is kept, the same command goes on",
 }
 """What a stopped command says, where something is kept."""
 
@@ -141,6 +142,47 @@ def evaluate(given: argparse.Namespace) -> None:
     _write_json(given.json, what | result.to_dict())
 
 
+def study_list(given: argparse.Namespace) -> None:
+    from tutored.studies import load_setting, plan, studies_of
+
+    setting = load_setting(given.setting, data=given.data).scaled(given.scale)
+    for study in studies_of(setting):
+        _say(f"{study.name:26} {len(plan([study], setting, [0])):3} runs a seed   {study.title}")
+    _next("tutored study run STUDY --setting FILE.yaml --out FOLDER")
+
+
+def study_run(given: argparse.Namespace) -> int:
+    from tutored.cli.progress import watch_study
+    from tutored.studies import load_setting
+    from tutored.studies.folder import open_folder, work
+
+    setting = load_setting(given.setting, data=given.data).scaled(given.scale)
+    folder = open_folder(given.out, setting, given.names, given.seeds)
+    with watch_study() as watch:
+        done, total = work(folder, given.names, recipe=given.recipe, hours=given.hours, jobs=given.jobs, watch=watch)
+    _say(f"{given.out}: {done} of {total} runs are done")
+    _next(f"tutored study report {given.out}")
+    return DONE
+
+
+def study_report(given: argparse.Namespace) -> None:
+    from tutored.studies.folder import load_folder
+    from tutored.studies.report import write_report
+
+    folder = load_folder(given.folder)
+    names = given.names or folder.names
+    page, text = write_report(
+        folder.outcomes(names),
+        folder.setting,
+        given.out or given.folder,
+        seeds=folder.seeds,
+        command=folder.command,
+        photos=given.photos,
+        tutors=folder.tutors(),
+    )
+    _say(f"wrote {page} and {text}")
+
+
 def predict(given: argparse.Namespace) -> None:
     from tutored.checkpoint import load_checkpoint
     from tutored.device import choose_device
@@ -204,11 +246,12 @@ def _write_json(path: Path | None, content: Any) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of several processes that train together, one speaks
+        print(text, flush=True)
 
 
 def _next(command: str) -> None:
-    print(f"next: {command}", flush=True)
+    _say(f"next: {command}")
 
 
 def _complain(message: str, code: int) -> int:
@@ -223,6 +266,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "verify": verify,
     "train": train,
     "evaluate": evaluate,
+    "study_list": study_list,
+    "study_run": study_run,
+    "study_report": study_report,
     "predict": predict,
     "export": export,
 }

@@ -68,6 +68,8 @@ def make_parser() -> Parser:
     one.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     one.add_argument("--device", help=DEVICE)
 
+    _study(commands.add_parser("study", help="the thesis' tables and figures, and beyond, with seeds"), command)
+
     one = command("predict", "predict", "boxes and masks for pictures and folders of pictures")
     one.add_argument("checkpoint", type=Path)
     one.add_argument("pictures", type=Path, nargs="+")
@@ -90,6 +92,33 @@ def _data(parser: Any, *, several: bool = False) -> None:
         parser.add_argument("--split", required=True, action="append", dest="splits", help=split + "; may be repeated")
     else:
         parser.add_argument("--split", required=True, help=split)
+
+
+def _study(parser: Any, command: Callable[..., Any]) -> None:
+    to = parser.add_subparsers(required=True, metavar="COMMAND")
+    one = command("list", "study_list", "the studies, and how many runs each has", to)
+    _setting(one)
+
+    one = command("run", "study_run", "train what is not finished of some studies", to)
+    one.add_argument("names", nargs="+", metavar="STUDY", help="such as thesis/table-12, thesis, beyond or all")
+    one.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the study folder; may be shared")
+    one.add_argument("--seeds", type=_positive, default=3, help="runs of each row (default 3)")
+    one.add_argument("--recipe", choices=["thesis", "corrected"], help="the rows of this one alone (default: both)")
+    one.add_argument("--hours", type=_hours, help="begin no run that would end later than this")
+    one.add_argument("--jobs", type=_positive, default=1, help="processes that train here at once (default 1)")
+    _setting(one)
+
+    one = command("report", "study_report", "write report.html and report.md from what is finished", to)
+    one.add_argument("folder", type=Path, metavar="FOLDER", help="the study folder")
+    one.add_argument("names", nargs="*", metavar="STUDY", help="default: those that were run")
+    one.add_argument("--out", type=Path, help="where to write (default: the study folder)")
+    one.add_argument("--photos", action="store_true", help="with the data's own photographs in the page")
+
+
+def _setting(parser: Any) -> None:
+    parser.add_argument("--setting", type=Path, metavar="FILE.yaml", help="data set and tutors (default: VOC2012's)")
+    parser.add_argument("--data", metavar="FORMAT:FOLDER", help="in the place of the setting's")
+    parser.add_argument("--scale", metavar="NAME", help="one of the setting's scales, such as small")
 
 
 def _label_kinds(command: Callable[[str, str], Any]) -> None:
@@ -134,6 +163,10 @@ def _positive(text: str) -> int:
 
 def _count(text: str) -> int:
     return int(_number(text, int, 0, math.inf, "a whole number from 0"))
+
+
+def _hours(text: str) -> float:
+    return _number(text, float, 0, math.inf, "hours, a number from 0")
 
 
 def _share(text: str) -> float:

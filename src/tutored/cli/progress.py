@@ -16,6 +16,7 @@ from tutored.progress import Progress
 
 if TYPE_CHECKING:
     from tutored.engine import Report
+    from tutored.studies import Standing
 
 LINE_SECONDS = 30
 """Between two lines where nobody watches a bar."""
@@ -75,6 +76,36 @@ def watch_training() -> Iterator[Callable[[Report], None]]:
             if not console.is_terminal and (now - last > LINE_SECONDS or report.step == report.steps):
                 line = f"step {report.step} of {report.steps}, epoch {report.epoch}: {text}"
                 console.print(line, highlight=False, soft_wrap=True)
+                last = now
+
+        yield watch
+
+
+@contextmanager
+def watch_study() -> Iterator[Callable[[Standing], None]]:
+    """Give a watcher for `studies.run_all`: runs done, what is being trained and how far, time left for all."""
+    console = Console(stderr=True)
+    last = -float("inf")
+    with Bar(
+        TextColumn("{task.fields[text]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as shown:
+        task = shown.add_task("study", total=None, text="")
+
+        def watch(standing: Standing) -> None:
+            nonlocal last
+            report, left = standing.report, "unknown"
+            if standing.seconds_left is not None:
+                left = str(timedelta(seconds=round(standing.seconds_left)))
+            text = f"{standing.run.label}: step {report.step} of {report.steps}, all of it {left} left"
+            shown.update(task, completed=standing.done, total=standing.total, text=text)
+            now = time.monotonic()
+            if not console.is_terminal and now - last > LINE_SECONDS:
+                console.print(f"{standing.done} of {standing.total} runs; {text}", highlight=False, soft_wrap=True)
                 last = now
 
         yield watch

@@ -1,7 +1,7 @@
 """One run's complete configuration: frozen, validated, from YAML with dotted overrides, hashed to a run id."""
 
 from tutored.config.read import load_config, make_config
-from tutored.config.run import THESIS, Config
+from tutored.config.run import THESIS, Config, merged
 from tutored.config.sections import (
     TASKS,
     Augment,
@@ -30,4 +30,5 @@ __all__ = [
     "Train",
     "load_config",
     "make_config",
+    "merged",
 ]

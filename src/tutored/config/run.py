@@ -75,8 +75,12 @@ class Config(Section):
 
     @property
     def run_id(self) -> str:
-        """Twelve hex digits that change when any field changes."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        """Twelve hex digits that change when any field changes.
+
+        They are of the fields that differ from their defaults, so that a new key whose default changes nothing leaves
+        the ids of former runs as they are.
+        """
+        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -32,6 +32,9 @@ class Data(Section):
     train: str
     """Data set to train on, such as `voc:FOLDER` or `coco:FOLDER`."""
     split: str = "train"
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training images that is kept out of training and validated on, instead of `val`: to choose settings
+    on. The same images for every seed."""
     val: str | None = None
     """Data set to validate on; the training data set's folder if absent."""
     val_split: str | None = "val"
@@ -66,6 +69,9 @@ class Task(Section):
     """Ground truth's and tutor's weight where `both` has both."""
     renamed: dict[str, str | None] = {}
     """Tutor class -> our class, or null to drop it, where names and aliases don't say it."""
+    elsewhere: Literal["background", "ignore"] = "background"
+    """Where the tutor's probability of classes that are none of ours goes: to background (VOC), or nowhere, and
+    the box or cell weighs that much less."""
 
     @property
     def stores(self) -> tuple[Path, ...]:
@@ -113,6 +119,8 @@ class Student(Section):
     ratios: tuple[float, ...] = (2.0, 3.0)
     stride_in_1x1: bool = False
     """ResNets only: stage strides on the first 1x1 convolution, as the original has them."""
+    frozen: Literal[0, 4, 8, 16, 32] = 0
+    """The backbone's weights up to its last map of this stride stay as they were loaded; 0: all of them learn."""
     freeze_norm: bool = False
     """Keep the backbone's batch statistics as they were loaded; faster, and steadier with small batches."""
 
@@ -192,7 +200,7 @@ class Train(Section):
     """Decay of the averaged weights that are evaluated and saved; 0: none."""
     clip: float | None = None
     """Largest gradient norm; null: none."""
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu"] = "auto"
     workers: int = 2
     threads: int | None = None

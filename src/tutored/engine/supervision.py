@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from tutored.config import TASKS, Config, Data, MoreData, Task
 from tutored.data import open_dataset
 from tutored.data.joined import join, union
+from tutored.data.part import hold_out
 from tutored.errors import InputError
 from tutored.labels import ClassMap
 from tutored.softlabels import Folded, Store
@@ -41,8 +42,7 @@ def open_supervision(config: Config) -> Supervision:
         InputError: train and validation share images, a store answers for no image, two stores for the same one, or
             a tutor's classes and the student's have nothing in common; whatever opening one of them raises.
     """
-    train = _open_training(config.data)
-    val = _open_validation(config.data, train)
+    train, val = _open_images(config)
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
     notes: list[str] = []
@@ -56,7 +56,7 @@ def open_supervision(config: Config) -> Supervision:
                 raise InputError(
                     f"store {path} answers {' and '.join(store.tasks) or 'nothing'}, not {name}; give another store"
                 )
-            class_map = ClassMap.by_name(store.labels, train.labels, renamed=task.renamed)
+            class_map = ClassMap.by_name(store.labels, train.labels, renamed=task.renamed, elsewhere=task.elsewhere)
             folded = Folded(store, class_map, background=config.loss.background)
             twice = next((image_id for image_id in store if image_id in answers), None)
             if twice is not None:
@@ -68,6 +68,13 @@ def open_supervision(config: Config) -> Supervision:
             notes += _coverage(name, task.stores, answers, train)
             soft_labels[name] = answers
     return Supervision(train, val, soft_labels, stores, tuple(notes))
+
+
+def _open_images(config: Config) -> tuple[Dataset, Dataset | None]:
+    whole = _open_training(config.data)
+    if config.data.held_out:
+        return hold_out(whole, config.data.held_out, config.supervision.seed)
+    return whole, _open_validation(config.data, whole)
 
 
 def _open_training(data: Data) -> Dataset:

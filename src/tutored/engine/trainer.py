@@ -26,8 +26,9 @@ from tutored.engine.result import make_result, write_json
 from tutored.engine.state import load_state, save_state
 from tutored.engine.supervision import Supervision
 from tutored.errors import InputError
+from tutored.evaluate import figures, resample
 from tutored.files import write_text
-from tutored.judge import evaluate_student
+from tutored.judge import record_student
 from tutored.student import BlitzNet
 from tutored.targets import Batch
 
@@ -62,7 +63,10 @@ class Trainer:
         self.config, self.supervision, self.out = config, supervision, out
         # A second run in this process may want another precision; accelerate keeps the first one's otherwise.
         AcceleratorState._reset_state()
-        self.accelerator = Accelerator(mixed_precision=config.train.precision, cpu=config.train.device == "cpu")
+        precision = config.train.precision
+        self.accelerator = Accelerator(
+            mixed_precision="no" if precision == "fp32" else precision, cpu=config.train.device == "cpu"
+        )
         self.device = self.accelerator.device
         torch.manual_seed(config.train.seed)
         self.student = BlitzNet(config.student, supervision.train.labels)
@@ -170,13 +174,16 @@ class Trainer:
             watch(Report(self.done, self.plan.steps, epoch, loss, rate, left))
 
     def _end_of_epoch(self, epoch: int) -> None:
-        train = self.config.train
+        train, reported, labels = self.config.train, self.config.data.reported, self.supervision.train.labels
         last = epoch == train.epochs
         if not train.ema:
             update_average(self.averaged, self.student, 0.0, self.done)
         if self.supervision.val is not None and (last or epoch % train.val_every == 0):
-            figures = evaluate_student(self.averaged, self.supervision.val, self.config, self.config.data.reported)
-            self.history.append({"step": self.done, "epoch": epoch, "val": figures.to_dict()})
+            records = record_student(self.averaged, self.supervision.val, self.config)
+            if last and self.accelerator.is_main_process:
+                resample(records, labels, reported).save(self.out / "resamples.npz")
+            result = figures(records, labels, reported)
+            self.history.append({"step": self.done, "epoch": epoch, "val": result.to_dict()})
         if self.accelerator.is_main_process and (last or epoch % train.save_every == 0):
             self.save()
         self.accelerator.wait_for_everyone()
@@ -233,5 +240,5 @@ def _stop_unless_finite(terms: dict[str, Tensor], image_ids: Sequence[str], step
     if broken:
         raise FloatingPointError(
             f"the loss is not finite at step {step}: {', '.join(broken)}; among images {', '.join(image_ids)}. "
-            "Lower train.lr, set train.clip, or use train.precision: no"
+            "Lower train.lr, set train.clip, or use train.precision: fp32"
         )

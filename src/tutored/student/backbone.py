@@ -72,6 +72,8 @@ class Backbone(nn.Module):
             for norm in _norms(self.net):
                 norm.requires_grad_(False)
             self.train(self.training)
+        if config.frozen:
+            _freeze(self.net, config.size, len(reductions) - 1 - reductions[::-1].index(config.frozen))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.net((images - self.mean) / self.std)
@@ -165,12 +167,23 @@ def _stride_in_1x1(net: nn.Module, name: str) -> None:
         unit.conv1.stride, unit.conv2.stride = unit.conv2.stride, unit.conv1.stride
 
 
-def _dry_run(net: nn.Module, size: int) -> list[Tensor]:
-    """The network's maps for two images: shapes without values, at no cost."""
+def _dry_run(net: nn.Module, size: int, given: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+    """The network's maps for two images: shapes without values, at no cost. `given` takes the place of its own."""
     tensors = chain(net.named_parameters(), net.named_buffers())
-    meta = {name: tensor.to("meta") for name, tensor in tensors}
+    meta = {name: tensor.to("meta") for name, tensor in tensors} | dict(given or {})
     maps: list[Tensor] = functional_call(net, meta, (torch.empty(2, 3, size, size, device="meta"),))
     return maps
+
+
+def _freeze(net: nn.Module, size: int, level: int) -> None:
+    """Keep what the map of a level is made from as it is: the parameters that would get a gradient from it."""
+    learning = {name: p.detach().to("meta").requires_grad_() for name, p in net.named_parameters() if p.requires_grad}
+    made = _dry_run(net, size, learning)[level]
+    for name, gradient in zip(
+        learning, torch.autograd.grad(made.sum(), list(learning.values()), allow_unused=True), strict=True
+    ):
+        if gradient is not None:
+            net.get_parameter(name).requires_grad_(False)
 
 
 def _norms(net: nn.Module) -> list[_BatchNorm]:

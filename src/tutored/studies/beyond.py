@@ -1,0 +1,156 @@
+"""What the thesis left open: no ground truth at all, label budgets, another tutor, every difference, one task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tutored.config import THESIS
+from tutored.studies.declare import NOBODY, Changes, Row, Study, both, filled, hidden, summed, supervision, tutor
+
+GROUND_TRUTH = Row("ground truth")
+TUTORS_ALONE = supervision(filled("detection", 1.0), filled("segmentation", 1.0))
+
+NO_GROUND_TRUTH = Study(
+    "beyond/no-ground-truth",
+    "Without any ground truth",
+    "How far do tutors alone carry, for both tasks at once? And ground truth with tutors, or a fifth of it?",
+    both(
+        GROUND_TRUTH,
+        Row("tutors alone", TUTORS_ALONE),
+        Row("ground truth and tutors", supervision(summed("detection"), summed("segmentation"))),
+        Row("a fifth of the ground truth", supervision(hidden(0.8), hidden(0.8))),
+        Row("a fifth, tutors fill the rest", supervision(filled("detection", 0.8), filled("segmentation", 0.8))),
+    ),
+    against=(
+        ("tutors alone", "ground truth"),
+        ("ground truth and tutors", "ground truth"),
+        ("a fifth, tutors fill the rest", "a fifth of the ground truth"),
+        ("a fifth, tutors fill the rest", "ground truth"),
+    ),
+)
+
+SHARES = (1, 5, 10, 20, 50)
+
+
+def _budget(task: str, title: str, detection: bool, segmentation: bool) -> Study:
+    """Curves over the share of ground truth that is left, of one task or of both."""
+
+    def row(share: int, series: str, taught: Any) -> Row:
+        left = 1 - share / 100
+        changes = supervision(
+            taught("detection", left) if detection else None, taught("segmentation", left) if segmentation else None
+        )
+        return Row(f"{share} %, {series}", changes, series, float(share))
+
+    def nobody(_tutor: str, share: float) -> Changes:
+        return hidden(share)
+
+    series = {"tutors fill the rest": filled, "nothing for the rest": nobody}
+    rows = [row(share, name, taught) for name, taught in series.items() for share in SHARES]
+    whole = [Row(f"100 %, {name}", series=name, x=100.0) for name in series]
+    with_tutors, without = series
+    return Study(
+        f"beyond/budget-{task}",
+        title,
+        "How much ground truth can tutors replace? The other task's ground truth is whole."
+        if task != "both"
+        else "How much ground truth of both tasks can tutors replace?",
+        {"corrected": tuple(sorted((*rows, *whole), key=lambda each: (each.series, each.x)))},
+        against=tuple((f"{share} %, {with_tutors}", f"{share} %, {without}") for share in SHARES),
+        axis="ground truth that is left, %",
+    )
+
+
+BUDGETS = (
+    _budget("boxes", "Label budget of boxes", True, False),
+    _budget("masks", "Label budget of masks", False, True),
+    _budget("both", "Label budget of both tasks", True, True),
+)
+
+DENSE, INSTANCES = supervision(None, tutor("segmentation")), supervision(None, tutor("instances"))
+
+SEGMENTATION_TUTOR = Study(
+    "beyond/segmentation-tutor",
+    "Dense probabilities against instances",
+    "Is it the kind of segmentation tutor that decides, or how its answer becomes a target? All masks are replaced; "
+    "instances are a detector's boxes with soft masks in them.",
+    both(
+        Row("ground truth"),
+        Row("dense probabilities", DENSE),
+        Row("instances", INSTANCES),
+        Row("instances, background 1 where nothing is", {**INSTANCES, "loss": {"background": "one"}}),
+        Row("instances, background left empty", {**INSTANCES, "loss": {"background": "zero"}}),
+    ),
+    against=(
+        ("dense probabilities", "ground truth"),
+        ("instances", "ground truth"),
+        ("dense probabilities", "instances"),
+    ),
+)
+
+TOGETHER = ({"box_floor", "ignore_floor"}, {"map_target", "temperature"})
+"""Keys of the loss that mean little one without the other."""
+
+
+def _differences() -> list[tuple[str, Changes]]:
+    """Every difference between the recipes, one at a time, as the thesis has it; the optimiser's keys as one."""
+    found: list[tuple[str, Changes]] = []
+    for section in ("augment", "loss"):
+        for key, value in THESIS[section].items():
+            found.append((f"{section}.{key}: {value}", {section: {key: value}}))
+    for keys in TOGETHER:
+        chosen = {key: THESIS["loss"][key] for key in THESIS["loss"] if key in keys}
+        text = ", ".join(f"{key}: {value}" for key, value in chosen.items())
+        found.append((f"loss.{text}", {"loss": chosen}))
+    kept = {key: value for key, value in THESIS["train"].items() if key not in ("lr", "backbone_lr")}
+    return [*found, ("the thesis' optimiser and schedule, at our rates", {"train": kept})]
+
+
+DIFFERENCES = tuple((label, {**TUTORS_ALONE, **changes}) for label, changes in _differences())
+FIXED_HALF, DRAWN_HALF = "half the images by tutors, a fixed half", "half the images by tutors, drawn at every step"
+
+ABLATION = Study(
+    "beyond/ablation",
+    "Every difference between the recipes, one at a time",
+    "Which of the thesis' choices hurt? Both tasks are taught by tutors alone, in the corrected recipe with one key as "
+    "the thesis has it. Then: is it the mere weight of a task, and are images that are drawn anew missing at all?",
+    {
+        "corrected": (
+            Row("corrected recipe, tutors alone", TUTORS_ALONE),
+            *(Row(label, changes) for label, changes in DIFFERENCES),
+            Row("ground truth"),
+            Row("ground truth, boxes weigh .3", {"loss": {"detection_weight": 0.3}}),
+            Row("ground truth, maps weigh .17", {"loss": {"segmentation_weight": 0.17}}),
+            *(
+                Row(
+                    label,
+                    supervision(*(tutor(name, 0.5, resampled=resampled) for name in ("detection", "segmentation"))),
+                )
+                for label, resampled in ((FIXED_HALF, False), (DRAWN_HALF, True))
+            ),
+        )
+    },
+    against=(
+        *((label, "corrected recipe, tutors alone") for label, _ in DIFFERENCES),
+        ("ground truth, boxes weigh .3", "ground truth"),
+        ("ground truth, maps weigh .17", "ground truth"),
+        (DRAWN_HALF, FIXED_HALF),
+    ),
+)
+
+SINGLE_TASK = Study(
+    "beyond/single-task",
+    "One network against two",
+    "What does one joint network gain or lose against a network for each task alone (Δm: the mean relative change)?",
+    {
+        "corrected": (
+            Row("joint, ground truth"),
+            Row("joint, tutors alone", TUTORS_ALONE),
+            Row("boxes alone", supervision(segmentation=NOBODY)),
+            Row("maps alone", supervision(detection=NOBODY)),
+        )
+    },
+    single_task=("boxes alone", "maps alone"),
+)
+
+BEYOND_STUDIES = (NO_GROUND_TRUTH, *BUDGETS, SEGMENTATION_TUTOR, ABLATION, SINGLE_TASK)

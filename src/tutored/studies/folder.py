@@ -1,0 +1,145 @@
+"""A study folder: its setting, the runs in it, the tutors' own figures; and the work on it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tutored.errors import InputError
+from tutored.files import write_text
+from tutored.judge import judge
+from tutored.studies import choose
+from tutored.studies.declare import Recipe
+from tutored.studies.outcome import StudyOutcome, gather
+from tutored.studies.plan import Run, plan
+from tutored.studies.run import Standing, count_done, run_all
+from tutored.studies.setting import Setting
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What `study.yaml` says.
+
+    Attributes:
+        names: of the studies that were asked for, all calls together.
+        seeds: of every row, from 0 on.
+    """
+
+    path: Path
+    setting: Setting
+    names: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def command(self) -> str:
+        """What trains the missing runs of a study, to be named in the place of NAME."""
+        setting = self.path / "setting.yaml"
+        return f"tutored study run NAME --setting {setting} --seeds {len(self.seeds)} --out {self.path}"
+
+    def runs(self, names: Sequence[str], recipe: Recipe | None = None) -> list[Run]:
+        """Every distinct run of some studies, of one recipe or both. Raises InputError for an unknown name."""
+        return plan(choose(names, self.setting, recipe), self.setting, self.seeds)
+
+    def outcomes(self, names: Sequence[str]) -> list[StudyOutcome]:
+        """What is known of some studies. Raises InputError for an unknown name or a damaged result."""
+        return [gather(study, self.setting, self.seeds, self.path) for study in choose(names, self.setting)]
+
+    def tutors(self) -> dict[str, dict[str, Any]]:
+        """Figures of those tutors' stores that answer for the evaluation split, by tutor."""
+        paths = sorted((self.path / "tutors").glob("*.json"))
+        return {path.stem: json.loads(path.read_text()) for path in paths}
+
+
+def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) -> Folder:
+    """Make a study folder, or take one up: studies and seeds are added to those that it has.
+
+    Raises:
+        InputError: an unknown study, or `path` holds something else.
+    """
+    choose(names, setting)
+    before = load_folder(path) if (path / "study.yaml").exists() else None
+    if before is None and path.exists() and any(path.iterdir()):
+        raise InputError(f"{path} is not empty and holds no study; choose another --out")
+    known = before.names if before else ()
+    count = max(seeds, len(before.seeds) if before else 0)
+    folder = Folder(path, setting, tuple(dict.fromkeys([*known, *names])), tuple(range(count)))
+    path.mkdir(parents=True, exist_ok=True)
+    write_text(path / "setting.yaml", yaml.safe_dump(setting.model_dump(mode="json"), sort_keys=False))
+    write_text(path / "study.yaml", yaml.safe_dump({"studies": list(folder.names), "seeds": count}))
+    return folder
+
+
+def load_folder(path: Path) -> Folder:
+    """Read a study folder. Raises InputError where it is none."""
+    try:
+        given = yaml.safe_load((path / "study.yaml").read_text())
+        setting = Setting.model_validate(yaml.safe_load((path / "setting.yaml").read_text()))
+        return Folder(path, setting, tuple(given["studies"]), tuple(range(given["seeds"])))
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: no study folder ({error}); `tutored study run --out` makes one") from error
+
+
+def work(
+    folder: Folder,
+    names: Sequence[str],
+    *,
+    recipe: Recipe | None = None,
+    hours: float | None = None,
+    jobs: int = 1,
+    watch: Callable[[Standing], None] | None = None,
+) -> tuple[int, int]:
+    """Judge the tutors and train what is not finished of some studies; see `run_all`.
+
+    Args:
+        recipe: train the rows of this one alone.
+        jobs: processes that train here at once; they share the cores.
+
+    Returns:
+        Runs that are done, and runs in all.
+    """
+    judge_tutors(folder)
+    runs = folder.runs(names, recipe)
+    if jobs > 1:
+        torch.set_num_threads(max((os.cpu_count() or 1) // jobs, 1))
+    context = multiprocessing.get_context("spawn")
+    others = [
+        context.Process(target=_other, args=(runs, folder.path, hours, torch.get_num_threads()), daemon=True)
+        for _ in range(jobs - 1)
+    ]
+    for process in others:
+        process.start()
+    run_all(runs, folder.path, hours=hours, watch=watch)
+    for process in others:
+        process.join()
+    return count_done(runs, folder.path), len(runs)
+
+
+def judge_tutors(folder: Folder) -> None:
+    """Write `tutors/NAME.json` for each tutor that has answers for the evaluation split and is not judged yet."""
+    setting = folder.setting
+    for name in setting.tutors:
+        store = Path(setting.store(name, "evaluation"))
+        written = folder.path / "tutors" / f"{name}.json"
+        if (store / "manifest.json").exists() and not written.exists():
+            result = judge(store, setting.data, setting.evaluation, setting.reported)
+            write_text(written, json.dumps(result.to_dict(), indent=1) + "\n")
+
+
+def _other(runs: Sequence[Run], path: Path, hours: float | None, threads: int) -> None:
+    """A further process; what stops it stops the first one too, which says so."""
+    torch.set_num_threads(threads)
+    try:
+        run_all(runs, path, hours=hours)
+    except KeyboardInterrupt:
+        sys.exit(1)
+    except InputError as error:
+        sys.exit(f"tutored: {error}")

@@ -1,0 +1,189 @@
+"""What the finished runs of a study say: means over seeds, and differences with their intervals."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutored.config import make_config
+from tutored.errors import InputError
+from tutored.evaluate import Interval, Resampled, compare
+from tutored.studies.declare import Recipe, Row, Study
+from tutored.studies.plan import Run, runs_of
+from tutored.studies.run import run_folder
+from tutored.studies.setting import Setting
+
+FIGURES = {"mAP": "mAP_voc_area@.5", "mIoU": "mIoU"}
+"""Short names, and the figures' names in `result.json`."""
+TWO_NETWORKS = "two single-task networks"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """One run: finished (`result` is its `result.json`), failed (with the reason), or neither.
+
+    Attributes:
+        folder: of the run, with `result.json`, `resamples.npz` and `answers/`.
+    """
+
+    run: Run
+    folder: Path
+    result: Mapping[str, Any] | None
+    failure: str | None
+
+    def figure(self, name: str) -> float | None:
+        """ "mAP" or "mIoU", a share in 0..1; None while there is none, or where the task is not trained."""
+        if self.result is None or self.result["figures"] is None:
+            return None
+        value: float | None = self.result["figures"].get(FIGURES[name])
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutcome:
+    """One row of a study in one recipe, with its runs by rising seed."""
+
+    row: Row
+    recipe: Recipe
+    runs: tuple[RunOutcome, ...]
+
+    def values(self, name: str) -> list[float]:
+        """The figure of every finished run."""
+        return [value for run in self.runs if (value := run.figure(name)) is not None]
+
+    def mean(self, name: str) -> float | None:
+        """The mean over the finished seeds; None without one."""
+        values = self.values(name)
+        return statistics.mean(values) if values else None
+
+    def spread(self, name: str) -> float | None:
+        """The sample standard deviation over the finished seeds; None with fewer than two."""
+        values = self.values(name)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Is `better` better than `than`? By figure an interval of the difference better - than.
+
+    The figures are "mAP" and "mIoU"; against two single-task networks also "Δm", the mean relative difference.
+
+    Attributes:
+        seeds: those that both rows have; the comparison is over these.
+    """
+
+    recipe: Recipe
+    better: str
+    than: str
+    seeds: tuple[int, ...]
+    intervals: Mapping[str, Interval]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOutcome:
+    """A study with what is known so far."""
+
+    study: Study
+    rows: tuple[RowOutcome, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def missing(self) -> tuple[Run, ...]:
+        """Runs that have neither a result nor failed."""
+        each = (run for row in self.rows for run in row.runs)
+        return tuple(run.run for run in each if run.result is None and run.failure is None)
+
+    def of(self, recipe: Recipe) -> tuple[RowOutcome, ...]:
+        """The rows of one recipe."""
+        return tuple(row for row in self.rows if row.recipe == recipe)
+
+
+def gather(study: Study, setting: Setting, seeds: Sequence[int], folder: Path) -> StudyOutcome:
+    """Read the results of a study's runs from the study folder.
+
+    Raises:
+        InputError: a result is damaged, or was made with another config than its run has today.
+    """
+    rows = tuple(
+        RowOutcome(row, recipe, tuple(_outcome(run, folder) for run in runs_of(row, recipe, setting, seeds)))
+        for recipe, rows in study.rows.items()
+        for row in rows
+    )
+    return StudyOutcome(study, rows, (*_comparisons(study, rows), *_single_task(study, rows)))
+
+
+def _outcome(run: Run, folder: Path) -> RunOutcome:
+    where = run_folder(folder, run)
+    written, failed = where / "result.json", where / "failed.txt"
+    result = None
+    if written.exists():
+        try:
+            result = json.loads(written.read_text())
+            config = make_config(result["config"], origin=str(written))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{written}: no result of a run ({error}); remove its folder to train it again") from error
+        if config != run.config:
+            raise InputError(
+                f"{written}: made with another config than {run.label} has today, by an earlier version; "
+                "remove its folder to train it again"
+            )
+    failure = failed.read_text().strip() if failed.exists() and result is None else None
+    return RunOutcome(run, where, result, failure)
+
+
+def _comparisons(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
+    for recipe in study.rows:
+        by_label = {row.row.label: row for row in rows if row.recipe == recipe}
+        for better, than in study.against:
+            if better in by_label and than in by_label:
+                finished = [_finished(by_label[label]) for label in (better, than)]
+                seeds = tuple(sorted(finished[0].keys() & finished[1].keys()))
+                intervals = _intervals([[each[seed] for seed in seeds] for each in finished]) if seeds else {}
+                yield Comparison(recipe, better, than, seeds, intervals)
+
+
+def _finished(row: RowOutcome) -> dict[int, Resampled]:
+    return {run.run.seed: Resampled.load(run.folder / "resamples.npz") for run in row.runs if run.result is not None}
+
+
+def _intervals(pair: Sequence[Sequence[Resampled]]) -> dict[str, Interval]:
+    better, than = pair
+    found = compare(than, better)
+    return {short: found[name] for short, name in FIGURES.items() if name in found}
+
+
+def _single_task(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
+    """Each other row against the two networks of one task each, with Δm (Vandenhende et al. 2021, eq. 1)."""
+    if study.single_task is None:
+        return
+    for recipe in study.rows:
+        by_label = {row.row.label: _finished(row) for row in rows if row.recipe == recipe}
+        boxes, maps = (by_label[label] for label in study.single_task)
+        for label, joint in by_label.items():
+            seeds = tuple(sorted(joint.keys() & boxes.keys() & maps.keys()))
+            if label in study.single_task or not seeds:
+                continue
+            two = [
+                Resampled(np.stack([boxes[seed].values[:, 0], maps[seed].values[:, 1]], axis=1), boxes[seed].images)
+                for seed in seeds
+            ]
+            one = [joint[seed] for seed in seeds]
+            relative = [_relative(*pair) for pair in zip(one, two, strict=True)]
+            nothing = [replace(each, values=np.zeros_like(each.values)) for each in relative]
+            intervals, delta = _intervals([one, two]), _intervals([relative, nothing])
+            if delta:
+                intervals["Δm"] = delta["mAP"]
+            yield Comparison(recipe, label, TWO_NETWORKS, seeds, intervals)
+
+
+def _relative(one: Resampled, two: Resampled) -> Resampled:
+    """The mean over both figures of what `one` gains, as a share of `two`; in both columns."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains = (one.values - two.values) / two.values
+    return replace(one, values=gains.mean(axis=1, keepdims=True).repeat(2, axis=1))

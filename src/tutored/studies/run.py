@@ -1,0 +1,136 @@
+"""Train the runs of a study folder, each once, whoever and however many work on it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from tutored.engine import Report, train
+from tutored.files import write_text
+from tutored.studies.answers import keep_answers
+from tutored.studies.plan import Run
+
+
+class Standing(NamedTuple):
+    """Where a study stands.
+
+    Attributes:
+        done: runs that are finished or have failed.
+        total: runs that were asked for.
+        run: the one that is being trained here.
+        report: of its training.
+        seconds_left: for all that is not done, were this process alone; None before any run is finished.
+    """
+
+    done: int
+    total: int
+    run: Run
+    report: Report
+    seconds_left: float | None
+
+
+def run_all(
+    runs: Sequence[Run],
+    folder: Path,
+    *,
+    hours: float | None = None,
+    watch: Callable[[Standing], None] | None = None,
+) -> int:
+    """Train what is not finished, in order. Killed and started again, it goes on where it was.
+
+    A run that another process is training is left to it; processes share nothing but the folder, whose file system must
+    know locks. A run whose loss is not finite is noted as failed and not tried again.
+
+    Args:
+        hours: begin no run that would end later than this from now, by the pace of those that are finished.
+
+    Returns:
+        How many of the runs are done. The others are being trained elsewhere or did not fit.
+
+    Raises:
+        InputError: as `engine.train`.
+    """
+    began = time.monotonic()
+    for run in runs:
+        where = run_folder(folder, run)
+        if is_done(where):
+            continue
+        left = seconds_left(runs, folder)
+        if hours is not None and time.monotonic() - began + left.get(run.run_id, 0.0) > hours * 3600:
+            continue
+        (folder / "locks").mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / "locks" / run.run_id, timeout=0):
+                if not is_done(where):
+                    train_one(run, where, _told(watch, runs, folder, run, sum(left.values())))
+        except Timeout:
+            continue
+    return count_done(runs, folder)
+
+
+def run_folder(folder: Path, run: Run) -> Path:
+    """Where a run lives in a study folder."""
+    return folder / "runs" / run.run_id
+
+
+def is_done(where: Path) -> bool:
+    """Whether a run's folder holds its result, or the note that it failed."""
+    return (where / "result.json").exists() or (where / "failed.txt").exists()
+
+
+def count_done(runs: Sequence[Run], folder: Path) -> int:
+    return sum(is_done(run_folder(folder, run)) for run in runs)
+
+
+def train_one(run: Run, where: Path, watch: Callable[[Report], None] | None = None) -> None:
+    """One run, and the answers that a report shows; what only going on needs is removed at its end."""
+    try:
+        train(run.config, where, resume=True, watch=watch)
+    except FloatingPointError as error:
+        write_text(where / "failed.txt", f"{error}\n")
+        return
+    keep_answers(run.config, where)
+    shutil.rmtree(where / "state", ignore_errors=True)
+
+
+def seconds_left(runs: Sequence[Run], folder: Path) -> dict[str, float]:
+    """Expected seconds of every run that is not done, by id: those of finished runs, by split, size and epochs.
+
+    Empty while none is finished.
+    """
+    results = [json.loads(path.read_text()) for path in sorted((folder / "runs").glob("*/result.json"))]
+    paces: dict[tuple[str, int], list[float]] = {}
+    for result in results:
+        config = result["config"]
+        kind = (config["data"]["split"], config["student"]["size"])
+        paces.setdefault(kind, []).append(result["seconds"] / config["train"]["epochs"])
+    if not paces:
+        return {}
+    usual = statistics.mean(statistics.mean(each) for each in paces.values())
+    expected = {}
+    for run in runs:
+        if not is_done(run_folder(folder, run)):
+            known = paces.get((run.config.data.split, run.config.student.size))
+            expected[run.run_id] = (statistics.mean(known) if known else usual) * run.config.train.epochs
+    return expected
+
+
+def _told(
+    watch: Callable[[Standing], None] | None, runs: Sequence[Run], folder: Path, run: Run, left: float
+) -> Callable[[Report], None] | None:
+    if watch is None:
+        return None
+    began, done = time.monotonic(), count_done(runs, folder)
+
+    def tell(report: Report) -> None:
+        remaining = max(left - (time.monotonic() - began), report.seconds_left) if left else None
+        watch(Standing(done, len(runs), run, report, remaining))
+
+    return tell

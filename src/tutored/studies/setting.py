@@ -1,0 +1,129 @@
+"""Where a study runs: a data set with its splits, the tutors' stores, and what all its runs have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from tutored.config import merged
+from tutored.config.sections import Section
+from tutored.errors import InputError
+
+Split = Literal["small", "large"]
+
+
+class Setting(Section):
+    """One data set on which any study runs. Read from a YAML file of these keys; see `VOC2012` for one.
+
+    Attributes:
+        name: for the report.
+        data: such as `voc:FOLDER`.
+        small: a split whose images have boxes and masks.
+        large: a larger split of which many images lack masks, for table 17.
+        large_hidden: share of the masks of `large` that are hidden, where the data set has more of them than that.
+        evaluation: the split that figures are of. Nothing is chosen on it.
+        reported: the classes that means are over; null: all.
+        tutors: by name (`detection`, `segmentation`, `instances`), the store's folder; `{split}` in it stands for
+            the split's name, with `-` for `/`.
+        run: keys of the config that all runs have in common.
+        recipes: by recipe, further keys.
+        scales: by name, further keys of the config, such as fewer epochs for a first look.
+        held_out: share of the training images on which `tune` compares the candidates.
+        candidates: by name, keys of the config that `tune` tries, each in every arm alike.
+    """
+
+    name: str
+    data: str
+    small: str
+    large: str
+    large_hidden: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    evaluation: str
+    reported: tuple[str, ...] | None = None
+    tutors: dict[str, str]
+    run: dict[str, Any] = Field(default_factory=dict)
+    recipes: dict[Literal["thesis", "corrected"], dict[str, Any]] = Field(default_factory=dict)
+    scales: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    candidates: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    def data_of(self, split: Split) -> dict[str, Any]:
+        """The section `data` of a run."""
+        return {
+            "train": self.data,
+            "split": getattr(self, split),
+            "val_split": self.evaluation,
+            "reported": self.reported,
+        }
+
+    def missing_in(self, split: Split) -> dict[str, Any]:
+        """Masks that a run on this split does not get to see, whatever its row says otherwise."""
+        if split == "small" or not self.large_hidden:
+            return {}
+        return {"supervision": {"segmentation": {"hidden": self.large_hidden}}}
+
+    def store(self, tutor: str, split: Split | Literal["evaluation"]) -> str:
+        """The store of a tutor's answers for a split. Raises InputError where there is no such tutor."""
+        if tutor not in self.tutors:
+            raise InputError(
+                f"setting {self.name} has no tutor {tutor!r}, it has {', '.join(self.tutors)}; "
+                f"name the store under `tutors: {tutor}:`"
+            )
+        return self.tutors[tutor].format(split=getattr(self, split).replace("/", "-"))
+
+    def scaled(self, scale: str | None) -> Setting:
+        """The same with the keys of a scale. Raises InputError where there is none of that name."""
+        if scale is None:
+            return self
+        if scale not in self.scales:
+            raise InputError(
+                f"setting {self.name} has no scale {scale!r}; possible: {', '.join(self.scales) or 'none'}"
+            )
+        return self.model_copy(update={"run": merged(self.run, self.scales[scale])})
+
+
+VOC2012: dict[str, Any] = {
+    "name": "VOC2012",
+    "data": "voc:VOCdevkit/VOC2012",
+    "small": "Segmentation/train",
+    "large": "Main/train",
+    "evaluation": "Segmentation/val",
+    "tutors": {
+        "detection": "stores/detection-{split}",
+        "segmentation": "stores/segmentation-{split}",
+        "instances": "stores/instances-{split}",
+    },
+    "run": {
+        "student": {"weights": "timm"},
+        "train": {"epochs": 200, "precision": "bf16", "workers": 8},
+    },
+    "recipes": {"thesis": {"train": {"precision": "fp32"}}},
+    "scales": {"small": {"train": {"epochs": 20}}},
+    "candidates": {f"lr {rate}": {"train": {"lr": rate}} for rate in (2.5e-4, 5e-4, 1e-3)},
+}
+"""The thesis' own: seg train 1,464 images, det train 5,717 of which 4,566 lack masks, seg val 1,449."""
+
+
+def load_setting(path: Path | None, **over: Any) -> Setting:
+    """Read a setting's YAML; without a path, VOC2012's. `over` takes the place of single keys.
+
+    Raises:
+        InputError: the file can't be read, or a key or value is not possible.
+    """
+    given: Any = VOC2012
+    if path is not None:
+        try:
+            given = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise InputError(f"{path}: can't be read ({error.strerror}); give a setting's YAML file") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not valid YAML: {error}") from error
+        if not isinstance(given, dict):
+            raise InputError(f"{path}: a setting is a mapping with {', '.join(Setting.model_fields)}")
+    try:
+        return Setting.model_validate(given | {key: value for key, value in over.items() if value is not None})
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise InputError(f"{path or 'setting'}: " + "; ".join(lines)) from error

@@ -1,0 +1,27 @@
+"""Settings are chosen on training images that are held out, each arm alike; never on the evaluation split."""
+
+from __future__ import annotations
+
+from tutored.config import merged
+from tutored.studies.beyond import TUTORS_ALONE
+from tutored.studies.declare import RECIPES, Changes, Row, Study
+from tutored.studies.setting import Setting
+
+ARMS: dict[str, Changes] = {"ground truth": {}, "tutors alone": TUTORS_ALONE}
+
+
+def tune(setting: Setting) -> Study:
+    """The setting's candidates in both arms and recipes, validated on the held-out part."""
+    held_out = {"data": {"held_out": setting.held_out}}
+    rows = tuple(
+        Row(f"{arm}: {name}", merged(merged(dict(taught), candidate), held_out))
+        for arm, taught in ARMS.items()
+        for name, candidate in setting.candidates.items()
+    )
+    return Study(
+        "tune",
+        "Settings tried on held-out training images",
+        f"Which settings suit each arm? Figures are on {setting.held_out:.0%} of the training images, which these runs "
+        "did not see; the evaluation split plays no part.",
+        dict.fromkeys(RECIPES, rows),
+    )

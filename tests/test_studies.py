@@ -1,0 +1,286 @@
+"""Studies: what is declared, what is trained, and that nothing is trained twice or lost."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from tutored.cli import main
+from tutored.config import THESIS
+from tutored.errors import InputError
+from tutored.studies import choose, gather, load_setting, plan, run_all, studies_of
+from tutored.studies.beyond import ABLATION, NO_GROUND_TRUTH
+from tutored.studies.declare import Row, Study, filled, supervision
+from tutored.studies.folder import load_folder, open_folder
+from tutored.studies.plan import config_of
+from tutored.studies.thesis import FIGURE_15, FIGURE_16, TABLE_12, TABLE_13, TABLE_17
+from tutored.tutors import open_tutor
+from tutored.tutors.label import label
+
+TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
+VOC = load_setting(None)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory, voc_folder):
+    """A made-up data set whose tutor is an untrained student."""
+    from tutored.data import open_dataset
+    from tutored.engine import train
+
+    folder = tmp_path_factory.mktemp("setting")
+    given = {
+        "name": "made-up",
+        "data": f"voc:{voc_folder}",
+        "small": "train",
+        "large": "train",
+        "large_hidden": 0.5,
+        "evaluation": "val",
+        "tutors": {name: str(folder / "store-{split}") for name in ("detection", "segmentation", "instances")},
+        "run": {"student": TINY, "train": {"epochs": 2, "batch": 4, "workers": 0, "device": "cpu", "threads": 1}},
+        "scales": {"small": {"train": {"epochs": 1}}},
+    }
+    (folder / "setting.yaml").write_text(yaml.safe_dump(given))
+    loaded = load_setting(folder / "setting.yaml")
+    train(config_of(Row("tutor"), "corrected", loaded, 9), folder / "tutor")
+    tutor = open_tutor("student", weights=folder / "tutor" / "checkpoint")
+    for split in ("train", "val"):
+        label(tutor, open_dataset(given["data"], split), folder / f"store-{split}")
+    return folder / "setting.yaml"
+
+
+MINI = Study(
+    "mini",
+    "Two rows",
+    "Any difference?",
+    {"corrected": (Row("ground truth"), Row("tutor", supervision(filled("detection", 1.0))))},
+    against=(("tutor", "ground truth"),),
+)
+
+
+def test_every_declared_row_is_a_config_of_voc2012() -> None:
+    for study in studies_of(VOC):
+        labels = [(recipe, row.label) for recipe, rows in study.rows.items() for row in rows]
+        assert len(set(labels)) == len(labels), study.name
+        for pair in study.against:
+            assert all(any(label == name for _, label in labels) for name in pair), (study.name, pair)
+        runs = plan([study], VOC, [0])
+        assert {run.config.data.val_split for run in runs} == {"Segmentation/val"}
+        assert all(bool(run.config.data.held_out) == (study.name == "tune") for run in runs)
+
+
+def test_the_thesis_rows_are_what_the_specification_says() -> None:
+    _, masks, boxes = (config_of(row, "thesis", VOC, 0) for row in TABLE_12.rows["thesis"])
+    assert masks.supervision.segmentation.policy == "replace" and masks.supervision.segmentation.share == 1
+    assert str(masks.supervision.segmentation.store) == "stores/segmentation-Segmentation-train"
+    assert (masks.loss.map_target, masks.loss.temperature) == ("softmax", 0.4)
+    assert (boxes.loss.box_floor, boxes.loss.confidence) == (0.001, True)
+    unfiltered, _, unweighed, _ = (config_of(row, "thesis", VOC, 0) for row in TABLE_13.rows["thesis"])
+    assert (unfiltered.loss.box_floor, unfiltered.loss.ignore_floor, unfiltered.loss.confidence) == (0, 0, True)
+    assert (unweighed.loss.box_floor, unweighed.loss.confidence) == (0.001, False)
+    fifth = config_of(FIGURE_15.rows["thesis"][1], "thesis", VOC, 0).supervision.segmentation
+    assert (fifth.share, fifth.resampled) == (0.2, True)
+    fifth = config_of(FIGURE_16.rows["corrected"][1], "corrected", VOC, 0).supervision.detection
+    assert (fifth.policy, fifth.hidden, fifth.resampled) == ("fill", 0.2, False)
+    large = config_of(TABLE_17.rows["thesis"][1], "thesis", VOC, 0)
+    assert large.data.split == "Main/train" and large.supervision.segmentation.policy == "fill"
+
+
+def test_the_ablation_has_every_difference_between_the_recipes() -> None:
+    base = config_of(ABLATION.rows["corrected"][0], "corrected", VOC, 0).to_dict()
+    thesis = config_of(ABLATION.rows["corrected"][0], "thesis", VOC, 0).to_dict()
+    seen = set()
+    for row in ABLATION.rows["corrected"]:
+        if "tutors alone" in dict(ABLATION.against).get(row.label, ""):
+            changed = config_of(row, "corrected", VOC, 0).to_dict()
+            seen |= {
+                (section, key)
+                for section in THESIS
+                for key in base[section]
+                if changed[section][key] != base[section][key] and changed[section][key] == thesis[section][key]
+            }
+    different = {
+        (section, key) for section in THESIS for key in base[section] if base[section][key] != thesis[section][key]
+    }
+    assert seen == different - {("train", "lr"), ("train", "backbone_lr"), ("train", "precision")}
+
+
+def test_a_shared_run_is_planned_once_and_seeds_come_one_after_another() -> None:
+    # Tables 12 and 13 share ground truth and detection tutor: 3 + 4 - 2 rows in each of two recipes.
+    runs = plan([TABLE_12, TABLE_13], VOC, [0, 1])
+    assert len(runs) == 2 * 2 * 5 and len({run.run_id for run in runs}) == len(runs)
+    assert [run.seed for run in runs] == [0] * 10 + [1] * 10
+
+
+def test_run_ids_depend_on_every_key_and_on_nothing_else() -> None:
+    row = TABLE_12.rows["thesis"][1]
+    run_id = config_of(row, "thesis", VOC, 0).run_id
+    assert run_id == config_of(row, "thesis", load_setting(None), 0).run_id
+    others = [
+        config_of(row, "corrected", VOC, 0),
+        config_of(row, "thesis", VOC, 1),
+        config_of(row, "thesis", VOC.scaled("small"), 0),
+        config_of(row, "thesis", load_setting(None, data="voc:elsewhere"), 0),
+    ]
+    assert len({run_id, *(other.run_id for other in others)}) == 5
+
+
+def test_hidden_masks_of_the_large_split_add_to_what_a_row_says(setting) -> None:
+    made = load_setting(setting)
+    fill = config_of(TABLE_17.rows["corrected"][1], "corrected", made, 0).supervision.segmentation
+    assert (fill.policy, fill.hidden) == ("fill", 0.5)
+    assert config_of(TABLE_12.rows["corrected"][0], "corrected", made, 0).supervision.segmentation.hidden == 0
+
+
+def test_stopped_at_every_step_a_study_ends_with_the_same_results(setting, tmp_path) -> None:
+    made = load_setting(setting)
+    runs = plan([MINI], made, [0, 1])
+    run_all(runs, tmp_path / "straight")
+    stops = 0
+    while True:
+
+        def stop(standing, at=2 * (stops % 2 + 1)):
+            if standing.report.step == at:
+                raise KilledError
+
+        try:
+            run_all(runs, tmp_path / "stopped", watch=stop)
+            break
+        except KilledError:
+            stops += 1
+    assert stops >= len(runs)  # each run was stopped at least once
+    whole, resumed = (gather(MINI, made, [0, 1], tmp_path / name) for name in ("straight", "stopped"))
+    assert not whole.missing and not resumed.missing
+    assert [row.values("mAP") for row in whole.rows] == [row.values("mAP") for row in resumed.rows]
+    assert [row.values("mIoU") for row in whole.rows] == [row.values("mIoU") for row in resumed.rows]
+    assert whole.comparisons == resumed.comparisons
+    run = tmp_path / "stopped" / "runs" / runs[0].run_id
+    assert {path.name for path in run.iterdir()} == {
+        "answers", "checkpoint", "config.yaml", "log.jsonl", "resamples.npz", "result.json",
+    }  # fmt: skip
+    assert len(json.loads((run / "answers" / "boxes.json").read_text())) == 4
+
+
+def test_what_another_process_trains_is_left_to_it(setting, tmp_path) -> None:
+    runs = plan([MINI], load_setting(setting).scaled("small"), [0])
+    (tmp_path / "locks").mkdir()
+    with FileLock(tmp_path / "locks" / runs[0].run_id):
+        assert run_all(runs, tmp_path) == 1
+    assert not (tmp_path / "runs" / runs[0].run_id).exists()
+    before = (tmp_path / "runs" / runs[1].run_id / "result.json").stat().st_mtime_ns
+    assert run_all(runs, tmp_path) == 2
+    assert (tmp_path / "runs" / runs[1].run_id / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_budget_of_no_time_begins_nothing(setting, tmp_path) -> None:
+    assert run_all(plan([MINI], load_setting(setting), [0]), tmp_path, hours=0) == 0
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_diverges_is_noted_and_the_study_goes_on(setting, tmp_path) -> None:
+    made = load_setting(setting, recipes={"corrected": {"train": {"lr": 1e30, "clip": None, "warmup": 0.0}}})
+    runs = plan([MINI], made, [0])
+    assert run_all(runs, tmp_path) == 2
+    outcome = gather(MINI, made, [0], tmp_path)
+    assert not outcome.missing
+    assert "the loss is not finite" in (outcome.rows[0].runs[0].failure or "")
+    assert outcome.rows[0].mean("mAP") is None
+
+
+def test_the_commands(setting, tmp_path, capsys) -> None:
+    common = ["--setting", str(setting), "--scale", "small"]
+    assert main(["study", "list", *common]) == 0
+    assert "thesis/table-12" in capsys.readouterr().out
+    out = tmp_path / "study"
+    command = ["study", "run", "beyond/single-task", *common, "--seeds", "1", "--out", str(out)]
+    assert main([*command, "--hours", "0"]) == 0
+    assert "0 of 4 runs are done" in capsys.readouterr().out
+    assert main([*command, "--jobs", "2"]) == 0
+    assert "4 of 4 runs are done" in capsys.readouterr().out
+    folder = load_folder(out)
+    assert folder.names == ("beyond/single-task",) and folder.seeds == (0,)
+    assert set(folder.tutors()) == {"detection", "segmentation", "instances"}
+    (outcome,) = folder.outcomes(folder.names)
+    joint = [each for each in outcome.comparisons if each.better == "joint, ground truth"]
+    assert set(joint[0].intervals) <= {"mAP", "mIoU", "Δm"} and joint[0].seeds == (0,)
+    assert main(["study", "report", str(out)]) == 0
+    assert "One network against two" in (out / "report.md").read_text()
+    first = (out / "report.html").read_bytes()
+    assert main(["study", "report", str(out)]) == 0
+    assert (out / "report.html").read_bytes() == first
+
+
+def test_delta_m_is_the_mean_relative_difference(setting, tmp_path) -> None:
+    import numpy as np
+
+    from tutored.evaluate import Resampled
+    from tutored.studies.beyond import SINGLE_TASK
+
+    made = load_setting(setting)
+    values = {"joint, ground truth": (0.6, 0.45), "boxes alone": (0.5, np.nan), "maps alone": (np.nan, 0.5)}
+    for row in SINGLE_TASK.rows["corrected"]:
+        if row.label in values:
+            config = config_of(row, "corrected", made, 0)
+            run = tmp_path / "runs" / config.run_id
+            run.mkdir(parents=True)
+            (run / "result.json").write_text(json.dumps({"figures": {}, "config": config.to_dict()}))
+            Resampled(np.tile(values[row.label], (11, 1)), "same").save(run / "resamples.npz")
+    (joint,) = gather(SINGLE_TASK, made, [0], tmp_path).comparisons
+    assert joint.intervals["mAP"].difference == pytest.approx(0.1, abs=1e-6)
+    assert joint.intervals["mIoU"].difference == pytest.approx(-0.05, abs=1e-6)
+    assert joint.intervals["Δm"].difference == pytest.approx((0.1 / 0.5 - 0.05 / 0.5) / 2, abs=1e-6)
+
+
+def test_a_result_of_another_config_is_refused(setting, tmp_path) -> None:
+    made = load_setting(setting)
+    config = config_of(MINI.rows["corrected"][0], "corrected", made, 0)
+    run = tmp_path / "runs" / config.run_id
+    run.mkdir(parents=True)
+    former = config.to_dict()
+    former["loss"]["negatives"] = 2.0
+    (run / "result.json").write_text(json.dumps({"figures": {}, "config": former}))
+    with pytest.raises(InputError, match="made with another config than ground truth"):
+        gather(MINI, made, [0], tmp_path)
+    (run / "result.json").write_text("{")
+    with pytest.raises(InputError, match="no result of a run"):
+        gather(MINI, made, [0], tmp_path)
+
+
+def test_a_folder_adds_studies_and_seeds(setting, tmp_path) -> None:
+    made = load_setting(setting)
+    open_folder(tmp_path / "s", made, ["thesis/table-12"], 1)
+    folder = open_folder(tmp_path / "s", made, ["beyond"], 3)
+    assert folder.names == ("thesis/table-12", "beyond") and folder.seeds == (0, 1, 2)
+    assert len(choose(folder.names, made)) == 1 + len([s for s in studies_of(made) if s.name.startswith("beyond/")])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["study", "run", "thesis/table-99", "--out", "OUT"],
+            "no study 'thesis/table-99'; possible: all, tune, thesis/",
+        ),
+        (["study", "run", "all", "--scale", "tiny", "--out", "OUT"], "has no scale 'tiny'; possible: small"),
+        (["study", "run", "all", "--setting", "NO.yaml", "--out", "OUT"], "NO.yaml: can't be read"),
+        (["study", "report", "OUT"], "no study folder"),
+    ],
+)
+def test_mistakes_are_told(words, message, tmp_path, capsys) -> None:
+    assert main([word.replace("OUT", str(tmp_path / "out")) for word in words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_tutor_and_a_broken_setting_are_told(tmp_path) -> None:
+    poor = load_setting(None, tutors={"detection": "stores/d-{split}"})
+    with pytest.raises(InputError, match="has no tutor 'segmentation', it has detection"):
+        plan([NO_GROUND_TRUTH], poor, [0])
+    (tmp_path / "setting.yaml").write_text("name: x\nsmal: train\n")
+    with pytest.raises(InputError, match="smal: Extra inputs"):
+        load_setting(tmp_path / "setting.yaml")
+    shutil.rmtree(tmp_path)
