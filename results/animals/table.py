@@ -39,7 +39,7 @@ def main(runs: Path) -> None:
         each = [", ".join(f"{value:.3f}" for value in values) for values in figures]
         minutes = min(result["seconds"] for result in results[name].values()) / 60
         lines.append(f"| {meaning} | {' | '.join(means)} | {' | '.join(each)} | {minutes:.0f} |")
-    comparison = compare(runs, results)
+    comparison = compared(runs, results)
     lines += ["", "| seed | comparison | Δ mAP [95 %] | Δ mIoU [95 %] |", "|---|---|---|---|"]
     for entry in comparison:
         text = ["{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**entry["differences"][key]) for key in FIGURES]
@@ -56,7 +56,7 @@ def finished(runs: Path, name: str) -> dict[int, dict[str, Any]]:
     return {int(path.parent.name.rpartition("-")[2]): json.loads(path.read_text()) for path in paths}
 
 
-def compare(runs: Path, results: dict[str, dict[int, Any]]) -> list[dict[str, Any]]:
+def compared(runs: Path, results: dict[str, dict[int, Any]]) -> list[dict[str, Any]]:
     """Paired differences of each pair in `AGAINST`, for the seeds that both have."""
     resampled: dict[tuple[str, int], Resampled] = {}
     for name, by_seed in results.items():

@@ -56,7 +56,8 @@ GO_ON = {
 """What a stopped command says, where something is kept."""
 
 TUTOR_OPTIONS = (
-    "weights", "threads", "model", "download", "folders", "values", "missing", "labels", "score_floor", "device",
+    "weights", "threads", "model", "download", "folders", "values", "missing", "labels", "boxes", "maps", "score_floor",
+    "device",
 )  # fmt: skip
 
 

@@ -136,7 +136,11 @@ def _label_kinds(command: Callable[[str, str], Any]) -> None:
     files.add_argument("--missing", choices=["refuse", "allow"], help="images without an answer (default refuse)")
     student = command("student", "a checkpoint of our own")
     student.add_argument("--weights", type=Path, required=True, metavar="CHECKPOINT")
-    for one in (onnx, vision, files, student):
+    instances = command("instances", "instances: a detector's boxes, each with what another tutor's maps say inside it")
+    instances.add_argument("--boxes", type=Path, required=True, metavar="STORE", help="boxes that a detector gave")
+    instances.add_argument("--maps", type=Path, required=True, metavar="STORE", help="class maps of the same images")
+    instances.add_argument("--score-floor", type=_share, help="weaker boxes become no instances (default .5)")
+    for one in (onnx, vision, files, student, instances):
         _data(one)
         one.add_argument("--out", type=Path, required=True, metavar="STORE")
         one.add_argument("--resume", action="store_true", help="go on where labelling stopped")

@@ -39,6 +39,7 @@ KINDS = {
     "torchvision": ("tutored.tutors.torchvision", "open_torchvision"),
     "files": ("tutored.tutors.files", "FilesTutor"),
     "student": ("tutored.tutors.student", "StudentTutor"),
+    "instances": ("tutored.tutors.instances", "InstancesTutor"),
 }
 
 
