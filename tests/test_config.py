@@ -1,9 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tutored.config import THESIS, Config, Loss, load_config, make_config
+from tutored.config import PRESETS, THESIS, Config, Loss, Student, load_config, make_config
 from tutored.errors import InputError
 
 PLAIN = {"data": {"train": "voc:x"}}
@@ -36,6 +37,33 @@ def test_each_difference_between_the_recipes_can_be_set_alone():
     for field, value in THESIS["loss"].items():
         assert getattr(make_config({**PLAIN, "loss": {field: value}}).loss, field) == value
     assert make_config({**PLAIN, "recipe": "thesis"}).loss == Loss(**THESIS["loss"])
+
+
+def test_a_preset_sets_what_belongs_together_and_keys_beside_it_win(tmp_path):
+    path = write(tmp_path, "data: {train: 'voc:x'}\nstudent: {preset: blitznet512-s4, map_width: 32, extra: 3}\n")
+    made = load_config(path, [("student.frozen", "8")]).student
+    assert (made.size, made.stride, made.scales, made.map_width) == (512, 4, (0.02, 0.08, 0.95), 32)
+    assert (made.extra, made.frozen) == (3, 8)
+    assert load_config(path, [("student.preset", "light")]).student.backbone == "tf_efficientnet_lite0"
+    assert make_config({**PLAIN, "student": {"preset": "blitznet300-s8"}}).student == Student(preset="blitznet300-s8")
+    assert make_config(PLAIN).student.preset is None
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_complete_config_of_a_preset_reads_back_equal(name):
+    made = make_config({**PLAIN, "student": {"preset": name, "up_width": 64}})
+    again = Config.model_validate(yaml.safe_load(yaml.safe_dump(made.to_dict())))
+    assert again == made and again.run_id == made.run_id
+    written_out = {**PRESETS[name], "up_width": 64}
+    assert made.student == Student(**written_out).model_copy(update={"preset": name})
+
+
+def test_every_preset_can_be_named():
+    message = "student.preset: .*" + ".*".join(map(re.escape, PRESETS)) + ".*, got 'blitznet'"
+    with pytest.raises(InputError, match=message):
+        make_config({**PLAIN, "student": {"preset": "blitznet"}})
+    with pytest.raises(InputError, match="student.preset: "):
+        make_config({**PLAIN, "student": {"preset": ["light"]}})
 
 
 @pytest.mark.parametrize(

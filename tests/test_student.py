@@ -17,7 +17,7 @@ from torch import nn
 from tutored.config import Student
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
-from tutored.student import PRESETS, BlitzNet
+from tutored.student import BlitzNet
 from tutored.student.anchors import anchors, level_scales
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
@@ -76,22 +76,22 @@ def count(module: nn.Module) -> int:
 def test_the_original_four_have_its_parameters_and_anchors(
     name: str, sides: tuple[int, ...], parameters: int, wide_map: int, boxes: int, parts: tuple[int, ...]
 ) -> None:
-    student = on_meta(PRESETS[name])
+    student = on_meta(Student(preset=name))
     assert count(student) == parameters
     assert count(student.backbone) == 23_508_032
     assert (count(student.down), count(student.up), count(student.boxes), count(student.map)) == parts
     assert student.sides == sides
     assert student.anchors_xyxy.shape == (boxes, 4)
-    assert count(on_meta(PRESETS[name].model_copy(update={"map_kernel": 3}))) == wide_map
+    assert count(on_meta(Student(preset=name).model_copy(update={"map_kernel": 3}))) == wide_map
 
 
 def test_a_shared_head_is_one_head_for_all_levels() -> None:
-    student = on_meta(PRESETS["blitznet300-s8"].model_copy(update={"shared_head": True}))
+    student = on_meta(Student(preset="blitznet300-s8").model_copy(update={"shared_head": True}))
     assert count(student.boxes) == 691_350
 
 
 def test_the_light_variant() -> None:
-    student = on_meta(PRESETS["light"])
+    student = on_meta(Student(preset="light"))
     assert student.sides == (20, 10, 5, 3, 2, 1)
     assert len(student.anchors_xyxy) == 6 * (400 + 100 + 25 + 9 + 4 + 1) == 3_234
 
@@ -113,7 +113,7 @@ def test_the_light_variant() -> None:
     ],
 )
 def test_scales_are_those_of_the_specification(name: str, scales: list[float], larger: list[float]) -> None:
-    found = level_scales(len(scales), PRESETS[name].scales)
+    found = level_scales(len(scales), Student(preset=name).scales)
     assert [scale for scale, _ in found] == pytest.approx(scales)
     assert [scale for _, scale in found] == pytest.approx(larger, abs=5e-5)
 
@@ -382,7 +382,7 @@ def test_the_real_weights_give_the_whole_model_s_features() -> None:
     with torch.no_grad():
         whole(images * 2 - 1)  # its mean and std are .5
         for frozen in (False, True):
-            config = PRESETS["light"].model_copy(update={"weights": str(LITE0), "freeze_norm": frozen})
+            config = Student(preset="light").model_copy(update={"weights": str(LITE0), "freeze_norm": frozen})
             found = BlitzNet(config, VOC).eval().backbone(images)
             for got, want in zip(found, expected, strict=True):
                 torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)

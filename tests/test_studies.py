@@ -256,6 +256,8 @@ def test_a_folder_adds_studies_and_seeds(setting, tmp_path) -> None:
     open_folder(tmp_path / "s", made, ["thesis/table-12"], 1)
     folder = open_folder(tmp_path / "s", made, ["beyond"], 3)
     assert folder.names == ("thesis/table-12", "beyond") and folder.seeds == (0, 1, 2)
+    # Table 12 has three rows in each recipe; fewer seeds may be trained than the folder has.
+    assert [len(folder.runs(["thesis/table-12"], *only)) for only in ((), ("thesis",), ("thesis", 1))] == [18, 9, 3]
     assert len(choose(folder.names, made)) == 1 + len([s for s in studies_of(made) if s.name.startswith("beyond/")])
 
 

@@ -104,7 +104,7 @@ def test_one_seed_and_worse(report):
     finish(folder, other, "corrected", 0, 0.40, 0.60)
     _, text = write(TABLE)
     assert "**“other” is worse than “base”**, -0.100" in text
-    assert "one seed, the interval holds the images' noise only" in text
+    assert "(one seed, so the interval holds the images' noise only)" in text
     assert "| base | 0.626 |" in text  # the thesis' value stands there without a run
 
 
@@ -120,7 +120,8 @@ def test_what_is_missing_and_failed_is_named(report):
 
 
 def test_names_are_escaped(report):
-    _, write = report
+    folder, write = report
+    finish(folder, TABLE.rows["corrected"][2], "corrected", 0, 0.5, 0.6)
     page, text = write(TABLE)
     assert "made &lt;up&gt;" in page and "<up>" not in page
     assert "a &lt; b | c" in page and "| a < b \\| c |" in text

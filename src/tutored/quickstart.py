@@ -29,7 +29,6 @@ from tutored.errors import InputError
 from tutored.files import whole_file, write_text
 from tutored.predict import Predictor
 from tutored.scenes import CREDIT, make_scenes
-from tutored.student import PRESETS
 from tutored.visualise import draw, grid
 
 TRAIN, VAL = 600, 150
@@ -237,7 +236,7 @@ def own_data(out: Path) -> str:
     content = {
         "data": {"train": "voc:FOLDER"},
         "supervision": {"detection": {"policy": "fill", "store": "STORE"}},
-        "student": {**PRESETS["light"].model_dump(mode="json", exclude_unset=True), "weights": "timm"},
+        "student": {"preset": "light", "weights": "timm"},
         "train": {"epochs": 40, "batch": 16},
     }
     write_text(out / "own.yaml", yaml.safe_dump(content, sort_keys=False))

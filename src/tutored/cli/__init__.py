@@ -160,7 +160,8 @@ def study_run(given: argparse.Namespace) -> int:
     setting = load_setting(given.setting, data=given.data).scaled(given.scale)
     folder = open_folder(given.out, setting, given.names, given.seeds)
     with watch_study() as watch:
-        done, total = work(folder, given.names, recipe=given.recipe, hours=given.hours, jobs=given.jobs, watch=watch)
+        limits = {"recipe": given.recipe, "seeds": given.seeds, "hours": given.hours, "jobs": given.jobs}
+        done, total = work(folder, given.names, **limits, watch=watch)
     _say(f"{given.out}: {done} of {total} runs are done")
     _next(f"tutored study report {given.out}")
     return DONE

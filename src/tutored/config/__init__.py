@@ -1,5 +1,6 @@
 """One run's complete configuration: frozen, validated, from YAML with dotted overrides, hashed to a run id."""
 
+from tutored.config.presets import PRESETS
 from tutored.config.read import load_config, make_config
 from tutored.config.run import THESIS, Config, merged
 from tutored.config.sections import (
@@ -16,6 +17,7 @@ from tutored.config.sections import (
 )
 
 __all__ = [
+    "PRESETS",
     "TASKS",
     "THESIS",
     "Augment",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tutored.config.presets import PRESETS, Preset
 
 TASKS = ("detection", "segmentation")
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -99,11 +102,15 @@ class Supervision(Section):
 class Student(Section):
     """BlitzNet's shape. The defaults are BlitzNet300 s8 on ResNet-50."""
 
+    preset: Preset | None = None
+    """A named shape (`PRESETS`); keys given beside it win. In a complete config all of them are given."""
     backbone: str = "resnet50"
     """A timm model with feature maps at strides 4 to 32."""
     weights: str | None = None
     """Path to the backbone's safetensors, or `timm` for its default pretrained weights; null: random."""
     size: Positive = 300
+    """Side of the network's input in pixels. Alone it leaves stride, extra blocks and anchor scales as they are; a
+    preset sets what belongs together."""
     stride: Literal[4, 8] = 8
     """Stride of the finest map: BlitzNet's s4 and s8."""
     extra: Annotated[int, Field(ge=1, le=5)] = 3
@@ -123,6 +130,12 @@ class Student(Section):
     """The backbone's weights up to its last map of this stride stay as they were loaded; 0: all of them learn."""
     freeze_norm: bool = False
     """Keep the backbone's batch statistics as they were loaded; faster, and steadier with small batches."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_defaults(cls, given: Any) -> Any:
+        name = given.get("preset") if isinstance(given, Mapping) else None
+        return {**PRESETS[name], **given} if isinstance(name, str) and name in PRESETS else given
 
 
 class Augment(Section):

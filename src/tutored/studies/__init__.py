@@ -32,8 +32,8 @@ __all__ = [
 
 
 def studies_of(setting: Setting) -> tuple[Study, ...]:
-    """Every declared study; `tune` is of the setting's own candidates."""
-    return (*((tune(setting),) if setting.candidates else ()), *THESIS_STUDIES, *BEYOND_STUDIES)
+    """Every declared study; `tune` tries the setting's own candidates."""
+    return (tune(setting), *THESIS_STUDIES, *BEYOND_STUDIES)
 
 
 def choose(names: Sequence[str], setting: Setting, recipe: Recipe | None = None) -> list[Study]:

@@ -45,9 +45,9 @@ class Folder:
         setting = self.path / "setting.yaml"
         return f"tutored study run NAME --setting {setting} --seeds {len(self.seeds)} --out {self.path}"
 
-    def runs(self, names: Sequence[str], recipe: Recipe | None = None) -> list[Run]:
+    def runs(self, names: Sequence[str], recipe: Recipe | None = None, seeds: int | None = None) -> list[Run]:
         """Every distinct run of some studies, of one recipe or both. Raises InputError for an unknown name."""
-        return plan(choose(names, self.setting, recipe), self.setting, self.seeds)
+        return plan(choose(names, self.setting, recipe), self.setting, self.seeds[:seeds])
 
     def outcomes(self, names: Sequence[str]) -> list[StudyOutcome]:
         """What is known of some studies. Raises InputError for an unknown name or a damaged result."""
@@ -93,6 +93,7 @@ def work(
     names: Sequence[str],
     *,
     recipe: Recipe | None = None,
+    seeds: int | None = None,
     hours: float | None = None,
     jobs: int = 1,
     watch: Callable[[Standing], None] | None = None,
@@ -101,13 +102,14 @@ def work(
 
     Args:
         recipe: train the rows of this one alone.
+        seeds: train the first so many seeds of the folder's; None: all.
         jobs: processes that train here at once; they share the cores.
 
     Returns:
         Runs that are done, and runs in all.
     """
     judge_tutors(folder)
-    runs = folder.runs(names, recipe)
+    runs = folder.runs(names, recipe, seeds)
     if jobs > 1:
         torch.set_num_threads(max((os.cpu_count() or 1) // jobs, 1))
     context = multiprocessing.get_context("spawn")

@@ -33,6 +33,7 @@ class Setting(Section):
         scales: by name, further keys of the config, such as fewer epochs for a first look.
         held_out: share of the training images on which `tune` compares the candidates.
         candidates: by name, keys of the config that `tune` tries, each in every arm alike.
+        tutor_candidates: the same for keys that matter only where tutors teach, such as a temperature.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Setting(Section):
     scales: dict[str, dict[str, Any]] = Field(default_factory=dict)
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
     candidates: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    tutor_candidates: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     def data_of(self, split: Split) -> dict[str, Any]:
         """The section `data` of a run."""
@@ -102,6 +104,7 @@ VOC2012: dict[str, Any] = {
     "recipes": {"thesis": {"train": {"precision": "fp32"}}},
     "scales": {"small": {"train": {"epochs": 20}}},
     "candidates": {f"lr {rate}": {"train": {"lr": rate}} for rate in (2.5e-4, 5e-4, 1e-3)},
+    "tutor_candidates": {f"T = {value}": {"loss": {"temperature": value}} for value in (0.5, 2.0)},
 }
 """The thesis' own: seg train 1,464 images, det train 5,717 of which 4,566 lack masks, seg val 1,449."""
 

@@ -13,10 +13,12 @@ ARMS: dict[str, Changes] = {"ground truth": {}, "tutors alone": TUTORS_ALONE}
 def tune(setting: Setting) -> Study:
     """The setting's candidates in both arms and recipes, validated on the held-out part."""
     held_out = {"data": {"held_out": setting.held_out}}
+    everywhere = {"as set": {}, **setting.candidates}
+    tried = {"ground truth": everywhere, "tutors alone": {**everywhere, **setting.tutor_candidates}}
     rows = tuple(
         Row(f"{arm}: {name}", merged(merged(dict(taught), candidate), held_out))
         for arm, taught in ARMS.items()
-        for name, candidate in setting.candidates.items()
+        for name, candidate in tried[arm].items()
     )
     return Study(
         "tune",

@@ -100,9 +100,7 @@ def bars(figures: Mapping[str, Mapping[str, float]], title: str) -> str:
     classes = list(dict.fromkeys(name for row in figures.values() for name in row))
     width = 0.8 / len(figures)
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(
-            figsize=(max(4.6, 0.5 + 0.16 * len(classes) * len(figures) + 0.5 * len(classes)), 3.4), layout="constrained"
-        )
+        figure = Figure(figsize=(5.6 if len(classes) <= 8 else 10, 3.4), layout="constrained")
         panel = figure.subplots()
         for index, (label, row) in enumerate(figures.items()):
             places = [place + (index - (len(figures) - 1) / 2) * width for place in range(len(classes))]

@@ -64,12 +64,17 @@ def study(outcome: StudyOutcome, command: str) -> dict[str, Any]:
         "anchor": declared.name.replace("/", "-"),
         "title": declared.title,
         "question": declared.question,
-        "tables": [table(recipe, outcome.of(recipe)) for recipe in declared.rows if outcome.of(recipe)],
+        "tables": [table(recipe, rows) for recipe in declared.rows if (rows := outcome.of(recipe)) and _shown(rows)],
         "sentences": [sentence for each in outcome.comparisons for sentence in sentences(each)],
         "missing": [run.label for run in outcome.missing],
         "failed": failed,
         "command": command.replace("NAME", declared.name),
     }
+
+
+def _shown(rows: Sequence[RowOutcome]) -> bool:
+    """Whether there is anything to show beside the labels."""
+    return any(row.row.printed or any(run.result is not None for run in row.runs) for row in rows)
 
 
 def table(recipe: Recipe, rows: Sequence[RowOutcome]) -> dict[str, Any]:
@@ -115,7 +120,8 @@ def sentences(comparison: Comparison) -> list[dict[str, Any]]:
         numbers = f"{interval.difference:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
         better, than = f"“{comparison.better}”", f"“{comparison.than}”"
         text = f"{better} is {verdict} than {than}" if interval.sure else f"{better} against {than}: not resolved"
-        alone = "; one seed, the interval holds the images' noise only" if len(comparison.seeds) == 1 else ""
+        seeds = len(comparison.seeds)
+        note = f"{seeds} seeds" if seeds > 1 else "one seed, so the interval holds the images' noise only"
         found.append(
             {
                 "recipe": comparison.recipe,
@@ -123,7 +129,7 @@ def sentences(comparison: Comparison) -> list[dict[str, Any]]:
                 "verdict": verdict,
                 "text": text,
                 "numbers": numbers,
-                "note": f"{len(comparison.seeds)} seed{'s' if len(comparison.seeds) > 1 else ''}{alone}",
+                "note": note,
             }
         )
     return found
