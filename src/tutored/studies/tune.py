@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from tutored.config import merged
 from tutored.studies.beyond import TUTORS_ALONE
-from tutored.studies.declare import RECIPES, Changes, Row, Study
+from tutored.studies.declare import RECIPES, Changes, Row, Study, hidden, supervision
 from tutored.studies.setting import Setting
 
-ARMS: dict[str, Changes] = {"ground truth": {}, "tutors alone": TUTORS_ALONE}
+ARMS: dict[str, Changes] = {
+    "ground truth": {},
+    "a fifth of the ground truth": supervision(hidden(0.8), hidden(0.8)),
+    "tutors alone": TUTORS_ALONE,
+}
 
 
 def tune(setting: Setting) -> Study:
     """The setting's candidates in both arms and recipes, validated on the held-out part."""
     held_out = {"data": {"held_out": setting.held_out}}
     everywhere = {"as set": {}, **setting.candidates}
-    tried = {"ground truth": everywhere, "tutors alone": {**everywhere, **setting.tutor_candidates}}
+    tried = dict.fromkeys(ARMS, everywhere) | {"tutors alone": {**everywhere, **setting.tutor_candidates}}
     rows = tuple(
         Row(f"{arm}: {name}", merged(merged(dict(taught), candidate), held_out))
         for arm, taught in ARMS.items()
