@@ -316,6 +316,7 @@ def test_the_list_of_commands_is_what_we_promised():
         "verify",
         "train",
         "evaluate",
+        "study",
         "predict",
         "export",
     ]

@@ -288,3 +288,36 @@ def test_both_recipes_train_from_every_mixture_of_sources(voc_folder, tmp_path, 
     result = train(mixed, tmp_path / "run", watch=reports.append)
     assert result["stores"]["detection"][0]["kind"] == "student"
     assert {"class/tutor", "map/tutor"} <= {name for report in reports for name in report.loss}
+
+
+@pytest.mark.parametrize("freeze_norm", [False, True])
+@pytest.mark.parametrize("backbone", ["test_resnet", "tf_efficientnet_lite0"])
+def test_a_step_moves_what_learns_and_leaves_the_frozen_to_the_bit(voc_folder, tmp_path, backbone, freeze_norm):
+    shape = {"backbone": backbone, "frozen": 8, "freeze_norm": freeze_norm}
+    run = config(voc_folder, student=shape, train={"warmup": 0.0, "weight_decay": 1.0})
+    trainer = Trainer(run, open_supervision(run), tmp_path / "run")
+    student = trainer.student
+    for module in student.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # timm starts some at 0, which stops what lies before them
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    batch = collate([trainer.set[place] for place in next(iter(trainer.plan))])
+    before = {name: parameter.detach().clone() for name, parameter in student.named_parameters()}
+    trainer.step(batch._replace(ground_truth=one_box_a_level(batch.ground_truth, student)))
+    moved = {name for name, parameter in student.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved == {name for name, parameter in student.named_parameters() if parameter.requires_grad}
+    stem, last = ("conv1", "layer4") if backbone == "test_resnet" else ("conv_stem", "blocks.6")
+    assert f"backbone.net.{stem}.weight" not in moved
+    assert any(name.startswith(f"backbone.net.{last}.") for name in moved)
+
+
+@pytest.mark.parametrize(("precision", "seen"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_the_network_computes_in_the_precision_that_is_asked_for(voc_folder, tmp_path, monkeypatch, precision, seen):
+    """Whatever accelerate's own settings on this machine say."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    run = config(voc_folder, train={"precision": precision})
+    trainer = Trainer(run, open_supervision(run), tmp_path / "run")
+    found = set()
+    trainer.student.map.logits.register_forward_hook(lambda _module, _inputs, output: found.add(output.dtype))
+    trainer.step(collate([trainer.set[place] for place in next(iter(trainer.plan))]))
+    assert found == {seen}
+    assert {parameter.dtype for parameter in trainer.student.parameters()} == {torch.float32}

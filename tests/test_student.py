@@ -300,6 +300,33 @@ def test_frozen_norms_are_folded_and_the_rest_stay_still(tmp_path: Path) -> None
     assert student.down.blocks[0][0].residual[1].training
 
 
+@pytest.mark.parametrize("freeze_norm", [False, True])
+@pytest.mark.parametrize(
+    ("backbone", "stride", "below"),
+    [
+        ("resnet26", 4, "conv1 bn1 layer1"),
+        ("resnet26", 8, "conv1 bn1 layer1 layer2"),
+        ("resnet26", 32, "conv1 bn1 layer1 layer2 layer3 layer4"),
+        ("tf_efficientnet_lite0", 8, "conv_stem bn1 blocks.0 blocks.1 blocks.2"),
+        # Two stages have stride 16; the map is the second one's.
+        ("tf_efficientnet_lite0", 16, "conv_stem bn1 blocks.0 blocks.1 blocks.2 blocks.3 blocks.4"),
+    ],
+)
+def test_what_the_last_map_of_a_stride_is_made_from_is_frozen(
+    backbone: str, stride: int, below: str, freeze_norm: bool
+) -> None:
+    def learning(frozen: int) -> set[str]:
+        student = on_meta(TINY.model_copy(update={"backbone": backbone, "freeze_norm": freeze_norm, "frozen": frozen}))
+        return {name for name, parameter in student.named_parameters() if parameter.requires_grad}
+
+    parts = tuple(f"backbone.net.{part}." for part in below.split())
+    frozen = learning(0) - learning(stride)
+    assert frozen == {name for name in learning(0) if name.startswith(parts)}
+    assert {part for part in parts for name in frozen if name.startswith(part)} == set(parts) - (
+        {"backbone.net.bn1."} if freeze_norm else set()
+    )
+
+
 def test_free_norms_learn_in_training() -> None:
     student = BlitzNet(TINY, PETS).train()
     before = student.backbone.net.bn1.running_mean.clone()

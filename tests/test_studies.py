@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
@@ -286,3 +289,15 @@ def test_an_unknown_tutor_and_a_broken_setting_are_told(tmp_path) -> None:
     with pytest.raises(InputError, match="smal: Extra inputs"):
         load_setting(tmp_path / "setting.yaml")
     shutil.rmtree(tmp_path)
+
+
+def test_a_killed_study_leaves_no_process_behind(setting, tmp_path) -> None:
+    out = tmp_path / "study"
+    words = ["study", "run", "beyond/single-task", "--setting", str(setting), "--jobs", "2", "--out", str(out)]
+    with subprocess.Popen([sys.executable, "-m", "tutored", *words], stderr=subprocess.DEVNULL) as process:
+        while len(list(out.glob("runs/*/config.yaml"))) < 2:  # both are at work
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.kill()
+    for lock in (out / "locks").iterdir():
+        FileLock(lock, timeout=30).acquire()  # given up by whoever held it

@@ -60,8 +60,7 @@ class Part:
 def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
     """Split a data set in two: what is left, and a share of its images held out.
 
-    The same seed holds out the same images, a larger share a superset; which images are hidden for a task does not
-    depend on it.
+    The same seed holds out the same images, a larger share a superset.
 
     Raises:
         InputError: one of the two would be empty.

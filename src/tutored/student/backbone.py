@@ -32,7 +32,8 @@ class Backbone(nn.Module):
     1x1 (`stride_in_1x1` does too) and pads as TensorFlow does (specification 1.2).
 
     With `freeze_norm` every batch norm that follows a convolution is folded into it, and the rest stay as
-    they were loaded, also in training mode. The folded convolutions go on learning.
+    they were loaded, also in training mode. The folded convolutions' kernels go on learning; their biases, which were
+    the norms' shifts, stay.
 
     Attributes:
         channels: of each map.

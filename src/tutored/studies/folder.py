@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,11 +138,20 @@ def judge_tutors(folder: Folder) -> None:
 
 
 def _other(runs: Sequence[Run], path: Path, hours: float | None, threads: int) -> None:
-    """A further process; what stops it stops the first one too, which says so."""
+    """A further process; what stops it stops the first one too, which says so. It does not outlive the first one."""
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         run_all(runs, path, hours=hours)
     except KeyboardInterrupt:
         sys.exit(1)
     except InputError as error:
         sys.exit(f"tutored: {error}")
+
+
+def _end_with_parent() -> None:
+    """A killed parent can't end its children; what a killed child has trained is on disk."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

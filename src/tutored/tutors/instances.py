@@ -1,0 +1,126 @@
+"""Instances as Mask R-CNN gives them, from two stores: boxes of a detector, soft masks out of another tutor's maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from tutored.errors import InputError
+from tutored.labels import ClassMap, LabelSpace, same_class
+from tutored.softlabels import Folded, Store
+from tutored.structures import Instances, SoftLabels
+
+SIDE = 28
+"""Cells along one side of a mask, as Mask R-CNN has them."""
+
+
+class InstancesTutor:
+    """A detector's boxes, each with the probability of its class that a map has inside it.
+
+    So a dense map can teach in Mask R-CNN's form: outside of boxes there is nothing, and one class and one score hold
+    for a whole box. The map does not tell objects of one class apart: a neighbour that reaches into a box is in its
+    mask. An image for which one of the two stores has no answer gets none.
+
+    Attributes:
+        labels: the classes of the maps that the detector knows too, in the maps' order; both stores are folded into it
+            by name, and boxes of other classes are dropped.
+    """
+
+    def __init__(self, boxes: Path | str, maps: Path | str, *, score_floor: float = 0.5) -> None:
+        """Open both stores.
+
+        Args:
+            boxes: store with the detector's boxes.
+            maps: store with class maps; confidences and instances are made maps as `Folded` does.
+            score_floor: boxes from this score on become instances. The default is that of `loss.box_floor`; Mask
+                R-CNN's own, .7, suits its softmax scores and leaves small one-stage detectors few boxes.
+
+        Raises:
+            InputError: no such store, it does not answer the task, or the two have no class in common.
+        """
+        detector, mapper = _open(boxes, "detection"), _open(maps, "segmentation")
+        common = tuple(name for name in mapper.labels.classes if same_class(name, detector.labels) is not None)
+        if not common:
+            raise InputError(
+                f"{boxes} and {maps} have no class in common: {', '.join(detector.labels.classes[:5])}, ... and "
+                f"{', '.join(mapper.labels.classes[:5])}, ...; give stores of the same classes"
+            )
+        self.labels = LabelSpace.of(common)
+        self._floor = score_floor
+        self._detector, self._mapper = (
+            (store.path, Folded(store, ClassMap.by_name(store.labels, self.labels))) for store in (detector, mapper)
+        )
+        self.identity: Mapping[str, Any] = {
+            "kind": "instances",
+            "tutor": f"boxes of {detector.identity.get('tutor')}, masks of {mapper.identity.get('tutor')}",
+            "weights": None,
+            "weights_sha256": None,
+            "preprocessing": None,
+            "score_floor": score_floor,
+            "nms_iou": None,
+            "map_stride": None,
+            "mask_side": SIDE,
+            # Name by name, so that a message about another identity names the one field that differs.
+            **{f"boxes.{name}": value for name, value in detector.identity.items()},
+            **{f"maps.{name}": value for name, value in mapper.identity.items()},
+        }
+
+    def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
+        pairs = zip(images, image_ids, strict=True)
+        return [self._answer(image_id, (image.height, image.width)) for image, image_id in pairs]
+
+    def _answer(self, image_id: str, size: tuple[int, int]) -> SoftLabels:
+        detected, drawn = _find(*self._detector, image_id, size), _find(*self._mapper, image_id, size)
+        if detected.boxes_xyxy is None or drawn.map is None:
+            return SoftLabels(size=size)
+        assert detected.classes is not None
+        kept = detected.scores >= self._floor
+        boxes, classes = detected.boxes_xyxy[kept], detected.classes[kept]
+        masks = soft_masks(drawn.map, boxes, classes, size)
+        return SoftLabels(
+            size=size,
+            instances=Instances(boxes_xyxy=boxes, classes=classes, scores=detected.scores[kept], masks=masks),
+        )
+
+
+def soft_masks(drawn: Tensor, boxes_xyxy: Tensor, classes: Tensor, size: tuple[int, int]) -> Tensor:
+    """What a map says about each box's class, read bilinearly at the centres of a grid over the box.
+
+    Args:
+        drawn: float32 [C+1, h, w], on a grid that spans the whole image.
+        boxes_xyxy: float32 [N, 4], pixels of the image, inside it.
+        classes: int64 [N], 1..C.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        float32 [N, 28, 28]. Beyond the centres of the outermost cells the map goes on as it is there.
+    """
+    cells = boxes_xyxy * boxes_xyxy.new_tensor([drawn.shape[2] / size[1], drawn.shape[1] / size[0]]).repeat(2)
+    numbered = torch.cat([torch.arange(len(classes))[:, None], cells], dim=1)
+    masks: Tensor = roi_align(drawn[classes][:, None], numbered, SIDE, sampling_ratio=1, aligned=True)
+    return masks[:, 0].clamp(max=1)  # bilinear weights sum to one but for rounding
+
+
+def _open(path: Path | str, task: str) -> Store:
+    store = Store.open(path)
+    if task not in store.tasks:
+        raise InputError(f"store {path} answers {' and '.join(store.tasks) or 'nothing'}, not {task}; give another one")
+    return store
+
+
+def _find(path: Path, answers: Folded, image_id: str, size: tuple[int, int]) -> SoftLabels:
+    answer = answers.get(image_id)
+    if answer is None:
+        raise InputError(f"store {path} has no answer for {image_id}; label this split with its tutor first")
+    if answer.size != size:
+        raise InputError(
+            f"store {path}: its tutor saw {image_id} with {answer.size[1]} x {answer.size[0]} pixels, here it has "
+            f"{size[1]} x {size[0]}; label these very images with it first"
+        )
+    return answer
