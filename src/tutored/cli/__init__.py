@@ -9,10 +9,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutored.cli.options import make_parser
+from tutored.cli.output import say, say_next, write_json
+from tutored.cli.study import study_list, study_report, study_run
 from tutored.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def data_check(given: argparse.Namespace) -> int:
     with _bar("reading") as step:
         report = check(splits, step)
     report.show(Console())
-    _write_json(given.json, report.to_dict())
+    write_json(given.json, report.to_dict())
     return DONE if report.ok else WRONG_USE
 
 
@@ -101,8 +102,8 @@ def label(given: argparse.Namespace) -> None:
             progress=step,
         )
     size = sum(path.stat().st_size for path in store.iterdir())
-    _say(f"wrote {store}: {len(dataset.ids)} images, {size / len(dataset.ids) / 1000:.1f} kB an image")
-    _next(f"tutored evaluate {store} --data {given.data} --split {given.split}")
+    say(f"wrote {store}: {len(dataset.ids)} images, {size / len(dataset.ids) / 1000:.1f} kB an image")
+    say_next(f"tutored evaluate {store} --data {given.data} --split {given.split}")
 
 
 def verify(given: argparse.Namespace) -> None:
@@ -110,7 +111,7 @@ def verify(given: argparse.Namespace) -> None:
 
     store = Store.open(given.store)
     store.verify()
-    _say(f"{given.store}: {len(store)} images, every part is what was written")
+    say(f"{given.store}: {len(store)} images, every part is what was written")
 
 
 def train(given: argparse.Namespace) -> None:
@@ -121,9 +122,9 @@ def train(given: argparse.Namespace) -> None:
     config = load_config(given.config, given.overrides)
     with watch_training() as watch:
         train_run(config, given.out, resume=given.resume, watch=watch)
-    _say(f"wrote {given.out / 'checkpoint'} and {given.out / 'result.json'}")
+    say(f"wrote {given.out / 'checkpoint'} and {given.out / 'result.json'}")
     where = config.data.val or config.data.train
-    _next(f"tutored evaluate {given.out / 'checkpoint'} --data {where} --split {config.data.val_split or 'val'}")
+    say_next(f"tutored evaluate {given.out / 'checkpoint'} --data {where} --split {config.data.val_split or 'val'}")
 
 
 def evaluate(given: argparse.Namespace) -> None:
@@ -138,51 +139,9 @@ def evaluate(given: argparse.Namespace) -> None:
         )
     Console().print(table(result))
     for note in result.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     what = {"subject": str(given.subject), "data": given.data, "split": given.split, "annotated": given.annotated}
-    _write_json(given.json, what | result.to_dict())
-
-
-def study_list(given: argparse.Namespace) -> None:
-    from tutored.studies import load_setting, plan, studies_of
-
-    setting = load_setting(given.setting, data=given.data).scaled(given.scale)
-    for study in studies_of(setting):
-        _say(f"{study.name:26} {len(plan([study], setting, [0])):3} runs a seed   {study.title}")
-    _next("tutored study run STUDY --setting FILE.yaml --out FOLDER")
-
-
-def study_run(given: argparse.Namespace) -> int:
-    from tutored.cli.progress import watch_study
-    from tutored.studies import load_setting
-    from tutored.studies.folder import open_folder, work
-
-    setting = load_setting(given.setting, data=given.data).scaled(given.scale)
-    folder = open_folder(given.out, setting, given.names, given.seeds)
-    with watch_study() as watch:
-        limits = {"recipe": given.recipe, "seeds": given.seeds, "hours": given.hours, "jobs": given.jobs}
-        done, total = work(folder, given.names, **limits, watch=watch)
-    _say(f"{given.out}: {done} of {total} runs are done")
-    _next(f"tutored study report {given.out}")
-    return DONE
-
-
-def study_report(given: argparse.Namespace) -> None:
-    from tutored.studies.folder import load_folder
-    from tutored.studies.report import write_report
-
-    folder = load_folder(given.folder)
-    names = given.names or folder.names
-    page, text = write_report(
-        folder.outcomes(names),
-        folder.setting,
-        given.out or given.folder,
-        seeds=folder.seeds,
-        command=folder.command,
-        photos=given.photos,
-        tutors=folder.tutors(),
-    )
-    _say(f"wrote {page} and {text}")
+    write_json(given.json, what | result.to_dict())
 
 
 def predict(given: argparse.Namespace) -> None:
@@ -195,14 +154,14 @@ def predict(given: argparse.Namespace) -> None:
     predictor = Predictor(student, config.decode, device, given.batch, config.taught)
     with _bar("predicting") as step:
         written = predict_files(predictor, given.pictures, given.out, given.score, step)
-    _say(f"wrote {written} and the pictures beside it")
+    say(f"wrote {written} and the pictures beside it")
 
 
 def export(given: argparse.Namespace) -> None:
     from tutored.export import export_onnx
 
     export_onnx(given.checkpoint, given.out)
-    _say(f"wrote {given.out}; its outputs equal PyTorch's")
+    say(f"wrote {given.out}; its outputs equal PyTorch's")
 
 
 def _open(data: str, split: str) -> Dataset:
@@ -235,25 +194,6 @@ def _bar(what: str) -> Any:
     from tutored.cli.progress import bar
 
     return bar(what)
-
-
-def _write_json(path: Path | None, content: Any) -> None:
-    import json
-
-    from tutored.files import write_text
-
-    if path is not None:
-        write_text(path, json.dumps(content, indent=1) + "\n")
-        _say(f"wrote {path}")
-
-
-def _say(text: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes that train together, one speaks
-        print(text, flush=True)
-
-
-def _next(command: str) -> None:
-    _say(f"next: {command}")
 
 
 def _complain(message: str, code: int) -> int:
