@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from tutored import predict
-from tutored.config import Decode, Student
+from tutored.checkpoint import save_checkpoint
+from tutored.config import Decode, Student, make_config
 from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
@@ -218,3 +219,27 @@ def test_the_device_is_the_one_asked_for_or_the_best_there_is(monkeypatch: pytes
         choose_device("cuda")
     with pytest.raises(InputError, match="device gpu: not here; possible: cpu$"):
         choose_device("gpu")
+
+
+def test_a_checkpoint_is_a_function_of_three_lines(tmp_path: Path) -> None:
+    import tutored
+
+    torch.manual_seed(0)
+    student = BlitzNet(TINY, PETS).eval()
+    run = make_config({"data": {"train": "voc:x"}, "student": TINY.model_dump(), "decode": {"score_floor": 0.0}})
+    save_checkpoint(tmp_path / "checkpoint", student, run)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+
+    model = tutored.load(tmp_path / "checkpoint", device="cpu")
+    found = model(tmp_path / "x.png")
+    (expected,) = Predictor(student, run.decode)([Image.fromarray(pixels)])
+    assert model.labels == PETS and found.size == (40, 30)
+    for name in ("boxes_xyxy", "classes", "scores", "mask"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert torch.equal(model(pixels).mask, found.mask)  # type: ignore[arg-type]
+    assert torch.equal(model(str(tmp_path / "x.png")).mask, found.mask)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"array of float64 \[2, 2\]; give uint8"):
+        model(np.zeros((2, 2)))  # type: ignore[arg-type]
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        tutored.lod  # noqa: B018

@@ -8,11 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from tutored.checkpoint import load_checkpoint
 from tutored.config import TASKS, Decode
 from tutored.data.pictures import picture_size, read_picture
+from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.files import whole_file, write_text
 from tutored.labels import LabelSpace
@@ -63,6 +67,48 @@ class Predictor:
         if "detection" not in self.tasks:
             prediction = replace(prediction, boxes_xyxy=None, classes=None, scores=None)
         return prediction if "segmentation" in self.tasks else replace(prediction, mask=None)
+
+
+class Loaded:
+    """A trained student that answers one picture at a time.
+
+    Attributes:
+        labels: what class numbers mean.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.labels: LabelSpace = predictor.student.labels
+
+    def __call__(self, image: Image.Image | NDArray[np.uint8] | Path | str) -> Prediction:
+        """Boxes with scores above the decoding floor, and the class map, in the picture's own pixels.
+
+        Args:
+            image: a picture, its file (turned upright where it says how), or uint8 [H, W, 3], RGB.
+
+        Raises:
+            InputError: the file is broken or missing, or the array is something else.
+        """
+        if isinstance(image, (str, Path)):
+            image = ImageOps.exif_transpose(read_picture(Path(image)))
+        elif isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise InputError(f"array of {image.dtype} {list(image.shape)}; give uint8 [height, width, 3], RGB")
+            image = Image.fromarray(image)
+        return self.predictor([image])[0]
+
+
+def load(checkpoint: Path | str, device: torch.device | str | None = None) -> Loaded:
+    """A trained student as a function: `tutored.load("runs/first/checkpoint")("picture.jpg")`.
+
+    Args:
+        device: see `choose_device`.
+
+    Raises:
+        InputError: no checkpoint there, or no such device here.
+    """
+    student, config, _ = load_checkpoint(Path(checkpoint))
+    return Loaded(Predictor(student, config.decode, choose_device(device), tasks=config.taught))
 
 
 def predict_dataset(
