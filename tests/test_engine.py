@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +101,37 @@ def test_an_interrupted_run_resumes_to_the_same_weights(voc_folder, tmp_path):
     assert result["figures"] == whole["figures"]
     steps = [json.loads(line)["step"] for line in (tmp_path / "broken" / "log.jsonl").read_text().splitlines()]
     assert steps == [2, 4, 6, 6]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_the_step_at_hand(voc_folder, tmp_path, monkeypatch, number):
+    monkeypatch.setattr("tutored.engine.trainer.LOG_EVERY", 1)
+    run = config(voc_folder, train={"epochs": 3})
+    train(run, tmp_path / "straight")
+    before = signal.getsignal(number)
+
+    def ask_in_second_epoch(progress):
+        if progress.step == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "stopped", watch=ask_in_second_epoch)
+    assert json.loads((tmp_path / "stopped" / "state" / "state.json").read_text())["done"] == 3
+    assert signal.getsignal(number) is before
+    train(run, tmp_path / "stopped", resume=True)
+    assert equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+
+
+def test_asked_twice_it_stops_at_once(voc_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tutored.engine.trainer.LOG_EVERY", 1)
+
+    def insist(progress):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(voc_folder, train={"epochs": 3}), tmp_path / "run", watch=insist)
+    assert not (tmp_path / "run" / "state").exists()
 
 
 def test_seeds_decide_everything(voc_folder, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from tutored.engine.batches import Plan, split, to_device
 from tutored.engine.optimise import make_optimizer, rate_factor, set_rate, update_average
 from tutored.engine.result import make_result, write_json
 from tutored.engine.state import load_state, save_state
+from tutored.engine.stop import stop_unless_finite, stopping
 from tutored.engine.supervision import Supervision
 from tutored.errors import InputError
 from tutored.evaluate import figures, resample
@@ -96,7 +97,21 @@ class Trainer:
         return Plan(positions, images, train.batch, train.epochs, train.seed, rank, ranks)
 
     def run(self, watch: Watcher | None) -> None:
-        """Train from the step that is done to the last."""
+        """Train from the step that is done to the last.
+
+        Ctrl-C and SIGTERM end it after the step at hand, with its state saved. Several processes, which may stand at
+        different steps, just end: they go on from the last epoch.
+
+        Raises:
+            KeyboardInterrupt: it was asked to stop.
+        """
+        if self.accelerator.num_processes > 1:
+            self._loop(watch, lambda: False)
+        else:
+            with stopping() as asked:
+                self._loop(watch, asked)
+
+    def _loop(self, watch: Watcher | None, asked: Callable[[], bool]) -> None:
         plan = replace(self.plan, done=self.done)
         loader = DataLoader(
             self.set,
@@ -118,7 +133,7 @@ class Trainer:
             last_of_epoch = self.done % plan.epoch_steps == 0
             report = last_of_epoch or self.done % LOG_EVERY == 0
             if report or self.device.type == "cpu":
-                _stop_unless_finite(terms, image_ids[-len(batch.image_ids) :] if not report else image_ids, self.done)
+                stop_unless_finite(terms, image_ids[-len(batch.image_ids) :] if not report else image_ids, self.done)
             if report:
                 means = {name: float(value) / counted for name, value in terms.items()}
                 self._report(watch, means, counted, time.monotonic() - since)
@@ -126,6 +141,9 @@ class Trainer:
                 self._end_of_epoch(self.done // plan.epoch_steps)
             if report:
                 terms, image_ids, counted, since = {}, [], 0, time.monotonic()
+            if asked():
+                self.save()
+                raise KeyboardInterrupt
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights. Returns every term of the loss, divided and weighted."""
@@ -233,12 +251,3 @@ class Trainer:
         if self.accelerator.is_main_process:
             write_json(self.out / "result.json", result)
         return result
-
-
-def _stop_unless_finite(terms: dict[str, Tensor], image_ids: Sequence[str], step: int) -> None:
-    broken = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
-    if broken:
-        raise FloatingPointError(
-            f"the loss is not finite at step {step}: {', '.join(broken)}; among images {', '.join(image_ids)}. "
-            "Lower train.lr, set train.clip, or use train.precision: fp32"
-        )

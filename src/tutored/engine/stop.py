@@ -1,0 +1,47 @@
+"""Why training ends early: Ctrl-C and SIGTERM as a question between two steps, and a loss that is not finite."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Inside, both signals only note that we are asked to stop; a second one interrupts at once.
+
+    Gives a function that tells whether we were asked. Outside the main thread, signals are left alone.
+    """
+    asked = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def stop_unless_finite(terms: Mapping[str, Tensor], image_ids: Sequence[str], step: int) -> None:
+    """Raise FloatingPointError, naming terms and images, where a term of the loss is infinite or no number."""
+    broken = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
+    if broken:
+        raise FloatingPointError(
+            f"the loss is not finite at step {step}: {', '.join(broken)}; among images {', '.join(image_ids)}. "
+            "Lower train.lr, set train.clip, or use train.precision: fp32"
+        )
