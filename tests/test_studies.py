@@ -169,6 +169,19 @@ def test_stopped_at_every_step_a_study_ends_with_the_same_results(setting, tmp_p
     assert len(json.loads((run / "answers" / "boxes.json").read_text())) == 4
 
 
+def test_stopped_after_the_last_step_a_run_still_gets_its_answers(setting, tmp_path, monkeypatch) -> None:
+    runs = plan([MINI], load_setting(setting).scaled("small"), [0])[:1]
+    with monkeypatch.context() as patched:
+        patched.setattr("tutored.studies.run.keep_answers", lambda *_: (_ for _ in ()).throw(KilledError))
+        with pytest.raises(KilledError):
+            run_all(runs, tmp_path)
+    run = tmp_path / "runs" / runs[0].run_id
+    before = json.loads((run / "result.json").read_text())
+    assert run_all(runs, tmp_path) == 1
+    assert (run / "answers" / "boxes.json").exists() and not (run / "state").exists()
+    assert json.loads((run / "result.json").read_text()) == before
+
+
 def test_what_another_process_trains_is_left_to_it(setting, tmp_path) -> None:
     runs = plan([MINI], load_setting(setting).scaled("small"), [0])
     (tmp_path / "locks").mkdir()

@@ -81,8 +81,9 @@ def run_folder(folder: Path, run: Run) -> Path:
 
 
 def is_done(where: Path) -> bool:
-    """Whether a run's folder holds its result, or the note that it failed."""
-    return (where / "result.json").exists() or (where / "failed.txt").exists()
+    """Whether a run's folder holds its result and nothing to go on from, or the note that it failed."""
+    finished = (where / "result.json").exists() and not (where / "state").exists()
+    return finished or (where / "failed.txt").exists()
 
 
 def count_done(runs: Sequence[Run], folder: Path) -> int:
@@ -97,7 +98,9 @@ def train_one(run: Run, where: Path, watch: Callable[[Report], None] | None = No
         write_text(where / "failed.txt", f"{error}\n")
         return
     keep_answers(run.config, where)
-    shutil.rmtree(where / "state", ignore_errors=True)
+    # Gone at once: half a state would be taken for a damaged one.
+    (where / "state").rename(where / "spent")
+    shutil.rmtree(where / "spent")
 
 
 def seconds_left(runs: Sequence[Run], folder: Path) -> dict[str, float]:
