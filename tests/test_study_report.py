@@ -5,39 +5,39 @@ import re
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.figure import Figure
 
+from tutored.data import open_dataset
+from tutored.errors import InputError
 from tutored.evaluate import Resampled
 from tutored.studies import Row, Study, gather, load_setting
+from tutored.studies.declare import NOBODY, supervision
 from tutored.studies.plan import config_of
 from tutored.studies.report import write_report
+from tutored.studies.report.charts import draw_curve
+from tutored.visualise import save_mask
 
-SETTING = load_setting(None, name="made <up>", reported=["cat", "dog"])
+SETTING = load_setting(None, name="made <up>", data="voc:/nowhere/VOC2012", reported=["cat", "dog"])
+VERSIONS = {"python": "3.11", "torch": "2.8"}
+COST = {"images": 100, "seconds": 360.0, "device": "cpu (x)", "threads": 1, "versions": VERSIONS}
+BASE, OTHER = Row("base"), Row("other", {"loss": {"negatives": 2.0}})
+ODD = Row("a < b | c", {"loss": {"negatives": 1.0}})
+PRINTED = Row("base", printed={"mAP": 0.626, "mIoU": 0.602})
 TABLE = Study(
     "made/table",
     "A table",
     "Is it?",
-    {
-        "thesis": (Row("base", printed={"mAP": 0.626, "mIoU": 0.602}), Row("other", {"loss": {"negatives": 2.0}})),
-        "corrected": (
-            Row("base"),
-            Row("other", {"loss": {"negatives": 2.0}}),
-            Row("a < b | c", {"loss": {"negatives": 1.0}}),
-        ),
-    },
+    {"thesis": (PRINTED, OTHER), "corrected": (BASE, OTHER, ODD)},
     against=(("other", "base"),),
 )
-CURVE = Study(
-    "made/curve",
-    "A curve",
-    "Where?",
-    {
-        "corrected": tuple(
-            Row(f"x = {x}", {"loss": {"negatives": x}}, "line", x, printed={"mIoU": x / 10}) for x in (1.0, 2.0, 3.0)
-        )
-    },
-    axis="negatives",
-    figures=("mIoU",),
+POINTS = tuple(
+    Row(f"x = {x}", {"loss": {"negatives": x}}, "line", x, printed={"mIoU": x / 10}) for x in (1.0, 2.0, 4.0)
 )
+CURVE = Study("made/curve", "A curve", "Where?", {"corrected": (PRINTED, *POINTS)}, axis="negatives")
+BOXES = Row("boxes alone", supervision(segmentation=NOBODY))
+MAPS = Row("maps alone", supervision(detection=NOBODY))
+ONE_TASK = Study("made/one-task", "One task", "Alone?", {"corrected": (Row("both"), BOXES, MAPS)})
 
 
 def finish(folder, row, recipe, seed, map_area, miou, spread=0.001):
@@ -45,38 +45,38 @@ def finish(folder, row, recipe, seed, map_area, miou, spread=0.001):
     config = config_of(row, recipe, SETTING, seed)
     run = folder / "runs" / config.run_id
     run.mkdir(parents=True, exist_ok=True)
-    by_class = {"cat": map_area, "dog": map_area, "cow": None}
-    figures = {
-        "classes": ["cat", "dog"],
-        "mAP_voc_area@.5": map_area,
-        "mIoU": miou,
-        "AP_voc_area@.5": by_class,
-        "IoU": {"background": 0.9, **by_class},
-        "objects": {"cat": 3, "dog": 4, "cow": 0},
-    }
-    result = {
-        "figures": figures,
-        "images": 100,
-        "seconds": 360.0,
-        "device": "cpu (x)",
-        "threads": 1,
-        "versions": {"python": "3.11", "torch": "2.8"},
-        "config": config.to_dict(),
-    }
-    (run / "result.json").write_text(json.dumps(result))
+    figures = {"classes": ["cat", "dog"], "objects": {"cat": 3, "dog": 4, "cow": 0}}
+    if map_area is not None:
+        figures |= {"mAP_voc_area@.5": map_area, "AP_voc_area@.5": {"cat": map_area, "dog": map_area, "cow": None}}
+    if miou is not None:
+        figures |= {"mIoU": miou, "IoU": {"background": 0.9, "cat": miou, "dog": miou, "cow": 0.123}}
+    (run / "result.json").write_text(json.dumps({"figures": figures, "config": config.to_dict(), **COST}))
     noise = np.linspace(-spread, spread, 101)[:, None] * [[1.0, 1.0]]
     noise = np.concatenate([np.zeros((1, 2)), noise if recipe == "corrected" else -noise])
-    Resampled(np.array([[map_area, miou]]) + noise * (seed + 1), "the same").save(run / "resamples.npz")
+    means = np.array([[map_area, miou]], dtype=np.float64)
+    Resampled(means + noise * (seed + 1), "the same").save(run / "resamples.npz")
     return run
+
+
+def answer(run, *, boxes=True, mask=True):
+    """Keep a cat on image `a/x`, as a student of one task or both would."""
+    (run / "answers").mkdir()
+    if mask:
+        drawn = torch.zeros(40, 60, dtype=torch.uint8)
+        drawn[10:20, 10:30] = 1
+        save_mask(drawn, run / "answers" / "a-x.png")
+    found = {"a/x": {"size": [40, 60], "boxes_xyxy": [[10, 10, 30, 20]], "classes": [1], "scores": [0.9]}}
+    (run / "answers" / "boxes.json").write_text(json.dumps(found if boxes else {}))
 
 
 @pytest.fixture
 def report(tmp_path):
-    def write(*studies, seeds=(0, 1)):
+    def write(*studies, seeds=(0, 1), **given):
         outcomes = [gather(study, SETTING, seeds, tmp_path) for study in studies]
-        tutors = {"detection": {"mAP_voc_area@.5": 0.8125}, "segmentation": {"mIoU": 0.833}}
         command = "tutored study run NAME --out S"
-        paths = write_report(outcomes, SETTING, tmp_path / "out", seeds=seeds, command=command, tutors=tutors)
+        tutors = {"segmentation": {"mIoU": 0.833}, "detection": {"mAP_voc_area@.5": 0.8125}}
+        given = {"tutors": tutors, **given}
+        paths = write_report(outcomes, SETTING, tmp_path / "out", seeds=seeds, command=command, **given)
         return tuple(path.read_text() for path in paths)
 
     return tmp_path, write
@@ -84,94 +84,167 @@ def report(tmp_path):
 
 def test_better_is_said_only_where_the_interval_excludes_zero(report):
     folder, write = report
-    base, other, _ = TABLE.rows["corrected"]
     for seed in (0, 1):
-        finish(folder, base, "corrected", seed, 0.50, 0.60)
+        finish(folder, BASE, "corrected", seed, 0.50, 0.60)
         # mAP: +.03 and +.05, both far above the noise. mIoU: +.03 and -.02.
-        finish(folder, other, "corrected", seed, 0.53 + 0.02 * seed, 0.63 - 0.05 * seed, spread=0.002)
+        finish(folder, OTHER, "corrected", seed, 0.53 + 0.02 * seed, 0.63 - 0.05 * seed, spread=0.002)
     page, text = write(TABLE)
     assert "| other | 0.540 ± 0.014 | 0.605 ± 0.035 | 2 |" in text
-    assert "- mAP, corrected: **“other” is better than “base”**, +0.040 [+0.0" in text
-    assert "- mIoU, corrected: “other” against “base”: not resolved, +0.005 [-0.0" in text
-    assert "(2 seeds)" in text
+    assert "Comparisons, recipe **corrected**:" in text and "**thesis**:" not in text.partition("Comparisons")[2]
+    assert "- **“other” is better than “base” in mAP:** +0.040 [+0.0" in text
+    assert "- not resolved: “other” against “base” in mIoU, +0.005 [-0.0" in text and "(2 seeds)" in text
     assert page.count('class="better"') == 1 and "0.530, 0.550" in page
+    assert "better than “base” in mIoU" not in page + text
 
 
 def test_one_seed_and_worse(report):
     folder, write = report
-    base, other, _ = TABLE.rows["corrected"]
-    finish(folder, base, "corrected", 0, 0.50, 0.60)
-    finish(folder, other, "corrected", 0, 0.40, 0.60)
-    _, text = write(TABLE)
-    assert "**“other” is worse than “base”**, -0.100" in text
-    assert "(one seed, so the interval holds the images' noise only)" in text
-    assert "| base | 0.626 |" in text  # the thesis' value stands there without a run
+    finish(folder, BASE, "corrected", 0, 0.50, 0.60)
+    finish(folder, OTHER, "corrected", 0, 0.40, 0.60)
+    page, text = write(TABLE)
+    assert "**“other” is worse than “base” in mAP:** -0.100" in text
+    assert "(one seed: only the images' noise is in the interval)" in text
+    assert page.count('class="worse"') == 1 and 'class="better"' not in page
+    assert "| base | 0.626 | - | 0.602 | - | 0 |" in text  # the thesis' value stands there without a run
 
 
 def test_what_is_missing_and_failed_is_named(report):
     folder, write = report
-    run = finish(folder, TABLE.rows["corrected"][0], "corrected", 0, 0.5, 0.6)
+    run = finish(folder, BASE, "corrected", 0, 0.5, 0.6)
     (run / "result.json").unlink()
     (run / "failed.txt").write_text("the loss is not finite at step 3\n")
     page, text = write(TABLE)
-    assert "Failed: base (corrected, seed 0) (the loss is not finite at step 3)" in text
+    assert "- base (corrected, seed 0): the loss is not finite at step 3\n" in text
     assert "9 runs are missing; `tutored study run made/table --out S` makes them." in text
-    assert "other (thesis, seed 1)" in page
+    assert "- other (thesis, seed 1)\n" in text and "<li>other (thesis, seed 1)</li>" in page
+    assert "0 of 10 finished, 1 failed, 9 missing" in page
+    assert "base (corrected, seed 0)" not in text.partition("are missing")[2]
+
+
+def test_nothing_is_there_yet(report):
+    _, write = report
+    page, text = write(TABLE, CURVE, ONE_TASK, tutors=None, photos=True)
+    assert "not known yet" in page and "<svg" not in page and "](charts/" not in text
+    assert "The tutors themselves" not in page + text
 
 
 def test_names_are_escaped(report):
     folder, write = report
-    finish(folder, TABLE.rows["corrected"][2], "corrected", 0, 0.5, 0.6)
+    answer(finish(folder, ODD, "corrected", 0, 0.5, 0.6))
     page, text = write(TABLE)
     assert "made &lt;up&gt;" in page and "<up>" not in page
-    assert "a &lt; b | c" in page and "| a < b \\| c |" in text
+    assert "a &lt; b | c" in page and "a < b" not in page
+    assert "| a \\< b \\| c |" in text and "# Studies on made \\<up>" in text
 
 
 def test_the_same_results_give_the_same_bytes_and_the_page_needs_nothing_else(report):
     folder, write = report
-    for recipe, rows in TABLE.rows.items():
-        for row in rows:
-            finish(folder, row, recipe, 0, 0.5, 0.6)
+    for study in (TABLE, CURVE):
+        for recipe, rows in study.rows.items():
+            for row in rows:
+                finish(folder, row, recipe, 0, 0.5, 0.6)
+    answer(finish(folder, BASE, "corrected", 0, 0.5, 0.6))
+    first = write(TABLE, CURVE)
+    charts = {path.name: path.read_text() for path in (folder / "out" / "charts").iterdir()}
+    assert first == write(TABLE, CURVE)
+    assert charts == {path.name: path.read_text() for path in (folder / "out" / "charts").iterdir()}
+    page, text = first
+    ids = re.findall(r'<[^>]* id="([^"]*)"', page)
+    targets = re.findall(r'<[^>]* (?:xlink:)?(?:href|src)="([^"]*)"', page)
+    assert len(ids) == len(set(ids)) and len(targets) > 50
+    assert all(target.startswith("data:image/jpeg;base64,") or target[1:] in ids for target in targets)
+    assert not re.findall(r"<script|<link|@import|url\((?!#)", page)
+    assert set(charts) == {
+        "made-curve-map.svg", "made-curve-miou.svg", "made-table-corrected-ap.svg", "made-table-corrected-iou.svg",
+        "made-table-thesis-ap.svg", "made-table-thesis-iou.svg",
+    }  # fmt: skip
+    assert all(f"](charts/{name})" in text for name in charts)
+    assert all("var(--ink)" in svg and "prefers-color-scheme" in svg for svg in charts.values())
+    assert str(folder) not in page + text and "nowhere" not in page + text and "voc:VOC2012: small split" in page
+
+
+def test_tutors_and_cost(report):
+    folder, write = report
     for row in CURVE.rows["corrected"]:
         finish(folder, row, "corrected", 0, 0.5, 0.6)
-    first = write(TABLE, CURVE)
-    assert first == write(TABLE, CURVE)
-    page, text = first
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
-    charts = {path.name for path in (folder / "out" / "charts").iterdir()}
-    assert charts == {
-        "made-curve.svg", "made-table-corrected-ap.svg", "made-table-corrected-iou.svg", "made-table-thesis-ap.svg",
-        "made-table-thesis-iou.svg",
-    }  # fmt: skip
-    assert all(f"charts/{name}" in text for name in charts)
-    assert "0.812" in text and "Faster R-CNN: mAP 0.798" in text
-    assert "runs: 5 of 10 finished" in text and "cost: 0.5 hours of training" in text  # the curve's are the table's
-    assert str(folder) not in page + text
+    _, text = write(CURVE, TABLE)
+    # 8 runs of the curve and 10 of the table, of which the table's three corrected rows are also the curve's.
+    assert "runs: 4 of 12 finished, 0 failed, 8 missing" in text
+    epochs = SETTING.run["train"]["epochs"]
+    assert f"cost: 0.4 hours of training, {100 * epochs / 360:.0f} images/s a process (median)" in text
+    assert "- machine: cpu (x), 1 thread\n- versions: python 3.11, torch 2.8\n" in text
+    assert (
+        "| detection | 0.812 |  | Faster R-CNN: mAP 0.798 |\n| segmentation |  | 0.833 | Mask R-CNN: mIoU 0.756 |"
+        in text
+    )
 
 
 def test_a_curve_has_a_line_for_us_and_one_for_the_thesis(report):
     folder, write = report
     for seed in (0, 1):
-        for row in CURVE.rows["corrected"]:
-            finish(folder, row, "corrected", seed, 0.5, 0.1 * row.x + 0.01 * seed)
+        finish(folder, BASE, "corrected", seed, 0.5, 0.6 + 0.02 * seed)
+        for row in POINTS[:2]:
+            finish(folder, row, "corrected", seed, 0.5, 0.1 * row.x + 0.02 * seed)
     write(CURVE)
-    svg = (folder / "out" / "charts" / "made-curve.svg").read_text()
-    assert "corrected: line" in svg and "thesis (VOC2012)" in svg and "negatives" in svg
-    assert "var(--ink)" in svg and "prefers-color-scheme" in svg
-    assert svg.count("FillBetween") + svg.count("PolyCollection") >= 1
+    panel = Figure().subplots()
+    draw_curve(panel, gather(CURVE, SETTING, (0, 1), folder), "mIoU")
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    assert set(lines) == {"corrected: line", "corrected: base", "printed in the thesis", "printed in the thesis: base"}
+    assert lines["corrected: line"].get_xydata().tolist() == pytest.approx(np.array([[1, 0.11], [2, 0.21]]))
+    assert lines["printed in the thesis"].get_xdata().tolist() == [1.0, 2.0, 4.0]
+    (band,) = panel.collections
+    assert band.get_paths()[0].get_extents().extents.tolist() == pytest.approx([1, 0.1, 2, 0.22])
+    draw_curve(level := Figure().subplots(), gather(CURVE, SETTING, (2,), folder), "mIoU")
+    assert len(level.get_lines()) == 2  # without a run, what is printed alone
+    svg = (folder / "out" / "charts" / "made-curve-miou.svg").read_text()
+    assert svg.count(">corrected: line<") == 1 and ">negatives<" in svg and 'aria-label="A curve: mIoU"' in svg
 
 
-def test_answers_are_shown_without_photographs(report):
-    import torch
-
-    from tutored.visualise import save_mask
-
+def test_a_task_that_was_not_trained_has_no_figures_and_its_row_is_still_shown(report):
     folder, write = report
-    run = finish(folder, TABLE.rows["corrected"][0], "corrected", 0, 0.5, 0.6)
-    mask = torch.zeros(40, 60, dtype=torch.uint8)
-    mask[10:20, 10:30] = 1
-    save_mask(mask, run / "answers" / "x.png")
-    boxes = {"x": {"size": [40, 60], "boxes_xyxy": [[10, 10, 30, 20]], "classes": [1], "scores": [0.9]}}
-    (run / "answers" / "boxes.json").write_text(json.dumps(boxes))
-    page, _ = write(TABLE)
-    assert page.count("data:image/jpeg") == 1 and "photographs left out" in page
+    answer(finish(folder, BASE, "corrected", 0, 0.5, 0.6))
+    answer(finish(folder, BOXES, "corrected", 0, 0.51, None), mask=False)
+    answer(finish(folder, MAPS, "corrected", 0, None, 0.61), boxes=False)
+    page, text = write(ONE_TASK, seeds=(0,))
+    assert "| boxes alone | 0.510 | not trained | 1 |\n| maps alone | not trained | 0.610 | 1 |" in text
+    assert page.count("data:image/jpeg") == 3
+    assert 'aria-label="maps alone, image a-x: cat"' in page and "photographs and ground truth are left out" in page
+    # The third row's colour is the third in both charts, though the second has no maps.
+    overlap = (folder / "out" / "charts" / "made-one-task-corrected-iou.svg").read_text()
+    assert "#0072b2" in overlap and "#d55e00" not in overlap and "#009e73" in overlap
+    assert "0.123" not in page  # cow is not reported
+
+
+def test_a_shared_run_is_drawn_once_and_photographs_need_the_data_set(report):
+    folder, write = report
+    answer(finish(folder, BASE, "corrected", 0, 0.5, 0.6))
+    page, _ = write(TABLE, ONE_TASK, seeds=(0,))
+    assert page.count("data:image/jpeg") == 1 and page.count('href="#picture-0"') == 2
+    with pytest.raises(InputError, match="no folder"):
+        write(TABLE, photos=True)
+
+
+def test_photographs_and_ground_truth_are_shown_only_where_they_are_asked_for(report, voc_folder):
+    folder, write = report
+    run = finish(folder, BASE, "corrected", 0, 0.5, 0.6)
+    answer(run)
+    assert "photographs and ground truth are left out" in write(TABLE)[0]
+    there = SETTING.model_copy(update={"data": f"voc:{voc_folder}", "evaluation": "Segmentation/val"})
+    shown = open_dataset(there.data, there.evaluation).ids[0]
+    height, width = open_dataset(there.data, there.evaluation).ground_truth(shown).size
+    (run / "answers" / "a-x.png").unlink()
+    boxes = {"size": [height, width], "boxes_xyxy": [], "classes": [], "scores": []}
+    (run / "answers" / "boxes.json").write_text(json.dumps({shown: boxes}))
+    outcomes = [gather(TABLE, SETTING, (0,), folder)]
+    pages = [
+        write_report(outcomes, there, folder / str(photos), seeds=(0,), command="", photos=photos)[0].read_text()
+        for photos in (False, True)
+    ]
+    plain, photographed = pages
+    assert plain.count("data:image/jpeg") == 1 and "drawn by people" not in plain
+    assert "photographs and ground truth are left out" in plain
+    assert photographed.index(f'aria-label="drawn by people, image {shown}: ') < photographed.index(
+        f'"base, image {shown}: nothing"'
+    )
+    assert photographed.count("data:image/jpeg") == 2 and "left out" not in photographed
+    assert str(voc_folder) not in photographed

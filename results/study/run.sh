@@ -31,4 +31,4 @@ for run in study/runs/*/; do
 done
 cp study/study.yaml "$here/"
 mkdir -p "$here/tutors" && cp study/tutors/*.json "$here/tutors/"
-tutored study report "$here"
+(cd "$here/../.." && tutored study report results/study tune all)

@@ -77,14 +77,17 @@ SEGMENTATION_TUTOR = Study(
     both(
         Row("ground truth"),
         Row("dense probabilities", DENSE),
-        Row("instances", INSTANCES),
-        Row("instances, background 1 where nothing is", {**INSTANCES, "loss": {"background": "one"}}),
-        Row("instances, background left empty", {**INSTANCES, "loss": {"background": "zero"}}),
+        *(
+            Row(f"instances, background {rule}", {**INSTANCES, "loss": {"background": rule}})
+            for rule in ("noisy_or", "one", "zero")
+        ),
     ),
     against=(
         ("dense probabilities", "ground truth"),
-        ("instances", "ground truth"),
-        ("dense probabilities", "instances"),
+        ("instances, background noisy_or", "ground truth"),
+        ("instances, background one", "ground truth"),
+        ("dense probabilities", "instances, background noisy_or"),
+        ("dense probabilities", "instances, background one"),
     ),
 )
 

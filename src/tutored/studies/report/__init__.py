@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
 from tutored.files import write_text
-from tutored.studies.outcome import StudyOutcome
+from tutored.studies.declare import Recipe
+from tutored.studies.outcome import RowOutcome, StudyOutcome
 from tutored.studies.report import content
-from tutored.studies.report.charts import bars, curves
-from tutored.studies.report.pictures import pictures
+from tutored.studies.report.charts import FEW_CLASSES, bars, curve, standalone
+from tutored.studies.report.pictures import Gallery
 from tutored.studies.setting import Setting
 
 MOST_ROWS = 8
 """A table with more has neither bars by class nor pictures."""
 BARS = {"AP_voc_area@.5": "AP (VOC area)", "IoU": "IoU"}
+
+
+class Chart(NamedTuple):
+    """An SVG with its file's name; bars come with their figures, row by row."""
+
+    file: str
+    title: str
+    svg: str
+    classes: Sequence[str] = ()
+    figures: Mapping[str, Mapping[str, float]] | None = None
+
+    @property
+    def broad(self) -> bool:
+        return len(self.classes) > FEW_CLASSES
 
 
 def write_report(
@@ -30,16 +42,17 @@ def write_report(
     *,
     seeds: Sequence[int],
     command: str,
-    tutors: Mapping[str, Mapping[str, Any]],
+    tutors: Mapping[str, Mapping[str, Any]] | None = None,
     photos: bool = False,
 ) -> tuple[Path, Path]:
     """Write `report.html`, `report.md` and `charts/*.svg`; the same results give the same bytes.
 
     Args:
         out: folder.
-        command: what trains a study's missing runs, with NAME for the study's name.
+        command: what trains a study's missing runs, with NAME for the study's name. It is shown as it is given.
         tutors: by name, the figures of the tutors' own stores on the evaluation split.
-        photos: show the evaluation split's photographs and ground truth in the page; else answers on a plain ground.
+        photos: draw on the evaluation split's photographs, the ground truth first; else answers on a plain ground, and
+            no data set is opened.
 
     Returns:
         The page and the Markdown file.
@@ -47,10 +60,11 @@ def write_report(
     Raises:
         InputError: `photos` and the data set can't be read.
     """
-    studies = [_study(outcome, setting, command, photos=photos) for outcome in outcomes]
+    gallery = Gallery(outcomes, setting, photos=photos)
+    studies = [_study(outcome, setting, command, gallery) for outcome in outcomes]
     for study in studies:
-        for name, svg in study["charts"].items():
-            write_text(out / "charts" / name, svg)
+        for chart in study["charts"]:
+            write_text(out / "charts" / chart.file, standalone(chart.svg))
     environment = Environment(
         loader=PackageLoader("tutored.studies", "report"),
         autoescape=lambda name: str(name).startswith("page.html"),
@@ -58,12 +72,13 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"svg": _svg_uri, "jpeg": _jpeg_uri, "cell": _cell}
+    environment.filters["plain"] = _plain
     values = {
         "head": content.head(outcomes, setting, seeds),
-        "tutors": content.tutors(tutors),
+        "tutors": content.tutors(tutors or {}),
         "studies": studies,
         "photos": photos,
+        "pictures": gallery.pictures.values(),
     }
     for name in ("report.html", "report.md"):
         template = environment.get_template(f"page.{name.rpartition('.')[2]}.j2")
@@ -71,43 +86,45 @@ def write_report(
     return out / "report.html", out / "report.md"
 
 
-def _study(outcome: StudyOutcome, setting: Setting, command: str, *, photos: bool) -> dict[str, Any]:
+def _study(outcome: StudyOutcome, setting: Setting, command: str, gallery: Gallery) -> dict[str, Any]:
     found = content.study(outcome, command)
-    found["charts"], found["pictures"] = {}, {}
-    drawn = curves(outcome) if outcome.study.axis else None
-    if drawn is not None:
-        found["charts"][f"{found['anchor']}.svg"] = drawn
-    for recipe in outcome.study.rows if outcome.study.axis is None else ():
+    found["charts"], found["pictures"] = [], {}
+    if outcome.study.axis is not None:
+        for name in outcome.study.figures:
+            title = f"{outcome.study.title}: {name}"
+            drawn = curve(outcome, name, title)
+            if drawn is not None:
+                found["charts"].append(Chart(f"{found['anchor']}-{name.lower()}.svg", title, drawn))
+        return found
+    for recipe in outcome.study.rows:
         rows = outcome.of(recipe)
-        if len(rows) > MOST_ROWS:
-            continue
-        for metric, title in BARS.items():
-            classes = [*(["background"] if metric == "IoU" else []), *(setting.reported or _classes(outcome))]
-            figures = content.by_class(rows, metric, classes)
-            if figures:
-                name = f"{found['anchor']}-{recipe}-{metric.partition('_')[0].lower()}.svg"
-                found["charts"][name] = bars(figures, f"{title}, {recipe}")
-        picture = pictures(rows, setting, photos=photos)
-        if picture is not None:
-            found["pictures"][recipe] = picture
+        if len(rows) <= MOST_ROWS:
+            found["charts"] += _bars(
+                rows, recipe, setting.reported or _classes(outcome), outcome.study.title, found["anchor"]
+            )
+            found["pictures"][recipe] = gallery.table(rows)
     return found
 
 
+def _bars(rows: Sequence[RowOutcome], recipe: Recipe, classes: Sequence[str], title: str, anchor: str) -> list[Chart]:
+    charts = []
+    for metric, measure in BARS.items():
+        averaged = ["background", *classes] if metric == "IoU" else classes
+        figures = content.by_class(rows, metric, averaged)
+        shown = [name for name in averaged if any(name in row for row in figures.values())]
+        if shown:
+            told = f"{title}: {measure} by class, recipe {recipe}"
+            svg = bars(figures, shown, measure, recipe, told)
+            file = f"{anchor}-{recipe}-{metric.partition('_')[0].lower()}.svg"
+            charts.append(Chart(file, told, svg, shown, figures))
+    return charts
+
+
 def _classes(outcome: StudyOutcome) -> list[str]:
-    results = (run.result for row in outcome.rows for run in row.runs if run.result is not None)
+    results = (run.result for row in outcome.rows for run in row.runs if run.result and run.result["figures"])
     return next((result["figures"]["classes"] for result in results), [])
 
 
-def _svg_uri(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-
-
-def _jpeg_uri(picture: Image.Image) -> str:
-    written = io.BytesIO()
-    picture.save(written, format="JPEG", quality=72)
-    return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()
-
-
-def _cell(text: object) -> str:
-    """Text in a Markdown table."""
-    return str(text).replace("|", "\\|").replace("\n", " ")
+def _plain(text: object) -> str:
+    """Text in Markdown, in a table or out of it."""
+    return str(text).replace("\n", " ").replace("|", "\\|").replace("<", "\\<")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tutored.studies.declare import Recipe
 from tutored.studies.outcome import FIGURES, Comparison, RowOutcome, RunOutcome, StudyOutcome
 from tutored.studies.setting import Setting
 
+TASKS = {"mAP": "detection", "mIoU": "segmentation"}
 THESIS_TUTORS = {"detection": ("Faster R-CNN", "mAP", 0.798), "segmentation": ("Mask R-CNN", "mIoU", 0.756)}
 """The thesis' own tutors (section 3.3)."""
 
@@ -18,17 +20,26 @@ def head(outcomes: Sequence[StudyOutcome], setting: Setting, seeds: Sequence[int
     """Where the figures come from, how much of it is there, and what it cost."""
     runs = list({run.folder.name: run for study in outcomes for row in study.rows for run in row.runs}.values())
     done = [run.result for run in runs if run.result is not None]
+    failed = sum(run.failure is not None for run in runs)
     return {
         "setting": setting,
-        "seeds": len(seeds),
+        "data": _source(setting.data),
+        "seeds": ", ".join(map(str, seeds)),
         "runs": len(runs),
         "finished": len(done),
-        "failed": sum(run.failure is not None for run in runs),
+        "failed": failed,
+        "missing": len(runs) - len(done) - failed,
         "hours": sum(result["seconds"] for result in done) / 3600,
         "speed": _speed(done),
-        "devices": sorted({f"{result['device']}, {result['threads']} threads" for result in done}),
+        "devices": sorted({_device(result) for result in done}),
         "versions": sorted({_versions(result["versions"]) for result in done}),
     }
+
+
+def _source(data: str) -> str:
+    """The format and the folder's own name: nothing of where it lies on this machine."""
+    kind, _, folder = data.partition(":")
+    return f"{kind}:{Path(folder).absolute().name}"
 
 
 def _speed(results: Sequence[Mapping[str, Any]]) -> str:
@@ -40,6 +51,11 @@ def _speed(results: Sequence[Mapping[str, Any]]) -> str:
     return f"{statistics.median(each):.0f} images/s a process (median)" if each else "not known yet"
 
 
+def _device(result: Mapping[str, Any]) -> str:
+    threads = result["threads"]
+    return f"{result['device']}, {threads} thread{'' if threads == 1 else 's'}"
+
+
 def _versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
@@ -47,7 +63,7 @@ def _versions(versions: Mapping[str, str]) -> str:
 def tutors(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The tutors' own quality, beside the thesis'."""
     rows = []
-    for name, found in figures.items():
+    for name, found in sorted(figures.items()):
         row = {"name": name, **{short: number(found.get(key)) for short, key in FIGURES.items()}}
         theirs = THESIS_TUTORS.get(name)
         row["thesis"] = f"{theirs[0]}: {theirs[1]} {theirs[2]:.3f}" if theirs else ""
@@ -56,18 +72,20 @@ def tutors(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def study(outcome: StudyOutcome, command: str) -> dict[str, Any]:
-    """One study: tables, sentences, and what is missing."""
+    """One study: tables, sentences by recipe, and what is missing."""
     declared = outcome.study
-    failed = [(run.run.label, run.failure) for row in outcome.rows for run in row.runs if run.failure is not None]
+    said: dict[str, list[dict[str, Any]]] = {}
+    for each in outcome.comparisons:
+        said.setdefault(each.recipe, []).extend(sentences(each))
     return {
         "name": declared.name,
         "anchor": declared.name.replace("/", "-"),
         "title": declared.title,
         "question": declared.question,
         "tables": [table(recipe, rows) for recipe in declared.rows if (rows := outcome.of(recipe)) and _shown(rows)],
-        "sentences": [sentence for each in outcome.comparisons for sentence in sentences(each)],
+        "sentences": {recipe: found for recipe, found in said.items() if found},
         "missing": [run.label for run in outcome.missing],
-        "failed": failed,
+        "failed": [(run.run.label, run.failure) for row in outcome.rows for run in row.runs if run.failure is not None],
         "command": command.replace("NAME", declared.name),
     }
 
@@ -79,10 +97,9 @@ def _shown(rows: Sequence[RowOutcome]) -> bool:
 
 def table(recipe: Recipe, rows: Sequence[RowOutcome]) -> dict[str, Any]:
     """The rows of one recipe: the thesis' printed figures, and ours as mean and spread over seeds."""
-    printed = any(row.row.printed for row in rows)
     return {
         "recipe": recipe,
-        "printed": printed,
+        "printed": any(row.row.printed for row in rows),
         "rows": [
             {
                 "label": row.row.label,
@@ -90,7 +107,7 @@ def table(recipe: Recipe, rows: Sequence[RowOutcome]) -> dict[str, Any]:
                 **{
                     name: {
                         "printed": number(row.row.printed.get(name)),
-                        "ours": mean_and_spread(row.values(name)),
+                        "ours": ours(row, name),
                         "each": ", ".join(number(value) for value in row.values(name)),
                     }
                     for name in FIGURES
@@ -101,11 +118,12 @@ def table(recipe: Recipe, rows: Sequence[RowOutcome]) -> dict[str, Any]:
     }
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation."""
-    if len(values) < 2:
-        return number(values[0]) if values else ""
-    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+def ours(row: RowOutcome, name: str) -> str:
+    """Mean and sample standard deviation over the finished seeds, as far as there are any."""
+    if not any(TASKS[name] in run.run.config.taught for run in row.runs):
+        return "not trained"
+    spread = row.spread(name)
+    return number(row.mean(name)) + (f" ± {spread:.3f}" if spread is not None else "")
 
 
 def number(value: float | None) -> str:
@@ -114,39 +132,33 @@ def number(value: float | None) -> str:
 
 def sentences(comparison: Comparison) -> list[dict[str, Any]]:
     """What a comparison says, figure by figure: "better" or "worse" only where the interval excludes zero."""
+    better, than, seeds = f"“{comparison.better}”", f"“{comparison.than}”", len(comparison.seeds)
     found = []
     for name, interval in comparison.intervals.items():
-        verdict = ("better" if interval.difference > 0 else "worse") if interval.sure else "not resolved"
-        numbers = f"{interval.difference:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
-        better, than = f"“{comparison.better}”", f"“{comparison.than}”"
-        text = f"{better} is {verdict} than {than}" if interval.sure else f"{better} against {than}: not resolved"
-        seeds = len(comparison.seeds)
-        note = f"{seeds} seeds" if seeds > 1 else "one seed, so the interval holds the images' noise only"
+        verdict = "better" if interval.low > 0 else "worse" if interval.high < 0 else None
         found.append(
             {
-                "recipe": comparison.recipe,
-                "figure": name,
                 "verdict": verdict,
-                "text": text,
-                "numbers": numbers,
-                "note": note,
+                "text": f"{better} is {verdict} than {than} in {name}:"
+                if verdict
+                else f"not resolved: {better} against {than} in {name},",
+                "numbers": f"{interval.difference:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]",
+                "note": f"{seeds} seeds" if seeds > 1 else "one seed: only the images' noise is in the interval",
             }
         )
     return found
 
 
 def by_class(rows: Sequence[RowOutcome], metric: str, classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Of each row with a result, a metric's mean over seeds by class; classes without a figure are left out."""
+    """Of each row, a metric's mean over seeds by class; a class without a figure is left out."""
     found = {}
     for row in rows:
-        results = [_figures(run)[metric] for run in row.runs if metric in _figures(run)]
-        means = {
+        results = [figures[metric] for run in row.runs if metric in (figures := _figures(run))]
+        found[row.row.label] = {
             name: statistics.mean(values)
             for name in classes
             if (values := [each[name] for each in results if each.get(name) is not None])
         }
-        if means:
-            found[row.row.label] = means
     return found
 
 

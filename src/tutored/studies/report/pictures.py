@@ -2,72 +2,129 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from tutored.data import open_dataset
 from tutored.labels import LabelSpace
-from tutored.structures import Prediction
-from tutored.studies.outcome import RowOutcome
+from tutored.structures import BACKGROUND, IGNORE, Dataset, GroundTruth, Prediction
+from tutored.studies.outcome import RowOutcome, StudyOutcome
 from tutored.studies.setting import Setting
-from tutored.visualise import draw, grid
+from tutored.visualise import draw
 
+Shown = Prediction | GroundTruth
 GROUND = (238, 238, 238)
 """What is drawn on where the photographs are left out."""
-WIDTH = 1500
+SIDE, QUALITY = 300, 65
+"""Longer side of a picture in pixels, and JPEG's quality."""
+PEOPLE = "drawn by people"
 
 
-def pictures(rows: Sequence[RowOutcome], setting: Setting, *, photos: bool) -> Image.Image | None:
-    """A row of images for each row of the study, from its first finished seed; None where there are no answers.
+class Picture(NamedTuple):
+    """A drawn answer or ground truth, ready for a page.
 
-    Args:
-        photos: draw on the photographs, the ground truth first; else on a plain ground, and no data set is opened.
+    Attributes:
+        anchor: the id under which the page holds it.
+        uri: the JPEG file.
+        told: image and classes, for those who can't see it.
     """
-    told = [(row, run) for row in rows if (run := _first(row)) is not None]
-    if not told:
-        return None
-    boxes = {row.row.label: json.loads((run / "answers" / "boxes.json").read_text()) for row, run in told}
-    ids = sorted(set.intersection(*(set(found) for found in boxes.values())))
-    if not ids:
-        return None
-    labels = LabelSpace.of(_classes(told[0][0]))
-    dataset = open_dataset(setting.data, setting.evaluation) if photos else None
-    titles, drawn = [], []
-    if dataset is not None:
-        titles.append("ground truth")
-        drawn.append(
-            [draw(dataset.image(image_id), dataset.ground_truth(image_id), dataset.labels) for image_id in ids]
-        )
-    for row, run in told:
-        answers = [_answer(run, image_id, boxes[row.row.label][image_id]) for image_id in ids]
-        grounds = [
-            dataset.image(image_id) if dataset is not None else Image.new("RGB", answer.size[::-1], GROUND)
-            for image_id, answer in zip(ids, answers, strict=True)
+
+    anchor: str
+    uri: str
+    width: int
+    height: int
+    told: str
+
+
+class Gallery:
+    """Draws each answer once, whichever tables show it.
+
+    Only if photographs are asked for, the data set is opened: they are drawn on, and its ground truth comes first.
+
+    Attributes:
+        pictures: what was drawn so far, by (run id or `PEOPLE`, image).
+    """
+
+    def __init__(self, outcomes: Sequence[StudyOutcome], setting: Setting, *, photos: bool) -> None:
+        """Raises InputError where `photos` are asked for and the data set can't be read."""
+        self.pictures: dict[tuple[str, str], Picture] = {}
+        results = [run.result for study in outcomes for row in study.rows for run in row.runs if run.result is not None]
+        classes = next((tuple(result["figures"]["objects"]) for result in results if result["figures"]), ())
+        self._labels = LabelSpace.of(classes)
+        self._dataset: Dataset | None = None
+        if photos and classes:
+            self._dataset = open_dataset(setting.data, setting.evaluation, None, classes)
+        self._ids = {_file_name(image_id): image_id for image_id in self._dataset.ids} if self._dataset else {}
+
+    def table(self, rows: Sequence[RowOutcome]) -> list[tuple[str, list[Picture]]]:
+        """Each row's label with the answers of its first run that keeps any, to the images that all rows answer."""
+        sheets: list[tuple[str, str, Mapping[str, Shown]]] = [
+            (row.row.label, run.name, _answers(run)) for row in rows if (run := _first(row)) is not None
         ]
-        titles.append(row.row.label)
-        drawn.append([draw(ground, answer, labels) for ground, answer in zip(grounds, answers, strict=True)])
-    whole = grid(drawn, row_titles=titles)
-    return whole.resize((WIDTH, round(whole.height * WIDTH / whole.width))) if whole.width > WIDTH else whole
+        names = sorted(set.intersection(*(set(answers) for *_, answers in sheets))) if sheets else []
+        if names and self._dataset is not None and self._ids.keys() >= set(names):
+            truth = {name: self._dataset.ground_truth(self._ids[name]) for name in names}
+            sheets.insert(0, (PEOPLE, PEOPLE, truth))
+        return [
+            (label, [self._once(drawn_by, name, answers[name]) for name in names])
+            for label, drawn_by, answers in sheets
+            if names
+        ]
+
+    def _once(self, drawn_by: str, name: str, shown: Shown) -> Picture:
+        if (drawn_by, name) not in self.pictures:
+            ground = Image.new("RGB", shown.size[::-1], GROUND)
+            if self._dataset is not None:
+                ground = self._dataset.image(self._ids[name])
+            drawn = draw(ground, shown, self._labels)
+            drawn.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+            written = io.BytesIO()
+            drawn.save(written, format="JPEG", quality=QUALITY, optimize=True)
+            uri = "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()
+            told = f"{name}: {', '.join(_classes(shown, self._labels)) or 'nothing'}"
+            self.pictures[drawn_by, name] = Picture(f"picture-{len(self.pictures)}", uri, *drawn.size, told)
+        return self.pictures[drawn_by, name]
+
+
+def _classes(shown: Shown, labels: LabelSpace) -> list[str]:
+    """The classes of boxes and map."""
+    numbers = {
+        number
+        for there in (shown.classes, shown.mask)
+        if there is not None
+        for number in np.unique(there.numpy()).tolist()
+        if number not in (BACKGROUND, IGNORE)
+    }
+    return [labels.names[number] for number in sorted(numbers)]
 
 
 def _first(row: RowOutcome) -> Path | None:
-    return next((run.folder for run in row.runs if (run.folder / "answers" / "boxes.json").exists()), None)
+    return next(
+        (run.folder for run in row.runs if run.result and (run.folder / "answers" / "boxes.json").exists()), None
+    )
 
 
-def _classes(row: RowOutcome) -> list[str]:
-    figures = next(run.result["figures"] for run in row.runs if run.result is not None)
-    return list(figures["objects"])
+def _answers(run: Path) -> dict[str, Prediction]:
+    """By file name; a student of one task answers with boxes alone or with maps alone."""
+    folder = run / "answers"
+    boxes = {_file_name(image_id): found for image_id, found in json.loads((folder / "boxes.json").read_text()).items()}
+    maps = {path.stem: torch.from_numpy(np.array(Image.open(path))) for path in sorted(folder.glob("*.png"))}
+    return {name: _prediction(boxes.get(name), maps.get(name)) for name in boxes.keys() | maps.keys()}
 
 
-def _answer(run: Path, image_id: str, boxes: dict[str, Any]) -> Prediction:
-    path = run / "answers" / f"{image_id.replace('/', '-')}.png"
-    mask = torch.from_numpy(np.array(Image.open(path))) if path.exists() else None
+def _prediction(boxes: Mapping[str, Any] | None, mask: Tensor | None) -> Prediction:
+    if boxes is None:
+        assert mask is not None
+        return Prediction(size=(mask.shape[0], mask.shape[1]), mask=mask)
     return Prediction(
         size=tuple(boxes["size"]),
         boxes_xyxy=torch.tensor(boxes["boxes_xyxy"], dtype=torch.float32).reshape(-1, 4),
@@ -75,3 +132,7 @@ def _answer(run: Path, image_id: str, boxes: dict[str, Any]) -> Prediction:
         scores=torch.tensor(boxes["scores"], dtype=torch.float32),
         mask=mask,
     )
+
+
+def _file_name(image_id: str) -> str:
+    return image_id.replace("/", "-")
