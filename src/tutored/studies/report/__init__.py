@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from tutored.files import write_text
+from tutored.page import render, standalone
 from tutored.studies.declare import Recipe
 from tutored.studies.outcome import RowOutcome, StudyOutcome
 from tutored.studies.report import content
-from tutored.studies.report.charts import FEW_CLASSES, bars, curve, standalone
+from tutored.studies.report.charts import FEW_CLASSES, bars, curve
 from tutored.studies.report.pictures import Gallery
 from tutored.studies.setting import Setting
 
@@ -65,14 +64,6 @@ def write_report(
     for study in studies:
         for chart in study["charts"]:
             write_text(out / "charts" / chart.file, standalone(chart.svg))
-    environment = Environment(
-        loader=PackageLoader("tutored.studies", "report"),
-        autoescape=lambda name: str(name).startswith("page.html"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plain"] = _plain
     values = {
         "head": content.head(outcomes, setting, seeds),
         "tutors": content.tutors(tutors or {}),
@@ -81,8 +72,8 @@ def write_report(
         "pictures": gallery.pictures.values(),
     }
     for name in ("report.html", "report.md"):
-        template = environment.get_template(f"page.{name.rpartition('.')[2]}.j2")
-        write_text(out / name, template.render(values).rstrip() + "\n")
+        template = f"page.{name.rpartition('.')[2]}.j2"
+        write_text(out / name, render("tutored.studies.report", template, values))
     return out / "report.html", out / "report.md"
 
 
@@ -123,8 +114,3 @@ def _bars(rows: Sequence[RowOutcome], recipe: Recipe, classes: Sequence[str], ti
 def _classes(outcome: StudyOutcome) -> list[str]:
     results = (run.result for row in outcome.rows for run in row.runs if run.result and run.result["figures"])
     return next((result["figures"]["classes"] for result in results), [])
-
-
-def _plain(text: object) -> str:
-    """Text in Markdown, in a table or out of it."""
-    return str(text).replace("\n", " ").replace("|", "\\|").replace("<", "\\<")

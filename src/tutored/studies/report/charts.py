@@ -1,43 +1,19 @@
-"""Curves with bands in the style of the thesis' figures 14 to 16, and bars by class, as SVG that follows dark mode."""
+"""Curves with bands in the style of the thesis' figures 14 to 16, and bars by class."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from itertools import cycle
 from typing import Any
 
+from tutored.page import BROAD, COLOURS, INK, NARROW, svg
 from tutored.studies.declare import RECIPES, Recipe
 from tutored.studies.outcome import RowOutcome, StudyOutcome
 
-INK = "#123456"
-"""Stands for the colour of text and axes, `var(--ink)`: the page's own, or that of `standalone`."""
-STYLE = "<style>:root{--ink:#1f2328}@media(prefers-color-scheme:dark){:root{--ink:#d1d7e0}}</style>"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#999999")
-"""Okabe and Ito's, which colour-blind people can tell apart; two more."""
 MARKERS = {"thesis": "^", "corrected": "o"}
 LEVELS = (":", "-.")
 PRINTED, THESIS = "#8a8a8a", "printed in the thesis"
-WIDTH, BROAD = 4.6, 10.0
-"""Inches; many classes need a broad chart."""
 FEW_CLASSES = 8
-SETTINGS = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
 
 
 def curve(outcome: StudyOutcome, name: str, title: str) -> str | None:
@@ -46,15 +22,9 @@ def curve(outcome: StudyOutcome, name: str, title: str) -> str | None:
     A line joins the means of a recipe's series, its band is from the lowest to the highest seed. Rows without a place
     on the axis are dotted levels with such a band. The thesis' printed values are grey and dashed.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     if not any(row.values(name) for row in outcome.rows):
         return None
-    with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": title}):
-        figure = Figure(layout="constrained")
-        draw_curve(figure.subplots(), outcome, name)
-        return _svg(figure, title, WIDTH)
+    return svg(title, lambda panel: draw_curve(panel, outcome, name))
 
 
 def draw_curve(panel: Any, outcome: StudyOutcome, name: str) -> None:
@@ -114,14 +84,10 @@ def bars(
     Args:
         figures: row to class to share, 0..1. A row without any keeps its colour for the others' sake.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     shown = [(row, colour) for row, colour in zip(figures.items(), COLOURS, strict=False) if row[1]]
     width = 0.8 / len(shown)
-    with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": title}):
-        figure = Figure(layout="constrained")
-        panel = figure.subplots()
+
+    def draw(panel: Any) -> None:
         for index, ((label, row), colour) in enumerate(shown):
             places = [classes.index(name) + (index - (len(shown) - 1) / 2) * width for name in row]
             panel.bar(places, list(row.values()), width, color=colour, edgecolor=INK, linewidth=0.4, label=label)
@@ -129,24 +95,5 @@ def bars(
         panel.set(ylabel=measure, ylim=(0, 1))
         panel.set_title(f"recipe {recipe}", loc="left", fontsize=9)
         panel.grid(axis="y", alpha=0.25, linewidth=0.6)
-        return _svg(figure, title, WIDTH if len(classes) <= FEW_CLASSES else BROAD)
 
-
-def standalone(svg: str) -> str:
-    """A chart as a file of its own, with the colours of light and dark mode."""
-    inside = svg.index(">") + 1
-    return svg[:inside] + STYLE + svg[inside:] + "\n"
-
-
-def _svg(figure: Any, title: str, width: float) -> str:
-    """Without the ids of groups, which nothing refers to: a page holds many charts."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left")
-    figure.set_size_inches(width, 2.9 + 0.19 * len(labels))
-    written = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(written, format="svg", transparent=True, metadata=nothing)
-    text = written.getvalue()
-    text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :].rstrip())
-    text = text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1).replace(INK, "var(--ink)")
-    return text.replace("'DejaVu Sans'", "system-ui, sans-serif")
+    return svg(title, draw, NARROW if len(classes) <= FEW_CLASSES else BROAD)

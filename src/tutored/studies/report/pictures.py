@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from tutored.data import open_dataset
 from tutored.labels import LabelSpace
+from tutored.page import uri
 from tutored.structures import BACKGROUND, IGNORE, Dataset, GroundTruth, Prediction
 from tutored.studies.outcome import RowOutcome, StudyOutcome
 from tutored.studies.setting import Setting
@@ -24,8 +23,8 @@ from tutored.visualise import draw
 Shown = Prediction | GroundTruth
 GROUND = (238, 238, 238)
 """What is drawn on where the photographs are left out."""
-SIDE, QUALITY = 300, 65
-"""Longer side of a picture in pixels, and JPEG's quality."""
+SIDE = 300
+"""Longer side of a picture in pixels."""
 PEOPLE = "drawn by people"
 
 
@@ -87,11 +86,8 @@ class Gallery:
                 ground = self._dataset.image(self._ids[name])
             drawn = draw(ground, shown, self._labels)
             drawn.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-            written = io.BytesIO()
-            drawn.save(written, format="JPEG", quality=QUALITY, optimize=True)
-            uri = "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()
             told = f"{name}: {', '.join(_classes(shown, self._labels)) or 'nothing'}"
-            self.pictures[drawn_by, name] = Picture(f"picture-{len(self.pictures)}", uri, *drawn.size, told)
+            self.pictures[drawn_by, name] = Picture(f"picture-{len(self.pictures)}", uri(drawn), *drawn.size, told)
         return self.pictures[drawn_by, name]
 
 
