@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,3 +90,22 @@ def _draw(folder: Path, image_id: str, kind: str, rng: random.Random) -> None:
         picture = Image.fromarray(mask)
         picture.putpalette([channel for value in range(256) for channel in (value, value * 5 % 256, value * 11 % 256)])
         picture.save(folder / "SegmentationClass" / f"{image_id}.png")
+
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+ALONE = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Playwright's headless Chromium: the one of `CHROMIUM`, of this machine, or Playwright's own."""
+    from playwright.sync_api import Error, sync_playwright
+
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    with sync_playwright() as playwright:
+        try:
+            started = playwright.chromium.launch(executable_path=path, args=list(ALONE))
+        except Error as error:
+            pytest.skip(f"no browser to look with; set CHROMIUM to one ({error.message.splitlines()[0]})")
+        yield started
+        started.close()
