@@ -114,6 +114,14 @@ def verify(given: argparse.Namespace) -> None:
     say(f"{given.store}: {len(store)} images, every part is what was written")
 
 
+def convert(given: argparse.Namespace) -> None:
+    from tutored.convert import convert as convert_store
+
+    with _bar("converting") as step:
+        convert_store(given.store, given.to, given.data, given.split, given.out, given.score, step)
+    say(f"wrote {given.out}")
+
+
 def train(given: argparse.Namespace) -> None:
     from tutored.cli.progress import watch_training
     from tutored.config import load_config
@@ -206,6 +214,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "data_check": data_check,
     "label": label,
     "verify": verify,
+    "convert": convert,
     "train": train,
     "evaluate": evaluate,
     "study_list": study_list,

@@ -55,6 +55,8 @@ def make_parser() -> Parser:
     one = command("verify", "verify", "check a store's files against their hashes")
     one.add_argument("store", type=Path)
 
+    _convert(command("convert", "convert", "write a store's soft labels in other tools' formats"))
+
     one = command("train", "train", "train a student; --SECTION.KEY VALUE overrides the config")
     one.add_argument("config", type=Path, metavar="CONFIG.yaml")
     one.add_argument("--out", type=Path, required=True, metavar="RUN")
@@ -92,6 +94,15 @@ def _data(parser: Any, *, several: bool = False) -> None:
         parser.add_argument("--split", required=True, action="append", dest="splits", help=split + "; may be repeated")
     else:
         parser.add_argument("--split", required=True, help=split)
+
+
+def _convert(parser: Any) -> None:
+    parser.add_argument("store", type=Path, metavar="STORE")
+    kinds = ["coco", "voc", "cleanlab", "fiftyone"]
+    parser.add_argument("--to", required=True, choices=kinds, help="COCO results, a VOC folder, or for these tools")
+    _data(parser)
+    parser.add_argument("--out", type=Path, required=True, help="a file for coco, else a folder")
+    parser.add_argument("--score", type=_share, help="boxes from this score on (default: what suits the format)")
 
 
 def _study(parser: Any, command: Callable[..., Any]) -> None:

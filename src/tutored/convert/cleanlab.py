@@ -1,0 +1,68 @@
+"""Arrays for finding label errors: `labels` and `pred_probs`, in the form of the library cleanlab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tutored.boxes import iou
+from tutored.files import whole_folder
+from tutored.structures import BACKGROUND, IGNORE, Dataset, GroundTruth, SoftLabels
+
+SIDE = 64
+"""Cells of each image's side; images are stretched to squares, since all must have one size."""
+IOU_FLOOR = 0.5
+
+
+def write_cleanlab(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, out: Path, score: float) -> None:
+    """Arrays of the images that have ground truth as well. Classes are 0 (background) to C.
+
+    - `boxes_labels.npy` int64 [M], the class of each ground-truth box, `boxes_pred_probs.npy` float32 [M, C+1], the
+      class distribution of the tutor's box (from `score` on) that overlaps it most, at IoU .5 or more; where there is
+      none, it is background with certainty. `boxes.csv` says which image and box each row is.
+    - `pixels_labels.npy` uint8 [N, 64, 64] and `pixels_pred_probs.npy` float32 [N, C+1, 64, 64], images stretched to
+      squares; `pixels.csv` names them. Void pixels carry the tutor's own class, so that they are never an error.
+    """
+    rows: list[tuple[str, list[float]]] = []
+    box_labels, box_probs, names, masks, maps = [], [], [], [], []
+    for image_id, answer in answers:
+        truth = dataset.ground_truth(image_id)
+        if truth.boxes_xyxy is not None and truth.classes is not None and answer.boxes_xyxy is not None:
+            rows += [(image_id, box) for box in truth.boxes_xyxy.tolist()]
+            box_labels.append(truth.classes.numpy())
+            box_probs.append(_matched(truth, answer, score).numpy())
+        if truth.mask is not None and answer.map is not None:
+            probs = F.interpolate(answer.map[None], size=(SIDE, SIDE), mode="bilinear", align_corners=False)[0]
+            mask = F.interpolate(truth.mask[None, None].float(), size=(SIDE, SIDE), mode="nearest-exact")[0, 0]
+            names.append(image_id)
+            masks.append(torch.where(mask == IGNORE, probs.argmax(dim=0), mask).to(torch.uint8).numpy())
+            maps.append(probs.numpy().astype(np.float32))
+    with whole_folder(out) as folder:
+        if rows:
+            np.save(folder / "boxes_labels.npy", np.concatenate(box_labels))
+            np.save(folder / "boxes_pred_probs.npy", np.concatenate(box_probs))
+            lines = (f"{image_id},{','.join(f'{edge:g}' for edge in box)}\n" for image_id, box in rows)
+            (folder / "boxes.csv").write_text("image_id,x1,y1,x2,y2\n" + "".join(lines))
+        if names:
+            np.save(folder / "pixels_labels.npy", np.stack(masks))
+            np.save(folder / "pixels_pred_probs.npy", np.stack(maps))
+            (folder / "pixels.csv").write_text("image_id\n" + "".join(f"{name}\n" for name in names))
+
+
+def _matched(truth: GroundTruth, answer: SoftLabels, score: float) -> Tensor:
+    """float32 [K, C+1]: what the tutor says of each ground-truth box, whole distributions."""
+    assert truth.boxes_xyxy is not None and answer.boxes_xyxy is not None and answer.probs is not None
+    found = torch.zeros(len(truth.boxes_xyxy), answer.probs.shape[1])
+    found[:, BACKGROUND] = 1
+    kept = answer.scores >= score
+    overlaps = iou(truth.boxes_xyxy, answer.boxes_xyxy[kept])
+    if overlaps.numel():
+        best, index = overlaps.max(dim=1)
+        hit = best >= IOU_FLOOR
+        found[hit] = answer.probs[kept][index[hit]]
+    return found / found.sum(dim=1, keepdim=True)

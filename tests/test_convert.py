@@ -1,0 +1,129 @@
+"""Soft labels in other tools' formats, read back by those tools' own rules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+
+from tutored.cli import main
+from tutored.convert import convert
+from tutored.data import open_dataset
+from tutored.errors import InputError
+from tutored.labels import LabelSpace
+from tutored.structures import SoftLabels
+from tutored.tutors.label import label
+
+PETS = LabelSpace.of(["cat", "dog"])
+
+
+class Tutor:
+    """Says everywhere: a cat in the left half (.7, or dog .2), a weak dog in the right half; the map agrees."""
+
+    labels = PETS
+    identity: ClassVar[dict[str, Any]] = {"kind": "test", "score_floor": 0.01}
+
+    def __call__(self, images: list[Image.Image], image_ids: list[str]) -> list[SoftLabels]:
+        return [self.answer(image.height, image.width) for image in images]
+
+    def answer(self, height: int, width: int) -> SoftLabels:
+        probs = torch.tensor([[0.1, 0.7, 0.2], [0.8, 0.0, 0.2]])
+        cells = torch.zeros(3, 2, 2)
+        cells[:, :, 0], cells[:, :, 1] = torch.tensor([[0.0], [1], [0]]), torch.tensor([[0.4], [0.2], [0.4]])
+        boxes = torch.tensor([[0.0, 0, width / 2, height], [width / 2, 0, width, height]])
+        return SoftLabels(size=(height, width), boxes_xyxy=boxes, classes=torch.tensor([1, 2]), probs=probs, map=cells)
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A COCO folder (image 7 with a dog on the left half, image 8 with nothing) and the tutor's store for it."""
+    root = tmp_path_factory.mktemp("coco")
+    (root / "images").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 20)).save(root / "images" / f"{name}.png")
+    dog = {"id": 1, "image_id": 7, "category_id": 30, "bbox": [1, 0, 19, 20], "area": 380, "iscrowd": 0}
+    dog["segmentation"] = [[1, 0, 20, 0, 20, 20, 1, 20]]
+    content = {
+        "images": [
+            {"id": 7 + row, "file_name": f"{name}.png", "height": 20, "width": 40} for row, name in enumerate("ab")
+        ],
+        "categories": [{"id": 20, "name": "cat"}, {"id": 30, "name": "dog"}],
+        "annotations": [dog],
+    }
+    (root / "instances.json").write_text(json.dumps(content))
+    label(Tutor(), open_dataset(f"coco:{root}", "val"), root / "store")
+    return root, root / "store"
+
+
+def test_coco_results_have_the_files_own_numbers_and_the_whole_distribution(coco, tmp_path: Path) -> None:
+    root, store = coco
+    where = ["--data", f"coco:{root}", "--split", "val", "--out", str(tmp_path / "r.json")]
+    assert main(["convert", str(store), "--to", "coco", *where]) == 0
+    entries: list[dict[str, Any]] = json.loads((tmp_path / "r.json").read_text())
+    assert [(entry["image_id"], entry["category_id"]) for entry in entries] == [(7, 20), (7, 30), (8, 20), (8, 30)]
+    assert entries[0]["bbox"] == [0, 0, 20, 20]
+    assert entries[0]["probs"] == pytest.approx({"background": 0.1, "cat": 0.7, "dog": 0.2}, abs=2e-5)
+    loaded = COCO(str(root / "instances.json")).loadRes(str(tmp_path / "r.json"))
+    assert [item["score"] for item in loaded.loadAnns(loaded.getAnnIds(imgIds=[7]))] == pytest.approx(
+        [0.7, 0.2], abs=2e-5
+    )
+
+
+def test_a_voc_folder_is_a_data_set_again(coco, tmp_path: Path) -> None:
+    root, store = coco
+    convert(store, "voc", f"coco:{root}", "val", tmp_path / "voc")
+    (tmp_path / "voc" / "JPEGImages").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 20)).save(tmp_path / "voc" / "JPEGImages" / f"{name}.jpg")
+    dataset = open_dataset(f"voc:{tmp_path / 'voc'}", "val")
+    truth = dataset.ground_truth("a")
+    assert dataset.labels == PETS and dataset.ids == ("a", "b")
+    assert truth.boxes_xyxy is not None and truth.mask is not None and truth.classes is not None
+    assert truth.boxes_xyxy.tolist() == [[0, 0, 20, 20]] and truth.classes.tolist() == [1]
+    assert truth.mask[10, 0] == 1
+    assert truth.mask[10, 39] == 255, "of .4 and .4 nothing is said"
+
+
+def test_cleanlab_gets_what_the_tutor_says_of_each_box_and_pixel(coco, tmp_path: Path) -> None:
+    root, store = coco
+    convert(store, "cleanlab", f"coco:{root}", "val", tmp_path / "arrays")
+    arrays = {path.stem: np.load(path, allow_pickle=False) for path in (tmp_path / "arrays").glob("*.npy")}
+    assert arrays["boxes_labels"].tolist() == [2]
+    np.testing.assert_allclose(arrays["boxes_pred_probs"], [[0.1, 0.7, 0.2]], atol=2e-5)
+    assert (tmp_path / "arrays" / "boxes.csv").read_text() == "image_id,x1,y1,x2,y2\na,1,0,20,20\n"
+    labels, probs = arrays["pixels_labels"], arrays["pixels_pred_probs"]
+    assert labels.shape == (2, 64, 64) and probs.shape == (2, 3, 64, 64)
+    assert labels[0, 32, 10] == 2 and labels[1].max() == 0
+    np.testing.assert_allclose(probs[0, :, 32, 0], [0, 1, 0], atol=0.01)
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
+
+    convert(store, "cleanlab", f"coco:{root}", "val", tmp_path / "sure", score=0.9)
+    missed = np.load(tmp_path / "sure" / "boxes_pred_probs.npy", allow_pickle=False)
+    assert missed.tolist() == [[1, 0, 0]], "no box is that sure: background"
+
+
+def test_fiftyone_gets_relative_boxes_with_distributions_and_masks(coco, tmp_path: Path) -> None:
+    root, store = coco
+    convert(store, "fiftyone", f"coco:{root}", "val", tmp_path / "fo")
+    content = json.loads((tmp_path / "fo" / "labels.json").read_text())
+    assert content["classes"] == ["cat", "dog"] and set(content["labels"]) == {"a", "b"}
+    first, second = content["labels"]["a"]
+    assert first["label"] == "cat" and first["bounding_box"] == [0, 0, 0.5, 1]
+    assert second["bounding_box"] == [0.5, 0, 0.5, 1] and second["confidence"] == pytest.approx(0.2, abs=2e-5)
+    assert first["attributes"]["p(dog)"] == pytest.approx(0.2, abs=2e-5)
+    assert np.array(Image.open(tmp_path / "fo" / "masks" / "a.png"))[10, 0] == 1
+
+
+def test_mistakes_are_told(coco, tmp_path: Path) -> None:
+    root, store = coco
+    with pytest.raises(InputError, match="possible: coco, voc, cleanlab, fiftyone"):
+        convert(store, "yolo", f"coco:{root}", "val", tmp_path / "x")
+    (tmp_path / "there.json").write_text("")
+    with pytest.raises(InputError, match="is there already"):
+        convert(store, "coco", f"coco:{root}", "val", tmp_path / "there.json")
