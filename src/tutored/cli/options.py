@@ -88,7 +88,7 @@ def make_parser() -> Parser:
 
 
 def _data(parser: Any, *, several: bool = False) -> None:
-    parser.add_argument("--data", required=True, metavar="FORMAT:FOLDER", help="voc:FOLDER or coco:FOLDER")
+    parser.add_argument("--data", required=True, metavar="FORMAT:FOLDER", help="voc:FOLDER, coco:FOLDER or images:FOLDER")
     split = "such as train, val, Segmentation/train or train+val"
     if several:
         parser.add_argument("--split", required=True, action="append", dest="splits", help=split + "; may be repeated")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -15,12 +17,14 @@ from tutored.labels import LabelSpace
 from tutored.structures import IGNORE
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+MOST_BYTES = 100_000_000
+"""No photograph from an address is larger."""
 
 Box = tuple[float, float, float, float]
 
 
-def read_picture(path: Path) -> Image.Image:
-    """The RGB picture, decoded.
+def read_picture(path: Path | str) -> Image.Image:
+    """The RGB picture of a file, or of an address that fsspec opens (`https://...`, `s3://...`), decoded.
 
     The pixels are those stored in the file: an EXIF orientation is not applied, because the boxes and masks of VOC
     and COCO were drawn on the stored pixels.
@@ -31,7 +35,7 @@ def read_picture(path: Path) -> Image.Image:
     return _read(path, decode=True).convert("RGB")
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def picture_size(path: Path | str) -> tuple[int, int]:
     """(height, width) of a picture from its header alone. Raises InputError as `read_picture` does."""
     picture = _read(path, decode=False)
     return picture.height, picture.width
@@ -93,9 +97,9 @@ def is_empty(box: Box) -> bool:
     return not (box[2] - box[0] >= 0.01 and box[3] - box[1] >= 0.01)
 
 
-def _read(path: Path, *, decode: bool) -> Image.Image:
+def _read(path: Path | str, *, decode: bool) -> Image.Image:
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with Image.open(_source(path), formats=FORMATS) as picture:
             if decode:
                 picture.load()
             return picture
@@ -107,3 +111,15 @@ def _read(path: Path, *, decode: bool) -> Image.Image:
         raise InputError(f"{path}: not a picture; possible: {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise all sorts of errors on broken bytes
         raise InputError(f"{path}: the picture can't be read ({error}); fetch it again") from error
+
+
+def _source(path: Path | str) -> Path | str | IO[bytes]:
+    if "://" not in str(path):
+        return path
+    import fsspec
+
+    with fsspec.open(str(path), "rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES // 1_000_000} MB")
+    return io.BytesIO(content)

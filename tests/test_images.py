@@ -1,0 +1,63 @@
+"""Pictures without ground truth, and training from tutors alone on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tutored.data import open_dataset
+from tutored.errors import InputError
+
+
+def picture(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (200, 0, 0)).save(path)
+    return path
+
+
+def test_a_folder_of_pictures_has_ids_sizes_and_nothing_annotated(tmp_path: Path) -> None:
+    picture(tmp_path / "new" / "b.png")
+    picture(tmp_path / "new" / "deep" / "a.jpg", (4, 9))
+    (tmp_path / "new" / "notes.txt").write_text("no picture")
+    dataset = open_dataset(f"images:{tmp_path}", "new")
+    assert dataset.ids == ("b", "deep/a") and dataset.annotated_tasks("b") == ()
+    truth = dataset.ground_truth("deep/a")
+    assert truth.size == (9, 4) and truth.boxes_xyxy is None and truth.mask is None
+    assert dataset.image("b").getpixel((0, 0)) == (200, 0, 0)
+    assert dataset.labels.classes == ()
+    assert open_dataset(f"images:{tmp_path}", "new", classes=("cat", "dog")).labels.classes == ("cat", "dog")
+
+
+def test_a_list_holds_paths_and_addresses(tmp_path: Path) -> None:
+    near, far = picture(tmp_path / "near.png"), picture(tmp_path / "elsewhere" / "far.png", (5, 5))
+    (tmp_path / "mixed.txt").write_text(f"{near.name}\n\n{far}\nfile://{tmp_path}/elsewhere/far.png\n")
+    (tmp_path / "labels.txt").write_text("cat\n")
+    with pytest.raises(InputError, match="both are called"):
+        open_dataset(f"images:{tmp_path}", "mixed")
+    (tmp_path / "mixed.txt").write_text(f"{near.name}\nfile://{tmp_path}/elsewhere/far.png\n")
+    dataset = open_dataset(f"images:{tmp_path}", "mixed")
+    assert dataset.ids == ("near", str(far.with_suffix("")).lstrip("/"))
+    assert [dataset.image(image_id).size for image_id in dataset.ids] == [(8, 6), (5, 5)]
+    assert dataset.labels.classes == ("cat",)
+
+
+def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train").mkdir()
+    with pytest.raises(InputError, match=r"neither val\.txt.* possible: train"):
+        open_dataset(f"images:{tmp_path}", "val")
+    with pytest.raises(InputError, match="no picture"):
+        open_dataset(f"images:{tmp_path}", "train")
+    (tmp_path / "val.txt").write_text("../x.png\n")
+    with pytest.raises(InputError, match="climbs out"):
+        open_dataset(f"images:{tmp_path}", "val")
+    (tmp_path / "val.txt").write_text("file:///nowhere/x.png\n")
+    with pytest.raises(InputError, match="there is no such picture"):
+        open_dataset(f"images:{tmp_path}", "val").image("nowhere/x")
+    big = picture(tmp_path / "big.png", (400, 400))
+    (tmp_path / "val.txt").write_text(f"file://{big}\n")
+    monkeypatch.setattr("tutored.data.pictures.MOST_BYTES", 100)
+    with pytest.raises(InputError, match="can't be read"):
+        dataset = open_dataset(f"images:{tmp_path}", "val")
+        dataset.image(dataset.ids[0])
