@@ -9,13 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tutored import predict
 from tutored.checkpoint import save_checkpoint
 from tutored.config import Decode, Student, make_config
 from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.predict import Predictor, find_pictures, predict_dataset, predict_files
+from tutored.predict import Predictor, files, find_pictures, predict_dataset, predict_files, sort_inputs
 from tutored.structures import GroundTruth, Outputs, Prediction
 from tutored.student import BlitzNet, preprocess
 
@@ -124,9 +123,9 @@ def test_files_and_folders_become_drawings_masks_and_json(predictor: Predictor, 
     assert np.array(mask)[0].tolist() == [1] * 20 + [0] * 20
     drawn = np.asarray(Image.open(tmp_path / "out" / "deep" / "one.predicted.jpg"))
     assert not np.allclose(drawn[:, : drawn.shape[1] // 2], 255)
-    files = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*")}
+    there = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*")}
     names = ("deep/one", "two", "three")
-    assert files == {f"{name}{end}" for name in names for end in (".predicted.jpg", ".mask.png")} | {"predictions.json"}
+    assert there == {f"{name}{end}" for name in names for end in (".predicted.jpg", ".mask.png")} | {"predictions.json"}
 
 
 def test_only_boxes_from_the_score_on_are_drawn(
@@ -139,12 +138,72 @@ def test_only_boxes_from_the_score_on_are_drawn(
         shown.append(prediction.classes)
         return image
 
-    monkeypatch.setattr(predict, "draw", note)
+    monkeypatch.setattr(files, "draw", note)
     Image.new("RGB", (40, 20)).save(tmp_path / "one.png")
     for score in (0.5, 0.19, 0.8):
         predict_files(predictor, [tmp_path / "one.png"], tmp_path / "out", score)
     assert [classes.tolist() for classes in shown if classes is not None] == [[2], [2, 1], []]
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 2
+
+
+def test_what_is_written_can_be_chosen(predictor: Predictor, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "one.png")
+    names = {"pictures": "one.predicted.jpg", "json": "predictions.json", "masks": "one.mask.png"}
+    for kind, name in names.items():
+        out = tmp_path / kind
+        assert predict_files(predictor, [tmp_path / "one.png"], out, kinds=(kind,)) == (
+            out / name if kind == "json" else out
+        )
+        assert [file.name for file in out.iterdir()] == [name]
+    with pytest.raises(InputError, match="results mask: not possible; give some of pictures,json,masks"):
+        predict_files(predictor, [tmp_path / "one.png"], tmp_path / "none", kinds=("mask",))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_list_of_paths_is_sorted_and_keeps_its_folders(tmp_path: Path) -> None:
+    for name in ("a/one.png", "b/one.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    lines = [f"{tmp_path}/a/one.png\n", "\n", f"{tmp_path}/a/../b/one.png\r\n", f"{tmp_path}/b/film.MP4", "camera:0\n"]
+    inputs = sort_inputs(["-"], lines[:-1])
+    assert inputs.videos == [tmp_path / "b" / "film.MP4"] and inputs.cameras == []
+    assert list(find_pictures(inputs.pictures, inputs.under)) == ["a/one.png", "b/one.png"]
+    assert sort_inputs(["x.jpg", "camera:0"], []).cameras == ["camera:0"]
+    assert sort_inputs(["x.jpg", "camera:0"], []).under is None
+    with pytest.raises(InputError, match="standard input is empty"):
+        sort_inputs(["-"], ["\n"])
+    with pytest.raises(InputError, match="stands alone"):
+        sort_inputs(["-", "x.jpg"], lines)
+
+
+def test_coco_s_own_tools_take_the_json(predictor: Predictor, tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    Image.new("RGB", (40, 20)).save(tmp_path / "000000000139.jpg")
+    dog = {"id": 1, "image_id": 139, "category_id": 18, "bbox": [0, 0, 20, 20], "area": 400, "iscrowd": 0}
+    truth = {
+        "images": [{"id": 139, "file_name": "000000000139.jpg", "width": 40, "height": 20}],
+        "categories": [{"id": 18, "name": "dog"}, {"id": 99, "name": "kite"}],
+        "annotations": [dog],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(truth))
+    coco = tmp_path / "coco.json"
+    written = predict_files(predictor, [tmp_path / "000000000139.jpg"], tmp_path / "out", coco=coco)
+    assert [(entry["image_id"], entry["category_id"]) for entry in json.loads(written.read_text())] == [(139, 18)]
+    annotated = COCO(str(coco))
+    evaluation = COCOeval(annotated, annotated.loadRes(str(written)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1)
+
+    Image.new("RGB", (40, 20)).save(tmp_path / "other.jpg")
+    with pytest.raises(InputError, match=r"other\.jpg: is not among the images of .*coco\.json"):
+        predict_files(predictor, [tmp_path / "other.jpg"], tmp_path / "out", coco=coco)
+    coco.write_text(json.dumps(truth | {"categories": [{"id": 99, "name": "kite"}]}))
+    with pytest.raises(InputError, match="has none of the classes cat, dog"):
+        predict_files(predictor, [tmp_path / "000000000139.jpg"], tmp_path / "out", coco=coco)
 
 
 def test_results_are_not_taken_for_pictures(predictor: Predictor, tmp_path: Path) -> None:

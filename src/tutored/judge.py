@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 from tutored.checkpoint import load_checkpoint
 from tutored.config import Config
@@ -17,6 +16,7 @@ from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.evaluate import Record, Result, figures, record
 from tutored.labels import ClassMap, LabelSpace
+from tutored.maps import likeliest
 from tutored.predict import Predictor, predict_dataset
 from tutored.progress import Progress
 from tutored.softlabels import Folded, Store
@@ -126,11 +126,7 @@ def predictions_of(
 
 def as_prediction(answer: SoftLabels) -> Prediction:
     """The boxes as they are, and the map enlarged bilinearly to the image, then its likeliest class."""
-    mask = None
-    if answer.map is not None:
-        packed = answer.map[None].contiguous(memory_format=torch.channels_last)
-        enlarged = F.interpolate(packed, size=answer.size, mode="bilinear", align_corners=False)
-        mask = enlarged[0].argmax(dim=0).to(torch.uint8)
+    mask = None if answer.map is None else likeliest(answer.map, answer.size)
     if answer.boxes_xyxy is None:
         return Prediction(size=answer.size, mask=mask)
     return Prediction(

@@ -11,8 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tutored.cli.options import make_parser
+from tutored.cli.export import export
+from tutored.cli.label import label
+from tutored.cli.options import make_parser, spelled_out
 from tutored.cli.output import say, say_next, write_json
+from tutored.cli.predict import predict, serve
+from tutored.cli.report import report
 from tutored.cli.study import study_list, study_report, study_run
 from tutored.errors import InputError
 
@@ -27,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         words, overrides = _overrides(words) if words[:1] == ["train"] else (words, [])
-        known, unknown = make_parser().parse_known_args(words)
+        known, unknown = make_parser().parse_known_args(spelled_out(words))
         if unknown:
             raise InputError(f"unknown option {unknown[0]}; --help lists the options of this command")
         known.overrides = overrides
@@ -56,11 +60,6 @@ GO_ON = {
 }
 """What a stopped command says, where something is kept."""
 
-TUTOR_OPTIONS = (
-    "weights", "threads", "model", "download", "folders", "values", "missing", "labels", "boxes", "maps", "score_floor",
-    "device",
-)  # fmt: skip
-
 
 def quickstart(given: argparse.Namespace) -> None:
     from tutored.quickstart import run_quickstart
@@ -79,31 +78,6 @@ def data_check(given: argparse.Namespace) -> int:
     report.show(Console())
     write_json(given.json, report.to_dict())
     return DONE if report.ok else WRONG_USE
-
-
-def label(given: argparse.Namespace) -> None:
-    from tutored.tutors import open_tutor
-    from tutored.tutors.label import label as label_split
-
-    dataset = _open(given.data, given.split)
-    options = {name: getattr(given, name) for name in TUTOR_OPTIONS if getattr(given, name, None) is not None}
-    if "folders" in options:
-        options.setdefault("default_labels", dataset.labels)
-    tutor = open_tutor(given.kind, **options)
-    with _bar("labelling") as step:
-        store = label_split(
-            tutor,
-            dataset,
-            given.out,
-            resume=given.resume,
-            rank=given.rank,
-            processes=given.processes,
-            batch=given.batch,
-            progress=step,
-        )
-    size = sum(path.stat().st_size for path in store.iterdir())
-    say(f"wrote {store}: {len(dataset.ids)} images, {size / len(dataset.ids) / 1000:.1f} kB an image")
-    say_next(f"tutored evaluate {store} --data {given.data} --split {given.split}")
 
 
 def verify(given: argparse.Namespace) -> None:
@@ -130,7 +104,7 @@ def train(given: argparse.Namespace) -> None:
     config = load_config(given.config, given.overrides)
     with watch_training() as watch:
         train_run(config, given.out, resume=given.resume, watch=watch)
-    say(f"wrote {given.out / 'checkpoint'} and {given.out / 'result.json'}")
+    say(f"wrote {given.out / 'checkpoint'}, {given.out / 'result.json'} and {given.out / 'report.html'}")
     where = config.data.val or config.data.train
     say_next(f"tutored evaluate {given.out / 'checkpoint'} --data {where} --split {config.data.val_split or 'val'}")
 
@@ -150,26 +124,6 @@ def evaluate(given: argparse.Namespace) -> None:
         say(f"note: {note}")
     what = {"subject": str(given.subject), "data": given.data, "split": given.split, "annotated": given.annotated}
     write_json(given.json, what | result.to_dict())
-
-
-def predict(given: argparse.Namespace) -> None:
-    from tutored.checkpoint import load_checkpoint
-    from tutored.device import choose_device
-    from tutored.predict import Predictor, predict_files
-
-    device = choose_device(given.device)
-    student, config, _ = load_checkpoint(given.checkpoint)
-    predictor = Predictor(student, config.decode, device, given.batch, config.taught)
-    with _bar("predicting") as step:
-        written = predict_files(predictor, given.pictures, given.out, given.score, step)
-    say(f"wrote {written} and the pictures beside it")
-
-
-def export(given: argparse.Namespace) -> None:
-    from tutored.export import export_onnx
-
-    export_onnx(given.checkpoint, given.out)
-    say(f"wrote {given.out}; its outputs equal PyTorch's")
 
 
 def _open(data: str, split: str) -> Dataset:
@@ -216,10 +170,12 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "verify": verify,
     "convert": convert,
     "train": train,
+    "report": report,
     "evaluate": evaluate,
     "study_list": study_list,
     "study_run": study_run,
     "study_report": study_report,
     "predict": predict,
+    "serve": serve,
     "export": export,
 }

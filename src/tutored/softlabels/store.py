@@ -105,7 +105,8 @@ class Store(Mapping[str, SoftLabels]):
             if len(ids) != part["rows"]:
                 raise _damaged(path / part["file"], f"{len(ids)} rows, the manifest's 'rows' says {part['rows']}")
             rows.update((image_id, (part["file"], row)) for row, image_id in enumerate(ids))
-        if len(rows) != manifest["identity"]["images"]:
+        failed = sum(len(part.get("failed", ())) for part in manifest["parts"])
+        if len(rows) + failed != manifest["identity"]["images"]:
             raise InputError(f"{path}: {len(rows)} images, 'images' says {manifest['identity']['images']}; label again")
         return cls(path, manifest, rows)
 
@@ -114,6 +115,11 @@ class Store(Mapping[str, SoftLabels]):
         """Who answered what: tutor, weights, label space, preprocessing, floors, data set and split."""
         identity: Mapping[str, Any] = self.manifest["identity"]
         return identity
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Images that could not be read when they were labelled, and why; `tutored label` --resume tries again."""
+        return {name: why for part in self.manifest["parts"] for name, why in part.get("failed", {}).items()}
 
     @property
     def map_values(self) -> str:

@@ -19,6 +19,7 @@ from tutored.structures import SoftLabels
 PART_ROWS = 64
 BLOCK_ROWS = 8
 """Images that are decompressed together: the cost of one random read against the store's size."""
+FAILED = "failed"
 LEFTOVERS = ".*.new"
 """What `files.whole_file` leaves where a process is killed."""
 LEFT_SECONDS = 60
@@ -62,14 +63,27 @@ def part_name(index: int) -> str:
     return f"part-{index:05d}.parquet"
 
 
-def write_part(folder: Path, index: int, image_ids: Sequence[str], answers: Sequence[SoftLabels]) -> None:
-    """Write the rows of one part of a claimed store, whole or not at all."""
+def write_part(
+    folder: Path,
+    index: int,
+    image_ids: Sequence[str],
+    answers: Sequence[SoftLabels],
+    failed: Mapping[str, str] | None = None,
+) -> None:
+    """Write the rows of one part of a claimed store, whole or not at all.
+
+    Args:
+        failed: images of this part without an answer, and why; kept in the file's own metadata.
+    """
     manifest = read_manifest(folder)
     assert manifest is not None, "a store is claimed before its parts are written"
     confidences = manifest["identity"].get("map_values") == "confidences"
+    table = to_table(image_ids, answers, confidences=confidences)
+    if failed:
+        table = table.replace_schema_metadata({FAILED: json.dumps(failed)})
     with whole_file(folder / part_name(index)) as path:
         pq.write_table(
-            to_table(image_ids, answers, confidences=confidences),
+            table,
             path,
             compression="zstd",
             compression_level=9,
@@ -77,6 +91,13 @@ def write_part(folder: Path, index: int, image_ids: Sequence[str], answers: Sequ
             use_dictionary=False,
             write_statistics=False,
         )
+
+
+def failures(part: Path) -> dict[str, str]:
+    """The images of a part that got no answer, and why."""
+    kept = (pq.read_metadata(part).metadata or {}).get(FAILED.encode())
+    found: dict[str, str] = json.loads(kept) if kept else {}
+    return found
 
 
 def finish(folder: Path, rewritten: Sequence[int]) -> bool:
@@ -113,7 +134,9 @@ def _sweep(folder: Path) -> None:
 
 
 def _describe(part: Path) -> dict[str, Any]:
-    return {"file": part.name, "rows": pq.read_metadata(part).num_rows, "sha256": sha256(part)}
+    about = {"file": part.name, "rows": pq.read_metadata(part).num_rows, "sha256": sha256(part)}
+    failed = failures(part)
+    return about | {"failed": failed} if failed else about
 
 
 def _write_manifest(folder: Path, identity: Mapping[str, Any], parts: list[dict[str, Any]] | None) -> None:

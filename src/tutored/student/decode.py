@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tutored import boxes
 from tutored.config import Decode
+from tutored.maps import likeliest
 from tutored.structures import Outputs, Prediction, SoftLabels
 
 
@@ -39,16 +39,13 @@ def decode(outputs: Outputs, sizes: Sequence[tuple[int, int]], config: Decode, n
     """
     predictions = []
     for logits, size, kept in zip(outputs.map_logits, sizes, _kept(outputs, sizes, config, network_size), strict=True):
-        # With the classes side by side in memory, enlarging and argmax are four times as fast on CPUs.
-        packed = logits[None].float().contiguous(memory_format=torch.channels_last)
-        enlarged = F.interpolate(packed, size=size, mode="bilinear", align_corners=False)
         predictions.append(
             Prediction(
                 size=size,
                 boxes_xyxy=kept.boxes_xyxy.cpu(),
                 classes=kept.classes.cpu(),
                 scores=kept.scores.cpu(),
-                mask=enlarged[0].argmax(dim=0).to(torch.uint8).cpu(),
+                mask=likeliest(logits.float(), size).cpu(),
             )
         )
     return predictions

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tutored.config import THESIS
+from tutored.config import THESIS, merged
 from tutored.studies.declare import NOBODY, Changes, Row, Study, both, filled, hidden, summed, supervision, tutor
 
 GROUND_TRUTH = Row("ground truth")
 TUTORS_ALONE = supervision(filled("detection", 1.0), filled("segmentation", 1.0))
+BOTH = Row("ground truth and tutors", supervision(summed("detection"), summed("segmentation")))
 
 NO_GROUND_TRUTH = Study(
     "beyond/no-ground-truth",
@@ -17,7 +18,7 @@ NO_GROUND_TRUTH = Study(
     both(
         GROUND_TRUTH,
         Row("tutors alone", TUTORS_ALONE),
-        Row("ground truth and tutors", supervision(summed("detection"), summed("segmentation"))),
+        BOTH,
         Row("a fifth of the ground truth", supervision(hidden(0.8), hidden(0.8))),
         Row("a fifth, tutors fill the rest", supervision(filled("detection", 0.8), filled("segmentation", 0.8))),
     ),
@@ -94,34 +95,57 @@ SEGMENTATION_TUTOR = Study(
 TOGETHER = ({"box_floor", "ignore_floor"}, {"map_target", "temperature"})
 """Keys of the loss that mean little one without the other."""
 
+ALONE = Row("corrected recipe, tutors alone", TUTORS_ALONE)
+DRAWN_MAPS = Row("tutors alone, maps from instances", supervision(filled("detection", 1.0), filled("instances", 1.0)))
+ZOOMED = Row("tutors alone, zoomed out image by image", {**TUTORS_ALONE, "augment": {"zoom_out": "image"}})
+BASES = {
+    "difficult": GROUND_TRUTH,
+    "joint": BOTH,
+    "background": DRAWN_MAPS,
+    "padding": ZOOMED,
+    "zoom_out": ZOOMED,
+}
+"""What a key is changed in and held against, where it changes nothing in `ALONE`: there are no ground truth, no
+instances, and no padding if the setting never zooms out."""
 
-def _differences() -> list[tuple[str, Changes]]:
-    """Every difference between the recipes, one at a time, as the thesis has it; the optimiser's keys as one."""
-    found: list[tuple[str, Changes]] = []
+
+def _differences() -> list[tuple[Row, Row]]:
+    """Every difference between the recipes, one at a time, as the thesis has it, with the row it is held against; the
+    optimiser's keys are one difference."""
+    found: list[tuple[Row, Row]] = []
+
+    def differ(label: str, changes: Changes, base: Row = ALONE) -> None:
+        found.append((Row(label, merged(base.changes, changes)), base))
+
     for section in ("augment", "loss"):
         for key, value in THESIS[section].items():
-            found.append((f"{section}.{key}: {value}", {section: {key: value}}))
+            differ(f"{section}.{key}: {value}", {section: {key: value}}, BASES.get(key, ALONE))
     for keys in TOGETHER:
         chosen = {key: THESIS["loss"][key] for key in THESIS["loss"] if key in keys}
         text = ", ".join(f"{key}: {value}" for key, value in chosen.items())
-        found.append((f"loss.{text}", {"loss": chosen}))
+        differ(f"loss.{text}", {"loss": chosen})
     kept = {key: value for key, value in THESIS["train"].items() if key not in ("lr", "backbone_lr")}
-    return [*found, ("the thesis' optimiser and schedule, at our rates", {"train": kept})]
+    differ("the thesis' optimiser and schedule, at our rates", {"train": kept})
+    return found
 
 
-DIFFERENCES = tuple((label, {**TUTORS_ALONE, **changes}) for label, changes in _differences())
+DIFFERENCES = _differences()
 FIXED_HALF, DRAWN_HALF = "half the images by tutors, a fixed half", "half the images by tutors, drawn at every step"
 
 ABLATION = Study(
     "beyond/ablation",
     "Every difference between the recipes, one at a time",
-    "Which of the thesis' choices hurt? Both tasks are taught by tutors alone, in the corrected recipe with one key as "
-    "the thesis has it. Then: is it the mere weight of a task, and are images that are drawn anew missing at all?",
+    "Which of the thesis' choices hurt? Each is put into the corrected recipe, with tutors alone for both tasks or, "
+    "where it would change nothing there, into another row. Then: is it the mere weight of a task, and are images that "
+    "are drawn anew missing at all?",
     {
         "corrected": (
-            Row("corrected recipe, tutors alone", TUTORS_ALONE),
-            *(Row(label, changes) for label, changes in DIFFERENCES),
-            Row("ground truth"),
+            ALONE,
+            GROUND_TRUTH,
+            BOTH,
+            DRAWN_MAPS,
+            ZOOMED,
+            *(row for row, _ in DIFFERENCES),
             Row("ground truth, boxes weigh .3", {"loss": {"detection_weight": 0.3}}),
             Row("ground truth, maps weigh .17", {"loss": {"segmentation_weight": 0.17}}),
             *(
@@ -134,7 +158,7 @@ ABLATION = Study(
         )
     },
     against=(
-        *((label, "corrected recipe, tutors alone") for label, _ in DIFFERENCES),
+        *((row.label, base.label) for row, base in DIFFERENCES),
         ("ground truth, boxes weigh .3", "ground truth"),
         ("ground truth, maps weigh .17", "ground truth"),
         (DRAWN_HALF, FIXED_HALF),

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from tutored.errors import InputError
 from tutored.softlabels.codec import TAIL_FLOOR
-from tutored.softlabels.writer import PART_ROWS, claim, finish, part_name, write_part
+from tutored.softlabels.writer import PART_ROWS, claim, failures, finish, part_name, write_part
 from tutored.structures import Dataset, SoftLabels
 from tutored.tutors import Tutor
 
 Progress = Callable[[int, int], None]
+Pictures = dict[str, Image.Image | InputError]
+"""Images of one batch by id, or why they can't be read."""
 
 
 def label(
@@ -25,15 +30,18 @@ def label(
     rank: int = 0,
     processes: int = 1,
     batch: int = 8,
+    skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Label a split. Killed at any moment and started again with `resume`, the store is the same to the byte.
 
     Args:
-        out: folder of the store; new or empty, or an unfinished store of the same identity with `resume`.
+        out: folder of the store; new or empty, or a store of the same identity with `resume`.
         rank, processes: this process labels the parts `rank`, `rank + processes`, ... of the store; the processes
             share nothing but the folder, and whichever ends last finishes it.
-        batch: images that the tutor gets at once.
+        batch: images that the tutor gets at once; the next ones are read meanwhile.
+        skip_broken: images that can't be read get no answer, and the store says which and why (`Store.failed`);
+            `resume` tries them again.
         progress: called with the number of images that this process is done with, and of all its images.
 
     Returns:
@@ -41,43 +49,99 @@ def label(
 
     Raises:
         InputError: a store of another identity (the fields are named), a store without `resume`, another
-            folder with something in it; what reading an image raises.
+            folder with something in it; without `skip_broken`, what reading an image raises.
     """
     out = Path(out)
-    ids = dataset.ids
     if not 0 <= rank < processes:
         raise InputError(f"rank {rank} of {processes} processes; ranks are 0 to {processes - 1}")
-    if not ids:
-        raise InputError(f"{dataset.name}: no images to label; give another split")
-    if len(set(ids)) < len(ids):
-        twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
-        raise InputError(f"{dataset.name}: image {twice} is listed twice; correct the split")
-    if claim(out, _identity(tutor, dataset), join=resume or processes > 1):
+    missing = begin(tutor, dataset, out, join=resume or processes > 1, again=resume)
+    if missing is None:
         return out
-    parts = range(rank, -(-len(ids) // PART_ROWS), processes)
-    mine = {part: ids[part * PART_ROWS : (part + 1) * PART_ROWS] for part in parts}
-    total, done = sum(map(len, mine.values())), 0
-    written = []
-    for part, part_ids in mine.items():
-        if not (out / part_name(part)).exists():
-            answers: list[SoftLabels] = []
-            for start in range(0, len(part_ids), batch):
-                answers += _ask(tutor, dataset, part_ids[start : start + batch])
+    mine = range(rank, -(-len(dataset.ids) // PART_ROWS), processes)
+    total = sum(len(ids_of(dataset, part)) for part in mine)
+    done, written = 0, []
+    for part in mine:
+        if part in missing:
+            for answered in label_part(tutor, dataset, out, part, batch, skip_broken):
                 if progress:
-                    progress(done + len(answers), total)
-            write_part(out, part, part_ids, answers)
+                    progress(done + answered, total)
             written.append(part)
-        done += len(part_ids)
+        done += len(ids_of(dataset, part))
     if progress:
         progress(total, total)
     finish(out, written)
     return out
 
 
-def _ask(tutor: Tutor, dataset: Dataset, image_ids: Sequence[str]) -> list[SoftLabels]:
-    images = [dataset.image(image_id) for image_id in image_ids]
-    answers = tutor(images, image_ids)
-    sizes = [(image.height, image.width) for image in images]
+def begin(tutor: Tutor, dataset: Dataset, out: Path, *, join: bool, again: bool) -> set[int] | None:
+    """Claim the folder `out` and find the parts that are still to be made; None where the store is finished.
+
+    Args:
+        join: a store of the same identity may be there.
+        again: parts in which an image failed are made again.
+
+    Raises:
+        InputError: see `label`.
+    """
+    ids = dataset.ids
+    if not ids:
+        raise InputError(f"{dataset.name}: no images to label; give another split")
+    if len(set(ids)) < len(ids):
+        twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
+        raise InputError(f"{dataset.name}: image {twice} is listed twice; correct the split")
+    finished = claim(out, _identity(tutor, dataset), join=join)
+    paths = {part: out / part_name(part) for part in range(-(-len(ids) // PART_ROWS))}
+    missing = {part for part, path in paths.items() if not path.exists() or (again and failures(path))}
+    return None if finished and not missing else missing
+
+
+def ids_of(dataset: Dataset, part: int) -> Sequence[str]:
+    """The images of one part of the store."""
+    return dataset.ids[part * PART_ROWS : (part + 1) * PART_ROWS]
+
+
+def label_part(tutor: Tutor, dataset: Dataset, out: Path, part: int, batch: int, skip_broken: bool) -> Iterator[int]:
+    """Label one part and write it, whole or not at all; yields how many of its images are done, batch by batch."""
+    answers: dict[str, SoftLabels] = {}
+    failed: dict[str, str] = {}
+    for pictures in _read_ahead(dataset, ids_of(dataset, part), batch):
+        images = {}
+        for image_id, picture in pictures.items():
+            if not isinstance(picture, InputError):
+                images[image_id] = picture
+            elif skip_broken:
+                failed[image_id] = str(picture)
+            else:
+                raise picture
+        if images:
+            answers |= zip(images, _ask(tutor, images), strict=True)
+        yield len(answers) + len(failed)
+    write_part(out, part, list(answers), list(answers.values()), failed)
+
+
+def _read_ahead(dataset: Dataset, ids: Sequence[str], batch: int) -> Iterator[Pictures]:
+    """The pictures of each batch; while one is worked on, a thread reads the next."""
+
+    def read(first: int) -> Pictures:
+        return {image_id: _read(dataset, image_id) for image_id in ids[first : first + batch]}
+
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead = reader.submit(read, 0)
+        for first in range(batch, len(ids) + batch, batch):
+            ready, ahead = ahead.result(), reader.submit(read, first)
+            yield ready
+
+
+def _read(dataset: Dataset, image_id: str) -> Image.Image | InputError:
+    try:
+        return dataset.image(image_id)
+    except InputError as error:
+        return error
+
+
+def _ask(tutor: Tutor, images: Mapping[str, Image.Image]) -> list[SoftLabels]:
+    answers = tutor(list(images.values()), list(images))
+    sizes = [(image.height, image.width) for image in images.values()]
     assert [answer.size for answer in answers] == sizes, "a tutor answers in each image's own pixels"
     return answers
 

@@ -1,0 +1,78 @@
+"""`python -m benchmarks [NAME ...] [--scale 1] [--out results/benchmarks] [--threads N]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.timing import machine
+from tutored.files import write_text
+from tutored.page import COLOURS, INK, standalone, svg
+
+NAMES = ("training", "two_networks", "tutors_live", "evaluation", "prediction", "scaling")
+
+
+def main() -> None:
+    """Run some benchmarks, print their tables, and write `NAME.json` and a chart for each table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--scale", type=float, default=1.0, help="less is quicker and rougher (default 1)")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--work", type=Path, default=Path("/tmp/tutored-benchmarks"), help="data that is kept")
+    parser.add_argument("--threads", type=int, help="of torch (default: its choice)")
+    given = parser.parse_args()
+    unknown = set(given.names) - set(NAMES)
+    if unknown:
+        parser.error(f"unknown {', '.join(sorted(unknown))}; possible: {', '.join(NAMES)}")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    for name in given.names or NAMES:
+        measure: Callable[[Path, float], list[dict[str, Any]]] = import_module(f"benchmarks.{name}").measure
+        tables = measure(given.work, given.scale)
+        content = {"machine": machine(), "scale": given.scale, "tables": tables}
+        write_text(given.out / f"{name}.json", json.dumps(content, indent=1) + "\n")
+        for index, table in enumerate(tables):
+            print(_text(table), flush=True)
+            write_text(given.out / f"{name}-{index}.svg", standalone(_chart(table)))
+
+
+def _text(table: dict[str, Any]) -> str:
+    lines = [f"\n{table['title']}"]
+    if "rows" not in table:
+        points = "  ".join(f"{row['size']}: {row['seconds']:.4g} s" for row in table["points"])
+        return "\n".join([*lines, f"  {points}  (grows with the power {table['exponent']} of {table['axis']})"])
+    for row in table["rows"]:
+        ratio = row["ratio"]
+        spread = f"{ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
+        lines.append(f"  {row['name']:44s} {row['rate']:10.1f} {table['unit']}   x {spread}")
+    return "\n".join([*lines, f"  (x: against {table['reference']}; {table['note']})"])
+
+
+def _chart(table: dict[str, Any]) -> str:
+    def draw(panel: Any) -> None:
+        panel.set_title(table["title"], loc="left", fontsize=9)
+        if "rows" not in table:
+            panel.loglog(
+                [row["size"] for row in table["points"]], [row["seconds"] for row in table["points"]], marker="o"
+            )
+            panel.set(xlabel=table["axis"], ylabel="seconds")
+            return
+        rows = table["rows"][::-1]
+        values = [row["ratio"]["median"] for row in rows]
+        errors = [[row["ratio"]["median"] - row["ratio"]["low"] for row in rows],
+                  [row["ratio"]["high"] - row["ratio"]["median"] for row in rows]]  # fmt: skip
+        panel.barh([row["name"] for row in rows], values, xerr=errors, color=COLOURS[0], ecolor=INK, height=0.6)
+        panel.axvline(1, color=INK, linewidth=0.8)
+        panel.set(xlabel=f"times as fast as: {table['reference']}")
+
+    return svg(table["title"], draw, width=7.0)
+
+
+if __name__ == "__main__":
+    main()

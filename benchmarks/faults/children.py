@@ -1,0 +1,132 @@
+"""Calls in processes of their own: killed, limited, timed, and watched while they change files."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PRELOADED = (
+    "benchmarks.faults.readers",
+    "tutored.cli",
+    "tutored.cli.progress",
+    "tutored.engine",
+    "tutored.predict",
+    "tutored.tutors.label",
+    "tutored.tutors.files",
+    "tutored.tutors.ray",
+    "tutored.studies",
+)
+SECONDS = 120
+"""No child may take longer."""
+ENOUGH = 2 << 30
+"""Bytes of address space that a limited child may take beyond what it has at its start."""
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(list(PRELOADED))
+
+
+class Ended(NamedTuple):
+    """How a child ended.
+
+    Attributes:
+        code: what it returned to the shell; negative: the signal that killed it; None: it was still at it at the end
+            of its time.
+        text: what it wrote to standard output and error.
+    """
+
+    code: int | None
+    text: str
+
+    @property
+    def last_line(self) -> str:
+        return (self.text.rstrip().splitlines() or [""])[-1]
+
+
+class Child:
+    """A call in a process of its own. It starts at once, without importing anything again."""
+
+    def __init__(self, call: Callable[..., object], *arguments: Any, out: Path) -> None:
+        self.out = out
+        self.process = _context.Process(target=_run, args=(call, arguments, out), daemon=True)
+        self.process.start()
+
+    def end(self, seconds: float = SECONDS) -> Ended:
+        """Wait for its end; after `seconds`, kill it."""
+        self.process.join(seconds)
+        alive = self.process.is_alive()
+        self.process.kill()
+        self.process.join()
+        text = self.out.read_text(errors="replace") if self.out.exists() else ""
+        return Ended(None if alive else self.process.exitcode, text)
+
+    def signalled(self, number: int, after: float) -> tuple[bool, Ended]:
+        """Send it a signal after so many seconds; whether it was still alive then, and how it ended."""
+        self.process.join(after)
+        hit = self.process.is_alive()
+        if hit and self.process.pid is not None:
+            os.kill(self.process.pid, number)
+        ended = self.end()
+        return hit and not (number == signal.SIGKILL and ended.code != -signal.SIGKILL), ended
+
+
+def _run(call: Callable[..., object], arguments: Sequence[Any], out: Path) -> None:
+    file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.exit(call(*arguments))  # type: ignore[arg-type]
+
+
+def command(*words: str | Path) -> int:
+    """One command of tutored, as the shell calls it."""
+    from tutored.cli import main
+
+    return main([str(word) for word in words])
+
+
+def run(call: Callable[..., object], *arguments: Any, out: Path) -> tuple[Ended, float]:
+    """Call it and wait; how it ended, and its seconds."""
+    began = time.monotonic()
+    return Child(call, *arguments, out=out).end(), time.monotonic() - began
+
+
+def limit_memory() -> None:
+    """No more address space than `ENOUGH` beyond what this process has now."""
+    have = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (have + ENOUGH, have + ENOUGH))
+
+
+def before_change(folder: Path, number: int, do: Callable[[], None]) -> Callable[[], int]:
+    """Do something before the `number`th time that this process opens a file under `folder` to write, renames, removes.
+
+    Returns:
+        A function that tells how many changes there were so far.
+    """
+    seen = 0
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if _changes(event, arguments, str(folder)):
+            seen += 1
+            if seen >= number > 0:
+                do()
+
+    sys.addaudithook(look)
+    return lambda: seen
+
+
+def _changes(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
+    if event == "open":
+        path, _, flags = arguments
+        return flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) != 0 and str(path).startswith(folder)
+    # shutil.rmtree removes by a name inside an open folder.
+    removal = event in ("os.remove", "os.rmdir") and arguments[1] != -1
+    return removal or (event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir") and str(arguments[0]).startswith(folder))

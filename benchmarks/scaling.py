@@ -1,0 +1,175 @@
+"""How cost grows: with images, boxes, classes, input size and rows of the store; and memory with rows."""
+
+from __future__ import annotations
+
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.evaluation import made_boxes
+from tutored import losses
+from tutored.config import Loss, Student
+from tutored.evaluate import detection
+from tutored.labels import LabelSpace
+from tutored.softlabels import Store
+from tutored.softlabels.writer import PART_ROWS, claim, finish, write_part
+from tutored.structures import SoftLabels
+from tutored.student import BlitzNet, decode
+from tutored.targets import Batch, Targets
+
+ROUNDS = 5
+
+
+def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
+    """Curves with the exponent of growth between first and last point: 1 is linear, less is better."""
+    rows = [1_000, 10_000, 100_000, 1_000_000] if scale >= 1 else [1_000, 10_000]
+    return [
+        _curve("matching and VOC AP", "images", [500, 1000, 2000, 4000], _evaluation),
+        _curve("assigning anchors", "boxes an image", [1, 10, 100], _assigning),
+        _curve("decoding", "classes", [20, 80, 250], _decoding),
+        _curve("forward, light student", "pixels of a side", [96, 160, 224, 320], _forward),
+        _store(folder, rows),
+    ]
+
+
+def _curve(title: str, axis: str, sizes: list[int], prepare: Callable[[int], Callable[[], object]]) -> dict[str, Any]:
+    points = []
+    for size in sizes:
+        do = prepare(size)
+        do()
+        points.append((size, statistics.median(_seconds(do) for _ in range(ROUNDS))))
+    return _described(title, axis, points)
+
+
+def _described(title: str, axis: str, points: list[tuple[int, float]]) -> dict[str, Any]:
+    (first, quick), (last, slow) = points[0], points[-1]
+    exponent = math.log(slow / quick) / math.log(last / first)
+    rows = [{"size": size, "seconds": round(seconds, 6)} for size, seconds in points]
+    return {"title": title, "axis": axis, "exponent": round(exponent, 3), "points": rows}
+
+
+def _seconds(do: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    do()
+    return time.perf_counter() - started
+
+
+def _evaluation(images: int) -> Callable[[], object]:
+    pairs = made_boxes(images)
+
+    def run() -> object:
+        matches = [detection.match(truth, found, 20) for truth, found in pairs]
+        return detection.voc_ap(detection.rank(matches, 20))
+
+    return run
+
+
+def _assigning(boxes: int) -> Callable[[], object]:
+    student, batch = _light(20), 8
+    rng = torch.Generator().manual_seed(0)
+    corners = torch.rand(batch, boxes, 2, generator=rng) * 100
+    xyxy = torch.cat([corners, corners + 10 + 40 * torch.rand(batch, boxes, 2, generator=rng)], dim=-1)
+    classes = torch.randint(1, 21, (batch, boxes), generator=rng)
+    probs = torch.nn.functional.one_hot(classes, 21).float()
+    side = student.sides[0]
+    one = torch.ones(batch)
+    targets = Targets(
+        xyxy,
+        classes,
+        probs,
+        torch.zeros(batch, boxes, dtype=torch.bool),
+        torch.full((batch, 21, side, side), 1 / 21),
+        torch.ones(batch, side, side, dtype=torch.bool),
+        torch.zeros(batch, 21, dtype=torch.bool),
+        torch.zeros(batch, 21, dtype=torch.bool),
+        one,
+        one,
+    )
+    made = Batch(tuple(map(str, range(batch))), torch.zeros(batch, 3, 160, 160), targets, None)
+    return lambda: losses.assign(student.anchors_xyxy, made, Loss())
+
+
+def _decoding(classes: int) -> Callable[[], object]:
+    student = _light(classes).eval()
+    with torch.no_grad():
+        outputs = student(torch.rand(4, 3, 160, 160, generator=torch.Generator().manual_seed(0)))
+    return lambda: decode(outputs, [(375, 500)] * 4, student_decode(), 160)
+
+
+def student_decode() -> Any:
+    """The limits that `predict` has by default."""
+    from tutored.config import Decode
+
+    return Decode()
+
+
+def _forward(size: int) -> Callable[[], object]:
+    student = _light(20, size=size).eval()
+    images = torch.rand(4, 3, size, size)
+
+    def run() -> object:
+        with torch.no_grad():
+            return student(images)
+
+    return run
+
+
+def _light(classes: int, **changes: int) -> BlitzNet:
+    torch.manual_seed(0)
+    shape = Student.model_validate({"preset": "light", **changes})
+    return BlitzNet(shape, LabelSpace.of([f"class {number}" for number in range(classes)]))
+
+
+def _store(folder: Path, sizes: Iterable[int]) -> dict[str, Any]:
+    """Opening a store of synthetic rows and reading 1,000 at random, in a process of its own each."""
+    points = []
+    for rows in sizes:
+        path = folder / f"rows-{rows}"
+        if not (path / "manifest.json").exists():
+            _write_rows(path, rows)
+        out = subprocess.run(
+            [sys.executable, "-m", "benchmarks.scaling", str(path)], capture_output=True, text=True, check=True
+        )
+        opened, read, megabytes = map(float, out.stdout.split())
+        points.append({"size": rows, "seconds": round(opened, 4), "read 1,000": round(read, 4), "peak MB": megabytes})
+    described = _described("opening a store", "rows", [(row["size"], row["seconds"]) for row in points])
+    return described | {"points": points}
+
+
+def _write_rows(path: Path, rows: int) -> None:
+    """Rows of two boxes and a small map, the same answers again and again."""
+    identity = {"kind": "synthetic", "labels": ["background", "cat"], "images": rows}
+    claim(path, identity, join=True)
+    probs = torch.tensor([[0.2, 0.8], [0.6, 0.4]])
+    cells = torch.full((2, 8, 8), 0.5)
+    boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 50, 60]])
+    answer = SoftLabels(size=(64, 64), boxes_xyxy=boxes, classes=torch.tensor([1, 1]), probs=probs, map=cells)
+    parts = range(-(-rows // PART_ROWS))
+    for part in parts:
+        ids = [f"image{row:08d}" for row in range(part * PART_ROWS, min((part + 1) * PART_ROWS, rows))]
+        write_part(path, part, ids, [answer] * len(ids))
+    finish(path, list(parts))
+
+
+def _read_store(path: Path) -> None:
+    """Prints seconds to open, seconds to read 1,000 rows far apart, and the process' peak memory in MB."""
+    started = time.perf_counter()
+    store = Store.open(path)
+    opened = time.perf_counter()
+    ids = list(store)
+    for row in torch.randint(0, len(ids), (1000,), generator=torch.Generator().manual_seed(0)).tolist():
+        store[ids[row]]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(opened - started, time.perf_counter() - opened, peak)
+
+
+if __name__ == "__main__":
+    _read_store(Path(sys.argv[1]))

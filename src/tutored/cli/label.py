@@ -1,0 +1,53 @@
+"""`tutored label`: a tutor's answers into a store, here, in several processes or on a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from tutored.cli.output import say, say_next
+
+TUTOR_OPTIONS = (
+    "weights", "threads", "model", "download", "folders", "values", "missing", "labels", "boxes", "maps", "score_floor",
+    "device", "instances", "join", "shares", "flip", "scales",
+)  # fmt: skip
+
+
+def label(given: argparse.Namespace) -> None:
+    from tutored.cli.progress import bar
+    from tutored.data import open_dataset
+    from tutored.softlabels.store import read_manifest
+    from tutored.tutors import open_tutor
+    from tutored.tutors.label import label as label_split
+    from tutored.tutors.ray import label_with_ray
+
+    dataset = open_dataset(given.data, given.split)
+    options = {name: getattr(given, name) for name in TUTOR_OPTIONS if getattr(given, name, None) is not None}
+    if "folders" in options:
+        options.setdefault("default_labels", dataset.labels)
+    common = {"resume": given.resume, "batch": given.batch}
+    with bar("labelling") as step:
+        if given.engine == "ray":
+            cluster = {"workers": given.workers, "gpus": given.worker_gpus, "progress": step}
+            label_with_ray(given.kind, options, given.data, given.split, given.out, **common, **cluster)
+        else:
+            rank, processes = _share_of_work(given)
+            work = {"rank": rank, "processes": processes, "skip_broken": given.skip_broken, "progress": step}
+            label_split(open_tutor(given.kind, **options), dataset, given.out, **common, **work)
+    manifest = read_manifest(given.out)
+    if manifest is None or not manifest["complete"]:
+        say("this process' part is done; whichever process ends last finishes the store")
+        return
+    size = sum(path.stat().st_size for path in given.out.iterdir())
+    say(f"wrote {given.out}: {len(dataset.ids)} images, {size / len(dataset.ids) / 1000:.1f} kB an image")
+    failed = {name: why for part in manifest["parts"] for name, why in part.get("failed", {}).items()}
+    if failed:
+        say(f"{len(failed)} of them could not be read, such as {next(iter(failed.values()))}; --resume tries again")
+    say_next(f"tutored evaluate {given.out} --data {given.data} --split {given.split}")
+
+
+def _share_of_work(given: argparse.Namespace) -> tuple[int, int]:
+    """Rank and number of processes: as given, else as torchrun and `accelerate launch` say."""
+    processes = given.processes or int(os.environ.get("WORLD_SIZE", 1))
+    rank = given.rank if given.rank is not None else int(os.environ.get("RANK", 0)) if not given.processes else 0
+    return rank, processes

@@ -1,0 +1,108 @@
+"""What there is to predict: pictures, folders of them, videos, cameras, and what the results of each are called."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tutored.data.images import SUFFIXES
+from tutored.data.pictures import picture_size
+from tutored.errors import InputError
+
+VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts")
+CAMERA = "camera:"
+DRAWN, MASK = ".predicted.jpg", ".mask.png"
+"""How the names of results end; no picture in a folder is taken that ends so."""
+
+
+class Inputs(NamedTuple):
+    """What a user named.
+
+    Attributes:
+        pictures: files that are no videos, and folders.
+        videos: files, by their suffix.
+        cameras: such as `camera:0`.
+        under: where paths came as a list, the folder that all of them lie in; else None.
+    """
+
+    pictures: list[Path]
+    videos: list[Path]
+    cameras: list[str]
+    under: Path | None = None
+
+
+def sort_inputs(words: Sequence[str], lines: Iterable[str]) -> Inputs:
+    """Pictures and folders, videos and cameras; `-` alone stands for the paths in `lines`, one a line.
+
+    Raises:
+        InputError: `-` is not alone, or there is no line.
+    """
+    under = None
+    if "-" in words:
+        if len(words) > 1:
+            raise InputError("`-` reads the list of pictures from standard input and stands alone; put all on the list")
+        words = [line for line in (line.rstrip("\r\n") for line in lines) if line.strip()]
+        if not words:
+            raise InputError("-: standard input is empty; give it a path a line, such as `ls *.jpg | tutored ...`")
+        under = Path(os.path.commonpath([os.path.dirname(os.path.abspath(word)) for word in words]))
+    cameras = [word for word in words if word.startswith(CAMERA)]
+    paths = [Path(word) for word in words if word not in cameras]
+    videos = [path for path in paths if path.suffix.lower() in VIDEOS and not path.is_dir()]
+    return Inputs([path for path in paths if path not in videos], videos, cameras, under)
+
+
+def find_pictures(paths: Sequence[Path], under: Path | None = None) -> dict[str, Path]:
+    """Pictures by name: files as given, folders with all the pictures in and under them.
+
+    The name is the file's, or its path inside the given folder; it says what `predict_files` calls its results.
+
+    Args:
+        under: a folder, normalised as by `os.path.abspath`, that all of `paths` lie in; names are the paths from there.
+
+    Raises:
+        InputError: a path is missing or no picture, a folder has none, or two names differ in their suffix only.
+    """
+    found: list[tuple[Path, Path]] = []
+    for path in paths:
+        inside = _pictures_in(path) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path}: no picture in this folder; possible: {', '.join(SUFFIXES)}")
+        for file in inside:
+            picture_size(file)
+            found.append((_name(file, under or (path if path.is_dir() else None)), file))
+    return _distinct(found)
+
+
+def find_videos(paths: Sequence[Path], under: Path | None = None) -> dict[str, Path]:
+    """The same for videos, which are taken one by one: none is looked for in folders.
+
+    Raises:
+        InputError: a file is missing, or two names differ in their suffix only.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such video; correct its name or take it off the list")
+    return _distinct([(_name(path, under), path) for path in paths])
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    return sorted(file for file in files if not file.name.endswith((DRAWN, MASK)))
+
+
+def _name(file: Path, folder: Path | None) -> Path:
+    """The file's name, or its path inside `folder`; without `..`, so that results stay in the folder for them."""
+    return Path(os.path.relpath(file, folder)) if folder else Path(file.name)
+
+
+def _distinct(named: Iterable[tuple[Path, Path]]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    stems: dict[Path, Path] = {}
+    for name, file in named:
+        other = stems.setdefault(name.with_suffix(""), file)
+        if other != file:
+            raise InputError(f"{other} and {file}: their results would have the same name; predict them separately")
+        found[name.as_posix()] = file
+    return found

@@ -1,0 +1,207 @@
+"""Videos and cameras, made up on the spot."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tutored.cli import main
+from tutored.config import Decode, Student
+from tutored.errors import InputError
+from tutored.labels import LabelSpace
+from tutored.predict import Predictor, find_videos, predict_video, video
+from tutored.structures import Prediction
+from tutored.student import BlitzNet
+
+av = pytest.importorskip("av")
+
+PETS = LabelSpace.of(["cat", "dog"])
+TINY = Student(backbone="mobilenetv3_small_050", size=64, extra_width=32, up_width=16, map_width=8)
+
+
+class Brightest(Predictor):
+    """Says: a dog of score .7 where the picture is bright, a cat of .2 everywhere; the mask is dog where it is bright.
+
+    Attributes:
+        seen: how many pictures each call had.
+    """
+
+    def __init__(self, batch: int = 4) -> None:
+        super().__init__(BlitzNet(TINY, PETS), Decode(), batch=batch)
+        self.seen: list[int] = []
+
+    def __call__(self, images: Any) -> list[Prediction]:
+        self.seen.append(len(images))
+        return [self._one(np.asarray(image.convert("L"))) for image in images]
+
+    def _one(self, grey: Any) -> Prediction:
+        bright = grey > 128
+        rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+        height, width = grey.shape
+        return Prediction(
+            size=(height, width),
+            boxes_xyxy=torch.tensor(
+                [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], [0, 0, width, height]], dtype=torch.float32
+            ),
+            classes=torch.tensor([2, 1]),
+            scores=torch.tensor([0.7, 0.2]),
+            mask=torch.from_numpy(bright.astype(np.uint8) * 2),
+        )
+
+
+def film(path: Path, times: list[int], size: tuple[int, int] = (480, 320), turn: int = 0) -> Path:
+    """A dark video with a bright square of 64 pixels in its upper left corner, frames at these 10ths of a second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=10)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 10)
+        if turn:
+            stream.set_display_rotation(turn)
+        for time in times:
+            pixels = np.full((size[1], size[0], 3), 30, np.uint8)
+            pixels[:64, :64] = 220
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = time
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def frames(path: Path) -> list[tuple[float, Image.Image]]:
+    with av.open(str(path)) as container:
+        return [(frame.time, frame.to_image()) for frame in container.decode(video=0)]
+
+
+def test_every_frame_is_drawn_and_told_at_its_time(tmp_path: Path) -> None:
+    times = [0, 1, 2, 5, 6, 9]  # of a variable rate
+    source = film(tmp_path / "clip.v2.mp4", times)
+    predictor, steps = Brightest(), []
+    written = predict_video(
+        predictor, source, tmp_path / "out" / "clip.v2.mp4", progress=lambda done, total: steps.append((done, total))
+    )
+    assert [path.name for path in written] == ["clip.v2.predicted.mp4", "clip.v2.predicted.jsonl"]
+    assert predictor.seen == [4, 2] and steps == [(4, 6), (6, 6)]
+
+    shown = frames(written[0])
+    assert [round(time, 4) for time, _ in shown] == [time / 10 for time in times]
+    assert {image.size for _, image in shown} == {(480, 320)}
+    pixels = np.asarray(shown[-1][1]).astype(int)
+    assert pixels[32, 32, 1] < 200 and abs(pixels[200, 300] - 30).max() < 12  # the mask's colour, and nothing
+
+    lines = [json.loads(line) for line in written[1].read_text().splitlines()]
+    assert [(line["frame"], line["time"]) for line in lines] == [(i, time / 10) for i, time in enumerate(times)]
+    dog, cat = lines[3]["boxes"]
+    assert dog == {"category_id": 2, "category": "dog", "bbox": [0, 0, 64, 64], "score": 0.7}
+    assert cat["category"] == "cat"
+
+
+def test_a_lying_video_is_turned_upright(tmp_path: Path) -> None:
+    source = film(tmp_path / "phone.mp4", [0, 1], turn=-90)  # to be shown turned by 90 degrees clockwise
+    drawn, lines = predict_video(Brightest(), source, tmp_path / "out" / "phone.mp4")
+    assert frames(drawn)[0][1].size == (320, 480)
+    x, y, width, height = json.loads(lines.read_text().splitlines()[0])["boxes"][0]["bbox"]
+    assert (x, y, x + width, y + height) == pytest.approx((256, 0, 320, 64), abs=1)
+
+
+def test_masks_are_written_if_asked_for(tmp_path: Path) -> None:
+    source = film(tmp_path / "clip.mov", [0, 1, 2])
+    (masks,) = predict_video(Brightest(), source, tmp_path / "out" / "clip.mov", kinds=("masks",))
+    assert sorted(file.name for file in masks.iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    mask = np.array(Image.open(masks / "000002.png"))
+    assert mask.shape == (320, 480) and (mask[:60, :60] == 2).all() and not mask[70:, 70:].any()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["clip.masks"]
+
+
+def test_no_more_than_a_batch_is_read_ahead(tmp_path: Path) -> None:
+    predictor, read = Brightest(batch=3), 0
+
+    def count() -> bool:
+        nonlocal read
+        read += 1
+        assert read <= sum(predictor.seen) + 3
+        return False
+
+    predict_video(predictor, film(tmp_path / "long.mp4", list(range(20))), tmp_path / "long", stop=count)
+    assert read == 20 and sum(predictor.seen) == 20
+
+
+def test_what_is_no_video_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "cut.mp4").write_bytes(film(tmp_path / "whole.mp4", [0, 1]).read_bytes()[:-200])
+    for name in ("text.mp4", "cut.mp4"):
+        with pytest.raises(InputError, match=rf"{name}: not a video that can be read"):
+            predict_video(Brightest(), tmp_path / name, tmp_path / "out" / name)
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        container.add_stream("aac", rate=8000)
+    with pytest.raises(InputError, match=r"sound\.mp4: "):
+        predict_video(Brightest(), tmp_path / "sound.mp4", tmp_path / "out" / "sound.mp4")
+    with pytest.raises(InputError, match=r"gone\.mp4: there is no such video"):
+        find_videos([tmp_path / "gone.mp4"])
+    with pytest.raises(InputError, match="same name"):
+        find_videos([film(tmp_path / "one.mp4", [0]), film(tmp_path / "one.mov", [0])])
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_video_that_breaks_off_is_refused_by_name(tmp_path: Path) -> None:
+    source = film(tmp_path / "bad.mp4", list(range(30)))
+    content = source.read_bytes()
+    index = content.index(b"moov") - 4  # stands behind the frames
+    source.write_bytes(content[: index // 2] + b"\xff" * (index - index // 2) + content[index:])
+    with pytest.raises(InputError, match=r"bad\.mp4: can't be read past frame \d+ "):
+        predict_video(Brightest(), source, tmp_path / "out" / "bad.mp4")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path) -> None:
+    class Tired(Brightest):
+        def __call__(self, images: Any) -> list[Prediction]:
+            if self.seen:
+                raise KeyboardInterrupt
+            return super().__call__(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_video(Tired(), film(tmp_path / "clip.mp4", list(range(9))), tmp_path / "out" / "clip.mp4")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_camera_records_until_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FFmpeg's test picture, which never ends, in the place of a camera; the signal is Ctrl-C's."""
+
+    class Interrupted(Brightest):
+        def __call__(self, images: Any) -> list[Prediction]:
+            if len(self.seen) == 4:
+                signal.raise_signal(signal.SIGINT)
+            return super().__call__(images)
+
+    monkeypatch.setattr(video, "CAMERAS", {sys.platform: ("lavfi", "testsrc=size=480x320:rate={}")})
+    predictor = Interrupted()
+    monkeypatch.setattr(Predictor, "load", lambda *_: predictor)
+    assert main(["predict", "checkpoint", "camera:10", "--out", str(tmp_path)]) == 0
+    assert predictor.seen == [1, 1, 1, 1, 1]
+    assert len(frames(tmp_path / "camera-10.predicted.mp4")) == 5
+    assert len((tmp_path / "camera-10.predicted.jsonl").read_text().splitlines()) == 5
+    assert "camera:10: Ctrl-C ends the recording" in capsys.readouterr().out
+
+
+def test_where_there_is_no_camera_or_no_av_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(InputError, match="^camera:9876: there is no such camera, or another program has it"):
+        predict_video(Brightest(), "camera:9876", tmp_path / "camera")
+    with pytest.raises(InputError, match="^camera:front: give a camera's number, such as camera:0"):
+        predict_video(Brightest(), "camera:front", tmp_path / "camera")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"need av; run `pip install 'tutored\[video\]'`"):
+        predict_video(Brightest(), "film.mp4", tmp_path / "film")
+    assert not list(tmp_path.iterdir())
