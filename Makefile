@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/tutored quickstart --out quickstart
@@ -18,12 +18,19 @@ lint: $(VENV)/.tested
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.documented
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(VENV)/.installed: pyproject.toml
 	$(call install,.[quickstart])
 	touch $@
 
 $(VENV)/.tested: pyproject.toml
 	$(call install,.[test])
+	touch $(VENV)/.installed $@
+
+$(VENV)/.documented: pyproject.toml
+	$(call install,.[docs])
 	touch $(VENV)/.installed $@
 
 # uv where there is one, pip elsewhere.
@@ -37,4 +44,4 @@ define install
 endef
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site

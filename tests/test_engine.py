@@ -60,6 +60,18 @@ def test_a_run_leaves_checkpoint_log_and_result(voc_folder, tmp_path):
     assert "val" in lines[-1]
 
 
+def test_the_log_has_the_heads_learning_rate(voc_folder, tmp_path):
+    """Four steps of a cosine without warm-up; entries after the second and the fourth, of their last step."""
+    train(config(voc_folder, train={"warmup": 0.0}), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines if "loss" in line]
+    assert rates == pytest.approx([1e-3 * (2 + 2**0.5) / 4, 1e-3 * (2 - 2**0.5) / 4])
+
+
+def test_keys_of_the_page_leave_former_run_ids_as_they_are(voc_folder):
+    assert config("x", train={"shown": 6, "trackers": []}).run_id == config("x").run_id == "ddc78161aa8f"
+
+
 def test_reported_losses_are_means_over_the_steps_since_the_last_report(voc_folder, tmp_path, monkeypatch):
     """Four epochs of two steps, a report every third step and at each epoch's end."""
     monkeypatch.setattr("tutored.engine.trainer.LOG_EVERY", 3)
@@ -299,6 +311,7 @@ def test_two_processes_train_one_run(voc_folder, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["figures"]["images"] == 4
+    assert "Finished: 1 epoch in" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

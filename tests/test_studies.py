@@ -175,7 +175,7 @@ def test_stopped_at_every_step_a_study_ends_with_the_same_results(setting, tmp_p
     assert whole.comparisons == resumed.comparisons
     run = tmp_path / "stopped" / "runs" / runs[0].run_id
     assert {path.name for path in run.iterdir()} == {
-        "answers", "checkpoint", "config.yaml", "log.jsonl", "resamples.npz", "result.json",
+        "answers", "checkpoint", "config.yaml", "log.jsonl", "page", "report.html", "resamples.npz", "result.json",
     }  # fmt: skip
     assert len(json.loads((run / "answers" / "boxes.json").read_text())) == 4
 

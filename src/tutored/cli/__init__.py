@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tutored.cli.export import export
+from tutored.cli.audit import audit
 from tutored.cli.label import label
 from tutored.cli.options import make_parser, spelled_out
 from tutored.cli.output import say, say_next, write_json
@@ -168,6 +169,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "data_check": data_check,
     "label": label,
     "verify": verify,
+    "audit": audit,
     "convert": convert,
     "train": train,
     "report": report,

@@ -55,6 +55,7 @@ def make_parser() -> Parser:
     one = command("verify", "verify", "check a store's files against their hashes")
     one.add_argument("store", type=Path)
 
+    _audit(command("audit", "audit", "hold a store against ground truth before it teaches: verdicts, advice, a page"))
     _convert(command("convert", "convert", "write a store's soft labels in other tools' formats"))
 
     one = command("train", "train", "train a student; --SECTION.KEY VALUE overrides the config")
@@ -95,6 +96,21 @@ def _data(parser: Any, *, several: bool = False) -> None:
         parser.add_argument("--split", required=True, action="append", dest="splits", help=split + "; may be repeated")
     else:
         parser.add_argument("--split", required=True, help=split)
+
+
+def _audit(one: Any) -> None:
+    one.add_argument("store", type=Path, metavar="STORE")
+    one.add_argument("--data", metavar="FORMAT:FOLDER", help="voc:FOLDER, coco:FOLDER or images:FOLDER")
+    one.add_argument("--split", help="images to train on that have ground truth; never those you evaluate on")
+    one.add_argument("--config", type=Path, metavar="RUN.yaml", help="instead: what this run trains on and may see")
+    one.add_argument("--renamed", type=_names, metavar="A=B,C=D", help="tutor class=data class, as supervision.renamed")
+    one.add_argument("--against", type=Path, metavar="STORE", help="without ground truth: agreement with this one")
+    also = "a store of the same tutor that gets the audit too; may be repeated"
+    one.add_argument("--for", type=Path, action="append", default=[], dest="others", metavar="STORE", help=also)
+    one.add_argument("--page", type=Path, metavar="FILE", help="default: audit.html in the store")
+    one.add_argument("--json", type=Path, metavar="FILE", help="write what audit.json holds")
+    one.add_argument("--photos", action="store_true", help="with the data's own photographs in the page")
+    one.add_argument("--worst", type=_count, default=12, help="images of the disagreement report (default 12)")
 
 
 def _convert(parser: Any) -> None:

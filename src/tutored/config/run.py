@@ -43,6 +43,7 @@ class Config(Section):
     """One complete run. `recipe` chooses the defaults of `augment`, `loss` and `train`; every field may be set."""
 
     recipe: Literal["corrected", "thesis"] = "corrected"
+    """Whose defaults `augment`, `loss` and `train` have."""
     data: Data
     supervision: Supervision = Supervision()
     student: Student = Student()

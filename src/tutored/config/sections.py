@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tutored.config.presets import PRESETS, Preset
 
@@ -25,8 +25,11 @@ class MoreData(Section):
     """Another data set to train on together with the first."""
 
     train: str
+    """Data set, such as `voc:FOLDER`."""
     split: str = "train"
+    """Its split."""
     annotated: tuple[str, ...] | None = None
+    """Names of the classes that it annotates; null: all of its label space."""
 
 
 class Data(Section):
@@ -35,6 +38,7 @@ class Data(Section):
     train: str
     """Data set to train on, such as `voc:FOLDER` or `coco:FOLDER`."""
     split: str = "train"
+    """Split to train on; several are joined by `+`."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training images that is kept out of training and validated on, instead of `val`: to choose settings
     on. The same images for every seed."""
@@ -75,6 +79,9 @@ class Task(Section):
     elsewhere: Literal["background", "ignore"] = "background"
     """Where the tutor's probability of classes that are none of ours goes: to background (VOC), or nowhere, and
     the box or cell weighs that much less."""
+    audit: Literal["use", "ignore"] = "use"
+    """What `tutored audit` left in the store: mute classes, calibrate probabilities and set the scores from which boxes
+    teach, where `loss` has its defaults. The recipe `thesis` ignores it."""
 
     @property
     def stores(self) -> tuple[Path, ...]:
@@ -116,14 +123,20 @@ class Student(Section):
     extra: Annotated[int, Field(ge=1, le=5)] = 3
     """Extra down-scale blocks; the last one only starts the up-stream. 3 at size 300, 4 at 512."""
     extra_width: Annotated[int, Field(ge=4)] = 2048
+    """Channels of the extra blocks."""
     up_width: Annotated[int, Field(ge=4)] = 512
+    """Channels of the up-stream, which both heads see."""
     map_width: Positive = 64
+    """Channels that the map head keeps of each level."""
     map_kernel: Literal[1, 3] = 1
+    """Side of the convolutions that reduce levels to `map_width`."""
     shared_head: bool = False
+    """One pair of box convolutions for all levels, instead of a pair each."""
     scales: tuple[float, float, float] = (0.10, 0.20, 0.95)
     """Anchor scales as shares of the side: smallest, min, max.
     300 s4 and 512 s8: (.04, .10, .95); 512 s4: (.02, .08, .95)."""
     ratios: tuple[float, ...] = (2.0, 3.0)
+    """Aspect ratios of the anchors beside the two squares; each stands for itself and its inverse."""
     stride_in_1x1: bool = False
     """ResNets only: stage strides on the first 1x1 convolution, as the original has them."""
     frozen: Literal[0, 4, 8, 16, 32] = 0
@@ -142,12 +155,17 @@ class Augment(Section):
     """One random geometry for image, boxes and maps; colour for the image only."""
 
     colour: bool = True
+    """Random brightness, contrast, saturation and hue, as SSD has them."""
     zoom_out: Literal["image", "run", "never"] = "image"
-    """`run`: one draw decides for the whole run, the thesis' defect (specification 7.1, 1)."""
+    """Drawn for each `image`, or once for the whole `run`, the thesis' defect (specification 7.1, 1)."""
     zoom_out_share: Share = 0.5
+    """Share of images that are placed, smaller, on a larger canvas."""
     zoom_out_max: Annotated[float, Field(ge=1)] = 4.0
+    """The canvas is at most so many times as wide and high as the image."""
     crop: bool = True
+    """Random crops as SSD has them; false: the whole image."""
     flip_share: Share = 0.5
+    """Share of images that are mirrored left to right."""
     crop_guides: Literal["taught", "all"] = "taught"
     """Boxes of which a crop must cover one: the ground truth that is taught, or all ground truth and every box of the
     tutor, the thesis' defects (7.1, 4 and 5)."""
@@ -167,6 +185,7 @@ class Loss(Section):
     conflicts: Literal["score", "keep"] = "score"
     """`score`: of tutor boxes on one object the best-scored stays; `keep`: all compete for anchors by IoU alone."""
     conflict_iou: Share = 0.6
+    """From this overlap on, tutor boxes are taken to be on one object."""
     normaliser: Literal["weights", "positives"] = "weights"
     """Detection terms are divided by the positives' summed weights, or by their number."""
     joint: bool = True
@@ -178,33 +197,47 @@ class Loss(Section):
     min_negatives: int = 3
     """Negatives of an image without positives (`mining: image`; a batch without positives has none)."""
     difficult: Literal["train", "ignore"] = "ignore"
+    """Objects that VOC marks difficult: positives, or neither positive nor negative."""
     match_floor: Share = 0.5
+    """An anchor is positive from this IoU with a box on."""
     forced_floor: Share = 0.0
     """A box's best anchor is forced positive from this IoU on."""
     map_target: Literal["power", "softmax"] = "power"
     """`power`: p^(1/T), renormalised; `softmax`: softmax(p/T), as the thesis has it."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """T of `map_target`: below 1 sharper, above 1 softer."""
     background: Literal["noisy_or", "one", "complement", "zero"] = "noisy_or"
     """Channel 0 of a map drawn from instances. `noisy_or`: soft masks with an explicit background; the others:
     the box score where a binary mask is positive, and 1, 1 - max, or 0 elsewhere."""
     padding: Literal["ignore", "background"] = "ignore"
     """Pixels outside the image: no loss, or background (ground truth) and uniform (tutor, `softmax`)."""
     detection_weight: float = 1.0
+    """Of class and box terms in the loss."""
     segmentation_weight: float = 1.0
+    """Of the map term in the loss."""
 
 
 class Train(Section):
+    """Optimiser, schedule, and what is kept when."""
+
     seed: int = 0
+    """Of weights, order and augmentation."""
     epochs: Annotated[int, Field(gt=0)] = 40
+    """Passes over as many images as the split has."""
     batch: Annotated[int, Field(ge=2)] = 32
+    """Images of one step, of all processes together."""
     micro_batch: Annotated[int, Field(ge=2)] | None = None
     """Images in memory at once, a divisor of `batch`; but for batch statistics, gradients do not depend on it."""
     optimizer: Literal["adamw", "adam"] = "adamw"
+    """Weight decay is decoupled in `adamw` and part of the gradient in `adam`."""
     lr: float = 5e-4
+    """The highest learning rate."""
     backbone_lr: float = 0.1
     """The backbone's learning rate, as a share of `lr`."""
     weight_decay: float = 0.05
+    """Of convolution kernels alone."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
     milestones: tuple[Share, ...] = (0.625, 0.875)
     """Shares of the run after which `step` multiplies the rate by .1."""
     warmup: Share = 0.02
@@ -214,14 +247,26 @@ class Train(Section):
     clip: float | None = None
     """Largest gradient norm; null: none."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the network's forward pass; losses are always in fp32."""
     device: Literal["auto", "cpu"] = "auto"
+    """`auto`: a GPU where there is one."""
     workers: int = 2
+    """Processes that read and augment images; 0: the training process does it itself."""
     threads: int | None = None
     """CPU threads of the network; null: torch's choice."""
     val_every: Positive = 10
     """Epochs between validations; the last epoch always validates."""
     save_every: Positive = 1
     """Epochs between checkpoints."""
+    shown: Annotated[int, Field(ge=0)] = 6
+    """Validation images that the run's page shows, answered at each validation; 0: no pictures."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Who else is told what the log holds: `tensorboard`, `wandb`, `mlflow`, `trackio`; several with commas."""
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _names(cls, given: Any) -> Any:
+        return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _micro_batch_divides(self) -> Self:
@@ -234,7 +279,12 @@ class Decode(Section):
     """From raw outputs to final boxes."""
 
     score_floor: Share = 0.01
+    """Weaker boxes are dropped."""
     nms_iou: Share = 0.45
+    """Of boxes of one class that overlap more, the best stays."""
     top_k: Positive = 400
+    """Boxes of each class that suppression sees."""
     per_class: Positive = 50
+    """Boxes of each class that an image keeps."""
     total: Positive = 200
+    """Boxes that an image keeps."""

@@ -22,23 +22,23 @@ class Joined:
     notes: tuple[str, ...]
     labels: LabelSpace
     ids: tuple[str, ...]
-    _home: Mapping[str, Dataset]
+    home: Mapping[str, Dataset]
 
     def image(self, image_id: str) -> Image.Image:
         """The picture from its own data set."""
-        return self._home[image_id].image(image_id)
+        return self.home[image_id].image(image_id)
 
     def ground_truth(self, image_id: str) -> GroundTruth:
         """The ground truth from its own data set."""
-        return self._home[image_id].ground_truth(image_id)
+        return self.home[image_id].ground_truth(image_id)
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
         """As its own data set has it."""
-        return self._home[image_id].annotated_tasks(image_id)
+        return self.home[image_id].annotated_tasks(image_id)
 
     def problems(self, image_id: str) -> tuple[str, ...]:
         """Those that its own data set finds."""
-        return self._home[image_id].problems(image_id)
+        return self.home[image_id].problems(image_id)
 
 
 def union(spaces: Sequence[LabelSpace]) -> tuple[str, ...]:
@@ -71,5 +71,5 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
         notes=tuple(note for dataset in datasets for note in dataset.notes),
         labels=datasets[0].labels,
         ids=tuple(home),
-        _home=home,
+        home=home,
     )

@@ -9,8 +9,11 @@ import torch
 import yaml
 
 from tutored.config import Config, load_config
+from tutored.engine.journal import Report, Watcher
+from tutored.engine.result import flat
 from tutored.engine.supervision import open_supervision
-from tutored.engine.trainer import Report, Trainer, Watcher
+from tutored.engine.track import check_trackers
+from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.files import write_text
 
@@ -21,7 +24,8 @@ def train(config: Config, out: Path, *, resume: bool = False, watch: Watcher | N
     """Train one student and validate it.
 
     The run folder `out` gets `config.yaml` (complete), `log.jsonl`, `checkpoint/` (what to evaluate, predict with and
-    export: the averaged weights), `state/` (what `resume` needs) and at the end `result.json`.
+    export: the averaged weights), `state/` (what `resume` needs), `report.html` with what it is made of in `page/`, and
+    at the end `result.json`.
 
     Args:
         resume: go on from `out/state` if there is one. The same seed gives the same weights whether or not a run
@@ -31,11 +35,12 @@ def train(config: Config, out: Path, *, resume: bool = False, watch: Watcher | N
         What `result.json` holds.
 
     Raises:
-        InputError: data, stores and config do not fit, or `out` holds another run.
+        InputError: data, stores and config do not fit, a tracker's package is missing, or `out` holds another run.
         FloatingPointError: the loss is not finite; the message names term and images.
     """
     if config.student.freeze_norm and config.student.weights is None:
         raise InputError("student.freeze_norm keeps statistics that student.weights would bring; give weights")
+    check_trackers(config.train.trackers)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     trainer = Trainer(config, open_supervision(config), out)
@@ -44,8 +49,11 @@ def train(config: Config, out: Path, *, resume: bool = False, watch: Watcher | N
     trainer.accelerator.wait_for_everyone()
     if resume:
         trainer.load()
-    trainer.run(watch)
-    return trainer.finish()
+    try:
+        trainer.run(watch)
+        return trainer.finish()
+    finally:
+        trainer.journal.close()
 
 
 def _claim(out: Path, config: Config, resume: bool) -> None:
@@ -64,15 +72,8 @@ def _claim(out: Path, config: Config, resume: bool) -> None:
 
 
 def _differences(there: Config, here: Config) -> str:
-    mine, theirs = _flat(here.to_dict()), _flat(there.to_dict())
+    mine, theirs = flat(here.to_dict()), flat(there.to_dict())
     differing = [
         f"{key} {theirs.get(key)!r} instead of {value!r}" for key, value in mine.items() if theirs.get(key) != value
     ]
     return ", ".join(differing[:5])
-
-
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in section.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return flat

@@ -25,11 +25,22 @@ def make_result(
         seconds: spent in training steps, over all resumptions; validation not counted.
         figures: the last validation's, or None.
     """
+    facts = make_facts(config, supervision, device)
+    return {
+        "run_id": facts.pop("run_id"),
+        "figures": figures,
+        "images": facts.pop("images"),
+        "seconds": round(seconds, 1),
+        **facts,
+        "config": config.to_dict(),
+    }
+
+
+def make_facts(config: Config, supervision: Supervision, device: torch.device) -> dict[str, Any]:
+    """What is known of a run before its first step; JSON-ready."""
     return {
         "run_id": config.run_id,
-        "figures": figures,
         "images": len(supervision.train.ids),
-        "seconds": round(seconds, 1),
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
         "versions": {
@@ -40,8 +51,15 @@ def make_result(
         },
         "stores": supervision.stores,
         "notes": list(supervision.notes),
-        "config": config.to_dict(),
     }
+
+
+def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return found
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import ProjectConfiguration
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,6 +21,7 @@ from tutored.checkpoint import save_checkpoint
 from tutored.config import Config, Train
 from tutored.data.training import TrainingSet, collate
 from tutored.engine.batches import Plan, split, to_device
+from tutored.engine.journal import Journal, Report, Watcher
 from tutored.engine.optimise import make_optimizer, rate_factor, set_rate, update_average
 from tutored.engine.result import make_result, write_json
 from tutored.engine.state import load_state, save_state
@@ -28,33 +29,13 @@ from tutored.engine.stop import stop_unless_finite, stopping
 from tutored.engine.supervision import Supervision
 from tutored.errors import InputError
 from tutored.evaluate import figures, resample
-from tutored.files import write_text
 from tutored.judge import record_student
+from tutored.predict import Predictor
 from tutored.student import BlitzNet
 from tutored.targets import Batch
 
 LOG_EVERY = 20
 """Steps between entries of the log, and between looks at the loss where looking stops the device."""
-
-
-class Report(NamedTuple):
-    """What a watcher is told after some steps.
-
-    Attributes:
-        loss: every term's mean since the last report, already divided and weighted.
-        images_per_second: of all processes, over the same steps.
-        seconds_left: expected, validation not counted.
-    """
-
-    step: int
-    steps: int
-    epoch: int
-    loss: dict[str, float]
-    images_per_second: float
-    seconds_left: float
-
-
-Watcher = Callable[[Report], None]
 
 
 class Trainer:
@@ -66,7 +47,10 @@ class Trainer:
         AcceleratorState._reset_state()
         precision = config.train.precision
         self.accelerator = Accelerator(
-            mixed_precision="no" if precision == "fp32" else precision, cpu=config.train.device == "cpu"
+            mixed_precision="no" if precision == "fp32" else precision,
+            cpu=config.train.device == "cpu",
+            log_with=list(config.train.trackers) or None,
+            project_config=ProjectConfiguration(str(out), logging_dir=str(out / "tensorboard")),
         )
         self.device = self.accelerator.device
         torch.manual_seed(config.train.seed)
@@ -78,7 +62,7 @@ class Trainer:
         self.averaged = copy.deepcopy(self.student).eval()
         self.done = 0
         self.seconds = 0.0
-        self.history: list[dict[str, Any]] = []
+        self.journal = Journal(config, supervision, self.accelerator, out)
 
     def _plan(self, train: Train) -> Plan:
         positions, images = self.set.taught(), len(self.set)
@@ -104,7 +88,9 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: it was asked to stop.
+            InputError: a tracker can't begin.
         """
+        self.journal.begin(self.set, self.plan, self.done)
         if self.accelerator.num_processes > 1:
             self._loop(watch, lambda: False)
         else:
@@ -185,7 +171,8 @@ class Trainer:
     def _report(self, watch: Watcher | None, loss: dict[str, float], steps: int, elapsed: float) -> None:
         self.seconds += elapsed
         rate = round(steps * self.config.train.batch / elapsed, 2)
-        self.history.append({"step": self.done, "loss": loss, "images_per_second": rate})
+        lr = self.config.train.lr * rate_factor(self.done - 1, self.plan.steps, self.config.train)
+        self.journal.add({"step": self.done, "loss": loss, "lr": lr, "images_per_second": rate})
         if watch and self.accelerator.is_main_process:
             left = (self.plan.steps - self.done) * elapsed / steps
             epoch = (self.done - 1) // self.plan.epoch_steps + 1
@@ -196,14 +183,22 @@ class Trainer:
         last = epoch == train.epochs
         if not train.ema:
             update_average(self.averaged, self.student, 0.0, self.done)
+        main = self.accelerator.is_main_process
+        records = None
         if self.supervision.val is not None and (last or epoch % train.val_every == 0):
             records = record_student(self.averaged, self.supervision.val, self.config)
-            if last and self.accelerator.is_main_process:
+            if last and main:
                 resample(records, labels, reported).save(self.out / "resamples.npz")
             result = figures(records, labels, reported)
-            self.history.append({"step": self.done, "epoch": epoch, "val": result.to_dict()})
-        if self.accelerator.is_main_process and (last or epoch % train.save_every == 0):
+            self.journal.add({"step": self.done, "epoch": epoch, "val": result.to_dict()})
+        saves = last or epoch % train.save_every == 0
+        if main and saves:
             self.save()
+        if main and records is not None:
+            predictor = Predictor(self.averaged, self.config.decode, self.device, tasks=self.config.taught)
+            self.journal.keep(epoch, records, predictor)
+        if main and saves:
+            self.journal.page()
         self.accelerator.wait_for_everyone()
 
     def save(self) -> None:
@@ -215,7 +210,7 @@ class Trainer:
             "seconds": self.seconds,
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
-        write_text(self.out / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.history))
+        self.journal.save()
         save_checkpoint(self.out / "checkpoint", self.averaged, self.config)
         model, average = self.student.state_dict(), self.averaged.state_dict()
         save_state(self.out, model, average, self.optimizer.state_dict(), facts)
@@ -241,13 +236,11 @@ class Trainer:
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         self.done, self.seconds = facts["done"], facts["seconds"]
-        lines = (self.out / "log.jsonl").read_text().splitlines()
-        self.history = [entry for entry in map(json.loads, lines) if entry["step"] <= self.done]
+        self.journal.load(self.done)
 
     def finish(self) -> dict[str, Any]:
         """Write `result.json` and return what it holds."""
-        last = next((entry["val"] for entry in reversed(self.history) if "val" in entry), None)
-        result = make_result(self.config, self.supervision, self.device, self.seconds, last)
+        result = make_result(self.config, self.supervision, self.device, self.seconds, self.journal.figures)
         if self.accelerator.is_main_process:
             write_json(self.out / "result.json", result)
         return result

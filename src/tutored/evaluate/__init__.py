@@ -1,19 +1,22 @@
 """From predictions, whoever made them, to figures.
 
 `record` holds one image's prediction against its ground truth; `figures` turns records into a `Result`; `evaluate`
-does both. `resample` and `compare` say how sure the difference between two predictors is.
+does both. `details` has the curves and the confusion matrix behind it. `resample` and `compare` say how sure the
+difference between two predictors is.
 """
 
-from tutored.evaluate.figures import Record, evaluate, figures, record
+from tutored.evaluate.figures import Details, Record, details, evaluate, figures, record
 from tutored.evaluate.resample import Interval, Resampled, compare, resample
 from tutored.evaluate.result import Result, table
 
 __all__ = [
+    "Details",
     "Interval",
     "Record",
     "Resampled",
     "Result",
     "compare",
+    "details",
     "evaluate",
     "figures",
     "record",

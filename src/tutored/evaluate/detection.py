@@ -23,6 +23,8 @@ from tutored.structures import GroundTruth, Prediction
 
 IOU_FLOOR = 0.5
 COCO_DETECTIONS = 100
+RECALLS = 101
+"""Points of a precision-recall curve: the recalls 0, .01, ..., 1."""
 
 
 class Matches(NamedTuple):
@@ -170,13 +172,38 @@ def voc_ap(ranked: Ranked, weights: NDArray[np.int64] | None = None) -> NDArray[
 
 
 def _average_precision(hits: NDArray[np.bool_], copies: NDArray[np.int64], total: int) -> tuple[float, float]:
+    found, envelope = _envelope(hits, copies)
+    area = float((envelope * hits * copies).sum() / total)
+    return area, float(_at_recalls(found, envelope, total, 11).mean())
+
+
+def _envelope(hits: NDArray[np.bool_], copies: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Objects found down to each detection, and the best precision from there on."""
     found = np.cumsum(hits * copies)
     precision = found / np.maximum(np.cumsum(copies), 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    area = float((envelope * hits * copies).sum() / total)
+    return found, np.maximum.accumulate(precision[::-1])[::-1]
+
+
+def _at_recalls(found: NDArray[np.int64], envelope: NDArray[np.float64], total: int, count: int) -> NDArray[np.float64]:
+    """The envelope at `count` recalls from 0 to 1; 0 where so many objects are never found."""
     # Recalls are compared as whole numbers: .1 * 3 is above .3 in floating point.
-    reached = np.searchsorted(10 * found, np.arange(11) * total)
-    return area, float(np.append(envelope, 0.0)[reached].mean())
+    reached = np.searchsorted((count - 1) * found, np.arange(count) * total)
+    return np.append(envelope, 0.0)[reached]
+
+
+def precisions(ranked: Ranked) -> NDArray[np.float64]:
+    """The precision envelope of each class at the recalls 0, .01, ..., 1: the curve whose area `voc_ap` takes.
+
+    Returns:
+        float64 [C+1, RECALLS]; 0 beyond the highest recall; NaN for background and for a class without an object.
+    """
+    totals = ranked.objects.sum(axis=0)
+    result = np.full((len(totals), RECALLS), np.nan)
+    for index in np.flatnonzero(totals):
+        hits = ranked.hits[ranked.starts[index] : ranked.starts[index + 1]]
+        found, envelope = _envelope(hits, np.ones(len(hits), np.int64))
+        result[index] = _at_recalls(found, envelope, int(totals[index]), RECALLS)
+    return result
 
 
 def coco_ap(matches: Sequence[Matches], count: int) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +113,29 @@ def figures(records: Sequence[Record], labels: LabelSpace, classes: Sequence[str
         per_class=per_class,
         miou_others_ignored=others_ignored,
         pixel_accuracy=accuracy,
+    )
+
+
+class Details(NamedTuple):
+    """What lies behind the figures.
+
+    Attributes:
+        precisions: float64 [C+1, 101], see `detection.precisions`; None without boxes to count.
+        confusion: int64 [C+1, C+2], pixels, see `segmentation.confusion`; None without maps to count.
+    """
+
+    precisions: NDArray[np.float64] | None
+    confusion: NDArray[np.int64] | None
+
+
+def details(records: Sequence[Record], labels: LabelSpace) -> Details:
+    """Precision-recall curves at IoU .5 and the confusion matrix of pixels, from the records that `figures` takes."""
+    records, count = in_order(records), len(labels.classes)
+    matches = [item.matches for item in records if item.matches is not None]
+    pixels = [item.pixels for item in records if item.pixels is not None]
+    return Details(
+        detection.precisions(detection.rank(matches, count)) if matches else None,
+        segmentation.confusion(segmentation.stack(pixels, count)) if pixels else None,
     )
 
 

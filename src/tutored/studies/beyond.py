@@ -92,8 +92,12 @@ SEGMENTATION_TUTOR = Study(
     ),
 )
 
-TOGETHER = ({"box_floor", "ignore_floor"}, {"map_target", "temperature"})
-"""Keys of the loss that mean little one without the other."""
+TOGETHER = (
+    {"box_floor", "ignore_floor"},
+    {"box_floor", "ignore_floor", "normaliser"},
+    {"map_target", "temperature"},
+)
+"""Keys of the loss that may hurt together only: weak boxes as positives do harm where each of them is counted whole."""
 
 ALONE = Row("corrected recipe, tutors alone", TUTORS_ALONE)
 DRAWN_MAPS = Row("tutors alone, maps from instances", supervision(filled("detection", 1.0), filled("instances", 1.0)))

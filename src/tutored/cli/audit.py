@@ -1,0 +1,94 @@
+"""The command `tutored audit`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tutored.cli.output import say, say_next, write_json
+from tutored.errors import InputError
+
+if TYPE_CHECKING:
+    from tutored.structures import Dataset
+
+
+def audit(given: argparse.Namespace) -> None:
+    from tutored.softlabels import Store
+
+    store, dataset, renamed = Store.open(given.store), *_ground_truth(given)
+    if given.against is not None:
+        _agreement(given, store.path, dataset)
+        return
+    from tutored.audit import audit as audit_store
+    from tutored.audit import write_sidecar
+    from tutored.audit.page import write_page
+    from tutored.cli.progress import bar
+
+    with bar("auditing") as step:
+        found = audit_store(store, dataset, renamed=renamed, progress=step)
+    for task, part in found.sidecar.tasks.items():
+        say(f"{task}, {len(part.ids.splitlines())} images:")
+        for finding in part.findings:
+            say(f"  {'! ' if finding.complaint else ''}{finding.text}")
+    for other in (store, *map(Store.open, given.others)):
+        say(f"wrote {write_sidecar(other, found.sidecar)}; training uses it (supervision.TASK.audit: ignore does not)")
+    page = given.page or store.path / "audit.html"
+    write_page(found, given.store, page, photos=given.photos, worst=given.worst)
+    say(f"wrote {page}")
+    write_json(given.json, found.sidecar.model_dump(mode="json"))
+    say_next(f"tutored train CONFIG.yaml --out RUN, with this store in supervision.{next(iter(found.sidecar.tasks))}")
+
+
+def _ground_truth(given: argparse.Namespace) -> tuple[Dataset, dict[str, str | None]]:
+    """The data set to hold the store against, and the renamed classes."""
+    from tutored.config import TASKS, Task, load_config
+    from tutored.data import open_dataset
+    from tutored.engine.supervision import open_visible
+
+    renamed = _renamed(given.renamed or ())
+    if given.config is None:
+        if given.data is None or given.split is None:
+            raise InputError("give --data FORMAT:FOLDER and --split, or the --config of the run that is to be taught")
+        return open_dataset(given.data, given.split), renamed
+    if given.data is not None or given.split is not None:
+        raise InputError("--config says which data: give no --data and --split beside it")
+    config = load_config(given.config)
+    for name in TASKS:
+        task: Task = getattr(config.supervision, name)
+        if given.store.resolve() in [path.resolve() for path in task.stores]:
+            renamed = {**task.renamed, **renamed}
+    return open_visible(config), renamed
+
+
+def _renamed(pairs: Sequence[str]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for pair in pairs:
+        source, equals, target = pair.partition("=")
+        if not equals:
+            raise InputError(f"--renamed {pair}: give pairs such as couch=sofa, with commas; NAME= drops a class")
+        found[source.strip()] = target.strip() or None
+    return found
+
+
+def _agreement(given: argparse.Namespace, path: Path, dataset: Dataset) -> None:
+    from tutored.audit import agreement
+    from tutored.audit.page import write_agreement
+    from tutored.cli.progress import bar
+    from tutored.softlabels import Store
+
+    one, other = Store.open(path), Store.open(given.against)
+    labels = dataset.labels if dataset.labels.classes else one.labels
+    with bar("comparing") as step:
+        found = agreement(one, other, labels, dataset.ids, step)
+    say(f"{found['images']} images, {len(found['classes'])} classes that both know")
+    if "boxes" in found:
+        f1 = found["boxes_all"]["f1"]
+        say(f"boxes: F1 {'unknown, neither has a box' if f1 is None else f'{f1:.3f}'}")
+    if "maps" in found:
+        say(f"maps: Cohen's kappa {found['kappa'] or 0:.3f}")
+    page = given.page or path / "agreement.html"
+    write_agreement(found, (path, given.against), dataset.name, page)
+    say(f"wrote {page}")
+    write_json(given.json, found)
