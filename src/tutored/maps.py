@@ -28,7 +28,8 @@ def likeliest(scores: Tensor, size: tuple[int, int]) -> Tensor:
         packed = scores[None].contiguous(memory_format=torch.channels_last)
         return F.interpolate(packed, size=size, mode="bilinear", align_corners=False)[0].argmax(dim=0).to(torch.uint8)
     broad = F.interpolate(scores[None], size=(scores.shape[1], width), mode="bilinear", align_corners=False)[0]
-    strips = torch.arange(height, device=scores.device).split(rows)
+    every = torch.arange(height, device=scores.device)
+    strips = [every[start : start + rows] for start in range(0, height, rows)]
     return torch.cat([_rows(broad, strip, height).argmax(dim=0).to(torch.uint8) for strip in strips])
 
 

@@ -3,18 +3,8 @@
 from tutored.config.presets import PRESETS
 from tutored.config.read import load_config, make_config
 from tutored.config.run import THESIS, Config, merged
-from tutored.config.sections import (
-    TASKS,
-    Augment,
-    Data,
-    Decode,
-    Loss,
-    MoreData,
-    Student,
-    Supervision,
-    Task,
-    Train,
-)
+from tutored.config.supervision import TASKS, Data, MoreData, Supervision, Task
+from tutored.config.training import Augment, Decode, Loss, Student, Train
 
 __all__ = [
     "PRESETS",

@@ -9,7 +9,9 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from tutored.config.sections import TASKS, Augment, Data, Decode, Loss, Section, Student, Supervision, Train
+from tutored.config.section import Section
+from tutored.config.supervision import TASKS, Data, Supervision
+from tutored.config.training import Augment, Decode, Loss, Student, Train
 
 THESIS: dict[str, Any] = {
     "augment": {"zoom_out": "run", "crop_guides": "all"},

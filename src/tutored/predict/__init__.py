@@ -1,7 +1,7 @@
 """A trained student on pictures: as a function, over a data set, and from files to drawings, masks and JSON."""
 
 from tutored.predict.files import predict_files
-from tutored.predict.inputs import SUFFIXES, VIDEOS, Inputs, find_pictures, find_videos, sort_inputs
+from tutored.predict.inputs import VIDEOS, Inputs, find_pictures, find_videos, sort_inputs
 from tutored.predict.predictor import Loaded, Predictor, load, predict_dataset
 from tutored.predict.results import FILMED, KINDS, CocoNumbers, box_entries
 from tutored.predict.video import predict_video
@@ -9,7 +9,6 @@ from tutored.predict.video import predict_video
 __all__ = [
     "FILMED",
     "KINDS",
-    "SUFFIXES",
     "VIDEOS",
     "CocoNumbers",
     "Inputs",

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from tutored.config import merged
-from tutored.config.sections import Section
+from tutored.config.section import Section
 from tutored.errors import InputError
 
 Split = Literal["small", "large"]

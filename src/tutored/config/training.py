@@ -1,109 +1,14 @@
-"""The sections of a run's configuration, every key with its meaning and default."""
+"""The network, its augmentation, its losses, its training and its answers: every key with its meaning and default."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tutored.config.presets import PRESETS, Preset
-
-TASKS = ("detection", "segmentation")
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """Frozen; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MoreData(Section):
-    """Another data set to train on together with the first."""
-
-    train: str
-    """Data set, such as `voc:FOLDER`."""
-    split: str = "train"
-    """Its split."""
-    annotated: tuple[str, ...] | None = None
-    """Names of the classes that it annotates; null: all of its label space."""
-
-
-class Data(Section):
-    """Where images and ground truth come from."""
-
-    train: str
-    """Data set to train on, such as `voc:FOLDER` or `coco:FOLDER`."""
-    split: str = "train"
-    """Split to train on; several are joined by `+`."""
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the training images that is kept out of training and validated on, instead of `val`: to choose settings
-    on. The same images for every seed."""
-    val: str | None = None
-    """Data set to validate on; the training data set's folder if absent."""
-    val_split: str | None = "val"
-    """Split to validate on while training; null: none."""
-    val_annotated: tuple[str, ...] | None = None
-    """Names of the classes that `val` annotates; without `val`, those of the training data."""
-    annotated: tuple[str, ...] | None = None
-    """Names of the classes that the training data annotates; null: all of its label space."""
-    more: tuple[MoreData, ...] = ()
-    """Further training data. Their classes may differ: the student's are then all of them, and in each data set those
-    that it does not have count as not annotated."""
-    classes: tuple[str, ...] | None = None
-    """The student's classes; null: those of all training data."""
-    reported: tuple[str, ...] | None = None
-    """The classes that the means of a validation are over; null: all."""
-
-
-class Task(Section):
-    """Who answers for one task: ground truth, tutor or both, per image."""
-
-    policy: Literal["ground_truth", "fill", "replace", "both", "none"] = "ground_truth"
-    """`fill`: ground truth, tutor where it is missing; `replace`: tutor on a `share` of images; `both`: their sum."""
-    store: Path | tuple[Path, ...] | None = None
-    """Folder of the tutor's soft labels; several where several splits or data sets were labelled."""
-    hidden: Share = 0.0
-    """Share of the annotated training images whose ground truth is hidden; a larger share hides a superset."""
-    share: Share = 1.0
-    """Share of images that `replace` gives to the tutor."""
-    resampled: bool = False
-    """The thesis' reading of `share`: other images at every step, so that none is without ground truth for good."""
-    weights: tuple[float, float] = (0.5, 0.5)
-    """Ground truth's and tutor's weight where `both` has both."""
-    renamed: dict[str, str | None] = {}
-    """Tutor class -> our class, or null to drop it, where names and aliases don't say it."""
-    elsewhere: Literal["background", "ignore"] = "background"
-    """Where the tutor's probability of classes that are none of ours goes: to background (VOC), or nowhere, and
-    the box or cell weighs that much less."""
-    audit: Literal["use", "ignore"] = "use"
-    """What `tutored audit` left in the store: mute classes, calibrate probabilities and set the scores from which boxes
-    teach, where `loss` has its defaults. The recipe `thesis` ignores it."""
-
-    @property
-    def stores(self) -> tuple[Path, ...]:
-        """The stores that this task asks; none where no tutor has a say."""
-        if self.store is None or self.policy in ("ground_truth", "none"):
-            return ()
-        return self.store if isinstance(self.store, tuple) else (self.store,)
-
-    @model_validator(mode="after")
-    def _store_where_needed(self) -> Self:
-        if self.policy in ("fill", "replace", "both") and not self.store:
-            raise ValueError(f"policy '{self.policy}' needs a tutor's `store`; `tutored label` makes one")
-        return self
-
-
-class Supervision(Section):
-    """The source of each image and task."""
-
-    detection: Task = Task()
-    segmentation: Task = Task()
-    seed: int = 0
-    """Decides which images are hidden or given to the tutor; shared by runs that differ in `train.seed` only."""
+from tutored.config.section import Positive, Section, Share
 
 
 class Student(Section):
