@@ -151,6 +151,19 @@ def test_the_thesis_softmax_of_a_certain_pixel(temperature, peak):
     assert probs[0].item() == pytest.approx((1 - peak) / 20, abs=1e-3)
 
 
+def test_a_cell_weighs_the_lead_of_its_likeliest_class():
+    cells = torch.zeros(3, 1, 3)
+    cells[:, 0, 0] = torch.tensor([0.1, 0.7, 0.2])
+    cells[:, 0, 1] = torch.tensor([0.0, 0.4, 0.1])
+    made = segmentation.assign(targets([], [], map_probs=cells.tolist()), Loss(map_weight="margin"), tutor=True)
+    torch.testing.assert_close(made.probs[0, :, 0, 0], torch.tensor([0.05, 0.35, 0.1]))
+    torch.testing.assert_close(made.probs[0, :, 0, 1], torch.tensor([0.0, 0.24, 0.06]))
+    assert made.probs[0, :, 0, 2].sum() == 0
+    assert made.normaliser.item() == pytest.approx(0.8)
+    truth = segmentation.assign(targets([], [], map_probs=cells.tolist()), Loss(map_weight="margin"), tutor=False)
+    assert torch.equal(truth.probs[0], cells)
+
+
 def test_power_temperature_by_hand_and_a_cell_keeps_its_weight():
     cells = [[[0.32, 0.0], [0.0, 0.0]], [[0.48, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]
     made = segmentation.assign(targets([], [], map_probs=cells), Loss(temperature=0.5), tutor=True)

@@ -111,6 +111,9 @@ class Loss(Section):
     """`power`: p^(1/T), renormalised; `softmax`: softmax(p/T), as the thesis has it."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """T of `map_target`: below 1 sharper, above 1 softer."""
+    map_weight: Literal["mass", "margin"] = "mass"
+    """Of a tutor's cell: what its probabilities sum to, or that times the lead of the likeliest class over the next, so
+    that cells of which the tutor is unsure teach less."""
     background: Literal["noisy_or", "one", "complement", "zero"] = "noisy_or"
     """Channel 0 of a map drawn from instances. `noisy_or`: soft masks with an explicit background; the others:
     the box score where a binary mask is positive, and 1, 1 - max, or 0 elsewhere."""
@@ -153,6 +156,8 @@ class Train(Section):
     """Largest gradient norm; null: none."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the network's forward pass; losses are always in fp32."""
+    compile: bool = False
+    """Compile the network with torch's compiler: minutes before the first step, worth it in long runs on a GPU."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto`: a GPU where there is one."""
     workers: int = 2

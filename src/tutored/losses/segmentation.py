@@ -30,9 +30,13 @@ def assign(targets: Targets, config: Loss, *, tutor: bool) -> MapTargets:
 
     `power`: q = p^(1/T) over the classes, renormalised to the cell's own sum, so that what a tutor does not say has
     no weight (Hinton et al. 2015, for probabilities instead of logits). `softmax`: softmax(p / T) over detection
-    confidences, a tutor's cells only (thesis, formula 5; specification 3.5).
+    confidences, a tutor's cells only (thesis, formula 5; specification 3.5). `margin`: a tutor's cell weighs its mass times the
+    difference of its two largest probabilities, as shares of that mass.
     """
     probs = targets.map
+    if tutor and config.map_weight == "margin":
+        first, second = probs.topk(2, dim=1).values.unbind(dim=1)
+        probs = probs * ((first - second) / probs.sum(dim=1).clamp(min=torch.finfo(probs.dtype).tiny))[:, None]
     if tutor and config.map_target == "softmax":
         probs = (probs / config.temperature).softmax(dim=1)
         if config.padding == "ignore":
