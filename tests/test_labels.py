@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutored.errors import InputError
-from tutored.labels import COCO, VOC, ClassMap, LabelSpace
+from tutored.labels import ALIASES, COCO, KNOWN, VOC, ClassMap, LabelSpace
+from tutored.softlabels import Folded
+from tutored.structures import Instances, SoftLabels
 
 
 def test_all_twenty_voc_classes_are_found_in_coco_the_six_respelled_ones_too():
@@ -33,7 +35,28 @@ def test_folding_by_hand():
     strict = ClassMap.by_name(source, target, elsewhere="ignore")
     assert strict.fold(probs)[0].tolist() == pytest.approx([0.1, 0.3])
     assert strict.unmapped == ("truck", "bear")
-    assert "count as ignore" in strict.describe()
+    assert strict.describe() == "1 of the tutor's 3 classes map to ours; the other 2 (truck, bear) are ignored"
+
+
+def test_each_dropped_class_may_say_where_its_probability_goes():
+    source, target = LabelSpace.of(["sofa", "armchair", "wall", "cat"]), LabelSpace.of(["sofa"])
+    probs = torch.tensor([[0.05, 0.1, 0.2, 0.25, 0.4]])
+    renamed = {"armchair": "ignore"}
+    some = ClassMap.by_name(source, target, renamed=renamed)
+    assert some.fold(probs)[0].tolist() == pytest.approx([0.7, 0.1])
+    assert some.describe().endswith("; 2 (wall, cat) count as background; 1 (armchair) are ignored")
+    most = ClassMap.by_name(source, target, renamed={"wall": "background", "cat": None}, elsewhere="ignore")
+    assert most.fold(probs)[0].tolist() == pytest.approx([0.3, 0.1]) and most.ignored == {2, 4}
+    # The same for boxes, which are dropped in any case, and for instances: 1 - .5 and 1 - .8 of what is drawn.
+    box = torch.tensor([[0, 0, 8, 8.0]])
+    made = Instances(
+        boxes_xyxy=box.repeat(3, 1), classes=torch.tensor([1, 2, 3]), scores=torch.tensor([0.5, 0.8, 0.9]),
+        masks=torch.ones(3, 4, 4),
+    )  # fmt: skip
+    answer = SoftLabels(size=(8, 8), boxes_xyxy=box, classes=torch.tensor([3]), probs=probs, instances=made)
+    read = Folded({"a": answer}, ClassMap.by_name(source, target, renamed={**renamed, "wall": "background"}))["a"]
+    assert read.boxes_xyxy.shape == (0, 4)
+    assert read.map[:, 0, 0].tolist() == pytest.approx([0.1 / 1.4, 0.5 / 1.4]), "the armchair keeps .8 of 1.4"
 
 
 @given(st.lists(st.floats(0, 1), min_size=81, max_size=81))
@@ -51,6 +74,10 @@ def test_mistakes_name_the_class_and_what_is_near():
         ClassMap.by_name(LabelSpace.of(["tree"]), VOC)
     with pytest.raises(InputError, match="unknown class 'lorry'"):
         ClassMap.by_name(COCO, VOC, renamed={"lorry": "car"})
+    with pytest.raises(InputError, match="unknown class 'lorry'; possible: aeroplane"):
+        ClassMap.by_name(COCO, VOC, renamed={"car": "lorry"})
+    with pytest.raises(InputError, match="background stays background"):
+        ClassMap.by_name(COCO, VOC, renamed={"background": "cat"})
     with pytest.raises(InputError, match="begins with 'background'"):
         LabelSpace(("cat", "background"))
     with pytest.raises(InputError, match="twice: cat"):
@@ -61,3 +88,64 @@ def test_a_tutor_that_lacks_a_class_of_ours_says_so():
     pairs = ClassMap.by_name(LabelSpace.of(["dog"]), LabelSpace.of(["dog", "cat"]))
     assert pairs.unreached == ("cat",)
     assert "knows nothing about cat" in pairs.describe()
+
+
+ADE20K, OPEN_IMAGES = KNOWN["ade20k"], KNOWN["open-images"]
+
+
+def test_the_known_label_spaces_have_their_sizes_and_map_to_voc_and_coco():
+    assert {name: len(space.classes) for name, space in KNOWN.items()} == {
+        "voc": 20, "coco": 80, "ade20k": 150, "cityscapes": 19, "open-images": 601
+    }  # fmt: skip
+    assert (ADE20K.names[1], ADE20K.names[13], ADE20K.names[150]) == ("wall", "person", "flag")
+    assert ClassMap.by_name(OPEN_IMAGES, COCO).unreached == ("sports ball", "cup")
+    assert ClassMap.by_name(OPEN_IMAGES, VOC).unreached == ()
+    lacking = ClassMap.by_name(ADE20K, VOC).unreached
+    assert lacking == ("bird", "cat", "cow", "diningtable", "dog", "horse", "pottedplant", "sheep", "train")
+    city = ClassMap.by_name(KNOWN["cityscapes"], VOC)
+    assert [VOC.names[to] for to in city.to[1:] if to] == [
+        "person", "car", "bus", "train", "motorbike", "bicycle"
+    ]  # fmt: skip
+
+
+def test_names_that_only_look_alike_are_other_classes():
+    named = {
+        name: to and COCO.names[to]
+        for name, to in zip(OPEN_IMAGES.names, ClassMap.by_name(OPEN_IMAGES, COCO).to, strict=True)
+    }
+    assert named["Mouse"] is None and named["Computer mouse"] == "mouse"
+    assert named["Table"] is None and named["Kitchen & dining room table"] == "dining table"
+    assert named["Plant"] is None and named["Man"] is None
+
+
+def test_of_synonyms_behind_commas_the_first_counts():
+    full = LabelSpace.of(["airplane, aeroplane, plane", "minibike, motorbike", "screen door, screen", "pot, flowerpot"])
+    assert ClassMap.by_name(full, VOC).to == (0, VOC.index("aeroplane"), VOC.index("motorbike"), None, None)
+    assert ClassMap.by_name(full, ADE20K).to[3:] == (ADE20K.index("screen door"), ADE20K.index("pot"))
+
+
+def test_every_alias_is_a_name_that_some_data_set_uses_once():
+    known = {name for space in KNOWN.values() for name in space.names}
+    named = [name for alias in ALIASES for name in alias]
+    assert set(named) <= known and len(named) == len(set(named))
+    for space in KNOWN.values():
+        assert all(len(alias & set(space.names)) <= 1 for alias in ALIASES), "no two classes of one space are one"
+
+
+SPACE = st.lists(st.sampled_from([*COCO.classes, *ADE20K.classes]), min_size=1, max_size=12, unique=True)
+
+
+@given(SPACE, st.data())
+def test_a_fold_moves_keeps_or_removes_exactly_what_the_map_says(classes, data):
+    source, target = LabelSpace.of(classes), LabelSpace.of(["person", "cat", "everything"])
+    choice = st.sampled_from([None, *target.classes])
+    renamed = {classes[0]: "everything"} | {name: data.draw(choice) for name in classes[1:]}
+    values = data.draw(st.lists(st.integers(0, 100), min_size=len(source), max_size=len(source)))
+    probs = torch.tensor(values, dtype=torch.float32)
+    dropped = sum(value for name, value in zip(classes, values[1:], strict=True) if renamed[name] is None)
+    for elsewhere in ("background", "ignore"):
+        folded = ClassMap.by_name(source, target, renamed=renamed, elsewhere=elsewhere).fold(probs)
+        own = [sum(v for n, v in zip(classes, values[1:], strict=True) if renamed[n] == c) for c in target.classes]
+        assert folded[1:].tolist() == own, "many to one"
+        assert folded[0] == values[0] + (dropped if elsewhere == "background" else 0)
+        assert sum(values) - folded.sum() == (0 if elsewhere == "background" else dropped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -24,6 +24,10 @@ class Folded(Mapping[str, SoftLabels]):
             map, become one with a background; see `combine`.
         stride: pixels a cell of such a map.
         nms_iou: suppression within a class, done again where several of the tutor's classes become one of ours.
+        temperature: probabilities become p^(1/T), those of a box for "its class" and "not its class".
+        muted: classes of our space that the tutor is not to teach. Their probability is taken away, background may be
+            any of them (`SoftLabels.unknown`), and their boxes stay with `muted_score` at most, so that anchors there
+            are ignored instead of learning that nothing is there.
     """
 
     def __init__(
@@ -34,19 +38,28 @@ class Folded(Mapping[str, SoftLabels]):
         background: Rule = "noisy_or",
         stride: int = 8,
         nms_iou: float = 0.5,
+        temperature: float = 1.0,
+        muted: Sequence[int] = (),
+        muted_score: float = 0.0,
     ) -> None:
         self.store = store
         self.class_map = class_map
         self.background: Rule = background
         self.stride = stride
         self.nms_iou = nms_iou
-        # One number beyond the target space collects what has no target.
-        beyond = len(class_map.target)
-        self._to = torch.tensor([beyond if to is None else to for to in class_map.to])
+        # Two numbers beyond the target space collect what has no target: what is ignored, and what is background.
+        beyond, kept = len(class_map.target), class_map.ignored
+        self._to = torch.tensor(
+            [to if to is not None else beyond + (number not in kept) for number, to in enumerate(class_map.to)]
+        )
         reached = [to for to in class_map.to if to is not None]
         self._merges = len(reached) > len(set(reached))
         self._confidences = isinstance(store, Store) and store.map_values == "confidences"
-        self._unknown = tuple(class_map.target.index(name) for name in class_map.unreached)
+        self.temperature = temperature
+        self.muted = list(muted)
+        self.muted_score = muted_score
+        unreached = [class_map.target.index(name) for name in class_map.unreached]
+        self._unknown = tuple(sorted({*unreached, *muted}))
 
     def __getitem__(self, image_id: str) -> SoftLabels:
         answer = self.store[image_id]
@@ -58,6 +71,10 @@ class Folded(Mapping[str, SoftLabels]):
             answer = replace(answer, map=self.class_map.fold(answer.map, dim=0))
         elif answer.instances is not None:
             answer = replace(answer, map=self._draw(answer.instances, answer.size))
+        if self.temperature != 1:
+            answer = _tempered(answer, self.temperature)
+        if self.muted:
+            answer = _silenced(answer, self.muted, self.muted_score)
         return replace(answer, instances=None, unknown=self._unknown)
 
     def __iter__(self) -> Iterator[str]:
@@ -101,4 +118,33 @@ class Folded(Mapping[str, SoftLabels]):
 
     def _drawn(self, index: Tensor) -> Tensor:
         """Which of these classes count; without a target, those whose probability is to be ignored."""
-        return index <= len(self.class_map.target) - (self.class_map.elsewhere == "background")
+        return index <= len(self.class_map.target)
+
+
+def _tempered(answer: SoftLabels, temperature: float) -> SoftLabels:
+    probs, drawn = answer.probs, answer.map
+    if probs is not None and answer.classes is not None:
+        own = answer.scores
+        after = _power(torch.stack([1 - own, own]), temperature)[1]
+        others = probs * ((1 - after) / (1 - own).clamp(min=torch.finfo(own.dtype).tiny))[:, None]
+        probs = others.scatter(1, answer.classes[:, None], after[:, None])
+    return replace(answer, probs=probs, map=None if drawn is None else _power(drawn, temperature))
+
+
+def _power(probs: Tensor, temperature: float) -> Tensor:
+    """p^(1/T) along the first dimension, with the sum it had."""
+    powers = probs ** (1 / temperature)
+    return powers * (probs.sum(0) / powers.sum(0).clamp(min=torch.finfo(probs.dtype).tiny))
+
+
+def _silenced(answer: SoftLabels, muted: list[int], most: float) -> SoftLabels:
+    probs, drawn = answer.probs, answer.map
+    if probs is not None and answer.classes is not None:
+        own = torch.isin(answer.classes, torch.tensor(muted))
+        scores = answer.scores
+        quiet = probs * (most / scores.clamp(min=max(most, torch.finfo(scores.dtype).tiny)))[:, None]
+        heard = probs.index_fill(1, torch.tensor(muted), 0.0)
+        probs = torch.where(own[:, None], quiet, heard)
+    if drawn is not None:
+        drawn = drawn.index_fill(0, torch.tensor(muted), 0.0)
+    return replace(answer, probs=probs, map=drawn)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
 from tutored.data.text import read_classes
 from tutored.errors import InputError
-from tutored.labels import COCO, VOC, LabelSpace
+from tutored.labels import KNOWN, LabelSpace
 from tutored.softlabels.store import sha256
 from tutored.structures import SoftLabels
 
@@ -34,42 +34,76 @@ class Tutor(Protocol):
         """Answers for RGB images, in each image's own pixels. An image's answer does not depend on its neighbours."""
 
 
+class Kind(NamedTuple):
+    """Where a kind of tutor is made.
+
+    Attributes:
+        module, name: the class or function.
+        first: the option that a name behind a colon gives (`hf:FOLDER`); None: there is no short form.
+        sees: it looks at the images, so that they may be mirrored and scaled.
+    """
+
+    module: str
+    name: str
+    first: str | None
+    sees: bool
+
+
 KINDS = {
-    "onnx": ("tutored.tutors.onnx", "OnnxTutor"),
-    "torchvision": ("tutored.tutors.torchvision", "open_torchvision"),
-    "files": ("tutored.tutors.files", "FilesTutor"),
-    "student": ("tutored.tutors.student", "StudentTutor"),
-    "instances": ("tutored.tutors.instances", "InstancesTutor"),
+    "onnx": Kind("tutored.tutors.onnx", "open_onnx", "weights", True),
+    "torchvision": Kind("tutored.tutors.torchvision", "open_torchvision", "model", True),
+    "hf": Kind("tutored.tutors.hf", "open_hf", "model", True),
+    "student": Kind("tutored.tutors.student", "StudentTutor", "weights", True),
+    "files": Kind("tutored.tutors.files", "FilesTutor", None, False),
+    "instances": Kind("tutored.tutors.instances", "InstancesTutor", None, False),
+    "joined": Kind("tutored.tutors.joined", "JoinedTutor", None, False),
 }
 
 
-def open_tutor(kind: str, **options: Any) -> Tutor:
-    """Make a tutor of one of `KINDS`; the options are those of its class or function, which says what they mean.
+def open_tutor(kind: str, *, flip: bool = False, scales: Sequence[float] = (1.0,), **options: Any) -> Tutor:
+    """Make a tutor.
+
+    Args:
+        kind: one of `KINDS`, or with a name behind a colon: `torchvision:maskrcnn_resnet50_fpn_v2`,
+            `hf:FOLDER_OR_REPOSITORY`, `onnx:FILE`, `student:CHECKPOINT`.
+        flip, scales: the answer is the mean over views of each image, see `Augmented`; of tutors that see images.
+        options: those of the kind's class or function, which says what they mean.
 
     Raises:
         InputError: an unknown kind, or what the kind itself refuses.
     """
+    kind, _, name = kind.partition(":")
     if kind not in KINDS:
         raise InputError(f"unknown kind of tutor {kind!r}; possible: {', '.join(KINDS)}")
-    module, name = KINDS[kind]
-    tutor: Tutor = getattr(import_module(module), name)(**options)
-    return tutor
+    known = KINDS[kind]
+    if name:
+        if known.first is None:
+            raise InputError(f"{kind}:{name}: the tutor `{kind}` is not named like this; give its options")
+        options[known.first] = name
+    tutor: Tutor = getattr(import_module(known.module), known.name)(**options)
+    if not flip and tuple(scales) == (1.0,):
+        return tutor
+    if not known.sees:
+        raise InputError(f"flip and scales: the tutor `{kind}` does not look at the images; leave them out")
+    from tutored.tutors.augmented import Augmented
+
+    return Augmented(tutor, flip=flip, scales=scales)
 
 
 def read_labels(labels: LabelSpace | Path | str) -> LabelSpace:
-    """A label space as users give it: `voc`, `coco`, or a text file with one object class a line, in order.
+    """A label space as users give it: a name of `labels.KNOWN`, or a text file with one object class a line, in order.
 
     Raises:
         InputError: no such file, or no list of distinct names.
     """
     if isinstance(labels, LabelSpace):
         return labels
-    if str(labels) in ("voc", "coco"):
-        return VOC if str(labels) == "voc" else COCO
+    if str(labels) in KNOWN:
+        return KNOWN[str(labels)]
     try:
         return read_classes(Path(labels))
     except InputError as error:
-        raise InputError(f"labels {error}; give voc, coco, or a text file with one class a line") from error
+        raise InputError(f"labels {error}; give {', '.join(KNOWN)}, or a text file with one class a line") from error
 
 
 def file_sha256(path: Path, what: str) -> str:

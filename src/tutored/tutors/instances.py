@@ -13,8 +13,9 @@ from torchvision.ops import roi_align
 
 from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace, same_class
-from tutored.softlabels import Folded, Store
+from tutored.softlabels import Folded
 from tutored.structures import Instances, SoftLabels
+from tutored.tutors.stores import find_answer, open_store
 
 SIDE = 28
 """Cells along one side of a mask, as Mask R-CNN has them."""
@@ -44,7 +45,7 @@ class InstancesTutor:
         Raises:
             InputError: no such store, it does not answer the task, or the two have no class in common.
         """
-        detector, mapper = _open(boxes, "detection"), _open(maps, "segmentation")
+        detector, mapper = open_store(boxes, "detection"), open_store(maps, "segmentation")
         common = tuple(name for name in mapper.labels.classes if same_class(name, detector.labels) is not None)
         if not common:
             raise InputError(
@@ -76,7 +77,7 @@ class InstancesTutor:
         return [self._answer(image_id, (image.height, image.width)) for image, image_id in pairs]
 
     def _answer(self, image_id: str, size: tuple[int, int]) -> SoftLabels:
-        detected, drawn = _find(*self._detector, image_id, size), _find(*self._mapper, image_id, size)
+        detected, drawn = find_answer(*self._detector, image_id, size), find_answer(*self._mapper, image_id, size)
         if detected.boxes_xyxy is None or drawn.map is None:
             return SoftLabels(size=size)
         assert detected.classes is not None
@@ -105,22 +106,3 @@ def soft_masks(drawn: Tensor, boxes_xyxy: Tensor, classes: Tensor, size: tuple[i
     numbered = torch.cat([torch.arange(len(classes))[:, None], cells], dim=1)
     masks: Tensor = roi_align(drawn[classes][:, None], numbered, SIDE, sampling_ratio=1, aligned=True)
     return masks[:, 0].clamp(max=1)  # bilinear weights sum to one but for rounding
-
-
-def _open(path: Path | str, task: str) -> Store:
-    store = Store.open(path)
-    if task not in store.tasks:
-        raise InputError(f"store {path} answers {' and '.join(store.tasks) or 'nothing'}, not {task}; give another one")
-    return store
-
-
-def _find(path: Path, answers: Folded, image_id: str, size: tuple[int, int]) -> SoftLabels:
-    answer = answers.get(image_id)
-    if answer is None:
-        raise InputError(f"store {path} has no answer for {image_id}; label this split with its tutor first")
-    if answer.size != size:
-        raise InputError(
-            f"store {path}: its tutor saw {image_id} with {answer.size[1]} x {answer.size[0]} pixels, here it has "
-            f"{size[1]} x {size[0]}; label these very images with it first"
-        )
-    return answer

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from tutored.device import choose_device
+from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.structures import Instances, SoftLabels
 from tutored.tutors import file_sha256, read_labels
@@ -106,6 +108,19 @@ class Detector:
             "map_stride": None,
         }
 
+    def at_scale(self, scale: float) -> Self:
+        """See `Scalable`; SSD's input has one size."""
+        resize = copy(self.model.transform)
+        if resize.fixed_size is not None:
+            raise InputError(f"scales: {self.identity['tutor']} takes pictures of one size only; leave scales out")
+        resize.min_size = tuple(round(side * scale) for side in resize.min_size)
+        resize.max_size = round(resize.max_size * scale)
+        scaled = copy(self)
+        scaled.model = copy(self.model)
+        # Parts of a module are attributes in a dictionary that its copy shares.
+        scaled.model._modules = {**self.model._modules, "transform": resize}
+        return scaled
+
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         # One by one: in a batch torchvision pads images to a common size, which changes their answers.
         return [self._answer(image) for image in images]
@@ -146,7 +161,7 @@ class Segmenter:
     def __init__(self, model: Any, names: Sequence[str], identity: Mapping[str, Any], stride: int) -> None:
         self.model = model
         self.labels = LabelSpace(tuple(names))
-        self._stride = stride
+        self._stride, self._short_side = stride, SHORT_SIDE
         self.identity: Mapping[str, Any] = {
             **identity,
             "preprocessing": f"RGB 0..1, short side {SHORT_SIDE}, mean {MEAN}, deviation {DEVIATION}",
@@ -155,14 +170,21 @@ class Segmenter:
             "map_stride": stride,
         }
 
+    def at_scale(self, scale: float) -> Self:
+        """See `Scalable`."""
+        scaled = copy(self)
+        scaled._short_side = round(SHORT_SIDE * scale)
+        return scaled
+
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         return [self._answer(image) for image in images]
 
     @torch.no_grad()
     def _answer(self, image: Image.Image) -> SoftLabels:
-        picture = _picture(image, next(self.model.parameters()).device)
-        resized = transforms.resize(picture, [SHORT_SIDE], antialias=True)
-        logits = self.model(transforms.normalize(resized, MEAN, DEVIATION)[None])["out"][0]
+        # Pillow's filter, before anything is a tensor, as in torchvision's own presets.
+        resized = transforms.resize(image.convert("RGB"), [self._short_side])
+        picture = _picture(resized, next(self.model.parameters()).device)
+        logits = self.model(transforms.normalize(picture, MEAN, DEVIATION)[None])["out"][0]
         grid = (-(-image.height // self._stride), -(-image.width // self._stride))
         # On the CPU: Apple's GPUs can't average over cells of unequal size.
         cells = adaptive_avg_pool2d(logits.softmax(0).cpu(), grid)

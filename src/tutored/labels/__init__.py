@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -12,32 +14,25 @@ from torch import Tensor
 
 from tutored.errors import InputError
 
-VOC_NAMES = (
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
-    "person pottedplant sheep sofa train tvmonitor"
-).split()
+HERE = Path(__file__).parent
 
-COCO_NAMES = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,"
-    "parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,"
-    "handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,"
-    "surfboard,tennis racket,bottle,wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,"
-    "broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,potted plant,bed,dining table,toilet,tv,laptop,"
-    "mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,refrigerator,book,clock,vase,scissors,"
-    "teddy bear,hair drier,toothbrush"
-).split(",")
 
-ALIASES: tuple[frozenset[str], ...] = (
-    frozenset({"aeroplane", "airplane"}),
-    frozenset({"motorbike", "motorcycle"}),
-    frozenset({"diningtable", "dining table"}),
-    frozenset({"pottedplant", "potted plant"}),
-    frozenset({"sofa", "couch"}),
-    frozenset({"tvmonitor", "tv"}),
-)
-"""Names that mean one class: the six of VOC's twenty that COCO spells differently."""
+def _names(file: str) -> list[str]:
+    return (HERE / file).read_text(encoding="utf-8").splitlines()
+
+
+VOC_NAMES, COCO_NAMES = _names("voc.txt"), _names("coco.txt")
+
+ALIASES: tuple[frozenset[str], ...] = tuple(frozenset(line.split(" = ")) for line in _names("aliases.txt"))
+"""Names that mean one class, to the letter: the six of VOC's twenty that COCO spells differently, and the classes of
+ADE20K and Open Images that are COCO's. Open Images' `Mouse` is an animal, so capitals are never simply dropped."""
+_ALIASES = {name: alias for alias in ALIASES for name in alias}
 
 Elsewhere = Literal["background", "ignore"]
+DROPPED = (None, "background", "ignore")
+"""What a class may be named that has no target."""
+MOST = 65_536
+"""Names that a store can number. A mask holds no more than 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +44,11 @@ class LabelSpace:
     def __post_init__(self) -> None:
         if not self.names or self.names[0] != "background":
             raise InputError(f"a label space begins with 'background', got {self.names[:3]}")
-        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(self.names).items() if times > 1)
         if twice:
             raise InputError(f"a label space names each class once; twice: {', '.join(twice)}")
-        if len(self.names) > 255:
-            raise InputError(f"a mask holds at most 254 classes beside background, got {len(self.names) - 1}")
+        if len(self.names) > MOST:
+            raise InputError(f"a label space holds at most {MOST} names with background, got {len(self.names)}")
 
     @classmethod
     def of(cls, classes: list[str] | tuple[str, ...]) -> LabelSpace:
@@ -79,6 +74,11 @@ class LabelSpace:
 
 VOC = LabelSpace.of(VOC_NAMES)
 COCO = LabelSpace.of(COCO_NAMES)
+KNOWN: Mapping[str, LabelSpace] = {"voc": VOC, "coco": COCO} | {
+    name: LabelSpace.of(_names(f"{name}.txt")) for name in ("ade20k", "cityscapes", "open-images")
+}
+"""Label spaces by name: VOC's 20 classes, COCO's 80, ADE20K's 150, Cityscapes' 19, Open Images' 601 with boxes, each in
+its data set's own order. ADE20K's and Cityscapes' have no background: every pixel is one of their classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +89,14 @@ class ClassMap:
         source: the tutor's label space.
         target: ours.
         to: for each source class its target class, or None where it has none. `to[0]` is 0.
-        elsewhere: what becomes of the probability of classes without a target. "background": it is
-            something that our space calls background (VOC's convention). "ignore": it is taken
-            away, and the cell or box weighs that much less.
+        ignored: source classes without a target whose probability is taken away, so that the cell or box weighs that
+            much less. That of the others is background: our space calls them so (VOC's convention).
     """
 
     source: LabelSpace
     target: LabelSpace
     to: tuple[int | None, ...]
-    elsewhere: Elsewhere = "background"
+    ignored: frozenset[int] = frozenset()
     _matrix: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -107,7 +106,7 @@ class ClassMap:
         for source, target in enumerate(self.to):
             if target is not None:
                 matrix[target, source] = 1
-            elif self.elsewhere == "background":
+            elif source not in self.ignored:
                 matrix[0, source] = 1
         object.__setattr__(self, "_matrix", matrix)
 
@@ -123,29 +122,30 @@ class ClassMap:
         """Match classes by name, aliases included.
 
         Args:
-            renamed: source name -> target name, or None to drop it; several may share a target.
+            renamed: source name -> target name; several may share a target. A class without one is dropped: its
+                probability goes to "background", to nowhere ("ignore"), or `elsewhere` (None).
+            elsewhere: the same for all classes that are not named and have no target.
 
         Raises:
             InputError: a name in `renamed` is in neither space, or nothing matches at all.
         """
         renamed = dict(renamed or {})
-        for name, new in renamed.items():
-            source.index(name)
-            if new is not None:
-                target.index(new)
-        to: list[int | None] = [0]
-        for name in source.classes:
-            if name in renamed:
-                new = renamed[name]
-                to.append(None if new is None else target.index(new))
-            else:
-                to.append(same_class(name, target))
+        for name in renamed:
+            if source.index(name) == 0:
+                raise InputError("renamed: background stays background; name classes of the tutor")
+        named = {name: None if new in DROPPED else target.index(str(new)) for name, new in renamed.items()}
+        to = (0, *(named[name] if name in named else same_class(name, target) for name in source.classes))
         if not any(to):
             raise InputError(
                 f"no class of the tutor ({', '.join(source.classes[:5])}, ...) is one of ours "
                 f"({', '.join(target.classes[:5])}, ...); give the pairs explicitly"
             )
-        return cls(source, target, tuple(to), elsewhere)
+        ignored = {
+            number
+            for number, (name, place) in enumerate(zip(source.names, to, strict=True))
+            if place is None and (renamed.get(name) or elsewhere) == "ignore"
+        }
+        return cls(source, target, to, frozenset(ignored))
 
     @property
     def unmapped(self) -> tuple[str, ...]:
@@ -168,18 +168,32 @@ class ClassMap:
         """One line for the user: what is mapped, what is not, and where its probability goes."""
         mapped = sum(to is not None for to in self.to[1:])
         text = f"{mapped} of the tutor's {len(self.source) - 1} classes map to ours"
-        if self.unmapped:
-            text += f"; the other {len(self.unmapped)} ({', '.join(self.unmapped[:4])}, ...) count as {self.elsewhere}"
+        lost = [self.source.names[number] for number in sorted(self.ignored)]
+        rest = [name for name in self.unmapped if name not in lost]
+        for names, fate in ((rest, "count as background"), (lost, "are ignored")):
+            if names:
+                text += f"; {'the other ' if not (rest and lost) else ''}{len(names)} ({_some(names)}) {fate}"
         if self.unreached:
             text += f"; it knows nothing about {', '.join(self.unreached)}"
         return text
 
 
 def same_class(name: str, target: LabelSpace) -> int | None:
-    """The number of the class of this name, or of an alias of it, in `target`; None where it has none."""
+    """The number of the class of this name, or of an alias of it, in `target`; None where it has none.
+
+    Of a name with synonyms behind commas (ADE20K's "sofa, couch, lounge") the first one counts.
+    """
     if name in target.names:
         return target.names.index(name)
-    for alias in ALIASES:
-        if name in alias:
-            return next((target.names.index(other) for other in sorted(alias) if other in target.names), None)
-    return None
+    meant = _meant(name)
+    return next((number for number, other in enumerate(target.names) if _meant(other) == meant), None)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join([*names[:4], "..."] if len(names) > 4 else names)
+
+
+def _meant(name: str) -> frozenset[str]:
+    """All names of the class that this one names."""
+    first = name.partition(",")[0]
+    return _ALIASES.get(first) or frozenset({first})

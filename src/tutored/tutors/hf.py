@@ -1,0 +1,227 @@
+"""Detectors, semantic and universal segmentation models of transformers as tutors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tutored.device import choose_device
+from tutored.errors import InputError
+from tutored.labels import LabelSpace
+from tutored.structures import Instances, SoftLabels
+from tutored.tutors import read_labels
+from tutored.tutors.detections import answer, select
+from tutored.tutors.hf_masks import boxes_around, mask_scores, picture_part, semantic_scores
+from tutored.tutors.hf_model import HfModel
+from tutored.tutors.instances import soft_masks
+from tutored.tutors.outputs import ClassOutputs, on_cells
+
+EVERY_BOX = 1.0
+"""An IoU that no two boxes exceed: nothing is suppressed."""
+
+
+def open_hf(
+    model: str | Path,
+    *,
+    labels: LabelSpace | Path | str | None = None,
+    download: bool = False,
+    device: str | None = None,
+    score_floor: float = 0.01,
+    nms_iou: float | None = None,
+    max_boxes: int = 100,
+    stride: int = 8,
+    instances: bool = False,
+) -> HfTutor:
+    """A tutor from transformers; what it answers follows from its architecture.
+
+    Args:
+        model, download: as in `HfModel`.
+        labels: the model's classes in the order of its outputs, where it does not name them.
+        device: see `choose_device`.
+        score_floor: weaker boxes are not kept.
+        nms_iou: suppression within a class; None: none, as these detectors need none.
+        max_boxes: of one image, the best.
+        stride: pixels of the image a cell of the map, where the model's own grid is not coarser.
+        instances: of a universal model, its objects with their masks instead of its map.
+
+    Raises:
+        InputError: the model is not here or no tutor, or its classes have no names.
+    """
+    loaded = HfModel(
+        model, download=download, device=choose_device(device), task="instance" if instances else "semantic"
+    )
+    names = loaded.names if labels is None else read_labels(labels).classes
+    outputs = ClassOutputs(names, str(model))
+    boxes = {"score_floor": score_floor, "nms_iou": nms_iou, "max_boxes": max_boxes}
+    universal = loaded.kind == "AutoModelForUniversalSegmentation"
+    if instances and not universal:
+        raise InputError(f"{model}: {loaded.identity['tutor']} gives no instances; leave `instances` out")
+    if loaded.kind == "AutoModelForObjectDetection":
+        tutor: HfTutor = Detector(loaded, outputs, boxes)
+    elif instances:
+        tutor = InstanceSegmenter(loaded, outputs, boxes)
+    elif universal:
+        tutor = UniversalSegmenter(loaded, outputs, stride)
+    else:
+        tutor = Segmenter(loaded, outputs, stride)
+    tutor.check(str(model))
+    return tutor
+
+
+class HfTutor:
+    """What the kinds share; each gives `_answer` and says what its raw outputs must be."""
+
+    def __init__(self, model: HfModel, outputs: ClassOutputs, facts: Mapping[str, Any]) -> None:
+        self._model, self._outputs = model, outputs
+        self.labels = outputs.labels
+        self.identity: Mapping[str, Any] = {
+            **model.identity,
+            "score_floor": None,
+            "nms_iou": None,
+            "map_stride": None,
+            **facts,
+        }
+
+    def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
+        # One by one: in a batch pictures are padded to a common size, which changes their answers.
+        return [self._answer(image) for image in images]
+
+    def at_scale(self, scale: float) -> Self:
+        """See `Scalable`."""
+        scaled = copy(self)
+        scaled._model = self._model.at_scale(scale)
+        return scaled
+
+    def check(self, origin: str) -> None:
+        """Ask it about a small grey picture, and refuse it where the number of its outputs is not that of its names."""
+        found, _ = self._model(Image.new("RGB", (64, 64), (128, 128, 128)))
+        count = self._count(found)
+        if count != len(self._outputs):
+            raise InputError(
+                f"{origin}: {count} classes, but {len(self._outputs)} names; give labels=FILE with one class a line"
+            )
+
+    def _count(self, found: Any) -> int:
+        raise NotImplementedError
+
+    def _answer(self, image: Image.Image) -> SoftLabels:
+        raise NotImplementedError
+
+
+class Detector(HfTutor):
+    """DETR and its kin.
+
+    With one output more than classes, the last is "no object" and outputs are a softmax (DETR, YOLOS): each query is
+    a box of its likeliest class, and its distribution is the softmax' own. Otherwise they are sigmoids (RT-DETR,
+    D-FINE, Deformable and Conditional DETR): a query may stand under several classes, see `detections.distribution`.
+    """
+
+    def __init__(self, model: HfModel, outputs: ClassOutputs, facts: Mapping[str, Any]) -> None:
+        super().__init__(model, outputs, facts)
+        self._no_object = False
+
+    def _count(self, found: Any) -> int:
+        count = int(found.logits.shape[-1])
+        self._no_object = count == len(self._outputs) + 1
+        return count - self._no_object
+
+    def _answer(self, image: Image.Image) -> SoftLabels:
+        found, _ = self._model(image)
+        size = (image.height, image.width)
+        logits, boxes = found.logits[0].cpu(), found.pred_boxes[0].cpu()
+        scores = (logits.softmax(-1) if self._no_object else logits.sigmoid())[:, self._outputs.used]
+        eligible = torch.where(scores == scores.amax(1, keepdim=True), scores, 0) if self._no_object else scores
+        halves = boxes[:, 2:] / 2
+        boxes = torch.cat([boxes[:, :2] - halves, boxes[:, :2] + halves], dim=1) * boxes.new_tensor(size[::-1] * 2)
+        rows, columns = select(
+            boxes,
+            eligible,
+            score_floor=self.identity["score_floor"],
+            nms_iou=self.identity["nms_iou"] or EVERY_BOX,
+            max_boxes=self.identity["max_boxes"],
+        )
+        return answer(boxes[rows], scores[rows], columns, size)
+
+
+class Segmenter(HfTutor):
+    """SegFormer, BEiT, UperNet, DPT, ...: softmax of the class scores at the network's own stride."""
+
+    def __init__(self, model: HfModel, outputs: ClassOutputs, stride: int) -> None:
+        super().__init__(model, outputs, {"map_stride": stride})
+        self._stride = stride
+
+    def _count(self, found: Any) -> int:
+        return int(found.logits.shape[1])
+
+    def _probs(self, found: Any) -> Tensor:
+        """float32 [C+1, h, w] over the whole input of the network."""
+        return self._outputs.fold(found.logits[0].softmax(0))
+
+    def _answer(self, image: Image.Image) -> SoftLabels:
+        found, share = self._model(image)
+        size = (image.height, image.width)
+        return SoftLabels(size=size, map=on_cells(picture_part(self._probs(found), share), size, self._stride))
+
+
+class UniversalSegmenter(Segmenter):
+    """MaskFormer, Mask2Former, OneFormer: what the queries say together about each cell.
+
+    A class' score is the model's own, the sum over queries of class probability times mask (Cheng et al. 2021). Where
+    scores exceed one in sum they are divided by it; what they leave is background.
+    """
+
+    def _count(self, found: Any) -> int:
+        return int(found.class_queries_logits.shape[-1]) - 1
+
+    def _probs(self, found: Any) -> Tensor:
+        scores = self._outputs.fold(semantic_scores(found.class_queries_logits[0], found.masks_queries_logits[0]))
+        probs = scores / scores.sum(0).clamp(min=1)
+        probs[0] += 1 - probs.sum(0)
+        return probs
+
+
+class InstanceSegmenter(HfTutor):
+    """The same models' objects: each query's box, mask and class distribution.
+
+    A score is the class probability times the mean of the mask where that is above .5 (Mask2Former's instance
+    inference); the box is the smallest around that region.
+    """
+
+    def _count(self, found: Any) -> int:
+        return int(found.class_queries_logits.shape[-1]) - 1
+
+    def _answer(self, image: Image.Image) -> SoftLabels:
+        found, share = self._model(image)
+        size = (image.height, image.width)
+        masks = picture_part(found.masks_queries_logits[0].cpu(), share).sigmoid()
+        seen = (masks > 0.5).any(2).any(1)
+        masks, logits = masks[seen], found.class_queries_logits[0].cpu()[seen]
+        scores = logits.softmax(-1)[:, :-1][:, self._outputs.used] * mask_scores(masks)[:, None]
+        boxes = boxes_around(masks > 0.5) * masks.new_tensor([size[1] / masks.shape[2], size[0] / masks.shape[1]] * 2)
+        rows, columns = select(
+            boxes,
+            scores,
+            score_floor=self.identity["score_floor"],
+            nms_iou=self.identity["nms_iou"] or EVERY_BOX,
+            max_boxes=self.identity["max_boxes"],
+        )
+        result = answer(boxes[rows], scores[rows], columns, size)
+        assert result.boxes_xyxy is not None and result.classes is not None and result.probs is not None
+        return SoftLabels(
+            size=size,
+            boxes_xyxy=result.boxes_xyxy,
+            classes=result.classes,
+            probs=result.probs,
+            instances=Instances(
+                boxes_xyxy=result.boxes_xyxy,
+                classes=result.classes,
+                scores=result.scores,
+                masks=soft_masks(masks, result.boxes_xyxy, rows, size),
+            ),
+        )

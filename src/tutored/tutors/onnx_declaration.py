@@ -1,0 +1,165 @@
+"""What a small YAML file says about the ONNX network beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tutored.errors import InputError
+from tutored.labels import KNOWN, LabelSpace
+from tutored.tutors import read_labels
+from tutored.tutors.onnx_file import OnnxFile
+from tutored.tutors.outputs import ClassOutputs
+
+Pixels = Annotated[int, Field(gt=0)]
+Triple = tuple[float, float, float]
+Overlap = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Picture(Strict):
+    """How a picture becomes the network's input; channels of `mean` and `deviation` are in the order of `colours`."""
+
+    name: str | None = None
+    """The input's name; not needed where there is one."""
+    size: tuple[Pixels, Pixels] | None = None
+    """(height, width), where the model does not fix it."""
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    colours: Literal["rgb", "bgr"] = "rgb"
+    white: Annotated[float, Field(gt=0)] = 1.0
+    """The value of white before mean and deviation: 1 or 255."""
+    mean: Triple = (0.0, 0.0, 0.0)
+    deviation: Triple = (1.0, 1.0, 1.0)
+    fit: Literal["stretch", "letterbox"] = "stretch"
+    """`letterbox` keeps the aspect ratio and fills the rest."""
+    corner: Literal["top_left", "centre"] = "top_left"
+    """Where a letterboxed picture lies."""
+    fill: Annotated[float, Field(ge=0, le=255)] = 114.0
+    """Grey beside it, 0 to 255."""
+    antialias: bool = True
+    """Average where a picture shrinks, as Pillow does; OpenCV's bilinear filter does not."""
+
+
+class Yolox(Strict):
+    """A YOLOX head, see `onnx_yolox.decode`."""
+
+    kind: Literal["yolox"]
+    output: str = "output"
+    nms_iou: Overlap | None = 0.5
+
+
+class BoxesAndScores(Strict):
+    """Boxes [1, A, 4] and scores [1, A, outputs]; where both name one output, its first four columns are the box."""
+
+    kind: Literal["boxes_scores"]
+    boxes: str
+    scores: str
+    transposed: bool = False
+    """[1, 4, A] and [1, outputs, A]."""
+    format: Literal["xyxy", "cxcywh", "xywh"] = "xyxy"
+    unit: Literal["pixels", "normalised"] = "pixels"
+    """Of the network's input."""
+    activation: Literal["none", "sigmoid", "softmax"] = "none"
+    """What makes probabilities of the scores."""
+    nms_iou: Overlap | None = 0.5
+    """Suppression within a class; null: none."""
+
+
+class Logits(Strict):
+    """Class scores [1, outputs, h, w] over the whole input."""
+
+    logits: str
+    activation: Literal["none", "softmax"] = "softmax"
+    align_corners: bool = False
+    """The outermost cells lie on the input's corners, as in TensorFlow's DeepLab."""
+
+
+class Declaration(Strict):
+    """The whole file."""
+
+    labels: str | tuple[str, ...] | None = None
+    """A name for each output in order (`background` and `N/A` stand for none), a known label space, or a file with one
+    class a line beside this one; absent: `names` in the model's metadata. A label space or a file that has one class
+    fewer than there are outputs has background in front."""
+    input: Picture = Picture()
+    detection: Annotated[Yolox | BoxesAndScores, Field(discriminator="kind")] | None = None
+    segmentation: Logits | None = None
+
+    @model_validator(mode="after")
+    def _answers_something(self) -> Self:
+        if self.detection is None and self.segmentation is None:
+            raise ValueError("declare `detection`, `segmentation` or both")
+        return self
+
+    def names_of_outputs(self) -> set[str]:
+        """The outputs of the model that are spoken of."""
+        heads = [head.model_dump(include={"output", "boxes", "scores"}) for head in [self.detection] if head]
+        return {name for head in heads for name in head.values()} | (
+            {self.segmentation.logits} if self.segmentation else set()
+        )
+
+
+OURS = Declaration(
+    detection=BoxesAndScores(kind="boxes_scores", boxes="boxes", scores="logits", activation="softmax"),
+    segmentation=Logits(logits="map_logits"),
+)
+"""What `tutored export` writes; its names are in its metadata."""
+
+
+def declaration_path(weights: Path) -> Path:
+    """Where the declaration of a model lies: beside it, with the ending `.yaml`."""
+    return weights.with_suffix(".yaml")
+
+
+def declaration_of(model: OnnxFile) -> Declaration | None:
+    """The declaration beside a model, or that of our own exports; None where there is neither.
+
+    Raises:
+        InputError: no YAML mapping, or keys or values that are not possible.
+    """
+    path = declaration_path(model.path)
+    if not path.is_file():
+        return OURS if model.ours else None
+    try:
+        return Declaration.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: can't be read as YAML ({error}); it declares {model.path.name}") from error
+    except ValidationError as error:
+        told = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        )
+        raise InputError(f"{path}: {told}; docs/tutors.md has an example of each kind") from error
+
+
+def name_outputs(
+    model: OnnxFile, declared: Declaration, given: LabelSpace | Path | str | None, count: int
+) -> ClassOutputs:
+    """The classes of `count` outputs: as the user says, else the declaration, else the model's metadata.
+
+    Raises:
+        InputError: nobody names them, or another number of them.
+    """
+    wanted = declared.labels if given is None else given
+    if isinstance(wanted, tuple):
+        names = list(wanted)
+    elif wanted is not None:
+        at_hand = isinstance(wanted, LabelSpace) or str(wanted) in KNOWN
+        space = read_labels(wanted if at_hand else model.path.parent / str(wanted))
+        names = list(space.names if len(space) == count else space.classes)
+    else:
+        names = model.names or []
+    if len(names) != count:
+        known = f"{len(names)} names are given" if names else "no names are known"
+        raise InputError(
+            f"{model.path}: {count} outputs, but {known}; declare `labels` with one name for each, background included"
+        )
+    return ClassOutputs(names, str(model.path))

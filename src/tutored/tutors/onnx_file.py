@@ -1,0 +1,63 @@
+"""ONNX files: sessions of onnxruntime, and what exporters wrote into them."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tutored.errors import InputError
+from tutored.tutors import file_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFile:
+    """A loaded model.
+
+    Attributes:
+        session: onnxruntime's.
+        names: of its outputs, from the metadata, as exporters write them: a list, or index -> name; else None.
+        ours: `tutored export` wrote it.
+    """
+
+    path: Path
+    sha256: str
+    session: Any
+    names: list[str] | None
+    ours: bool
+
+    @classmethod
+    def open(cls, path: Path, threads: int, device: str | None) -> Self:
+        """Load a model. Raises InputError: no such model or device, or onnxruntime is not installed."""
+        digest = file_sha256(path, "the model")
+        session = _session(path, threads, device)
+        about = session.get_modelmeta().custom_metadata_map
+        return cls(path, digest, session, _names(about), about.get("made_by", "").startswith("tutored "))
+
+
+def _names(about: dict[str, str]) -> list[str] | None:
+    try:
+        names = ast.literal_eval(about["names"])
+        return [str(names[index]) for index in range(len(names))]
+    except (KeyError, ValueError, SyntaxError, TypeError):
+        return None
+
+
+def _session(weights: Path, threads: int, device: str | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError("the tutor `onnx` needs onnxruntime: pip install 'tutored[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    known = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+    here = {name: provider for name, provider in known.items() if provider in onnxruntime.get_available_providers()}
+    if device not in (None, *here):
+        raise InputError(f"device {device}: onnxruntime has {', '.join(here)} here; give one of them")
+    providers = [here[device]] if device else list(here.values())
+    try:
+        return onnxruntime.InferenceSession(str(weights), options, providers=providers)
+    except Exception as error:  # onnxruntime has no common base class for its errors
+        raise InputError(f"{weights}: not an ONNX model that onnxruntime can load ({error})") from error

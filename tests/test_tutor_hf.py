@@ -1,0 +1,426 @@
+"""Models of transformers as tutors: random networks, saved by the test, against transformers' own post-processing."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tutored.cli import main
+from tutored.errors import InputError
+from tutored.labels import VOC, ClassMap
+from tutored.softlabels import Store
+from tutored.structures import SoftLabels
+from tutored.tutors import open_tutor
+from tutored.tutors.hf_masks import boxes_around, mask_scores, picture_part, semantic_scores
+
+transformers = pytest.importorskip("transformers")
+
+Made = tuple[Path, Any, Any]
+"""A folder, and the network and the preprocessor that were saved in it."""
+NAMES = ["cat", "N/A", "dog", "horse"]
+SIDE = {"height": 64, "width": 96}
+RESNET = {"embedding_size": 8, "hidden_sizes": [8, 8, 8, 16], "depths": [1] * 4, "layer_type": "basic"}
+LEVELS = {"out_features": ["stage2", "stage3", "stage4"]}
+SWIN = {"embed_dim": 8, "depths": [1] * 4, "num_heads": [1, 1, 2, 2], "window_size": 4, "image_size": 64}
+STAGES = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+DETR = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "num_queries": 12, "use_timm_backbone": False} | {
+    f"{side}_{part}": size
+    for side in ("encoder", "decoder")
+    for part, size in (("attention_heads", 2), ("ffn_dim", 16))
+}
+QUERIES = {"num_queries": 6, "hidden_dim": 32, "mask_feature_size": 32, "feature_size": 32, "encoder_layers": 1}
+QUERIES |= {"decoder_layers": 2, "num_attention_heads": 2, "dim_feedforward": 16, "encoder_feedforward_dim": 16}
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    asked: list[Any] = []
+
+    def refuse(*given: Any, **options: Any) -> None:
+        asked.append(given)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    yield
+    assert not asked, "a tutor from a folder asks nobody"
+
+
+def noise(height: int = 41, width: int = 65, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def ask(tutor: Any, image: Image.Image) -> SoftLabels:
+    (found,) = tutor([image], ["a"])
+    return found
+
+
+def save(folder: Path, model: str, config: Any, processor: str, names: list[str] = NAMES, **settings: Any) -> Made:
+    torch.manual_seed(0)
+    config.id2label, config.label2id = dict(enumerate(names)), {name: index for index, name in enumerate(names)}
+    network = getattr(transformers, model)(config).eval()
+    for name, parameter in network.named_parameters():
+        if parameter.dim() > 1 and ("class" in name or "bbox" in name or "query_position" in name):
+            torch.nn.init.normal_(parameter, std=0.3)  # scores and boxes that differ
+    processor = getattr(transformers, processor)(**{"size": SIDE} | settings)
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder, network, processor
+
+
+@torch.no_grad()
+def raw(made: Made, image: Image.Image, **more: Any) -> Any:
+    _, network, processor = made
+    return network(pixel_values=processor(images=image, return_tensors="pt", **more)["pixel_values"])
+
+
+# Detection
+
+
+def detr(folder: Path) -> Made:
+    config = transformers.DetrConfig(backbone_config=transformers.ResNetConfig(**RESNET, **LEVELS), **DETR)
+    return save(folder, "DetrForObjectDetection", config, "DetrImageProcessor", ["cat", "dog", "horse"])
+
+
+def detr_of_timm(folder: Path) -> Made:
+    """As transformers 4 wrote it: the backbone is a name of timm's, and its pretrained weights are wanted."""
+    outputs = {"out_indices": [1, 2, 3, 4]}
+    backbone = transformers.TimmBackboneConfig(backbone="resnet10t", use_pretrained_backbone=False, **outputs)
+    config = transformers.DetrConfig(backbone_config=backbone, **DETR)
+    made = save(folder, "DetrForObjectDetection", config, "DetrImageProcessor", ["cat", "dog", "horse"])
+    settings = json.loads((folder / "config.json").read_text()) | {"use_timm_backbone": True, "backbone": "resnet10t"}
+    settings |= {"use_pretrained_backbone": True, "backbone_config": None, "backbone_kwargs": outputs | {"in_chans": 3}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    return made
+
+
+def conditional(folder: Path) -> Made:
+    config = transformers.ConditionalDetrConfig(backbone_config=transformers.ResNetConfig(**RESNET, **LEVELS), **DETR)
+    return save(folder, "ConditionalDetrForObjectDetection", config, "ConditionalDetrImageProcessor")
+
+
+def yolos(folder: Path) -> Made:
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.YolosConfig(image_size=[64, 96], num_detection_tokens=9, **size)
+    return save(folder, "YolosForObjectDetection", config, "YolosImageProcessor", ["cat", "dog", "horse"])
+
+
+def _rt(channels: list[int]) -> dict[str, Any]:
+    shape = {"d_model": 32, "encoder_hidden_dim": 32, "encoder_in_channels": channels, "num_denoising": 0}
+    shape |= {"decoder_in_channels": [32] * 3, "decoder_layers": 2, "num_queries": 40}
+    return shape | {name: size for name, size in DETR.items() if "ffn" in name or "heads" in name}
+
+
+def rt_detr(folder: Path) -> Made:
+    backbone = transformers.RTDetrResNetConfig(**RESNET | {"hidden_sizes": [8, 8, 16, 16]}, **LEVELS)
+    config = transformers.RTDetrConfig(backbone_config=backbone, **_rt([8, 16, 16]))
+    return save(folder, "RTDetrForObjectDetection", config, "RTDetrImageProcessor")
+
+
+def d_fine(folder: Path) -> Made:
+    shape = {"stem_channels": [3, 8, 8], "stage_in_channels": [8, 8, 16, 16], "stage_mid_channels": [8] * 4}
+    shape |= {"stage_out_channels": [8, 16, 16, 16], "hidden_sizes": [8, 16, 16, 16], "stage_num_blocks": [1] * 4}
+    backbone = transformers.HGNetV2Config(stage_numb_of_layers=[1] * 4, **shape, **LEVELS)
+    config = transformers.DFineConfig(backbone_config=backbone, **_rt([16, 16, 16]))
+    return save(folder, "DFineForObjectDetection", config, "RTDetrImageProcessor")
+
+
+@pytest.mark.parametrize("make", [detr, detr_of_timm, yolos, conditional, rt_detr, d_fine])
+def test_detectors_answer_as_transformers_does(make: Callable[[Path], Made], tmp_path: Path) -> None:
+    made, image = make(tmp_path), noise()
+    names = list(made[1].config.id2label.values())
+    tutor = open_tutor(f"hf:{tmp_path}", device="cpu", score_floor=0.0)
+    assert tutor.labels.classes == ("cat", "dog", "horse"), "read from the model, without what is nothing"
+    found = ask(tutor, image)
+    outputs = raw(made, image)
+    (theirs,) = made[2].post_process_object_detection(outputs, threshold=0.0, target_sizes=[(41, 65)])
+    order = theirs["scores"].argsort(descending=True, stable=True)
+    boxes, scores, labels = (theirs[name][order] for name in ("boxes", "scores", "labels"))
+    boxes = boxes.clamp(min=0).minimum(torch.tensor([65, 41, 65, 41]))
+    named = [names[label] for label in labels]
+    kept = torch.tensor([name != "N/A" for name in named]) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+    count = int(kept.sum())
+    assert count >= 5, "the test tests something"
+    assert torch.allclose(found.scores[:count], scores[kept], atol=1e-4)
+    ours = [tutor.labels.names[index] for index in found.classes]
+    for box, score, name in [row for row, use in zip(zip(boxes, scores, named, strict=True), kept, strict=True) if use]:
+        same = torch.tensor([other == name for other in ours]) & ((found.boxes_xyxy - box).abs().amax(1) < 1e-4)
+        assert (same & ((found.scores - score).abs() < 1e-4)).any(), "each of theirs is one of ours; ties in any order"
+    assert torch.allclose(found.probs.sum(1), torch.ones(len(found.probs)), atol=1e-5)
+
+
+def test_of_a_softmax_the_whole_distribution_is_kept_with_no_object_as_background(tmp_path: Path) -> None:
+    made, image = detr(tmp_path), noise()
+    found = ask(open_tutor("hf", model=tmp_path, device="cpu"), image)
+    own = raw(made, image).logits[0].softmax(-1)
+    best = own[:, :3].amax(1).argsort(descending=True)
+    assert torch.allclose(found.probs, own[best][:, [3, 0, 1, 2]], atol=1e-5)
+    assert len(found.classes) == 12, "each query once"
+
+
+def test_a_floor_and_suppression_are_what_the_identity_says(tmp_path: Path) -> None:
+    conditional(tmp_path)
+    image = noise()
+    plain = ask(open_tutor("hf", model=tmp_path, device="cpu", score_floor=0.0), image)
+    floor = float(plain.scores[10])
+    tutor = open_tutor("hf", model=tmp_path, device="cpu", score_floor=floor, nms_iou=0.5, max_boxes=4)
+    assert (tutor.identity["score_floor"], tutor.identity["nms_iou"], tutor.identity["max_boxes"]) == (floor, 0.5, 4)
+    assert tutor.identity["tutor"] == "ConditionalDetrForObjectDetection"
+    assert '"size": {"height": 64, "width": 96}' in tutor.identity["preprocessing"]
+    assert len(tutor.identity["weights_sha256"]) == 64 and str(tmp_path) not in json.dumps(tutor.identity)
+    found = ask(tutor, image)
+    assert len(found.scores) <= 4 and found.scores.min() > floor and found.scores[0] == plain.scores[0]
+
+
+# Semantic segmentation
+
+
+def segformer(folder: Path, names: list[str] = NAMES) -> Made:
+    shape = {"depths": [1] * 4, "hidden_sizes": [8] * 4, "num_attention_heads": [1, 1, 2, 2]}
+    config = transformers.SegformerConfig(decoder_hidden_size=8, **shape)
+    return save(folder, "SegformerForSemanticSegmentation", config, "SegformerImageProcessor", names)
+
+
+def test_segformer_answers_as_transformers_does(tmp_path: Path) -> None:
+    made, image = segformer(tmp_path, ["wall", "bed ", "sofa, couch, lounge"]), noise()
+    tutor = open_tutor("hf", model=tmp_path, device="cpu", stride=1)
+    assert tutor.labels.classes == ("wall", "bed", "sofa, couch, lounge")
+    found = ask(tutor, image)
+    assert found.map.shape == (4, 16, 24), "the network's own grid: a quarter of 64 x 96"
+    assert found.map[0].abs().max() == 0, "no background: each pixel is one of the classes"
+    logits = raw(made, image).logits[0]
+    assert torch.allclose(found.map[1:], logits.softmax(0), atol=1e-4)
+    (theirs,) = made[2].post_process_semantic_segmentation(raw(made, image), target_sizes=[(41, 65)])
+    enlarged = torch.nn.functional.interpolate(found.map[None, 1:].log(), (41, 65), mode="bilinear")[0]
+    assert (enlarged.argmax(0) == theirs).float().mean() > 0.999, "interpolated logits, but for ties"
+    coarse = ask(open_tutor("hf", model=tmp_path, device="cpu"), image)
+    assert coarse.map.shape == (4, 6, 9) and torch.allclose(coarse.map.sum(0), torch.ones(6, 9), atol=1e-5)
+    assert torch.allclose(coarse.map.mean((1, 2)), found.map.mean((1, 2)), atol=0.02)
+    folded = ClassMap.by_name(tutor.labels, VOC)
+    assert [VOC.names[to] for to in folded.to if to] == ["sofa"]
+
+
+def test_background_is_background_wherever_it_stands(tmp_path: Path) -> None:
+    made, image = segformer(tmp_path, ["cat", "background", "N/A", "cat"]), noise()
+    found = ask(open_tutor("hf", model=tmp_path, device="cpu", stride=1), image)
+    own = raw(made, image).logits[0].softmax(0)
+    assert found.map.shape[0] == 2
+    assert torch.allclose(found.map, torch.stack([own[1] + own[2], own[0] + own[3]]), atol=1e-5)
+
+
+def test_the_whole_picture_is_seen_where_a_model_would_crop_it(tmp_path: Path) -> None:
+    made = segformer(tmp_path)
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"do_center_crop": True, "crop_size": [32, 32]}))
+    found = ask(open_tutor("hf", model=tmp_path, device="cpu", stride=1), noise())
+    assert torch.allclose(found.map.sum(0), torch.ones(16, 24), atol=1e-5)
+    own = raw(made, noise()).logits[0].softmax(0)
+    assert torch.allclose(found.map[1], own[0], atol=1e-5)
+
+
+# Universal models
+
+
+def swin() -> Any:
+    return transformers.SwinConfig(**SWIN, **STAGES)
+
+
+def mask2former(folder: Path) -> Made:
+    config = transformers.Mask2FormerConfig(backbone_config=swin(), **QUERIES)
+    return save(folder, "Mask2FormerForUniversalSegmentation", config, "Mask2FormerImageProcessor", size_divisor=32)
+
+
+def maskformer(folder: Path) -> Made:
+    decoder = transformers.DetrConfig(backbone_config=transformers.ResNetConfig(**RESNET, **LEVELS), **DETR)
+    backbone = transformers.ResNetConfig(**RESNET, **STAGES)
+    config = transformers.MaskFormerConfig(
+        backbone_config=backbone, decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32
+    )
+    return save(folder, "MaskFormerForInstanceSegmentation", config, "MaskFormerImageProcessor", size_divisor=32)
+
+
+def test_maskformers_map_is_its_own_scores(tmp_path: Path) -> None:
+    made, image = maskformer(tmp_path), noise()
+    tutor = open_tutor("hf", model=tmp_path, device="cpu", stride=1)
+    found = ask(tutor, image)
+    grid = found.map.shape[1:]
+    (theirs,) = made[2].post_process_semantic_segmentation(
+        raw(made, image), target_sizes=[tuple(grid)], return_segmentation_scores=True
+    )
+    scores = theirs["segmentation_scores"]
+    assert grid == (16, 24) and torch.allclose(found.map.sum(0), torch.ones(grid), atol=1e-5)
+    classes = scores[[0, 2, 3]]
+    total = scores.sum(0).clamp(min=1)
+    assert torch.allclose(found.map[1:], classes / total, atol=1e-4)
+    assert torch.allclose(found.map[0], 1 - classes.sum(0) / total, atol=1e-4), "N/A and what nobody claims"
+
+
+def test_mask2formers_scores_and_instances_are_transformers(tmp_path: Path) -> None:
+    _, network, processor = mask2former(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randn(1, 6, 5, generator=generator) * 2
+    # On the grid of 384 x 384 that theirs enlarges every mask to, both compute from the same numbers.
+    masks = torch.nn.functional.interpolate(torch.randn(1, 6, 12, 12, generator=generator) * 4, (384, 384))
+    outputs = SimpleNamespace(class_queries_logits=classes, masks_queries_logits=masks)
+    (theirs,) = processor.post_process_semantic_segmentation(outputs, return_segmentation_scores=True)
+    assert torch.allclose(semantic_scores(classes[0], masks[0]), theirs["segmentation_scores"], atol=1e-4)
+    (objects,) = processor.post_process_instance_segmentation(outputs, threshold=0.0, return_binary_maps=True)
+    ours = classes[0].softmax(-1)[:, :-1] * mask_scores(masks[0].sigmoid())[:, None]
+    expected = sorted(segment["score"] for segment in objects["segments_info"])
+    # Theirs takes the likeliest pairs by class before it knows the masks' scores.
+    chosen = classes[0].softmax(-1)[:, :-1].flatten().topk(6).indices
+    assert sorted(ours.flatten()[chosen].tolist()) == pytest.approx(expected, abs=1e-4)
+    assert network.config.model_type == "mask2former"
+
+
+def test_mask2former_gives_a_map_or_instances(tmp_path: Path) -> None:
+    made, image = mask2former(tmp_path), noise()
+    drawn = ask(open_tutor("hf", model=tmp_path, device="cpu", stride=1), image)
+    outputs = raw(made, image)
+    scores = semantic_scores(outputs.class_queries_logits[0], outputs.masks_queries_logits[0])
+    assert drawn.boxes_xyxy is None and drawn.map.shape == (4, 16, 24)
+    assert torch.allclose(drawn.map[2], scores[2] / scores.sum(0).clamp(min=1), atol=1e-5)
+    tutor = open_tutor("hf", model=tmp_path, device="cpu", instances=True, score_floor=0.0)
+    found = ask(tutor, image)
+    assert found.map is None and torch.equal(found.instances.boxes_xyxy, found.boxes_xyxy)
+    assert torch.equal(found.instances.scores, found.scores) and found.instances.masks.shape[1:] == (28, 28)
+    assert len(found.classes) == 18, "six queries under three classes"
+    masks = outputs.masks_queries_logits[0].sigmoid()
+    own = outputs.class_queries_logits[0].softmax(-1)[:, [0, 2, 3]] * mask_scores(masks)[:, None]
+    assert torch.allclose(found.scores, own.flatten().sort(descending=True).values, atol=1e-5)
+    query = int(own.flatten().argmax()) // 3
+    rows, columns = (masks[query] > 0.5).nonzero(as_tuple=True)
+    box = [columns.min() * 65 / 24, rows.min() * 41 / 16, (columns.max() + 1) * 65 / 24, (rows.max() + 1) * 41 / 16]
+    assert found.boxes_xyxy[0].tolist() == pytest.approx([float(side) for side in box], abs=1e-4)
+
+
+def test_oneformer_is_told_its_task_and_needs_no_class_file(tmp_path: Path) -> None:
+    shape = {name: size for name, size in QUERIES.items() if name not in ("mask_feature_size", "feature_size")}
+    text = {"text_encoder_width": 16, "text_encoder_num_layers": 1, "text_encoder_vocab_size": 40, "task_seq_len": 8}
+    config = transformers.OneFormerConfig(
+        backbone_config=swin(), conv_dim=32, mask_dim=32, text_encoder_n_ctx=2, is_training=False, **shape, **text
+    )
+    made = save(tmp_path, "OneFormerForUniversalSegmentation", config, "OneFormerImageProcessor")
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"class_info_file": "elsewhere.json"}))
+    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{letter}</w>" for letter in "ekcst")]
+    vocab = {token: number for number, token in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
+    tokenizer = transformers.CLIPTokenizer(vocab=vocab, merges=[])
+    tokenizer.save_pretrained(tmp_path)
+    image = noise()
+    pixels = made[2](images=image, task_inputs=["semantic"], return_tensors="pt")["pixel_values"]
+    for task, options in (("semantic", {}), ("instance", {"instances": True, "score_floor": 0.0})):
+        tokens = tokenizer([f"the task is {task}"], padding="max_length", max_length=8, truncation=True)
+        given = torch.tensor(tokens["input_ids"]) * torch.tensor(tokens["attention_mask"])
+        with torch.no_grad():
+            outputs = made[1](pixel_values=pixels, task_inputs=given)
+        found = ask(open_tutor("hf", model=tmp_path, device="cpu", stride=1, **options), image)
+        if task == "semantic":
+            (theirs,) = made[2].post_process_semantic_segmentation(
+                outputs, target_sizes=[found.map.shape[1:]], return_segmentation_scores=True
+            )
+            scores = theirs["segmentation_scores"]
+            assert torch.allclose(found.map[1], scores[0] / scores.sum(0).clamp(min=1), atol=1e-4)
+        else:
+            best = (outputs.class_queries_logits[0].softmax(-1)[:, [0, 2, 3]]).amax(1)
+            best = best * mask_scores(outputs.masks_queries_logits[0].sigmoid())
+            assert float(found.scores[0]) == pytest.approx(float(best.max()), abs=1e-4)
+
+
+def test_boxes_and_pictures_within_masks_by_hand() -> None:
+    region = torch.zeros(1, 4, 6, dtype=torch.bool)
+    region[0, 1:3, 2:5] = True
+    assert boxes_around(region).tolist() == [[2, 1, 5, 3]]
+    assert picture_part(torch.arange(24.0).reshape(1, 4, 6), (0.5, 0.5)).tolist() == [[[0, 1, 2], [6, 7, 8]]]
+    assert mask_scores(torch.tensor([[[0.75, 0.25], [1.0, 0.0]]])).tolist() == [0.875]
+
+
+# What is refused
+
+
+def test_models_that_are_refused(tmp_path: Path) -> None:
+    made = segformer(tmp_path / "m", ["LABEL_0", "LABEL_1"])
+    with pytest.raises(InputError, match="its 2 classes have no names; give labels=FILE"):
+        open_tutor("hf", model=tmp_path / "m", device="cpu")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    assert open_tutor("hf", model=tmp_path / "m", device="cpu", labels=tmp_path / "names.txt").labels.classes == (
+        "cat",
+        "dog",
+    )
+    with pytest.raises(InputError, match="2 classes, but 20 names"):
+        open_tutor("hf", model=tmp_path / "m", device="cpu", labels="voc")
+    with pytest.raises(InputError, match="gives no instances; leave `instances` out"):
+        open_tutor("hf", model=tmp_path / "m", device="cpu", labels=tmp_path / "names.txt", instances=True)
+    with pytest.raises(InputError, match=r"nobody/nothing: no such folder, and no such repository .*--download"):
+        open_tutor("hf:nobody/nothing")
+    with pytest.raises(InputError, match=r"no config\.json"):
+        open_tutor("hf", model=tmp_path)
+    torch.save(made[1].state_dict(), tmp_path / "m" / "pytorch_model.bin")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="no weights as safetensors, and pickles are never loaded"):
+        open_tutor("hf", model=tmp_path / "m", device="cpu")
+
+
+def test_a_model_without_its_head_or_of_another_kind_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    segformer(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    headless = {name: value for name, value in weights.items() if "classifier" not in name}
+    save_file(headless, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks weights of SegformerForSemanticSegmentation, such as decode_head\.cl"):
+        open_tutor("hf", model=tmp_path, device="cpu")
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("SegformerForImageClassification", "EomtForUniversalSegmentation"):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [name]}))
+        with pytest.raises(InputError, match=f"{name} is no tutor; possible: object detection"):
+            open_tutor("hf", model=tmp_path, device="cpu")
+
+
+def test_a_backbone_that_lies_elsewhere_is_not_asked_for(tmp_path: Path) -> None:
+    mask2former(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"backbone_config": None, "backbone": "some/swin"}))
+    with pytest.raises(InputError, match=r"can't be loaded from its own files .*offline mode"):
+        open_tutor("hf", model=tmp_path, device="cpu")
+
+
+# Scales, and the command
+
+
+def test_scales_are_those_of_the_networks_input(tmp_path: Path) -> None:
+    segformer(tmp_path)
+    tutor = open_tutor("hf", model=tmp_path, device="cpu", stride=1)
+    assert ask(tutor.at_scale(2), noise()).map.shape == (4, 32, 48) and ask(tutor, noise()).map.shape == (4, 16, 24)
+    joined = open_tutor(f"hf:{tmp_path}", device="cpu", stride=1, flip=True, scales=(1, 2))
+    assert (joined.identity["flip"], joined.identity["scales"]) == (True, [1.0, 2.0])
+    found = ask(joined, noise()).map
+    assert found.shape == (4, 32, 48) and torch.allclose(found.sum(0), torch.ones(32, 48), atol=1e-5)
+    mirrored = ask(joined, noise().transpose(Image.Transpose.FLIP_LEFT_RIGHT)).map
+    assert torch.allclose(found, mirrored.flip(-1), atol=1e-5), "the mean over both sides has no side"
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"do_resize": False}))
+    with pytest.raises(InputError, match="takes pictures as they are; leave scales out"):
+        open_tutor("hf", model=tmp_path, device="cpu", scales=(0.5, 1))
+
+
+def test_the_command_labels_with_a_folder_by_its_short_name(
+    voc_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rt_detr(tmp_path / "model")
+    data = ["--data", f"voc:{voc_folder}", "--split", "val"]
+    words = ["label", f"hf:{tmp_path / 'model'}", "--score-floor", "0.2", "--device", "cpu", "--flip", *data]
+    assert main([*words, "--out", str(tmp_path / "store")]) == 0, capsys.readouterr().err
+    made = Store.open(tmp_path / "store")
+    assert made.labels.classes == ("cat", "dog", "horse") and made.tasks == ("detection",)
+    assert made.identity["weights"] == "model" and made.identity["flip"] is True
+    assert main(["evaluate", str(tmp_path / "store"), *data]) == 0
