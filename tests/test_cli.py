@@ -311,13 +311,18 @@ def test_the_list_of_commands_is_what_we_promised():
     commands = next(action for action in make_parser()._actions if action.choices)
     assert list(commands.choices) == [
         "quickstart",
+        "init",
         "data",
         "label",
         "verify",
+        "audit",
+        "convert",
         "train",
+        "report",
         "evaluate",
         "study",
         "predict",
+        "serve",
         "export",
     ]
 

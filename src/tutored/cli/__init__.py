@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tutored.cli.export import export
 from tutored.cli.audit import audit
+from tutored.cli.export import export
+from tutored.cli.init import init
 from tutored.cli.label import label
-from tutored.cli.options import make_parser, spelled_out
-from tutored.cli.output import say, say_next, write_json
+from tutored.cli.label_options import spelled_out
+from tutored.cli.options import make_parser
+from tutored.cli.output import is_main, say, say_next, write_json
 from tutored.cli.predict import predict, serve
 from tutored.cli.report import report
 from tutored.cli.study import study_list, study_report, study_run
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _complain(str(error), WRONG_USE)
     except KeyboardInterrupt:
-        return _complain(f"stopped{GO_ON.get(words[0], '')}", FAILED)
+        return _complain(f"stopped{GO_ON.get(words[0], '')}", FAILED) if is_main() else FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -120,6 +122,8 @@ def evaluate(given: argparse.Namespace) -> None:
         result = judge(
             given.subject, given.data, given.split, given.classes, given.device, step, annotated=given.annotated
         )
+    if not is_main():
+        return
     Console().print(table(result))
     for note in result.notes:
         say(f"note: {note}")
@@ -166,6 +170,7 @@ def _complain(message: str, code: int) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "quickstart": quickstart,
+    "init": init,
     "data_check": data_check,
     "label": label,
     "verify": verify,

@@ -89,6 +89,6 @@ def _agreement(given: argparse.Namespace, path: Path, dataset: Dataset) -> None:
     if "maps" in found:
         say(f"maps: Cohen's kappa {found['kappa'] or 0:.3f}")
     page = given.page or path / "agreement.html"
-    write_agreement(found, (path, given.against), dataset.name, page)
+    write_agreement(found, (path, given.against), f"{dataset.source}, {dataset.split}", page)
     say(f"wrote {page}")
     write_json(given.json, found)

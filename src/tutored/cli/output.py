@@ -10,9 +10,14 @@ from typing import Any
 from tutored.files import write_text
 
 
+def is_main() -> bool:
+    """Of several processes that work together, the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
-    """A line for the user; of several processes that train together, one speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    """A line for the user; of several processes that work together, one speaks."""
+    if is_main():
         print(text, flush=True)
 
 

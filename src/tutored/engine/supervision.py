@@ -7,7 +7,9 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tutored.config import TASKS, Config, Data, MoreData, Task
+from tutored.audit import Advice, read_sidecar
+from tutored.audit.visible import Visible, hidden
+from tutored.config import TASKS, Config, Data, Loss, MoreData, Task
 from tutored.data import open_dataset
 from tutored.data.joined import join, union
 from tutored.data.part import hold_out
@@ -15,6 +17,9 @@ from tutored.errors import InputError
 from tutored.labels import ClassMap
 from tutored.softlabels import Folded, Store
 from tutored.structures import Dataset, SoftLabels
+
+BELOW = 0.999
+"""Boxes of a muted class have so much of the score from which boxes teach, at most."""
 
 
 class Supervision(NamedTuple):
@@ -24,7 +29,8 @@ class Supervision(NamedTuple):
         train: images and ground truth.
         val: what it is validated on, or None.
         soft_labels: by task, the tutor's answers by image id in the label space of `train`.
-        stores: by task, the identities of the stores behind them.
+        stores: by task, the identities of the stores behind them, each with what was taken from its `audit`, if so.
+        loss: the config's, with the band of scores that the tutor's audit found where the config leaves it open.
         notes: what the user should know, a sentence each.
     """
 
@@ -32,6 +38,7 @@ class Supervision(NamedTuple):
     val: Dataset | None
     soft_labels: dict[str, Mapping[str, SoftLabels]]
     stores: dict[str, list[dict[str, Any]]]
+    loss: Loss
     notes: tuple[str, ...]
 
 
@@ -39,35 +46,119 @@ def open_supervision(config: Config) -> Supervision:
     """Open data sets and stores.
 
     Raises:
-        InputError: train and validation share images, a store answers for no image, two stores for the same one, or
-            a tutor's classes and the student's have nothing in common; whatever opening one of them raises.
+        InputError: train and validation share images, a store answers for no image, two stores for the same one, a
+            tutor's classes and the student's have nothing in common, or a store's audit is of another labelling;
+            whatever opening one of them raises.
     """
     train, val = _open_images(config)
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
-    notes: list[str] = []
+    loss, notes = config.loss, list[str]()
     for name in TASKS:
         task: Task = getattr(config.supervision, name)
+        opened = [_open_store(path, name) for path in task.stores]
+        advice = [_advice(store, name, config, train, val, notes) for store in opened]
+        if name == "detection":
+            loss = _with_band(config.loss, advice, notes)
         answers: ChainMap[str, SoftLabels] = ChainMap()
         stores[name] = []
-        for path in task.stores:
-            store = Store.open(path)
-            if name not in store.tasks:
-                raise InputError(
-                    f"store {path} answers {' and '.join(store.tasks) or 'nothing'}, not {name}; give another store"
-                )
+        for store, advised in zip(opened, advice, strict=True):
             class_map = ClassMap.by_name(store.labels, train.labels, renamed=task.renamed, elsewhere=task.elsewhere)
-            folded = Folded(store, class_map, background=config.loss.background)
+            taken = _taken(advised, class_map, name, config.loss)
+            folded = Folded(
+                store, class_map, background=config.loss.background, muted_score=BELOW * loss.box_floor, **taken
+            )
             twice = next((image_id for image_id in store if image_id in answers), None)
             if twice is not None:
-                raise InputError(f"store {path}: another store of {name} answers for {twice} too; give one of them")
+                raise InputError(
+                    f"store {store.path}: another store of {name} answers for {twice} too; give one of them"
+                )
             answers.maps.append(folded)  # type: ignore[arg-type]  # read only
-            stores[name].append(dict(store.identity))
-            notes.append(f"{name} tutor {path}: {class_map.describe()}")
+            stores[name].append({**store.identity, **({"audit": taken} if taken else {})})
+            notes.append(f"{name} tutor {store.path}: {class_map.describe()}{_told(taken, train)}")
         if task.stores:
             notes += _coverage(name, task.stores, answers, train)
             soft_labels[name] = answers
-    return Supervision(train, val, soft_labels, stores, tuple(notes))
+    return Supervision(train, val, soft_labels, stores, loss, tuple(notes))
+
+
+def open_visible(config: Config) -> Dataset:
+    """The training images of a run with the ground truth that it does not hide: what its tutors may be audited on."""
+    train, _ = _open_images(config)
+    return Visible(train, {name: hidden(train, config.supervision, name) for name in TASKS})
+
+
+def _open_store(path: Path, name: str) -> Store:
+    store = Store.open(path)
+    if name not in store.tasks:
+        raise InputError(
+            f"store {path} answers {' and '.join(store.tasks) or 'nothing'}, not {name}; give another store"
+        )
+    return store
+
+
+def _advice(
+    store: Store, name: str, config: Config, train: Dataset, val: Dataset | None, notes: list[str]
+) -> Advice | None:
+    """What the audit in the store's folder advises; None without one, and where it knows what the run must not."""
+    task: Task = getattr(config.supervision, name)
+    if task.audit == "ignore" or config.recipe == "thesis":
+        return None
+    sidecar = read_sidecar(store)
+    if sidecar is None or name not in sidecar.tasks:
+        return None
+    audited = set(sidecar.tasks[name].ids.splitlines())
+    for ids, what in (
+        (val.ids if val else (), "images that are validated on"),
+        (hidden(train, config.supervision, name), "images whose ground truth this run hides"),
+    ):
+        shared = len(audited.intersection(ids))
+        if shared:
+            notes.append(
+                f"{name} tutor {store.path}: its audit is not used, for it saw the ground truth of {shared} {what}; "
+                "tutored audit STORE --config CONFIG.yaml sees only what the run may see"
+            )
+            return None
+    return sidecar.tasks[name].advice
+
+
+def _with_band(loss: Loss, advice: Sequence[Advice | None], notes: list[str]) -> Loss:
+    """The loss with the band of the stores' audits, if they agree and the config leaves it at the defaults."""
+    bands = {(each.box_floor, each.ignore_floor) if each else (None, None) for each in advice}
+    if bands <= {(None, None)} or _set_by_hand(loss):
+        return loss
+    if len(bands) > 1:
+        notes.append("the stores of detection have audits with different bands of scores: the config's is used")
+        return loss
+    ((box_floor, ignore_floor),) = bands
+    notes.append(
+        f"boxes teach from score {box_floor:.2f} on and are ignored from {ignore_floor:.2f} on, "
+        "as the audit of the detection tutor found"
+    )
+    return loss.model_copy(update={"box_floor": box_floor, "ignore_floor": ignore_floor})
+
+
+def _set_by_hand(loss: Loss) -> bool:
+    return (loss.box_floor, loss.ignore_floor) != (Loss().box_floor, Loss().ignore_floor)
+
+
+def _taken(advice: Advice | None, class_map: ClassMap, name: str, loss: Loss) -> dict[str, Any]:
+    """What `Folded` is told. Scores that are held against floors set by hand, and maps with a temperature, stay."""
+    if advice is None:
+        return {}
+    by_hand = _set_by_hand(loss) if name == "detection" else loss.temperature != 1 or loss.map_target != "power"
+    muted = list(advice.muted_in(class_map))
+    temperature = {} if by_hand or advice.temperature == 1 else {"temperature": advice.temperature}
+    return {**({"muted": muted} if muted else {}), **temperature}
+
+
+def _told(taken: Mapping[str, Any], train: Dataset) -> str:
+    told = []
+    if "muted" in taken:
+        told.append("does not teach " + ", ".join(train.labels.names[index] for index in taken["muted"]))
+    if "temperature" in taken:
+        told.append(f"is taken at temperature {taken['temperature']:.2f}")
+    return f"; by its audit it {' and '.join(told)}" if told else ""
 
 
 def _open_images(config: Config) -> tuple[Dataset, Dataset | None]:

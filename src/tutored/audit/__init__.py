@@ -1,0 +1,177 @@
+"""What a tutor's store is worth, found out before it teaches: figures, verdicts by name, advice for training.
+
+`audit` holds the answers against ground truth, `agreement` against another tutor's. `write_audit` puts the audit where
+training finds it, `audit.json` in the store, with a page beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tutored.audit.agree import agreement
+from tutored.audit.boxes import judge_boxes
+from tutored.audit.facts import BoxFacts, PixelFacts, Said, box_facts, boxes_said, pixel_facts
+from tutored.audit.maps import judge_maps
+from tutored.audit.sidecar import (
+    SIDECAR,
+    Advice,
+    Finding,
+    Sidecar,
+    TaskAudit,
+    fingerprint,
+    read_sidecar,
+    tutor_of,
+    write_sidecar,
+)
+from tutored.audit.verdicts import Verdict, verdict_on_boxes, verdict_on_maps
+from tutored.data.sources import ranks
+from tutored.errors import InputError
+from tutored.labels import ClassMap
+from tutored.progress import Progress
+from tutored.softlabels import Folded, Store
+from tutored.structures import Dataset
+
+__all__ = [
+    "SIDECAR",
+    "Advice",
+    "Audit",
+    "Finding",
+    "Sidecar",
+    "TaskAudit",
+    "agreement",
+    "audit",
+    "read_sidecar",
+    "write_sidecar",
+]
+
+PIXELS, LEAST_PIXELS, MOST_PIXELS = 1_000_000, 16, 512
+"""Pixels drawn for calibration: in all, and from one image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """One audit.
+
+    Attributes:
+        sidecar: what training reads.
+        folded: the answers in the data set's classes.
+        class_map: how the tutor's classes became the data set's.
+        contradictions: by task and image, how much tutor and ground truth contradict each other, and in what.
+    """
+
+    sidecar: Sidecar
+    dataset: Dataset
+    folded: Folded
+    class_map: ClassMap
+    contradictions: Mapping[str, Mapping[str, tuple[float, str]]]
+
+    def worst(self, task: str, count: int) -> list[tuple[str, float, str]]:
+        """The images where tutor and ground truth contradict each other most: id, how much, in what."""
+        found = [(image_id, much, text) for image_id, (much, text) in self.contradictions[task].items() if much > 0]
+        return sorted(found, key=lambda each: (-each[1], each[0]))[:count]
+
+
+def audit(
+    store: Store,
+    dataset: Dataset,
+    *,
+    renamed: Mapping[str, str | None] | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Hold a store against the ground truth of a data set's images, as far as each has any.
+
+    Args:
+        renamed: tutor class -> the data set's class, as in `Task.renamed`.
+
+    Raises:
+        InputError: store and data set have no class or image in common, or no image that is answered has ground truth.
+    """
+    class_map = ClassMap.by_name(store.labels, dataset.labels, renamed=renamed)
+    folded = Folded(store, class_map)
+    ids = [image_id for image_id in dataset.ids if image_id in store]
+    if not ids:
+        raise InputError(f"{store.path} answers for none of the {len(dataset.ids)} images of {dataset.name}")
+    seen = _look(folded, dataset, ids, store.tasks, progress)
+    if not seen.boxes and not seen.maps:
+        raise InputError(
+            f"{dataset.name} has no ground truth for {' or '.join(store.tasks)} of the {len(ids)} images that "
+            f"{store.path} answers for; --against OTHER_STORE compares it with another tutor instead"
+        )
+    fitted = {image_id for image_id, place in ranks(ids, 0, "audit").items() if place < 0.5}
+    knows = {to for to in class_map.to if to}
+    tasks, contradictions = {}, {}
+    if seen.boxes:
+        boxes = judge_boxes(seen.boxes, seen.said, fitted, dataset.labels, knows)
+        verdict = verdict_on_boxes(boxes, class_map)
+        tasks["detection"] = _task(seen.boxes, boxes.figures, verdict)
+        contradictions["detection"] = boxes.contradictions
+    if seen.maps:
+        maps = judge_maps(seen.maps, seen.confident, fitted, dataset.labels, knows)
+        verdict = verdict_on_maps(maps, class_map)
+        tasks["segmentation"] = _task(seen.maps, maps.figures, verdict)
+        contradictions["segmentation"] = maps.contradictions
+    sidecar = Sidecar(
+        store=fingerprint(store),
+        tutor=tutor_of(store),
+        data=dataset.source,
+        split=dataset.split,
+        renamed=dict(renamed or {}),
+        tasks=tasks,
+    )
+    return Audit(sidecar, dataset, folded, class_map, contradictions)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """By image: what was said, and for those with ground truth what that makes of it."""
+
+    said: dict[str, Said]
+    boxes: dict[str, BoxFacts]
+    confident: dict[str, float]
+    maps: dict[str, PixelFacts]
+
+
+def _look(
+    folded: Folded, dataset: Dataset, ids: Sequence[str], tasks: Sequence[str], progress: Progress | None
+) -> _Seen:
+    seen = _Seen({}, {}, {}, {})
+    classes = len(dataset.labels.classes)
+    samples = min(MOST_PIXELS, max(LEAST_PIXELS, PIXELS // len(ids)))
+    for done, image_id in enumerate(ids, start=1):
+        truth, answer = dataset.ground_truth(image_id), folded[image_id]
+        if truth.size != answer.size:
+            raise InputError(
+                f"{dataset.name}: image {image_id} has {truth.size[1]} x {truth.size[0]} pixels, the tutor saw "
+                f"{answer.size[1]} x {answer.size[0]}; label these very images"
+            )
+        if "detection" in tasks and answer.boxes_xyxy is not None:
+            seen.said[image_id], ordered = boxes_said(answer, truth.annotated)
+            if truth.boxes_xyxy is not None:
+                seen.boxes[image_id] = box_facts(truth, ordered, len(seen.said[image_id].classes), classes)
+        if "segmentation" in tasks and answer.map is not None:
+            rng = np.random.default_rng([0, done])
+            facts, seen.confident[image_id] = pixel_facts(truth, answer, classes, samples, rng)
+            if facts is not None:
+                seen.maps[image_id] = facts
+        if progress:
+            progress(done, len(ids))
+    return seen
+
+
+def _task(seen: Mapping[str, object], figures: dict[str, object], verdict: Verdict) -> TaskAudit:
+    return TaskAudit(
+        ids="\n".join(sorted(seen)), figures=_rounded(figures), findings=tuple(verdict.findings), advice=verdict.advice
+    )
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to five places: what differs beyond differs by machine."""
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return round(value, 5) if isinstance(value, float) else value

@@ -1,0 +1,115 @@
+"""An audit, or the agreement of two tutors, as one self-contained page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tutored.audit import Audit
+from tutored.audit.charts import charts
+from tutored.audit.verdicts import BLIND, ENOUGH, ENOUGH_BLIND, MISCALIBRATED, WRONG
+from tutored.config import Loss
+from tutored.files import write_text
+from tutored.judge import as_prediction
+from tutored.page import render, uri
+from tutored.structures import GroundTruth, Prediction
+from tutored.visualise import draw
+
+TASKS = {"detection": "Boxes", "segmentation": "Maps"}
+WORST = 12
+GROUND = (238, 238, 238)
+"""What is drawn on where the photographs are left out."""
+SIDE = 300
+"""Longer side of a picture in pixels."""
+
+
+class Pair(NamedTuple):
+    """One image: ground truth and tutor, as JPEGs, and where they contradict each other."""
+
+    image: str
+    much: float
+    text: str
+    truth: str
+    tutor: str
+
+
+def write_page(audit: Audit, store: Path, page: Path, *, photos: bool = False, worst: int = WORST) -> None:
+    """Write the page of an audit; the same audit gives the same bytes.
+
+    Args:
+        store: its name is shown.
+        photos: draw on the photographs; else on a plain ground.
+        worst: images of the disagreement report, of each task.
+    """
+    tasks = []
+    for name, found in audit.sidecar.tasks.items():
+        tasks.append(
+            {
+                "name": TASKS[name],
+                "detection": name == "detection",
+                "audit": found,
+                "images": len(found.ids.splitlines()),
+                "charts": charts(name, found.figures),
+                "pairs": _pairs(audit, name, worst, photos),
+            }
+        )
+    values = {
+        "store": store.resolve().name,
+        "sidecar": audit.sidecar,
+        "map": audit.class_map.describe(),
+        "tasks": tasks,
+        "photos": photos,
+        "limits": {"few": ENOUGH, "blind_few": ENOUGH_BLIND, "wrong": WRONG, "blind": BLIND, "ece": MISCALIBRATED},
+    }
+    write_text(page, render("tutored.audit", "page.html.j2", values))
+
+
+def write_agreement(found: Mapping[str, Any], stores: Sequence[Path], data: str, page: Path) -> None:
+    """Write the page of `agreement`."""
+    names = [each.resolve().name for each in stores]
+    values = {"found": found, "stores": names, "data": data, "floor": Loss().box_floor}
+    write_text(page, render("tutored.audit", "agreement.html.j2", values))
+
+
+def _pairs(audit: Audit, task: str, count: int, photos: bool) -> list[Pair]:
+    pairs = []
+    floor = audit.sidecar.tasks[task].advice.box_floor or Loss().box_floor
+    temperature = audit.sidecar.tasks[task].advice.temperature
+    for image_id, much, text in audit.worst(task, count):
+        truth, answer = audit.dataset.ground_truth(image_id), as_prediction(audit.folded[image_id])
+        if task == "detection":
+            nothing = torch.zeros(truth.size, dtype=torch.uint8)
+            truth = replace(truth, mask=nothing)
+            answer = replace(answer.above(_before(floor, temperature)), mask=nothing)
+        else:
+            truth = replace(truth, **_no_boxes(), difficult=torch.zeros(0, dtype=torch.bool))
+            answer = replace(answer, **_no_boxes(), scores=torch.zeros(0))
+        ground = Image.new("RGB", truth.size[::-1], GROUND)
+        if photos:
+            ground = audit.dataset.image(image_id)
+        drawn = [_picture(ground, shown, audit) for shown in (truth, answer)]
+        pairs.append(Pair(image_id, much, text, drawn[0], drawn[1]))
+    return pairs
+
+
+def _before(score: float, temperature: float) -> float:
+    """The score that becomes this one at the temperature."""
+    odds = (score / (1 - score)) ** temperature if score < 1 else math.inf
+    return odds / (1 + odds) if odds < math.inf else 1.0
+
+
+def _no_boxes() -> dict[str, Tensor]:
+    return {"boxes_xyxy": torch.zeros(0, 4), "classes": torch.zeros(0, dtype=torch.int64)}
+
+
+def _picture(ground: Image.Image, shown: GroundTruth | Prediction, audit: Audit) -> str:
+    drawn = draw(ground, shown, audit.dataset.labels)
+    drawn.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return uri(drawn)

@@ -1,0 +1,153 @@
+"""`audit.json` beside a store's manifest: what was found, and what training takes from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tutored.errors import InputError
+from tutored.files import write_text
+from tutored.labels import ClassMap
+from tutored.softlabels import Store
+
+SIDECAR = "audit.json"
+OF_THE_DATA = ("data", "split", "images", "ids_sha256")
+"""Fields of a store's identity that say what was labelled, not who answered."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Finding(_Strict):
+    """A sentence on a tutor.
+
+    Attributes:
+        kind: `swap`, `wrong`, `blind` and `miscalibrated` are complaints.
+        name: our name of the class it is about.
+        renamed: what mends a swap: tutor class to ours.
+    """
+
+    kind: Literal["swap", "wrong", "blind", "miscalibrated", "temperature", "calibrated", "band", "few"]
+    text: str
+    name: str | None = None
+    renamed: dict[str, str] = {}
+
+    @property
+    def complaint(self) -> bool:
+        return self.kind in ("swap", "wrong", "blind", "miscalibrated")
+
+
+class Advice(_Strict):
+    """What training takes from the audit of one task.
+
+    Attributes:
+        muted: our classes that the tutor should not teach, each with the tutor's classes that mean it.
+        temperature: p^(1/T) of the tutor's probabilities is calibrated; 1 where nothing is to be done.
+        box_floor, ignore_floor: scores, after the temperature, from which on boxes teach and are ignored; None: as
+            usual.
+    """
+
+    muted: dict[str, tuple[str, ...]] = {}
+    temperature: float = 1.0
+    box_floor: float | None = None
+    ignore_floor: float | None = None
+
+    def muted_in(self, class_map: ClassMap) -> tuple[int, ...]:
+        """Classes of `class_map.target` to mute; not those that the tutor's classes were renamed away from."""
+        numbers = []
+        for name, sources in self.muted.items():
+            if name in class_map.target.names:
+                number = class_map.target.index(name)
+                if any(class_map.to[class_map.source.index(source)] == number for source in sources):
+                    numbers.append(number)
+        return tuple(numbers)
+
+
+class TaskAudit(_Strict):
+    """One task's part: the images whose ground truth was used (one id a line), figures, verdicts and advice."""
+
+    ids: str
+    figures: dict[str, Any]
+    findings: tuple[Finding, ...]
+    advice: Advice
+
+
+class Sidecar(_Strict):
+    """What an audit writes.
+
+    Attributes:
+        store: `fingerprint` of the store it lies in: labelled anew, that store needs another audit.
+        tutor: who answered.
+        data, split: what the answers were held against.
+        renamed: as the audit was told.
+        tasks: by "detection" and "segmentation".
+    """
+
+    format: Literal["tutored-audit"] = "tutored-audit"
+    version: Literal[1] = 1
+    store: str
+    tutor: dict[str, Any]
+    data: str
+    split: str
+    renamed: dict[str, str | None] = {}
+    tasks: dict[str, TaskAudit]
+
+
+def fingerprint(store: Store) -> str:
+    """SHA-256 of a store's identity and of its parts' hashes."""
+    parts = [[part["file"], part["sha256"]] for part in store.manifest["parts"]]
+    text = json.dumps([store.manifest["identity"], parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tutor_of(store: Store) -> dict[str, Any]:
+    """The store's identity without what was labelled."""
+    return {name: value for name, value in store.identity.items() if name not in OF_THE_DATA}
+
+
+def write_sidecar(store: Store, sidecar: Sidecar) -> Path:
+    """Write the audit into a store of the same tutor, whole or not at all.
+
+    Raises:
+        InputError: another tutor answered in that store; the fields are named.
+    """
+    own = tutor_of(store)
+    differing = sorted(name for name in own.keys() | sidecar.tutor.keys() if own.get(name) != sidecar.tutor.get(name))
+    if differing:
+        raise InputError(
+            f"{store.path}: another tutor than the audited one ({', '.join(differing)} differ); an audit holds for one "
+            "tutor alone"
+        )
+    path = store.path / SIDECAR
+    write_text(path, sidecar.model_copy(update={"store": fingerprint(store)}).model_dump_json(indent=1) + "\n")
+    return path
+
+
+def read_sidecar(store: Store) -> Sidecar | None:
+    """The audit that lies in a store's folder; None without one.
+
+    Raises:
+        InputError: it is damaged, of a newer format, or the store was labelled anew since.
+    """
+    path = store.path / SIDECAR
+    if not path.is_file():
+        return None
+    again = "`tutored audit` writes it anew; or delete it"
+    try:
+        found: Mapping[str, Any] = json.loads(path.read_text())
+        sidecar = Sidecar.model_validate(found)
+    except (OSError, ValueError, ValidationError) as error:
+        why = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise InputError(f"{path}: no audit that this tutored reads ({why}); {again}") from error
+    if sidecar.store != fingerprint(store):
+        raise InputError(f"{path}: the store was labelled anew since this audit; {again}")
+    return sidecar

@@ -1,0 +1,43 @@
+"""The command `tutored init`."""
+
+from __future__ import annotations
+
+import argparse
+
+from tutored.cli.output import say, say_next
+
+
+def init(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from tutored.cli.progress import bar
+    from tutored.init import init as look
+    from tutored.init import make_example
+    from tutored.init.text import label_command
+
+    if given.example:
+        make_example(given.folder)
+        say(f"wrote {given.folder}: photos, boxes of some, masks of some, labels.txt")
+        return say_next(f"tutored init {given.folder}")
+    with bar("reading") as step:
+        start = look(given.folder, given.out, step)
+    layout, report = start.layout, start.report
+    say(f"{given.folder}: {layout.what}")
+    report.show(Console())
+    for note in layout.notes:
+        say(f"note: {note}")
+    if not report.ok:
+        say("training would stumble over the problems above: correct them first")
+    if start.arranged:
+        say(f"wrote {start.arranged}: a VOC folder of links to your files, which stay as they are")
+    say(f"wrote {start.config}")
+    train = report.splits[layout.train]
+    taught = train.boxes + train.masks > 0
+    for task, drawn in (("detection", train.boxes), ("segmentation", train.masks)):
+        if drawn < train.images:
+            noun = "boxes" if task == "detection" else "masks"
+            say(f"missing: {train.images - drawn:,} of {train.images:,} training images have no {noun}")
+            say(f"{'a tutor may answer' if taught else 'a tutor must answer'}: {label_command(task, layout)}")
+    if not taught:
+        say(f"then put the classes to learn into {given.out}")
+    return say_next(f"tutored train {given.out} --out runs/first")

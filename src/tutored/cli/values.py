@@ -1,0 +1,60 @@
+"""What options' values may be, and options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any
+
+DEVICE = "cpu, cuda, cuda:1, ... or mps (default: the best there is)"
+
+
+def data_options(parser: Any, *, several: bool = False) -> None:
+    parser.add_argument(
+        "--data", required=True, metavar="FORMAT:FOLDER", help="voc:FOLDER, coco:FOLDER or images:FOLDER"
+    )
+    split = "such as train, val, Segmentation/train or train+val"
+    if several:
+        parser.add_argument("--split", required=True, action="append", dest="splits", help=split + "; may be repeated")
+    else:
+        parser.add_argument("--split", required=True, help=split)
+
+
+def names(text: str) -> tuple[str, ...]:
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("give names with commas between them")
+    return found
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    return tuple(
+        _number(part, float, 0, math.inf, "positive numbers with commas between them") for part in text.split(",")
+    )
+
+
+def positive(text: str) -> int:
+    return int(_number(text, int, 1, math.inf, "a whole number from 1"))
+
+
+def count(text: str) -> int:
+    return int(_number(text, int, 0, math.inf, "a whole number from 0"))
+
+
+def amount(text: str) -> float:
+    return _number(text, float, 0, math.inf, "a number from 0")
+
+
+def share(text: str) -> float:
+    return _number(text, float, 0, 1, "a number from 0 to 1")
+
+
+def _number(text: str, kind: Callable[[str], float], least: float, most: float, possible: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not possible; give {possible}")
+    return value

