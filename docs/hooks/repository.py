@@ -23,6 +23,7 @@ PAGES = (
     "results/study/README.md",
     "results/study/report.md",
     "results/animals/README.md",
+    "results/export/README.md",
 )
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 REPORT = re.compile(r"<!-- report: ([^;]+?)(?:; (\w+))? -->")
