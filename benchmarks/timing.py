@@ -14,7 +14,10 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("tutored", "torch", "torchvision", "timm", "numpy", "pyarrow", "onnxruntime", "pycocotools", "torchmetrics")
+PACKAGES = (
+    *("tutored", "torch", "torchvision", "timm", "numpy", "pillow", "pyarrow"),
+    *("onnx", "onnxruntime", "pycocotools", "torchmetrics"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from tutored import processes
 from tutored.checkpoint import load_checkpoint
 from tutored.config import Config
 from tutored.data import open_dataset
+from tutored.data.part import Part
 from tutored.data.relabelled import relabelled
 from tutored.device import choose_device
 from tutored.errors import InputError
@@ -22,6 +24,9 @@ from tutored.progress import Progress
 from tutored.softlabels import Folded, Store
 from tutored.structures import Dataset, Prediction, SoftLabels
 from tutored.student import BlitzNet
+
+BATCH = 16
+"""Pictures that a student sees at once."""
 
 
 def judge(
@@ -36,7 +41,8 @@ def judge(
     """Evaluate a checkpoint or a store of soft labels on one split.
 
     A store is held against the data set's classes, a checkpoint against its own. The result's notes say where the
-    two label spaces differ.
+    two label spaces differ. Several processes (torchrun) share the images; all return the figures of the whole split,
+    those of one process to the bit.
 
     Args:
         subject: a checkpoint's folder, or a store's.
@@ -52,17 +58,19 @@ def judge(
         dataset = open_dataset(data, split, annotated)
         store = Store.open(subject)
         class_map = _class_map(store.labels, dataset.labels, f"the store {subject}", dataset.name)
-        answers = predictions_of(Folded(store, class_map), dataset, subject, progress)
-        return replace(
-            figures(_records(answers, dataset), dataset.labels, classes), notes=(f"{subject}: {class_map.describe()}",)
-        )
+        part = _share(dataset)
+        answers = predictions_of(Folded(store, class_map), part, subject, _of_main(progress))
+        records = _gathered(answers, dataset)
+        notes: tuple[str, ...] = (f"{subject}: {class_map.describe()}",)
+        return replace(processes.from_main(lambda: figures(records, dataset.labels, classes)), notes=notes)
     student, config, labels = load_checkpoint(subject)
     given = open_dataset(data, split)
     class_map = _class_map(given.labels, labels, given.name, f"the checkpoint {subject}")
     dataset = relabelled(given, annotated, labels.classes)
     student.to(choose_device(device))
     records = record_student(student, dataset, config, progress)
-    return replace(figures(records, labels, classes), notes=_differences(class_map, subject, given.name))
+    notes = _differences(class_map, subject, given.name)
+    return replace(processes.from_main(lambda: figures(records, labels, classes)), notes=notes)
 
 
 def _class_map(source: LabelSpace, target: LabelSpace, source_name: str, target_name: str) -> ClassMap:
@@ -95,16 +103,33 @@ def _some(names: Sequence[str]) -> str:
 def record_student(
     student: BlitzNet, dataset: Dataset, config: Config, progress: Progress | None = None
 ) -> list[Record]:
-    """A student's answers held against a data set of its own label space, on the device where the student is."""
-    predictor = Predictor(student, config.decode, student.anchors_xyxy.device, tasks=config.taught)
-    return _records(predict_dataset(predictor, dataset, progress), dataset)
+    """A student's answers held against a data set of its own label space, on the device where the student is.
+
+    Of several processes each answers for its share of the images, and the main one gets all records, in the data set's
+    order; the others none.
+    """
+    predictor = Predictor(student, config.decode, student.anchors_xyxy.device, BATCH, config.taught)
+    return _gathered(predict_dataset(predictor, _share(dataset), _of_main(progress)), dataset)
 
 
-def _records(predictions: Iterable[tuple[str, Prediction]], dataset: Dataset) -> list[Record]:
-    return [
+def _share(dataset: Dataset) -> Dataset:
+    """Every n-th batch of n processes: whole batches, for a network's last bits may depend on a batch's size."""
+    rank, count = processes.place()
+    ids = tuple(image_id for index, image_id in enumerate(dataset.ids) if index // BATCH % count == rank)
+    return dataset if count == 1 else Part(dataset, f"process {rank + 1} of {count}", ids)
+
+
+def _of_main(progress: Progress | None) -> Progress | None:
+    return progress if processes.place()[0] == 0 else None
+
+
+def _gathered(predictions: Iterable[tuple[str, Prediction]], dataset: Dataset) -> list[Record]:
+    records = [
         record(image_id, dataset.ground_truth(image_id), prediction, dataset.labels)
         for image_id, prediction in predictions
     ]
+    place = {image_id: index for index, image_id in enumerate(dataset.ids)}
+    return sorted(processes.gather(records), key=lambda each: place[each.image_id])
 
 
 def predictions_of(

@@ -13,8 +13,11 @@ from torch import Tensor
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
+def stopping(*, patient: bool = False) -> Iterator[Callable[[], bool]]:
     """Inside, both signals only note that we are asked to stop; a second one interrupts at once.
+
+    Args:
+        patient: not even the second one: launchers of several processes pass on what the terminal sent them already.
 
     Gives a function that tells whether we were asked. Outside the main thread, signals are left alone.
     """
@@ -22,7 +25,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
     def note(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        if asked and not patient:
             raise KeyboardInterrupt
         asked = True
 

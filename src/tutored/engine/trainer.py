@@ -6,21 +6,23 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tutored import losses
+from tutored import processes
 from tutored.checkpoint import save_checkpoint
 from tutored.config import Config, Train
 from tutored.data.training import TrainingSet, collate
 from tutored.engine.batches import Plan, split, to_device
+from tutored.engine.gradients import backward, means
 from tutored.engine.journal import Journal, Report, Watcher
 from tutored.engine.optimise import make_optimizer, rate_factor, set_rate, update_average
 from tutored.engine.result import make_result, write_json
@@ -34,6 +36,8 @@ from tutored.predict import Predictor
 from tutored.student import BlitzNet
 from tutored.targets import Batch
 
+PATIENCE = timedelta(hours=1)
+"""How long processes wait for one another: the main one alone works out figures and writes."""
 LOG_EVERY = 20
 """Steps between entries of the log, and between looks at the loss where looking stops the device."""
 
@@ -50,6 +54,7 @@ class Trainer:
             mixed_precision="no" if precision == "fp32" else precision,
             cpu=config.train.device == "cpu",
             log_with=list(config.train.trackers) or None,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
             project_config=ProjectConfiguration(str(out), logging_dir=str(out / "tensorboard")),
         )
         self.device = self.accelerator.device
@@ -58,8 +63,11 @@ class Trainer:
         self.set = TrainingSet(supervision.train, config, self.student.sides[0], supervision.soft_labels)
         self.plan = self._plan(config.train)
         optimizer = make_optimizer(self.student, config.train)
+        # Its own forward pass is never of lower precision: as `tutored evaluate` has it.
+        self.averaged = copy.deepcopy(self.student).eval().to(self.device)
+        if config.train.compile:
+            self.student.compile()
         self.model, self.optimizer = self.accelerator.prepare(self.student, optimizer)
-        self.averaged = copy.deepcopy(self.student).eval()
         self.done = 0
         self.seconds = 0.0
         self.journal = Journal(config, supervision, self.accelerator, out)
@@ -83,19 +91,16 @@ class Trainer:
     def run(self, watch: Watcher | None) -> None:
         """Train from the step that is done to the last.
 
-        Ctrl-C and SIGTERM end it after the step at hand, with its state saved. Several processes, which may stand at
-        different steps, just end: they go on from the last epoch.
+        Ctrl-C and SIGTERM end it after the step at hand, with its state saved; several processes, which may be asked at
+        different steps, at the next entry of the log.
 
         Raises:
             KeyboardInterrupt: it was asked to stop.
             InputError: a tracker can't begin.
         """
         self.journal.begin(self.set, self.plan, self.done)
-        if self.accelerator.num_processes > 1:
-            self._loop(watch, lambda: False)
-        else:
-            with stopping() as asked:
-                self._loop(watch, asked)
+        with stopping(patient=self.accelerator.num_processes > 1) as asked:
+            self._loop(watch, asked)
 
     def _loop(self, watch: Watcher | None, asked: Callable[[], bool]) -> None:
         plan = replace(self.plan, done=self.done)
@@ -121,15 +126,21 @@ class Trainer:
             if report or self.device.type == "cpu":
                 stop_unless_finite(terms, image_ids[-len(batch.image_ids) :] if not report else image_ids, self.done)
             if report:
-                means = {name: float(value) / counted for name, value in terms.items()}
-                self._report(watch, means, counted, time.monotonic() - since)
+                self._report(watch, means(terms, counted, self.accelerator), counted, time.monotonic() - since)
             if last_of_epoch:
                 self._end_of_epoch(self.done // plan.epoch_steps)
             if report:
                 terms, image_ids, counted, since = {}, [], 0, time.monotonic()
-            if asked():
-                self.save()
+            if self._stops(report, asked()):
+                if self.accelerator.is_main_process:
+                    self.save()
+                self.accelerator.wait_for_everyone()
                 raise KeyboardInterrupt
+
+    def _stops(self, report: bool, asked: bool) -> bool:
+        if self.accelerator.num_processes == 1:
+            return asked
+        return report and bool(self.accelerator.reduce(torch.tensor(float(asked), device=self.device)))
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights. Returns every term of the loss, divided and weighted."""
@@ -149,24 +160,7 @@ class Trainer:
     def backward(self, batch: Batch) -> dict[str, Tensor]:
         """Gradients of the whole batch, micro-batch by micro-batch; returns every term, divided and weighted."""
         parts = [to_device(part, self.device) for part in split(batch, self.config.train.micro_batch)]
-        assigned = [losses.assign(self.student.anchors_xyxy, part, self.config.loss) for part in parts]
-        factors = self._factors([each.weights for each in assigned])
-        values: dict[str, Tensor] = {}
-        for part, targets in zip(parts, assigned, strict=True):
-            outputs = self.model(part.images.float() / 255)
-            sums = losses.sums(outputs, part, targets, self.config.loss)
-            self.accelerator.backward(losses.mix(sums, factors))
-            for name, value in sums.items():
-                values[name] = values.get(name, 0) + value.detach() * factors[name]
-        return values
-
-    def _factors(self, weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Divide by weights of the whole batch: all micro-batches, all processes (whose gradients are averaged)."""
-        names = list(weights[0])
-        total = torch.stack([torch.stack([each[name] for name in names]) for each in weights]).sum(0)
-        total = self.accelerator.reduce(total, "sum")
-        factors = losses.divide(dict(zip(names, total, strict=True)), self.config.loss)
-        return {name: factor * self.accelerator.num_processes for name, factor in factors.items()}
+        return backward(self.model, self.student.anchors_xyxy, parts, self.config.loss, self.accelerator)
 
     def _report(self, watch: Watcher | None, loss: dict[str, float], steps: int, elapsed: float) -> None:
         self.seconds += elapsed
@@ -186,10 +180,11 @@ class Trainer:
         main = self.accelerator.is_main_process
         records = None
         if self.supervision.val is not None and (last or epoch % train.val_every == 0):
-            records = record_student(self.averaged, self.supervision.val, self.config)
+            broadcast(dict(self.averaged.named_buffers()))  # each process has seen batch statistics of its own
+            found = records = record_student(self.averaged, self.supervision.val, self.config)
             if last and main:
                 resample(records, labels, reported).save(self.out / "resamples.npz")
-            result = figures(records, labels, reported)
+            result = processes.from_main(lambda: figures(found, labels, reported))
             self.journal.add({"step": self.done, "epoch": epoch, "val": result.to_dict()})
         saves = last or epoch % train.save_every == 0
         if main and saves:

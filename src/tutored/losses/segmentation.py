@@ -30,8 +30,8 @@ def assign(targets: Targets, config: Loss, *, tutor: bool) -> MapTargets:
 
     `power`: q = p^(1/T) over the classes, renormalised to the cell's own sum, so that what a tutor does not say has
     no weight (Hinton et al. 2015, for probabilities instead of logits). `softmax`: softmax(p / T) over detection
-    confidences, a tutor's cells only (thesis, formula 5; specification 3.5). `margin`: a tutor's cell weighs its mass times the
-    difference of its two largest probabilities, as shares of that mass.
+    confidences, a tutor's cells only (thesis, formula 5; specification 3.5). `margin`: a tutor's cell weighs its mass
+    times the difference of its two largest probabilities, as shares of that mass.
     """
     probs = targets.map
     if tutor and config.map_weight == "margin":

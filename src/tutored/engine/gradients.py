@@ -1,0 +1,59 @@
+"""Gradients and terms of a batch that micro-batches and processes share: those of the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tutored import losses
+from tutored.config import Loss
+from tutored.targets import Batch
+
+NAMES = tuple(f"{term}/{source}" for source in losses.SOURCES for term in losses.TASK)
+
+
+def backward(
+    model: nn.Module, anchors_xyxy: Tensor, parts: Sequence[Batch], config: Loss, accelerator: Accelerator
+) -> dict[str, Tensor]:
+    """Add the whole batch's gradients to the parameters'; nothing in it waits for the device.
+
+    Args:
+        model: as `accelerator.prepare` gave it.
+        parts: this process' micro-batches, on the device.
+
+    Returns:
+        Every term, divided and weighted; over the processes their mean is the batch's. A term that nobody teaches in
+        this process' part may be missing.
+    """
+    assigned = [losses.assign(anchors_xyxy, part, config) for part in parts]
+    factors = _factors([each.weights for each in assigned], config, accelerator)
+    values: dict[str, Tensor] = {}
+    for number, (part, targets) in enumerate(zip(parts, assigned, strict=True), start=1):
+        # Gradients travel between processes once, with the last micro-batch.
+        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
+            sums = losses.sums(model(part.images.float() / 255), part, targets, config)
+            accelerator.backward(losses.mix(sums, factors))
+        for name, value in sums.items():
+            values[name] = values.get(name, 0) + value.detach() * factors[name]
+    return values
+
+
+def _factors(weights: Sequence[Mapping[str, Tensor]], config: Loss, accelerator: Accelerator) -> dict[str, Tensor]:
+    """Divide by weights of the whole batch: all micro-batches, all processes (whose gradients are averaged)."""
+    names = list(weights[0])
+    total = torch.stack([torch.stack([each[name] for name in names]) for each in weights]).sum(0)
+    total = accelerator.reduce(total, "sum")
+    factors = losses.divide(dict(zip(names, total, strict=True)), config)
+    return {name: factor * accelerator.num_processes for name, factor in factors.items()}
+
+
+def means(terms: Mapping[str, Tensor], steps: int, accelerator: Accelerator) -> dict[str, float]:
+    """Each term's mean over some steps, from its sum over them in every process; some may lack a term."""
+    nothing = torch.zeros((), device=accelerator.device)
+    rows = [torch.stack([terms.get(name, nothing), nothing + (name in terms)]) for name in NAMES]
+    values = accelerator.reduce(torch.stack(rows), "mean").tolist()
+    return {name: value / steps for name, (value, taught) in zip(NAMES, values, strict=True) if taught}

@@ -1,0 +1,48 @@
+"""Several processes at one piece of work, as torchrun starts them: this one's place, and results brought together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+T = TypeVar("T")
+
+
+def place() -> tuple[int, int]:
+    """This process' rank and the number of processes; alone: 0 of 1. The first call of several waits for all."""
+    if not distributed.is_available() or (not distributed.is_initialized() and _alone()):
+        return 0, 1
+    if not distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        distributed.init_process_group("gloo")
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _alone() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1
+
+
+def gather(mine: list[T]) -> list[T]:
+    """The lists of all processes, one after the other, in the main one; nothing in the others."""
+    rank, count = place()
+    if count == 1:
+        return mine
+    parts: list[Any] | None = [None] * count if rank == 0 else None
+    distributed.gather_object(mine, parts)
+    return [item for part in parts or () for item in part]
+
+
+def from_main(make: Callable[[], T]) -> T:
+    """What the main process makes, in all of them."""
+    rank, count = place()
+    if count == 1:
+        return make()
+    made: list[Any] = [make() if rank == 0 else None]
+    distributed.broadcast_object_list(made)
+    result: T = made[0]
+    return result

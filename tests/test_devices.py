@@ -1,0 +1,354 @@
+"""Properties of the training step and of several processes that need no clock and no GPU.
+
+As a program this file is one process of those that `take_steps` starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from made import truthful
+from tutored.cli import main
+from tutored.config import Config, make_config
+from tutored.data.training import collate
+from tutored.engine import trainer as trainer_module
+from tutored.engine.gradients import means
+from tutored.engine.optimise import make_optimizer
+from tutored.engine.supervision import open_supervision
+from tutored.engine.trainer import Trainer
+from tutored.softlabels.writer import PART_ROWS, claim, finish, write_part
+from tutored.structures import SoftLabels
+from tutored.targets import Batch, Targets
+
+TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
+UNLIKE = ("boxes", "masks", "boxes", "masks", "none", "both", "boxes", "masks")
+"""Of a batch of these, the first of two processes sees all boxes but one image's, and no mask; the other the masks."""
+BATCHES = ((0, 1, 2, 3, 4, 5, 6, 7), (4, 1, 0, 3, 4, 5, 6, 7), (4, 1, 4, 3, 4, 5, 4, 7))
+"""Positions in the split. In the last batch nobody teaches the first of two processes anything."""
+
+
+def config(folder: Path, **sections: Any) -> Config:
+    plain: dict[str, Any] = {
+        "data": {"train": f"voc:{folder}"},
+        "student": TINY,
+        "train": {"epochs": 2, "batch": 8, "workers": 0, "lr": 1e-3, "device": "cpu", "threads": 1, "clip": 5.0},
+    }
+    for name, section in sections.items():
+        plain[name] = {**plain.get(name, {}), **section}
+    return make_config(plain)
+
+
+def make_trainer(run: Config, out: Path, answered: tuple[int, ...] = ()) -> Trainer:
+    """A trainer whose tutor knows the truth about the images at some positions."""
+    supervision = open_supervision(run)
+    train = supervision.train
+    answers = {}
+    for image_id in (train.ids[position] for position in answered):
+        truth = train.ground_truth(image_id)
+        if truth.boxes_xyxy is not None and truth.mask is not None:
+            answers[image_id] = truthful(truth, len(train.labels))
+        else:
+            blank = torch.full((len(train.labels), 8, 8), 1 / len(train.labels))
+            answers[image_id] = SoftLabels(size=truth.size, map=blank)
+    taught = {"detection": answers, "segmentation": answers} if answers else {}
+    both = {task: {"policy": "both", "store": "unused"} for task in taught}
+    return Trainer(
+        make_config(run.to_dict() | {"supervision": both}) if both else run,
+        supervision._replace(soft_labels=taught),
+        out,
+    )
+
+
+def keep_statistics(trainer: Trainer) -> None:
+    """Batch norms as they are outside training, for theirs is the one statistic of a process' own images."""
+    for module in trainer.student.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)  # timm starts some at 0, which stops what lies before them
+            module.eval().train = lambda mode=True, module=module: module  # type: ignore[method-assign]
+
+
+def child(folder: str, out: str, micro_batch: int | None) -> None:
+    """Three steps; writes each step's gradients, the weights after it and the terms of the whole batch."""
+    run = config(Path(folder), train={"micro_batch": micro_batch, "warmup": 0.0, "clip": None})
+    trainer = make_trainer(run, Path(out), answered=(1, 5))
+    keep_statistics(trainer)
+    rank, ranks = trainer.plan.rank, trainer.plan.ranks
+    tensors: dict[str, Tensor] = {}
+    terms = []
+    for number, positions in enumerate(BATCHES):
+        gradients = {}
+
+        def spy(*_: Any, gradients: dict[str, Tensor] = gradients) -> None:
+            for name, parameter in trainer.student.named_parameters():
+                if parameter.grad is not None:
+                    gradients[name] = parameter.grad.detach().clone()
+
+        handle = trainer.optimizer.optimizer.register_step_pre_hook(spy)
+        values = trainer.step(collate([trainer.set[0, position] for position in positions[rank::ranks]]))
+        handle.remove()
+        terms.append(means(values, 1, trainer.accelerator))
+        tensors |= {f"{number}/gradient/{name}": value for name, value in gradients.items()}
+        tensors |= {f"{number}/weight/{name}": p.detach().clone() for name, p in trainer.student.named_parameters()}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, f"{out}/{rank}.safetensors")
+    Path(f"{out}/{rank}.json").write_text(json.dumps(terms))
+
+
+def stop_child(folder: str, out: str) -> None:
+    """The second of two processes is asked to stop after its first step. Writes the step at which each of them did."""
+    trainer_module.LOG_EVERY = 3
+    trainer = make_trainer(config(Path(folder), train={"epochs": 9}), Path(out))
+    try:
+        trainer._loop(None, lambda: trainer.plan.rank == 1 and trainer.done >= 1)
+    except KeyboardInterrupt:
+        Path(f"{out}/{trainer.plan.rank}.step").write_text(str(trainer.done))
+
+
+def launch(processes: int, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run Python with these words, in one process or under torchrun; each with one thread."""
+    several = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    done = subprocess.run(
+        [sys.executable, *(several if processes > 1 else ()), *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def take_steps(folder: Path, out: Path, processes: int, micro_batch: int | None) -> list[tuple[Any, Any]]:
+    """What `child` wrote in each process: tensors and terms."""
+    out.mkdir()
+    launch(processes, __file__, folder, out, micro_batch or 0)
+    files = [out / f"{rank}" for rank in range(processes)]
+    return [(load_file(f"{file}.safetensors"), json.loads(Path(f"{file}.json").read_text())) for file in files]
+
+
+@pytest.fixture(scope="module")
+def unlike(make_voc, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_voc(tmp_path_factory.mktemp("unlike"), {"train": UNLIKE, "val": ("both",) * 40})
+
+
+@pytest.fixture(scope="module")
+def alone(unlike: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    return take_steps(unlike, tmp_path_factory.mktemp("alone") / "out", 1, None)[0]
+
+
+@pytest.mark.parametrize(("processes", "micro_batch"), [(1, 2), (2, None), (2, 2)])
+def test_however_a_batch_is_split_the_step_is_the_same(unlike, alone, tmp_path, processes, micro_batch):
+    """Processes whose images lack different things, and micro-batches: the same terms, gradients and weights."""
+    tensors, terms = alone
+    assert [len(step) for step in terms] == [6, 6, 6]
+    for found, found_terms in take_steps(unlike, tmp_path / "out", processes, micro_batch):
+        for mine, theirs in zip(terms, found_terms, strict=True):
+            assert theirs == pytest.approx(mine, rel=1e-4)
+        assert found.keys() == tensors.keys()
+        for name, value in tensors.items():
+            worst = 1e-4 * float(value.abs().max()) + 1e-7
+            assert torch.allclose(found[name], value, rtol=1e-3, atol=worst), name
+
+
+def test_processes_stop_together_with_their_step_saved(make_voc, tmp_path):
+    """Asked after the first of three steps of an epoch, at the epoch's end; logs are due after every third."""
+    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 24, "val": ("both",)})
+    launch(2, __file__, folder, tmp_path, "stop")
+    assert [(tmp_path / f"{rank}.step").read_text() for rank in range(2)] == ["3", "3"]
+    assert json.loads((tmp_path / "state" / "state.json").read_text())["done"] == 3
+
+
+@pytest.fixture(scope="module")
+def trained(unlike: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A run of two processes, and what they printed. Its 40 images of validation are three batches of at most 16."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "run.yaml").write_text(yaml.safe_dump(config(unlike).to_dict()))
+    return folder / "run", launch(2, "-m", "tutored", "train", folder / "run.yaml", "--out", folder / "run")
+
+
+def test_processes_that_share_an_evaluation_give_its_figures_to_the_bit(unlike, trained, tmp_path, capsys):
+    """By two processes, by one, and by the two that trained, at the end of their run."""
+    torch.set_num_threads(1)
+    words = ["evaluate", trained[0] / "checkpoint", "--data", f"voc:{unlike}", "--split", "val", "--device", "cpu"]
+    assert main([*map(str, words), "--json", f"{tmp_path}/one.json"]) == 0
+    said = capsys.readouterr().out
+    done = launch(2, "-m", "tutored", *words, "--json", tmp_path / "two.json")
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert two == one
+    assert done.stdout.replace("two.json", "one.json").split() == said.split()
+    figures = json.loads((trained[0] / "result.json").read_text())["figures"]
+    assert figures["images"] == 40
+    assert figures == {name: one[name] for name in figures}
+
+
+def test_of_several_processes_one_speaks(trained):
+    run, done = trained
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "OMP_NUM_THREADS" not in line]
+    assert sum("wrote" in line for line in said) == 1
+    assert sum("next: tutored evaluate" in line for line in said) == 1
+    assert sum("step 2 of 2" in line for line in said) == 1
+    assert max(Counter(filter(None, said)).values()) == 1
+    assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [1, 2, 2]
+
+
+def step_without_values(run: Config, out: Path, batch: Batch | None = None) -> Counter[str]:
+    """One step on tensors that have shapes but no values; the operations that it takes.
+
+    Whatever asks a tensor for a value raises: `item`, `bool`, `tolist`, a copy to the host, and all operations whose
+    result's shape depends on values, such as `nonzero` and indexing with a mask. On a GPU these stop the host.
+    """
+    trainer = make_trainer(run, out, answered=(1, 5))
+    batch = batch or collate([trainer.set[0, position] for position in BATCHES[0]])
+    trainer.device = torch.device("meta")
+    trainer.student.to("meta")
+    trainer.averaged.to("meta")
+    trainer.optimizer = make_optimizer(trainer.student, run.train)
+    with Counted() as counted:
+        values = trainer.step(batch)
+    assert values.keys() and {value.device.type for value in values.values()} == {"meta"}
+    return counted.operations
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations that torch is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.operations[str(func)] += 1
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("wrong", [
+    Tensor.item, bool, Tensor.tolist, Tensor.cpu, Tensor.nonzero, torch.unique, lambda value: value[value > 0],
+])  # fmt: skip
+def test_what_waits_for_a_device_raises_without_values(wrong):
+    """So the next test can fail."""
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        wrong(torch.ones((), device="meta")) if wrong in (Tensor.item, bool) else wrong(torch.ones(3, device="meta"))
+
+
+@pytest.mark.parametrize("sections", [
+    {},
+    {"train": {"clip": None, "ema": 0, "micro_batch": 2}},
+    {"train": {"precision": "bf16"}},
+    {"loss": {"joint": False, "mining": "batch", "class_target": "soft", "map_target": "softmax", "temperature": 0.5,
+              "difficult": "train", "padding": "background", "normaliser": "positives"}},
+    {"loss": {"temperature": 0.5}, "student": {"freeze_norm": True, "backbone": "tf_efficientnet_lite0"}},
+])  # fmt: skip
+def test_a_step_never_waits_for_the_device(unlike, tmp_path, sections):
+    step_without_values(config(unlike, **sections), tmp_path)
+
+
+def widened(targets: Targets | None, images: int, boxes: int) -> Targets | None:
+    """The same targets for more images, with rows of padding."""
+    if targets is None:
+        return None
+    more = [part.repeat(images, *[1] * (part.dim() - 1)) for part in targets]
+    return Targets(*[torch.cat([part, *[part[:, -1:]] * boxes], dim=1) for part in more[:4]], *more[4:])
+
+
+def test_more_images_and_boxes_take_no_more_operations(unlike, tmp_path):
+    """No loop over either of them is in the step."""
+    run = config(unlike)
+    trainer = make_trainer(run, tmp_path, answered=(1, 5))
+    batch = collate([trainer.set[0, position] for position in BATCHES[0]])
+    large = Batch(
+        batch.image_ids * 4,
+        batch.images.repeat(4, 1, 1, 1),
+        widened(batch.ground_truth, 4, 50),
+        widened(batch.tutor, 4, 50),
+    )
+    few, many = (step_without_values(run, tmp_path, each) for each in (batch, large))
+    assert few == many
+    assert few.total() > 100
+
+
+@pytest.mark.parametrize("rows", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_reading_a_store_to_its_end_takes_no_more_memory_than_its_beginning(tmp_path, rows):
+    """The first 5,000 rows fill what is kept of them; the index, image id to part and row, is there from the start."""
+    write_rows(tmp_path / "store", rows)
+    opened, begun, ended = map(int, launch(1, "-c", READ_ALL, tmp_path / "store").stdout.split())
+    assert ended - begun < 8_000_000
+    assert opened < 30_000_000 + 500 * rows
+
+
+READ_ALL = """
+import sys
+import psutil
+from tutored.softlabels import Store
+
+resident = lambda: psutil.Process().memory_info().rss
+before = resident()
+store = Store.open(sys.argv[1])
+opened = resident() - before
+for number, image_id in enumerate(store):
+    assert len(store[image_id].boxes_xyxy) == 2
+    if number == 5_000:
+        begun = resident()
+print(opened, begun, resident())
+"""
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """A store of rows with two boxes."""
+    claim(path, {"kind": "synthetic", "labels": ["background", "cat"], "images": rows}, join=True)
+    probs, boxes = torch.tensor([[0.2, 0.8], [0.6, 0.4]]), torch.tensor([[0.0, 0, 10, 10], [5, 5, 50, 60]])
+    answer = SoftLabels(size=(64, 64), boxes_xyxy=boxes, classes=torch.tensor([1, 1]), probs=probs)
+    parts = range(-(-rows // PART_ROWS))
+    for part in parts:
+        ids = [f"image{row:08d}" for row in range(part * PART_ROWS, min((part + 1) * PART_ROWS, rows))]
+        write_part(path, part, ids, [answer] * len(ids))
+    finish(path, list(parts))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_two_steps_in_every_precision_have_a_finite_loss(unlike, tmp_path, precision):
+    # Of 3x3 convolutions over a single cell, which smaller images have, oneDNN's bf16 gradient is partly unwritten.
+    run = config(unlike, train={"precision": precision}, student={"size": 96})
+    trainer = make_trainer(run, tmp_path, answered=(1, 5))
+    for positions in BATCHES[:2]:
+        values = trainer.step(collate([trainer.set[0, position] for position in positions]))
+        assert all(value.isfinite() for value in values.values())
+    assert trainer.student.map.logits.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_compiled_network_takes_the_same_steps(unlike, tmp_path, monkeypatch):
+    """As one graph; with the compiler's front end alone, for its back end takes minutes."""
+    compiled = []
+
+    def compile_(module: nn.Module) -> None:
+        compiled.append(module)
+        nn.Module.compile(module, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr("tutored.student.BlitzNet.compile", compile_)
+    losses = {}
+    for compiles in (False, True):
+        run = config(unlike, train={"compile": compiles})
+        trainer = make_trainer(run, tmp_path, answered=(1, 5))
+        batches = [collate([trainer.set[0, position] for position in positions]) for positions in BATCHES[:2]]
+        losses[compiles] = [float(sum(trainer.step(batch).values())) for batch in batches]
+    assert compiled == [trainer.student]
+    assert losses[True] == pytest.approx(losses[False], rel=1e-3)
+
+
+if __name__ == "__main__":
+    if sys.argv[3] == "stop":
+        stop_child(sys.argv[1], sys.argv[2])
+    else:
+        child(sys.argv[1], sys.argv[2], int(sys.argv[3]) or None)
