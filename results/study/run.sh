@@ -18,7 +18,7 @@ for split in train_small train val; do
 done
 
 mkdir -p study
-cp -rn "$here"/runs "$here"/study.yaml study/ 2>/dev/null || true
+cp -rn "$here"/{runs,study.yaml,setting.yaml} study/
 tutored study run tune --recipe corrected --setting "$here/setting.yaml" --seeds 1 --jobs 2 --out study
 tutored study run all --setting "$here/setting.yaml" --seeds 3 --jobs 2 --out study
 
