@@ -11,11 +11,15 @@ from typing import Any
 
 import torch
 
+from benchmarks.report import described, drawn, page
 from benchmarks.timing import machine
 from tutored.files import write_text
 from tutored.page import COLOURS, INK, standalone, svg
 
-NAMES = ("training", "two_networks", "tutors_live", "evaluation", "prediction", "scaling")
+NAMES = (
+    *("training", "optimisations", "memory", "two_networks", "tutors_live"),
+    *("store", "labelling", "evaluation", "prediction", "scaling"),
+)
 
 
 def main() -> None:
@@ -38,20 +42,10 @@ def main() -> None:
         content = {"machine": machine(), "scale": given.scale, "tables": tables}
         write_text(given.out / f"{name}.json", json.dumps(content, indent=1) + "\n")
         for index, table in enumerate(tables):
-            print(_text(table), flush=True)
-            write_text(given.out / f"{name}-{index}.svg", standalone(_chart(table)))
-
-
-def _text(table: dict[str, Any]) -> str:
-    lines = [f"\n{table['title']}"]
-    if "rows" not in table:
-        points = "  ".join(f"{row['size']}: {row['seconds']:.4g} s" for row in table["points"])
-        return "\n".join([*lines, f"  {points}  (grows with the power {table['exponent']} of {table['axis']})"])
-    for row in table["rows"]:
-        ratio = row["ratio"]
-        spread = f"{ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
-        lines.append(f"  {row['name']:44s} {row['rate']:10.1f} {table['unit']}   x {spread}")
-    return "\n".join([*lines, f"  (x: against {table['reference']}; {table['note']})"])
+            print("\n".join(described(table)), flush=True)
+            if drawn(table):
+                write_text(given.out / f"{name}-{index}.svg", standalone(_chart(table)))
+    write_text(given.out / "README.md", page(given.out, NAMES))
 
 
 def _chart(table: dict[str, Any]) -> str:

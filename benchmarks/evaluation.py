@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from torchmetrics.detection import MeanAveragePrecision
 
 from benchmarks.timing import side_by_side, table
 from tutored.evaluate import detection, segmentation
@@ -30,6 +31,7 @@ def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
 
     things = {
         "pycocotools, COCO AP": lambda: pycocotools_ap(pairs),
+        "torchmetrics, COCO AP": lambda: torchmetrics_ap(pairs),
         "ours, COCO AP": lambda: detection.coco_ap(matches, CLASSES),
         "ours, VOC AP, matching included": ours_from_scratch,
         "ours, VOC AP of matched boxes": lambda: detection.voc_ap(detection.rank(matches, CLASSES)),
@@ -84,6 +86,15 @@ def pycocotools_ap(pairs: list[tuple[GroundTruth, Prediction]]) -> float:
         run.evaluate()
         run.accumulate()
     return float(run.eval["precision"].mean())
+
+
+def torchmetrics_ap(pairs: list[tuple[GroundTruth, Prediction]]) -> float:
+    """COCO AP as torchmetrics has it: pycocotools within, all four area ranges and three caps on detections."""
+    metric = MeanAveragePrecision(backend="pycocotools")
+    found = [{"boxes": each.boxes_xyxy, "scores": each.scores, "labels": each.classes} for _, each in pairs]
+    metric.update(found, [{"boxes": truth.boxes_xyxy, "labels": truth.classes} for truth, _ in pairs])
+    with contextlib.redirect_stdout(io.StringIO()):
+        return float(metric.compute()["map"])
 
 
 def _annotations(items: Any) -> list[dict[str, Any]]:

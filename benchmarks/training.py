@@ -21,26 +21,34 @@ from tutored.engine.trainer import Trainer
 from tutored.targets import Batch
 
 POLICIES = {"ground truth": "ground_truth", "tutors": "replace", "both": "both"}
+STUDENTS: dict[str, dict[str, Any]] = {
+    "light, 160 pixels": {"student": {"preset": "light"}, "train": {"batch": 16}},
+    "BlitzNet300 s8, ResNet-50": {"student": {"preset": "blitznet300-s8"}, "train": {"batch": 8}},
+}
 
 
 def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
-    """Three tables: the loop's efficiency, what tutors cost, and the parts of a step."""
+    """For each student three tables: the loop's efficiency, what tutors cost, and the parts of a step."""
     data, store = make_data(folder, max(32, round(128 * scale)))
-    steps = max(2, round(6 * scale))
-    with tempfile.TemporaryDirectory() as out:
-        trainers = {
-            name: Trainer(
-                one := config(data, None if policy == "ground_truth" else store, policy),
-                open_supervision(one),
-                Path(out),
-            )
-            for name, policy in POLICIES.items()
-        }
-        return [
-            _efficiency(trainers["ground truth"], steps),
-            _sources(trainers, steps),
-            _parts(trainers["both"], steps),
-        ]
+    tables = []
+    for number, (name, changes) in enumerate(STUDENTS.items()):
+        steps = max(1, round((1 if number else 6) * scale))
+        with tempfile.TemporaryDirectory() as out:
+            trainers = {
+                who: Trainer(
+                    one := config(data, None if policy == "ground_truth" else store, policy, **changes),
+                    open_supervision(one),
+                    Path(out),
+                )
+                for who, policy in POLICIES.items()
+            }
+            found = [
+                _efficiency(trainers["ground truth"], steps),
+                _sources(trainers, steps),
+                _parts(trainers["both"]),
+            ]
+        tables += [{**each, "title": f"{each['title']}: {name}"} for each in found]
+    return tables
 
 
 def _efficiency(trainer: Trainer, steps: int) -> dict[str, Any]:
@@ -56,7 +64,7 @@ def _efficiency(trainer: Trainer, steps: int) -> dict[str, Any]:
             trainer.optimizer.step()
             trainer.optimizer.zero_grad(set_to_none=True)
 
-    loops = {f"the loop, {workers} workers": _loop(trainer, steps, workers) for workers in (0, 1)}
+    loops = {f"the loop, {workers} workers": loop(trainer, steps, workers) for workers in (0, 1)}
     timed = side_by_side({"bare network": bare, **loops}, len(images) * steps)
     note = (
         "forward, backward and update on one resident batch; the loop also reads, augments, assigns, sums and averages"
@@ -66,13 +74,13 @@ def _efficiency(trainer: Trainer, steps: int) -> dict[str, Any]:
 
 def _sources(trainers: dict[str, Trainer], steps: int) -> dict[str, Any]:
     timed = side_by_side(
-        {name: _loop(trainer, steps, 0) for name, trainer in trainers.items()},
+        {name: loop(trainer, steps, 0) for name, trainer in trainers.items()},
         trainers["both"].config.train.batch * steps,
     )
     return table("a step by who teaches", timed, "ground truth", "images/s", "one process reads and trains in turns")
 
 
-def _parts(trainer: Trainer, steps: int) -> dict[str, Any]:
+def _parts(trainer: Trainer) -> dict[str, Any]:
     """Seconds of each part of a step that both sources teach, an image."""
     places = next(iter(trainer.plan))
     examples = [trainer.set[place] for place in places]
@@ -108,8 +116,8 @@ def _parts(trainer: Trainer, steps: int) -> dict[str, Any]:
     )
 
 
-def _loop(trainer: Trainer, steps: int, workers: int) -> Callable[[], None]:
-    """As `Trainer` has it: a loader before the step. Workers live on from round to round."""
+def loop(trainer: Trainer, steps: int, workers: int) -> Callable[[], None]:
+    """Steps as `Trainer` takes them: a loader before each. Workers live on from round to round."""
     batches = _batches(trainer, workers)
 
     def run() -> None:

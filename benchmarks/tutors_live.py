@@ -1,8 +1,10 @@
-"""Stored answers against the thesis' dense arrays and against tutors in the loop; sizes on disk and reading speed."""
+"""Stored answers against the thesis' dense arrays and tutors in the loop: to read, and to train with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,79 +14,113 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import detection, segmentation
 
-from benchmarks.data import make_data
+from benchmarks.data import config, make_data
 from benchmarks.timing import side_by_side, table
-from tutored.data import open_dataset
-from tutored.labels import ClassMap
-from tutored.softlabels import Folded, Store
+from benchmarks.training import loop
+from tutored.engine.supervision import open_supervision
+from tutored.engine.trainer import Trainer
 from tutored.structures import Dataset, SoftLabels
 
 READ = 32
+NOTE = (
+    "of the thesis the maps alone, float32 [H, W, C+1], from a warm disk cache; in the loop SSDLite320 and LR-ASPP "
+    "(MobileNetV3, random weights), about the smallest tutors that torchvision has, one image at a time"
+)
+
+
+class Stored(Mapping[str, SoftLabels]):
+    """The store's answers, read anew each time."""
+
+    def __init__(self, answers: Mapping[str, SoftLabels]) -> None:
+        self.answers = answers
+
+    def __getitem__(self, image_id: str) -> SoftLabels:
+        return self.answers[image_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.answers)
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+
+class Dense(Stored):
+    """The thesis' format: every pixel's value for every class, in a file an image; boxes are the store's."""
+
+    def __init__(self, answers: Mapping[str, SoftLabels], folder: Path) -> None:
+        super().__init__(answers)
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for image_id in answers:
+            answer = answers[image_id]
+            assert answer.map is not None
+            full = F.interpolate(answer.map[None], size=answer.size, mode="nearest")[0].permute(1, 2, 0)
+            np.save(folder / f"{image_id}.npy", full.contiguous().numpy())
+        self.kept = {image_id: replace(answers[image_id], map=None) for image_id in answers}
+
+    def __getitem__(self, image_id: str) -> SoftLabels:
+        dense = np.load(self.folder / f"{image_id}.npy", allow_pickle=False)
+        return replace(self.kept[image_id], map=torch.from_numpy(dense).permute(2, 0, 1))
+
+
+class Live(Stored):
+    """Both tutors are asked each time; then the store's answer is given, so that all teach the same."""
+
+    def __init__(self, answers: Mapping[str, SoftLabels], dataset: Dataset) -> None:
+        super().__init__(answers)
+        self.dataset = dataset
+        self.tutors: list[nn.Module] = [
+            detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval(),
+            segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).eval(),
+        ]
+
+    @torch.no_grad()
+    def __getitem__(self, image_id: str) -> SoftLabels:
+        pixels = torch.from_numpy(np.array(self.dataset.image(image_id))).permute(2, 0, 1).float() / 255
+        self.tutors[0]([pixels])
+        self.tutors[1](F.interpolate(pixels[None], size=(520, 694)))["out"].softmax(dim=1)
+        return self.answers[image_id]
+
+
+class Half(Stored):
+    """One of two tasks: without the other one's answers, so that a live tutor is asked once for both."""
+
+    def __getitem__(self, image_id: str) -> SoftLabels:
+        return replace(self.answers[image_id], map=None)
 
 
 def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
-    """Images whose answers are ready in a second, by where they come from; and kilobytes an image."""
+    """Answers a second, by where they come from, and kilobytes an image; then whole training steps."""
     data, path = make_data(folder, max(32, round(128 * scale)))
-    dataset = open_dataset(data, "train")
-    store = Store.open(path)
-    ids = dataset.ids[:READ]
-    folded = Folded(store, ClassMap.by_name(store.labels, dataset.labels))
-    dense = _write_dense(folder / "dense", ids, folded)
-    live = _live(dataset, ids)
-
-    def read_store() -> None:
-        fresh = Folded(Store.open(path), folded.class_map)
-        for image_id in ids:
-            fresh[image_id]
-
-    def read_dense() -> None:
-        for image_id in ids:
-            torch.from_numpy(np.load(dense / f"{image_id}.npy", allow_pickle=False))
-
-    things: dict[str, Callable[[], None]] = {
-        "our store": read_store,
-        "the thesis' dense arrays": read_dense,
-        "tutors in the loop": live,
+    settings = config(data, path, "replace")
+    supervision = open_supervision(settings)
+    answers = supervision.soft_labels["segmentation"]
+    ids = supervision.train.ids[:READ]
+    sources: dict[str, Stored] = {
+        "our store": Stored(answers),
+        "the thesis' dense arrays": Dense(answers, folder / f"dense-{len(answers)}"),
+        "tutors in the loop": Live(answers, supervision.train),
     }
-    note = (
-        "of the thesis the maps alone, float32 [H, W, 21], from a warm disk cache; in the loop SSDLite320 and LR-ASPP "
-        "(MobileNetV3, random weights), about the smallest tutors that torchvision has, one image at a time"
-    )
-    result = table(
-        "answers for training, by where they come from", side_by_side(things, READ), "our store", "images/s", note
-    )
-    stored = sum(part.stat().st_size for part in path.glob("*.parquet")) / len(dataset.ids)
-    arrays = sum(file.stat().st_size for file in dense.iterdir()) / READ
-    result["kB an image"] = {"our store": round(stored / 1000, 2), "the thesis' dense arrays": round(arrays / 1000, 1)}
-    return [result]
 
+    def read(source: Stored) -> Callable[[], None]:
+        def run() -> None:
+            for image_id in ids:
+                source[image_id]
 
-def _write_dense(folder: Path, ids: tuple[str, ...], answers: Mapping[str, SoftLabels]) -> Path:
-    """The thesis' format: every pixel's value for every class."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for image_id in ids:
-        answer = answers[image_id]
-        assert answer.map is not None
-        full = F.interpolate(answer.map[None], size=answer.size, mode="nearest")[0].permute(1, 2, 0)
-        np.save(folder / f"{image_id}.npy", full.contiguous().numpy())
-    return folder
+        return run
 
+    timed = side_by_side({name: read(source) for name, source in sources.items()}, READ)
+    reading = table("answers for training, by where they come from", timed, "our store", "images/s", NOTE)
+    stored = sum(part.stat().st_size for part in path.glob("*.parquet")) / len(answers)
+    arrays = sum(file.stat().st_size for file in (folder / f"dense-{len(answers)}").iterdir()) / len(answers)
+    reading["kB an image"] = {"our store": round(stored / 1000, 2), "the thesis' dense arrays": round(arrays / 1000, 1)}
 
-def _live(dataset: Dataset, ids: tuple[str, ...]) -> Callable[[], None]:
-    tutors: list[nn.Module] = [
-        detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval(),
-        segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).eval(),
-    ]
-
-    def run() -> None:
-        with torch.no_grad():
-            for image_id in ids[:4]:
-                pixels = torch.from_numpy(np.array(dataset.image(image_id))).permute(2, 0, 1).float() / 255
-                tutors[0]([pixels])
-                tutors[1](F.interpolate(pixels[None], size=(520, 694)))["out"].softmax(dim=1)
-
-    def all_of_them() -> None:
-        for _ in range(len(ids) // 4):
-            run()
-
-    return all_of_them
+    steps = max(1, round(2 * scale))
+    with tempfile.TemporaryDirectory() as out:
+        loops = {}
+        for name, source in sources.items():
+            tutors = {"detection": Half(answers), "segmentation": source}
+            loops[name] = loop(Trainer(settings, supervision._replace(soft_labels=tutors), Path(out)), steps, 0)
+        timed = side_by_side(loops, settings.train.batch * steps)
+    note = f"the light student at 160 pixels, taught by tutors alone; {NOTE}"
+    return [reading, table("training, by where the tutors' answers come from", timed, "our store", "images/s", note)]

@@ -33,7 +33,7 @@ def test_a_rehearsal_runs_from_scenes_to_the_picture(tmp_path, capsys):
     assert maps[image_id].map is not None
 
     printed = capsys.readouterr().out
-    assert "tutored data check --data voc:FOLDER" in printed
+    assert "tutored init FOLDER" in printed
     assert "CC-BY 4.0" in printed
 
     weights = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}

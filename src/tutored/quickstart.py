@@ -94,7 +94,7 @@ def run_quickstart(out: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
     picture = draw_predictions(out)
     minutes = (time.monotonic() - started) / 60
     print(f"\nwrote {picture} and {out / 'table.json'} in {minutes:.1f} minutes. {CREDIT}")
-    print(own_data(out))
+    print(OWN_DATA)
     return picture
 
 
@@ -231,21 +231,11 @@ def draw_predictions(out: Path) -> Path:
     return out / "predictions.png"
 
 
-def own_data(out: Path) -> str:
-    """Write a config to start from, and give the commands for the user's own images."""
-    content = {
-        "data": {"train": "voc:FOLDER"},
-        "supervision": {"detection": {"policy": "fill", "store": "STORE"}},
-        "student": {"preset": "light", "weights": "timm"},
-        "train": {"epochs": 40, "batch": 16},
-    }
-    write_text(out / "own.yaml", yaml.safe_dump(content, sort_keys=False))
-    return f"""
-On your own data (a VOC or COCO folder; some images with boxes, some with masks), FOLDER and STORE filled in:
-  tutored data check --data voc:FOLDER --split train --split val
-  tutored label onnx --weights yolox.onnx --data voc:FOLDER --split train --out STORE
-  tutored train {out}/own.yaml --out RUN        (its `weights: timm` downloads; or give a local path)
-  tutored predict RUN/checkpoint PICTURES --out FOLDER"""
+OWN_DATA = """
+On your own pictures, some with boxes, some with masks:
+  tutored init FOLDER      looks at them, says what is missing, and writes tutored.yaml
+  tutored train tutored.yaml --out runs/first
+  tutored predict runs/first/checkpoint PICTURES --out seen"""
 
 
 def _images(usual: int, scale: float) -> int:

@@ -108,8 +108,10 @@ def train(given: argparse.Namespace) -> None:
     with watch_training() as watch:
         train_run(config, given.out, resume=given.resume, watch=watch)
     say(f"wrote {given.out / 'checkpoint'}, {given.out / 'result.json'} and {given.out / 'report.html'}")
-    where = config.data.val or config.data.train
-    say_next(f"tutored evaluate {given.out / 'checkpoint'} --data {where} --split {config.data.val_split or 'val'}")
+    checkpoint, data = given.out / "checkpoint", config.data
+    if data.held_out or not data.val_split:
+        return say_next(f"tutored predict {checkpoint} PICTURES --out seen")
+    return say_next(f"tutored evaluate {checkpoint} --data {data.val or data.train} --split {data.val_split}")
 
 
 def evaluate(given: argparse.Namespace) -> None:

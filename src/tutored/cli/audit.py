@@ -11,14 +11,17 @@ from tutored.cli.output import say, say_next, write_json
 from tutored.errors import InputError
 
 if TYPE_CHECKING:
+    from tutored.config import Task
     from tutored.structures import Dataset
 
 
 def audit(given: argparse.Namespace) -> None:
     from tutored.softlabels import Store
 
-    store, dataset, renamed = Store.open(given.store), *_ground_truth(given)
+    store, dataset, task = Store.open(given.store), *_ground_truth(given)
     if given.against is not None:
+        if given.renamed or given.others:
+            raise InputError("--against compares by class names and writes no audit: no --renamed and --for beside it")
         _agreement(given, store.path, dataset)
         return
     from tutored.audit import audit as audit_store
@@ -27,9 +30,9 @@ def audit(given: argparse.Namespace) -> None:
     from tutored.cli.progress import bar
 
     with bar("auditing") as step:
-        found = audit_store(store, dataset, renamed=renamed, progress=step)
-    for task, part in found.sidecar.tasks.items():
-        say(f"{task}, {len(part.ids.splitlines())} images:")
+        found = audit_store(store, dataset, renamed=task.renamed, elsewhere=task.elsewhere, progress=step)
+    for name, part in found.sidecar.tasks.items():
+        say(f"{name}, {len(part.ids.splitlines())} images:")
         for finding in part.findings:
             say(f"  {'! ' if finding.complaint else ''}{finding.text}")
     for other in (store, *map(Store.open, given.others)):
@@ -41,8 +44,8 @@ def audit(given: argparse.Namespace) -> None:
     say_next(f"tutored train CONFIG.yaml --out RUN, with this store in supervision.{next(iter(found.sidecar.tasks))}")
 
 
-def _ground_truth(given: argparse.Namespace) -> tuple[Dataset, dict[str, str | None]]:
-    """The data set to hold the store against, and the renamed classes."""
+def _ground_truth(given: argparse.Namespace) -> tuple[Dataset, Task]:
+    """The data set to hold the store against, and what a run says of the store: renamed classes and `elsewhere`."""
     from tutored.config import TASKS, Task, load_config
     from tutored.data import open_dataset
     from tutored.engine.supervision import open_visible
@@ -51,15 +54,14 @@ def _ground_truth(given: argparse.Namespace) -> tuple[Dataset, dict[str, str | N
     if given.config is None:
         if given.data is None or given.split is None:
             raise InputError("give --data FORMAT:FOLDER and --split, or the --config of the run that is to be taught")
-        return open_dataset(given.data, given.split), renamed
+        return open_dataset(given.data, given.split), Task(renamed=renamed)
     if given.data is not None or given.split is not None:
         raise InputError("--config says which data: give no --data and --split beside it")
     config = load_config(given.config)
-    for name in TASKS:
-        task: Task = getattr(config.supervision, name)
-        if given.store.resolve() in [path.resolve() for path in task.stores]:
-            renamed = {**task.renamed, **renamed}
-    return open_visible(config), renamed
+    tasks: list[Task] = [getattr(config.supervision, name) for name in TASKS]
+    own = (task for task in tasks if given.store.resolve() in [path.resolve() for path in task.stores])
+    task = next(own, Task())
+    return open_visible(config), task.model_copy(update={"renamed": {**task.renamed, **renamed}})
 
 
 def _renamed(pairs: Sequence[str]) -> dict[str, str | None]:
@@ -67,7 +69,10 @@ def _renamed(pairs: Sequence[str]) -> dict[str, str | None]:
     for pair in pairs:
         source, equals, target = pair.partition("=")
         if not equals:
-            raise InputError(f"--renamed {pair}: give pairs such as couch=sofa, with commas; NAME= drops a class")
+            raise InputError(
+                f"--renamed {pair}: give pairs such as couch=sofa, with commas; "
+                "NAME=ignore or NAME=background drops a class"
+            )
         found[source.strip()] = target.strip() or None
     return found
 
@@ -87,7 +92,8 @@ def _agreement(given: argparse.Namespace, path: Path, dataset: Dataset) -> None:
         f1 = found["boxes_all"]["f1"]
         say(f"boxes: F1 {'unknown, neither has a box' if f1 is None else f'{f1:.3f}'}")
     if "maps" in found:
-        say(f"maps: Cohen's kappa {found['kappa'] or 0:.3f}")
+        kappa = found["kappa"]
+        say(f"maps: Cohen's kappa {'unknown, all is one class' if kappa is None else f'{kappa:.3f}'}")
     page = given.page or path / "agreement.html"
     write_agreement(found, (path, given.against), f"{dataset.source}, {dataset.split}", page)
     say(f"wrote {page}")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from tutored.cli.output import is_main
 from tutored.progress import Progress
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ LINE_SECONDS = 30
 @contextmanager
 def bar(what: str) -> Iterator[Progress]:
     """Give a function to call with items done and items in all; it shows count, speed and time left."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not is_main())
     started = last = time.monotonic()
     with Bar(
         TextColumn(what),

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tutored.boxes import iou
 from tutored.errors import InputError
@@ -90,33 +89,34 @@ def match(truth: GroundTruth, prediction: Prediction, classes: int) -> Matches:
     """
     assert truth.boxes_xyxy is not None and truth.classes is not None and truth.difficult is not None
     assert prediction.boxes_xyxy is not None and prediction.classes is not None and prediction.scores is not None
-    scores, answer_classes = prediction.scores.cpu(), prediction.classes.cpu()
-    _refuse_outside(truth.classes, "ground truth", classes)
+    boxes, scores = prediction.boxes_xyxy.cpu(), prediction.scores.cpu().numpy()
+    truth_classes, answer_classes = truth.classes.numpy(), prediction.classes.cpu().numpy()
+    _refuse_outside(truth_classes, "ground truth", classes)
     _refuse_outside(answer_classes, "prediction", classes)
-    if not (scores.isfinite().all() and prediction.boxes_xyxy.isfinite().all()):
+    if not (np.isfinite(scores).all() and np.isfinite(boxes.numpy()).all()):
         raise InputError("the prediction has a box or score that is no number; did training diverge?")
 
-    order = torch.sort(scores, descending=True, stable=True).indices
+    order = np.argsort(-scores, kind="stable")
     if truth.annotated is not None:
-        order = order[torch.isin(answer_classes[order], torch.tensor(truth.annotated, dtype=torch.int64))]
-    boxes, answer_classes = prediction.boxes_xyxy.cpu()[order], answer_classes[order]
-    overlaps = iou(boxes.double(), truth.boxes_xyxy.double()) * (answer_classes[:, None] == truth.classes)
+        order = order[np.isin(answer_classes[order], truth.annotated)]
+    boxes, answer_classes = boxes[torch.from_numpy(order)], answer_classes[order]
+    overlaps = iou(boxes.double(), truth.boxes_xyxy.double()).numpy() * (answer_classes[:, None] == truth_classes)
     difficult = truth.difficult.numpy()
     return Matches(
         boxes.numpy(),
-        answer_classes.numpy(),
-        scores[order].numpy(),
-        _hits(overlaps.numpy(), difficult),
+        answer_classes,
+        scores[order],
+        _hits(overlaps, difficult),
         truth.boxes_xyxy.numpy(),
-        truth.classes.numpy(),
+        truth_classes,
         difficult,
     )
 
 
-def _refuse_outside(classes: Tensor, name: str, count: int) -> None:
-    outside = classes[(classes < 1) | (classes > count)]
-    if len(outside):
-        raise InputError(f"the {name} has a box of class {int(outside[0])}; possible: 1 to {count}")
+def _refuse_outside(classes: NDArray[np.int64], name: str, count: int) -> None:
+    if len(classes) and not 1 <= classes.min() <= classes.max() <= count:
+        outside = classes[(classes < 1) | (classes > count)]
+        raise InputError(f"the {name} has a box of class {outside[0]}; possible: 1 to {count}")
 
 
 def _hits(overlaps: NDArray[np.float64], difficult: NDArray[np.bool_]) -> NDArray[np.int8]:
