@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.data import AbsentError
 from benchmarks.report import described, drawn, page
 from benchmarks.timing import machine
 from tutored.files import write_text
@@ -38,7 +39,11 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     for name in given.names or NAMES:
         measure: Callable[[Path, float], list[dict[str, Any]]] = import_module(f"benchmarks.{name}").measure
-        tables = measure(given.work, given.scale)
+        try:
+            tables = measure(given.work, given.scale)
+        except AbsentError as error:
+            print(f"\n{name}: skipped, for {error}", flush=True)
+            continue
         content = {"machine": machine(), "scale": given.scale, "tables": tables}
         write_text(given.out / f"{name}.json", json.dumps(content, indent=1) + "\n")
         for index, table in enumerate(tables):

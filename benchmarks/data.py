@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,18 @@ LIGHT = {
     "train": {"batch": 16, "micro_batch": None, "workers": 0, "lr": 1e-3},
 }
 """A small student for CPUs: EfficientNet-lite0 at 160 pixels."""
+
+
+class AbsentError(RuntimeError):
+    """Photographs or weights that a benchmark needs are not here."""
+
+
+def real(*parts: str) -> Path:
+    """Something in the folder of photographs and weights, which `TUTORED_REAL` names. Raises AbsentError."""
+    path = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[2] / "shared")).joinpath(*parts)
+    if not path.exists():
+        raise AbsentError(f"{'/'.join(parts)} is not here; let TUTORED_REAL name the folder that holds it")
+    return path
 
 
 class Repeater:

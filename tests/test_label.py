@@ -152,7 +152,11 @@ def test_a_store_holds_the_answers(tmp_path: Path) -> None:
     assert tuple(store) == Pictures.ids
     given = Guesser()([Pictures().image("picture07")], ["picture07"])[0]
     assert store["picture07"].size == (30, 27) and torch.equal(store["picture07"].boxes_xyxy, given.boxes_xyxy)
-    assert sorted(content(out)) == ["manifest.json", *(f"part-{index:05d}.parquet" for index in range(5))]
+    assert sorted(content(out)) == [
+        "index.parquet",
+        "manifest.json",
+        *(f"part-{index:05d}.parquet" for index in range(5)),
+    ]
     assert steps[0] == (2, COUNT) and steps[-1] == (COUNT, COUNT)
     assert store.identity["kind"] == "guesser" and store.identity["labels"] == ["background", "cat", "dog"]
     assert store.identity["data"] == "voc:pets" and store.identity["split"] == "val", "and no path of this machine"

@@ -20,6 +20,7 @@ from tutored.errors import InputError
 from tutored.labels import COCO, VOC, ClassMap, LabelSpace
 from tutored.softlabels import Folded, Store, draw_map
 from tutored.softlabels.codec import quantise
+from tutored.softlabels.store import indexed_ids, read_manifest
 from tutored.softlabels.writer import claim, finish, write_part
 from tutored.structures import Instances, SoftLabels
 
@@ -196,7 +197,10 @@ def test_which_tasks_a_store_answers(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda folder: (folder / "part-00000.parquet").unlink(), r"part-00000\.parquet: it is missing"),
-        (lambda folder: (folder / "part-00000.parquet").write_bytes(b"PAR1"), r"part-00000\.parquet: it can't be read"),
+        (
+            lambda folder: (folder / "part-00000.parquet").write_bytes(b"PAR1"),
+            r"part-00000\.parquet: 4 bytes, .*'bytes' says",
+        ),
         (lambda folder: edit(folder, version=2), r"'version' is 2.*update tutored"),
         (lambda folder: edit(folder, format="x"), r"not a store"),
         (lambda folder: edit(folder, complete=False), r"'complete' is false.*--resume"),
@@ -370,3 +374,15 @@ def test_instances_are_drawn_in_our_classes() -> None:
 def test_a_map_that_is_there_is_not_drawn_again() -> None:
     answer = replace(ANSWERS["full"], map=torch.tensor([[[0.5]], [[0.5]], [[0]]]))
     assert Folded({"a": answer}, ClassMap.by_name(PETS, VOC))["a"].map[:, 0, 0].nonzero()[:, 0].tolist() == [0, 8]
+
+
+def test_without_its_index_a_store_reads_its_parts(tmp_path: Path) -> None:
+    answers = {f"{index:03d}": SoftLabels(size=(4, 6)) for index in range(70)}
+    folder = make_store(tmp_path / "store", answers)
+    assert indexed_ids(folder, read_manifest(folder)) == list(answers)
+    for change in (lambda: (folder / "index.parquet").write_bytes(b"x"), (folder / "index.parquet").unlink):
+        change()
+        assert indexed_ids(folder, read_manifest(folder)) == []
+        assert tuple(Store.open(folder)) == tuple(answers)
+        with pytest.raises(InputError, match=r"index\.parquet"):
+            Store.open(folder).verify()

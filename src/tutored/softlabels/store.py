@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from tutored.softlabels.codec import from_table
 from tutored.structures import SoftLabels
 
 MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+"""The ids of all rows in their order, so that opening a large store reads one file."""
 FORMAT = "tutored-softlabels"
 VERSION = 1
 CACHED_BLOCKS = 512
@@ -76,11 +80,12 @@ class Store(Mapping[str, SoftLabels]):
     files itself.
     """
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any], rows: Mapping[str, tuple[str, int]]) -> None:
+    def __init__(self, path: Path, manifest: Mapping[str, Any], image_ids: Sequence[str]) -> None:
         self.path = path
         self.manifest = manifest
         self.labels = LabelSpace(tuple(manifest["identity"]["labels"]))
-        self._rows = rows
+        self._rows = {image_id: row for row, image_id in enumerate(image_ids)}
+        self._starts = [0, *accumulate(part["rows"] for part in manifest["parts"])]
         self._file = lru_cache(maxsize=64)(lambda part: pq.ParquetFile(path / part, memory_map=True))
         self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._read_block)
 
@@ -98,17 +103,12 @@ class Store(Mapping[str, SoftLabels]):
             raise InputError(f"{path}: no store of soft labels (no {MANIFEST}); `tutored label` makes one")
         if not manifest["complete"]:
             raise InputError(f"{path}: labelling did not finish ('complete' is false); run `tutored label` --resume")
-        rows: dict[str, tuple[str, int]] = {}
-        for part in manifest["parts"]:
-            with _damage_named(path / part["file"]):
-                ids = _columns(path / part["file"], ["image_id"]).column("image_id").to_pylist()
-            if len(ids) != part["rows"]:
-                raise _damaged(path / part["file"], f"{len(ids)} rows, the manifest's 'rows' says {part['rows']}")
-            rows.update((image_id, (part["file"], row)) for row, image_id in enumerate(ids))
+        image_ids = _image_ids(path, manifest)
         failed = sum(len(part.get("failed", ())) for part in manifest["parts"])
-        if len(rows) + failed != manifest["identity"]["images"]:
-            raise InputError(f"{path}: {len(rows)} images, 'images' says {manifest['identity']['images']}; label again")
-        return cls(path, manifest, rows)
+        rows, images = len(set(image_ids)), manifest["identity"]["images"]
+        if rows + failed != images:
+            raise InputError(f"{path}: {rows} images, 'images' says {images}; label again")
+        return cls(path, manifest, image_ids)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -139,7 +139,9 @@ class Store(Mapping[str, SoftLabels]):
         return tuple(task for task in answered if answered[task])
 
     def __getitem__(self, image_id: str) -> SoftLabels:
-        part, row = self._rows[image_id]
+        place = self._rows[image_id]
+        number = bisect_right(self._starts, place) - 1
+        part, row = self.manifest["parts"][number]["file"], place - self._starts[number]
         with _damage_named(self.path / part):
             block_rows = self._file(part).metadata.row_group(0).num_rows
             block = self._block(part, row // block_rows)
@@ -160,6 +162,8 @@ class Store(Mapping[str, SoftLabels]):
     def verify(self) -> None:
         """Compare every part's hash with the manifest. Raises InputError naming the parts that differ."""
         names = {part["file"]: part["sha256"] for part in self.manifest["parts"]}
+        if "index" in self.manifest:
+            names[INDEX] = self.manifest["index"]
         broken = [
             name
             for name, wanted in names.items()
@@ -178,6 +182,37 @@ class Store(Mapping[str, SoftLabels]):
     def _read_block(self, part: str, block: int) -> pa.Table:
         # Threads of Arrow's pool do not survive the fork of a loader's workers.
         return self._file(part).read_row_group(block, use_threads=False)
+
+
+def indexed_ids(path: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """The ids of all rows as the index has them; none where it is missing or not what was written."""
+    if not (path / INDEX).is_file() or sha256(path / INDEX) != manifest.get("index"):
+        return []
+    ids: list[str] = _columns(path / INDEX, ["image_id"]).column("image_id").to_pylist()
+    return ids
+
+
+def _image_ids(path: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """The ids of all rows, in order: from the index where there is one, else from the parts."""
+    parts = manifest["parts"]
+    there = {file.name: file.stat().st_size for file in path.iterdir()}
+    for part in parts:
+        if part["file"] not in there:
+            raise _damaged(path / part["file"], "it is missing")
+        if there[part["file"]] != part.get("bytes", there[part["file"]]):
+            what = f"{there[part['file']]} bytes, the manifest's 'bytes' says {part['bytes']}"
+            raise _damaged(path / part["file"], what)
+    ids = indexed_ids(path, manifest)
+    if len(ids) == sum(part["rows"] for part in parts):
+        return ids
+    ids = []
+    for part in parts:
+        with _damage_named(path / part["file"]):
+            own = _columns(path / part["file"], ["image_id"]).column("image_id").to_pylist()
+        if len(own) != part["rows"]:
+            raise _damaged(path / part["file"], f"{len(own)} rows, the manifest's 'rows' says {part['rows']}")
+        ids += own
+    return ids
 
 
 def _columns(part: Path, names: list[str]) -> pa.Table:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tutored.errors import InputError
 from tutored.files import whole_file, write_text
 from tutored.softlabels.codec import to_table
-from tutored.softlabels.store import FORMAT, MANIFEST, VERSION, differences, read_manifest, sha256
+from tutored.softlabels.store import FORMAT, INDEX, MANIFEST, VERSION, differences, indexed_ids, read_manifest, sha256
 from tutored.structures import SoftLabels
 
 PART_ROWS = 64
@@ -119,9 +121,34 @@ def finish(folder: Path, rewritten: Sequence[int]) -> bool:
     known = {part["file"]: part for part in manifest["parts"] or ()}
     for index in rewritten:
         known.pop(part_name(index), None)
-    _write_manifest(folder, identity, [known.get(name) or _describe(folder / name) for name in names])
+    ids = _known_ids(folder, manifest)
+    rows = [ids[name] if name in known and name in ids else _read_ids(folder / name) for name in names]
+    parts = [known.get(name) or _describe(folder / name) for name in names]
+    _write_manifest(folder, identity, parts, _write_index(folder, [image_id for part in rows for image_id in part]))
     _sweep(folder)
     return True
+
+
+def _known_ids(folder: Path, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
+    """By part, the ids that a former index has: a part that was damaged since can't tell its own."""
+    ids, parts = indexed_ids(folder, manifest), manifest["parts"] or ()
+    ends = list(accumulate(part["rows"] for part in parts))
+    return {
+        part["file"]: ids[end - part["rows"] : end] for part, end in zip(parts, ends, strict=True) if end <= len(ids)
+    }
+
+
+def _read_ids(part: Path) -> list[str]:
+    ids: list[str] = pq.read_table(part, columns=["image_id"], use_threads=False).column("image_id").to_pylist()
+    return ids
+
+
+def _write_index(folder: Path, image_ids: Sequence[str]) -> str:
+    """Returns the file's hash."""
+    with whole_file(folder / INDEX) as path:
+        table = pa.table({"image_id": pa.array(image_ids, pa.string())})
+        pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
+    return sha256(folder / INDEX)
 
 
 def _sweep(folder: Path) -> None:
@@ -134,11 +161,20 @@ def _sweep(folder: Path) -> None:
 
 
 def _describe(part: Path) -> dict[str, Any]:
-    about = {"file": part.name, "rows": pq.read_metadata(part).num_rows, "sha256": sha256(part)}
+    about = {
+        "file": part.name,
+        "bytes": part.stat().st_size,
+        "rows": pq.read_metadata(part).num_rows,
+        "sha256": sha256(part),
+    }
     failed = failures(part)
     return about | {"failed": failed} if failed else about
 
 
-def _write_manifest(folder: Path, identity: Mapping[str, Any], parts: list[dict[str, Any]] | None) -> None:
+def _write_manifest(
+    folder: Path, identity: Mapping[str, Any], parts: list[dict[str, Any]] | None, index: str | None = None
+) -> None:
     manifest = {"format": FORMAT, "version": VERSION, "complete": parts is not None, "identity": identity}
+    if index:
+        manifest["index"] = index
     write_text(folder / MANIFEST, json.dumps(manifest | {"parts": parts}, indent=1, sort_keys=True))
