@@ -15,6 +15,7 @@ from tutored import losses
 from tutored.audit import Advice, agreement, audit, read_sidecar, write_sidecar
 from tutored.audit.agree import kappa
 from tutored.audit.calibrate import crossings, ece, fit_temperature, reliability, tempered, wilson
+from tutored.audit.figures import calibrate
 from tutored.audit.visible import Visible, hidden
 from tutored.cli import main
 from tutored.config import Supervision as SupervisionConfig
@@ -22,30 +23,53 @@ from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.engine.supervision import open_supervision, open_visible
 from tutored.errors import InputError
+from tutored.evaluate import figures, record
+from tutored.evaluate.result import AP_AREA, IOU
+from tutored.judge import predictions_of
 from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Folded, Store
 from tutored.structures import BACKGROUND, GroundTruth, SoftLabels
 from tutored.targets import Targets
 from tutored.tutors.label import label
 
-IMAGES = 280
 CAT, DOG, HORSE = 1, 2, 3
 
 
+class Crowd(MadeDataset):
+    """Ten objects an image, side by side: boxes enough to speak of calibration. Nothing is below the 40th row."""
+
+    def ground_truth(self, image_id):
+        classes = torch.from_numpy(np.random.default_rng(int(image_id.removeprefix("made"))).integers(1, 4, 10))
+        boxes = torch.tensor([[12.0 * column, 4, 12 * column + 10, 30] for column in range(10)])
+        mask = torch.zeros(48, 120, dtype=torch.uint8)
+        for (x1, y1, x2, y2), number in zip(boxes.int().tolist(), classes, strict=True):
+            mask[y1:y2, x1:x2] = number
+        return GroundTruth(
+            size=(48, 120), boxes_xyxy=boxes, classes=classes, difficult=torch.zeros(10, dtype=torch.bool), mask=mask
+        )
+
+
 class Repeats:
-    """A tutor that repeats the ground truth through `change(answer, image_id)`."""
+    """A tutor that repeats the ground truth through `change(answer, image_id)`; without, it says nothing."""
 
     def __init__(self, dataset, change=lambda answer, image_id: answer, kind="repeats"):
         self.dataset, self.change = dataset, change
         self.labels, self.identity = dataset.labels, {"kind": kind}
 
     def __call__(self, images, image_ids):
-        return [self.change(truthful(self.dataset.ground_truth(each), len(self.labels)), each) for each in image_ids]
+        return [self.change(truthful(self._whole(each), len(self.labels)), each) for each in image_ids]
+
+    def _whole(self, image_id):
+        truth = self.dataset.ground_truth(image_id)
+        if truth.boxes_xyxy is None:
+            none = torch.zeros(0, dtype=torch.int64)
+            truth = replace(truth, boxes_xyxy=torch.zeros(0, 4), classes=none, difficult=none.bool())
+        return truth if truth.mask is not None else replace(truth, mask=torch.zeros(truth.size, dtype=torch.uint8))
 
 
 @pytest.fixture(scope="module")
 def made():
-    return MadeDataset(IMAGES, void=False)
+    return Crowd(60)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +116,7 @@ def test_a_swap_of_two_classes_is_named_with_the_renaming_that_mends_it(audited,
     for task in ("detection", "segmentation"):
         swaps = {each.name: each for each in found.sidecar.tasks[task].findings if each.kind == "swap"}
         assert set(swaps) == {"cat", "dog"}
+        assert {kind for kind, name in kinds(found, task) if name} == {"swap"}
         assert "the tutor says cat where the ground truth says dog" in swaps["cat"].text
         assert swaps["cat"].renamed == {"cat": "dog"}
         assert set(found.sidecar.tasks[task].advice.muted) == {"cat", "dog"}
@@ -131,8 +156,10 @@ def test_a_blind_tutor_is_named_and_muted_for_the_class(audited):
         )
 
     _, found = audited(blind)
+    assert kinds(found, "detection") == [("blind", "horse")]
+    # A sixth of the pixels is horse, and there it is certain of background.
+    assert kinds(found, "segmentation") == [("blind", "horse"), ("miscalibrated", None)]
     for task in ("detection", "segmentation"):
-        assert kinds(found, task) == [("blind", "horse")]
         assert set(found.sidecar.tasks[task].advice.muted) == {"horse"}
     assert "does not find" in found.worst("detection", 1)[0][2]
     assert "drawn is horse" in found.worst("segmentation", 1)[0][2]
@@ -140,19 +167,16 @@ def test_a_blind_tutor_is_named_and_muted_for_the_class(audited):
 
 def test_a_tutor_that_answers_one_class_anywhere_is_worse_than_useless_for_it(audited):
     def everywhere(answer, image_id):
-        """A dog box where no object is, and the lower rows all dog."""
-        height, width = answer.size
-        stray = torch.tensor([[0.0, height - 1.0, width, height]])
+        """Twelve dog boxes where no object is, and the lower rows all dog."""
+        strays = torch.tensor([[10.0 * column, 40, 10 * column + 10, 48] for column in range(12)])
         drawn = answer.map.clone()
-        drawn[:, height // 3 :] = 0
-        drawn[DOG, height // 3 :] = 1
+        drawn[:, 16:] = 0
+        drawn[DOG, 16:] = 1
         return replace(
             answer,
-            boxes_xyxy=torch.cat(
-                [answer.boxes_xyxy, stray.expand(3, 4) - torch.tensor([0, 1, 0, 0]) * torch.arange(3)[:, None]]
-            ),
-            classes=torch.cat([answer.classes, torch.full((3,), DOG)]),
-            probs=torch.cat([answer.probs, torch.eye(4)[[DOG] * 3]]),
+            boxes_xyxy=torch.cat([answer.boxes_xyxy, strays]),
+            classes=torch.cat([answer.classes, torch.full((12,), DOG)]),
+            probs=torch.cat([answer.probs, torch.eye(4)[[DOG] * 12]]),
             map=drawn,
         )
 
@@ -160,11 +184,11 @@ def test_a_tutor_that_answers_one_class_anywhere_is_worse_than_useless_for_it(au
     assert ("wrong", "dog") in kinds(found, "detection")
     assert ("wrong", "dog") in kinds(found, "segmentation")
     assert "muted" in next(each.text for each in found.sidecar.tasks["detection"].findings if each.kind == "wrong")
-    assert found.worst("detection", 1)[0][1] >= 3
+    assert found.worst("detection", 1)[0][1] == 12
 
 
 @pytest.mark.parametrize(("temperature", "least"), [(0.4, 0.3), (2.5, 0.03)])
-def test_a_miscalibrated_tutor_is_named_with_the_temperature_that_mends_it(audited, temperature, least):
+def test_a_miscalibrated_tutor_is_named_with_the_temperature_that_mends_it(tmp_path, temperature, least):
     """A tutor that means its probabilities says p^(1/T) instead; p^(T) of that is what it meant."""
 
     def change(answer, image_id):
@@ -173,7 +197,7 @@ def test_a_miscalibrated_tutor_is_named_with_the_temperature_that_mends_it(audit
         # Whether a box is right is drawn with the probability that the tutor means: a wrong one is put elsewhere.
         wrong = torch.from_numpy(rng.random(len(meant)) > meant)
         boxes = answer.boxes_xyxy.clone()
-        boxes[wrong] = torch.tensor([[90.0, 80.0, 95.0, 85.0]])
+        boxes[wrong] = torch.tensor([[0.0, 40.0, 10.0, 48.0]])
         said = tempered(np.stack([1 - meant, meant], axis=1), temperature)[:, 1]
         probs = torch.zeros(len(meant), len(LABELS))
         probs[:, BACKGROUND] = torch.from_numpy(1 - said).float()
@@ -188,7 +212,8 @@ def test_a_miscalibrated_tutor_is_named_with_the_temperature_that_mends_it(audit
         drawn.scatter_add_(0, torch.where(right, (truth + 1) % 4, truth)[None], certain[None, ..., 1])
         return replace(answer, boxes_xyxy=boxes, probs=probs, map=drawn)
 
-    _, found = audited(change)
+    crowd = Crowd(100)
+    found = audit(Store.open(label(Repeats(crowd, change), crowd, tmp_path / "store")), crowd)
     for task in ("detection", "segmentation"):
         part = found.sidecar.tasks[task]
         assert ("miscalibrated", None) in kinds(found, task)
@@ -231,14 +256,79 @@ def test_numbers_of_calibration_by_hand():
     assert crossings(swapped, (0.5, 0.6)) == [(0.2, True), None]
 
 
+def test_too_few_answers_get_no_temperature():
+    """Always .9 and right half of the time, over 19 and over 20 images of 20 answers each in the half that judges."""
+    sure = np.repeat([[0.1, 0.9]], 20, axis=0)
+    half_right = np.arange(20) % 2
+    images = [(sure, half_right, np.ones(20, np.int64), fitted) for fitted in (True, False) for _ in range(20)]
+    found = calibrate(images[1:], 1e-4)
+    assert found.enough
+    assert found.temperature == found.fitted == 10
+    few = calibrate(images[:-1], 1e-4)
+    assert not few.enough
+    assert (few.temperature, few.fitted, few.images) == (1, 10, 19)
+
+
+def test_precision_and_recall_of_boxes_by_hand(tmp_path):
+    """Every third of 60 images has no box; in every fourth of the others the ten boxes lie elsewhere."""
+
+    def change(answer, image_id):
+        number = int(image_id.removeprefix("made"))
+        boxes = answer.boxes_xyxy.clone()
+        if number % 4 == 1:
+            boxes[:, 1], boxes[:, 3] = 40, 48
+        kept = torch.full((10,), number % 3 != 1)
+        return replace(answer, boxes_xyxy=boxes[kept], classes=answer.classes[kept], probs=answer.probs[kept])
+
+    crowd = Crowd(60)
+    found = audit(Store.open(label(Repeats(crowd, change), crowd, tmp_path / "store")), crowd)
+    part = found.sidecar.tasks["detection"].figures
+    assert part["objects"] == 600
+    assert part["curve"][-1] == [0.95, 0.75, 0.5]
+    assert part["coverage"] == {"images": 60, "images_with_a_box": 0.66667, "boxes_per_image": 6.66667}
+    assert sum(row["boxes"] for row in part["classes"]) == 400
+    assert sum(row["precision"] * row["boxes"] for row in part["classes"]) == pytest.approx(300, abs=0.01)
+    assert sum(row["recall"] * row["objects"] for row in part["classes"]) == pytest.approx(300, abs=0.01)
+    # Ten wrong boxes of score 1, and ten missed objects of 10 x 26 pixels in a frame of 118 x 30.
+    assert found.worst("detection", 1)[0][1] == pytest.approx(10 + 10 * 10 * 260 / 3540)
+
+
+def test_ap_and_iou_are_those_of_evaluate(tmp_path):
+    """A tutor whose boxes and pixels are some columns off, with scores of its own."""
+
+    def change(answer, image_id):
+        number = int(image_id.removeprefix("made"))
+        scores = torch.linspace(0.2, 0.9, 10).roll(number)[:, None]
+        shift = torch.tensor([number % 8, 0, number % 8, 0])
+        probs = torch.cat([1 - scores, scores * answer.probs[:, 1:]], dim=1)
+        moved = answer.map.roll(number % 8, dims=2)
+        return replace(answer, boxes_xyxy=(answer.boxes_xyxy + shift).clamp(max=120), probs=probs, map=moved)
+
+    crowd = Crowd(40)
+    store = Store.open(label(Repeats(crowd, change), crowd, tmp_path / "store"))
+    found = audit(store, crowd)
+    records = [
+        record(image_id, crowd.ground_truth(image_id), prediction, LABELS)
+        for image_id, prediction in predictions_of(found.folded, crowd, store.path)
+    ]
+    judged = figures(records, LABELS)
+    for task, figure, metric in (("detection", "AP", AP_AREA), ("segmentation", "IoU", IOU)):
+        rows = {row["class"]: row[figure] for row in found.sidecar.tasks[task].figures["classes"]}
+        assert rows == pytest.approx(judged.per_class[metric], abs=1e-5)
+        assert 0 < rows["cat"] < 1
+    assert found.sidecar.tasks["detection"].figures["mAP"] == pytest.approx(judged.map_area, abs=1e-5)
+    assert found.sidecar.tasks["segmentation"].figures["mIoU"] == pytest.approx(judged.miou, abs=1e-5)
+
+
 def test_kappa_by_hand():
     assert kappa(np.array([[40, 10], [20, 30]])) == pytest.approx(0.4)
     assert kappa(np.array([[5, 0], [0, 0]])) is None
 
 
-def test_two_tutors_agree_with_themselves_and_less_with_a_swapped_one(audited, made, tmp_path):
-    one, _ = audited()
-    other, _ = audited(exchange([0, DOG, CAT, HORSE]))
+def test_two_tutors_agree_with_themselves_and_less_with_a_swapped_one(tmp_path):
+    made = Crowd(6)
+    one = Store.open(label(Repeats(made), made, tmp_path / "one"))
+    other = Store.open(label(Repeats(made, exchange([0, DOG, CAT, HORSE])), made, tmp_path / "other"))
     same = agreement(one, one, made.labels, made.ids)
     assert same["boxes_all"]["f1"] == same["kappa"] == 1
     differing = agreement(one, other, made.labels, made.ids)
@@ -336,8 +426,8 @@ def test_a_temperature_of_boxes_and_maps_by_hand():
     )
     folded = Folded({"a": answer}, ClassMap.by_name(LABELS, LABELS), temperature=0.5)["a"]
     own = 0.64 / (0.64 + 0.04)
-    assert folded.probs[0].tolist() == pytest.approx([(1 - own) / 2, own, (1 - own) / 2, 0.0])
-    assert folded.map[:, 0, 0].tolist() == pytest.approx([0.5 / 17, 0.5 * 16 / 17, 0, 0])
+    assert folded.probs[0].tolist() == pytest.approx([(1 - own) / 2, own, (1 - own) / 2, 0.0], rel=1e-5)
+    assert folded.map[:, 0, 0].tolist() == pytest.approx([0.5 / 17, 0.5 * 16 / 17, 0, 0], rel=1e-5)
 
 
 def taught(folder, store, **more):
@@ -402,7 +492,7 @@ def test_an_audit_that_saw_what_the_run_may_not_is_not_used(advised):
     opened = open_supervision(hiding)
     assert opened.loss == hiding.loss
     assert any("saw the ground truth of 3 images whose ground truth this run hides" in note for note in opened.notes)
-    held = open_supervision(taught(folder, store.path, data={"held_out": 0.34, "val_split": None}))
+    held = open_supervision(taught(folder, store.path, data={"held_out": 0.3, "val_split": None}))
     assert any("2 images that are validated on" in note for note in held.notes)
 
     seen = audit(store, open_visible(hiding)).sidecar
@@ -411,6 +501,20 @@ def test_an_audit_that_saw_what_the_run_may_not_is_not_used(advised):
     assert not unseen & set(seen.tasks["detection"].ids.splitlines())
     write_sidecar(store, seen)
     assert not any("is not used" in note for note in open_supervision(hiding).notes)
+
+
+def test_the_command_sees_the_store_as_the_run_does(advised, tmp_path, capsys):
+    """Its renamed classes, `elsewhere`, and no ground truth that the run hides."""
+    folder, store = advised
+    task = {"policy": "fill", "store": str(store.path), "hidden": 0.5, "elsewhere": "ignore"}
+    config = {"data": {"train": f"voc:{folder}"}, "supervision": {"detection": {**task, "renamed": {"cat": "dog"}}}}
+    (tmp_path / "run.yaml").write_text(json.dumps(config))
+    words = ["--config", str(tmp_path / "run.yaml"), "--renamed", "cow=ignore", "--worst", "0"]
+    assert main(["audit", str(store.path), *words]) == 0
+    assert "detection, 3 images:" in capsys.readouterr().out
+    seen = read_sidecar(store)
+    assert (seen.renamed, seen.elsewhere) == ({"cat": "dog", "cow": "ignore"}, "ignore")
+    assert "contradict each other most" not in (store.path / "audit.html").read_text()
 
 
 def test_hidden_images_are_those_that_training_hides(advised):
@@ -438,11 +542,14 @@ def test_the_command_says_what_it_found_and_writes_a_page(voc_folder, tmp_path, 
     for width, scheme in ((1200, "light"), (390, "dark")):
         tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
         errors = []
+        asked = []
         tab.on("pageerror", lambda error, seen=errors: seen.append(error))
+        tab.on("request", lambda request, seen=asked: seen.append(request.url))
         tab.goto(page.as_uri())
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert tab.locator("h2").all_inner_texts()[0] == "Verdicts"
         assert errors == []
+        assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
         tab.close()
 
     assert main(["audit", str(tmp_path / "store"), "--against", str(tmp_path / "store"), *words[:4]]) == 0
@@ -459,6 +566,9 @@ def test_wrong_words_are_told(tmp_path, voc_folder, capsys):
     words = ["--data", f"voc:{voc_folder}", "--split", "train", "--renamed", "cat"]
     assert main(["audit", str(tmp_path / "store"), *words]) == 2
     assert "couch=sofa" in capsys.readouterr().err
+    words = [*words[:4], "--renamed", "cat=dog", "--against", str(tmp_path / "store")]
+    assert main(["audit", str(tmp_path / "store"), *words]) == 2
+    assert "no --renamed and --for beside it" in capsys.readouterr().err
 
 
 def test_what_is_not_annotated_counts_neither_for_nor_against(tmp_path):

@@ -30,7 +30,7 @@ from tutored.audit.sidecar import (
 from tutored.audit.verdicts import Verdict, verdict_on_boxes, verdict_on_maps
 from tutored.data.sources import ranks
 from tutored.errors import InputError
-from tutored.labels import ClassMap
+from tutored.labels import ClassMap, Elsewhere
 from tutored.progress import Progress
 from tutored.softlabels import Folded, Store
 from tutored.structures import Dataset
@@ -80,17 +80,18 @@ def audit(
     dataset: Dataset,
     *,
     renamed: Mapping[str, str | None] | None = None,
+    elsewhere: Elsewhere = "background",
     progress: Progress | None = None,
 ) -> Audit:
     """Hold a store against the ground truth of a data set's images, as far as each has any.
 
     Args:
-        renamed: tutor class -> the data set's class, as in `Task.renamed`.
+        renamed, elsewhere: how the tutor's classes become the data set's, as in `Task`.
 
     Raises:
         InputError: store and data set have no class or image in common, or no image that is answered has ground truth.
     """
-    class_map = ClassMap.by_name(store.labels, dataset.labels, renamed=renamed)
+    class_map = ClassMap.by_name(store.labels, dataset.labels, renamed=renamed, elsewhere=elsewhere)
     folded = Folded(store, class_map)
     ids = [image_id for image_id in dataset.ids if image_id in store]
     if not ids:
@@ -120,6 +121,7 @@ def audit(
         data=dataset.source,
         split=dataset.split,
         renamed=dict(renamed or {}),
+        elsewhere=elsewhere,
         tasks=tasks,
     )
     return Audit(sidecar, dataset, folded, class_map, contradictions)

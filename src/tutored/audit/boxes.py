@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tutored.audit.calibrate import Bin, Floats, crossings, ece, reliability, tempered
+from tutored.audit.calibrate import Bin, Floats, crossings, reliability, tempered
 from tutored.audit.facts import BoxFacts, Said
-from tutored.audit.figures import Answers, Calibration, Rate, calibrate, curve_points, known
+from tutored.audit.figures import Answers, Calibration, Rate, calibrate, curve_points, known, reliability_row
 from tutored.config import Loss
 from tutored.evaluate import detection
 from tutored.labels import LabelSpace
@@ -78,7 +78,6 @@ def judge_boxes(
     band = find_band(all_scores, hits)
     names = {index: labels.names[index] for index in sorted(tutor_knows)}
     matches = [facts[each].matches for each in ids]
-    found = np.sum([each.truth_classes[~each.difficult].size for each in matches])
     objects = np.bincount(
         np.concatenate([np.zeros(0, int), *(each.truth_classes[~each.difficult] for each in matches)]).astype(int),
         minlength=len(labels),
@@ -88,30 +87,17 @@ def judge_boxes(
     recall = {
         name: Rate(int(hits[heard & (classes == index)].sum()), int(objects[index])) for index, name in names.items()
     }
-    ap, low, high = _average_precisions(matches, len(labels.classes))
-    rows = []
-    for index, name in names.items():
-        own = classes == index
-        bins = reliability(all_scores[own], hits[own])
-        rows.append(
-            {
-                "class": name,
-                "objects": int(objects[index]),
-                "AP": known(ap[index]),
-                "AP_interval": [known(low[index]), known(high[index])],
-                "boxes": precision[name].total,
-                "precision": precision[name].share,
-                "recall": recall[name].share,
-                "ece": ece(bins),
-                "answers": int(own.sum()),
-                "bins": [list(each) for each in bins],
-                "curve": curve_points(all_scores[own], hits[own], int(objects[index])),
-            }
-        )
+    ap = _average_precisions(matches, len(labels.classes))
+    rows = [
+        _row(name, all_scores[classes == index], hits[classes == index], int(objects[index]), ap[:, index])
+        | {"boxes": precision[name].total, "precision": precision[name].share, "recall": recall[name].share}
+        for index, name in names.items()
+    ]
+    own = ap[0, sorted(tutor_knows)]
     figures = {
         "classes": rows,
-        "mAP": known(np.nanmean(ap[sorted(tutor_knows)])) if np.isfinite(ap[sorted(tutor_knows)]).any() else None,
-        "objects": int(found),
+        "mAP": known(np.nanmean(own)) if np.isfinite(own).any() else None,
+        "objects": int(objects.sum()),
         "curve": curve_points(all_scores, hits, int(objects[sorted(tutor_knows)].sum())),
         "calibration": calibration.to_dict(),
         "coverage": _coverage(scores, band),
@@ -119,6 +105,18 @@ def judge_boxes(
     confused = _confused(ids, facts, said, scores, band, len(labels))
     contradictions = {each: _contradiction(facts[each], said[each], scores[each], band, labels) for each in ids}
     return BoxReport(calibration, band, precision, recall, confused, figures, contradictions)
+
+
+def _row(name: str, scores: Floats, hits: NDArray[np.bool_], objects: int, ap: Floats) -> dict[str, Any]:
+    """Of one class; `ap` with the ends of its interval."""
+    return {
+        "class": name,
+        "objects": objects,
+        "AP": known(ap[0]),
+        "AP_interval": [known(ap[1]), known(ap[2])],
+        **reliability_row(scores, hits),
+        "curve": curve_points(scores, hits, objects),
+    }
 
 
 def find_band(scores: Floats, right: NDArray[np.bool_]) -> Band:
@@ -210,8 +208,8 @@ def _contradiction(facts: BoxFacts, said: Said, scores: Floats, band: Band, labe
         total += scores[row]
         drawn = int(truth.truth_classes[facts.thing[row]]) if facts.thing[row] >= 0 else BACKGROUND
         says = f"says {names[said.classes[row]]} {scores[row]:.2f}"
-        where = "nothing is" if drawn == BACKGROUND else f"{names[drawn]} is"
-        told.append(f"{says} again" if drawn == said.classes[row] else f"{says} where {where} drawn")
+        where = "no drawn box fits" if drawn == BACKGROUND else f"{names[drawn]} is drawn"
+        told.append(f"{says} again" if drawn == said.classes[row] else f"{says} where {where}")
     missed: dict[str, int] = {}
     if len(truth.truth_boxes_xyxy):
         sides = truth.truth_boxes_xyxy[:, 2:] - truth.truth_boxes_xyxy[:, :2]

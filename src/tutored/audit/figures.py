@@ -15,6 +15,8 @@ CURVE = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65,
 """Scores that precision and recall are told at."""
 ALIKE = 1.05
 """A temperature within this factor of one is taken for one."""
+ENOUGH_ANSWERS, ENOUGH_IMAGES = 200, 20
+"""What a statement about calibration rests on."""
 
 
 class Rate(NamedTuple):
@@ -43,6 +45,7 @@ class Calibration(NamedTuple):
     Attributes:
         temperature: fitted on one half of the images; 1 where the other half is not surely better off with it: its
             right classes likelier (the interval over images excludes no change) and its calibration error lower.
+        images: with answers, in the other half.
         before, after: reliability on the other half, without and with the temperature that was fitted.
         fitted: the temperature as it was fitted.
         surprise: mean -log probability of the right class on that half, before and after.
@@ -50,6 +53,7 @@ class Calibration(NamedTuple):
 
     temperature: float
     fitted: float
+    images: int
     before: list[Bin]
     after: list[Bin]
     surprise: tuple[float, float] | None
@@ -58,11 +62,17 @@ class Calibration(NamedTuple):
     def answers(self) -> int:
         return sum(each.total for each in self.before)
 
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough answers to speak of calibration."""
+        return self.answers >= ENOUGH_ANSWERS and self.images >= ENOUGH_IMAGES
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "temperature": self.temperature,
             "fitted_temperature": self.fitted,
             "answers": self.answers,
+            "images": self.images,
             "ece": ece(self.before),
             "ece_with_temperature": ece(self.after),
             "nll": self.surprise[0] if self.surprise else None,
@@ -89,9 +99,9 @@ def calibrate(images: Sequence[Answers], floor: float) -> Calibration:
     fitted = round(fit_temperature(*_join([each for each in images if each[3]])[:2], floor), 2)
     probs, right, answered = _join([each for each in images if not each[3]])
     if not len(probs):
-        return Calibration(1.0, fitted, [], [], None)
+        return Calibration(1.0, fitted, 0, [], [], None)
     gains = surprise(probs, right, 1.0, floor) - surprise(probs, right, fitted, floor)
-    counts = [len(right) for _, right, _, half in images if not half]
+    counts = [len(right) for _, right, _, half in images if not half and len(right)]
     by_image = np.bincount(np.repeat(np.arange(len(counts)), counts), gains, minlength=len(counts))
     doubt = 1.96 * by_image.std() * math.sqrt(len(by_image))
     rows = np.arange(len(probs))
@@ -101,7 +111,8 @@ def calibrate(images: Sequence[Answers], floor: float) -> Calibration:
     nll = float(surprise(probs, right, 1.0, floor).mean())
     likelier = by_image.sum() > doubt and gains.mean() > 1e-3 and not 1 / ALIKE < fitted < ALIKE
     closer = (ece(after) or 0) < (ece(before) or 0)
-    return Calibration(fitted if likelier and closer else 1.0, fitted, before, after, (nll, nll - float(gains.mean())))
+    found = Calibration(fitted, fitted, len(counts), before, after, (nll, nll - float(gains.mean())))
+    return found if likelier and closer and found.enough else found._replace(temperature=1.0)
 
 
 def _join(images: Sequence[Answers]) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
@@ -119,6 +130,12 @@ def curve_points(scores: Floats, right: NDArray[np.bool_], objects: int) -> list
         if len(kept) and objects:
             points.append([floor, float(kept.mean()), float(kept.sum() / objects)])
     return points
+
+
+def reliability_row(confidence: Floats, right: NDArray[np.bool_]) -> dict[str, Any]:
+    """Calibration of one class, ready for JSON."""
+    bins = reliability(confidence, right)
+    return {"ece": ece(bins), "answers": len(confidence), "bins": [list(each) for each in bins]}
 
 
 def known(value: float | np.floating[Any]) -> float | None:

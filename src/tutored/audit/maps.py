@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutored.audit.calibrate import ece, reliability
 from tutored.audit.facts import CONFIDENT, PixelFacts
-from tutored.audit.figures import Calibration, Rate, calibrate, known
+from tutored.audit.figures import Calibration, Rate, calibrate, known, reliability_row
 from tutored.evaluate import segmentation
 from tutored.labels import LabelSpace
 from tutored.softlabels.codec import MAP_LEVELS
@@ -65,20 +64,7 @@ def judge_maps(
     stacked = segmentation.stack([facts[each].pixels for each in ids], len(labels.classes))
     matrix = segmentation.confusion(stacked)
     shares = _Shares.of(matrix)
-    rng, once = np.random.default_rng(0), np.full(len(ids), 1 / len(ids))
-    drawn = [
-        _Shares.of(segmentation.confusion(stacked, rng.multinomial(len(ids), once / once.sum())))
-        for _ in range(SAMPLES)
-    ]
-    lower, upper = (
-        _Shares(
-            *(
-                np.quantile(np.where(np.isnan(sample), point, sample), end, axis=0)
-                for point, sample in zip(shares, map(np.stack, zip(*drawn, strict=True)), strict=True)
-            )
-        )
-        for end in (0.025, 0.975)
-    )
+    lower, upper = _interval(stacked, len(ids), shares)
 
     def rate(which: str, index: int, count: int) -> Rate:
         ends = getattr(lower, which)[index], getattr(upper, which)[index]
@@ -94,35 +80,25 @@ def judge_maps(
         for part in (lambda each: facts[each].probs.max(axis=1), lambda each: facts[each].right, top.__getitem__)
     )
     images = {name: _images(facts, index) for index, name in names.items()}
-    rows = []
-    for index, name in names.items():
-        own = answered == index
-        bins = reliability(probs[own], right[own] == index)
-        rows.append(
-            {
-                "class": name,
-                "images": images[name][0],
-                "IoU": known(shares.iou[index]),
-                "IoU_interval": [known(lower.iou[index]), known(upper.iou[index])],
-                "precision": precision[name].share,
-                "recall": recall[name].share,
-                "ece": ece(bins),
-                "answers": int(own.sum()),
-                "bins": [list(each) for each in bins],
-            }
-        )
+    rows = [
+        {
+            "class": name,
+            "images": images[name][0],
+            "IoU": known(shares.iou[index]),
+            "IoU_interval": [known(lower.iou[index]), known(upper.iou[index])],
+            "precision": precision[name].share,
+            "recall": recall[name].share,
+            **reliability_row(probs[answered == index], right[answered == index] == index),
+        }
+        for index, name in names.items()
+    ]
     overlaps = shares.iou[list(names)]
     figures = {
         "classes": rows,
         "mIoU": known(np.nanmean(overlaps)) if np.isfinite(overlaps).any() else None,
         "pixel_accuracy": known(segmentation.pixel_accuracy(matrix)),
         "calibration": calibration.to_dict(),
-        "coverage": {
-            "images": len(confident),
-            "confidence": CONFIDENT,
-            "pixels_confident": float(np.mean(list(confident.values()))),
-            "images_mostly_confident": float(np.mean([share >= 0.5 for share in confident.values()])),
-        },
+        "coverage": _coverage(list(confident.values())),
     }
     contradictions = {each: (facts[each].contradiction, _told(facts[each], labels)) for each in ids}
     del precision["background"], recall["background"]
@@ -148,6 +124,28 @@ class _Shares(NamedTuple):
             swapped = square / square.sum(axis=0)
             recall = square.diagonal() / matrix.sum(axis=1)
         return cls(segmentation.iou(matrix), swapped.diagonal(), recall, swapped)
+
+
+def _interval(stacked: segmentation.Stacked, images: int, shares: _Shares) -> tuple[_Shares, _Shares]:
+    """The ends of the 95 % intervals over resamples of the images; `shares` where a sample has nothing to divide by."""
+    rng, once = np.random.default_rng(0), np.full(images, 1 / images)
+    drawn = [_Shares.of(segmentation.confusion(stacked, rng.multinomial(images, once))) for _ in range(SAMPLES)]
+    filled = [
+        np.where(np.isnan(each), point, each)
+        for each, point in zip(map(np.stack, zip(*drawn, strict=True)), shares, strict=True)
+    ]
+    lower, upper = (_Shares(*(np.quantile(each, end, axis=0) for each in filled)) for end in (0.025, 0.975))
+    return lower, upper
+
+
+def _coverage(confident: Sequence[float]) -> dict[str, Any]:
+    """From the share of each image's pixels that the tutor is confident about."""
+    return {
+        "images": len(confident),
+        "confidence": CONFIDENT,
+        "pixels_confident": float(np.mean(confident)),
+        "images_mostly_confident": float(np.mean([share >= 0.5 for share in confident])),
+    }
 
 
 def _images(facts: Mapping[str, PixelFacts], index: int) -> tuple[int, int]:

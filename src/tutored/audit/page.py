@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from tutored.audit import Audit
 from tutored.audit.charts import charts
@@ -19,6 +17,7 @@ from tutored.config import Loss
 from tutored.files import write_text
 from tutored.judge import as_prediction
 from tutored.page import render, uri
+from tutored.softlabels import Folded
 from tutored.structures import GroundTruth, Prediction
 from tutored.visualise import draw
 
@@ -80,33 +79,25 @@ def write_agreement(found: Mapping[str, Any], stores: Sequence[Path], data: str,
 
 def _pairs(audit: Audit, task: str, count: int, photos: bool) -> list[Pair]:
     pairs = []
-    floor = audit.sidecar.tasks[task].advice.box_floor or Loss().box_floor
-    temperature = audit.sidecar.tasks[task].advice.temperature
+    advice = audit.sidecar.tasks[task].advice
+    floor = advice.box_floor or Loss().box_floor
+    answers = Folded(audit.folded.store, audit.class_map, temperature=advice.temperature)
     for image_id, much, text in audit.worst(task, count):
-        truth, answer = audit.dataset.ground_truth(image_id), as_prediction(audit.folded[image_id])
+        truth, answer = audit.dataset.ground_truth(image_id), as_prediction(answers[image_id])
         if task == "detection":
             nothing = torch.zeros(truth.size, dtype=torch.uint8)
             truth = replace(truth, mask=nothing)
-            answer = replace(answer.above(_before(floor, temperature)), mask=nothing)
+            answer = replace(answer.above(floor), mask=nothing)
         else:
-            truth = replace(truth, **_no_boxes(), difficult=torch.zeros(0, dtype=torch.bool))
-            answer = replace(answer, **_no_boxes(), scores=torch.zeros(0))
+            none, nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+            truth = replace(truth, boxes_xyxy=none, classes=nothing, difficult=nothing.bool())
+            answer = replace(answer, boxes_xyxy=none, classes=nothing, scores=torch.zeros(0))
         ground = Image.new("RGB", truth.size[::-1], GROUND)
         if photos:
             ground = audit.dataset.image(image_id)
         drawn = [_picture(ground, shown, audit) for shown in (truth, answer)]
         pairs.append(Pair(image_id, much, text, drawn[0], drawn[1]))
     return pairs
-
-
-def _before(score: float, temperature: float) -> float:
-    """The score that becomes this one at the temperature."""
-    odds = (score / (1 - score)) ** temperature if score < 1 else math.inf
-    return odds / (1 + odds) if odds < math.inf else 1.0
-
-
-def _no_boxes() -> dict[str, Tensor]:
-    return {"boxes_xyxy": torch.zeros(0, 4), "classes": torch.zeros(0, dtype=torch.int64)}
 
 
 def _picture(ground: Image.Image, shown: GroundTruth | Prediction, audit: Audit) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tutored.errors import InputError
 from tutored.files import write_text
-from tutored.labels import ClassMap
+from tutored.labels import ClassMap, Elsewhere
 from tutored.softlabels import Store
 
 SIDECAR = "audit.json"
@@ -85,7 +85,7 @@ class Sidecar(_Strict):
         store: `fingerprint` of the store it lies in: labelled anew, that store needs another audit.
         tutor: who answered.
         data, split: what the answers were held against.
-        renamed: as the audit was told.
+        renamed, elsewhere: as the audit was told.
         tasks: by "detection" and "segmentation".
     """
 
@@ -96,6 +96,7 @@ class Sidecar(_Strict):
     data: str
     split: str
     renamed: dict[str, str | None] = {}
+    elsewhere: Elsewhere = "background"
     tasks: dict[str, TaskAudit]
 
 

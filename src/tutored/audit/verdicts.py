@@ -30,8 +30,6 @@ BLIND = 0.1
 """Recall below which the tutor is blind to a class: it would teach nearly all its objects as background."""
 MISCALIBRATED = 0.1
 """Expected calibration error."""
-ENOUGH_ANSWERS = 200
-"""Answers behind a statement about calibration."""
 
 
 class Verdict(NamedTuple):
@@ -59,7 +57,8 @@ def verdict_on_boxes(report: BoxReport, class_map: ClassMap) -> Verdict:
         name: objects.get(name, 0) >= ENOUGH and said[index - 1] >= ENOUGH for index, name in enumerate(names) if index
     }
     findings = _swaps(report.objects, lower, own, enough, class_map, "objects")
-    findings += _muted(report.precision, report.recall, answered, objects, report.objects, names, "boxes", "objects")
+    muted = _muted(report.precision, report.recall, answered, objects, report.objects, names, "boxes", "objects")
+    findings += _beside(findings, muted)
     findings += _calibration(report.calibration, "boxes")
     few = [name for name, count in objects.items() if count < ENOUGH]
     if report.band.advised:
@@ -70,10 +69,14 @@ def verdict_on_boxes(report: BoxReport, class_map: ClassMap) -> Verdict:
     findings.append(Finding(kind="band", text=text))
     findings += _few(few, ENOUGH, "objects")
     band = (report.band.box_floor, report.band.ignore_floor) if report.band.advised else (None, None)
-    muted = _muted_names(findings, class_map)
     return Verdict(
         findings,
-        Advice(muted=muted, temperature=report.calibration.temperature, box_floor=band[0], ignore_floor=band[1]),
+        Advice(
+            muted=_muted_names(findings, class_map),
+            temperature=report.calibration.temperature,
+            box_floor=band[0],
+            ignore_floor=band[1],
+        ),
     )
 
 
@@ -85,7 +88,8 @@ def verdict_on_maps(report: MapReport, class_map: ClassMap) -> Verdict:
     square = report.confusion[:, : len(names)]
     enough = {name: min(counts) >= ENOUGH for name, counts in report.images.items()}
     findings = _swaps(square, report.swapped, report.recall, enough, class_map, "pixels")
-    findings += _muted(report.precision, report.recall, answered, shown, square, names, "pixels", "pixels")
+    muted = _muted(report.precision, report.recall, answered, shown, square, names, "pixels", "pixels")
+    findings += _beside(findings, muted)
     findings += _calibration(report.calibration, "pixels")
     findings += _few([name for name in report.recall if shown[name] < ENOUGH], ENOUGH, "images")
     advice = Advice(muted=_muted_names(findings, class_map), temperature=report.calibration.temperature)
@@ -164,6 +168,11 @@ def _muted(
     return findings
 
 
+def _beside(swaps: Sequence[Finding], muted: Sequence[Finding]) -> list[Finding]:
+    """What is not said by a swap of the same class already."""
+    return [each for each in muted if each.name not in {swap.name for swap in swaps}]
+
+
 def _percent(rate: Rate) -> str:
     return f"{100 * (rate.share or 0):.0f} % (at most {100 * rate.high:.0f} %, {rate.right:,} of {rate.total:,})"
 
@@ -179,21 +188,25 @@ def _muted_names(findings: Sequence[Finding], class_map: ClassMap) -> dict[str, 
 
 def _calibration(found: Calibration, unit: Literal["boxes", "pixels"]) -> list[Finding]:
     before, after = ece(found.before), ece(found.after)
-    if before is None or after is None or found.answers < ENOUGH_ANSWERS:
-        return [Finding(kind="few", text=f"{found.answers} {unit} are too few to speak of calibration")]
-    gap = sum((each.confidence - each.right) * each.total for each in found.before)
-    too = "too sure" if gap > 0 else "not sure enough"
+    if before is None or after is None or not found.enough:
+        few = f"{found.answers} {unit} in {found.images} images are too few to speak of calibration"
+        return [Finding(kind="few", text=few)]
     mended = f"temperature {found.temperature:.2f} brings it to {after:.3f}"
     if before > MISCALIBRATED:
-        better = mended if found.temperature != 1 and after < before else "no temperature mends it"
-        return [
-            Finding(
-                kind="miscalibrated", text=f"the tutor is {too} of its {unit}: calibration error {before:.3f}; {better}"
-            )
-        ]
+        better = mended if found.temperature != 1 else "no temperature surely mends it"
+        text = f"the tutor is {_leaning(found)} of its {unit}: calibration error {before:.3f}; {better}"
+        return [Finding(kind="miscalibrated", text=text)]
     if found.temperature != 1:
         return [Finding(kind="temperature", text=f"calibration error {before:.3f} of {unit}; {mended}")]
     return [Finding(kind="calibrated", text=f"calibration error {before:.3f} of {unit}; no temperature is needed")]
+
+
+def _leaning(found: Calibration) -> str:
+    """Mostly too high or too low confidence is called so; else the temperature says whether it is too extreme."""
+    gaps = [(each.confidence - each.right) * each.total for each in found.before]
+    whole = sum(gaps)
+    one_way = abs(whole) > 0.5 * sum(map(abs, gaps))
+    return "too sure" if (whole > 0 if one_way else found.fitted > 1) else "not sure enough"
 
 
 def _few(names: Sequence[str], least: int, unit: str) -> list[Finding]:

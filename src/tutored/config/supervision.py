@@ -66,8 +66,8 @@ class Task(Section):
     weights: tuple[float, float] = (0.5, 0.5)
     """Ground truth's and tutor's weight where `both` has both."""
     renamed: dict[str, str | None] = Field(default_factory=dict)
-    """Tutor class -> our class, where names and aliases don't say it; or `ignore`, `background`, or null (as `elsewhere`
-    says) to drop it."""
+    """Tutor class -> our class, where names and aliases don't say it; or `ignore`, `background`, or null (as
+    `elsewhere` says) to drop it."""
     elsewhere: Literal["background", "ignore"] = "background"
     """Where the tutor's probability of classes that are none of ours goes: to background (VOC), or nowhere, and
     the box or cell weighs that much less."""
