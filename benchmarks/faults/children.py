@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PRELOADED = (
-    "benchmarks.faults.readers",
     "tutored.cli",
     "tutored.cli.progress",
     "tutored.engine",
@@ -22,11 +20,13 @@ PRELOADED = (
     "tutored.tutors.files",
     "tutored.tutors.ray",
     "tutored.studies",
+    "tutored.visualise",
+    "matplotlib.pyplot",
+    "torch.utils.data",
 )
 SECONDS = 120
 """No child may take longer."""
-ENOUGH = 2 << 30
-"""Bytes of address space that a limited child may take beyond what it has at its start."""
+CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(PRELOADED))
@@ -50,11 +50,12 @@ class Ended(NamedTuple):
 
 
 class Child:
-    """A call in a process of its own. It starts at once, without importing anything again."""
+    """A call in a process, and group of processes, of its own. It starts at once, without importing anything again."""
 
     def __init__(self, call: Callable[..., object], *arguments: Any, out: Path) -> None:
         self.out = out
-        self.process = _context.Process(target=_run, args=(call, arguments, out), daemon=True)
+        out.unlink(missing_ok=True)
+        self.process = _context.Process(target=_run, args=(call, arguments, out))
         self.process.start()
 
     def end(self, seconds: float = SECONDS) -> Ended:
@@ -67,16 +68,20 @@ class Child:
         return Ended(None if alive else self.process.exitcode, text)
 
     def signalled(self, number: int, after: float) -> tuple[bool, Ended]:
-        """Send it a signal after so many seconds; whether it was still alive then, and how it ended."""
+        """Send it and its own a signal, so many seconds after its start; whether it still lived, and how it ended."""
+        while self.process.is_alive() and not self.out.exists():
+            time.sleep(0.001)
         self.process.join(after)
         hit = self.process.is_alive()
         if hit and self.process.pid is not None:
-            os.kill(self.process.pid, number)
+            os.killpg(self.process.pid, number)
         ended = self.end()
         return hit and not (number == signal.SIGKILL and ended.code != -signal.SIGKILL), ended
 
 
 def _run(call: Callable[..., object], arguments: Sequence[Any], out: Path) -> None:
+    os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # as the shell's: of itself a child would have its parent's
     file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -98,14 +103,12 @@ def run(call: Callable[..., object], *arguments: Any, out: Path) -> tuple[Ended,
     return Child(call, *arguments, out=out).end(), time.monotonic() - began
 
 
-def limit_memory() -> None:
-    """No more address space than `ENOUGH` beyond what this process has now."""
-    have = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (have + ENOUGH, have + ENOUGH))
+def before_change(folder: Path, number: int, do: Callable[[str], None]) -> Callable[[], int]:
+    """Do something before each change under `folder` from the `number`th on: a file opened to write, renamed, removed.
 
-
-def before_change(folder: Path, number: int, do: Callable[[], None]) -> Callable[[], int]:
-    """Do something before the `number`th time that this process opens a file under `folder` to write, renames, removes.
+    Args:
+        number: 0: never.
+        do: is given the name of Python's audit event.
 
     Returns:
         A function that tells how many changes there were so far.
@@ -117,7 +120,7 @@ def before_change(folder: Path, number: int, do: Callable[[], None]) -> Callable
         if _changes(event, arguments, str(folder)):
             seen += 1
             if seen >= number > 0:
-                do()
+                do(event)
 
     sys.addaudithook(look)
     return lambda: seen
@@ -128,5 +131,5 @@ def _changes(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
         path, _, flags = arguments
         return flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) != 0 and str(path).startswith(folder)
     # shutil.rmtree removes by a name inside an open folder.
-    removal = event in ("os.remove", "os.rmdir") and arguments[1] != -1
-    return removal or (event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir") and str(arguments[0]).startswith(folder))
+    inside = event in ("os.remove", "os.rmdir") and arguments[1] != -1
+    return inside or (event in CHANGES and str(arguments[0]).startswith(folder))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tutored.config import Config, make_config
 from tutored.errors import InputError
-from tutored.files import former, whole_folder
+from tutored.files import former, seal, whole_folder
 from tutored.labels import LabelSpace
 from tutored.student import BlitzNet
 
@@ -47,6 +47,7 @@ def save_checkpoint(path: Path, student: BlitzNet, config: Config, extra: Mappin
     weights = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
     with whole_folder(path) as folder:
         save_file(weights, folder / WEIGHTS)
+        description["sha256"] = seal(description, folder / WEIGHTS)
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 
 
@@ -57,13 +58,18 @@ def load_checkpoint(path: Path, labels: LabelSpace | None = None) -> tuple[Blitz
         labels: refuse a student of another label space; None takes any.
 
     Raises:
-        InputError: no checkpoint, a newer format, another label space, or weights that do not fit its configuration.
+        InputError: no checkpoint, a newer format, another label space, weights that do not fit its configuration, or
+            bytes that are not those that were written.
     """
     folder = path if path.exists() else former(path)
-    config, own = _describe(folder, path)
+    description = _describe(folder, path)
+    config, own = _meaning(description, path / DESCRIPTION)
     if labels is not None and own != labels:
         raise InputError(f"{path}: {_difference(own, labels)}; give a checkpoint trained for these classes")
-    student = BlitzNet(config.student.model_copy(update={"weights": None}), own)
+    try:
+        student = BlitzNet(config.student.model_copy(update={"weights": None}), own)
+    except InputError as error:
+        raise InputError(f"{path / DESCRIPTION}: {error}") from error
     try:
         weights = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -76,19 +82,22 @@ def load_checkpoint(path: Path, labels: LabelSpace | None = None) -> tuple[Blitz
             f"{path / WEIGHTS}: does not fit {DESCRIPTION} beside it: {len(wrong)} tensors are missing, unexpected or "
             f"of another shape ({', '.join(wrong[:3])}); copy or train the checkpoint again"
         )
+    stated = description.pop("sha256", None)  # which former versions did not write
+    if stated is not None and stated != seal(description, folder / WEIGHTS):
+        raise InputError(f"{path}: damaged ('sha256' differs from its content); copy or train the checkpoint again")
     student.load_state_dict(weights)
     return student.eval(), config, own
 
 
-def _describe(folder: Path, path: Path) -> tuple[Config, LabelSpace]:
+def _describe(folder: Path, path: Path) -> dict[str, Any]:
     origin = path / DESCRIPTION
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
+        description: Any = json.loads((folder / DESCRIPTION).read_text())
     except OSError as error:
         raise InputError(
             f"{path}: no checkpoint ({DESCRIPTION}: {error.strerror}); give a folder that `tutored train` wrote"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{origin}: not JSON ({error}); copy or train the checkpoint again") from error
     number = description.get("format") if isinstance(description, dict) else None
     if number != FORMAT:
@@ -96,6 +105,11 @@ def _describe(folder: Path, path: Path) -> tuple[Config, LabelSpace]:
             f"{origin}: a checkpoint of format {number}, and tutored {version('tutored')} reads format {FORMAT}; "
             "install the version that wrote it"
         )
+    found: dict[str, Any] = description
+    return found
+
+
+def _meaning(description: Mapping[str, Any], origin: Path) -> tuple[Config, LabelSpace]:
     try:
         labels, config = LabelSpace(tuple(description["labels"])), dict(description["config"])
     except (KeyError, TypeError, ValueError) as error:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
+
+LEFTOVERS = ".*.new"
+"""What is written to before it takes its place; where a process is killed, it stays."""
 
 
 @contextmanager
@@ -50,6 +56,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def former(path: Path) -> Path:
     """Where `whole_folder` keeps what was at `path` while it is replaced; what to read if `path` is missing."""
     return path.with_name(f"{path.name}.old")
+
+
+def seal(facts: Mapping[str, Any], file: Path) -> str:
+    """SHA-256 of JSON-ready facts and a file: kept with both, it tells damage to either. Raises OSError."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    with file.open("rb") as opened:
+        digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

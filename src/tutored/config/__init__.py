@@ -1,7 +1,7 @@
 """One run's complete configuration: frozen, validated, from YAML with dotted overrides, hashed to a run id."""
 
 from tutored.config.presets import PRESETS
-from tutored.config.read import load_config, make_config
+from tutored.config.read import load_config, make_config, read_yaml
 from tutored.config.run import THESIS, Config, merged
 from tutored.config.supervision import TASKS, Data, MoreData, Supervision, Task
 from tutored.config.training import Augment, Decode, Loss, Student, Train
@@ -23,4 +23,5 @@ __all__ = [
     "load_config",
     "make_config",
     "merged",
+    "read_yaml",
 ]

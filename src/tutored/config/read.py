@@ -13,6 +13,9 @@ from pydantic import BaseModel, ValidationError
 from tutored.config.run import Config, merged
 from tutored.errors import InputError
 
+MOST_ENTRIES = 100_000
+"""Values in a YAML file, those behind aliases every time."""
+
 
 def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     """Read a run's YAML file.
@@ -23,23 +26,39 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
     Raises:
         InputError: the file is no YAML mapping, or a key or value is not possible; near keys are named.
     """
-    try:
-        given = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); give the path of a run's YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from error
+    given = read_yaml(path) or {}
     if not isinstance(given, dict):
         raise InputError(f"{path}: a config is a mapping of sections ({', '.join(Config.model_fields)})")
     for key, value in overrides:
         try:
             parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"--{key} {value}: not a YAML value") from error
         for part in reversed(key.split(".")):
             parsed = {part: parsed}
         given = merged(given, parsed)
     return make_config(given, origin=str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds: plain values, whatever tags it has.
+
+    Raises:
+        InputError: it can't be read, is no YAML, or its aliases make it larger than any configuration.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); give the path of a YAML file") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from error
+    left, count = [content], 0
+    while left:
+        entry, count = left.pop(), count + 1
+        if count > MOST_ENTRIES:
+            raise InputError(f"{path}: more than {MOST_ENTRIES:,} entries, aliases counted; that is no configuration")
+        left += entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ()
+    return content
 
 
 def make_config(given: Mapping[str, Any], *, origin: str = "config") -> Config:

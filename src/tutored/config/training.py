@@ -10,6 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from tutored.config.presets import PRESETS, Preset
 from tutored.config.section import Positive, Section, Share
 
+Width = Annotated[int, Field(ge=4, le=8192)]
+"""Channels; a checkpoint's description is not to fill the memory before its weights are seen."""
+
 
 class Student(Section):
     """BlitzNet's shape. The defaults are BlitzNet300 s8 on ResNet-50."""
@@ -20,18 +23,18 @@ class Student(Section):
     """A timm model with feature maps at strides 4 to 32."""
     weights: str | None = None
     """Path to the backbone's safetensors, or `timm` for its default pretrained weights; null: random."""
-    size: Positive = 300
+    size: Annotated[int, Field(gt=0, le=4096)] = 300
     """Side of the network's input in pixels. Alone it leaves stride, extra blocks and anchor scales as they are; a
     preset sets what belongs together."""
     stride: Literal[4, 8] = 8
     """Stride of the finest map: BlitzNet's s4 and s8."""
     extra: Annotated[int, Field(ge=1, le=5)] = 3
     """Extra down-scale blocks; the last one only starts the up-stream. 3 at size 300, 4 at 512."""
-    extra_width: Annotated[int, Field(ge=4)] = 2048
+    extra_width: Width = 2048
     """Channels of the extra blocks."""
-    up_width: Annotated[int, Field(ge=4)] = 512
+    up_width: Width = 512
     """Channels of the up-stream, which both heads see."""
-    map_width: Positive = 64
+    map_width: Annotated[int, Field(gt=0, le=8192)] = 64
     """Channels that the map head keeps of each level."""
     map_kernel: Literal[1, 3] = 1
     """Side of the convolutions that reduce levels to `map_width`."""
@@ -40,7 +43,7 @@ class Student(Section):
     scales: tuple[float, float, float] = (0.10, 0.20, 0.95)
     """Anchor scales as shares of the side: smallest, min, max.
     300 s4 and 512 s8: (.04, .10, .95); 512 s4: (.02, .08, .95)."""
-    ratios: tuple[float, ...] = (2.0, 3.0)
+    ratios: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=16)] = (2.0, 3.0)
     """Aspect ratios of the anchors beside the two squares; each stands for itself and its inverse."""
     stride_in_1x1: bool = False
     """ResNets only: stage strides on the first 1x1 convolution, as the original has them."""
@@ -48,6 +51,13 @@ class Student(Section):
     """The backbone's weights up to its last map of this stride stay as they were loaded; 0: all of them learn."""
     freeze_norm: bool = False
     """Keep the backbone's batch statistics as they were loaded; faster, and steadier with small batches."""
+
+    @field_validator("scales")
+    @classmethod
+    def _rising(cls, given: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not 0 < given[0] <= given[1] <= given[2] <= 2:
+            raise ValueError("must rise, from above 0 to 2 at most")
+        return given
 
     @model_validator(mode="before")
     @classmethod

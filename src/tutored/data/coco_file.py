@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tutored.data.pictures import Box
 from tutored.data.regions import is_number
-from tutored.data.text import complaints, read_json
+from tutored.data.text import complaints, read_json, refuse_climbing
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 
@@ -96,6 +96,7 @@ def _read_images(data: dict[str, Any], pictures: Path, file: Path) -> dict[Any, 
     entries: dict[Any, Entry] = {}
     stems: set[str] = set()
     for item in images:
+        refuse_climbing(item["file_name"], file)
         stated = (item.get("height"), item.get("width"))
         entry = Entry(pictures / item["file_name"], None if None in stated else stated, [])
         if item["id"] in entries or entry.picture.stem in stems:

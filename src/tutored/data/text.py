@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from tutored.errors import InputError
@@ -38,6 +38,12 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); fetch or write it again") from error
+
+
+def refuse_climbing(name: str, file: Path) -> None:
+    """Refuse a name of an image that leads out of its folder. Raises InputError, naming the file that holds it."""
+    if name.startswith("/") or ".." in PurePath(name).parts or "\0" in name:
+        raise InputError(f"{file}: {name[:80]!r} leads out of the data set's folder; give the image's name inside it")
 
 
 def own_name(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from tutored.data.pictures import picture_size, read_mask, read_picture
-from tutored.data.text import complaints, own_name, read_classes, read_lines
+from tutored.data.text import complaints, own_name, read_classes, read_lines, refuse_climbing
 from tutored.data.voc_boxes import box_problems, read_boxes
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
@@ -94,7 +95,7 @@ class Voc:
 
     def _find(self, folders: tuple[str, ...], image_id: str, suffixes: tuple[str, ...]) -> Path | None:
         paths = (self.folder / folder / f"{image_id}{suffix}" for folder in folders for suffix in suffixes)
-        return next((path for path in paths if path.exists()), None)
+        return next((path for path in paths if os.path.exists(path)), None)  # False for impossible names, too
 
 
 def open_voc(folder: Path, split: str) -> Voc:
@@ -147,6 +148,8 @@ def _read_ids(path: Path) -> tuple[str, ...]:
     if any(len(row) > 1 and row[1] in ("-1", "0", "1") for row in rows):
         raise InputError(f"{path}: a list of one class (id and -1, 0 or 1) is not a split; give one like train or val")
     ids = tuple(row[0] for row in rows)
+    for image_id in ids:
+        refuse_climbing(image_id, path)
     if len(set(ids)) < len(ids):
         twice = sorted({image_id for image_id in ids if ids.count(image_id) > 1})
         raise InputError(f"{path}: listed twice: {', '.join(twice[:5])}; list each image once")

@@ -24,6 +24,7 @@ from tutored.evaluate import Record, details
 from tutored.files import write_text
 from tutored.predict import Predictor
 from tutored.runpage import keep_facts, keep_sources, keep_validation, write_page
+from tutored.runpage.read import read_log
 
 REFRESH = 30
 """Seconds after which a browser reads the page of a running training again."""
@@ -99,9 +100,8 @@ class Journal:
         write_text(self._log, "".join(json.dumps(entry) + "\n" for entry in self.entries))
 
     def load(self, done: int) -> None:
-        """Take up the log as far as the step `done`."""
-        entries = map(json.loads, self._log.read_text().splitlines())
-        self.entries = [entry for entry in entries if entry["step"] <= done]
+        """Take up the log as far as the step `done`. Raises InputError where it is damaged."""
+        self.entries = [entry for entry in read_log(self._log) if entry["step"] <= done]
 
     @property
     def figures(self) -> dict[str, Any] | None:

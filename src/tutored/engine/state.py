@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tutored.errors import InputError
-from tutored.files import former, whole_folder
+from tutored.files import former, seal, whole_folder
 
 STATE = "state"
 
@@ -32,7 +32,9 @@ def save_state(
     with whole_folder(run / STATE) as folder:
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         save_file(whole, folder / "state.safetensors")
-        (folder / "state.json").write_text(json.dumps({**facts, "groups": optimizer["param_groups"]}, indent=1))
+        written = {**facts, "groups": optimizer["param_groups"]}
+        written["sha256"] = seal(written, folder / "state.safetensors")
+        (folder / "state.json").write_text(json.dumps(written, indent=1))
 
 
 def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], dict[str, Any]] | None:
@@ -46,10 +48,17 @@ def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[st
     if folder is None:
         return None
     try:
-        facts = json.loads((folder / "state.json").read_text())
-        tensors = load_file(folder / "state.safetensors")
+        return _read(folder)
     except Exception as error:
         raise InputError(f"{folder}: damaged training state ({error}); delete the run folder to start anew") from error
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    facts = json.loads((folder / "state.json").read_text())
+    tensors = load_file(folder / "state.safetensors")
+    stated = facts.pop("sha256", None)  # which former versions did not write
+    if stated is not None and stated != seal(facts, folder / "state.safetensors"):
+        raise ValueError("'sha256' differs from its content")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

@@ -1,4 +1,4 @@
-"""Why training ends early: Ctrl-C and SIGTERM as a question between two steps, and a loss that is not finite."""
+"""Why training ends early: a signal to stop as a question between two steps, and a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from types import FrameType
 import torch
 from torch import Tensor
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, what schedulers send, and a terminal that is closed; what is ignored, as under nohup, stays so."""
+
 
 @contextmanager
 def stopping(*, patient: bool = False) -> Iterator[Callable[[], bool]]:
-    """Inside, both signals only note that we are asked to stop; a second one interrupts at once.
+    """Inside, `STOPS` only note that we are asked to stop; a second one interrupts at once.
 
     Args:
         patient: not even the second one: launchers of several processes pass on what the terminal sent them already.
@@ -32,7 +35,7 @@ def stopping(*, patient: bool = False) -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, note) for number in STOPS if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield lambda: asked
     finally:

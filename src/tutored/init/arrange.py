@@ -107,9 +107,9 @@ def _classes(loose: Loose) -> tuple[LabelSpace, str]:
 def _values(mask: Path) -> set[int]:
     """The numbers in a mask; none where it can't be read or holds colours: `check` names it."""
     try:
-        with Image.open(mask) as picture:
+        with Image.open(mask, formats=("PNG",)) as picture:
             return set(np.unique(np.asarray(picture)).tolist()) if picture.mode in ("P", "L") else set()
-    except OSError:
+    except Exception:  # decoders raise all sorts of errors on broken bytes
         return set()
 
 

@@ -137,9 +137,9 @@ def _holds_indices(path: Path) -> bool:
     if path.suffix.lower() != ".png":
         return False
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=("PNG",)) as picture:
             return picture.mode in ("P", "L")
-    except OSError:
+    except Exception:  # decoders raise all sorts of errors on broken bytes; `check` names the file
         return False
 
 

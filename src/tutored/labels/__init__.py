@@ -44,6 +44,8 @@ class LabelSpace:
     def __post_init__(self) -> None:
         if not self.names or self.names[0] != "background":
             raise InputError(f"a label space begins with 'background', got {self.names[:3]}")
+        if not all(isinstance(name, str) for name in self.names):
+            raise InputError(f"the names of a label space are text, got {self.names[:3]}")
         twice = sorted(name for name, times in Counter(self.names).items() if times > 1)
         if twice:
             raise InputError(f"a label space names each class once; twice: {', '.join(twice)}")

@@ -49,7 +49,7 @@ def sort_inputs(words: Sequence[str], lines: Iterable[str]) -> Inputs:
         under = Path(os.path.commonpath([os.path.dirname(os.path.abspath(word)) for word in words]))
     cameras = [word for word in words if word.startswith(CAMERA)]
     paths = [Path(word) for word in words if word not in cameras]
-    videos = [path for path in paths if path.suffix.lower() in VIDEOS and not path.is_dir()]
+    videos = [path for path in paths if path.suffix.lower() in VIDEOS and not os.path.isdir(path)]
     return Inputs([path for path in paths if path not in videos], videos, cameras, under)
 
 
@@ -66,12 +66,12 @@ def find_pictures(paths: Sequence[Path], under: Path | None = None) -> dict[str,
     """
     found: list[tuple[Path, Path]] = []
     for path in paths:
-        inside = _pictures_in(path) if path.is_dir() else [path]
+        inside = _pictures_in(path) if os.path.isdir(path) else [path]
         if not inside:
             raise InputError(f"{path}: no picture in this folder; possible: {', '.join(SUFFIXES)}")
         for file in inside:
             picture_size(file)
-            found.append((_name(file, under or (path if path.is_dir() else None)), file))
+            found.append((_name(file, under or (path if os.path.isdir(path) else None)), file))
     return _distinct(found)
 
 
@@ -82,7 +82,7 @@ def find_videos(paths: Sequence[Path], under: Path | None = None) -> dict[str, P
         InputError: a file is missing, or two names differ in their suffix only.
     """
     for path in paths:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"{path}: there is no such video; correct its name or take it off the list")
     return _distinct([(_name(path, under), path) for path in paths])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tutored.config import Config, load_config
+from tutored.data.text import read_lines
 from tutored.errors import InputError
 from tutored.runpage.kept import FOLDER, validation_name
 
@@ -55,8 +56,7 @@ def read_run(path: Path) -> Run:
     if not (path / "config.yaml").exists():
         raise InputError(f"{path}: no run (config.yaml is missing); give the folder that `tutored train --out` wrote")
     config = load_config(path / "config.yaml")
-    lines = (path / "log.jsonl").read_text().splitlines() if (path / "log.jsonl").exists() else []
-    entries = [_parsed(path / "log.jsonl", line) for line in lines]
+    entries = read_log(path / "log.jsonl") if (path / "log.jsonl").exists() else []
     validations = {entry["epoch"]: entry for entry in entries if "val" in entry}
     result = _read(path / "result.json")
     last = validation_name(max(validations, default=0))
@@ -71,14 +71,24 @@ def read_run(path: Path) -> Run:
     )
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The entries of a run's log. Raises InputError where one is damaged."""
+    entries = [_parsed(path, line) for line in read_lines(path)]
+    if not all(
+        isinstance(entry.get(name), int) for entry in entries for name in ("step", *["epoch"] * ("val" in entry))
+    ):
+        raise InputError(f"{path}: damaged (an entry without its step or epoch); train the run again")
+    return entries
+
+
 def _read(path: Path) -> dict[str, Any] | None:
-    return _parsed(path, path.read_text()) if path.exists() else None
+    return _parsed(path, "\n".join(read_lines(path))) if path.exists() else None
 
 
 def _parsed(path: Path, text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); train the run again") from error
     if not isinstance(found, dict):
         raise InputError(f"{path}: damaged (no mapping); train the run again")

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import yaml
 
+from tutored.config import read_yaml
+from tutored.data.text import read_json
 from tutored.errors import InputError
 from tutored.files import write_text
 from tutored.judge import judge
@@ -24,6 +26,8 @@ from tutored.studies.outcome import StudyOutcome, gather
 from tutored.studies.plan import Run, plan
 from tutored.studies.run import Standing, count_done, run_all
 from tutored.studies.setting import Setting
+
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,10 @@ class Folder:
 
     def runs(self, names: Sequence[str], recipe: Recipe | None = None, seeds: int | None = None) -> list[Run]:
         """Every distinct run of some studies, of one recipe or both. Raises InputError for an unknown name."""
-        return plan(choose(names, self.setting, recipe), self.setting, self.seeds[:seeds])
+        try:
+            return plan(choose(names, self.setting, recipe), self.setting, self.seeds[:seeds])
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from error
 
     def outcomes(self, names: Sequence[str]) -> list[StudyOutcome]:
         """What is known of some studies. Raises InputError for an unknown name or a damaged result."""
@@ -57,7 +64,7 @@ class Folder:
     def tutors(self) -> dict[str, dict[str, Any]]:
         """Figures of those tutors' stores that answer for the evaluation split, by tutor."""
         paths = sorted((self.path / "tutors").glob("*.json"))
-        return {path.stem: json.loads(path.read_text()) for path in paths}
+        return {path.stem: read_json(path) for path in paths}
 
 
 def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) -> Folder:
@@ -82,10 +89,12 @@ def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) 
 def load_folder(path: Path) -> Folder:
     """Read a study folder. Raises InputError where it is none."""
     try:
-        given = yaml.safe_load((path / "study.yaml").read_text())
-        setting = Setting.model_validate(yaml.safe_load((path / "setting.yaml").read_text()))
+        given = read_yaml(path / "study.yaml")
+        setting = Setting.model_validate(read_yaml(path / "setting.yaml"))
+        if not 0 < given["seeds"] <= MOST_SEEDS:
+            raise ValueError(f"'seeds' is {given['seeds']}, possible: 1 to {MOST_SEEDS}")
         return Folder(path, setting, tuple(given["studies"]), tuple(range(given["seeds"])))
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: no study folder ({error}); `tutored study run --out` makes one") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tutored.config import make_config
+from tutored.data.text import read_json
 from tutored.errors import InputError
 from tutored.evaluate import Interval, Resampled, compare
 from tutored.studies.declare import Recipe, Row, Study
@@ -124,7 +124,7 @@ def _outcome(run: Run, folder: Path) -> RunOutcome:
     result = None
     if written.exists():
         try:
-            result = json.loads(written.read_text())
+            result = read_json(written)
             config = make_config(result["config"], origin=str(written))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{written}: no result of a run ({error}); remove its folder to train it again") from error

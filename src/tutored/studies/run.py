@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import time
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from tutored.data.text import read_json
 from tutored.engine import Report, train
 from tutored.files import write_text
 from tutored.studies.answers import keep_answers
@@ -108,7 +108,7 @@ def seconds_left(runs: Sequence[Run], folder: Path) -> dict[str, float]:
 
     Empty while none is finished.
     """
-    results = [json.loads(path.read_text()) for path in sorted((folder / "runs").glob("*/result.json"))]
+    results = [read_json(path) for path in sorted((folder / "runs").glob("*/result.json"))]
     paces: dict[tuple[str, int], list[float]] = {}
     for result in results:
         config = result["config"]

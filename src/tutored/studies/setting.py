@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
-from tutored.config import merged
+from tutored.config import merged, read_yaml
 from tutored.config.section import Section
 from tutored.errors import InputError
 
@@ -73,7 +72,7 @@ class Setting(Section):
                 f"setting {self.name} has no tutor {tutor!r}, it has {', '.join(self.tutors)}; "
                 f"name the store under `tutors: {tutor}:`"
             )
-        return self.tutors[tutor].format(split=getattr(self, split).replace("/", "-"))
+        return self.tutors[tutor].replace("{split}", getattr(self, split).replace("/", "-"))
 
     def scaled(self, scale: str | None) -> Setting:
         """The same with the keys of a scale. Raises InputError where there is none of that name."""
@@ -117,12 +116,7 @@ def load_setting(path: Path | None, **over: Any) -> Setting:
     """
     given: Any = VOC2012
     if path is not None:
-        try:
-            given = yaml.safe_load(path.read_text())
-        except OSError as error:
-            raise InputError(f"{path}: can't be read ({error.strerror}); give a setting's YAML file") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not valid YAML: {error}") from error
+        given = read_yaml(path)
         if not isinstance(given, dict):
             raise InputError(f"{path}: a setting is a mapping with {', '.join(Setting.model_fields)}")
     try:

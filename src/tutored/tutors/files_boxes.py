@@ -111,7 +111,7 @@ def read_number(value: Any, field: str, what: str) -> float:
     """A finite number. Raises InputError beginning with `what`."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise InputError(f"{what}: '{field}' must be a number, got {value!r}")

@@ -113,7 +113,11 @@ def _numbering(
 ) -> tuple[LabelSpace, dict[Any, int]]:
     """The label space, and the class of each category number."""
     if categories:
-        space, ids = LabelSpace.of(list(categories.values())), list(categories)
+        ids = list(categories)
+        try:
+            space = LabelSpace.of(list(categories.values()))
+        except InputError as error:
+            raise InputError(f"{path}: categories: {error}") from error
         if given is not None and given != space:
             raise InputError(f"{path}: its 'categories' are not the given labels; leave the labels out")
         unknown = numbers - categories.keys()
@@ -164,7 +168,7 @@ def _ids(space: LabelSpace) -> list[int]:
 def _key(image_id: Any) -> str:
     """One spelling for 139, "139" and "000000000139"."""
     text = str(image_id)
-    return str(int(text)) if text.isascii() and text.isdigit() else text
+    return text.lstrip("0") or "0" if text.isascii() and text.isdigit() else text
 
 
 def _in_box(region: Any, box: Box) -> Tensor:

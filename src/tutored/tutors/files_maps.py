@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,8 @@ Values = Literal["auto", "probabilities", "confidences"]
 KEY = "probs"
 SLACK = 0.05
 """How far a cell's probabilities may sum from one, for rounding; they are divided by their sum."""
+MOST_BYTES = 2**30
+"""No map is larger: 1000 x 1000 cells of 268 classes."""
 LOOKED_AT = 8
 """Files that decide what the values of a folder are."""
 
@@ -110,12 +111,14 @@ def _read(path: Path) -> Tensor:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, NpzFile):
             with content:
+                if content.zip and any(entry.file_size > MOST_BYTES for entry in content.zip.infolist()):
+                    raise ValueError(f"more than {MOST_BYTES // 2**20} MiB unpacked")
                 content = content[KEY]
     except KeyError as error:
         raise InputError(
             f"{path}: holds no array {KEY!r}; save it as np.savez_compressed(file, {KEY}=array)"
         ) from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zip files and arrays fail in all sorts of ways
         raise InputError(f"{path}: not an array that can be read without running code ({error})") from error
     kinds = ("uint8", "float16", "float32", "float64")
     if content.ndim != 3 or 0 in content.shape or content.dtype.name not in kinds:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tutored.config import read_yaml
 from tutored.errors import InputError
 from tutored.labels import KNOWN, LabelSpace
 from tutored.tutors import read_labels
@@ -129,9 +129,7 @@ def declaration_of(model: OnnxFile) -> Declaration | None:
     if not path.is_file():
         return OURS if model.ours else None
     try:
-        return Declaration.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: can't be read as YAML ({error}); it declares {model.path.name}") from error
+        return Declaration.model_validate(read_yaml(path))
     except ValidationError as error:
         told = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg'].removeprefix('Value error, ')}"

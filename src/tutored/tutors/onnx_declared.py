@@ -45,7 +45,8 @@ class DeclaredTutor:
         Raises:
             InputError: the model is not what is declared, or its outputs have no names.
         """
-        weights, self._session, self._declared = model.path, model.session, declared
+        weights = self._path = model.path
+        self._session, self._declared = model.session, declared
         self._input = _input(weights, self._session, declared.input)
         self._floor, self._max_boxes, self._stride = score_floor, max_boxes, stride
         self._cells = cells_of(self._input.side)
@@ -95,7 +96,7 @@ class DeclaredTutor:
             boxes, scores = boxes.T, scores.T
         if head.boxes == head.scores:
             boxes, scores = boxes[:, :4], boxes[:, 4:]
-        return _xyxy(boxes, head, self._input.side), _activated(scores, head.activation, 1)
+        return _xyxy(boxes, head, self._input.side), _probabilities(scores, head.activation, 1, self._path)
 
     def _detect(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> SoftLabels:
         head = self._declared.detection
@@ -110,7 +111,7 @@ class DeclaredTutor:
     def _draw(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> Tensor:
         head = self._declared.segmentation
         assert head is not None
-        probs = self._outputs.fold(_activated(found[head.logits][0], head.activation, 0))
+        probs = self._outputs.fold(_probabilities(found[head.logits][0], head.activation, 0, self._path))
         if placed.inner != self._input.side or head.align_corners:
             probs = interpolate(probs[None], self._input.side, mode="bilinear", align_corners=head.align_corners)[0]
             x, y = placed.corner
@@ -205,15 +206,17 @@ def _xyxy(boxes: Tensor, head: BoxesAndScores, side: tuple[int, int]) -> Tensor:
     return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1) if head.format == "xywh" else boxes
 
 
-def _activated(values: Tensor, activation: str, dim: int) -> Tensor:
-    if activation == "softmax":
-        return values.softmax(dim)
-    return values.sigmoid() if activation == "sigmoid" else values
+def _probabilities(values: Tensor, activation: str, dim: int, weights: Path) -> Tensor:
+    values = values.softmax(dim) if activation == "softmax" else values.sigmoid() if activation == "sigmoid" else values
+    low, high = (float(edge) for edge in values.aminmax()) if values.numel() else (0.0, 0.0)
+    if not (low >= 0 and high <= 1.001):
+        raise InputError(f"{weights}: scores from {low:.3g} to {high:.3g} are no probabilities; declare `activation`")
+    return values
 
 
 def _input(weights: Path, session: Any, declared: Picture) -> Input:
     given = {entry.name: entry.shape for entry in session.get_inputs()}
-    name = declared.name or next(iter(given))
+    name = declared.name or next(iter(given), "")
     if name not in given or len(given[name]) != 4:
         raise InputError(f"{weights}: inputs {given}; declare the name of the picture's, with four sides")
     own = given[name][2:] if declared.layout == "nchw" else given[name][1:3]

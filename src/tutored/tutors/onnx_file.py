@@ -40,7 +40,7 @@ def _names(about: dict[str, str]) -> list[str] | None:
     try:
         names = ast.literal_eval(about["names"])
         return [str(names[index]) for index in range(len(names))]
-    except (KeyError, ValueError, SyntaxError, TypeError):
+    except (KeyError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
 
 
@@ -58,6 +58,10 @@ def _session(weights: Path, threads: int, device: str | None) -> Any:
         raise InputError(f"device {device}: onnxruntime has {', '.join(here)} here; give one of them")
     providers = [here[device]] if device else list(here.values())
     try:
-        return onnxruntime.InferenceSession(str(weights), options, providers=providers)
+        session = onnxruntime.InferenceSession(str(weights), options, providers=providers)
+        # Read here, because what is no text fails only now.
+        [entry.name for entry in (*session.get_inputs(), *session.get_outputs())]
+        session.get_modelmeta()
+        return session
     except Exception as error:  # onnxruntime has no common base class for its errors
         raise InputError(f"{weights}: not an ONNX model that onnxruntime can load ({error})") from error
