@@ -153,7 +153,7 @@ def test_a_store_holds_the_answers(tmp_path: Path) -> None:
     given = Guesser()([Pictures().image("picture07")], ["picture07"])[0]
     assert store["picture07"].size == (30, 27) and torch.equal(store["picture07"].boxes_xyxy, given.boxes_xyxy)
     assert sorted(content(out)) == [
-        "index.parquet",
+        "index.arrow",
         "manifest.json",
         *(f"part-{index:05d}.parquet" for index in range(5)),
     ]

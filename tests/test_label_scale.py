@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
+from PIL import Image
 
+from test_label import PART_ROWS, Guesser, Pictures, small_parts
 from tutored.checkpoint import save_checkpoint
-from tutored.cli import main
+from tutored.cli import main, progress
 from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.labels import LabelSpace
-from tutored.softlabels import Store
+from tutored.softlabels import Store, writer
+from tutored.structures import SoftLabels
 from tutored.student import BlitzNet
 from tutored.tutors import label as label_module
 from tutored.tutors.label import label
@@ -22,6 +30,7 @@ from tutored.tutors.student import StudentTutor
 
 TINY = {"backbone": "mobilenetv3_small_050", "size": 64, "extra_width": 32, "up_width": 16, "map_width": 8}
 IMAGES = 150
+KILLS = 20
 
 
 def content(store: Path) -> dict[str, bytes]:
@@ -112,3 +121,82 @@ def test_rays_workers_make_the_same_store(work: Path, tmp_path: Path) -> None:
     (tmp_path / "store" / "part-00001.parquet").unlink()
     subprocess.run([*command, "--resume"], check=True, timeout=300)
     assert content(tmp_path / "store") == content(work / "store")
+
+
+class Noting(Guesser):
+    """Notes what it is asked in a file that outlives it."""
+
+    def __init__(self, notes: Path) -> None:
+        super().__init__()
+        self.notes = notes
+
+    def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
+        with self.notes.open("a") as file:
+            file.writelines(f"{image_id}\n" for image_id in image_ids)
+        return super().__call__(images, image_ids)
+
+
+def begin(out: Path, notes: Path) -> int:
+    """A process that labels, or goes on."""
+    child = os.fork()
+    if child == 0:
+        notes.write_text("")
+        label(Noting(notes), Pictures(), out, batch=2, resume=True)
+        os._exit(0)
+    return child
+
+
+def kill_at_random(folder: str) -> None:
+    """`store0`, `store1`, ... are killed again and again, each until it is finished; 20 kills in all."""
+    import pandas  # noqa: F401  # pyarrow would, in each child
+
+    small_parts()
+    root, notes, rng = Path(folder), Path(folder) / "asked", Random(0)
+    for name in ("first", "whole"):
+        started = time.monotonic()
+        assert os.waitpid(begin(root / name, notes), 0)[1] == 0
+    seconds = time.monotonic() - started
+    store = killed = 0
+    while killed < KILLS:
+        out = root / f"store{store}"
+        before = {path.name for path in out.glob("part-*")}
+        child = begin(out, notes)
+        time.sleep(rng.uniform(0, seconds))
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        assert status in (0, signal.SIGKILL)
+        assert before <= {path.name for path in out.glob("part-*")}, "nothing that was whole is lost"
+        asked = notes.read_text().split() if notes.exists() else []
+        again = {f"part-{Pictures.ids.index(image_id) // PART_ROWS:05d}.parquet" for image_id in asked}
+        assert not again & before, "nor asked about twice"
+        killed += status == signal.SIGKILL
+        store += status == 0
+
+
+def test_killed_at_twenty_random_moments_it_goes_on_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not from here: this process may have threads, which do not survive a fork.
+    command = f"from test_label_scale import kill_at_random; kill_at_random({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=300)
+    monkeypatch.setattr(writer, "PART_ROWS", PART_ROWS)
+    monkeypatch.setattr(label_module, "PART_ROWS", PART_ROWS)
+    stores = sorted(tmp_path.glob("store*"))
+    assert stores
+    for out in stores:
+        for left_over in out.glob(".*.new"):
+            os.utime(left_over, (0, 0))  # killed an hour ago
+        label(Guesser(), Pictures(), out, batch=2, resume=True)
+        assert content(out) == content(tmp_path / "whole")
+    assert tuple(Store.open(stores[0])) == Pictures.ids
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", "labelling: 1 of 2"), ("1", "")])
+def test_of_several_processes_one_shows_progress(
+    rank: str, lines: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(progress, "LINE_SECONDS", -1)
+    with progress.bar("labelling") as step:
+        step(1, 2)
+    assert capsys.readouterr().err.split(", ")[0] == lines

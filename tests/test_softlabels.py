@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,6 +21,7 @@ from tutored.errors import InputError
 from tutored.labels import COCO, VOC, ClassMap, LabelSpace
 from tutored.softlabels import Folded, Store, draw_map
 from tutored.softlabels.codec import quantise
+from tutored.softlabels.index import Index
 from tutored.softlabels.store import indexed_ids, read_manifest
 from tutored.softlabels.writer import claim, finish, write_part
 from tutored.structures import Instances, SoftLabels
@@ -379,10 +381,32 @@ def test_a_map_that_is_there_is_not_drawn_again() -> None:
 def test_without_its_index_a_store_reads_its_parts(tmp_path: Path) -> None:
     answers = {f"{index:03d}": SoftLabels(size=(4, 6)) for index in range(70)}
     folder = make_store(tmp_path / "store", answers)
-    assert indexed_ids(folder, read_manifest(folder)) == list(answers)
-    for change in (lambda: (folder / "index.parquet").write_bytes(b"x"), (folder / "index.parquet").unlink):
+    assert indexed_ids(folder, read_manifest(folder)).to_pylist() == list(answers)
+    for change in (lambda: (folder / "index.arrow").write_bytes(b"x"), (folder / "index.arrow").unlink):
         change()
-        assert indexed_ids(folder, read_manifest(folder)) == []
+        assert indexed_ids(folder, read_manifest(folder)) is None
         assert tuple(Store.open(folder)) == tuple(answers)
-        with pytest.raises(InputError, match=r"index\.parquet"):
+        with pytest.raises(InputError, match=r"index\.arrow"):
             Store.open(folder).verify()
+
+
+def test_ids_of_one_key_are_told_apart() -> None:
+    # CRC-32 of "plumless" and "buckeroo" is 0x4DDB0C25: the well-known pair.
+    index = Index(pa.array(["first", "plumless", "émile", "buckeroo"]))
+    assert [index.find(name) for name in index] == [0, 1, 2, 3]
+    assert index.find("last") is None and index.find("\ud800") is None
+    assert Index(pa.array([], pa.string())).find("first") is None
+
+
+def test_a_store_that_says_what_it_answers_reads_no_other_columns(tmp_path: Path) -> None:
+    answers = {"a": SoftLabels(size=(4, 6), **boxes(([0, 0, 6, 4], 1, [0.5, 0.5, 0])))}
+    folder = make_store(tmp_path / "store", answers)
+    assert json.loads((folder / "manifest.json").read_text())["parts"][0]["answers"] == ["boxes"]
+    store = Store.open(folder)
+    store["a"]
+    box_columns = ["classes", "boxes_xyxy", "scores", "probs_class", "probs_value"]
+    assert store._block(0, 0).column_names == ["height", "width", *box_columns]
+    older = json.loads((folder / "manifest.json").read_text())
+    del older["parts"][0]["answers"]
+    edit(folder, parts=older["parts"])
+    assert Store.open(folder).tasks == ("detection",) and torch.equal(Store.open(folder)["a"].probs, store["a"].probs)

@@ -57,8 +57,8 @@ def measure(work: Work, seed: int, scale: float) -> list[Row]:
         Case("predict", train.reference, CHECKPOINT, predict, False),
         Case("evaluate", label.reference, STORE, evaluate, False),
     )
-    for case in cases[2:]:
-        uninterrupted(case.job(case.whole))
+    for case in cases[2:]:  # from the place of the damaged ones: what evaluates tells of its path
+        uninterrupted(case.job(copied(case, work)))
     times = max(round(20 * scale), 1)
     return [damaged(case, file, work, times, seed) for case in cases for file in case.files]
 
@@ -74,16 +74,20 @@ def half(job: Job) -> Path:
     raise RuntimeError(f"{job.name} saves nothing before its end")
 
 
+def copied(case: Case, work: Work) -> Path:
+    """The folder, where it may be damaged."""
+    folder = work.folder / "damaged"
+    shutil.rmtree(folder, ignore_errors=True)
+    return shutil.copytree(case.whole, folder)
+
+
 def damaged(case: Case, file: str, work: Work, times: int, seed: int) -> Row:
     """One file damaged again and again, always anew, and read by the command."""
     rng, counts = Random(f"{seed}/{case.what}/{file}"), Counter[str]()
     faults: list[str] = []
     for _ in range(times):
-        folder = work.folder / "damaged"
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(case.whole, folder)
-        content = (case.whole / file).read_bytes()
-        (folder / file).write_bytes(damage_bytes(content, rng))
+        folder = copied(case, work)
+        (folder / file).write_bytes(damage_bytes((folder / file).read_bytes(), rng))
         outcome, fault = judged(case, folder)
         counts[outcome] += 1
         faults += [fault] * bool(fault)

@@ -24,6 +24,7 @@ PAGES = (
     "results/study/report.md",
     "results/animals/README.md",
     "results/export/README.md",
+    "results/faults/README.md",
     "results/audit/README.md",
 )
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tutored.cli.audit import audit
@@ -38,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             raise InputError(f"unknown option {unknown[0]}; --help lists the options of this command")
         known.overrides = overrides
-        code = COMMANDS[known.run](known) or DONE
+        with _stoppable():
+            code = COMMANDS[known.run](known) or DONE
     except InputError as error:
         return _complain(str(error), WRONG_USE)
     except KeyboardInterrupt:
@@ -53,6 +57,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _complain(f"{type(error).__name__}: {error} (a defect; TUTORED_DEBUG=1 shows where)", FAILED)
     return code
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, as schedulers send it, and a closed terminal are Ctrl-C; what is ignored, as under nohup, stays so."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    fatal = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in fatal if main_thread else ():
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in fatal if main_thread else ():
+            signal.signal(number, signal.SIG_DFL)
 
 
 GO_ON = {

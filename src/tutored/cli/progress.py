@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,10 +25,18 @@ LINE_SECONDS = 30
 """Between two lines where nobody watches a bar."""
 
 
+class _Watched(Console):
+    """Work goes on where nobody reads of its progress any more."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # else what is left fails again at the end
+
+
 @contextmanager
 def bar(what: str) -> Iterator[Progress]:
     """Give a function to call with items done and items in all; it shows count, speed and time left."""
-    console = Console(stderr=True, quiet=not is_main())
+    console = _Watched(stderr=True, quiet=not is_main())
     started = last = time.monotonic()
     with Bar(
         TextColumn(what),
@@ -56,7 +66,7 @@ def bar(what: str) -> Iterator[Progress]:
 @contextmanager
 def watch_training() -> Iterator[Callable[[Report], None]]:
     """Give a watcher for `engine.train`: step, epoch, loss terms, images/s and time left."""
-    console = Console(stderr=True)
+    console = _Watched(stderr=True)
     last = -float("inf")
     with Bar(
         TextColumn("epoch {task.fields[epoch]}"),
@@ -85,7 +95,7 @@ def watch_training() -> Iterator[Callable[[Report], None]]:
 @contextmanager
 def watch_study() -> Iterator[Callable[[Standing], None]]:
     """Give a watcher for `studies.run_all`: runs done, what is being trained and how far, time left for all."""
-    console = Console(stderr=True)
+    console = _Watched(stderr=True)
     last = -float("inf")
     with Bar(
         TextColumn("{task.fields[text]}"),

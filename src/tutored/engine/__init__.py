@@ -15,7 +15,7 @@ from tutored.engine.supervision import open_supervision
 from tutored.engine.track import check_trackers
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
-from tutored.files import write_text
+from tutored.files import LEFTOVERS, write_text
 
 __all__ = ["Report", "Watcher", "train"]
 
@@ -65,7 +65,7 @@ def _claim(out: Path, config: Config, resume: bool) -> None:
             raise InputError(f"{out} holds another run, with {_differences(there, config)}; choose another --out")
         if not resume:
             raise InputError(f"{out} holds this run already; add --resume to go on with it, or choose another --out")
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and not all(path.match(LEFTOVERS) for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text(record, yaml.safe_dump(config.to_dict(), sort_keys=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,12 @@ they sum to exactly 65535 for each box and 255 for each cell, where the tutor's 
 Where the store's identity says `map_values: confidences`, those of a map are detection confidences of the classes,
 each for itself; background is not stored.
 """
+ANSWERS = {
+    "boxes": ("classes", "boxes_xyxy", "scores", "probs_class", "probs_value"),
+    "map": ("map_height", "map_width", "map_classes", "map_values"),
+    "instances": ("instance_side", "instance_boxes_xyxy", "instance_classes", "instance_scores", "instance_masks"),
+}
+"""What a tutor may answer, and its columns: all null where it does not. The first one is small."""
 
 
 def quantise(probs: npt.NDArray[Any], levels: int) -> npt.NDArray[np.int64]:
@@ -91,13 +97,27 @@ def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels], *, confide
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
+def answers_in(table: pa.Table) -> list[str]:
+    """Of `ANSWERS` those that any row of a table has; the table may be of their first columns alone."""
+    return [name for name, columns in ANSWERS.items() if table.column(columns[0]).null_count < len(table)]
+
+
+def columns_of(answers: Iterable[str]) -> list[str]:
+    """All that `from_table` needs for these of `ANSWERS`."""
+    return ["height", "width", *(column for name in answers for column in ANSWERS[name])]
+
+
 def from_table(table: pa.Table, row: int, classes: int) -> SoftLabels:
-    """The soft labels in one row of a table that `to_table` made, for a label space of `classes` names."""
-    get = {name: table.column(name)[row] for name in SCHEMA.names[1:]}
+    """The soft labels in one row of a table that `to_table` made, for a label space of `classes` names.
+
+    Args:
+        table: with the columns of all answers, or without those of some, which are not read then.
+    """
+    get = {name: scalar for name in table.column_names if (scalar := table.column(name)[row]).is_valid}
     size = (get["height"].as_py(), get["width"].as_py())
-    boxes: dict[str, Any] = _read_boxes(get, classes) if get["boxes_xyxy"].is_valid else {}
-    drawn = _read_map(get, classes) if get["map_values"].is_valid else None
-    instances = _read_instances(get) if get["instance_masks"].is_valid else None
+    boxes: dict[str, Any] = _read_boxes(get, classes) if "boxes_xyxy" in get else {}
+    drawn = _read_map(get, classes) if "map_values" in get else None
+    instances = _read_instances(get) if "instance_masks" in get else None
     return SoftLabels(size=size, **boxes, map=drawn, instances=instances)
 
 

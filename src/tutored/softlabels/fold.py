@@ -52,6 +52,7 @@ class Folded(Mapping[str, SoftLabels]):
         self._to = torch.tensor(
             [to if to is not None else beyond + (number not in kept) for number, to in enumerate(class_map.to)]
         )
+        self._same = list(class_map.to) == list(range(beyond))
         reached = [to for to in class_map.to if to is not None]
         self._merges = len(reached) > len(set(reached))
         self._confidences = isinstance(store, Store) and store.map_values == "confidences"
@@ -63,13 +64,13 @@ class Folded(Mapping[str, SoftLabels]):
 
     def __getitem__(self, image_id: str) -> SoftLabels:
         answer = self.store[image_id]
-        if answer.boxes_xyxy is not None:
+        if answer.boxes_xyxy is not None and not self._same:
             answer = self._fold_boxes(answer)
         if answer.map is not None and self._confidences:
             answer = replace(answer, map=self._combine(answer.map))
-        elif answer.map is not None:
+        elif answer.map is not None and not self._same:
             answer = replace(answer, map=self.class_map.fold(answer.map, dim=0))
-        elif answer.instances is not None:
+        elif answer.map is None and answer.instances is not None:
             answer = replace(answer, map=self._draw(answer.instances, answer.size))
         if self.temperature != 1:
             answer = _tempered(answer, self.temperature)

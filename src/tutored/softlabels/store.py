@@ -5,30 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.softlabels.codec import from_table
+from tutored.softlabels.codec import ANSWERS, answers_in, columns_of, from_table
+from tutored.softlabels.index import INDEX, Index, read_ids
 from tutored.structures import SoftLabels
 
 MANIFEST = "manifest.json"
-INDEX = "index.parquet"
-"""The ids of all rows in their order, so that opening a large store reads one file."""
 FORMAT = "tutored-softlabels"
 VERSION = 1
 CACHED_BLOCKS = 512
 """Decompressed blocks of eight images that one store keeps: about 64 MB."""
-TASK_OF = {"classes": "detection", "map_height": "segmentation", "instance_side": "segmentation"}
-"""Small columns that are null where a row has no answer for the task."""
+TASK_OF = {"boxes": "detection", "map": "segmentation", "instances": "segmentation"}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -73,6 +71,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class Part(NamedTuple):
+    """An opened part, the rows of its blocks, and the columns that hold anything."""
+
+    file: pq.ParquetFile
+    block_rows: int
+    columns: list[str]
+
+
 class Store(Mapping[str, SoftLabels]):
     """Image id -> soft labels in the tutor's own label space, decoded when asked for.
 
@@ -80,13 +86,13 @@ class Store(Mapping[str, SoftLabels]):
     files itself.
     """
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any], image_ids: Sequence[str]) -> None:
+    def __init__(self, path: Path, manifest: Mapping[str, Any], index: Index) -> None:
         self.path = path
         self.manifest = manifest
         self.labels = LabelSpace(tuple(manifest["identity"]["labels"]))
-        self._rows = {image_id: row for row, image_id in enumerate(image_ids)}
+        self._index = index
         self._starts = [0, *accumulate(part["rows"] for part in manifest["parts"])]
-        self._file = lru_cache(maxsize=64)(lambda part: pq.ParquetFile(path / part, memory_map=True))
+        self._part = lru_cache(maxsize=64)(self._open_part)
         self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._read_block)
 
     @classmethod
@@ -103,12 +109,14 @@ class Store(Mapping[str, SoftLabels]):
             raise InputError(f"{path}: no store of soft labels (no {MANIFEST}); `tutored label` makes one")
         if not manifest["complete"]:
             raise InputError(f"{path}: labelling did not finish ('complete' is false); run `tutored label` --resume")
-        image_ids = _image_ids(path, manifest)
+        _check_sizes(path, manifest)
+        ids = indexed_ids(path, manifest)
+        if ids is None:
+            ids = pa.chunked_array([part_ids(path, part) for part in manifest["parts"]], pa.string()).unique()
         failed = sum(len(part.get("failed", ())) for part in manifest["parts"])
-        rows, images = len(set(image_ids)), manifest["identity"]["images"]
-        if rows + failed != images:
-            raise InputError(f"{path}: {rows} images, 'images' says {images}; label again")
-        return cls(path, manifest, image_ids)
+        if len(ids) + failed != manifest["identity"]["images"]:
+            raise InputError(f"{path}: {len(ids)} images, 'images' says {manifest['identity']['images']}; label again")
+        return cls(path, manifest, Index(ids))
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -129,32 +137,30 @@ class Store(Mapping[str, SoftLabels]):
     @cached_property
     def tasks(self) -> tuple[str, ...]:
         """Of "detection" and "segmentation" those with an answer for any image; instance masks are segmentation."""
-        answered: dict[str, bool] = {}
+        found: set[str] = set()
         for part in self.manifest["parts"]:
-            table = _columns(self.path / part["file"], [*TASK_OF])
-            for name, task in TASK_OF.items():
-                answered[task] = answered.get(task, False) or table.column(name).null_count < len(table)
-            if all(answered.values()):
-                break
-        return tuple(task for task in answered if answered[task])
+            stated = part.get("answers")
+            found.update(stated if stated is not None else part_answers(self.path, part))
+        return tuple(dict.fromkeys(task for name, task in TASK_OF.items() if name in found))
 
     def __getitem__(self, image_id: str) -> SoftLabels:
-        place = self._rows[image_id]
+        place = self._index.find(image_id)
+        if place is None:
+            raise KeyError(image_id)
         number = bisect_right(self._starts, place) - 1
-        part, row = self.manifest["parts"][number]["file"], place - self._starts[number]
-        with _damage_named(self.path / part):
-            block_rows = self._file(part).metadata.row_group(0).num_rows
-            block = self._block(part, row // block_rows)
-            return from_table(block, row % block_rows, len(self.labels))
+        row = place - self._starts[number]
+        with _damage_named(self.path, self.manifest["parts"][number]["file"]):
+            block_rows = self._part(number).block_rows
+            return from_table(self._block(number, row // block_rows), row % block_rows, len(self.labels))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
+        return iter(self._index)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._index)
 
     def __contains__(self, image_id: object) -> bool:
-        return image_id in self._rows
+        return isinstance(image_id, str) and self._index.find(image_id) is not None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store.open, (self.path,)
@@ -179,58 +185,63 @@ class Store(Mapping[str, SoftLabels]):
         if differing:
             raise InputError(f"{self.path}: another store than asked for: {differing}; label again, or give its fields")
 
-    def _read_block(self, part: str, block: int) -> pa.Table:
+    def _open_part(self, number: int) -> Part:
+        about = self.manifest["parts"][number]
+        file = pq.ParquetFile(self.path / about["file"], memory_map=True)
+        return Part(file, file.metadata.row_group(0).num_rows, columns_of(about.get("answers", ANSWERS)))
+
+    def _read_block(self, number: int, block: int) -> pa.Table:
+        part = self._part(number)
         # Threads of Arrow's pool do not survive the fork of a loader's workers.
-        return self._file(part).read_row_group(block, use_threads=False)
+        return part.file.read_row_group(block, columns=part.columns, use_threads=False)
 
 
-def indexed_ids(path: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """The ids of all rows as the index has them; none where it is missing or not what was written."""
+def indexed_ids(path: Path, manifest: Mapping[str, Any]) -> pa.StringArray | None:
+    """The ids of all rows as the index has them; None where it is missing or not what was written."""
     if not (path / INDEX).is_file() or sha256(path / INDEX) != manifest.get("index"):
-        return []
-    ids: list[str] = _columns(path / INDEX, ["image_id"]).column("image_id").to_pylist()
+        return None
+    with _damage_named(path, INDEX):
+        ids = read_ids(path / INDEX)
+    return ids if len(ids) == sum(part["rows"] for part in manifest["parts"]) else None
+
+
+def part_ids(path: Path, part: Mapping[str, Any]) -> pa.StringArray:
+    """The ids of a part of the store at `path`. Raises InputError where they are not as many as `rows` says."""
+    ids = _columns(path, part["file"], ["image_id"]).column("image_id").combine_chunks()
+    if len(ids) != part["rows"]:
+        raise _damaged(path / part["file"], f"{len(ids)} rows, the manifest's 'rows' says {part['rows']}")
     return ids
 
 
-def _image_ids(path: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """The ids of all rows, in order: from the index where there is one, else from the parts."""
-    parts = manifest["parts"]
+def part_answers(path: Path, part: Mapping[str, Any]) -> list[str]:
+    """Of `codec.ANSWERS` those that any row of a part has."""
+    return answers_in(_columns(path, part["file"], [columns[0] for columns in ANSWERS.values()]))
+
+
+def _check_sizes(path: Path, manifest: Mapping[str, Any]) -> None:
     there = {file.name: file.stat().st_size for file in path.iterdir()}
-    for part in parts:
-        if part["file"] not in there:
+    for part in manifest["parts"]:
+        size = there.get(part["file"])
+        if size is None:
             raise _damaged(path / part["file"], "it is missing")
-        if there[part["file"]] != part.get("bytes", there[part["file"]]):
-            what = f"{there[part['file']]} bytes, the manifest's 'bytes' says {part['bytes']}"
-            raise _damaged(path / part["file"], what)
-    ids = indexed_ids(path, manifest)
-    if len(ids) == sum(part["rows"] for part in parts):
-        return ids
-    ids = []
-    for part in parts:
-        with _damage_named(path / part["file"]):
-            own = _columns(path / part["file"], ["image_id"]).column("image_id").to_pylist()
-        if len(own) != part["rows"]:
-            raise _damaged(path / part["file"], f"{len(own)} rows, the manifest's 'rows' says {part['rows']}")
-        ids += own
-    return ids
+        if size != part.get("bytes", size):
+            raise _damaged(path / part["file"], f"{size} bytes, the manifest's 'bytes' says {part['bytes']}")
 
 
-def _columns(part: Path, names: list[str]) -> pa.Table:
-    if not part.is_file():
-        raise _damaged(part, "it is missing")
-    with _damage_named(part):
-        return pq.ParquetFile(part).read(columns=names, use_threads=False)
+def _columns(path: Path, part: str, names: list[str]) -> pa.Table:
+    with _damage_named(path, part):
+        return pq.ParquetFile(path / part).read(columns=names, use_threads=False)
 
 
 @contextmanager
-def _damage_named(part: Path) -> Iterator[None]:
+def _damage_named(path: Path, part: str) -> Iterator[None]:
     """What pyarrow and our decoding raise on broken bytes, as the InputError that names the part."""
     try:
         yield
     except InputError:
         raise
     except (pa.ArrowException, OSError, ValueError, LookupError, RuntimeError) as error:
-        raise _damaged(part, f"it can't be read ({' '.join(str(error).split())})") from error
+        raise _damaged(path / part, f"it can't be read ({' '.join(str(error).split())})") from error
 
 
 def _damaged(part: Path, what: str) -> InputError:

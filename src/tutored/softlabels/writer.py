@@ -13,17 +13,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tutored.errors import InputError
-from tutored.files import whole_file, write_text
+from tutored.files import LEFTOVERS, whole_file, write_text
 from tutored.softlabels.codec import to_table
-from tutored.softlabels.store import FORMAT, INDEX, MANIFEST, VERSION, differences, indexed_ids, read_manifest, sha256
+from tutored.softlabels.index import INDEX, write_ids
+from tutored.softlabels.store import (
+    FORMAT,
+    MANIFEST,
+    VERSION,
+    differences,
+    indexed_ids,
+    part_answers,
+    part_ids,
+    read_manifest,
+    sha256,
+)
 from tutored.structures import SoftLabels
 
 PART_ROWS = 64
 BLOCK_ROWS = 8
 """Images that are decompressed together: the cost of one random read against the store's size."""
 FAILED = "failed"
-LEFTOVERS = ".*.new"
-"""What `files.whole_file` leaves where a process is killed."""
 LEFT_SECONDS = 60
 """No process writes one file for so long."""
 
@@ -122,33 +131,23 @@ def finish(folder: Path, rewritten: Sequence[int]) -> bool:
     for index in rewritten:
         known.pop(part_name(index), None)
     ids = _known_ids(folder, manifest)
-    rows = [ids[name] if name in known and name in ids else _read_ids(folder / name) for name in names]
-    parts = [known.get(name) or _describe(folder / name) for name in names]
-    _write_manifest(folder, identity, parts, _write_index(folder, [image_id for part in rows for image_id in part]))
+    parts = [known.get(name) or _describe(folder, name) for name in names]
+    rows = [ids[part["file"]] if part["file"] in known and ids else part_ids(folder, part) for part in parts]
+    with whole_file(folder / INDEX) as path:
+        write_ids(path, pa.concat_arrays(rows))
+    _write_manifest(folder, identity, parts, sha256(folder / INDEX))
     _sweep(folder)
     return True
 
 
-def _known_ids(folder: Path, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
+def _known_ids(folder: Path, manifest: Mapping[str, Any]) -> dict[str, pa.StringArray]:
     """By part, the ids that a former index has: a part that was damaged since can't tell its own."""
-    ids, parts = indexed_ids(folder, manifest), manifest["parts"] or ()
-    ends = list(accumulate(part["rows"] for part in parts))
-    return {
-        part["file"]: ids[end - part["rows"] : end] for part, end in zip(parts, ends, strict=True) if end <= len(ids)
-    }
-
-
-def _read_ids(part: Path) -> list[str]:
-    ids: list[str] = pq.read_table(part, columns=["image_id"], use_threads=False).column("image_id").to_pylist()
-    return ids
-
-
-def _write_index(folder: Path, image_ids: Sequence[str]) -> str:
-    """Returns the file's hash."""
-    with whole_file(folder / INDEX) as path:
-        table = pa.table({"image_id": pa.array(image_ids, pa.string())})
-        pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
-    return sha256(folder / INDEX)
+    ids = indexed_ids(folder, manifest)
+    if ids is None:
+        return {}
+    parts = manifest["parts"]
+    starts = accumulate((part["rows"] for part in parts), initial=0)
+    return {part["file"]: ids.slice(start, part["rows"]) for start, part in zip(starts, parts, strict=False)}
 
 
 def _sweep(folder: Path) -> None:
@@ -160,12 +159,14 @@ def _sweep(folder: Path) -> None:
                 stray.unlink()
 
 
-def _describe(part: Path) -> dict[str, Any]:
+def _describe(folder: Path, name: str) -> dict[str, Any]:
+    part = folder / name
     about = {
-        "file": part.name,
+        "file": name,
         "bytes": part.stat().st_size,
         "rows": pq.read_metadata(part).num_rows,
         "sha256": sha256(part),
+        "answers": part_answers(folder, {"file": name}),
     }
     failed = failures(part)
     return about | {"failed": failed} if failed else about
