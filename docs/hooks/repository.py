@@ -26,6 +26,7 @@ PAGES = (
     "results/export/README.md",
     "results/faults/README.md",
     "results/audit/README.md",
+    "results/benchmarks/README.md",
 )
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 REPORT = re.compile(r"<!-- report: ([^;]+?)(?:; (\w+))? -->")
