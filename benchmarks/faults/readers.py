@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,7 +135,8 @@ def read_upload(folder: Path) -> object:
             form = {"content-type": "multipart/form-data; boundary=x"}
             return await client.post("/predict", content=(folder / "body").read_bytes(), headers=form)
 
-    answer = anyio.run(ask)
+    with ThreadPoolExecutor(1) as thread:  # whose event loop is free
+        answer = thread.submit(anyio.run, ask).result()
     if answer.status_code >= 400:
         assert answer.status_code in (400, 413, 415, 422) and answer.json()["error"], answer.text
         raise RefusedUploadError(answer.json()["error"])
