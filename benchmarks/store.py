@@ -1,4 +1,4 @@
-"""The store against the thesis' files, on photographs with the answers of YOLOX-nano and DeepLab: bytes, and reading."""
+"""The store against the thesis' files, on photographs with answers of YOLOX-nano and DeepLab: bytes, and reading."""
 
 from __future__ import annotations
 
@@ -63,7 +63,6 @@ def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
     files |= dict.fromkeys((FIRST, ALONE, NEXT), ours)
     kept = _opened(class_maps)
     warm = side_by_side({**ways, NEXT: lambda: _read_all(kept, order)}, len(order), ROUNDS)
-    del kept
     tables = [
         table("answers for training, files in memory", warm, ARRAYS, "images/s", NOTE),
         table("answers for training, files evicted", _evicted(ways, files, len(order)), ARRAYS, "images/s", NOTE),
