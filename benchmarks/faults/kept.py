@@ -207,7 +207,7 @@ KEPT = (
         True,
     ),
     Reader("store: part, rows", "part-00000.parquet", make_open_store, partial(read_store, verify=False), damage_rows),
-    Reader("store: index", "index.parquet", make_store, partial(read_store, verify=False), damage_bytes, True),
+    Reader("store: index", "index.arrow", make_store, partial(read_store, verify=False), damage_bytes, True),
     Reader("store: audit", "audit.json", make_store, read_audit, damage_json),
     Reader(
         "checkpoint: description",

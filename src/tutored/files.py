@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
 from safetensors import SafetensorError
 
 LEFTOVERS = ".*.new"
@@ -64,6 +66,14 @@ def seal(facts: Mapping[str, Any], file: Path) -> str:
     with file.open("rb") as opened:
         digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()
+
+
+def write_picture(path: Path, picture: Image, **options: Any) -> None:
+    """Written by us: Pillow overlooks it where a disk that fills up takes only a part of a JPEG's last bytes."""
+    encoded = io.BytesIO()
+    picture.save(encoded, **options)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(encoded.getvalue())
 
 
 def write_text(path: Path, text: str) -> None:
