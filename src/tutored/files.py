@@ -10,10 +10,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL.Image import Image
 from safetensors import SafetensorError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 LEFTOVERS = ".*.new"
 """What is written to before it takes its place; where a process is killed, it stays."""
@@ -69,7 +71,7 @@ def seal(facts: Mapping[str, Any], file: Path) -> str:
 
 
 def write_picture(path: Path, picture: Image, **options: Any) -> None:
-    """Written by us: Pillow overlooks it where a disk that fills up takes only a part of a JPEG's last bytes."""
+    """Encoded in memory first: where a disk fills up, Pillow may leave out a JPEG's end without a word."""
     encoded = io.BytesIO()
     picture.save(encoded, **options)
     with whole_file(path) as temporary:
