@@ -19,7 +19,7 @@ from tutored.page import COLOURS, INK, standalone, svg
 
 NAMES = (
     *("training", "optimisations", "memory", "two_networks", "tutors_live"),
-    *("store", "labelling", "evaluation", "prediction", "scaling"),
+    *("store", "labelling", "evaluation", "prediction", "scaling", "graphics_card"),
 )
 
 

@@ -17,12 +17,12 @@ from tutored.studies.folder import judge_tutors, load_folder
 
 ORDER = [
     (("beyond/no-ground-truth", "beyond/single-task"), "corrected", 3),
-    (("thesis/table-12", "thesis/table-13", "beyond/segmentation-tutor"), None, 1),
-    (("beyond/ablation",), None, 1),
-    (("thesis/figure-14", "thesis/table-17", "thesis/table-19"), None, 1),
-    (("thesis/table-12",), None, 3),
+    (("thesis/table-12",), None, 1),
+    (("tune",), "corrected", 1),
+    (("thesis/figure-14", "beyond/segmentation-tutor"), None, 1),
     (("thesis/figure-15", "thesis/figure-16", "beyond/budget-both"), None, 1),
-    (("thesis/table-17", "thesis/table-13", "beyond/segmentation-tutor"), None, 3),
+    (("thesis/table-17", "thesis/table-19"), None, 1),
+    (("thesis/table-13", "beyond/ablation"), None, 1),
     (("beyond/budget-boxes", "beyond/budget-masks"), None, 1),
     (("all",), None, 3),
 ]

@@ -1,0 +1,173 @@
+"""On a graphics card: the loop against the bare network, what tutors cost, compiling, prediction, and memory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks.data import AbsentError, config, make_data
+from benchmarks.timing import side_by_side, table
+from tutored.data.training import collate
+from tutored.engine.batches import to_device
+from tutored.engine.supervision import open_supervision
+from tutored.engine.trainer import Trainer
+from tutored.labels import VOC
+from tutored.student import BlitzNet
+
+BATCH = 32
+WORKERS = max((os.cpu_count() or 1) - 1, 1)
+POLICIES = {"ground truth": "ground_truth", "tutors": "replace", "both": "both"}
+
+
+def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
+    """Tables of ratios for BlitzNet300-s8, and the most memory of a step of the largest student."""
+    if not torch.cuda.is_available():
+        raise AbsentError("torch sees no graphics card")
+    data, store = make_data(folder, 4 * BATCH)
+    steps = max(2, round(20 * scale))
+    return [*_training(data, store, steps), _prediction(steps), _memory(data, store)]
+
+
+def _training(data: str, store: Path, steps: int) -> list[dict[str, Any]]:
+    def trainer(out: str, policy: str, **train: Any) -> Trainer:
+        used = None if policy == "ground_truth" else store
+        train = {"batch": BATCH, "precision": "bf16", "epochs": 1000, **train}
+        one = config(data, used, policy, student={"preset": "blitznet300-s8"}, train=train)
+        return Trainer(one, open_supervision(one), Path(out))
+
+    with tempfile.TemporaryDirectory() as out:
+        by = {name: trainer(out, policy) for name, policy in POLICIES.items()}
+        plain = by["ground truth"]
+        resident = to_device(next(_batches(plain, 0)), plain.device)
+        sources = {name: _step(each) for name, each in by.items()}
+        loops = {
+            "bare network": _bare(plain, steps),
+            "the step on a batch in memory": repeated(lambda: plain.step(resident), steps),
+            f"the loop, {WORKERS} workers": _loop(plain, steps),
+            f"the loop with both sources, {WORKERS} workers": _loop(by["both"], steps),
+            "reading alone": _reading(plain, steps),
+        }
+        first = table("the whole loop", side_by_side(loops, BATCH * steps, 3), "bare network", "images/s", NOTE)
+        second = table(
+            "a step by who teaches, batches in memory",
+            side_by_side({name: repeated(do, steps) for name, do in sources.items()}, BATCH * steps, 3),
+            "ground truth",
+            "images/s",
+        )
+        del by, loops, sources
+        ways = {
+            "bf16": plain,
+            "fp32": trainer(out, "ground_truth", precision="fp32"),
+            "bf16, compiled": trainer(out, "ground_truth", compile=True),
+        }
+        third = table(
+            "bare network by precision",
+            side_by_side({name: _bare(each, steps) for name, each in ways.items()}, BATCH * steps, 3),
+            "bf16",
+            "images/s",
+        )
+    return [{**each, "title": f"{each['title']}: BlitzNet300 s8, ResNet-50"} for each in (first, second, third)]
+
+
+NOTE = f"batch {BATCH}, bf16; forward, backward and update on one resident batch, against all that training does"
+
+
+def repeated(do: Callable[[], object], steps: int) -> Callable[[], None]:
+    def run() -> None:
+        for _ in range(steps):
+            do()
+
+    return run
+
+
+def _bare(trainer: Trainer, steps: int) -> Callable[[], None]:
+    resident = to_device(next(_batches(trainer, 0)), trainer.device)
+    images = resident.images.float() / 255
+
+    def once() -> None:
+        trainer.model.train()
+        outputs = trainer.model(images)
+        trainer.accelerator.backward(outputs.deltas.mean() + outputs.logits.mean() + outputs.map_logits.mean())
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad(set_to_none=True)
+
+    return repeated(once, steps)
+
+
+def _step(trainer: Trainer) -> Callable[[], object]:
+    resident = to_device(next(_batches(trainer, 0)), trainer.device)
+    return lambda: trainer.step(resident)
+
+
+def _loop(trainer: Trainer, steps: int) -> Callable[[], None]:
+    batches = _batches(trainer, WORKERS)
+    return repeated(lambda: trainer.step(next(batches)), steps)
+
+
+def _reading(trainer: Trainer, steps: int) -> Callable[[], None]:
+    batches = _batches(trainer, WORKERS)
+    return repeated(lambda: next(batches), steps)
+
+
+def _batches(trainer: Trainer, workers: int) -> Any:
+    loader = DataLoader(
+        trainer.set,
+        batch_sampler=list(trainer.plan),
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return (batch for _ in cycle([0]) for batch in loader)
+
+
+def _prediction(steps: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    made = make_student("blitznet300-s8").cuda().eval()
+    images = torch.rand(64, 3, 300, 300, device="cuda")
+
+    def network(count: int, dtype: torch.dtype) -> Callable[[], None]:
+        def once() -> None:
+            with torch.no_grad(), torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+                for part in images.split(count):
+                    made(part)
+
+        return repeated(once, steps)
+
+    things = {
+        f"batch {count}, {name}": network(count, dtype)
+        for count in (1, 16, 64)
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
+    timed = side_by_side(things, len(images) * steps, 3)
+    return table("prediction, network alone: BlitzNet300 s8, ResNet-50", timed, "batch 1, fp32", "images/s")
+
+
+def make_student(preset: str) -> BlitzNet:
+    return BlitzNet(config("voc:somewhere", student={"preset": preset}).student, VOC)
+
+
+def _memory(data: str, store: Path) -> dict[str, Any]:
+    rows = []
+    for shape in ("blitznet300-s8", "blitznet512-s8", "blitznet512-s4"):
+        for precision in ("bf16", "fp32"):
+            train = {"batch": BATCH, "precision": precision}
+            one = config(data, store, "both", student={"preset": shape}, train=train)
+            with tempfile.TemporaryDirectory() as out:
+                trainer = Trainer(one, open_supervision(one), Path(out))
+                batch = next(_batches(trainer, 0))
+                torch.cuda.reset_peak_memory_stats()
+                for _ in range(2):
+                    trainer.step(batch)
+            peak = torch.cuda.max_memory_allocated() / 1e9
+            rows.append({"name": f"{shape}, {precision}", "most memory of a step, GB": round(peak, 2)})
+            del trainer
+            torch.cuda.empty_cache()
+    return {"title": f"memory of a training step, batch {BATCH}", "note": "measured, both sources", "rows": rows}
