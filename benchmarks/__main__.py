@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,18 +38,17 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     for name in given.names or NAMES:
-        measure: Callable[[Path, float], list[dict[str, Any]]] = import_module(f"benchmarks.{name}").measure
+        measure: Callable[[Path, float], Iterable[dict[str, Any]]] = import_module(f"benchmarks.{name}").measure
+        content = {"machine": machine(), "scale": given.scale, "tables": []}
         try:
-            tables = measure(given.work, given.scale)
+            for index, table in enumerate(measure(given.work, given.scale)):
+                content["tables"].append(table)
+                write_text(given.out / f"{name}.json", json.dumps(content, indent=1) + "\n")
+                print("\n".join(described(table)), flush=True)
+                if drawn(table):
+                    write_text(given.out / f"{name}-{index}.svg", standalone(_chart(table)))
         except AbsentError as error:
             print(f"\n{name}: skipped, for {error}", flush=True)
-            continue
-        content = {"machine": machine(), "scale": given.scale, "tables": tables}
-        write_text(given.out / f"{name}.json", json.dumps(content, indent=1) + "\n")
-        for index, table in enumerate(tables):
-            print("\n".join(described(table)), flush=True)
-            if drawn(table):
-                write_text(given.out / f"{name}-{index}.svg", standalone(_chart(table)))
     write_text(given.out / "README.md", page(given.out, NAMES))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -26,56 +26,50 @@ WORKERS = max((os.cpu_count() or 1) - 1, 1)
 POLICIES = {"ground truth": "ground_truth", "tutors": "replace", "both": "both"}
 
 
-def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
+def measure(folder: Path, scale: float) -> Iterator[dict[str, Any]]:
     """Tables of ratios for BlitzNet300-s8, and the most memory of a step of the largest student."""
     if not torch.cuda.is_available():
         raise AbsentError("torch sees no graphics card")
     data, store = make_data(folder, 4 * BATCH)
     steps = max(2, round(20 * scale))
-    return [*_training(data, store, steps), _prediction(steps), _memory(data, store)]
-
-
-def _training(data: str, store: Path, steps: int) -> list[dict[str, Any]]:
-    def trainer(out: str, policy: str, **train: Any) -> Trainer:
-        used = None if policy == "ground_truth" else store
-        train = {"batch": BATCH, "precision": "bf16", "epochs": 1000, **train}
-        one = config(data, used, policy, student={"preset": "blitznet300-s8"}, train=train)
-        return Trainer(one, open_supervision(one), Path(out))
-
     with tempfile.TemporaryDirectory() as out:
-        by = {name: trainer(out, policy) for name, policy in POLICIES.items()}
-        plain = by["ground truth"]
-        resident = to_device(next(_batches(plain, 0)), plain.device)
-        sources = {name: _step(each) for name, each in by.items()}
-        loops = {
-            "bare network": _bare(plain, steps),
-            "the step on a batch in memory": repeated(lambda: plain.step(resident), steps),
-            f"the loop, {WORKERS} workers": _loop(plain, steps),
-            f"the loop with both sources, {WORKERS} workers": _loop(by["both"], steps),
-            "reading alone": _reading(plain, steps),
-        }
-        first = table("the whole loop", side_by_side(loops, BATCH * steps, 3), "bare network", "images/s", NOTE)
-        second = table(
-            "a step by who teaches, batches in memory",
-            side_by_side({name: repeated(do, steps) for name, do in sources.items()}, BATCH * steps, 3),
-            "ground truth",
-            "images/s",
-        )
-        del by, loops, sources
+        by = {name: _trainer(data, store, out, policy) for name, policy in POLICIES.items()}
+        yield _loops(by["ground truth"], by["both"], steps)
+        things = {name: repeated(_step(each), steps) for name, each in by.items()}
+        timed = side_by_side(things, BATCH * steps, 3)
+        yield table(f"a step by who teaches, batches in memory: {NAME}", timed, "ground truth", "images/s")
+        del by, things
+        yield _prediction(steps)
+        yield _memory(data, store)
         ways = {
-            "bf16": plain,
-            "fp32": trainer(out, "ground_truth", precision="fp32"),
-            "bf16, compiled": trainer(out, "ground_truth", compile=True),
+            "bf16": _trainer(data, None, out, "ground_truth"),
+            "fp32": _trainer(data, None, out, "ground_truth", precision="fp32"),
+            "bf16, compiled": _trainer(data, None, out, "ground_truth", compile=True),
         }
-        third = table(
-            "bare network by precision",
-            side_by_side({name: _bare(each, steps) for name, each in ways.items()}, BATCH * steps, 3),
-            "bf16",
-            "images/s",
-        )
-    return [{**each, "title": f"{each['title']}: BlitzNet300 s8, ResNet-50"} for each in (first, second, third)]
+        timed = side_by_side({name: _bare(each, steps) for name, each in ways.items()}, BATCH * steps, 3)
+        yield table(f"bare network by precision: {NAME}", timed, "bf16", "images/s")
 
 
+def _trainer(data: str, store: Path | None, out: str, policy: str, **train: Any) -> Trainer:
+    used = None if policy == "ground_truth" else store
+    train = {"batch": BATCH, "precision": "bf16", "epochs": 1000, **train}
+    one = config(data, used, policy, student={"preset": "blitznet300-s8"}, train=train)
+    return Trainer(one, open_supervision(one), Path(out))
+
+
+def _loops(plain: Trainer, both: Trainer, steps: int) -> dict[str, Any]:
+    things = {
+        "bare network": _bare(plain, steps),
+        "the step on a batch in memory": repeated(_step(plain), steps),
+        f"the loop, {WORKERS} workers": _loop(plain, steps),
+        f"the loop with both sources, {WORKERS} workers": _loop(both, steps),
+        "reading alone": _reading(plain, steps),
+    }
+    timed = side_by_side(things, BATCH * steps, 3)
+    return table(f"the whole loop: {NAME}", timed, "bare network", "images/s", NOTE)
+
+
+NAME = "BlitzNet300 s8, ResNet-50"
 NOTE = f"batch {BATCH}, bf16; forward, backward and update on one resident batch, against all that training does"
 
 

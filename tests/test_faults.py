@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +35,20 @@ TIMES = 40
 """Times its weight, a file is damaged so often."""
 
 
-UNTIL_REFUSED = ("store",)
-"""What begins so is not refused in every case yet."""
-
-
-def marked(tried: Sequence[Any]) -> list[Any]:
-    wait = pytest.mark.xfail(reason="the reader of stores does not look at everything yet", strict=False)
-    return [pytest.param(one, id=one.name, marks=wait if one.name.startswith(UNTIL_REFUSED) else ()) for one in tried]
-
-
 @pytest.fixture(autouse=True)
 def _guarded() -> Iterator[None]:
     with guarded():
         yield
 
 
-@pytest.mark.parametrize("reader", marked(EVERY))
+@pytest.mark.parametrize("reader", EVERY, ids=attrgetter("name"))
 def test_a_damaged_file_is_read_as_a_valid_value_or_refused_by_name(reader: Reader, tmp_path: Path) -> None:
     times = max(round(TIMES * reader.weight), 3)
     row = damaged(reader, tmp_path / "at", 0, times)
     assert row.faults == () and (row.tried, row.survived + row.refused) == (times, times)
 
 
-@pytest.mark.parametrize("hostile", marked(TRIED))
+@pytest.mark.parametrize("hostile", TRIED, ids=attrgetter("name"))
 def test_a_hostile_file_does_nothing(hostile: Hostile, tmp_path: Path) -> None:
     row = attacked(hostile, tmp_path / "at")
     assert row.faults == ()
@@ -73,7 +65,7 @@ trees = st.recursive(
 contents = (
     st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | trees.map(lambda tree: json.dumps(tree).encode())
 )
-quick = [reader for reader in EVERY if reader.weight >= 0.4 and not reader.name.startswith(UNTIL_REFUSED)]
+quick = [reader for reader in EVERY if reader.weight >= 0.4]
 
 
 @pytest.fixture(scope="module")

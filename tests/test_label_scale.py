@@ -138,9 +138,9 @@ class Noting(Guesser):
 
 def begin(out: Path, notes: Path) -> int:
     """A process that labels, or goes on."""
+    notes.write_text("")
     child = os.fork()
     if child == 0:
-        notes.write_text("")
         label(Noting(notes), Pictures(), out, batch=2, resume=True)
         os._exit(0)
     return child
@@ -166,7 +166,7 @@ def kill_at_random(folder: str) -> None:
         status = os.waitpid(child, 0)[1]
         assert status in (0, signal.SIGKILL)
         assert before <= {path.name for path in out.glob("part-*")}, "nothing that was whole is lost"
-        asked = notes.read_text().split() if notes.exists() else []
+        asked = notes.read_text().split()
         again = {f"part-{Pictures.ids.index(image_id) // PART_ROWS:05d}.parquet" for image_id in asked}
         assert not again & before, "nor asked about twice"
         killed += status == signal.SIGKILL

@@ -22,7 +22,8 @@ from tutored.labels import COCO, VOC, ClassMap, LabelSpace
 from tutored.softlabels import Folded, Store, draw_map
 from tutored.softlabels.codec import quantise
 from tutored.softlabels.index import Index
-from tutored.softlabels.store import indexed_ids, read_manifest
+from tutored.softlabels.manifest import read_manifest
+from tutored.softlabels.store import indexed_ids
 from tutored.softlabels.writer import claim, finish, write_part
 from tutored.structures import Instances, SoftLabels
 

@@ -23,7 +23,7 @@ from benchmarks.faults import examples, kept, readers
 from tutored.checkpoint import load_checkpoint
 from tutored.files import whole_file, whole_folder
 from tutored.softlabels import Store
-from tutored.softlabels.store import sha256
+from tutored.softlabels.manifest import sha256
 
 LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha">{}]><annotation>&z;</annotation>'.format(
     "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefghij", "bcdefghijz", strict=True))

@@ -51,9 +51,9 @@ def jobs(work: Work) -> Iterator[Job]:
         ("predict", ("predict", checkpoint, work.data / "JPEGImages", "--score", "0"), ""),
         ("evaluate", ("evaluate", store, *data), "figures.json"),
         ("export", ("export", checkpoint), "student.onnx"),
-        ("convert-coco", ("convert", store, "--to", "coco", *data), "soft.json"),
-        ("convert-voc", ("convert", store, "--to", "voc", *data), ""),
-        ("convert-fiftyone", ("convert", store, "--to", "fiftyone", *data), ""),
+        ("convert --to coco", ("convert", store, "--to", "coco", *data), "soft.json"),
+        ("convert --to voc", ("convert", store, "--to", "voc", *data), ""),
+        ("convert --to fiftyone", ("convert", store, "--to", "fiftyone", *data), ""),
     ):
         yield one_shot(name, words, out, work)
 

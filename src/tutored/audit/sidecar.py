@@ -143,7 +143,7 @@ def read_sidecar(store: Store) -> Sidecar | None:
     try:
         found: Mapping[str, Any] = json.loads(path.read_text())
         sidecar = Sidecar.model_validate(found)
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         why = str(error)
         if isinstance(error, ValidationError):
             first = error.errors()[0]

@@ -16,7 +16,7 @@ TUTOR_OPTIONS = (
 def label(given: argparse.Namespace) -> None:
     from tutored.cli.progress import bar
     from tutored.data import open_dataset
-    from tutored.softlabels.store import read_manifest
+    from tutored.softlabels.manifest import read_manifest
     from tutored.tutors import open_tutor
     from tutored.tutors.label import label as label_split
     from tutored.tutors.ray import label_with_ray

@@ -19,7 +19,7 @@ class Index:
     """Where an image's row is. A million ids take 8 MB and a mapped file; a dictionary of them takes 200 MB.
 
     Attributes:
-        ids: in the order of rows, none twice.
+        ids: in the order of rows.
     """
 
     def __init__(self, ids: pa.StringArray) -> None:
@@ -38,6 +38,14 @@ class Index:
             row = int(self._rows[place])
             if self.ids[row].as_py() == image_id:
                 return row
+        return None
+
+    def repeated(self) -> str | None:
+        """An id that is there twice."""
+        for place in np.flatnonzero(self._keys[1:] == self._keys[:-1]):
+            first, second = (self.ids[int(row)].as_py() for row in self._rows[place : place + 2])
+            if first == second:
+                return str(first)
         return None
 
     def __iter__(self) -> Iterator[str]:

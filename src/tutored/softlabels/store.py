@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,58 +15,14 @@ import pyarrow.parquet as pq
 
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.softlabels.codec import ANSWERS, answers_in, columns_of, from_table
+from tutored.softlabels.codec import ANSWERS, SCHEMA, answers_in, columns_of, from_table
 from tutored.softlabels.index import INDEX, Index, read_ids
+from tutored.softlabels.manifest import MANIFEST, differences, read_manifest, sha256
 from tutored.structures import SoftLabels
 
-MANIFEST = "manifest.json"
-FORMAT = "tutored-softlabels"
-VERSION = 1
 CACHED_BLOCKS = 512
 """Decompressed blocks of eight images that one store keeps: about 64 MB."""
 TASK_OF = {"boxes": "detection", "map": "segmentation", "instances": "segmentation"}
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a store, finished or not; None where there is none.
-
-    Raises:
-        InputError: it is damaged, something else, or written by a newer version.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: can't be read ({error}); label into another folder") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{path}: not a store of soft labels ('format' must be {FORMAT!r}); give the store's folder")
-    if manifest.get("version") != VERSION:
-        raise InputError(
-            f"{path}: 'version' is {manifest.get('version')!r}, this tutored reads {VERSION}; "
-            "update tutored, or label again"
-        )
-    missing = {"identity", "complete", "parts"} - manifest.keys()
-    if missing:
-        raise InputError(f"{path}: the field {min(missing)!r} is missing; label again")
-    return manifest
-
-
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The fields of `wanted` that `stored` states otherwise, for a message; empty where there are none."""
-    wanted = json.loads(json.dumps(wanted))
-    return "; ".join(
-        f"'{name}' is {stored.get(name, 'not stated')!r} there, {value!r} is asked for"
-        for name, value in wanted.items()
-        if stored.get(name) != value
-    )
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Part(NamedTuple):
@@ -116,7 +70,10 @@ class Store(Mapping[str, SoftLabels]):
         failed = sum(len(part.get("failed", ())) for part in manifest["parts"])
         if len(ids) + failed != manifest["identity"]["images"]:
             raise InputError(f"{path}: {len(ids)} images, 'images' says {manifest['identity']['images']}; label again")
-        return cls(path, manifest, Index(ids))
+        index = Index(ids)
+        if (twice := index.repeated()) is not None:
+            raise InputError(f"{path}: image {twice} is there twice; label again")
+        return cls(path, manifest, index)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -151,7 +108,9 @@ class Store(Mapping[str, SoftLabels]):
         row = place - self._starts[number]
         with _damage_named(self.path, self.manifest["parts"][number]["file"]):
             block_rows = self._part(number).block_rows
-            return from_table(self._block(number, row // block_rows), row % block_rows, len(self.labels))
+            probabilities = self.map_values == "probabilities"
+            table = self._block(number, row // block_rows)
+            return from_table(table, row % block_rows, len(self.labels), probabilities=probabilities)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
@@ -187,8 +146,13 @@ class Store(Mapping[str, SoftLabels]):
 
     def _open_part(self, number: int) -> Part:
         about = self.manifest["parts"][number]
-        file = pq.ParquetFile(self.path / about["file"], memory_map=True)
-        return Part(file, file.metadata.row_group(0).num_rows, columns_of(about.get("answers", ANSWERS)))
+        file = pq.ParquetFile(self.path / about["file"], memory_map=True, page_checksum_verification=True)
+        columns = columns_of(about.get("answers") or ANSWERS)
+        for name in columns:
+            found, wanted = file.schema_arrow.field(name).type, SCHEMA.field(name).type
+            if found != wanted:
+                raise ValueError(f"column {name} holds {found} instead of {wanted}")
+        return Part(file, file.metadata.row_group(0).num_rows, columns)
 
     def _read_block(self, number: int, block: int) -> pa.Table:
         part = self._part(number)
@@ -230,7 +194,7 @@ def _check_sizes(path: Path, manifest: Mapping[str, Any]) -> None:
 
 def _columns(path: Path, part: str, names: list[str]) -> pa.Table:
     with _damage_named(path, part):
-        return pq.ParquetFile(path / part).read(columns=names, use_threads=False)
+        return pq.ParquetFile(path / part, page_checksum_verification=True).read(columns=names, use_threads=False)
 
 
 @contextmanager
@@ -240,7 +204,7 @@ def _damage_named(path: Path, part: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (pa.ArrowException, OSError, ValueError, LookupError, RuntimeError) as error:
+    except Exception as error:  # broken bytes make pyarrow and numpy raise nearly anything
         raise _damaged(path / part, f"it can't be read ({' '.join(str(error).split())})") from error
 
 

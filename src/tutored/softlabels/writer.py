@@ -16,17 +16,8 @@ from tutored.errors import InputError
 from tutored.files import LEFTOVERS, whole_file, write_text
 from tutored.softlabels.codec import to_table
 from tutored.softlabels.index import INDEX, write_ids
-from tutored.softlabels.store import (
-    FORMAT,
-    MANIFEST,
-    VERSION,
-    differences,
-    indexed_ids,
-    part_answers,
-    part_ids,
-    read_manifest,
-    sha256,
-)
+from tutored.softlabels.manifest import FORMAT, MANIFEST, VERSION, differences, read_manifest, sha256
+from tutored.softlabels.store import indexed_ids, part_answers, part_ids
 from tutored.structures import SoftLabels
 
 PART_ROWS = 64
@@ -67,7 +58,10 @@ def claim(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
     if differing:
         raise InputError(f"{folder}: this store has another identity: {differing}; choose another folder")
     names = [part["file"] for part in manifest["parts"] or ()]
-    return bool(manifest["complete"]) and all((folder / name).exists() for name in names)
+    finished = bool(manifest["complete"]) and all((folder / name).exists() for name in names)
+    if finished:
+        _sweep(folder)
+    return finished
 
 
 def part_name(index: int) -> str:
@@ -101,6 +95,7 @@ def write_part(
             row_group_size=BLOCK_ROWS,
             use_dictionary=False,
             write_statistics=False,
+            write_page_checksum=True,
         )
 
 

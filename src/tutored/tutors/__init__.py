@@ -12,7 +12,7 @@ from PIL import Image
 from tutored.data.text import read_classes
 from tutored.errors import InputError
 from tutored.labels import KNOWN, LabelSpace
-from tutored.softlabels.store import sha256
+from tutored.softlabels.manifest import sha256
 from tutored.structures import SoftLabels
 
 
