@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -22,9 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from made import truthful
 from tutored import losses
+from tutored.checkpoint import load_checkpoint
 from tutored.cli import main
 from tutored.config import Config, make_config
 from tutored.data.training import collate
+from tutored.engine import shard
 from tutored.engine import trainer as trainer_module
 from tutored.engine.gradients import means
 from tutored.engine.optimise import Average, make_optimizer
@@ -35,6 +38,8 @@ from tutored.structures import SoftLabels
 from tutored.targets import Batch, Targets
 
 TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
+SMALL = 5_000
+"""Parameters of a block in pieces, so that a tiny student has seven of them."""
 UNLIKE = ("boxes", "masks", "boxes", "masks", "none", "both", "boxes", "masks")
 """Of a batch of these, the first of two processes sees all boxes but one image's, and no mask; the other the masks."""
 BATCHES = ((0, 1, 2, 3, 4, 5, 6, 7), (4, 1, 0, 3, 4, 5, 6, 7), (4, 1, 4, 3, 4, 5, 4, 7))
@@ -77,13 +82,15 @@ def keep_statistics(trainer: Trainer) -> None:
     """Batch norms as they are outside training, for theirs is the one statistic of a process' own images."""
     for module in trainer.student.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)  # timm starts some at 0, which stops what lies before them
+            with torch.no_grad():  # timm starts some at 0, which stops what lies before them
+                module.weight.copy_(shard.piece(torch.linspace(0.5, 1.5, len(module.bias)), module.weight))
             module.eval().train = lambda mode=True, module=module: module  # type: ignore[method-assign]
 
 
-def child(folder: str, out: str, micro_batch: int | None) -> None:
+def child(folder: str, out: str, micro_batch: int | None, *, shards: bool = False) -> None:
     """Three steps; writes each step's gradients, the weights after it and the terms of the whole batch."""
-    run = config(Path(folder), train={"micro_batch": micro_batch, "warmup": 0.0, "clip": None})
+    shard.UNIT = SMALL
+    run = config(Path(folder), train={"micro_batch": micro_batch, "warmup": 0.0, "clip": None, "shard": shards})
     trainer = make_trainer(run, Path(out), answered=(1, 5))
     keep_statistics(trainer)
     rank, ranks = trainer.plan.rank, trainer.plan.ranks
@@ -95,16 +102,40 @@ def child(folder: str, out: str, micro_batch: int | None) -> None:
         def spy(*_: Any, gradients: dict[str, Tensor] = gradients) -> None:
             for name, parameter in trainer.student.named_parameters():
                 if parameter.grad is not None:
-                    gradients[name] = parameter.grad.detach().clone()
+                    gradients[name] = shard.whole(parameter.grad.detach()).clone()
 
         handle = trainer.optimizer.optimizer.register_step_pre_hook(spy)
         values = trainer.step(collate([trainer.set[0, position] for position in positions[rank::ranks]]))
         handle.remove()
         terms.append(means(values, 1, trainer.accelerator))
         tensors |= {f"{number}/gradient/{name}": value for name, value in gradients.items()}
-        tensors |= {f"{number}/weight/{name}": p.detach().clone() for name, p in trainer.student.named_parameters()}
+        weights = {name: shard.whole(p.detach()) for name, p in trainer.student.named_parameters()}
+        tensors |= {f"{number}/weight/{name}": weight.clone() for name, weight in weights.items()}
+    mine = sum(shard.own(parameter).numel() for parameter in trainer.student.parameters())
+    every = sum(parameter.numel() for parameter in trainer.student.parameters())
+    assert mine / every == pytest.approx(0.5 if shards else 1, abs=0.01)
     save_file({name: value.contiguous() for name, value in tensors.items()}, f"{out}/{rank}.safetensors")
     Path(f"{out}/{rank}.json").write_text(json.dumps(terms))
+
+
+def resume_child(folder: str, out: str) -> None:
+    """A step in pieces, saved; taken up again for the second one, saved too."""
+    shard.UNIT = SMALL
+    for positions in BATCHES[:2]:
+        trainer = make_resumed(Path(folder), Path(out))
+        trainer.step(collate([trainer.set[0, position] for position in positions[trainer.plan.rank :: 2]]))
+        trainer.average.fill()
+        trainer.save()
+        trainer.accelerator.wait_for_everyone()
+        if trainer.done == 1 and trainer.plan.rank == 0:
+            shutil.copytree(out, f"{out}-half")
+
+
+def make_resumed(folder: Path, out: Path) -> Trainer:
+    trainer = make_trainer(config(folder, train={"shard": True, "warmup": 0.0}), out, answered=(1, 5))
+    keep_statistics(trainer)
+    trainer.load()
+    return trainer
 
 
 def stop_child(folder: str, out: str) -> None:
@@ -132,10 +163,10 @@ def launch(processes: int, *words: str | Path) -> subprocess.CompletedProcess[st
     return done
 
 
-def take_steps(folder: Path, out: Path, processes: int, micro_batch: int | None) -> list[tuple[Any, Any]]:
+def take_steps(folder: Path, out: Path, processes: int, micro_batch: int | None, *words: str) -> list[tuple[Any, Any]]:
     """What `child` wrote in each process: tensors and terms."""
     out.mkdir()
-    launch(processes, __file__, folder, out, micro_batch or 0)
+    launch(processes, __file__, folder, out, micro_batch or 0, *words)
     files = [out / f"{rank}" for rank in range(processes)]
     return [(load_file(f"{file}.safetensors"), json.loads(Path(f"{file}.json").read_text())) for file in files]
 
@@ -150,18 +181,44 @@ def alone(unlike: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, 
     return take_steps(unlike, tmp_path_factory.mktemp("alone") / "out", 1, None)[0]
 
 
-@pytest.mark.parametrize(("processes", "micro_batch"), [(1, 2), (2, None), (2, 2)])
-def test_however_a_batch_is_split_the_step_is_the_same(unlike, alone, tmp_path, processes, micro_batch):
-    """Processes whose images lack different things, and micro-batches: the same terms, gradients and weights."""
+@pytest.mark.parametrize(
+    ("processes", "micro_batch", "words"),
+    [(1, 2, ()), (2, None, ()), (2, 2, ()), (2, None, ("shard",)), (2, 2, ("shard",))],
+)
+def test_however_a_batch_is_split_the_step_is_the_same(unlike, alone, tmp_path, processes, micro_batch, words):
+    """Processes whose images lack different things, micro-batches, weights in pieces: the same terms and weights."""
     tensors, terms = alone
     assert [len(step) for step in terms] == [6, 6, 6]
-    for found, found_terms in take_steps(unlike, tmp_path / "out", processes, micro_batch):
+    for found, found_terms in take_steps(unlike, tmp_path / "out", processes, micro_batch, *words):
         for mine, theirs in zip(terms, found_terms, strict=True):
             assert theirs == pytest.approx(mine, rel=1e-4)
         assert found.keys() == tensors.keys()
         for name, value in tensors.items():
             worst = 1e-4 * float(value.abs().max()) + 1e-7
             assert torch.allclose(found[name], value, rtol=1e-3, atol=worst), name
+
+
+def test_weights_in_pieces_are_saved_whole_and_taken_up_by_any_number_of_processes(unlike, tmp_path):
+    """Two steps in one process; two in two that stop between them; and the second one in one, from what two left."""
+    (tmp_path / "two").mkdir()
+    launch(2, __file__, unlike, tmp_path / "two", "resume")
+    straight, resumed = make_resumed(unlike, tmp_path / "straight"), make_resumed(unlike, tmp_path / "two-half")
+    assert (straight.done, resumed.done) == (0, 1)
+    for trainer in (straight, resumed):
+        for positions in BATCHES[trainer.done : 2]:
+            trainer.step(collate([trainer.set[0, position] for position in positions]))
+        trainer.out.mkdir(exist_ok=True)
+        trainer.save()
+    wanted = load_file(tmp_path / "straight" / "state" / "state.safetensors")
+    assert {name.split("/")[0] for name in wanted} == {"model", "average", "optimizer"}
+    for folder in (tmp_path / "two", tmp_path / "two-half"):
+        found = load_file(folder / "state" / "state.safetensors")
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            worst = 1e-4 * float(value.abs().max()) + 1e-7
+            assert torch.allclose(found[name], value, rtol=1e-3, atol=worst), name
+        checkpoint, *_ = load_checkpoint(folder / "checkpoint")
+        assert all(torch.equal(found[f"average/{name}"], value) for name, value in checkpoint.state_dict().items())
 
 
 def test_processes_stop_together_with_their_step_saved(make_voc, tmp_path):
@@ -193,6 +250,22 @@ def test_processes_that_share_an_evaluation_give_its_figures_to_the_bit(unlike, 
     figures = json.loads((trained[0] / "result.json").read_text())["figures"]
     assert figures["images"] == 40
     assert figures == {name: one[name] for name in figures}
+
+
+def test_a_run_in_pieces_goes_as_one_that_is_not(unlike, trained, tmp_path):
+    """Two processes: the second step's loss, after an update, and what is validated and saved."""
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config(unlike, train={"shard": True}).to_dict()))
+    launch(2, "-m", "tutored", "train", tmp_path / "run.yaml", "--out", tmp_path / "run")
+    found, wanted = (
+        [json.loads(line) for line in (run / "log.jsonl").open()] for run in (tmp_path / "run", trained[0])
+    )
+    assert [entry["step"] for entry in found] == [1, 2, 2]
+    for mine, theirs in zip(found[:2], wanted[:2], strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+    assert found[2]["val"]["images"] == 40
+    saved = load_file(tmp_path / "run" / "state" / "state.safetensors")
+    checkpoint, *_ = load_checkpoint(tmp_path / "run" / "checkpoint")
+    assert all(torch.equal(saved[f"average/{name}"], value) for name, value in checkpoint.state_dict().items())
 
 
 def test_of_several_processes_one_speaks(trained):
@@ -369,5 +442,7 @@ def test_a_compiled_network_takes_the_same_steps(unlike, tmp_path, monkeypatch):
 if __name__ == "__main__":
     if sys.argv[3] == "stop":
         stop_child(sys.argv[1], sys.argv[2])
+    elif sys.argv[3] == "resume":
+        resume_child(sys.argv[1], sys.argv[2])
     else:
-        child(sys.argv[1], sys.argv[2], int(sys.argv[3]) or None)
+        child(sys.argv[1], sys.argv[2], int(sys.argv[3]) or None, shards="shard" in sys.argv)

@@ -168,6 +168,9 @@ class Train(Section):
     """Of the network's forward pass; losses are always in fp32."""
     compile: bool = False
     """Compile network and losses with torch's compiler: minutes before the first step; the gain is not measured yet."""
+    shard: bool = False
+    """Each of several processes keeps a piece of weights, gradients and Adam's averages (FSDP), for backbones too large
+    for one device; slower. Nothing in one process. Not with `compile` or `fp16`."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto`: a GPU where there is one."""
     workers: int = 2
@@ -187,6 +190,12 @@ class Train(Section):
     @classmethod
     def _names(cls, given: Any) -> Any:
         return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _shards_plain_networks(self) -> Self:
+        if self.shard and (self.compile or self.precision == "fp16"):
+            raise ValueError("shard goes with neither compile nor precision 'fp16'; take bf16 or fp32, uncompiled")
+        return self
 
     @model_validator(mode="after")
     def _micro_batch_divides(self) -> Self:

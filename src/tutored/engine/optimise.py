@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tutored.config import Train
+from tutored.engine.shard import own, piece, whole
 from tutored.student import BlitzNet
 
 
@@ -37,11 +38,16 @@ def make_optimizer(student: BlitzNet, config: Train, device: torch.device) -> to
 @torch.no_grad()
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """`load_state_dict`, with every average laid out as its parameter is: fused updates walk through both alike."""
-    optimizer.load_state_dict(state)
-    for parameter, slots in optimizer.state.items():
-        for name, value in slots.items():
-            if value.shape == parameter.shape:
-                slots[name] = torch.empty_like(parameter).copy_(value)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def laid_out(value: Tensor, like: Tensor) -> Tensor:
+        return torch.empty_like(like).copy_(piece(value, like)) if value.shape == like.shape else value
+
+    slots = {
+        index: {name: laid_out(value, parameters[index]) for name, value in each.items()}
+        for index, each in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": slots})
 
 
 def rate_factor(step: int, steps: int, config: Train) -> float:
@@ -62,14 +68,22 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class Average:
-    """A network that follows another one; the tensors of both are found once, which takes longer than to move them."""
+    """A network that follows another one; the tensors of both are found once, which takes longer than to move them.
+
+    Args:
+        averaged: whole; where the model is in pieces, `fill` brings it up to date.
+    """
 
     def __init__(self, averaged: nn.Module, model: nn.Module) -> None:
-        mine, theirs = averaged.state_dict(), model.state_dict()
-        floats = [name for name, value in mine.items() if value.is_floating_point()]
-        counts = [name for name in mine if name not in set(floats)]
-        self._floats = [mine[name] for name in floats], [theirs[name] for name in floats]
-        self._counts = [mine[name] for name in counts], [theirs[name] for name in counts]
+        theirs = model.state_dict()
+        self._averaged = averaged.state_dict()
+        self._mine = {name: piece(value, theirs[name]) for name, value in self._averaged.items()}
+        floats = [name for name, value in theirs.items() if value.is_floating_point()]
+        counts = [name for name in theirs if name not in set(floats)]
+        self._floats, self._counts = (
+            ([own(self._mine[name]) for name in names], [own(theirs[name]) for name in names])
+            for names in (floats, counts)
+        )
 
     @torch.no_grad()
     def update(self, decay: float, step: int) -> None:
@@ -78,3 +92,10 @@ class Average:
         torch._foreach_lerp_(*self._floats, 1 - keep)
         if self._counts[0]:
             torch._foreach_copy_(*self._counts)
+
+    @torch.no_grad()
+    def fill(self) -> None:
+        """Put the averaged network together from its pieces; every process must call it."""
+        for name, value in self._mine.items():
+            if value is not self._averaged[name]:
+                self._averaged[name].copy_(whole(value))

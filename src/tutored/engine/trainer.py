@@ -26,6 +26,7 @@ from tutored.engine.gradients import backward, means
 from tutored.engine.journal import Journal, Report, Watcher
 from tutored.engine.optimise import Average, load_optimizer, make_optimizer, rate_factor, set_rate
 from tutored.engine.result import make_result, write_json
+from tutored.engine.shard import load_weights, shard, whole_states
 from tutored.engine.state import load_state, save_state
 from tutored.engine.stop import stop_unless_finite, stopping
 from tutored.engine.supervision import Supervision
@@ -62,17 +63,20 @@ class Trainer:
         self.student = BlitzNet(config.student, supervision.train.labels)
         self.set = TrainingSet(supervision.train, config, self.student.sides[0], supervision.soft_labels)
         self.plan = self._plan(config.train)
-        optimizer = make_optimizer(self.student, config.train, self.device)
         # Its own forward pass is never of lower precision: as `tutored evaluate` has it.
         self.averaged = copy.deepcopy(self.student).eval().to(self.device)
+        shards = config.train.shard and self.accelerator.num_processes > 1
+        if shards:
+            shard(self.student, self.device)
         self.losses: dict[str, Callable[..., Any]] = {"assign": losses.assign, "sums": losses.sums}
         if config.train.compile:
             self.student.compile()
             self.losses = {name: torch.compile(function) for name, function in self.losses.items()}
-        self.model, self.optimizer = self.accelerator.prepare(self.student, optimizer)
+        # "Evaluation" leaves gradients to FSDP.
+        self.model = self.accelerator.prepare_model(self.student, evaluation_mode=shards)
+        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self.student, config.train, self.device))
         self.average = Average(self.averaged, self.student)
-        self.done = 0
-        self.seconds = 0.0
+        self.done, self.seconds = 0, 0.0
         self.journal = Journal(config, supervision, self.accelerator, out)
 
     def _plan(self, train: Train) -> Plan:
@@ -88,8 +92,7 @@ class Trainer:
                 f"{ranks} processes share a batch of {train.batch} of {images} images: the batch must be a multiple "
                 "of the processes and no larger than the data, and loss.mining must be 'image'"
             )
-        rank = self.accelerator.process_index
-        return Plan(positions, images, train.batch, train.epochs, train.seed, rank, ranks)
+        return Plan(positions, images, train.batch, train.epochs, train.seed, self.accelerator.process_index, ranks)
 
     def run(self, watch: Watcher | None) -> None:
         """Train from the step that is done to the last.
@@ -135,8 +138,8 @@ class Trainer:
             if report:
                 terms, image_ids, counted, since = {}, [], 0, time.monotonic()
             if self._stops(report, asked()):
-                if self.accelerator.is_main_process:
-                    self.save()
+                self.average.fill()
+                self.save()
                 self.accelerator.wait_for_everyone()
                 raise KeyboardInterrupt
 
@@ -182,6 +185,7 @@ class Trainer:
         last = epoch == train.epochs
         if not train.ema:
             self.average.update(0.0, self.done)
+        self.average.fill()
         main = self.accelerator.is_main_process
         records = None
         if self.supervision.val is not None and (last or epoch % train.val_every == 0):
@@ -192,7 +196,7 @@ class Trainer:
             result = processes.from_main(lambda: figures(found, labels, reported))
             self.journal.add({"step": self.done, "epoch": epoch, "val": result.to_dict()})
         saves = last or epoch % train.save_every == 0
-        if main and saves:
+        if saves:
             self.save()
         if main and records is not None:
             predictor = Predictor(self.averaged, self.config.decode, self.device, tasks=self.config.taught)
@@ -202,18 +206,16 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def save(self) -> None:
-        """Write log, checkpoint and state; each whole or not at all."""
+        """Write log, checkpoint and state; each whole or not at all. Every process calls it, the main one writes."""
+        model, optimizer = whole_states(self.student, self.optimizer.optimizer)
+        if not self.accelerator.is_main_process:
+            return
         scaler = self.accelerator.scaler
-        facts = {
-            "stores": self.supervision.stores,
-            "done": self.done,
-            "seconds": self.seconds,
-            "scaler": scaler.state_dict() if scaler is not None else None,
-        }
+        facts = {"stores": self.supervision.stores, "done": self.done, "seconds": self.seconds}
+        facts["scaler"] = scaler.state_dict() if scaler is not None else None
         self.journal.save()
         save_checkpoint(self.out / "checkpoint", self.averaged, self.config)
-        model, average = self.student.state_dict(), self.averaged.state_dict()
-        save_state(self.out, model, average, self.optimizer.state_dict(), facts)
+        save_state(self.out, model, self.averaged.state_dict(), optimizer, facts)
 
     def load(self) -> None:
         """Take up the saved state, if there is one.
@@ -230,8 +232,9 @@ class Trainer:
                 f"{self.out}: a store has changed since the run began (its identity differs); "
                 "bring the former store back, or train into another --out"
             )
-        self.student.load_state_dict(model)
+        load_weights(self.student, model)
         self.averaged.load_state_dict(average)
+        self.average = Average(self.averaged, self.student)
         load_optimizer(self.optimizer.optimizer, optimizer)
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
