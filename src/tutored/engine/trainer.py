@@ -27,7 +27,7 @@ from tutored.engine.journal import Journal, Report, Watcher
 from tutored.engine.optimise import make_optimizer, rate_factor, set_rate, update_average
 from tutored.engine.result import make_result, write_json
 from tutored.engine.state import load_state, save_state
-from tutored.engine.stop import stop_unless_finite, stopping
+from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stopping
 from tutored.engine.supervision import Supervision
 from tutored.errors import InputError
 from tutored.evaluate import figures, resample
@@ -110,11 +110,12 @@ class Trainer:
             collate_fn=collate,
             num_workers=self.config.train.workers,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=hear_parent,
         )
         terms: dict[str, Tensor] = {}
         image_ids: list[str] = []
         counted, since = 0, time.monotonic()
-        for batch in loader:
+        for batch in deafly(loader):
             if isinstance(batch, InputError):
                 raise batch
             for name, value in self.step(batch).items():

@@ -23,6 +23,7 @@ from tutored.structures import SoftLabels
 CACHED_BLOCKS = 512
 """Decompressed blocks of eight images that one store keeps: about 64 MB."""
 TASK_OF = {"boxes": "detection", "map": "segmentation", "instances": "segmentation"}
+ALTERED = "the bytes are not those that were written ('sha256' differs)"
 
 
 class Part(NamedTuple):
@@ -106,7 +107,7 @@ class Store(Mapping[str, SoftLabels]):
             raise KeyError(image_id)
         number = bisect_right(self._starts, place) - 1
         row = place - self._starts[number]
-        with _damage_named(self.path, self.manifest["parts"][number]["file"]):
+        with damage_named(self.path, self.manifest["parts"][number]["file"]):
             block_rows = self._part(number).block_rows
             probabilities = self.map_values == "probabilities"
             table = self._block(number, row // block_rows)
@@ -135,8 +136,7 @@ class Store(Mapping[str, SoftLabels]):
             if not (self.path / name).exists() or sha256(self.path / name) != wanted
         ]
         if broken:
-            what = "the bytes are not those that were written ('sha256' differs)"
-            raise _damaged(self.path / ", ".join(broken), what)
+            raise damaged(self.path / ", ".join(broken), ALTERED)
 
     def expect(self, **fields: Any) -> None:
         """Refuse the store unless its identity has these fields. Raises InputError naming those that differ."""
@@ -164,7 +164,7 @@ def indexed_ids(path: Path, manifest: Mapping[str, Any]) -> pa.StringArray | Non
     """The ids of all rows as the index has them; None where it is missing or not what was written."""
     if not (path / INDEX).is_file() or sha256(path / INDEX) != manifest.get("index"):
         return None
-    with _damage_named(path, INDEX):
+    with damage_named(path, INDEX):
         ids = read_ids(path / INDEX)
     return ids if len(ids) == sum(part["rows"] for part in manifest["parts"]) else None
 
@@ -173,7 +173,7 @@ def part_ids(path: Path, part: Mapping[str, Any]) -> pa.StringArray:
     """The ids of a part of the store at `path`. Raises InputError where they are not as many as `rows` says."""
     ids = _columns(path, part["file"], ["image_id"]).column("image_id").combine_chunks()
     if len(ids) != part["rows"]:
-        raise _damaged(path / part["file"], f"{len(ids)} rows, the manifest's 'rows' says {part['rows']}")
+        raise damaged(path / part["file"], f"{len(ids)} rows, the manifest's 'rows' says {part['rows']}")
     return ids
 
 
@@ -187,26 +187,27 @@ def _check_sizes(path: Path, manifest: Mapping[str, Any]) -> None:
     for part in manifest["parts"]:
         size = there.get(part["file"])
         if size is None:
-            raise _damaged(path / part["file"], "it is missing")
+            raise damaged(path / part["file"], "it is missing")
         if size != part.get("bytes", size):
-            raise _damaged(path / part["file"], f"{size} bytes, the manifest's 'bytes' says {part['bytes']}")
+            raise damaged(path / part["file"], f"{size} bytes, the manifest's 'bytes' says {part['bytes']}")
 
 
 def _columns(path: Path, part: str, names: list[str]) -> pa.Table:
-    with _damage_named(path, part):
+    with damage_named(path, part):
         return pq.ParquetFile(path / part, page_checksum_verification=True).read(columns=names, use_threads=False)
 
 
 @contextmanager
-def _damage_named(path: Path, part: str) -> Iterator[None]:
+def damage_named(path: Path, part: str) -> Iterator[None]:
     """What pyarrow and our decoding raise on broken bytes, as the InputError that names the part."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # broken bytes make pyarrow and numpy raise nearly anything
-        raise _damaged(path / part, f"it can't be read ({' '.join(str(error).split())})") from error
+        raise damaged(path / part, f"it can't be read ({' '.join(str(error).split())})") from error
 
 
-def _damaged(part: Path, what: str) -> InputError:
+def damaged(part: Path, what: str) -> InputError:
+    """The error that names a part, or several, and what to do."""
     return InputError(f"{part}: {what}; delete the file and run `tutored label` with --resume to make it again")
