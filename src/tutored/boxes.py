@@ -15,17 +15,11 @@ def area(boxes_xyxy: Tensor) -> Tensor:
     return (boxes_xyxy[..., 2] - boxes_xyxy[..., 0]) * (boxes_xyxy[..., 3] - boxes_xyxy[..., 1])
 
 
-def intersection(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """Area that two boxes share in square pixels; shapes broadcast."""
-    sides = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
-    sides = sides.clamp(min=0)
-    return sides[..., 0] * sides[..., 1]
-
-
 def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     """Intersection over union of every pair: [..., N, 4] and [..., M, 4] to [..., N, M]; 0 where both are empty."""
     a, b = a_xyxy[..., :, None, :], b_xyxy[..., None, :, :]
-    shared = intersection(a, b)
+    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    shared = sides[..., 0] * sides[..., 1]
     union = area(a) + area(b) - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 

@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from tutored.boxes import area, intersection
-from tutored.evaluate.detection import RECALLS, Matches, curve
+from tutored.evaluate.detection import RECALLS, Matches, curve, overlaps
 
 IOU_FLOORS = np.linspace(0.5, 0.95, 10)
 DETECTIONS = 100
@@ -100,16 +98,11 @@ def _pairs(
     detections = np.repeat(np.arange(len(groups)), number)
     objects = by_group[_places(detections) + first[detections]]
 
-    a = torch.from_numpy(boxes_xyxy[detections]).double()
-    b = torch.from_numpy(true_boxes_xyxy[objects]).double()
-    shared = intersection(a, b)
-    whole = torch.where(torch.from_numpy(difficult[objects]), area(a), area(a) + area(b) - shared)
-    overlaps = (shared / whole).numpy()
-
-    asked = np.lexsort((-objects, -overlaps, difficult[objects], detections))
-    asked = asked[overlaps[asked] >= IOU_FLOORS[0]]
+    shares = overlaps(boxes_xyxy[detections], true_boxes_xyxy[objects], inside=difficult[objects])
+    asked = np.lexsort((-objects, -shares, difficult[objects], detections))
+    asked = asked[shares[asked] >= IOU_FLOORS[0]]
     detections = detections[asked]
-    return _Pairs(detections, objects[asked], overlaps[asked], _places(groups[detections]))
+    return _Pairs(detections, objects[asked], shares[asked], _places(groups[detections]))
 
 
 def _choose(pairs: _Pairs, detections: int, difficult: NDArray[np.bool_]) -> NDArray[np.int8]:
