@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from torchmetrics.detection import MeanAveragePrecision
 
 from benchmarks.timing import side_by_side, table
-from tutored.evaluate import detection, segmentation
+from tutored.evaluate import coco, detection, segmentation
 from tutored.structures import GroundTruth, Prediction
 
 IMAGES, CLASSES, FOUND = 5000, 20, 30
@@ -32,7 +32,7 @@ def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
     things = {
         "pycocotools, COCO AP": lambda: pycocotools_ap(pairs),
         "torchmetrics, COCO AP": lambda: torchmetrics_ap(pairs),
-        "ours, COCO AP": lambda: detection.coco_ap(matches, CLASSES),
+        "ours, COCO AP": lambda: coco.coco_ap(matches, CLASSES),
         "ours, VOC AP, matching included": ours_from_scratch,
         "ours, VOC AP of matched boxes": lambda: detection.voc_ap(detection.rank(matches, CLASSES)),
     }
