@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +140,19 @@ def test_plain_pandas_reads_a_store(tmp_path: Path) -> None:
     values = np.frombuffer(row["map_values"], np.uint8).reshape(3, 1, 2)
     assert values.tolist() == [[[255, 127]], [[0, 64]], [[0, 64]]], "127.5 and twice 63.75 levels"
     assert len(table.loc["nothing", "classes"]) == 0 and table.loc["unasked", "classes"] is None
+
+
+def test_reading_a_store_leaves_pandas_alone(tmp_path: Path) -> None:
+    make_store(tmp_path / "store")
+    script = """
+import sys
+from pathlib import Path
+from tutored.softlabels import Store
+store = Store.open(Path(sys.argv[1]))
+assert store["full"].boxes_xyxy is not None and store["full"].map is not None
+sys.exit("pandas" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")], check=False).returncode == 0
 
 
 def test_a_store_goes_to_other_processes(tmp_path: Path) -> None:

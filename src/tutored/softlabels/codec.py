@@ -181,7 +181,13 @@ def _instance_columns(instances: Instances | None) -> dict[str, Any]:
 
 
 def _numbers(scalar: Any, dtype: Any) -> torch.Tensor:
-    return torch.from_numpy(scalar.values.to_numpy(zero_copy_only=False).astype(dtype))
+    return torch.from_numpy(_view(scalar.values).astype(dtype))
+
+
+def _view(array: pa.Array) -> np.ndarray[Any, Any]:
+    # Where pandas is installed, `to_numpy` imports it: a second and some 40 MB in each process.
+    view: np.ndarray[Any, Any] = np.from_dlpack(array)
+    return view
 
 
 def _expect(condition: bool, what: str) -> None:
@@ -201,10 +207,10 @@ def _read_scored(get: dict[str, Any], prefix: str, classes: int) -> tuple[torch.
 def _read_boxes(get: dict[str, Any], classes: int) -> dict[str, torch.Tensor]:
     boxes, kept, scores = _read_scored(get, "", classes)
     entries = get["probs_class"].values
-    line = np.repeat(np.arange(len(kept)), entries.value_lengths().to_numpy(zero_copy_only=False))
+    line = np.repeat(np.arange(len(kept)), _view(entries.value_lengths()))
     probs = np.zeros((len(kept), classes), np.float32)
-    values = get["probs_value"].values.flatten().to_numpy(zero_copy_only=False)
-    probs[line, entries.flatten().to_numpy(zero_copy_only=False)] = values / np.float32(BOX_LEVELS)
+    values = _view(get["probs_value"].values.flatten())
+    probs[line, _view(entries.flatten())] = values / np.float32(BOX_LEVELS)
     # Scores rank boxes over a whole data set, so the kept class' own probability is exact.
     probs[np.arange(len(kept)), kept.numpy()] = scores.numpy()
     _expect(probs.sum(-1).max(initial=0) <= MOST, "probabilities of a box that sum to more than one")
@@ -217,7 +223,7 @@ def _read_map(get: dict[str, Any], size: tuple[int, int], classes: int, probabil
     _expect(fits, f"a map of {height} x {width} cells for {size[0]} x {size[1]} pixels")
     values = np.frombuffer(get["map_values"].as_buffer(), np.uint8).reshape(-1, height, width)
     dense = np.zeros((classes, height, width), np.float32)
-    dense[get["map_classes"].values.to_numpy()] = values / np.float32(MAP_LEVELS)
+    dense[_view(get["map_classes"].values)] = values / np.float32(MAP_LEVELS)
     _expect(not probabilities or dense.sum(0).max() <= MOST, "probabilities of a cell that sum to more than one")
     return torch.from_numpy(dense)
 
