@@ -25,7 +25,8 @@ from tutored.config import Loss, Student
 from tutored.evaluate import detection
 from tutored.labels import LabelSpace
 from tutored.softlabels import Store
-from tutored.softlabels.writer import BLOCK_ROWS, PART_ROWS, claim, finish, part_name, write_part
+from tutored.softlabels.codec import BLOCK_ROWS
+from tutored.softlabels.writer import PART_ROWS, claim, finish, part_name, write_part
 from tutored.structures import SoftLabels
 from tutored.student import BlitzNet, decode
 from tutored.targets import Batch, Targets

@@ -1,4 +1,4 @@
-"""Soft labels as rows of an Arrow table and back: sparse, quantised, sums exact, None apart from nothing."""
+"""Soft labels as rows of an Arrow table: sparse, quantised, sums exact, None apart from nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tutored.structures import Instances, SoftLabels
 
 TAIL_FLOOR = 1e-3
 """A box's class probabilities below this count as background; the class that it was kept for is always stored."""
+BLOCK_ROWS = 8
+"""Images that are compressed together: the cost of one random read against the store's size."""
 BOX_LEVELS = 65535
-MAP_LEVELS = 255
-MOST = 1.01
-"""What stored probabilities sum to at most, for rounding."""
+MAP_LEVELS = MASK_LEVELS = 255
 
 _FLOATS = pa.list_(pa.float32())
 _NUMBERS = pa.list_(pa.uint16())
@@ -109,25 +109,6 @@ def columns_of(answers: Iterable[str]) -> list[str]:
     return ["height", "width", *(column for name in answers for column in ANSWERS[name])]
 
 
-def from_table(table: pa.Table, row: int, classes: int, *, probabilities: bool = True) -> SoftLabels:
-    """The soft labels in one row of a table that `to_table` made, for a label space of `classes` names.
-
-    Args:
-        table: with the columns of all answers, or without those of some, which are not read then.
-        probabilities: the values of a map sum to one at most.
-
-    Raises:
-        ValueError: a value that no tutor's answer has; damaged lists may raise other errors as well.
-    """
-    get = {name: scalar for name in table.column_names if (scalar := table.column(name)[row]).is_valid}
-    size = (get["height"].as_py(), get["width"].as_py())
-    _expect(min(size) > 0, f"an image of {size[0]} x {size[1]} pixels")
-    boxes: dict[str, Any] = _read_boxes(get, classes) if "boxes_xyxy" in get else {}
-    drawn = _read_map(get, size, classes, probabilities) if "map_values" in get else None
-    instances = _read_instances(get, classes) if "instance_masks" in get else None
-    return SoftLabels(size=size, **boxes, map=drawn, instances=instances)
-
-
 def _box_columns(answer: SoftLabels) -> dict[str, Any]:
     if answer.boxes_xyxy is None:
         return {}
@@ -176,65 +157,5 @@ def _instance_columns(instances: Instances | None) -> dict[str, Any]:
         "instance_classes": instances.classes.numpy(),
         "instance_scores": instances.scores.numpy(),
         "instance_side": instances.masks.shape[-1],
-        "instance_masks": (instances.masks * 255).round().to(torch.uint8).numpy().tobytes(),
+        "instance_masks": (instances.masks * MASK_LEVELS).round().to(torch.uint8).numpy().tobytes(),
     }
-
-
-def _numbers(scalar: Any, dtype: Any) -> torch.Tensor:
-    return torch.from_numpy(_view(scalar.values).astype(dtype))
-
-
-def _view(array: pa.Array) -> np.ndarray[Any, Any]:
-    # Where pandas is installed, `to_numpy` imports it: a second and some 40 MB in each process.
-    view: np.ndarray[Any, Any] = np.from_dlpack(array)
-    return view
-
-
-def _expect(condition: bool, what: str) -> None:
-    if not condition:
-        raise ValueError(what)
-
-
-def _read_scored(get: dict[str, Any], prefix: str, classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    boxes = _numbers(get[f"{prefix}boxes_xyxy"], np.float32).reshape(-1, 4)
-    kept, scores = _numbers(get[f"{prefix}classes"], np.int64), _numbers(get[f"{prefix}scores"], np.float32)
-    _expect(bool(boxes.isfinite().all()), "a box that is not finite")
-    _expect(bool(((kept >= 1) & (kept < classes)).all()), f"a class outside 1..{classes - 1}")
-    _expect(bool(((scores >= 0) & (scores <= 1)).all()), "a score outside 0..1")
-    return boxes, kept, scores
-
-
-def _read_boxes(get: dict[str, Any], classes: int) -> dict[str, torch.Tensor]:
-    boxes, kept, scores = _read_scored(get, "", classes)
-    entries = get["probs_class"].values
-    line = np.repeat(np.arange(len(kept)), _view(entries.value_lengths()))
-    probs = np.zeros((len(kept), classes), np.float32)
-    values = _view(get["probs_value"].values.flatten())
-    probs[line, _view(entries.flatten())] = values / np.float32(BOX_LEVELS)
-    # Scores rank boxes over a whole data set, so the kept class' own probability is exact.
-    probs[np.arange(len(kept)), kept.numpy()] = scores.numpy()
-    _expect(probs.sum(-1).max(initial=0) <= MOST, "probabilities of a box that sum to more than one")
-    return {"boxes_xyxy": boxes, "classes": kept, "probs": torch.from_numpy(probs)}
-
-
-def _read_map(get: dict[str, Any], size: tuple[int, int], classes: int, probabilities: bool) -> torch.Tensor:
-    height, width = get["map_height"].as_py(), get["map_width"].as_py()
-    fits = 0 < height <= size[0] and 0 < width <= size[1]
-    _expect(fits, f"a map of {height} x {width} cells for {size[0]} x {size[1]} pixels")
-    values = np.frombuffer(get["map_values"].as_buffer(), np.uint8).reshape(-1, height, width)
-    dense = np.zeros((classes, height, width), np.float32)
-    dense[_view(get["map_classes"].values)] = values / np.float32(MAP_LEVELS)
-    _expect(not probabilities or dense.sum(0).max() <= MOST, "probabilities of a cell that sum to more than one")
-    return torch.from_numpy(dense)
-
-
-def _read_instances(get: dict[str, Any], classes: int) -> Instances:
-    boxes, kept, scores = _read_scored(get, "instance_", classes)
-    side = get["instance_side"].as_py()
-    masks = np.frombuffer(get["instance_masks"].as_buffer(), np.uint8).reshape(-1, side, side)
-    return Instances(
-        boxes_xyxy=boxes,
-        classes=kept,
-        scores=scores,
-        masks=torch.from_numpy(masks / np.float32(255)),
-    )

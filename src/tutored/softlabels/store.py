@@ -15,19 +15,21 @@ import pyarrow.parquet as pq
 
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.softlabels.codec import ANSWERS, SCHEMA, answers_in, columns_of, from_table
+from tutored.softlabels.block import Block, Fold
+from tutored.softlabels.codec import ANSWERS, BLOCK_ROWS, SCHEMA, answers_in, columns_of
+from tutored.softlabels.decode import from_table
 from tutored.softlabels.index import INDEX, Index, read_ids
 from tutored.softlabels.manifest import MANIFEST, differences, read_manifest, sha256
 from tutored.structures import SoftLabels
 
 CACHED_BLOCKS = 512
-"""Decompressed blocks of eight images that one store keeps: about 64 MB."""
+"""Decoded blocks of eight images that one store keeps: about 64 MB. A smaller store is read by whole parts."""
 TASK_OF = {"boxes": "detection", "map": "segmentation", "instances": "segmentation"}
 ALTERED = "the bytes are not those that were written ('sha256' differs)"
 
 
 class Part(NamedTuple):
-    """An opened part, the rows of its blocks, and the columns that hold anything."""
+    """An opened part, the rows that are read at once, and the columns that hold anything."""
 
     file: pq.ParquetFile
     block_rows: int
@@ -47,6 +49,7 @@ class Store(Mapping[str, SoftLabels]):
         self.labels = LabelSpace(tuple(manifest["identity"]["labels"]))
         self._index = index
         self._starts = [0, *accumulate(part["rows"] for part in manifest["parts"])]
+        self._is_small = len(index) <= CACHED_BLOCKS * BLOCK_ROWS
         self._part = lru_cache(maxsize=64)(self._open_part)
         self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._read_block)
 
@@ -102,16 +105,18 @@ class Store(Mapping[str, SoftLabels]):
         return tuple(dict.fromkeys(task for name, task in TASK_OF.items() if name in found))
 
     def __getitem__(self, image_id: str) -> SoftLabels:
+        return self.read(image_id)
+
+    def read(self, image_id: str, fold: Fold | None = None) -> SoftLabels:
+        """One image's soft labels, in another label space with a fold. Raises KeyError, and InputError on damage."""
         place = self._index.find(image_id)
         if place is None:
             raise KeyError(image_id)
         number = bisect_right(self._starts, place) - 1
         row = place - self._starts[number]
         with damage_named(self.path, self.manifest["parts"][number]["file"]):
-            block_rows = self._part(number).block_rows
-            probabilities = self.map_values == "probabilities"
-            table = self._block(number, row // block_rows)
-            return from_table(table, row % block_rows, len(self.labels), probabilities=probabilities)
+            block, row = divmod(row, self._part(number).block_rows)
+            return self._block(number, block, fold).cut(row)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
@@ -148,16 +153,20 @@ class Store(Mapping[str, SoftLabels]):
         about = self.manifest["parts"][number]
         file = pq.ParquetFile(self.path / about["file"], memory_map=True, page_checksum_verification=True)
         columns = columns_of(about.get("answers") or ANSWERS)
+        found = file.schema_arrow
         for name in columns:
-            found, wanted = file.schema_arrow.field(name).type, SCHEMA.field(name).type
-            if found != wanted:
-                raise ValueError(f"column {name} holds {found} instead of {wanted}")
-        return Part(file, file.metadata.row_group(0).num_rows, columns)
+            if found.field(name).type != SCHEMA.field(name).type:
+                raise ValueError(f"column {name} holds {found.field(name).type} instead of {SCHEMA.field(name).type}")
+        rows = file.metadata.num_rows if self._is_small else file.metadata.row_group(0).num_rows
+        return Part(file, rows, columns)
 
-    def _read_block(self, number: int, block: int) -> pa.Table:
+    def _read_block(self, number: int, block: int, fold: Fold | None) -> Block:
         part = self._part(number)
+        groups = range(part.file.num_row_groups) if self._is_small else [block]
         # Threads of Arrow's pool do not survive the fork of a loader's workers.
-        return part.file.read_row_group(block, columns=part.columns, use_threads=False)
+        table = part.file.read_row_groups(groups, columns=part.columns, use_threads=False)
+        decoded = from_table(table, len(self.labels), probabilities=self.map_values == "probabilities")
+        return decoded.fold(fold) if fold else decoded
 
 
 def indexed_ids(path: Path, manifest: Mapping[str, Any]) -> pa.StringArray | None:

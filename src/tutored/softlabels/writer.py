@@ -14,15 +14,13 @@ import pyarrow.parquet as pq
 
 from tutored.errors import InputError
 from tutored.files import LEFTOVERS, whole_file, write_text
-from tutored.softlabels.codec import to_table
+from tutored.softlabels.codec import BLOCK_ROWS, to_table
 from tutored.softlabels.index import INDEX, write_ids
 from tutored.softlabels.manifest import FORMAT, MANIFEST, VERSION, differences, read_manifest, sha256
 from tutored.softlabels.store import ALTERED, damage_named, damaged, indexed_ids, part_answers, part_ids
 from tutored.structures import SoftLabels
 
 PART_ROWS = 64
-BLOCK_ROWS = 8
-"""Images that are decompressed together: the cost of one random read against the store's size."""
 FAILED = "failed"
 SEALS = ".part-*.sha256"
 """Beside each part of an unfinished store, what the manifest says of those of a finished one."""
