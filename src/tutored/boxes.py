@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision import ops
 
 CENTRE_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
@@ -50,11 +50,15 @@ def clip(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.minimum(boxes_xyxy.clamp(min=0), limit)
 
 
-def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
-    """Greedy suppression within each group (a class; one group for all: class-agnostic).
+def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> Tensor:
+    """Greedy suppression within each group (a class; None: one group for all, class-agnostic).
 
     Returns:
         int64 indices of the kept boxes, by falling score.
     """
-    kept: Tensor = batched_nms(boxes_xyxy, scores, groups, threshold)
+    kept: Tensor = (
+        ops.nms(boxes_xyxy, scores, threshold)
+        if groups is None
+        else ops.batched_nms(boxes_xyxy, scores, groups, threshold)
+    )
     return kept
