@@ -18,7 +18,7 @@ from tutored.files import write_text
 from tutored.page import COLOURS, INK, standalone, svg
 
 NAMES = (
-    *("training", "optimisations", "memory", "two_networks", "tutors_live"),
+    *("training", "operations", "optimisations", "memory", "two_networks", "tutors_live"),
     *("store", "labelling", "evaluation", "prediction", "scaling", "graphics_card"),
 )
 

@@ -16,7 +16,7 @@ from tutored import losses
 from tutored.config import Student
 from tutored.data.training import TrainingSet, collate
 from tutored.engine.batches import split
-from tutored.engine.optimise import update_average
+from tutored.engine.optimise import Average
 from tutored.engine.supervision import open_supervision
 from tutored.labels import VOC
 from tutored.maps import likeliest
@@ -98,8 +98,9 @@ def _average() -> Pair:
             if mine.is_floating_point():
                 mine.copy_(0.998 * mine + 0.002 * theirs[name])
 
-    after = lambda: update_average(fast, student, 0.998, 10_000)  # noqa: E731
-    return ("tensor by tensor", tensor_by_tensor), ("all at once, in place", after), "updates", 1
+    average = Average(fast, student)
+    after = ("all at once, in place", lambda: average.update(0.998, 10_000))
+    return ("tensor by tensor", tensor_by_tensor), after, "updates", 1
 
 
 def _mask() -> Pair:

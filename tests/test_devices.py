@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from made import truthful
+from tutored import losses
 from tutored.cli import main
 from tutored.config import Config, make_config
 from tutored.data.training import collate
 from tutored.engine import trainer as trainer_module
 from tutored.engine.gradients import means
-from tutored.engine.optimise import make_optimizer
+from tutored.engine.optimise import Average, make_optimizer
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.softlabels.writer import PART_ROWS, claim, finish, write_part
@@ -215,7 +216,8 @@ def step_without_values(run: Config, out: Path, batch: Batch | None = None) -> C
     trainer.device = torch.device("meta")
     trainer.student.to("meta")
     trainer.averaged.to("meta")
-    trainer.optimizer = make_optimizer(trainer.student, run.train)
+    trainer.optimizer = make_optimizer(trainer.student, run.train, trainer.device)
+    trainer.average = Average(trainer.averaged, trainer.student)
     with Counted() as counted:
         values = trainer.step(batch)
     assert values.keys() and {value.device.type for value in values.values()} == {"meta"}
@@ -228,9 +230,11 @@ class Counted(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operations: Counter[str] = Counter()
+        self.computing = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.operations[str(func)] += 1
+        self.computing += not func.is_view
         return func(*args, **kwargs or {})
 
 
@@ -277,6 +281,20 @@ def test_more_images_and_boxes_take_no_more_operations(unlike, tmp_path):
     few, many = (step_without_values(run, tmp_path, each) for each in (batch, large))
     assert few == many
     assert few.total() > 100
+
+
+@pytest.mark.parametrize(("answered", "most"), [((), 140), ((1, 5), 265)])
+def test_losses_take_few_operations(unlike, tmp_path, answered, most):
+    """Views aside, from assignment to gradients; BlitzNet300 takes 1,024 in bf16 (`benchmarks/operations.py`)."""
+    trainer = make_trainer(config(unlike), tmp_path, answered)
+    batch, settings = collate([trainer.set[0, position] for position in BATCHES[0]]), trainer.config.loss
+    outputs = trainer.student(batch.images.float() / 255)
+    raw = outputs._replace(**{name: getattr(outputs, name).detach().requires_grad_() for name in outputs._fields[1:]})
+    with Counted() as counted:
+        assigned = losses.assign(outputs.anchors_xyxy, batch, settings)
+        factors = losses.divide(assigned.weights, settings)
+        losses.mix(losses.sums(raw, batch, assigned, settings), factors).backward()
+    assert 100 < counted.computing <= most
 
 
 @pytest.mark.parametrize("rows", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
@@ -329,22 +347,23 @@ def test_two_steps_in_every_precision_have_a_finite_loss(unlike, tmp_path, preci
 
 
 def test_a_compiled_network_takes_the_same_steps(unlike, tmp_path, monkeypatch):
-    """As one graph; with the compiler's front end alone, for its back end takes minutes."""
-    compiled = []
+    """Network and losses as one graph each; with the compiler's front end alone, for its back end takes minutes."""
+    compiled: list[Any] = []
+    compiler = torch.compile
 
-    def compile_(module: nn.Module) -> None:
-        compiled.append(module)
-        nn.Module.compile(module, backend="eager", fullgraph=True)
+    def compile_(function: Any) -> Any:
+        compiled.append(function)
+        return compiler(function, backend="eager", fullgraph=True)
 
-    monkeypatch.setattr("tutored.student.BlitzNet.compile", compile_)
-    losses = {}
+    monkeypatch.setattr("torch.compile", compile_)
+    values = {}
     for compiles in (False, True):
         run = config(unlike, train={"compile": compiles})
         trainer = make_trainer(run, tmp_path, answered=(1, 5))
         batches = [collate([trainer.set[0, position] for position in positions]) for positions in BATCHES[:2]]
-        losses[compiles] = [float(sum(trainer.step(batch).values())) for batch in batches]
-    assert compiled == [trainer.student]
-    assert losses[True] == pytest.approx(losses[False], rel=1e-3)
+        values[compiles] = [float(sum(trainer.step(batch).values())) for batch in batches]
+    assert compiled == [trainer.student._call_impl, losses.assign, losses.sums]
+    assert values[True] == pytest.approx(values[False], rel=1e-3)
 
 
 if __name__ == "__main__":

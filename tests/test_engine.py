@@ -16,7 +16,7 @@ from tutored.config import Config, make_config
 from tutored.data import open_dataset
 from tutored.data.training import TrainingSet, collate, epoch_batches
 from tutored.engine import train
-from tutored.engine.optimise import make_optimizer, rate_factor
+from tutored.engine.optimise import load_optimizer, make_optimizer, rate_factor
 from tutored.engine.state import load_state, save_state
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
@@ -163,7 +163,7 @@ def test_two_steps_at_a_fixed_seed_give_the_committed_loss(voc_folder):
         for kernel in (p for p in student.parameters() if p.dim() > 1):
             kernel.copy_(torch.from_numpy(draw.normal(0, kernel[0].numel() ** -0.5, kernel.shape)))
     training = TrainingSet(dataset, run, student.sides[0])
-    optimizer = make_optimizer(student, run.train)
+    optimizer = make_optimizer(student, run.train, torch.device("cpu"))
     seen = []
     for places in epoch_batches(training.taught(), len(training), 4, seed=0, epoch=0):
         batch = collate([training[place] for place in places])
@@ -229,6 +229,32 @@ def test_every_parameter_learns_from_the_losses_that_should_reach_it(voc_folder)
         for name, parameter in student.named_parameters():
             reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
             assert reached != name.startswith(untouched), name
+
+
+def test_on_a_gpu_the_optimiser_is_fused_and_takes_the_same_steps_also_when_resumed(voc_folder, tmp_path):
+    """Its fused kernels are there for CPUs too: four steps, and two with the state written and read between them."""
+    run = config(voc_folder)
+    student = BlitzNet(run.student, open_dataset(run.data.train, "train").labels)
+    start = {name: value.clone() for name, value in student.state_dict().items()}
+
+    def steps(device: str, halt: int | None = None) -> dict[str, torch.Tensor]:
+        student.load_state_dict(start)
+        optimizer = make_optimizer(student, run.train, torch.device(device))
+        assert optimizer.param_groups[0]["fused"] == (True if device == "cuda" else None)
+        for step in range(4):
+            if step == halt:
+                save_state(tmp_path, {}, {}, optimizer.state_dict(), {})
+                optimizer = make_optimizer(student, run.train, torch.device(device))
+                load_optimizer(optimizer, load_state(tmp_path)[2])
+            for number, parameter in enumerate(student.parameters()):
+                parameter.grad = (parameter.detach() + number + step).sin()
+            optimizer.step()
+        return {name: value.clone() for name, value in student.state_dict().items()}
+
+    plain, fused = steps("cpu"), steps("cuda")
+    assert all(torch.allclose(plain[name], fused[name], rtol=1e-5, atol=1e-6) for name in start)
+    assert not equal(start, fused)
+    assert equal(steps("cuda", halt=2), fused)
 
 
 def test_schedules_by_hand():

@@ -167,7 +167,7 @@ class Train(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the network's forward pass; losses are always in fp32."""
     compile: bool = False
-    """Compile the network with torch's compiler: minutes before the first step; the gain is not measured yet."""
+    """Compile network and losses with torch's compiler: minutes before the first step; the gain is not measured yet."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto`: a GPU where there is one."""
     workers: int = 2

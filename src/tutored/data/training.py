@@ -161,6 +161,10 @@ def _stack(taught: Sequence[Teaching], weights: Sequence[Mapping[str, Weights]],
     def padded(name: str) -> Tensor:
         return pad_sequence([getattr(each, name) for each in taught], batch_first=True)
 
+    def unknown(task: str) -> Tensor:
+        marks = torch.stack([each.unknown[task] for each in taught])
+        return marks if marks.any() else marks[:, :0]
+
     return Targets(
         padded("boxes_xyxy"),
         padded("classes"),
@@ -168,8 +172,8 @@ def _stack(taught: Sequence[Teaching], weights: Sequence[Mapping[str, Weights]],
         padded("difficult"),
         torch.stack([each.map for each in taught]),
         torch.stack([each.inside for each in taught]),
-        torch.stack([each.unknown["detection"] for each in taught]),
-        torch.stack([each.unknown["segmentation"] for each in taught]),
+        unknown("detection"),
+        unknown("segmentation"),
         by_task["detection"],
         by_task["segmentation"],
     )

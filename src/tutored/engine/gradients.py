@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -17,29 +17,39 @@ NAMES = tuple(f"{term}/{source}" for source in losses.SOURCES for term in losses
 
 
 def backward(
-    model: nn.Module, anchors_xyxy: Tensor, parts: Sequence[Batch], config: Loss, accelerator: Accelerator
+    model: nn.Module,
+    anchors_xyxy: Tensor,
+    parts: Sequence[Batch],
+    config: Loss,
+    accelerator: Accelerator,
+    *,
+    assign: Callable[..., losses.Assigned] = losses.assign,
+    sums: Callable[..., dict[str, Tensor]] = losses.sums,
 ) -> dict[str, Tensor]:
     """Add the whole batch's gradients to the parameters'; nothing in it waits for the device.
 
     Args:
         model: as `accelerator.prepare` gave it.
         parts: this process' micro-batches, on the device.
+        assign, sums: those of `losses`, or what the compiler made of them.
 
     Returns:
         Every term, divided and weighted; over the processes their mean is the batch's. A term that nobody teaches in
         this process' part may be missing.
     """
-    assigned = [losses.assign(anchors_xyxy, part, config) for part in parts]
+    assigned = [assign(anchors_xyxy, part, config) for part in parts]
     factors = _factors([each.weights for each in assigned], config, accelerator)
-    values: dict[str, Tensor] = {}
+    names: list[str] = []
+    values: list[Tensor] = []
     for number, (part, targets) in enumerate(zip(parts, assigned, strict=True), start=1):
         # Gradients travel between processes once, with the last micro-batch.
         with nullcontext() if number == len(parts) else accelerator.no_sync(model):
-            sums = losses.sums(model(part.images.float() / 255), part, targets, config)
-            accelerator.backward(losses.mix(sums, factors))
-        for name, value in sums.items():
-            values[name] = values.get(name, 0) + value.detach() * factors[name]
-    return values
+            images = part.images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+            found = sums(model(images), part, targets, config)
+            weighed = losses.weigh(found, factors)
+            accelerator.backward(weighed.sum())
+        names, values = list(found), [*values, weighed.detach()]
+    return dict(zip(names, sum(values[1:], values[0]), strict=True))
 
 
 def _factors(weights: Sequence[Mapping[str, Tensor]], config: Loss, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -47,8 +57,7 @@ def _factors(weights: Sequence[Mapping[str, Tensor]], config: Loss, accelerator:
     names = list(weights[0])
     total = torch.stack([torch.stack([each[name] for name in names]) for each in weights]).sum(0)
     total = accelerator.reduce(total, "sum")
-    factors = losses.divide(dict(zip(names, total, strict=True)), config)
-    return {name: factor * accelerator.num_processes for name, factor in factors.items()}
+    return losses.divide(dict(zip(names, total, strict=True)), config, processes=accelerator.num_processes)
 
 
 def means(terms: Mapping[str, Tensor], steps: int, accelerator: Accelerator) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,8 +12,12 @@ from tutored.config import Train
 from tutored.student import BlitzNet
 
 
-def make_optimizer(student: BlitzNet, config: Train) -> torch.optim.Optimizer:
-    """Adam with coupled or AdamW with decoupled weight decay; convolution kernels decay, norms and biases do not."""
+def make_optimizer(student: BlitzNet, config: Train, device: torch.device) -> torch.optim.Optimizer:
+    """Adam with coupled or AdamW with decoupled weight decay; convolution kernels decay, norms and biases do not.
+
+    Args:
+        device: of the training; on a GPU an update is one kernel for many parameters, and asks nothing of the host.
+    """
     groups = []
     backbone = {id(parameter) for parameter in student.backbone.parameters()}
     for decays in (True, False):
@@ -26,7 +31,17 @@ def make_optimizer(student: BlitzNet, config: Train) -> torch.optim.Optimizer:
             decay = config.weight_decay if decays else 0.0
             groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind([group for group in groups if group["params"]])
+    return kind([group for group in groups if group["params"]], fused=device.type == "cuda" or None)
+
+
+@torch.no_grad()
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """`load_state_dict`, with every average laid out as its parameter is: fused updates walk through both alike."""
+    optimizer.load_state_dict(state)
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if value.shape == parameter.shape:
+                slots[name] = torch.empty_like(parameter).copy_(value)
 
 
 def rate_factor(step: int, steps: int, config: Train) -> float:
@@ -46,12 +61,20 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["peak"] * factor
 
 
-@torch.no_grad()
-def update_average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the averaged network towards the model; a young average forgets faster, min(decay, (1+t)/(10+t))."""
-    keep = min(decay, (1 + step) / (10 + step))
-    mine, theirs = averaged.state_dict(), model.state_dict()
-    floats = [name for name, value in mine.items() if value.is_floating_point()]
-    torch._foreach_lerp_([mine[name] for name in floats], [theirs[name] for name in floats], 1 - keep)
-    for name in mine.keys() - set(floats):
-        mine[name].copy_(theirs[name])
+class Average:
+    """A network that follows another one; the tensors of both are found once, which takes longer than to move them."""
+
+    def __init__(self, averaged: nn.Module, model: nn.Module) -> None:
+        mine, theirs = averaged.state_dict(), model.state_dict()
+        floats = [name for name, value in mine.items() if value.is_floating_point()]
+        counts = [name for name in mine if name not in set(floats)]
+        self._floats = [mine[name] for name in floats], [theirs[name] for name in floats]
+        self._counts = [mine[name] for name in counts], [theirs[name] for name in counts]
+
+    @torch.no_grad()
+    def update(self, decay: float, step: int) -> None:
+        """Move towards the model; a young average forgets faster, min(decay, (1+t)/(10+t))."""
+        keep = min(decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(*self._floats, 1 - keep)
+        if self._counts[0]:
+            torch._foreach_copy_(*self._counts)

@@ -17,14 +17,14 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broad
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tutored import processes
+from tutored import losses, processes
 from tutored.checkpoint import save_checkpoint
 from tutored.config import Config, Train
 from tutored.data.training import TrainingSet, collate
 from tutored.engine.batches import Plan, split, to_device
 from tutored.engine.gradients import backward, means
 from tutored.engine.journal import Journal, Report, Watcher
-from tutored.engine.optimise import make_optimizer, rate_factor, set_rate, update_average
+from tutored.engine.optimise import Average, load_optimizer, make_optimizer, rate_factor, set_rate
 from tutored.engine.result import make_result, write_json
 from tutored.engine.state import load_state, save_state
 from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stopping
@@ -62,12 +62,15 @@ class Trainer:
         self.student = BlitzNet(config.student, supervision.train.labels)
         self.set = TrainingSet(supervision.train, config, self.student.sides[0], supervision.soft_labels)
         self.plan = self._plan(config.train)
-        optimizer = make_optimizer(self.student, config.train)
+        optimizer = make_optimizer(self.student, config.train, self.device)
         # Its own forward pass is never of lower precision: as `tutored evaluate` has it.
         self.averaged = copy.deepcopy(self.student).eval().to(self.device)
+        self.losses: dict[str, Callable[..., Any]] = {"assign": losses.assign, "sums": losses.sums}
         if config.train.compile:
             self.student.compile()
+            self.losses = {name: torch.compile(function) for name, function in self.losses.items()}
         self.model, self.optimizer = self.accelerator.prepare(self.student, optimizer)
+        self.average = Average(self.averaged, self.student)
         self.done = 0
         self.seconds = 0.0
         self.journal = Journal(config, supervision, self.accelerator, out)
@@ -146,7 +149,8 @@ class Trainer:
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights. Returns every term of the loss, divided and weighted."""
         config = self.config
-        self.model.train()
+        if not self.model.training:  # setting every module's mode takes milliseconds
+            self.model.train()
         set_rate(self.optimizer, rate_factor(self.done, self.plan.steps, config.train))
         values = self.backward(batch)
         if config.train.clip is not None:
@@ -154,14 +158,15 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if config.train.ema:
-            update_average(self.averaged, self.student, config.train.ema, self.done)
+            self.average.update(config.train.ema, self.done)
         self.done += 1
         return values
 
     def backward(self, batch: Batch) -> dict[str, Tensor]:
         """Gradients of the whole batch, micro-batch by micro-batch; returns every term, divided and weighted."""
         parts = [to_device(part, self.device) for part in split(batch, self.config.train.micro_batch)]
-        return backward(self.model, self.student.anchors_xyxy, parts, self.config.loss, self.accelerator)
+        anchors_xyxy, config = self.student.anchors_xyxy, self.config.loss
+        return backward(self.model, anchors_xyxy, parts, config, self.accelerator, **self.losses)
 
     def _report(self, watch: Watcher | None, loss: dict[str, float], steps: int, elapsed: float) -> None:
         self.seconds += elapsed
@@ -177,7 +182,7 @@ class Trainer:
         train, reported, labels = self.config.train, self.config.data.reported, self.supervision.train.labels
         last = epoch == train.epochs
         if not train.ema:
-            update_average(self.averaged, self.student, 0.0, self.done)
+            self.average.update(0.0, self.done)
         main = self.accelerator.is_main_process
         records = None
         if self.supervision.val is not None and (last or epoch % train.val_every == 0):
@@ -228,7 +233,7 @@ class Trainer:
             )
         self.student.load_state_dict(model)
         self.averaged.load_state_dict(average)
-        self.optimizer.load_state_dict(optimizer)
+        load_optimizer(self.optimizer.optimizer, optimizer)
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         self.done, self.seconds = facts["done"], facts["seconds"]

@@ -1,8 +1,8 @@
 """From raw outputs and targets to one scalar: named terms, each a weighted sum and its weight.
 
     assigned = assign(anchors, batch, config)           what each anchor and cell learns; no outputs needed
-    shares = divide(assigned.weights, config)           one factor a term, from weights summed over the whole batch
-    loss = mix(sums(outputs, batch, assigned, config), shares)
+    factors = divide(assigned.weights, config)          one a term, from weights summed over the whole batch
+    loss = mix(sums(outputs, batch, assigned, config), factors)
 
 The weights may be added up over micro-batches and processes before `divide`, and then the loss and its gradients
 do not depend on how the batch was split (`mining: image`).
@@ -10,6 +10,7 @@ do not depend on how the batch was split (`mining: image`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -73,27 +74,38 @@ def sums(outputs: Outputs, batch: Batch, assigned: Assigned, config: Loss) -> di
     return result
 
 
-def divide(weights: dict[str, Tensor], config: Loss) -> dict[str, Tensor]:
+def divide(weights: Mapping[str, Tensor], config: Loss, *, processes: int = 1) -> dict[str, Tensor]:
     """The factor of every term's sum.
 
     `joint`: a term's two sources share one normaliser, their weights' sum. Otherwise each source has its own, and the
     sources are mixed by the share of images each teaches (specification 3.6; formula 18 with both at one half).
+
+    Args:
+        processes: whose gradients will be averaged, each with sums of its own images and with these weights.
     """
-    factors = {}
-    for term, task in TASK.items():
-        task_weight = config.detection_weight if task == "detection" else config.segmentation_weight
-        both = sum(weights[f"{term}/{source}"] for source in SOURCES)
-        images = sum(weights[f"images/{task}/{source}"] for source in SOURCES)
-        for source in SOURCES:
-            name = f"{term}/{source}"
-            if config.joint:
-                factors[name] = task_weight / torch.as_tensor(both).clamp(min=1)
-            else:
-                share = weights[f"images/{task}/{source}"] / torch.as_tensor(images).clamp(min=1e-6)
-                factors[name] = task_weight * share / weights[name].clamp(min=1)
+
+    def table(*names: str) -> Tensor:
+        return torch.stack([weights[f"{name}/{source}"] for name in names for source in SOURCES]).view(-1, len(SOURCES))
+
+    mine = table(*TASK)
+    if config.joint:
+        shares = mine.sum(dim=1, keepdim=True).clamp(min=1).reciprocal().expand_as(mine)
+    else:
+        images = table(*[f"images/{task}" for task in TASK.values()])
+        shares = images / images.sum(dim=1, keepdim=True).clamp(min=1e-6) / mine.clamp(min=1)
+    factors: dict[str, Tensor] = {}
+    for (term, task), row in zip(TASK.items(), shares, strict=True):
+        weight = config.detection_weight if task == "detection" else config.segmentation_weight
+        scaled = row * (weight * processes)
+        factors |= {f"{term}/{source}": factor for source, factor in zip(SOURCES, scaled, strict=True)}
     return factors
 
 
-def mix(sums: dict[str, Tensor], factors: dict[str, Tensor]) -> Tensor:
-    """The loss: every term's sum by its factor."""
-    return torch.stack([factors[name] * value for name, value in sums.items()]).sum()
+def weigh(sums: Mapping[str, Tensor], factors: Mapping[str, Tensor]) -> Tensor:
+    """Every term's sum by its factor, float32 [terms] in the order of `sums`; the loss is their sum."""
+    return torch.stack(list(sums.values())) * torch.stack([factors[name] for name in sums])
+
+
+def mix(sums: Mapping[str, Tensor], factors: Mapping[str, Tensor]) -> Tensor:
+    """The loss."""
+    return weigh(sums, factors).sum()

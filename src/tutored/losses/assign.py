@@ -50,11 +50,11 @@ def match(
     overlap = boxes.iou(anchors_xyxy, boxes_xyxy)
     taught = overlap * teaches[:, None, :]
     best, box = taught.max(dim=2)
-    box = torch.where(best >= floor, box, -1)
+    box.masked_fill_(best < floor, -1)
     claim, anchor = taught.max(dim=1)
     rows = torch.arange(count, device=overlap.device).expand(batch, count)
-    rows = torch.where((claim > 0) & (claim >= forced_floor), rows, count)
-    claimed = torch.full_like(box, count).scatter_reduce(1, anchor, rows, "amin")
+    rows = rows.masked_fill(claim < forced_floor if forced_floor > 0 else claim <= 0, count)
+    claimed = torch.full_like(box, count).scatter_reduce_(1, anchor, rows, "amin")
     box = torch.where(claimed < count, claimed, box)
-    doubtful = (overlap * ~teaches[:, None, :]).amax(dim=2) >= floor
-    return Matches(box, doubtful & (box < 0))
+    # An anchor without a box reaches the floor with no box that teaches.
+    return Matches(box, (box < 0) & (overlap.amax(dim=2) >= floor))

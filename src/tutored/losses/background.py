@@ -15,9 +15,12 @@ def merge_unknown(log_probs: Tensor, unknown: Tensor, *, dim: int) -> Tensor:
 
     Args:
         log_probs: float32, classes along `dim`.
-        unknown: bool, broadcastable to `log_probs`; background itself counts as included.
+        unknown: bool, broadcastable to `log_probs`; background itself counts as included. Nothing along `dim`: nothing
+            is unknown.
     """
-    background = torch.zeros_like(unknown)
-    background.select(dim, 0).fill_(True)
-    union = log_probs.masked_fill(~(unknown | background), float("-inf")).logsumexp(dim=dim, keepdim=True)
+    if unknown.shape[dim] == 0:
+        return log_probs
+    known = ~unknown
+    known.select(dim, 0).fill_(False)
+    union = log_probs.masked_fill(known, float("-inf")).logsumexp(dim=dim, keepdim=True)
     return torch.cat([union, log_probs.narrow(dim, 1, log_probs.shape[dim] - 1)], dim=dim)

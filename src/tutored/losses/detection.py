@@ -44,7 +44,7 @@ def assign(anchors_xyxy: Tensor, targets: Targets, config: Loss) -> AnchorTarget
     )
     taught = (targets.detection_weight > 0)[:, None]
     positive = (matches.box >= 0) & taught
-    negative = (matches.box < 0) & ~matches.ignored & taught
+    negative = ~(positive | matches.ignored) & taught
     box = matches.box.clamp(min=0)
     image_weight = targets.detection_weight[:, None] * positive
     confidence = scores.gather(1, box) if config.confidence and scores.shape[1] else torch.ones_like(image_weight)
@@ -64,9 +64,8 @@ def class_sum(logits: Tensor, targets: Targets, anchors: AnchorTargets, config: 
         logits: float32 [B, A, C+1].
     """
     log_probs = merge_unknown(F.log_softmax(logits, dim=-1), targets.detection_unknown[:, None, :], dim=-1)
-    return _positive_sum(log_probs, targets, anchors, config) + _negative_sum(
-        log_probs[..., 0], targets, anchors, config
-    )
+    positive = _positive_sum(log_probs, targets, anchors, config)
+    return -(positive + _negative_sum(log_probs[..., 0], targets, anchors, config))
 
 
 def _positive_sum(log_probs: Tensor, targets: Targets, anchors: AnchorTargets, config: Loss) -> Tensor:
@@ -78,24 +77,24 @@ def _positive_sum(log_probs: Tensor, targets: Targets, anchors: AnchorTargets, c
     else:
         wanted = targets.probs.gather(1, anchors.box[..., None].expand(-1, -1, log_probs.shape[-1]))
         likelihood = (wanted * log_probs).sum(dim=-1)
-    return -(anchors.weight * likelihood).sum()
+    return (anchors.weight * likelihood).sum()
 
 
 def _negative_sum(log_background: Tensor, targets: Targets, anchors: AnchorTargets, config: Loss) -> Tensor:
-    loss = torch.where(anchors.negative, -log_background, 0.0)
-    image_weight = targets.detection_weight.clamp(min=torch.finfo(loss.dtype).tiny)
+    likelihood = torch.where(anchors.negative, log_background, 0.0)
     if config.mining == "image":
+        image_weight = targets.detection_weight.clamp(min=torch.finfo(likelihood.dtype).tiny)
         counted = anchors.weight.sum(1) / image_weight if config.normaliser == "weights" else anchors.positive.sum(1)
         wanted = torch.where(
             anchors.positive.any(dim=1), (config.negatives * counted).round().clamp(min=1), float(config.min_negatives)
         )
-        hardest = loss.sort(dim=1, descending=True).values
-        chosen = torch.arange(loss.shape[1], device=loss.device) < wanted[:, None]
-        return (hardest * chosen * targets.detection_weight[:, None]).sum()
+        hardest = likelihood.sort(dim=1).values
+        chosen = torch.arange(likelihood.shape[1], device=likelihood.device) < wanted[:, None]
+        return (hardest * (chosen * targets.detection_weight[:, None])).sum()
     positives = anchors.positive.sum()
-    wanted = torch.minimum(config.negatives * positives, loss.shape[1] - positives).clamp(min=0)
-    hardest = (loss * targets.detection_weight[:, None]).flatten().sort(descending=True).values
-    return (hardest * (torch.arange(len(hardest), device=loss.device) < wanted)).sum()
+    wanted = torch.minimum(config.negatives * positives, likelihood.shape[1] - positives).clamp(min=0)
+    hardest = (likelihood * targets.detection_weight[:, None]).flatten().sort().values
+    return (hardest * (torch.arange(len(hardest), device=likelihood.device) < wanted)).sum()
 
 
 def box_sum(deltas: Tensor, anchors_xyxy: Tensor, targets: Targets, anchors: AnchorTargets) -> Tensor:
@@ -104,5 +103,5 @@ def box_sum(deltas: Tensor, anchors_xyxy: Tensor, targets: Targets, anchors: Anc
         return deltas.sum() * 0
     matched = targets.boxes_xyxy.gather(1, anchors.box[..., None].expand(-1, -1, 4))
     matched = torch.where(anchors.positive[..., None], matched, anchors_xyxy)
-    error = F.smooth_l1_loss(deltas, boxes.encode(matched, anchors_xyxy), reduction="none").sum(dim=-1)
-    return (anchors.weight * error).sum()
+    error = F.smooth_l1_loss(deltas, boxes.encode(matched, anchors_xyxy), reduction="none")
+    return (anchors.weight[..., None] * error).sum()
