@@ -179,8 +179,10 @@ def indexed_ids(path: Path, manifest: Mapping[str, Any]) -> pa.StringArray | Non
 
 
 def part_ids(path: Path, part: Mapping[str, Any]) -> pa.StringArray:
-    """The ids of a part of the store at `path`. Raises InputError where they are not as many as `rows` says."""
+    """The ids of a part of the store at `path`. Raises InputError where they are not texts, as many as `rows` says."""
     ids = _columns(path, part["file"], ["image_id"]).column("image_id").combine_chunks()
+    if ids.type != pa.string() or ids.null_count:
+        raise damaged(path / part["file"], "column image_id lacks ids")
     if len(ids) != part["rows"]:
         raise damaged(path / part["file"], f"{len(ids)} rows, the manifest's 'rows' says {part['rows']}")
     return ids
@@ -203,7 +205,8 @@ def _check_sizes(path: Path, manifest: Mapping[str, Any]) -> None:
 
 def _columns(path: Path, part: str, names: list[str]) -> pa.Table:
     with damage_named(path, part):
-        return pq.ParquetFile(path / part, page_checksum_verification=True).read(columns=names, use_threads=False)
+        file = pq.ParquetFile(path / part, page_checksum_verification=True)
+        return file.read(columns=names, use_threads=False).select(names)  # reading leaves out those that are missing
 
 
 @contextmanager
