@@ -168,11 +168,17 @@ def _stack(taught: Sequence[Teaching], weights: Sequence[Mapping[str, Weights]],
         padded("difficult"),
         torch.stack([each.map for each in taught]),
         torch.stack([each.inside for each in taught]),
-        torch.stack([each.unknown["detection"] for each in taught]),
-        torch.stack([each.unknown["segmentation"] for each in taught]),
+        _unknown([each.unknown["detection"] for each in taught]),
+        _unknown([each.unknown["segmentation"] for each in taught]),
         by_task["detection"],
         by_task["segmentation"],
     )
+
+
+def _unknown(marks: Sequence[Tensor]) -> Tensor:
+    """What is known before the batch goes to a device need not be computed, or asked for, there."""
+    stacked = torch.stack(list(marks))
+    return stacked if bool(stacked.any()) else stacked[:, :0]
 
 
 def epoch_batches(

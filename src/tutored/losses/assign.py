@@ -47,14 +47,15 @@ def match(
     if count == 0:
         nothing = torch.full((batch, len(anchors_xyxy)), -1, device=anchors_xyxy.device)
         return Matches(nothing, nothing >= 0)
-    overlap = boxes.iou(anchors_xyxy, boxes_xyxy)
-    taught = overlap * teaches[:, None, :]
-    best, box = taught.max(dim=2)
+    # Anchors come last, because there are many: all arithmetic runs along them.
+    overlap = boxes.iou(boxes_xyxy, anchors_xyxy.T.contiguous().T)
+    taught = overlap * teaches[:, :, None]
+    best, box = taught.max(dim=1)
     box = torch.where(best >= floor, box, -1)
-    claim, anchor = taught.max(dim=1)
+    claim, anchor = taught.max(dim=2)
     rows = torch.arange(count, device=overlap.device).expand(batch, count)
     rows = torch.where((claim > 0) & (claim >= forced_floor), rows, count)
     claimed = torch.full_like(box, count).scatter_reduce(1, anchor, rows, "amin")
     box = torch.where(claimed < count, claimed, box)
-    doubtful = (overlap * ~teaches[:, None, :]).amax(dim=2) >= floor
+    doubtful = (overlap * ~teaches[:, :, None]).amax(dim=1) >= floor
     return Matches(box, doubtful & (box < 0))

@@ -11,12 +11,14 @@ def merge_unknown(log_probs: Tensor, unknown: Tensor, *, dim: int) -> Tensor:
 
     Where a source says "background", the student is right with any of background and the unknown classes, so the
     log-probability of channel 0 becomes that of their union; the other channels stay. With nothing unknown, nothing
-    changes.
+    changes; where that is known beforehand, it costs nothing.
 
     Args:
         log_probs: float32, classes along `dim`.
-        unknown: bool, broadcastable to `log_probs`; background itself counts as included.
+        unknown: bool, broadcastable to `log_probs`, or without channels; background itself counts as included.
     """
+    if unknown.shape[dim] == 0:
+        return log_probs
     background = torch.zeros_like(unknown)
     background.select(dim, 0).fill_(True)
     union = log_probs.masked_fill(~(unknown | background), float("-inf")).logsumexp(dim=dim, keepdim=True)
