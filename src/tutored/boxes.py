@@ -18,8 +18,12 @@ def area(boxes_xyxy: Tensor) -> Tensor:
 def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     """Intersection over union of every pair: [..., N, 4] and [..., M, 4] to [..., N, M]; 0 where both are empty."""
     a, b = a_xyxy[..., :, None, :], b_xyxy[..., None, :, :]
-    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    shared = sides[..., 0] * sides[..., 1]
+    # One coordinate at a time: of pairs side by side in memory, min and max would take one at a time.
+    width, height = (
+        (torch.minimum(a[..., axis + 2], b[..., axis + 2]) - torch.maximum(a[..., axis], b[..., axis])).clamp(min=0)
+        for axis in (0, 1)
+    )
+    shared = width * height
     union = area(a) + area(b) - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
