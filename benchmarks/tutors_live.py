@@ -21,7 +21,7 @@ from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.structures import Dataset, SoftLabels
 
-READ = 32
+READ = 16
 NOTE = (
     "of the thesis the maps alone, float32 [H, W, C+1], from a warm disk cache; in the loop SSDLite320 and LR-ASPP "
     "(MobileNetV3, random weights), about the smallest tutors that torchvision has, one image at a time"
@@ -109,7 +109,7 @@ def measure(folder: Path, scale: float) -> Iterator[dict[str, Any]]:
 
         return run
 
-    timed = side_by_side({name: read(source) for name, source in sources.items()}, READ)
+    timed = side_by_side({name: read(source) for name, source in sources.items()}, READ, 3)
     reading = table("answers for training, by where they come from", timed, "our store", "images/s", NOTE)
     stored = sum(part.stat().st_size for part in path.glob("*.parquet")) / len(answers)
     arrays = sum(file.stat().st_size for file in (folder / f"dense-{len(answers)}").iterdir()) / len(answers)

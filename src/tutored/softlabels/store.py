@@ -23,13 +23,13 @@ from tutored.softlabels.manifest import MANIFEST, differences, read_manifest, sh
 from tutored.structures import SoftLabels
 
 CACHED_BLOCKS = 512
-"""Decoded blocks of eight images that one store keeps: about 64 MB. A smaller store is read by whole parts."""
+"""Blocks of eight images that one store keeps. A store of no more is decoded part by part, a larger one row by row."""
 TASK_OF = {"boxes": "detection", "map": "segmentation", "instances": "segmentation"}
 ALTERED = "the bytes are not those that were written ('sha256' differs)"
 
 
 class Part(NamedTuple):
-    """An opened part, the rows that are read at once, and the columns that hold anything."""
+    """An opened part, the rows that are decompressed at once, and the columns that hold anything."""
 
     file: pq.ParquetFile
     block_rows: int
@@ -51,6 +51,7 @@ class Store(Mapping[str, SoftLabels]):
         self._starts = [0, *accumulate(part["rows"] for part in manifest["parts"])]
         self._is_small = len(index) <= CACHED_BLOCKS * BLOCK_ROWS
         self._part = lru_cache(maxsize=64)(self._open_part)
+        self._whole_part = lru_cache(maxsize=None)(self._decode_part)
         self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._read_block)
 
     @classmethod
@@ -115,8 +116,10 @@ class Store(Mapping[str, SoftLabels]):
         number = bisect_right(self._starts, place) - 1
         row = place - self._starts[number]
         with damage_named(self.path, self.manifest["parts"][number]["file"]):
+            if self._is_small:
+                return self._whole_part(number, fold).cut(row)
             block, row = divmod(row, self._part(number).block_rows)
-            return self._block(number, block, fold).cut(row)
+            return self._decode(self._block(number, block).slice(row, 1), fold).cut(0)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
@@ -157,14 +160,18 @@ class Store(Mapping[str, SoftLabels]):
         for name in columns:
             if found.field(name).type != SCHEMA.field(name).type:
                 raise ValueError(f"column {name} holds {found.field(name).type} instead of {SCHEMA.field(name).type}")
-        rows = file.metadata.num_rows if self._is_small else file.metadata.row_group(0).num_rows
-        return Part(file, rows, columns)
+        return Part(file, file.metadata.row_group(0).num_rows, columns)
 
-    def _read_block(self, number: int, block: int, fold: Fold | None) -> Block:
+    def _read_block(self, number: int, block: int) -> pa.Table:
         part = self._part(number)
-        groups = range(part.file.num_row_groups) if self._is_small else [block]
         # Threads of Arrow's pool do not survive the fork of a loader's workers.
-        table = part.file.read_row_groups(groups, columns=part.columns, use_threads=False)
+        return part.file.read_row_group(block, columns=part.columns, use_threads=False)
+
+    def _decode_part(self, number: int, fold: Fold | None) -> Block:
+        part = self._part(number)
+        return self._decode(part.file.read(columns=part.columns, use_threads=False), fold)
+
+    def _decode(self, table: pa.Table, fold: Fold | None) -> Block:
         decoded = from_table(table, len(self.labels), probabilities=self.map_values == "probabilities")
         return decoded.fold(fold) if fold else decoded
 
