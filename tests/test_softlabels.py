@@ -514,3 +514,9 @@ def test_folding_many_images_at_once_is_folding_each() -> None:
                 assert (mine is None) == (other is None) == (row == 2)
                 assert mine is None or torch.equal(mine, other)
     assert len(together.cut(3).boxes_xyxy) < len(answers[3].boxes_xyxy), "overlapping boxes of one class became one"
+
+
+def test_a_table_may_have_no_rows() -> None:
+    """All images of a part can be broken."""
+    table = to_table([], [])
+    assert table.schema == SCHEMA and len(table) == 0

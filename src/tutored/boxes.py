@@ -8,6 +8,8 @@ from torchvision import ops
 
 CENTRE_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
+FEW = 1000
+"""Boxes from which on torchvision suppresses group by group."""
 
 
 def area(boxes_xyxy: Tensor) -> Tensor:
@@ -60,9 +62,15 @@ def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor | None, threshold: fl
     Returns:
         int64 indices of the kept boxes, by falling score.
     """
-    kept: Tensor = (
-        ops.nms(boxes_xyxy, scores, threshold)
-        if groups is None
-        else ops.batched_nms(boxes_xyxy, scores, groups, threshold)
-    )
+    kept: Tensor
+    if groups is None:
+        kept = ops.nms(boxes_xyxy, scores, threshold)
+    elif len(boxes_xyxy) <= FEW or not boxes_xyxy.is_cpu:
+        kept = ops.batched_nms(boxes_xyxy, scores, groups, threshold)
+    else:
+        # As torchvision does, which looks through all boxes for each group's.
+        rows_of_each = torch.split(groups.argsort(stable=True), groups.bincount().tolist())
+        each = [rows[ops.nms(boxes_xyxy[rows], scores[rows], threshold)] for rows in rows_of_each if len(rows)]
+        kept = torch.cat(each).sort().values
+        kept = kept[scores[kept].sort(descending=True).indices]
     return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,8 +78,9 @@ def quantise(probs: npt.NDArray[Any], levels: int) -> npt.NDArray[np.int64]:
     whole = np.floor(scaled)
     missing = np.rint(scaled.sum(-1, keepdims=True)) - whole.sum(-1, keepdims=True)
     by_remainder = np.argsort(whole - scaled, axis=-1, kind="stable")
-    rank = np.argsort(by_remainder, axis=-1, kind="stable")
-    counts: npt.NDArray[np.int64] = (whole + (rank < missing)).astype(np.int64)
+    more = np.zeros_like(whole)
+    np.put_along_axis(more, by_remainder, np.arange(probs.shape[-1]) < missing, axis=-1)
+    counts: npt.NDArray[np.int64] = (whole + more).astype(np.int64)
     return counts
 
 
@@ -96,7 +97,7 @@ def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels], *, confide
         | _instance_columns(answer.instances)
         for image_id, answer in zip(image_ids, answers, strict=True)
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return pa.table([_column([row.get(field.name) for row in rows], field.type) for field in SCHEMA], schema=SCHEMA)
 
 
 def answers_in(table: pa.Table) -> list[str]:
@@ -107,6 +108,36 @@ def answers_in(table: pa.Table) -> list[str]:
 def columns_of(answers: Iterable[str]) -> list[str]:
     """All that `from_table` needs for these of `ANSWERS`."""
     return ["height", "width", *(column for name in answers for column in ANSWERS[name])]
+
+
+class _Lists(NamedTuple):
+    """A list of lists: how long each is, and what is in them."""
+
+    lengths: npt.NDArray[np.int64]
+    values: npt.NDArray[np.int64]
+
+
+def _column(rows: Sequence[Any], of: pa.DataType) -> pa.Array:
+    """A column of numbers, bytes, arrays or `_Lists`, or None; arrays as a whole, for numbers one by one are slow."""
+    if not pa.types.is_list(of):
+        return pa.array(rows, of)
+    there = [row for row in rows if row is not None]
+    if pa.types.is_list(of.value_type):
+        lengths = [len(row.lengths) for row in there]
+        inner = np.concatenate([row.lengths for row in there] or [[]])
+        values = np.concatenate([row.values for row in there] or [[]])
+        entries = pa.ListArray.from_arrays(_offsets(inner), pa.array(values, of.value_type.value_type))
+    else:
+        lengths = [len(row) for row in there]
+        entries = pa.array(np.concatenate(there or [[]]), of.value_type)
+    empty = np.array([row is None for row in rows], bool)
+    counts = np.zeros(len(rows), np.int64)
+    counts[~empty] = lengths
+    return pa.ListArray.from_arrays(_offsets(counts), entries, type=of, mask=pa.array(empty))
+
+
+def _offsets(lengths: Any) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
 def _box_columns(answer: SoftLabels) -> dict[str, Any]:
@@ -126,8 +157,8 @@ def _box_columns(answer: SoftLabels) -> dict[str, Any]:
         "boxes_xyxy": answer.boxes_xyxy.flatten().numpy(),
         "classes": kept,
         "scores": answer.scores.numpy(),
-        "probs_class": [np.flatnonzero(entries) for entries in stored],
-        "probs_value": [line[entries] for line, entries in zip(counts, stored, strict=True)],
+        "probs_class": _Lists(stored.sum(-1), np.nonzero(stored)[1]),
+        "probs_value": _Lists(stored.sum(-1), counts[stored]),
     }
 
 
