@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from torchmetrics.detection import MeanAveragePrecision
 
 from benchmarks.timing import side_by_side, table
-from tutored.evaluate import detection, segmentation
+from tutored.evaluate import coco, detection, segmentation
 from tutored.structures import GroundTruth, Prediction
 
 IMAGES, CLASSES, FOUND = 5000, 20, 30
@@ -23,17 +23,17 @@ IMAGES, CLASSES, FOUND = 5000, 20, 30
 def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
     """Boxes of 5,000 images (2 to 3 objects and 30 detections each), and confusion matrices of 20 masks."""
     pairs = made_boxes(max(50, round(IMAGES * scale)))
-    matches = [detection.match(truth, found, CLASSES) for truth, found in pairs]
 
-    def ours_from_scratch() -> np.ndarray[Any, Any]:
-        fresh = [detection.match(truth, found, CLASSES) for truth, found in pairs]
-        return detection.voc_ap(detection.rank(fresh, CLASSES))
+    def matched() -> list[detection.Matches]:
+        return [detection.match(truth, found, CLASSES) for truth, found in pairs]
 
+    matches = matched()
     things = {
         "pycocotools, COCO AP": lambda: pycocotools_ap(pairs),
         "torchmetrics, COCO AP": lambda: torchmetrics_ap(pairs),
-        "ours, COCO AP": lambda: detection.coco_ap(matches, CLASSES),
-        "ours, VOC AP, matching included": ours_from_scratch,
+        "ours, COCO AP, matching included": lambda: coco.coco_ap(matched(), CLASSES),
+        "ours, COCO AP of matched boxes": lambda: coco.coco_ap(matches, CLASSES),
+        "ours, VOC AP, matching included": lambda: detection.voc_ap(detection.rank(matched(), CLASSES)),
         "ours, VOC AP of matched boxes": lambda: detection.voc_ap(detection.rank(matches, CLASSES)),
     }
     note = f"{len(pairs)} images, {CLASSES} classes; COCO AP over ten IoU floors, one area range, 100 detections"

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from benchmarks.data import AbsentError, config, make_data
 from benchmarks.timing import side_by_side, table
-from tutored.data.training import collate
+from benchmarks.training import POLICIES, bare, batches, loop
 from tutored.engine.batches import to_device
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
@@ -23,7 +21,6 @@ from tutored.student import BlitzNet
 
 BATCH = 32
 WORKERS = max((os.cpu_count() or 1) - 1, 1)
-POLICIES = {"ground truth": "ground_truth", "tutors": "replace", "both": "both"}
 
 
 def measure(folder: Path, scale: float) -> Iterator[dict[str, Any]]:
@@ -46,7 +43,7 @@ def measure(folder: Path, scale: float) -> Iterator[dict[str, Any]]:
             "fp32": _trainer(data, None, out, "ground_truth", precision="fp32"),
             "bf16, compiled": _trainer(data, None, out, "ground_truth", compile=True),
         }
-        timed = side_by_side({name: _bare(each, steps) for name, each in ways.items()}, BATCH * steps, 3)
+        timed = side_by_side({name: bare(each, steps) for name, each in ways.items()}, BATCH * steps, 3)
         yield table(f"bare network by precision: {NAME}", timed, "bf16", "images/s")
 
 
@@ -59,10 +56,10 @@ def _trainer(data: str, store: Path | None, out: str, policy: str, **train: Any)
 
 def _loops(plain: Trainer, both: Trainer, steps: int) -> dict[str, Any]:
     things = {
-        "bare network": _bare(plain, steps),
+        "bare network": bare(plain, steps),
         "the step on a batch in memory": repeated(_step(plain), steps),
-        f"the loop, {WORKERS} workers": _loop(plain, steps),
-        f"the loop with both sources, {WORKERS} workers": _loop(both, steps),
+        f"the loop, {WORKERS} workers": loop(plain, steps, WORKERS),
+        f"the loop with both sources, {WORKERS} workers": loop(both, steps, WORKERS),
         "reading alone": _reading(plain, steps),
     }
     timed = side_by_side(things, BATCH * steps, 3)
@@ -81,45 +78,14 @@ def repeated(do: Callable[[], object], steps: int) -> Callable[[], None]:
     return run
 
 
-def _bare(trainer: Trainer, steps: int) -> Callable[[], None]:
-    resident = to_device(next(_batches(trainer, 0)), trainer.device)
-    images = resident.images.float() / 255
-
-    def once() -> None:
-        trainer.model.train()
-        outputs = trainer.model(images)
-        trainer.accelerator.backward(outputs.deltas.mean() + outputs.logits.mean() + outputs.map_logits.mean())
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad(set_to_none=True)
-
-    return repeated(once, steps)
-
-
 def _step(trainer: Trainer) -> Callable[[], object]:
-    resident = to_device(next(_batches(trainer, 0)), trainer.device)
+    resident = to_device(next(batches(trainer, 0)), trainer.device)
     return lambda: trainer.step(resident)
 
 
-def _loop(trainer: Trainer, steps: int) -> Callable[[], None]:
-    batches = _batches(trainer, WORKERS)
-    return repeated(lambda: trainer.step(next(batches)), steps)
-
-
 def _reading(trainer: Trainer, steps: int) -> Callable[[], None]:
-    batches = _batches(trainer, WORKERS)
-    return repeated(lambda: next(batches), steps)
-
-
-def _batches(trainer: Trainer, workers: int) -> Any:
-    loader = DataLoader(
-        trainer.set,
-        batch_sampler=list(trainer.plan),
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
-    return (batch for _ in cycle([0]) for batch in loader)
+    each = batches(trainer, WORKERS)
+    return repeated(lambda: next(each), steps)
 
 
 def _prediction(steps: int) -> dict[str, Any]:
@@ -156,7 +122,7 @@ def _memory(data: str, store: Path) -> dict[str, Any]:
             one = config(data, store, "both", student={"preset": shape}, train=train)
             with tempfile.TemporaryDirectory() as out:
                 trainer = Trainer(one, open_supervision(one), Path(out))
-                batch = next(_batches(trainer, 0))
+                batch = next(batches(trainer, 0))
                 torch.cuda.reset_peak_memory_stats()
                 for _ in range(2):
                     trainer.step(batch)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import yaml
 
+from benchmarks.data import config, make_data
 from benchmarks.evaluation import made_boxes
 from tutored import losses
 from tutored.config import Loss, Student
 from tutored.evaluate import detection
 from tutored.labels import LabelSpace
 from tutored.softlabels import Store
-from tutored.softlabels.writer import BLOCK_ROWS, PART_ROWS, claim, finish, part_name, write_part
+from tutored.softlabels.codec import BLOCK_ROWS
+from tutored.softlabels.writer import PART_ROWS, claim, finish, part_name, write_part
 from tutored.structures import SoftLabels
 from tutored.student import BlitzNet, decode
 from tutored.targets import Batch, Targets
@@ -29,16 +34,32 @@ from tutored.targets import Batch, Targets
 ROUNDS = 5
 
 
-def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
+def measure(folder: Path, scale: float) -> Iterator[dict[str, Any]]:
     """Curves with the exponent of growth between first and last point: 1 is linear, less is better."""
-    rows = [1_000, 10_000, 100_000, 1_000_000] if scale >= 1 else [1_000, 10_000]
-    return [
-        _curve("matching and VOC AP", "images", [500, 1000, 2000, 4000], _evaluation),
-        _curve("assigning anchors", "boxes an image", [1, 10, 100], _assigning),
-        _curve("decoding", "classes", [20, 80, 250], _decoding),
-        _curve("forward, light student", "pixels of a side", [96, 160, 224, 320], _forward),
-        _store(folder, rows),
-    ]
+    yield _curve("matching and VOC AP", "images", [500, 1000, 2000, 4000], _evaluation)
+    yield _curve("assigning anchors", "boxes an image", [1, 10, 100], _assigning)
+    yield _curve("decoding", "classes", [20, 80, 1000], _decoding)
+    yield _curve("forward, light student", "pixels of a side", [96, 160, 224, 320], _forward)
+    yield _processes(folder, max(64, round(256 * scale)))
+    yield _store(folder, [1_000, 10_000, 100_000, 1_000_000])
+
+
+def _processes(folder: Path, images: int) -> dict[str, Any]:
+    """Seconds a training image takes, by processes of one thread that share each batch."""
+    data, store = make_data(folder, images)
+    points = []
+    for processes in (1, 2):
+        with tempfile.TemporaryDirectory() as out:
+            one, run = Path(out) / "config.yaml", Path(out) / "run"
+            train = {"threads": 1, "epochs": 4, "device": "cpu"}
+            one.write_text(yaml.safe_dump(config(data, store, "both", train=train).to_dict()))
+            several = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+            words = (sys.executable, *several, "-m", "tutored", "train", str(one), "--out", str(run))
+            subprocess.run(words, capture_output=True, check=True)
+            told = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        points.append((processes, 1 / statistics.median(entry["images_per_second"] for entry in told[1:])))
+    note = "the light student, batch 16, both sources; by images/s of the run's log, without its start"
+    return _described("training, an image", "processes", points) | {"note": note}
 
 
 def _curve(title: str, axis: str, sizes: list[int], prepare: Callable[[int], Callable[[], object]]) -> dict[str, Any]:

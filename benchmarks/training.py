@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,15 @@ from tutored.targets import Batch
 POLICIES = {"ground truth": "ground_truth", "tutors": "replace", "both": "both"}
 STUDENTS: dict[str, dict[str, Any]] = {
     "light, 160 pixels": {"student": {"preset": "light"}, "train": {"batch": 16}},
-    "BlitzNet300 s8, ResNet-50": {"student": {"preset": "blitznet300-s8"}, "train": {"batch": 8}},
+    "BlitzNet300 s8, ResNet-50": {"student": {"preset": "blitznet300-s8"}, "train": {"batch": 4}},
 }
 
 
-def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
+def measure(folder: Path, scale: float) -> Iterator[dict[str, Any]]:
     """For each student three tables: the loop's efficiency, what tutors cost, and the parts of a step."""
     data, store = make_data(folder, max(32, round(128 * scale)))
-    tables = []
     for number, (name, changes) in enumerate(STUDENTS.items()):
-        steps = max(1, round((1 if number else 6) * scale))
+        steps, rounds = (1, 3) if number else (max(1, round(6 * scale)), 5)
         with tempfile.TemporaryDirectory() as out:
             trainers = {
                 who: Trainer(
@@ -42,21 +41,27 @@ def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
                 )
                 for who, policy in POLICIES.items()
             }
-            found = [
-                _efficiency(trainers["ground truth"], steps),
-                _sources(trainers, steps),
-                _parts(trainers["both"]),
-            ]
-        tables += [{**each, "title": f"{each['title']}: {name}"} for each in found]
-    return tables
+            plain = trainers["ground truth"]
+            loops = {f"the loop, {workers} workers": loop(plain, steps, workers) for workers in (0, 1)}
+            timed = side_by_side(
+                {"bare network": bare(plain, steps), **loops}, plain.config.train.batch * steps, rounds
+            )
+            yield table(f"the whole loop against the bare network: {name}", timed, "bare network", "images/s", NOTE)
+            by = {who: loop(trainer, steps, 0) for who, trainer in trainers.items()}
+            timed = side_by_side(by, plain.config.train.batch * steps, rounds)
+            yield table(f"a step by who teaches: {name}", timed, "ground truth", "images/s", IN_TURNS)
+            yield _parts(trainers["both"], name, rounds)
 
 
-def _efficiency(trainer: Trainer, steps: int) -> dict[str, Any]:
-    """Forward, backward and update of one batch that is in memory, against the loop with its loader."""
-    resident = to_device(next(_batches(trainer, 0)), trainer.device)
-    images = resident.images.float() / 255
+NOTE = "forward, backward and update on one resident batch; the loop also reads, augments, assigns, sums and averages"
+IN_TURNS = "one process reads and trains in turns"
 
-    def bare() -> None:
+
+def bare(trainer: Trainer, steps: int) -> Callable[[], None]:
+    """Forward, backward and update of one batch that is in memory."""
+    images = to_device(next(batches(trainer, 0)), trainer.device).images.float() / 255
+
+    def run() -> None:
         for _ in range(steps):
             trainer.model.train()
             outputs = trainer.model(images)
@@ -64,23 +69,10 @@ def _efficiency(trainer: Trainer, steps: int) -> dict[str, Any]:
             trainer.optimizer.step()
             trainer.optimizer.zero_grad(set_to_none=True)
 
-    loops = {f"the loop, {workers} workers": loop(trainer, steps, workers) for workers in (0, 1)}
-    timed = side_by_side({"bare network": bare, **loops}, len(images) * steps)
-    note = (
-        "forward, backward and update on one resident batch; the loop also reads, augments, assigns, sums and averages"
-    )
-    return table("the whole loop against the bare network", timed, "bare network", "images/s", note)
+    return run
 
 
-def _sources(trainers: dict[str, Trainer], steps: int) -> dict[str, Any]:
-    timed = side_by_side(
-        {name: loop(trainer, steps, 0) for name, trainer in trainers.items()},
-        trainers["both"].config.train.batch * steps,
-    )
-    return table("a step by who teaches", timed, "ground truth", "images/s", "one process reads and trains in turns")
-
-
-def _parts(trainer: Trainer) -> dict[str, Any]:
+def _parts(trainer: Trainer, name: str, rounds: int) -> dict[str, Any]:
     """Seconds of each part of a step that both sources teach, an image."""
     places = next(iter(trainer.plan))
     examples = [trainer.set[place] for place in places]
@@ -110,29 +102,30 @@ def _parts(trainer: Trainer) -> dict[str, Any]:
         "network, forward and backward": network,
         "the whole step": lambda: trainer.step(batch),
     }
-    timed = side_by_side(parts, len(places))
-    return table(
-        "parts of a step, taught by both", timed, "the whole step", "images/s", "a ratio of 10 is a tenth of the step"
-    )
+    timed = side_by_side(parts, len(places), rounds)
+    note = "a ratio of 10 is a tenth of the step"
+    return table(f"parts of a step, taught by both: {name}", timed, "the whole step", "images/s", note)
 
 
 def loop(trainer: Trainer, steps: int, workers: int) -> Callable[[], None]:
-    """Steps as `Trainer` takes them: a loader before each. Workers live on from round to round."""
-    batches = _batches(trainer, workers)
+    """Steps as `Trainer` takes them: a loader before each."""
+    each = batches(trainer, workers)
 
     def run() -> None:
         for _ in range(steps):
-            trainer.step(next(batches))
+            trainer.step(next(each))
 
     return run
 
 
-def _batches(trainer: Trainer, workers: int) -> Any:
+def batches(trainer: Trainer, workers: int) -> Any:
+    """The run's batches, again and again. Workers live on from round to round."""
     loader = DataLoader(
         trainer.set,
         batch_sampler=list(trainer.plan),
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
+        pin_memory=trainer.device.type == "cuda",
     )
     return (batch for _ in cycle([0]) for batch in loader)

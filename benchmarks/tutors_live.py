@@ -21,7 +21,7 @@ from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.structures import Dataset, SoftLabels
 
-READ = 32
+READ = 16
 NOTE = (
     "of the thesis the maps alone, float32 [H, W, C+1], from a warm disk cache; in the loop SSDLite320 and LR-ASPP "
     "(MobileNetV3, random weights), about the smallest tutors that torchvision has, one image at a time"
@@ -89,7 +89,7 @@ class Half(Stored):
         return replace(self.answers[image_id], map=None)
 
 
-def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
+def measure(folder: Path, scale: float) -> Iterator[dict[str, Any]]:
     """Answers a second, by where they come from, and kilobytes an image; then whole training steps."""
     data, path = make_data(folder, max(32, round(128 * scale)))
     settings = config(data, path, "replace")
@@ -109,18 +109,19 @@ def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
 
         return run
 
-    timed = side_by_side({name: read(source) for name, source in sources.items()}, READ)
+    timed = side_by_side({name: read(source) for name, source in sources.items()}, READ, 3)
     reading = table("answers for training, by where they come from", timed, "our store", "images/s", NOTE)
     stored = sum(part.stat().st_size for part in path.glob("*.parquet")) / len(answers)
     arrays = sum(file.stat().st_size for file in (folder / f"dense-{len(answers)}").iterdir()) / len(answers)
     reading["kB an image"] = {"our store": round(stored / 1000, 2), "the thesis' dense arrays": round(arrays / 1000, 1)}
 
+    yield reading
     steps = max(1, round(2 * scale))
     with tempfile.TemporaryDirectory() as out:
         loops = {}
         for name, source in sources.items():
             tutors = {"detection": Half(answers), "segmentation": source}
             loops[name] = loop(Trainer(settings, supervision._replace(soft_labels=tutors), Path(out)), steps, 0)
-        timed = side_by_side(loops, settings.train.batch * steps)
+        timed = side_by_side(loops, settings.train.batch * steps, 3)
     note = f"the light student at 160 pixels, taught by tutors alone; {NOTE}"
-    return [reading, table("training, by where the tutors' answers come from", timed, "our store", "images/s", note)]
+    yield table("training, by where the tutors' answers come from", timed, "our store", "images/s", note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,15 @@ from torchvision.models import detection, segmentation
 
 from benchmarks.memory import held
 from benchmarks.timing import side_by_side, table
-from tutored.config import Student
+from tutored.config import TASKS, Student
 from tutored.labels import VOC
 from tutored.student import BlitzNet
 
-BATCH = 8
+STUDENTS: dict[str, tuple[dict[str, Any], int, int]] = {
+    "light, 160 pixels": ({"preset": "light"}, 8, 5),
+    "BlitzNet300 s8, ResNet-50": ({"preset": "blitznet300-s8"}, 2, 3),
+}
+"""Shape, batch and rounds; torchvision's pairs are held against the first one alone, since they take long."""
 
 
 class OneTask(nn.Module):
@@ -31,55 +35,46 @@ class OneTask(nn.Module):
         return self.head(self.trunk(images.contiguous(memory_format=torch.channels_last)))
 
 
-def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
-    """Training steps and predictions of the joint student and of pairs of single-task networks."""
-    size = 160 if scale < 1 else 300
-    backbone = {"preset": "light"} if scale < 1 else {"backbone": "resnet50"}
-    shape = Student.model_validate({**backbone, "size": size})
-    pair = [OneTask(BlitzNet(shape, VOC), task) for task in ("detection", "segmentation")]
-    joint = {"joint student": [BlitzNet(shape, VOC)]}
-    others: dict[str, list[nn.Module]] = {
-        "two students, same backbone": [*pair],
-        "SSDLite + LR-ASPP (MobileNetV3)": [
-            detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21),
-            segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21),
-        ],
-        "SSDLite + DeepLabV3 (MobileNetV3)": [
-            detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21),
-            segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21),
-        ],
-        "SSD300 (VGG16) + LR-ASPP (MobileNetV3)": [
-            detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=21),
-            segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21),
-        ],
+def measure(_folder: Path, _scale: float) -> Iterator[dict[str, Any]]:
+    """For each student two tables, training steps and predictions: the joint one against pairs of networks."""
+    for name, (given, batch, rounds) in STUDENTS.items():
+        shape = Student.model_validate(given)
+        networks = _ours(shape) | (_torchvision() if shape.size < LARGE else {})
+        images = torch.rand(batch, 3, shape.size, shape.size, generator=torch.Generator().manual_seed(0))
+        note = f"{shape.size} x {shape.size} pixels into every network, batch {batch}, random weights, no loader"
+        for title, do, more in (
+            ("training step", _step, "torchvision's detectors train with their losses"),
+            ("prediction", _answer, "torchvision's detectors also suppress boxes"),
+        ):
+            timed = side_by_side({who: do(nets, images) for who, nets in networks.items()}, batch, rounds)
+            found = table(f"{title}: {name}", timed, JOINT, "images/s", f"{note}; {more}")
+            for row in found["rows"]:
+                nets = networks[row["name"]]
+                row["million parameters"] = round(sum(w.numel() for net in nets for w in net.parameters()) / 1e6, 2)
+                if do is _step:
+                    row["kept for backward, MB"] = round(max(_kept(net, images) for net in nets) / 1e6)
+            yield found
+
+
+JOINT, LARGE = "joint student", 300
+
+
+def _ours(shape: Student) -> dict[str, list[nn.Module]]:
+    pair: list[nn.Module] = [OneTask(BlitzNet(shape, VOC), task) for task in TASKS]
+    return {JOINT: [BlitzNet(shape, VOC)], "two students, same backbone": pair}
+
+
+def _torchvision() -> dict[str, list[nn.Module]]:
+    def untrained(make: Callable[..., nn.Module]) -> nn.Module:
+        return make(weights=None, weights_backbone=None, num_classes=21)
+
+    ssdlite, small = detection.ssdlite320_mobilenet_v3_large, segmentation.lraspp_mobilenet_v3_large
+    deeplab = segmentation.deeplabv3_mobilenet_v3_large
+    return {
+        "SSDLite + LR-ASPP (MobileNetV3)": [untrained(ssdlite), untrained(small)],
+        "SSDLite + DeepLabV3 (MobileNetV3)": [untrained(ssdlite), untrained(deeplab)],
+        "SSD300 (VGG16) + LR-ASPP (MobileNetV3)": [untrained(detection.ssd300_vgg16), untrained(small)],
     }
-    networks: dict[str, list[nn.Module]] = {**joint, **others}
-    images = torch.rand(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
-    note = (
-        f"{size} x {size} pixels into every network, batch {BATCH}, random weights, no loader; torchvision's detectors "
-    )
-    steps = side_by_side({name: _step(nets, images) for name, nets in networks.items()}, BATCH)
-    answers = side_by_side({name: _answer(nets, images) for name, nets in networks.items()}, BATCH)
-    tables = [
-        table(
-            "training step: one network against two",
-            steps,
-            "joint student",
-            "images/s",
-            note + "train with their losses",
-        ),
-        table(
-            "prediction: one network against two", answers, "joint student", "images/s", note + "also suppress boxes"
-        ),
-    ]
-    for each in tables:
-        for row in each["rows"]:
-            row["million parameters"] = round(
-                sum(weight.numel() for net in networks[row["name"]] for weight in net.parameters()) / 1e6, 2
-            )
-    for row in tables[0]["rows"]:
-        row["kept for backward, MB"] = round(sum(_kept(net, images) for net in networks[row["name"]]) / 1e6)
-    return tables
 
 
 def _step(networks: list[nn.Module], images: Tensor) -> Callable[[], None]:
@@ -96,7 +91,7 @@ def _step(networks: list[nn.Module], images: Tensor) -> Callable[[], None]:
 
 
 def _kept(net: nn.Module, images: Tensor) -> int:
-    """Bytes; where two networks are trained in turns, the larger one's are what counts."""
+    """Bytes that wait for the backward pass; of two networks that are trained in turns, the larger one's count."""
     with held(net.train()) as count:
         _total(net, images)
     return count()

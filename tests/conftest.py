@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,23 @@ VOC_SPLITS = {
 }
 
 MakeVoc = Callable[..., Path]
+SmallFiles = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def small_files() -> SmallFiles:
+    """`small_files(size=4096)`: a context in which the system itself cuts files off there, as a full disk does."""
+
+    @contextmanager
+    def limited(size: int = 4096) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture(scope="session")

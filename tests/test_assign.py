@@ -1,4 +1,6 @@
+import pytest
 import torch
+from torchvision.ops import batched_nms
 
 from tutored import boxes
 from tutored.losses.assign import match
@@ -53,3 +55,15 @@ def test_offsets_by_hand():
     wide = torch.tensor([[-5.0, 0, 15, 20]])
     assert torch.allclose(boxes.encode(wide, anchor), torch.tensor([[0.0, 0.0, 3.4657359, 0.0]]))
     assert torch.allclose(boxes.decode(boxes.encode(wide, anchor), anchor), wide, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [900, 3000])
+def test_suppression_within_groups_is_torchvisions_ties_included(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(count, 2, generator=generator) * 100
+    made = torch.cat([corner, corner + 20 + torch.rand(count, 2, generator=generator)], dim=1)
+    scores = torch.randint(0, 50, (count,), generator=generator) / 50
+    groups = torch.randint(0, 5, (count,), generator=generator) * 2
+    kept = boxes.nms(made, scores, groups, 0.5)
+    assert count / 10 < len(kept) < count * 2 / 3
+    assert torch.equal(kept, batched_nms(made, scores, groups, 0.5))

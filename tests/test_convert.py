@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+from conftest import SmallFiles
 from tutored.cli import main
 from tutored.convert import convert
 from tutored.data import open_dataset
@@ -106,6 +107,16 @@ def test_cleanlab_gets_what_the_tutor_says_of_each_box_and_pixel(coco, tmp_path:
     convert(store, "cleanlab", f"coco:{root}", "val", tmp_path / "sure", score=0.9)
     missed = np.load(tmp_path / "sure" / "boxes_pred_probs.npy", allow_pickle=False)
     assert missed.tolist() == [[1, 0, 0]], "no box is that sure: background"
+
+
+def test_a_full_disk_leaves_no_cut_arrays(coco, tmp_path: Path, small_files: SmallFiles) -> None:
+    root, store = coco
+    # Pixels of two images at 64 x 64 take 8,320 bytes: NumPy keeps the end of a file for its closing.
+    for size in (100, 4096, 8319):
+        named = r"/arrays: can't be written \(File too large\)"
+        with pytest.raises(OSError, match=named), small_files(size):
+            convert(store, "cleanlab", f"coco:{root}", "val", tmp_path / "arrays")
+        assert not list(tmp_path.iterdir())
 
 
 def test_fiftyone_gets_relative_boxes_with_distributions_and_masks(coco, tmp_path: Path) -> None:

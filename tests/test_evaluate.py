@@ -243,19 +243,21 @@ def test_voc_ap_equals_the_slow_procedure(pairs: list[Pair]) -> None:
         assert got == ([None, None] if expected is None else [pytest.approx(float(value)) for value in expected])
 
 
-def random_pairs(seed: int, images: int) -> list[Pair]:
+def random_pairs(seed: int, images: int, count: int = 20, whole: bool = False) -> list[Pair]:
+    """Six objects and `count` detections an image; `whole`: pixels and tenths of scores."""
     rng = np.random.default_rng(seed)
     pairs = []
     for index in range(images):
         corners = rng.uniform(0, 60, (6, 2))
-        boxes = np.concatenate([corners, corners + rng.uniform(5, 40, (6, 2))], axis=1)
+        boxes = np.concatenate([corners, corners + rng.uniform(5, 40, (6, 2))], axis=1).round(0 if whole else 8)
         classes = rng.integers(1, 4, 6)
         objects = list(zip(boxes.tolist(), classes.tolist(), (rng.random(6) < 0.2).tolist(), strict=True))
-        of = rng.integers(0, 6, 20)
-        near = boxes[of] + rng.normal(0, 2, (20, 4))
+        of = rng.integers(0, 6, count)
+        near = (boxes[of] + rng.normal(0, 2, (count, 4))).round(0 if whole else 8)
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
-        guesses = np.where(rng.random(20) < 0.8, classes[of], rng.integers(1, 4, 20))
-        found = list(zip(near.tolist(), guesses.tolist(), rng.random(20).tolist(), strict=True))
+        guesses = np.where(rng.random(count) < 0.8, classes[of], rng.integers(1, 4, count))
+        scores = rng.random(count).round(1 if whole else 8)
+        found = list(zip(near.tolist(), guesses.tolist(), scores.tolist(), strict=True))
         pairs.append((f"{index:03d}", truth(objects), answer(found)))
     return pairs
 
@@ -283,8 +285,12 @@ def coco_items(sides: Sequence[GroundTruth | Prediction], field: str) -> COCO:
     return bound
 
 
-def test_coco_ap_equals_pycocotools() -> None:
-    pairs = random_pairs(seed=0, images=40)
+@pytest.mark.parametrize("count", [20, 500])
+@pytest.mark.parametrize("whole", [False, True])
+def test_coco_ap_equals_pycocotools(count: int, whole: bool) -> None:
+    # Whole numbers make equal scores, equal overlaps and overlaps on a floor; of 500 detections the 100 best of a class
+    # count.
+    pairs = random_pairs(seed=0, images=40, count=count, whole=whole)
     official = COCOeval(
         coco_items([item for _, item, _ in pairs], "iscrowd"),
         coco_items([item for _, _, item in pairs], "score"),
@@ -298,6 +304,15 @@ def test_coco_ap_equals_pycocotools() -> None:
     for number, name in enumerate(LABELS.classes):
         assert result.per_class[AP_COCO][name] == pytest.approx(precision[:, :, number].mean(), abs=1e-9)
         assert result.per_class[AP_COCO_50][name] == pytest.approx(precision[0, :, number].mean(), abs=1e-9)
+
+
+def test_of_two_objects_overlapped_alike_coco_takes_the_later() -> None:
+    # The first box overlaps either object by 8/12, the second one object wholly and the other by 6/14.
+    objects = [((0, 0, 10, 10), CAT, 0.0), ((4, 0, 14, 10), CAT, 0.0)]
+    found = [((2, 0, 12, 10), CAT, 0.9), ((0, 0, 10, 10), CAT, 0.8)]
+    assert cat(boxes_only(objects, found), AP_COCO_50) == pytest.approx(1)
+    # Half of the objects found, all of it right: recalls 0, .01, ..., .5.
+    assert cat(boxes_only(objects[::-1], found), AP_COCO_50) == pytest.approx(51 / 101)
 
 
 def test_iou_by_hand() -> None:

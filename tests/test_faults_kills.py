@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,8 +19,11 @@ from benchmarks.faults.disk import from_change
 from benchmarks.faults.jobs import Job, finish, label_job, nothing, train_job, uninterrupted, watched
 from benchmarks.faults.kills import at_changes, at_random
 from benchmarks.faults.row import Row
-from benchmarks.faults.signals import LAST, Once, told, unread
+from benchmarks.faults.signals import LAST, STOPS, Once, told, unread
 from benchmarks.faults.work import Work, steps_done
+from torch.utils.data import DataLoader
+
+from tutored.engine.stop import deafly, hear_parent
 
 Made = tuple[Job, int, float]
 """A job, the changes of files and the seconds that it takes."""
@@ -79,14 +85,56 @@ def test_a_signal_stops_with_a_clear_last_line(name: str, number: int, request: 
     assert finish(job, out) == ""
 
 
-def test_ctrl_c_reaches_the_processes_that_read_too(work: Work) -> None:
+@pytest.fixture(scope="module")
+def reading(work: Work) -> Made:
     job = train_job(work, workers=2, but="loss")
-    uninterrupted(job)
+    return job, *uninterrupted(job)
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_signals_to_the_processes_that_read_do_nothing(reading: Made, number: int) -> None:
+    job, changes, _ = reading
+    out = job.fresh()
+    ended, _ = run(watched, job.words(out), out, changes // 2, Readers(number), None, out=job.said)
+    assert (ended.code, job.differing(out, job.reference)) == (0, [])
+
+
+@dataclass
+class Readers:
+    """Lets another process send each one that reads a signal, once; there must be two."""
+
+    number: int
+    sent: bool = False
+
+    def __call__(self, _event: str) -> None:
+        if not self.sent:
+            self.sent = True
+            readers = [str(reader.pid) for reader in multiprocessing.active_children()]
+            assert len(readers) == 2
+            subprocess.run(["kill", f"-{int(self.number)}", *readers], check=True)
+
+
+def test_a_process_that_reads_hears_its_parent_alone() -> None:
+    others = {*multiprocessing.active_children()}
+    batches = deafly(DataLoader([0, 1, 2, 3], num_workers=1, prefetch_factor=1, worker_init_fn=hear_parent))
+    assert int(next(batches)) == 0
+    (reader,) = {*multiprocessing.active_children()} - others
+    for number in STOPS:
+        subprocess.run(["kill", f"-{int(number)}", str(reader.pid)], check=True)
+    assert [int(batch) for batch in (next(batches), next(batches))] == [1, 2] and reader.is_alive()
+    reader.terminate()
+    reader.join(20)
+    assert reader.exitcode == 0
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_reaches_the_processes_that_read_too(reading: Made, number: int) -> None:
+    job, _, _ = reading
     out = job.fresh()
     child = Child(watched, (*job.words(out), "--train.epochs", "200"), out, 0, nothing, None, out=job.said)
     while not (out / "state").exists() and child.process.is_alive():
         child.process.join(0.01)
-    hit, ended = child.signalled(signal.SIGINT, 0)
+    hit, ended = child.signalled(number, 0)
     assert hit and told(ended) == "" and steps_done(out) >= 2
 
 

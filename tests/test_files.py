@@ -1,16 +1,15 @@
 import errno
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
-from tutored.files import former, whole_file, whole_folder, write_text
+from tutored.files import former, whole_file, whole_folder, write_encoded, write_text
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -37,22 +36,6 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert not former(path).exists()
 
 
-@pytest.fixture
-def small_files() -> Callable[..., object]:
-    """A context in which the system itself refuses files of more than 4 kB."""
-
-    @contextmanager
-    def limited() -> Iterator[None]:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    return limited
-
-
 def write_plain(path: Path) -> None:
     path.write_text("x" * 100_000)
 
@@ -77,6 +60,38 @@ def test_errors_of_the_disk_name_the_file_the_reason_and_what_to_do(tmp_path, wr
             with whole_folder(path) as folder, small_files():
                 write(folder / "part")
     assert list(tmp_path.iterdir()) == []
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        partial(Image.fromarray(NOISE).save, format="JPEG"),
+        partial(Image.fromarray(NOISE).save, format="PNG"),
+        partial(np.save, arr=NOISE),
+    ],
+)
+def test_what_a_library_writes_is_whole_or_not_there(tmp_path, write, small_files):
+    path = tmp_path / "written"
+    write_encoded(path, write)
+    whole = path.read_bytes()
+    path.unlink()
+    for size in (1, 1000, len(whole) // 2, len(whole) - 1):
+        with pytest.raises(OSError, match=r"written: can't be written \(File too large\)"), small_files(size):
+            write_encoded(path, write)
+        assert list(tmp_path.iterdir()) == []
+    with small_files(len(whole)):
+        write_encoded(path, write)
+    assert path.read_bytes() == whole
+
+
+def test_within_a_folder_the_folder_is_named_and_the_reason_once(tmp_path, small_files):
+    named = r"^\S+/folder: can't be written \(File too large\); make room"
+    with pytest.raises(OSError, match=named) as caught, whole_folder(tmp_path / "folder") as folder, small_files():
+        write_text(folder / "inside", "x" * 5000)
+    assert caught.value.errno == errno.EFBIG and list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_is_full_at_the_last_moment_is_named_too(tmp_path, monkeypatch):

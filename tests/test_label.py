@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,8 +80,8 @@ class Killed(Guesser):
         return super().__call__(images, image_ids)
 
 
-MOMENTS = [("image", 0), ("image", 8), ("before", 1), ("before", 3), ("after", 3), ("before", 7), ("after", 7)]
-"""Files get their names in this order: first manifest, five parts, last manifest."""
+MOMENTS = [("image", 0), ("image", 8), ("before", 1), ("before", 5), ("after", 5), ("before", 12), ("after", 12)]
+"""Files get their names in this order: first manifest, hash and part five times, index, last manifest."""
 
 
 def kill_all(folder: str) -> None:
@@ -281,6 +282,48 @@ def test_a_lost_part_is_made_again(tmp_path: Path) -> None:
     assert tutor.asked == list(Pictures.ids[15:20]) and content(tmp_path / "store") == whole
 
 
+def half(folder: Path) -> Path:
+    """An unfinished store of the parts 0, 2 and 4."""
+    return label(Guesser(), Pictures(), folder, rank=0, processes=2)
+
+
+def test_a_damaged_part_of_an_unfinished_store_is_made_again(tmp_path: Path) -> None:
+    whole = content(label(Guesser(), Pictures(), tmp_path / "whole"))
+    part = half(tmp_path / "half") / "part-00002.parquet"
+    size = part.stat().st_size
+    # Pages have checksums of their own; what lies between and behind them has none.
+    for place in (*range(0, size, size // 25), *range(size - 12, size)):
+        out = tmp_path / "damaged"
+        shutil.copytree(tmp_path / "half", out)
+        changed = bytearray(part.read_bytes())
+        changed[place] ^= 1
+        (out / part.name).write_bytes(changed)
+        tutor = Guesser()
+        label(tutor, Pictures(), out, resume=True)
+        assert tutor.asked == [*Pictures.ids[5:20]] and content(out) == whole
+        shutil.rmtree(out)
+
+
+def test_a_part_that_is_damaged_meanwhile_is_refused_by_name(tmp_path: Path) -> None:
+    out = half(tmp_path / "store")
+    part = out / "part-00002.parquet"
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    with pytest.raises(InputError, match=r"part-00002\.parquet: the bytes are not those that were written.*--resume"):
+        label(Guesser(), Pictures(), out, rank=1, processes=2)
+    label(Guesser(), Pictures(), out, resume=True)
+    assert content(out) == content(label(Guesser(), Pictures(), tmp_path / "whole"))
+
+
+def test_a_hash_without_its_part_or_damaged_costs_that_part(tmp_path: Path) -> None:
+    out = half(tmp_path / "store")
+    (out / "part-00000.parquet").unlink()
+    (out / ".part-00004.sha256").write_bytes(b"\xff")
+    tutor = Guesser()
+    label(tutor, Pictures(), out, resume=True)
+    assert [name for name in Pictures.ids if name not in tutor.asked] == list(Pictures.ids[10:15])
+    assert content(out) == content(label(Guesser(), Pictures(), tmp_path / "whole"))
+
+
 @pytest.mark.parametrize("field", ["kind", "weights_sha256", "score_floor", "preprocessing"])
 def test_another_tutor_is_refused_by_the_field_that_differs(tmp_path: Path, field: str) -> None:
     label(Guesser(), Pictures(), tmp_path / "store")
@@ -326,6 +369,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(writer.pq, "write_table", full)
     with pytest.raises(OSError, match="No space left"):
         label(Guesser(), Pictures(), tmp_path / "store")
-    assert sorted(content(tmp_path / "store")) == ["manifest.json", "part-00000.parquet", "part-00001.parquet"]
+    parts = [name.format(part) for name in (".part-{:05}.sha256", "part-{:05}.parquet") for part in range(2)]
+    assert sorted(content(tmp_path / "store")) == sorted(["manifest.json", *parts])
     label(Guesser(), Pictures(), tmp_path / "store", resume=True)
     assert content(tmp_path / "store") == whole

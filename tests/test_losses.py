@@ -191,6 +191,8 @@ def test_unknown_classes_are_no_mistake_where_the_source_says_background():
     unchanged = merge_unknown(log_p, torch.zeros(1, 3, dtype=torch.bool), dim=1)
     assert torch.allclose(unchanged, log_p)
 
+    assert merge_unknown(log_p, torch.zeros(1, 0, dtype=torch.bool), dim=1) is log_p, "known beforehand"
+
     map_logits = torch.zeros(1, 3, 2, 2)
     background = torch.zeros(3, 2, 2)
     background[0] = 1

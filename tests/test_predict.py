@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from conftest import SmallFiles
 from tutored.checkpoint import save_checkpoint
 from tutored.config import Decode, Student, make_config
 from tutored.device import choose_device
@@ -253,6 +254,15 @@ def test_a_picture_cut_short_leaves_no_json(predictor: Predictor, tmp_path: Path
     with pytest.raises(InputError, match=r"cut\.jpg"):
         predict_files(predictor, [tmp_path / "cut.jpg"], tmp_path / "out")
     assert not (tmp_path / "out" / "predictions.json").exists()
+
+
+def test_a_full_disk_leaves_no_cut_picture(predictor: Predictor, tmp_path: Path, small_files: SmallFiles) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    named = r"/a\.predicted\.jpg: can't be written \(File too large\)"
+    with pytest.raises(OSError, match=named), small_files():
+        predict_files(predictor, [tmp_path / "a.png"], tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:

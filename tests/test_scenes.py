@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from conftest import SmallFiles
 from tutored.data import open_dataset
 from tutored.data.check import check
 from tutored.errors import InputError
@@ -227,6 +228,12 @@ def test_a_broken_off_data_set_leaves_nothing(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(write, "_write", fail)
     with pytest.raises(OSError, match="no space"):
+        make_scenes(tmp_path / "out", "student", {"train": 1}, seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_cut_picture(tmp_path: Path, small_files: SmallFiles):
+    with pytest.raises(OSError, match=r"/out: can't be written \(File too large\)"), small_files(2000):
         make_scenes(tmp_path / "out", "student", {"train": 1}, seed=0)
     assert list(tmp_path.iterdir()) == []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,9 @@ from hypothesis.extra import numpy as st_np
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, ClassMap, LabelSpace
 from tutored.softlabels import Folded, Store, draw_map
-from tutored.softlabels.codec import quantise
+from tutored.softlabels.block import Block
+from tutored.softlabels.codec import SCHEMA, quantise, to_table
+from tutored.softlabels.decode import from_table
 from tutored.softlabels.index import Index
 from tutored.softlabels.manifest import read_manifest
 from tutored.softlabels.store import indexed_ids
@@ -138,6 +142,19 @@ def test_plain_pandas_reads_a_store(tmp_path: Path) -> None:
     values = np.frombuffer(row["map_values"], np.uint8).reshape(3, 1, 2)
     assert values.tolist() == [[[255, 127]], [[0, 64]], [[0, 64]]], "127.5 and twice 63.75 levels"
     assert len(table.loc["nothing", "classes"]) == 0 and table.loc["unasked", "classes"] is None
+
+
+def test_reading_a_store_leaves_pandas_alone(tmp_path: Path) -> None:
+    make_store(tmp_path / "store")
+    script = """
+import sys
+from pathlib import Path
+from tutored.softlabels import Store
+store = Store.open(Path(sys.argv[1]))
+assert store["full"].boxes_xyxy is not None and store["full"].map is not None
+sys.exit("pandas" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")], check=False).returncode == 0
 
 
 def test_a_store_goes_to_other_processes(tmp_path: Path) -> None:
@@ -406,8 +423,100 @@ def test_a_store_that_says_what_it_answers_reads_no_other_columns(tmp_path: Path
     store = Store.open(folder)
     store["a"]
     box_columns = ["classes", "boxes_xyxy", "scores", "probs_class", "probs_value"]
-    assert store._block(0, 0).column_names == ["height", "width", *box_columns]
+    assert store._part(0).columns == ["height", "width", *box_columns]
     older = json.loads((folder / "manifest.json").read_text())
     del older["parts"][0]["answers"]
     edit(folder, parts=older["parts"])
     assert Store.open(folder).tasks == ("detection",) and torch.equal(Store.open(folder)["a"].probs, store["a"].probs)
+
+
+def test_a_store_that_fits_is_decoded_by_parts_and_a_larger_one_by_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {f"{index:03d}": ANSWERS["full"] if index % 2 else ANSWERS["nothing"] for index in range(70)}
+    folder = make_store(tmp_path / "store", answers)
+    by_part = Store.open(folder)
+    monkeypatch.setattr("tutored.softlabels.store.CACHED_BLOCKS", 8)
+    by_row = Store.open(folder)
+    for image_id in ("000", "009", "063", "069"):
+        one, other = by_part[image_id], by_row[image_id]
+        assert torch.equal(one.boxes_xyxy, other.boxes_xyxy) and torch.equal(one.probs, other.probs)
+        assert torch.equal(one.map, other.map)
+    assert by_part._whole_part.cache_info().currsize == 2 and by_part._block.cache_info().currsize == 0
+    assert by_row._whole_part.cache_info().currsize == 0 and by_row._block.cache_info().currsize == 4
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        # The second row has one entry too few and the third one too many: together they are as many as before.
+        ("scores", [[0.5], [], [0.5, 0.5], None], "other lengths"),
+        ("probs_class", [[[0, 1]], [], [[0, 2]], None], "other lengths"),
+        ("probs_class", [[[0]], [[0, 1]], [[0, 1, 2]], None], "other lengths"),
+        ("probs_class", [[[0, 1]], [[0, 3]], [[0, 2]], None], r"a class outside 0\.\.2"),
+        ("probs_value", [[[32768, 32767]], [[65535, 32767]], [[1, 1]], None], "sum to more than one"),
+        ("probs_value", [[[32768, 32767]], [[32768, None]], [[1, 1]], None], "missing"),
+        ("probs_value", [[[32768, 32767]], None, [[1, 1]], None], "boxes of which a part is missing|other lengths"),
+        ("classes", [[1], [0], [2], None], r"a class outside 1\.\.2"),
+        ("classes", [[1], [None], [2], None], "missing"),
+        ("boxes_xyxy", [[0, 0, 1, 1], [0, 0, 1, float("nan")], [0, 0, 1, 1], None], "not finite"),
+        ("boxes_xyxy", [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], []], "a part is missing"),
+        ("height", [4, -1, 4, 4], "-1 x 6 pixels"),
+        ("map_classes", [[0], [0, 1], [3], None], r"a class outside 0\.\.2"),
+        ("map_classes", [[0], [0], [0, 1], None], "reshape"),
+        ("map_values", [b"\xff", b"\xff\x03", b"\xff", None], "probabilities of a cell that sum to more than one"),
+        ("map_width", [1, 7, 1, None], "a map of 1 x 7 cells for 4 x 6 pixels"),
+    ],
+)
+def test_one_wrong_row_is_refused(column: str, values: list[object], message: str) -> None:
+    one = SoftLabels(size=(4, 6), **boxes(([0, 0, 6, 4], 1, [0.5, 0.5, 0])), map=torch.tensor([[[1.0]], [[0]], [[0]]]))
+    two = replace(one, map=torch.tensor([[[0.5]], [[0.5]], [[0.0]]]))
+    table = to_table("abcd", [one, two, one, SoftLabels(size=(4, 6))])
+    assert from_table(table, 3).cut(2).scores.tolist() == [0.5]
+    broken = table.set_column(
+        table.schema.get_field_index(column), SCHEMA.field(column), pa.array(values, SCHEMA.field(column).type)
+    )
+    with pytest.raises(ValueError, match=message):
+        from_table(broken, 3)
+
+
+def test_the_last_of_a_class_that_a_box_has_twice_counts() -> None:
+    table = to_table("a", [SoftLabels(size=(4, 6), **boxes(([0, 0, 6, 4], 1, [0.5, 0.4, 0.1])))])
+    for name, values in (("probs_class", [[[2, 0, 2]]]), ("probs_value", [[[65535, 13107, 26214]]])):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, SCHEMA.field(name), pa.array(values, SCHEMA.field(name).type))
+    assert from_table(table, 3).cut(0).probs[0].tolist() == pytest.approx([0.2, 0.4, 0.4])
+
+
+def test_folding_many_images_at_once_is_folding_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+    answers = []
+    for count in (3, 0, 5, 1):
+        corners = torch.rand(count, 2, generator=generator) * 5
+        answers.append(
+            SoftLabels(
+                size=(16, 16),
+                boxes_xyxy=torch.cat([corners, corners + 8], dim=1),
+                classes=torch.randint(1, 81, (count,), generator=generator),
+                probs=torch.rand(count, 81, generator=generator).softmax(1),
+            )
+        )
+    answers.insert(2, SoftLabels(size=(16, 16)))
+    animals = dict.fromkeys(COCO.classes[:40], "cat")
+    for class_map in (ClassMap.by_name(COCO, PETS), ClassMap.by_name(COCO, PETS, renamed=animals)):
+        folded = Folded({}, class_map)._fold
+        block = from_table(to_table("abcde", answers), 81)
+        together = block.fold(folded)
+        for row in range(5):
+            alone = Block.of(block.cut(row), 81).fold(folded).cut(0)
+            for name in ("boxes_xyxy", "classes", "probs"):
+                mine, other = getattr(together.cut(row), name), getattr(alone, name)
+                assert (mine is None) == (other is None) == (row == 2)
+                assert mine is None or torch.equal(mine, other)
+    assert len(together.cut(3).boxes_xyxy) < len(answers[3].boxes_xyxy), "overlapping boxes of one class became one"
+
+
+def test_a_table_may_have_no_rows() -> None:
+    """All images of a part can be broken."""
+    table = to_table([], [])
+    assert table.schema == SCHEMA and len(table) == 0

@@ -1,6 +1,7 @@
 """Training batches: what is drawn, when, and how examples become one batch."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,6 +45,15 @@ def test_processes_share_each_batch_without_overlap():
     parts = [list(epoch_batches(range(10), 10, 4, seed=0, epoch=1, rank=rank, ranks=2)) for rank in (0, 1)]
     for batch, *shares in zip(whole, *parts, strict=True):
         assert sorted(batch) == sorted(shares[0] + shares[1])
+
+
+def test_where_no_image_has_unknown_classes_the_batch_says_so_by_its_shape():
+    soft = {image_id: truthful(MadeDataset(3).ground_truth(image_id)) for image_id in MadeDataset(3).ids}
+    made = training_set(3, {"detection": soft}, detection={"policy": "both", "store": "x"})
+    soft["made1"] = replace(soft["made1"], unknown=(2,))
+    known, partial = (collate([made[0, position] for position in positions]) for positions in ([0, 2], [0, 1]))
+    assert known.tutor.detection_unknown.shape == (2, 0) and known.ground_truth.detection_unknown.shape == (2, 0)
+    assert partial.tutor.detection_unknown.nonzero().tolist() == [[1, 2]]
 
 
 def test_images_that_nobody_teaches_are_not_drawn():

@@ -592,14 +592,15 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
 @pytest.mark.real
 @real
 def test_the_deeplab_maps_go_through_a_store_bit_exact(tmp_path: Path) -> None:
-    from tutored.softlabels.codec import from_table, to_table
+    from tutored.softlabels.codec import to_table
+    from tutored.softlabels.decode import from_table
 
     folder = REAL / "data" / "voc2012-animals-deeplab"
     tutor = open_tutor("files", folders=folder)
     paths = sorted(folder.glob("*.npz"))[::170]
     given = [np.load(path)["probs"] for path in paths]
     answers = tutor([Image.new("RGB", (8 * a.shape[1], 8 * a.shape[0])) for a in given], [path.stem for path in paths])
-    table = to_table([path.stem for path in paths], answers)
+    block = from_table(to_table([path.stem for path in paths], answers), 21)
     for row, array in enumerate(given):
-        stored = from_table(table, row, 21).map.permute(1, 2, 0).numpy() * 255
+        stored = block.cut(row).map.permute(1, 2, 0).numpy() * 255
         assert (np.rint(stored) == array).all()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import SmallFiles
 from tutored.cli import main
 from tutored.config import Decode, Student
 from tutored.errors import InputError
@@ -172,6 +173,17 @@ def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         predict_video(Tired(), film(tmp_path / "clip.mp4", list(range(9))), tmp_path / "out" / "clip.mp4")
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("size", [1, 1000, 3000, -1])
+def test_a_full_disk_leaves_no_cut_video(tmp_path: Path, small_files: SmallFiles, size: int) -> None:
+    source = film(tmp_path / "clip.mp4", list(range(9)))
+    (whole,) = predict_video(Brightest(), source, tmp_path / "whole" / "clip.mp4", kinds=("pictures",))
+    size += whole.stat().st_size if size < 0 else 0
+    out = tmp_path / "out"
+    with pytest.raises(OSError, match=r"/clip\.predicted\.mp4: can't be written \(File too large\)"), small_files(size):
+        predict_video(Brightest(), source, out / "clip.mp4", kinds=("pictures",))
+    assert not list(out.iterdir())
 
 
 def test_a_camera_records_until_it_is_stopped(

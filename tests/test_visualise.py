@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import SmallFiles
 from tutored.labels import VOC
 from tutored.structures import GroundTruth, Prediction
 from tutored.visualise import SIDE, draw, grid, mask_image, save_mask, voc_palette
@@ -53,18 +54,13 @@ def test_a_saved_mask_reads_back_as_classes_and_as_colours(tmp_path: Path) -> No
     assert [file.name for file in path.parent.iterdir()] == ["a.png"]
 
 
-def test_a_mask_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mask_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, small_files: SmallFiles) -> None:
     path = tmp_path / "a.png"
     save_mask(torch.zeros((2, 2), dtype=torch.uint8), path)
     before = path.read_bytes()
-
-    def full_disk(self: Image.Image, file: Path, **_: object) -> None:
-        Path(file).write_bytes(b"half")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Image.Image, "save", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        save_mask(torch.ones((2, 2), dtype=torch.uint8), path)
+    noise = torch.randint(0, 256, (100, 100), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    with pytest.raises(OSError, match=r"a\.png: can't be written \(File too large\)"), small_files():
+        save_mask(noise, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

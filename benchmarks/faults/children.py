@@ -81,6 +81,8 @@ class Child:
 
 def _run(call: Callable[..., object], arguments: Sequence[Any], out: Path) -> None:
     os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # ignored under nohup and in the background
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     multiprocessing.set_start_method("fork", force=True)  # as the shell's: of itself a child would have its parent's
     file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)

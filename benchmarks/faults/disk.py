@@ -53,6 +53,7 @@ def jobs(work: Work) -> Iterator[Job]:
         ("export", ("export", checkpoint), "student.onnx"),
         ("convert --to coco", ("convert", store, "--to", "coco", *data), "soft.json"),
         ("convert --to voc", ("convert", store, "--to", "voc", *data), ""),
+        ("convert --to cleanlab", ("convert", store, "--to", "cleanlab", *data), "arrays"),
         ("convert --to fiftyone", ("convert", store, "--to", "fiftyone", *data), ""),
     ):
         yield one_shot(name, words, out, work)

@@ -148,6 +148,9 @@ REFUSED: dict[str, Try] = {
     "store: an image twice": columns(image_id=(["a", "a", "c"], None)),
     "store: text for numbers": columns(height=(["8"] * 3, pa.string())),
     "store: a column missing": partial(crafted.table, change=lambda table: table.drop_columns("scores")),
+    "store: numbers for ids": columns(image_id=([1, 2, 3], pa.int64())),
+    "store: an image without an id": columns(image_id=(["a", None, "c"], None)),
+    "store: no ids": partial(crafted.table, change=lambda table: table.drop_columns("image_id")),
     "store: a map of a billion cells": columns(
         map_height=([30_000] * 3, None), map_width=([30_000] * 3, None), map_values=([b""] * 3, None),
         map_classes=([[]] * 3, None),

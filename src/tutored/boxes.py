@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision import ops
 
 CENTRE_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
+FEW = 1000
+"""Boxes from which on torchvision suppresses group by group."""
 
 
 def area(boxes_xyxy: Tensor) -> Tensor:
@@ -18,8 +20,12 @@ def area(boxes_xyxy: Tensor) -> Tensor:
 def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     """Intersection over union of every pair: [..., N, 4] and [..., M, 4] to [..., N, M]; 0 where both are empty."""
     a, b = a_xyxy[..., :, None, :], b_xyxy[..., None, :, :]
-    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    shared = sides[..., 0] * sides[..., 1]
+    # One coordinate at a time: of pairs side by side in memory, min and max would take one at a time.
+    width, height = (
+        (torch.minimum(a[..., axis + 2], b[..., axis + 2]) - torch.maximum(a[..., axis], b[..., axis])).clamp(min=0)
+        for axis in (0, 1)
+    )
+    shared = width * height
     union = area(a) + area(b) - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
@@ -50,11 +56,21 @@ def clip(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.minimum(boxes_xyxy.clamp(min=0), limit)
 
 
-def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
-    """Greedy suppression within each group (a class; one group for all: class-agnostic).
+def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> Tensor:
+    """Greedy suppression within each group (a class; None: one group for all, class-agnostic).
 
     Returns:
         int64 indices of the kept boxes, by falling score.
     """
-    kept: Tensor = batched_nms(boxes_xyxy, scores, groups, threshold)
+    kept: Tensor
+    if groups is None:
+        kept = ops.nms(boxes_xyxy, scores, threshold)
+    elif len(boxes_xyxy) <= FEW or not boxes_xyxy.is_cpu:
+        kept = ops.batched_nms(boxes_xyxy, scores, groups, threshold)
+    else:
+        # As torchvision does, which looks through all boxes for each group's.
+        rows_of_each = torch.split(groups.argsort(stable=True), groups.bincount().tolist())
+        each = [rows[ops.nms(boxes_xyxy[rows], scores[rows], threshold)] for rows in rows_of_each if len(rows)]
+        kept = torch.cat(each).sort().values
+        kept = kept[scores[kept].sort(descending=True).indices]
     return kept

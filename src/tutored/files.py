@@ -7,15 +7,12 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 LEFTOVERS = ".*.new"
 """What is written to before it takes its place; where a process is killed, it stays."""
@@ -70,12 +67,12 @@ def seal(facts: Mapping[str, Any], file: Path) -> str:
     return digest.hexdigest()
 
 
-def write_picture(path: Path, picture: Image, **options: Any) -> None:
-    """Encoded in memory first: where a disk fills up, Pillow may leave out a JPEG's end without a word."""
+def write_encoded(path: Path, write: Callable[[io.BytesIO], object]) -> None:
+    """What a library writes, in memory first: on a full disk, Pillow and NumPy may leave out the end without a word."""
     encoded = io.BytesIO()
-    picture.save(encoded, **options)
+    write(encoded)
     with whole_file(path) as temporary:
-        temporary.write_bytes(encoded.getvalue())
+        temporary.write_bytes(encoded.getbuffer())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -85,15 +82,14 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Errors of the disk under the name that the user knows; pyarrow's and safetensors' own have none at all."""
+    """Errors of the disk under the name that the user knows; those of libraries have another, or none at all."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
-        kind = type(error) if isinstance(error, OSError) else OSError
-        named = kind(
-            f"{path}: can't be written ({reason or error}); make room, or see to the folder's rights, and run the same "
-            "command again (train and label: with --resume)"
+        number = error.errno if isinstance(error, OSError) else None
+        named = type(OSError(number, ""))(
+            f"{path}: can't be written ({os.strerror(number) if number else error}); make room, or see to the folder's "
+            "rights, and run the same command again (train and label: with --resume)"
         )
         named.errno = number
         raise named from error

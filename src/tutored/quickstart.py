@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from rich.table import Table
 from tutored.checkpoint import load_checkpoint
 from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.files import whole_file, write_text
+from tutored.files import write_encoded, write_text
 from tutored.predict import Predictor
 from tutored.scenes import CREDIT, make_scenes
 from tutored.visualise import draw, grid
@@ -226,8 +227,7 @@ def draw_predictions(out: Path) -> Path:
         found = Predictor(student, config.decode)(images)
         columns.append([draw(image, each.above(DRAWN_FROM), labels) for image, each in zip(images, found, strict=True)])
     picture = grid([list(row) for row in zip(*columns, strict=True)], ["ground truth", *STUDENTS.values()])
-    with whole_file(out / "predictions.png") as temporary:
-        picture.save(temporary, format="PNG")
+    write_encoded(out / "predictions.png", partial(picture.save, format="PNG"))
     return out / "predictions.png"
 
 

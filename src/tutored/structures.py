@@ -23,8 +23,8 @@ BACKGROUND = 0
 
 
 def _expect(tensor: Tensor, name: str, shape: tuple[int | None, ...], dtype: torch.dtype) -> None:
-    wrong_rank = tensor.dim() != len(shape)
-    if wrong_rank or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
+    found = tensor.shape
+    if len(found) != len(shape) or [1 for want, got in zip(shape, found, strict=True) if want not in (None, got)]:
         raise ValueError(f"{name} must have shape {shape} (None: any), got {tuple(tensor.shape)}")
     if tensor.dtype != dtype:
         raise ValueError(f"{name} must be {dtype}, got {tensor.dtype}")
@@ -32,7 +32,8 @@ def _expect(tensor: Tensor, name: str, shape: tuple[int | None, ...], dtype: tor
 
 def _expect_boxes(boxes_xyxy: Tensor, name: str) -> None:
     _expect(boxes_xyxy, name, (None, 4), torch.float32)
-    if not bool((boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all()):
+    near, far = boxes_xyxy.chunk(2, dim=1)
+    if not bool((near < far).all()):
         raise ValueError(f"{name} holds a box of no area: x1 < x2 and y1 < y2 must hold in every row")
 
 

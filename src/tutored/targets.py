@@ -20,7 +20,7 @@ class Targets(NamedTuple):
         map: float32 [B, C+1, h, w], class probabilities; all zero where the source says nothing.
         inside: bool [B, h, w], which cells lie in the image and not in padding.
         detection_unknown: bool [B, C+1], classes the source draws no boxes of: its background may be any of them;
-            [B, 0] where it knows every class for all of the batch.
+            [B, 0] where no image of the batch has such a class.
         segmentation_unknown: bool [B, C+1], the same for its map.
         detection_weight: float32 [B].
         segmentation_weight: float32 [B].

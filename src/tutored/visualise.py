@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from tutored.files import whole_file
+from tutored.files import write_encoded
 from tutored.labels import LabelSpace
 from tutored.palette import voc_palette
 from tutored.structures import BACKGROUND, IGNORE, GroundTruth, Prediction
@@ -40,8 +41,7 @@ def mask_image(mask: Tensor) -> Image.Image:
 
 def save_mask(mask: Tensor, path: Path) -> None:
     """Write a class map, uint8 [H, W], as a palette PNG, whole or not at all."""
-    with whole_file(path) as temporary:
-        mask_image(mask).save(temporary, format="PNG")
+    write_encoded(path, partial(mask_image(mask).save, format="PNG"))
 
 
 def draw(image: Image.Image, shown: Prediction | GroundTruth, labels: LabelSpace) -> Image.Image:

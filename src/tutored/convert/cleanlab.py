@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutored.boxes import iou
-from tutored.files import whole_folder
+from tutored.files import whole_folder, write_encoded
 from tutored.structures import BACKGROUND, IGNORE, Dataset, GroundTruth, SoftLabels
 
 SIDE = 64
@@ -44,13 +45,13 @@ def write_cleanlab(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, 
             maps.append(probs.numpy().astype(np.float32))
     with whole_folder(out) as folder:
         if rows:
-            np.save(folder / "boxes_labels.npy", np.concatenate(box_labels))
-            np.save(folder / "boxes_pred_probs.npy", np.concatenate(box_probs))
+            write_encoded(folder / "boxes_labels.npy", partial(np.save, arr=np.concatenate(box_labels)))
+            write_encoded(folder / "boxes_pred_probs.npy", partial(np.save, arr=np.concatenate(box_probs)))
             lines = (f"{image_id},{','.join(f'{edge:g}' for edge in box)}\n" for image_id, box in rows)
             (folder / "boxes.csv").write_text("image_id,x1,y1,x2,y2\n" + "".join(lines))
         if names:
-            np.save(folder / "pixels_labels.npy", np.stack(masks))
-            np.save(folder / "pixels_pred_probs.npy", np.stack(maps))
+            write_encoded(folder / "pixels_labels.npy", partial(np.save, arr=np.stack(masks)))
+            write_encoded(folder / "pixels_pred_probs.npy", partial(np.save, arr=np.stack(maps)))
             (folder / "pixels.csv").write_text("image_id\n" + "".join(f"{name}\n" for name in names))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tutored import boxes
-from tutored.config import Loss
+from tutored.config import TASKS, Loss
 from tutored.data.sources import Weights
 from tutored.data.transforms import Geometry
 from tutored.structures import IGNORE, GroundTruth, SoftLabels
@@ -51,27 +52,21 @@ def teach_ground_truth(truth: GroundTruth, geometry: Geometry, classes: int, map
         classes: size of the label space, background included.
     """
     inside = geometry.inside(truth.size, map_side)
-    unknown = torch.zeros(classes, dtype=torch.bool)
-    if truth.annotated is not None:
-        unknown[[index for index in range(1, classes) if index not in truth.annotated]] = True
+    annotated = range(classes) if truth.annotated is None else truth.annotated
+    unknown = _marked(tuple(index for index in range(1, classes) if index not in annotated), classes)
     one_hot = torch.zeros(classes, map_side, map_side)
     if truth.mask is not None:
         mask = geometry.mask(truth.mask, map_side, outside=IGNORE).long()
         drawn = mask != IGNORE
         one_hot.scatter_(0, torch.where(drawn, mask, 0)[None], drawn.float()[None])
-    result = Teaching(*_no_boxes(classes), one_hot, inside, {"detection": unknown, "segmentation": unknown.clone()})
-    if truth.boxes_xyxy is None:
-        return result
-    assert truth.classes is not None
-    assert truth.difficult is not None
-    moved, kept = geometry.boxes(truth.boxes_xyxy)
-    return replace(
-        result,
-        boxes_xyxy=moved[kept],
-        classes=truth.classes[kept],
-        probs=F.one_hot(truth.classes[kept], classes).float(),
-        difficult=truth.difficult[kept],
-    )
+    taught = _no_boxes(classes)
+    if truth.boxes_xyxy is not None:
+        assert truth.classes is not None
+        assert truth.difficult is not None
+        moved, kept = geometry.boxes(truth.boxes_xyxy)
+        numbers = truth.classes[kept]
+        taught = moved[kept], numbers, F.one_hot(numbers, classes).float(), truth.difficult[kept]
+    return Teaching(*taught, one_hot, inside, dict.fromkeys(TASKS, unknown))
 
 
 def teach_soft_labels(
@@ -84,27 +79,20 @@ def teach_soft_labels(
         beside: the ground truth's targets of the same image.
     """
     classes, side = beside.map.shape[0], beside.map.shape[1]
-    unknown = {task: torch.zeros(classes, dtype=torch.bool) for task in beside.unknown}
-    for task, answer in soft.items():
-        unknown[task][list(answer.unknown) if answer is not None else []] = True
-    result = Teaching(*_no_boxes(classes), torch.zeros(classes, side, side), beside.inside, unknown)
+    unknown = {task: _marked(answer.unknown if (answer := soft.get(task)) else (), classes) for task in TASKS}
+    taught, drawn = _no_boxes(classes), None
     detection, segmentation = soft.get("detection"), soft.get("segmentation")
     if segmentation is not None and segmentation.map is not None:
-        result = replace(result, map=geometry.soft_map(segmentation.map, segmentation.size, side))
+        drawn = geometry.soft_map(segmentation.map, segmentation.size, side)
     if detection is not None and detection.boxes_xyxy is not None:
         assert detection.classes is not None
         assert detection.probs is not None
         chosen = teachable(detection, config)
         moved, kept = geometry.boxes(detection.boxes_xyxy[chosen])
         chosen = chosen[kept]
-        result = replace(
-            result,
-            boxes_xyxy=moved[kept],
-            classes=detection.classes[chosen],
-            probs=detection.probs[chosen],
-            difficult=torch.zeros(len(chosen), dtype=torch.bool),
-        )
-    return result
+        difficult = torch.zeros(len(chosen), dtype=torch.bool)
+        taught = moved[kept], detection.classes[chosen], detection.probs[chosen], difficult
+    return Teaching(*taught, torch.zeros_like(beside.map) if drawn is None else drawn, beside.inside, unknown)
 
 
 def teachable(soft: SoftLabels, config: Loss) -> Tensor:
@@ -120,8 +108,7 @@ def teachable(soft: SoftLabels, config: Loss) -> Tensor:
     if config.conflicts == "keep":
         return chosen
     chosen = chosen[scores[chosen].argsort(descending=True, stable=True)]
-    one_group = torch.zeros(len(chosen), dtype=torch.int64)
-    return chosen[boxes.nms(soft.boxes_xyxy[chosen], scores[chosen], one_group, config.conflict_iou)]
+    return chosen[boxes.nms(soft.boxes_xyxy[chosen], scores[chosen], None, config.conflict_iou)]
 
 
 def complete(truth: Teaching, tutor: Teaching, task: str, conflict_iou: float) -> Teaching:
@@ -149,6 +136,12 @@ def complete(truth: Teaching, tutor: Teaching, task: str, conflict_iou: float) -
         difficult=torch.cat([truth.difficult, tutor.difficult[chosen]]),
         unknown=unknown,
     )
+
+
+@lru_cache(maxsize=64)
+def _marked(numbers: tuple[int, ...], classes: int) -> Tensor:
+    """bool [classes], the same tensor every time: the classes of a source are those of nearly every image."""
+    return torch.isin(torch.arange(classes), torch.tensor(numbers, dtype=torch.int64))
 
 
 def _no_boxes(classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

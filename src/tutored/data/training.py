@@ -162,6 +162,7 @@ def _stack(taught: Sequence[Teaching], weights: Sequence[Mapping[str, Weights]],
         return pad_sequence([getattr(each, name) for each in taught], batch_first=True)
 
     def unknown(task: str) -> Tensor:
+        # What is known before the batch goes to a device need not be computed, or asked for, there.
         marks = torch.stack([each.unknown[task] for each in taught])
         return marks if marks.any() else marks[:, :0]
 

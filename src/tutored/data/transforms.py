@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -18,6 +20,8 @@ from torchvision.transforms.v2 import functional as colour
 
 from tutored import boxes
 from tutored.config import Augment
+
+Array = npt.NDArray[Any]
 
 MEAN_COLOUR = (123, 116, 103)
 """What padding looks like: ImageNet's mean, RGB."""
@@ -40,11 +44,11 @@ class Geometry:
         Only output pixels that lie wholly in the image are filled, from exactly the part of the image they show, so
         that boxes stay where the pixels are.
         """
-        (left, right), (top, bottom) = self._inside(0, image.width), self._inside(1, image.height)
+        sides = (left, right), (top, bottom) = self._inside(0, image.width), self._inside(1, image.height)
         canvas = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None].repeat(1, self.size, self.size)
         rows, columns = slice(top, bottom), slice(left, right)
         if right > left and bottom > top:
-            x, y = self._source(0, torch.tensor([left, right])), self._source(1, torch.tensor([top, bottom]))
+            x, y = (self._source(axis, np.array(ends, np.float32)) for axis, ends in enumerate(sides))
             corners = (max(float(x[0]), 0), max(float(y[0]), 0))
             far = (min(float(x[1]), image.width), min(float(y[1]), image.height))
             part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=(*corners, *far))
@@ -56,14 +60,14 @@ class Geometry:
 
     def inside(self, size: tuple[int, int], side: int) -> Tensor:
         """bool [side, side]: which cells of a map have their centre in the image of `size` (height, width)."""
-        (y, x), (height, width) = self._centres(side), size
-        return ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))
+        return torch.from_numpy(self._covers(size, side))
 
     def mask(self, mask: Tensor, side: int, outside: int) -> Tensor:
         """uint8 [side, side]: the nearest pixel of mask [H, W] at each cell's centre, `outside` in padding."""
         size = (mask.shape[0], mask.shape[1])
-        rows, columns = self._nearest(size, size, side)
-        return torch.where(self.inside(size, side), mask[rows[:, None], columns], outside)
+        rows, columns = self._nearest(size, side)
+        nearest = mask.numpy()[rows[:, None], columns]
+        return torch.from_numpy(np.where(self._covers(size, side), nearest, np.uint8(outside)))
 
     def soft_map(self, soft: Tensor, size: tuple[int, int], side: int) -> Tensor:
         """float32 [C, side, side]: a map [C, h, w] over an image of `size`, at each cell's centre; 0 in padding.
@@ -72,29 +76,28 @@ class Geometry:
         probabilities.
         """
         grid = (soft.shape[1], soft.shape[2])
-        inside = self.inside(size, side)
         if grid == size:
-            rows, columns = self._nearest(size, grid, side)
-            return soft[:, rows[:, None], columns] * inside
-        (y, x), (height, width) = self._centres(side), size
-        down = _interpolation(y * grid[0] / height, grid[0])
-        across = _interpolation(x * grid[1] / width, grid[1])
-        return (down @ soft @ across.T) * inside
+            rows, columns = self._nearest(size, side)
+            return torch.from_numpy(soft.numpy()[:, rows[:, None], columns] * self._covers(size, side))
+        down, across = (
+            torch.from_numpy(_interpolation(centres, length, cells))
+            for centres, length, cells in zip(self._centres(side), size, grid, strict=True)
+        )
+        return down @ soft @ across.T
 
     def boxes(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes [K, 4] in input pixels, cut at the window, and bool [K]: the centre is in it and enough is left."""
         x1, y1, x2, y2 = self.window_xyxy
-        origin = boxes_xyxy.new_tensor([x1, y1, x1, y1])
-        scale = boxes_xyxy.new_tensor([self.size / (x2 - x1), self.size / (y2 - y1)]).repeat(2)
-        moved = (boxes_xyxy - origin) * scale
+        scale = np.array([self.size / (x2 - x1), self.size / (y2 - y1)] * 2, np.float32)
+        moved = (boxes_xyxy.numpy() - np.array([x1, y1, x1, y1], np.float32)) * scale
         if self.flip:
-            moved = torch.stack([self.size - moved[:, 2], moved[:, 1], self.size - moved[:, 0], moved[:, 3]], dim=1)
+            moved = np.stack([self.size - moved[:, 2], moved[:, 1], self.size - moved[:, 0], moved[:, 3]], axis=1)
         centre = (moved[:, :2] + moved[:, 2:]) / 2
-        cut = boxes.clip(moved, (self.size, self.size))
-        kept = ((centre >= 0) & (centre < self.size)).all(1) & (cut[:, 2:] - cut[:, :2] >= SMALLEST_BOX).all(1)
-        return cut, kept
+        cut = moved.clip(0, self.size)
+        kept = ((centre >= 0) & (centre < self.size) & (cut[:, 2:] - cut[:, :2] >= SMALLEST_BOX)).all(axis=1)
+        return torch.from_numpy(cut), torch.from_numpy(kept)
 
-    def _source(self, axis: int, target: Tensor) -> Tensor:
+    def _source(self, axis: int, target: Array) -> Array:
         start, end = self.window_xyxy[axis], self.window_xyxy[axis + 2]
         return start + target * (end - start) / self.size
 
@@ -105,23 +108,28 @@ class Geometry:
         last = math.floor(round((length - start) * scale, 6))
         return max(first, 0), min(last, self.size)
 
-    def _centres(self, side: int) -> tuple[Tensor, Tensor]:
-        cells = (torch.arange(side, dtype=torch.float64) + 0.5) * self.size / side
+    def _centres(self, side: int) -> tuple[Array, Array]:
+        cells = (np.arange(side) + 0.5) * self.size / side
         x = self._source(0, cells)
-        return self._source(1, cells), x.flip(0) if self.flip else x
+        return self._source(1, cells), x[::-1] if self.flip else x
 
-    def _nearest(self, size: tuple[int, int], grid: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
-        y, x = self._centres(side)
-        rows = (y * grid[0] / size[0]).floor().long().clamp(0, grid[0] - 1)
-        columns = (x * grid[1] / size[1]).floor().long().clamp(0, grid[1] - 1)
-        return rows, columns
+    def _covers(self, size: tuple[int, int], side: int) -> Array:
+        (y, x), (height, width) = self._centres(side), size
+        return ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))
+
+    def _nearest(self, size: tuple[int, int], side: int) -> tuple[Array, Array]:
+        y, x = (
+            np.floor(centres).astype(np.int64).clip(0, length - 1)
+            for centres, length in zip(self._centres(side), size, strict=True)
+        )
+        return y, x
 
 
-def _interpolation(position: Tensor, cells: int) -> Tensor:
-    """float32 [n, cells]: rows of linear-interpolation weights at `position`, in cells; the border is continued."""
-    position = (position - 0.5).clamp(0, cells - 1)
-    distance = (position[:, None] - torch.arange(cells)).abs()
-    return (1 - distance).clamp(min=0).float()
+def _interpolation(centres: Array, length: int, cells: int) -> Array:
+    """float32 [n, cells]: rows of linear-interpolation weights; the border is continued, and zero beyond `length`."""
+    position = (centres * cells / length - 0.5).clip(0, cells - 1)
+    weights = (1 - np.abs(position[:, None] - np.arange(cells))).clip(0)
+    return (weights * ((centres >= 0) & (centres < length))[:, None]).astype(np.float32)
 
 
 def whole(size: tuple[int, int], target: int) -> Geometry:

@@ -1,16 +1,21 @@
-"""Why training ends early: a signal to stop as a question between two steps, and a loss that is not finite."""
+"""Why training ends early: a signal to stop, heard by it alone between two steps, and a loss that is not finite."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, what schedulers send, and a terminal that is closed; what is ignored, as under nohup, stays so."""
 
@@ -41,6 +46,35 @@ def stopping(*, patient: bool = False) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def deafly(loader: Iterable[T]) -> Iterator[T]:
+    """Iterate over a loader whose processes do not hear `STOPS`, which schedulers may send to every process of a job.
+
+    Its `worker_init_fn` must be `hear_parent`.
+    """
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # processes have it from their beginning
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def hear_parent(_worker: int) -> None:
+    """In a loader's process: of `STOPS`, hear only a SIGTERM by which the process that trains ends this one."""
+
+    def wait() -> None:
+        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+            pass
+        os._exit(0)
+
+    process = multiprocessing.parent_process()
+    parent = process.pid if process else None
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    if sys.platform == "darwin":  # nobody there tells who sent a signal
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    else:
+        threading.Thread(target=wait, daemon=True).start()
 
 
 def stop_unless_finite(terms: Mapping[str, Tensor], image_ids: Sequence[str], step: int) -> None:

@@ -28,7 +28,7 @@ from tutored.engine.optimise import Average, load_optimizer, make_optimizer, rat
 from tutored.engine.result import make_result, write_json
 from tutored.engine.shard import load_weights, shard, whole_states
 from tutored.engine.state import load_state, save_state
-from tutored.engine.stop import stop_unless_finite, stopping
+from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stopping
 from tutored.engine.supervision import Supervision
 from tutored.errors import InputError
 from tutored.evaluate import figures, resample
@@ -116,11 +116,12 @@ class Trainer:
             collate_fn=collate,
             num_workers=self.config.train.workers,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=hear_parent,
         )
         terms: dict[str, Tensor] = {}
         image_ids: list[str] = []
         counted, since = 0, time.monotonic()
-        for batch in loader:
+        for batch in deafly(loader):
             if isinstance(batch, InputError):
                 raise batch
             for name, value in self.step(batch).items():

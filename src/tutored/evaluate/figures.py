@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutored.errors import InputError
-from tutored.evaluate import detection, segmentation
+from tutored.evaluate import coco, detection, segmentation
 from tutored.evaluate.detection import Matches
 from tutored.evaluate.result import AP_AREA, AP_COCO, AP_COCO_50, AP_POINTS, IOU, Result
 from tutored.evaluate.segmentation import Pixels
@@ -87,7 +87,7 @@ def figures(records: Sequence[Record], labels: LabelSpace, classes: Sequence[str
     count = len(labels.classes)
     per_class: dict[str, dict[str, float | None]] = {}
     if matches:
-        rows = np.concatenate([detection.voc_ap(detection.rank(matches, count)), detection.coco_ap(matches, count)])
+        rows = np.concatenate([detection.voc_ap(detection.rank(matches, count)), coco.coco_ap(matches, count)])
         for metric, row in zip((AP_AREA, AP_POINTS, AP_COCO, AP_COCO_50), rows, strict=True):
             per_class[metric] = dict(zip(labels.classes, map(_known, row[1:]), strict=True))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from tutored.errors import InputError
-from tutored.files import whole_folder, write_text
+from tutored.files import whole_folder, write_encoded, write_text
 from tutored.palette import voc_palette
 from tutored.scenes import CREDIT
 from tutored.scenes.compose import STYLES, Scene, compose
@@ -47,13 +48,14 @@ def make_example(folder: Path, pictures: int = PICTURES) -> None:
         for index in range(pictures):
             name, kind = f"{index + 1:04d}", DRAWN[index % len(DRAWN)]
             scene = compose(np.random.default_rng([index]), STYLES["student"], SIZE, drawn, scenery, labels)
-            scene.picture.save(out / "photos" / f"{name}.jpg", quality=92)
+            photo = partial(scene.picture.save, format="JPEG", quality=92)
+            write_encoded(out / "photos" / f"{name}.jpg", photo)
             if kind in ("both", "boxes"):
                 write_text(out / "boxes" / f"{name}.xml", _xml(name, scene))
             if kind in ("both", "masks"):
                 mask = Image.fromarray(scene.mask)
                 mask.putpalette(voc_palette().tobytes())
-                mask.save(out / "masks" / f"{name}.png")
+                write_encoded(out / "masks" / f"{name}.png", partial(mask.save, format="PNG"))
         write_text(out / "labels.txt", "".join(f"{name}\n" for name in CLASSES))
         write_text(out / "CREDITS.txt", CREDIT + "\n")
 

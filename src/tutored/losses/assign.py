@@ -47,14 +47,15 @@ def match(
     if count == 0:
         nothing = torch.full((batch, len(anchors_xyxy)), -1, device=anchors_xyxy.device)
         return Matches(nothing, nothing >= 0)
-    overlap = boxes.iou(anchors_xyxy, boxes_xyxy)
-    taught = overlap * teaches[:, None, :]
-    best, box = taught.max(dim=2)
+    # Anchors come last, because there are many: all arithmetic runs along them.
+    overlap = boxes.iou(boxes_xyxy, anchors_xyxy.T.contiguous().T)
+    taught = overlap * teaches[:, :, None]
+    best, box = taught.max(dim=1)
     box.masked_fill_(best < floor, -1)
-    claim, anchor = taught.max(dim=1)
+    claim, anchor = taught.max(dim=2)
     rows = torch.arange(count, device=overlap.device).expand(batch, count)
     rows = rows.masked_fill(claim < forced_floor if forced_floor > 0 else claim <= 0, count)
     claimed = torch.full_like(box, count).scatter_reduce_(1, anchor, rows, "amin")
     box = torch.where(claimed < count, claimed, box)
     # An anchor without a box reaches the floor with no box that teaches.
-    return Matches(box, (box < 0) & (overlap.amax(dim=2) >= floor))
+    return Matches(box, (box < 0) & (overlap.amax(dim=1) >= floor))

@@ -11,7 +11,7 @@ def merge_unknown(log_probs: Tensor, unknown: Tensor, *, dim: int) -> Tensor:
 
     Where a source says "background", the student is right with any of background and the unknown classes, so the
     log-probability of channel 0 becomes that of their union; the other channels stay. With nothing unknown, nothing
-    changes.
+    changes; where that is known beforehand, it costs nothing.
 
     Args:
         log_probs: float32, classes along `dim`.

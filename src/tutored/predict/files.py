@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import ImageOps
 
 from tutored.data.pictures import read_picture
-from tutored.files import whole_file, write_text
+from tutored.files import write_encoded, write_text
 from tutored.predict.inputs import DRAWN, MASK, find_pictures
 from tutored.predict.predictor import Predictor
 from tutored.predict.results import KINDS, CocoNumbers, box_entries, refuse_unknown
@@ -68,8 +69,8 @@ def predict_files(
             found = [named | entry for entry in box_entries(prediction, labels) or []]
             entries += numbers.renumbered(found) if numbers else found
             if "pictures" in kinds:
-                with whole_file(out / Path(name).with_suffix(DRAWN)) as temporary:
-                    draw(image, prediction.above(score), labels).save(temporary, format="JPEG")
+                drawn = draw(image, prediction.above(score), labels)
+                write_encoded(out / Path(name).with_suffix(DRAWN), partial(drawn.save, format="JPEG"))
             if "masks" in kinds and prediction.mask is not None:
                 save_mask(prediction.mask, out / Path(name).with_suffix(MASK))
         if progress:

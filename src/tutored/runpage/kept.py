@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from tutored.evaluate import Details
-from tutored.files import whole_file, write_text
+from tutored.files import write_encoded, write_text
 from tutored.labels import LabelSpace
 from tutored.structures import GroundTruth, Prediction
 from tutored.visualise import draw
@@ -69,8 +70,7 @@ def keep_picture(
     """
     drawn = draw(image, shown, labels)
     drawn.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    with whole_file(picture_path(run, index, what)) as temporary:
-        drawn.save(temporary, format="JPEG", quality=QUALITY, optimize=True)
+    write_encoded(picture_path(run, index, what), partial(drawn.save, format="JPEG", quality=QUALITY, optimize=True))
 
 
 def picture_path(run: Path, index: int, what: str) -> Path:

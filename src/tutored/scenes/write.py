@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from tutored.errors import InputError
+from tutored.files import whole_folder, write_encoded
 from tutored.labels import COCO, VOC, ClassMap
 from tutored.palette import voc_palette
 from tutored.scenes.compose import STYLES, Scene, compose
@@ -46,9 +46,7 @@ def make_scenes(
     objects, scenery = load_cutouts(domain)
     names = written_names(domain)
     labels = {name: number for number, name in enumerate(names, start=1)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        folder = Path(scratch) / "voc"
+    with whole_folder(out) as folder:
         for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Main", "ImageSets/Segmentation"):
             (folder / part).mkdir(parents=True)
         (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names.values()))
@@ -61,7 +59,6 @@ def make_scenes(
                 _write(folder, id_, scene, tuple(names.values()))
             for task in ("Main", "Segmentation"):
                 (folder / "ImageSets" / task / f"{split}.txt").write_text("".join(f"{id_}\n" for id_ in ids))
-        os.replace(folder, out)
     return out
 
 
@@ -74,10 +71,10 @@ def written_names(domain: Domain) -> dict[str, str]:
 
 
 def _write(folder: Path, id_: str, scene: Scene, names: tuple[str, ...]) -> None:
-    scene.picture.save(folder / "JPEGImages" / f"{id_}.jpg", quality=92)
+    write_encoded(folder / "JPEGImages" / f"{id_}.jpg", partial(scene.picture.save, format="JPEG", quality=92))
     mask = Image.fromarray(scene.mask)
     mask.putpalette(voc_palette().tobytes())
-    mask.save(folder / "SegmentationClass" / f"{id_}.png")
+    write_encoded(folder / "SegmentationClass" / f"{id_}.png", partial(mask.save, format="PNG"))
     (folder / "Annotations" / f"{id_}.xml").write_text(_xml(id_, scene, names))
 
 

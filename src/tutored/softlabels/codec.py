@@ -1,9 +1,9 @@
-"""Soft labels as rows of an Arrow table and back: sparse, quantised, sums exact, None apart from nothing."""
+"""Soft labels as rows of an Arrow table: sparse, quantised, sums exact, None apart from nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,10 @@ from tutored.structures import Instances, SoftLabels
 
 TAIL_FLOOR = 1e-3
 """A box's class probabilities below this count as background; the class that it was kept for is always stored."""
+BLOCK_ROWS = 8
+"""Images that are compressed together: the cost of one random read against the store's size."""
 BOX_LEVELS = 65535
-MAP_LEVELS = 255
-MOST = 1.01
-"""What stored probabilities sum to at most, for rounding."""
+MAP_LEVELS = MASK_LEVELS = 255
 
 _FLOATS = pa.list_(pa.float32())
 _NUMBERS = pa.list_(pa.uint16())
@@ -78,8 +78,9 @@ def quantise(probs: npt.NDArray[Any], levels: int) -> npt.NDArray[np.int64]:
     whole = np.floor(scaled)
     missing = np.rint(scaled.sum(-1, keepdims=True)) - whole.sum(-1, keepdims=True)
     by_remainder = np.argsort(whole - scaled, axis=-1, kind="stable")
-    rank = np.argsort(by_remainder, axis=-1, kind="stable")
-    counts: npt.NDArray[np.int64] = (whole + (rank < missing)).astype(np.int64)
+    more = np.zeros_like(whole)
+    np.put_along_axis(more, by_remainder, np.arange(probs.shape[-1]) < missing, axis=-1)
+    counts: npt.NDArray[np.int64] = (whole + more).astype(np.int64)
     return counts
 
 
@@ -96,7 +97,7 @@ def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels], *, confide
         | _instance_columns(answer.instances)
         for image_id, answer in zip(image_ids, answers, strict=True)
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return pa.table([_column([row.get(field.name) for row in rows], field.type) for field in SCHEMA], schema=SCHEMA)
 
 
 def answers_in(table: pa.Table) -> list[str]:
@@ -109,23 +110,34 @@ def columns_of(answers: Iterable[str]) -> list[str]:
     return ["height", "width", *(column for name in answers for column in ANSWERS[name])]
 
 
-def from_table(table: pa.Table, row: int, classes: int, *, probabilities: bool = True) -> SoftLabels:
-    """The soft labels in one row of a table that `to_table` made, for a label space of `classes` names.
+class _Lists(NamedTuple):
+    """A list of lists: how long each is, and what is in them."""
 
-    Args:
-        table: with the columns of all answers, or without those of some, which are not read then.
-        probabilities: the values of a map sum to one at most.
+    lengths: npt.NDArray[np.int64]
+    values: npt.NDArray[np.int64]
 
-    Raises:
-        ValueError: a value that no tutor's answer has; damaged lists may raise other errors as well.
-    """
-    get = {name: scalar for name in table.column_names if (scalar := table.column(name)[row]).is_valid}
-    size = (get["height"].as_py(), get["width"].as_py())
-    _expect(min(size) > 0, f"an image of {size[0]} x {size[1]} pixels")
-    boxes: dict[str, Any] = _read_boxes(get, classes) if "boxes_xyxy" in get else {}
-    drawn = _read_map(get, size, classes, probabilities) if "map_values" in get else None
-    instances = _read_instances(get, classes) if "instance_masks" in get else None
-    return SoftLabels(size=size, **boxes, map=drawn, instances=instances)
+
+def _column(rows: Sequence[Any], of: pa.DataType) -> pa.Array:
+    """A column of numbers, bytes, arrays or `_Lists`, or None; arrays as a whole, for numbers one by one are slow."""
+    if not pa.types.is_list(of):
+        return pa.array(rows, of)
+    there = [row for row in rows if row is not None]
+    if pa.types.is_list(of.value_type):
+        lengths = [len(row.lengths) for row in there]
+        inner = np.concatenate([row.lengths for row in there] or [[]])
+        values = np.concatenate([row.values for row in there] or [[]])
+        entries = pa.ListArray.from_arrays(_offsets(inner), pa.array(values, of.value_type.value_type))
+    else:
+        lengths = [len(row) for row in there]
+        entries = pa.array(np.concatenate(there or [[]]), of.value_type)
+    empty = np.array([row is None for row in rows], bool)
+    counts = np.zeros(len(rows), np.int64)
+    counts[~empty] = lengths
+    return pa.ListArray.from_arrays(_offsets(counts), entries, type=of, mask=pa.array(empty))
+
+
+def _offsets(lengths: Any) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
 def _box_columns(answer: SoftLabels) -> dict[str, Any]:
@@ -145,8 +157,8 @@ def _box_columns(answer: SoftLabels) -> dict[str, Any]:
         "boxes_xyxy": answer.boxes_xyxy.flatten().numpy(),
         "classes": kept,
         "scores": answer.scores.numpy(),
-        "probs_class": [np.flatnonzero(entries) for entries in stored],
-        "probs_value": [line[entries] for line, entries in zip(counts, stored, strict=True)],
+        "probs_class": _Lists(stored.sum(-1), np.nonzero(stored)[1]),
+        "probs_value": _Lists(stored.sum(-1), counts[stored]),
     }
 
 
@@ -176,59 +188,5 @@ def _instance_columns(instances: Instances | None) -> dict[str, Any]:
         "instance_classes": instances.classes.numpy(),
         "instance_scores": instances.scores.numpy(),
         "instance_side": instances.masks.shape[-1],
-        "instance_masks": (instances.masks * 255).round().to(torch.uint8).numpy().tobytes(),
+        "instance_masks": (instances.masks * MASK_LEVELS).round().to(torch.uint8).numpy().tobytes(),
     }
-
-
-def _numbers(scalar: Any, dtype: Any) -> torch.Tensor:
-    return torch.from_numpy(scalar.values.to_numpy(zero_copy_only=False).astype(dtype))
-
-
-def _expect(condition: bool, what: str) -> None:
-    if not condition:
-        raise ValueError(what)
-
-
-def _read_scored(get: dict[str, Any], prefix: str, classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    boxes = _numbers(get[f"{prefix}boxes_xyxy"], np.float32).reshape(-1, 4)
-    kept, scores = _numbers(get[f"{prefix}classes"], np.int64), _numbers(get[f"{prefix}scores"], np.float32)
-    _expect(bool(boxes.isfinite().all()), "a box that is not finite")
-    _expect(bool(((kept >= 1) & (kept < classes)).all()), f"a class outside 1..{classes - 1}")
-    _expect(bool(((scores >= 0) & (scores <= 1)).all()), "a score outside 0..1")
-    return boxes, kept, scores
-
-
-def _read_boxes(get: dict[str, Any], classes: int) -> dict[str, torch.Tensor]:
-    boxes, kept, scores = _read_scored(get, "", classes)
-    entries = get["probs_class"].values
-    line = np.repeat(np.arange(len(kept)), entries.value_lengths().to_numpy(zero_copy_only=False))
-    probs = np.zeros((len(kept), classes), np.float32)
-    values = get["probs_value"].values.flatten().to_numpy(zero_copy_only=False)
-    probs[line, entries.flatten().to_numpy(zero_copy_only=False)] = values / np.float32(BOX_LEVELS)
-    # Scores rank boxes over a whole data set, so the kept class' own probability is exact.
-    probs[np.arange(len(kept)), kept.numpy()] = scores.numpy()
-    _expect(probs.sum(-1).max(initial=0) <= MOST, "probabilities of a box that sum to more than one")
-    return {"boxes_xyxy": boxes, "classes": kept, "probs": torch.from_numpy(probs)}
-
-
-def _read_map(get: dict[str, Any], size: tuple[int, int], classes: int, probabilities: bool) -> torch.Tensor:
-    height, width = get["map_height"].as_py(), get["map_width"].as_py()
-    fits = 0 < height <= size[0] and 0 < width <= size[1]
-    _expect(fits, f"a map of {height} x {width} cells for {size[0]} x {size[1]} pixels")
-    values = np.frombuffer(get["map_values"].as_buffer(), np.uint8).reshape(-1, height, width)
-    dense = np.zeros((classes, height, width), np.float32)
-    dense[get["map_classes"].values.to_numpy()] = values / np.float32(MAP_LEVELS)
-    _expect(not probabilities or dense.sum(0).max() <= MOST, "probabilities of a cell that sum to more than one")
-    return torch.from_numpy(dense)
-
-
-def _read_instances(get: dict[str, Any], classes: int) -> Instances:
-    boxes, kept, scores = _read_scored(get, "instance_", classes)
-    side = get["instance_side"].as_py()
-    masks = np.frombuffer(get["instance_masks"].as_buffer(), np.uint8).reshape(-1, side, side)
-    return Instances(
-        boxes_xyxy=boxes,
-        classes=kept,
-        scores=scores,
-        masks=torch.from_numpy(masks / np.float32(255)),
-    )

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tutored.boxes import nms
 from tutored.labels import ClassMap
+from tutored.softlabels.block import Block, Fold
 from tutored.softlabels.draw import Rule, combine, draw_map
 from tutored.softlabels.store import Store
 from tutored.structures import Instances, SoftLabels
@@ -46,37 +46,40 @@ class Folded(Mapping[str, SoftLabels]):
         self.class_map = class_map
         self.background: Rule = background
         self.stride = stride
-        self.nms_iou = nms_iou
         # Two numbers beyond the target space collect what has no target: what is ignored, and what is background.
         beyond, kept = len(class_map.target), class_map.ignored
-        self._to = torch.tensor(
-            [to if to is not None else beyond + (number not in kept) for number, to in enumerate(class_map.to)]
-        )
-        self._same = list(class_map.to) == list(range(beyond))
+        to = [to if to is not None else beyond + (number not in kept) for number, to in enumerate(class_map.to)]
+        self._to = torch.tensor(to)
         reached = [to for to in class_map.to if to is not None]
-        self._merges = len(reached) > len(set(reached))
         self._confidences = isinstance(store, Store) and store.map_values == "confidences"
+        unreached = [class_map.target.index(name) for name in class_map.unreached]
+        self._fold = Fold(
+            self._to.numpy(),
+            beyond,
+            boxes=to != list(range(beyond)),
+            maps=to != list(range(beyond)) and not self._confidences,
+            nms_iou=nms_iou if len(reached) > len(set(reached)) else None,
+            unknown=tuple(sorted({*unreached, *muted})),
+        )
         self.temperature = temperature
         self.muted = list(muted)
         self.muted_score = muted_score
-        unreached = [class_map.target.index(name) for name in class_map.unreached]
-        self._unknown = tuple(sorted({*unreached, *muted}))
 
     def __getitem__(self, image_id: str) -> SoftLabels:
-        answer = self.store[image_id]
-        if answer.boxes_xyxy is not None and not self._same:
-            answer = self._fold_boxes(answer)
+        if isinstance(self.store, Store):
+            answer = self.store.read(image_id, self._fold)
+        else:
+            answer = Block.of(self.store[image_id], len(self.class_map.source)).fold(self._fold).cut(0)
         if answer.map is not None and self._confidences:
             answer = replace(answer, map=self._combine(answer.map))
-        elif answer.map is not None and not self._same:
-            answer = replace(answer, map=self.class_map.fold(answer.map, dim=0))
-        elif answer.map is None and answer.instances is not None:
-            answer = replace(answer, map=self._draw(answer.instances, answer.size))
+        if answer.instances is not None:
+            drawn = answer.map if answer.map is not None else self._draw(answer.instances, answer.size)
+            answer = replace(answer, map=drawn, instances=None)
         if self.temperature != 1:
             answer = _tempered(answer, self.temperature)
         if self.muted:
             answer = _silenced(answer, self.muted, self.muted_score)
-        return replace(answer, instances=None, unknown=self._unknown)
+        return answer
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.store)
@@ -86,16 +89,6 @@ class Folded(Mapping[str, SoftLabels]):
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self.store
-
-    def _fold_boxes(self, answer: SoftLabels) -> SoftLabels:
-        assert answer.boxes_xyxy is not None and answer.classes is not None and answer.probs is not None
-        classes = self._to[answer.classes]
-        kept = (classes < len(self.class_map.target)).nonzero()[:, 0]
-        boxes, classes, probs = answer.boxes_xyxy[kept], classes[kept], self.class_map.fold(answer.probs[kept])
-        if self._merges:
-            once = nms(boxes, probs.gather(1, classes[:, None])[:, 0], classes, self.nms_iou)
-            boxes, classes, probs = boxes[once], classes[once], probs[once]
-        return replace(answer, boxes_xyxy=boxes, classes=classes, probs=probs)
 
     def _draw(self, instances: Instances, size: tuple[int, int]) -> Tensor:
         """Drawn after folding; what has no target takes its probability away, or is not drawn."""

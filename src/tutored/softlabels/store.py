@@ -15,18 +15,21 @@ import pyarrow.parquet as pq
 
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.softlabels.codec import ANSWERS, SCHEMA, answers_in, columns_of, from_table
+from tutored.softlabels.block import Block, Fold
+from tutored.softlabels.codec import ANSWERS, BLOCK_ROWS, SCHEMA, answers_in, columns_of
+from tutored.softlabels.decode import from_table
 from tutored.softlabels.index import INDEX, Index, read_ids
 from tutored.softlabels.manifest import MANIFEST, differences, read_manifest, sha256
 from tutored.structures import SoftLabels
 
 CACHED_BLOCKS = 512
-"""Decompressed blocks of eight images that one store keeps: about 64 MB."""
+"""Blocks of eight images that one store keeps. A store of no more is decoded part by part, a larger one row by row."""
 TASK_OF = {"boxes": "detection", "map": "segmentation", "instances": "segmentation"}
+ALTERED = "the bytes are not those that were written ('sha256' differs)"
 
 
 class Part(NamedTuple):
-    """An opened part, the rows of its blocks, and the columns that hold anything."""
+    """An opened part, the rows that are decompressed at once, and the columns that hold anything."""
 
     file: pq.ParquetFile
     block_rows: int
@@ -46,7 +49,9 @@ class Store(Mapping[str, SoftLabels]):
         self.labels = LabelSpace(tuple(manifest["identity"]["labels"]))
         self._index = index
         self._starts = [0, *accumulate(part["rows"] for part in manifest["parts"])]
+        self._is_small = len(index) <= CACHED_BLOCKS * BLOCK_ROWS
         self._part = lru_cache(maxsize=64)(self._open_part)
+        self._whole_part = lru_cache(maxsize=None)(self._decode_part)
         self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._read_block)
 
     @classmethod
@@ -101,16 +106,20 @@ class Store(Mapping[str, SoftLabels]):
         return tuple(dict.fromkeys(task for name, task in TASK_OF.items() if name in found))
 
     def __getitem__(self, image_id: str) -> SoftLabels:
+        return self.read(image_id)
+
+    def read(self, image_id: str, fold: Fold | None = None) -> SoftLabels:
+        """One image's soft labels, in another label space with a fold. Raises KeyError, and InputError on damage."""
         place = self._index.find(image_id)
         if place is None:
             raise KeyError(image_id)
         number = bisect_right(self._starts, place) - 1
         row = place - self._starts[number]
-        with _damage_named(self.path, self.manifest["parts"][number]["file"]):
-            block_rows = self._part(number).block_rows
-            probabilities = self.map_values == "probabilities"
-            table = self._block(number, row // block_rows)
-            return from_table(table, row % block_rows, len(self.labels), probabilities=probabilities)
+        with damage_named(self.path, self.manifest["parts"][number]["file"]):
+            if self._is_small:
+                return self._whole_part(number, fold).cut(row)
+            block, row = divmod(row, self._part(number).block_rows)
+            return self._decode(self._block(number, block).slice(row, 1), fold).cut(0)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
@@ -135,8 +144,7 @@ class Store(Mapping[str, SoftLabels]):
             if not (self.path / name).exists() or sha256(self.path / name) != wanted
         ]
         if broken:
-            what = "the bytes are not those that were written ('sha256' differs)"
-            raise _damaged(self.path / ", ".join(broken), what)
+            raise damaged(self.path / ", ".join(broken), ALTERED)
 
     def expect(self, **fields: Any) -> None:
         """Refuse the store unless its identity has these fields. Raises InputError naming those that differ."""
@@ -148,10 +156,10 @@ class Store(Mapping[str, SoftLabels]):
         about = self.manifest["parts"][number]
         file = pq.ParquetFile(self.path / about["file"], memory_map=True, page_checksum_verification=True)
         columns = columns_of(about.get("answers") or ANSWERS)
+        found = file.schema_arrow
         for name in columns:
-            found, wanted = file.schema_arrow.field(name).type, SCHEMA.field(name).type
-            if found != wanted:
-                raise ValueError(f"column {name} holds {found} instead of {wanted}")
+            if found.field(name).type != SCHEMA.field(name).type:
+                raise ValueError(f"column {name} holds {found.field(name).type} instead of {SCHEMA.field(name).type}")
         return Part(file, file.metadata.row_group(0).num_rows, columns)
 
     def _read_block(self, number: int, block: int) -> pa.Table:
@@ -159,21 +167,31 @@ class Store(Mapping[str, SoftLabels]):
         # Threads of Arrow's pool do not survive the fork of a loader's workers.
         return part.file.read_row_group(block, columns=part.columns, use_threads=False)
 
+    def _decode_part(self, number: int, fold: Fold | None) -> Block:
+        part = self._part(number)
+        return self._decode(part.file.read(columns=part.columns, use_threads=False), fold)
+
+    def _decode(self, table: pa.Table, fold: Fold | None) -> Block:
+        decoded = from_table(table, len(self.labels), probabilities=self.map_values == "probabilities")
+        return decoded.fold(fold) if fold else decoded
+
 
 def indexed_ids(path: Path, manifest: Mapping[str, Any]) -> pa.StringArray | None:
     """The ids of all rows as the index has them; None where it is missing or not what was written."""
     if not (path / INDEX).is_file() or sha256(path / INDEX) != manifest.get("index"):
         return None
-    with _damage_named(path, INDEX):
+    with damage_named(path, INDEX):
         ids = read_ids(path / INDEX)
     return ids if len(ids) == sum(part["rows"] for part in manifest["parts"]) else None
 
 
 def part_ids(path: Path, part: Mapping[str, Any]) -> pa.StringArray:
-    """The ids of a part of the store at `path`. Raises InputError where they are not as many as `rows` says."""
+    """The ids of a part of the store at `path`. Raises InputError where they are not texts, as many as `rows` says."""
     ids = _columns(path, part["file"], ["image_id"]).column("image_id").combine_chunks()
+    if ids.type != pa.string() or ids.null_count:
+        raise damaged(path / part["file"], "column image_id lacks ids")
     if len(ids) != part["rows"]:
-        raise _damaged(path / part["file"], f"{len(ids)} rows, the manifest's 'rows' says {part['rows']}")
+        raise damaged(path / part["file"], f"{len(ids)} rows, the manifest's 'rows' says {part['rows']}")
     return ids
 
 
@@ -187,26 +205,28 @@ def _check_sizes(path: Path, manifest: Mapping[str, Any]) -> None:
     for part in manifest["parts"]:
         size = there.get(part["file"])
         if size is None:
-            raise _damaged(path / part["file"], "it is missing")
+            raise damaged(path / part["file"], "it is missing")
         if size != part.get("bytes", size):
-            raise _damaged(path / part["file"], f"{size} bytes, the manifest's 'bytes' says {part['bytes']}")
+            raise damaged(path / part["file"], f"{size} bytes, the manifest's 'bytes' says {part['bytes']}")
 
 
 def _columns(path: Path, part: str, names: list[str]) -> pa.Table:
-    with _damage_named(path, part):
-        return pq.ParquetFile(path / part, page_checksum_verification=True).read(columns=names, use_threads=False)
+    with damage_named(path, part):
+        file = pq.ParquetFile(path / part, page_checksum_verification=True)
+        return file.read(columns=names, use_threads=False).select(names)  # reading leaves out those that are missing
 
 
 @contextmanager
-def _damage_named(path: Path, part: str) -> Iterator[None]:
+def damage_named(path: Path, part: str) -> Iterator[None]:
     """What pyarrow and our decoding raise on broken bytes, as the InputError that names the part."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # broken bytes make pyarrow and numpy raise nearly anything
-        raise _damaged(path / part, f"it can't be read ({' '.join(str(error).split())})") from error
+        raise damaged(path / part, f"it can't be read ({' '.join(str(error).split())})") from error
 
 
-def _damaged(part: Path, what: str) -> InputError:
+def damaged(part: Path, what: str) -> InputError:
+    """The error that names a part, or several, and what to do."""
     return InputError(f"{part}: {what}; delete the file and run `tutored label` with --resume to make it again")

@@ -14,16 +14,16 @@ import pyarrow.parquet as pq
 
 from tutored.errors import InputError
 from tutored.files import LEFTOVERS, whole_file, write_text
-from tutored.softlabels.codec import to_table
+from tutored.softlabels.codec import BLOCK_ROWS, to_table
 from tutored.softlabels.index import INDEX, write_ids
 from tutored.softlabels.manifest import FORMAT, MANIFEST, VERSION, differences, read_manifest, sha256
-from tutored.softlabels.store import indexed_ids, part_answers, part_ids
+from tutored.softlabels.store import ALTERED, damage_named, damaged, indexed_ids, part_answers, part_ids
 from tutored.structures import SoftLabels
 
 PART_ROWS = 64
-BLOCK_ROWS = 8
-"""Images that are decompressed together: the cost of one random read against the store's size."""
 FAILED = "failed"
+SEALS = ".part-*.sha256"
+"""Beside each part of an unfinished store, what the manifest says of those of a finished one."""
 LEFT_SECONDS = 60
 """No process writes one file for so long."""
 
@@ -75,7 +75,7 @@ def write_part(
     answers: Sequence[SoftLabels],
     failed: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the rows of one part of a claimed store, whole or not at all.
+    """Write the rows of one part of a claimed store, whole or not at all, and its hash beside it.
 
     Args:
         failed: images of this part without an answer, and why; kept in the file's own metadata.
@@ -97,13 +97,37 @@ def write_part(
             write_statistics=False,
             write_page_checksum=True,
         )
+        write_text(_seal(folder, part_name(index)), sha256(path))
 
 
-def failures(part: Path) -> dict[str, str]:
-    """The images of a part that got no answer, and why."""
-    kept = (pq.read_metadata(part).metadata or {}).get(FAILED.encode())
-    found: dict[str, str] = json.loads(kept) if kept else {}
-    return found
+def needs_answers(folder: Path, index: int) -> bool:
+    """Whether a part is missing, lacks an image's answer, or is not what was written (of an unfinished store).
+
+    Raises:
+        InputError: it is damaged (of a finished store).
+    """
+    name = part_name(index)
+    return not (folder / name).exists() or not _is_sealed(folder, name) or bool(_facts(folder, name).get("failed"))
+
+
+def _seal(folder: Path, name: str) -> Path:
+    return (folder / f".{name}").with_suffix(".sha256")
+
+
+def _is_sealed(folder: Path, name: str) -> bool:
+    """Whether a part has the hash that was kept beside it; without one, as in finished stores, it has."""
+    try:
+        return _seal(folder, name).read_text(errors="replace") == sha256(folder / name)
+    except FileNotFoundError:
+        return True
+
+
+def _facts(folder: Path, name: str) -> dict[str, Any]:
+    """What a part says of itself: its number of rows, and if there are any, the images without an answer, and why."""
+    with damage_named(folder, name):
+        metadata = pq.read_metadata(folder / name)
+        failed = (metadata.metadata or {}).get(FAILED.encode())
+        return {"rows": metadata.num_rows} | ({"failed": json.loads(failed)} if failed else {})
 
 
 def finish(folder: Path, rewritten: Sequence[int]) -> bool:
@@ -115,6 +139,9 @@ def finish(folder: Path, rewritten: Sequence[int]) -> bool:
 
     Returns:
         Whether the store is finished.
+
+    Raises:
+        InputError: a part is not what was written.
     """
     manifest = read_manifest(folder)
     assert manifest is not None, "a store is claimed before it is finished"
@@ -146,7 +173,12 @@ def _known_ids(folder: Path, manifest: Mapping[str, Any]) -> dict[str, pa.String
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left; what is young may belong to a living one. One clock, the disk's, tells."""
+    """Remove what only an unfinished store needs, and what killed processes left.
+
+    What is young of the latter may belong to a living one. One clock, the disk's, tells.
+    """
+    for seal in folder.glob(SEALS):
+        seal.unlink(missing_ok=True)
     now = (folder / MANIFEST).stat().st_mtime
     for stray in folder.glob(LEFTOVERS):
         with suppress(FileNotFoundError):
@@ -156,15 +188,15 @@ def _sweep(folder: Path) -> None:
 
 def _describe(folder: Path, name: str) -> dict[str, Any]:
     part = folder / name
-    about = {
+    if not _is_sealed(folder, name):
+        raise damaged(part, ALTERED)
+    return {
         "file": name,
         "bytes": part.stat().st_size,
-        "rows": pq.read_metadata(part).num_rows,
         "sha256": sha256(part),
         "answers": part_answers(folder, {"file": name}),
+        **_facts(folder, name),
     }
-    failed = failures(part)
-    return about | {"failed": failed} if failed else about
 
 
 def _write_manifest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from PIL import Image
 
 from tutored.errors import InputError
 from tutored.softlabels.codec import TAIL_FLOOR
-from tutored.softlabels.writer import PART_ROWS, claim, failures, finish, part_name, write_part
+from tutored.softlabels.writer import PART_ROWS, claim, finish, needs_answers, part_name, write_part
 from tutored.structures import Dataset, SoftLabels
 from tutored.tutors import Tutor
 
@@ -54,10 +54,10 @@ def label(
     out = Path(out)
     if not 0 <= rank < processes:
         raise InputError(f"rank {rank} of {processes} processes; ranks are 0 to {processes - 1}")
-    missing = begin(tutor, dataset, out, join=resume or processes > 1, again=resume)
+    mine = range(rank, count_parts(dataset), processes)
+    missing = begin(tutor, dataset, out, mine, join=resume or processes > 1, again=resume)
     if missing is None:
         return out
-    mine = range(rank, -(-len(dataset.ids) // PART_ROWS), processes)
     total = sum(len(ids_of(dataset, part)) for part in mine)
     done, written = 0, []
     for part in mine:
@@ -73,12 +73,14 @@ def label(
     return out
 
 
-def begin(tutor: Tutor, dataset: Dataset, out: Path, *, join: bool, again: bool) -> set[int] | None:
-    """Claim the folder `out` and find the parts that are still to be made; None where the store is finished.
+def begin(
+    tutor: Tutor, dataset: Dataset, out: Path, parts: Iterable[int], *, join: bool, again: bool
+) -> set[int] | None:
+    """Claim the folder `out` and find which of these parts are still to be made; None where the store is finished.
 
     Args:
         join: a store of the same identity may be there.
-        again: parts in which an image failed are made again.
+        again: parts in which an image failed, and damaged ones of an unfinished store, are made again.
 
     Raises:
         InputError: see `label`.
@@ -90,9 +92,13 @@ def begin(tutor: Tutor, dataset: Dataset, out: Path, *, join: bool, again: bool)
         twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
         raise InputError(f"{dataset.name}: image {twice} is listed twice; correct the split")
     finished = claim(out, _identity(tutor, dataset), join=join)
-    paths = {part: out / part_name(part) for part in range(-(-len(ids) // PART_ROWS))}
-    missing = {part for part, path in paths.items() if not path.exists() or (again and failures(path))}
+    missing = {part for part in parts if (needs_answers(out, part) if again else not (out / part_name(part)).exists())}
     return None if finished and not missing else missing
+
+
+def count_parts(dataset: Dataset) -> int:
+    """The parts of the store."""
+    return -(-len(dataset.ids) // PART_ROWS)
 
 
 def ids_of(dataset: Dataset, part: int) -> Sequence[str]:

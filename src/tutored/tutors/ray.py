@@ -11,7 +11,7 @@ from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.softlabels.writer import finish
 from tutored.tutors import Tutor, open_tutor
-from tutored.tutors.label import Progress, begin, ids_of, label_part
+from tutored.tutors.label import Progress, begin, count_parts, ids_of, label_part
 
 
 class Worker:
@@ -60,7 +60,8 @@ def label_with_ray(
     except ImportError as error:
         raise InputError("--engine ray needs Ray; run `pip install 'tutored[ray]'`") from error
     dataset = open_dataset(data, split)
-    missing = begin(open_tutor(kind, **options), dataset, out, join=resume, again=resume)
+    parts = range(count_parts(dataset))
+    missing = begin(open_tutor(kind, **options), dataset, out, parts, join=resume, again=resume)
     if missing is None:
         return out
     if missing:
