@@ -72,8 +72,7 @@ class Trainer:
         if config.train.compile:
             self.student.compile()
             self.losses = {name: torch.compile(function) for name, function in self.losses.items()}
-        # "Evaluation" leaves gradients to FSDP.
-        self.model = self.accelerator.prepare_model(self.student, evaluation_mode=shards)
+        self.model = self.accelerator.prepare_model(self.student, evaluation_mode=shards)  # leaves gradients to FSDP
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self.student, config.train, self.device))
         self.average = Average(self.averaged, self.student)
         self.done, self.seconds = 0, 0.0
