@@ -32,8 +32,8 @@ FIRST, NEXT = "our stores, first pass", "our stores, next passes"
 ALONE = "our stores, each block for one image"
 NOTE = (
     "boxes and maps of an image, in random order; ours with opening and the fold into our classes, the thesis' as they "
-    "are. A pass decodes and folds each part of 64 images once; a store of more than 4,096 images is decoded image by "
-    "image, and the larger it is, the more often a block of eight is decompressed for one of them alone"
+    "are. A pass decodes and folds each part of 64 images once; a store of more than 4,096 images is decoded by "
+    "blocks of eight, and the larger it is, the more often a block is decoded for one of them alone"
 )
 
 

@@ -430,20 +430,20 @@ def test_a_store_that_says_what_it_answers_reads_no_other_columns(tmp_path: Path
     assert Store.open(folder).tasks == ("detection",) and torch.equal(Store.open(folder)["a"].probs, store["a"].probs)
 
 
-def test_a_store_that_fits_is_decoded_by_parts_and_a_larger_one_by_rows(
+def test_a_store_that_fits_is_decoded_by_parts_and_a_larger_one_by_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = {f"{index:03d}": ANSWERS["full"] if index % 2 else ANSWERS["nothing"] for index in range(70)}
     folder = make_store(tmp_path / "store", answers)
     by_part = Store.open(folder)
     monkeypatch.setattr("tutored.softlabels.store.CACHED_BLOCKS", 8)
-    by_row = Store.open(folder)
+    by_block = Store.open(folder)
     for image_id in ("000", "009", "063", "069"):
-        one, other = by_part[image_id], by_row[image_id]
+        one, other = by_part[image_id], by_block[image_id]
         assert torch.equal(one.boxes_xyxy, other.boxes_xyxy) and torch.equal(one.probs, other.probs)
         assert torch.equal(one.map, other.map)
-    assert by_part._whole_part.cache_info().currsize == 2 and by_part._block.cache_info().currsize == 0
-    assert by_row._whole_part.cache_info().currsize == 0 and by_row._block.cache_info().currsize == 4
+    assert by_part._block.cache_info().currsize == 2  # of 64 images and of 6
+    assert by_block._block.cache_info().currsize == 4  # of eight images each
 
 
 @pytest.mark.parametrize(

@@ -46,22 +46,28 @@ def _flat(values: Any) -> Array:
     _expect(values.null_count == 0, "a value that is missing")
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     # Where pandas is installed, `to_numpy` and whatever makes a scalar import it: a second and some 40 MB a process.
-    if pa.types.is_boolean(array.type):
-        return np.from_dlpack(array.cast(pa.uint8())).astype(bool)
     flat: Array = np.from_dlpack(array)
     return flat
 
 
+def _valid(column: Any) -> Array:
+    """For each row whether it is not null."""
+    if column.null_count in (0, len(column)):
+        return np.full(len(column), not column.null_count)
+    return _flat(column.is_valid().cast(pa.uint8())).astype(bool)
+
+
 def _lists(column: Any) -> tuple[Array, Any]:
     """How many entries each row has, none where it is null, and the entries of all."""
-    counts = np.zeros(len(column), np.int64)
-    counts[_flat(column.is_valid())] = _flat(column.value_lengths().drop_null())
-    return counts, column.flatten()
+    starts = _flat(column.offsets).astype(np.int64)
+    if not column.null_count:
+        return np.diff(starts), column.values[starts[0] : starts[-1]]
+    return np.where(_valid(column), np.diff(starts), 0), column.flatten()
 
 
 def _answered(table: pa.Table, answer: str) -> list[bool]:
     """For each row whether the columns of an answer are there: all of them, or none."""
-    there = [_flat(table.column(name).is_valid()) for name in ANSWERS[answer]]
+    there = [_valid(table.column(name)) for name in ANSWERS[answer]]
     _expect(all((each == there[0]).all() for each in there), f"{answer} of which a part is missing")
     rows: list[bool] = there[0].tolist()
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from tutored.softlabels.manifest import MANIFEST, differences, read_manifest, sh
 from tutored.structures import SoftLabels
 
 CACHED_BLOCKS = 512
-"""Blocks of eight images that one store keeps. A store of no more is decoded part by part, a larger one row by row."""
+"""Decoded blocks of eight images that one store keeps. Where these are all, whole parts are decoded: it is faster."""
 TASK_OF = {"boxes": "detection", "map": "segmentation", "instances": "segmentation"}
 ALTERED = "the bytes are not those that were written ('sha256' differs)"
 
@@ -51,8 +51,7 @@ class Store(Mapping[str, SoftLabels]):
         self._starts = [0, *accumulate(part["rows"] for part in manifest["parts"])]
         self._is_small = len(index) <= CACHED_BLOCKS * BLOCK_ROWS
         self._part = lru_cache(maxsize=64)(self._open_part)
-        self._whole_part = lru_cache(maxsize=None)(self._decode_part)
-        self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._read_block)
+        self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._decode_block)
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
@@ -116,10 +115,10 @@ class Store(Mapping[str, SoftLabels]):
         number = bisect_right(self._starts, place) - 1
         row = place - self._starts[number]
         with damage_named(self.path, self.manifest["parts"][number]["file"]):
-            if self._is_small:
-                return self._whole_part(number, fold).cut(row)
-            block, row = divmod(row, self._part(number).block_rows)
-            return self._decode(self._block(number, block).slice(row, 1), fold).cut(0)
+            block = None
+            if not self._is_small:
+                block, row = divmod(row, self._part(number).block_rows)
+            return self._block(number, block, fold).cut(row)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
@@ -162,16 +161,11 @@ class Store(Mapping[str, SoftLabels]):
                 raise ValueError(f"column {name} holds {found.field(name).type} instead of {SCHEMA.field(name).type}")
         return Part(file, file.metadata.row_group(0).num_rows, columns)
 
-    def _read_block(self, number: int, block: int) -> pa.Table:
+    def _decode_block(self, number: int, block: int | None, fold: Fold | None) -> Block:
         part = self._part(number)
         # Threads of Arrow's pool do not survive the fork of a loader's workers.
-        return part.file.read_row_group(block, columns=part.columns, use_threads=False)
-
-    def _decode_part(self, number: int, fold: Fold | None) -> Block:
-        part = self._part(number)
-        return self._decode(part.file.read(columns=part.columns, use_threads=False), fold)
-
-    def _decode(self, table: pa.Table, fold: Fold | None) -> Block:
+        read = part.file.read if block is None else partial(part.file.read_row_group, block)
+        table = read(columns=part.columns, use_threads=False)
         decoded = from_table(table, len(self.labels), probabilities=self.map_values == "probabilities")
         return decoded.fold(fold) if fold else decoded
 
