@@ -43,12 +43,20 @@ class Timed:
         return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def side_by_side(things: Mapping[str, Callable[[], object]], count: float = 1.0, rounds: int = 5) -> dict[str, Timed]:
-    """Time each thing once a round, in turns, after one round that does not count."""
+def side_by_side(
+    things: Mapping[str, Callable[[], object]], count: float = 1.0, rounds: int = 5, *, twice: bool = False
+) -> dict[str, Timed]:
+    """Time each thing once a round, in turns, after one round that does not count.
+
+    With `twice` each is done twice in a turn and timed the second time: what went before, such as a network of another
+    size, then weighs less on it.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in things}
     for turn in range(rounds + 1):
         for name, do in things.items():
             gc.collect()
+            if twice:
+                do()
             started = time.perf_counter()
             do()
             if torch.cuda.is_available():

@@ -46,7 +46,7 @@ def measure(_folder: Path, _scale: float) -> Iterator[dict[str, Any]]:
             ("training step", _step, "torchvision's detectors train with their losses"),
             ("prediction", _answer, "torchvision's detectors also suppress boxes"),
         ):
-            timed = side_by_side({who: do(nets, images) for who, nets in networks.items()}, batch, rounds)
+            timed = side_by_side({who: do(nets, images) for who, nets in networks.items()}, batch, rounds, twice=True)
             found = table(f"{title}: {name}", timed, JOINT, "images/s", f"{note}; {more}")
             for row in found["rows"]:
                 nets = networks[row["name"]]
