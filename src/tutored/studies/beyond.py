@@ -139,6 +139,15 @@ def _differences() -> list[tuple[Row, Row]]:
 
 
 DIFFERENCES = _differences()
+WEIGHED = [
+    (Row(f"{base.label}, {label}", merged(base.changes, {"loss": {f"{task}_weight": weight}})), base)
+    for base, label, task, weight in (
+        (GROUND_TRUTH, "boxes weigh .3", "detection", 0.3),
+        (GROUND_TRUTH, "maps weigh .17", "segmentation", 0.17),
+        (GROUND_TRUTH, "maps weigh 3", "segmentation", 3.0),
+        (ALONE, "maps weigh 3", "segmentation", 3.0),
+    )
+]
 FIXED_HALF, DRAWN_HALF = "half the images by tutors, a fixed half", "half the images by tutors, drawn at every step"
 
 ABLATION = Study(
@@ -156,8 +165,7 @@ ABLATION = Study(
             ZOOMED,
             PADDED,
             *(row for row, _ in DIFFERENCES),
-            Row("ground truth, boxes weigh .3", {"loss": {"detection_weight": 0.3}}),
-            Row("ground truth, maps weigh .17", {"loss": {"segmentation_weight": 0.17}}),
+            *(row for row, _ in WEIGHED),
             *(
                 Row(
                     label,
@@ -168,9 +176,7 @@ ABLATION = Study(
         )
     },
     against=(
-        *((row.label, base.label) for row, base in DIFFERENCES),
-        ("ground truth, boxes weigh .3", "ground truth"),
-        ("ground truth, maps weigh .17", "ground truth"),
+        *((row.label, base.label) for row, base in (*DIFFERENCES, *WEIGHED)),
         (DRAWN_HALF, FIXED_HALF),
     ),
 )
