@@ -56,10 +56,14 @@ def _chart(table: dict[str, Any]) -> str:
     def draw(panel: Any) -> None:
         panel.set_title(table["title"], loc="left", fontsize=9)
         if "rows" not in table:
-            panel.loglog(
-                [row["size"] for row in table["points"]], [row["seconds"] for row in table["points"]], marker="o"
-            )
+            sizes, seconds = zip(*((row["size"], row["seconds"]) for row in table["points"]), strict=True)
+            panel.loglog(sizes, seconds, marker="o")
             panel.set(xlabel=table["axis"], ylabel="seconds")
+            # Ticks where something was measured; matplotlib's own are powers in TeX, which an SVG's text is not.
+            panel.minorticks_off()
+            panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            ends = min(seconds), max(seconds)
+            panel.set_yticks(ends, [f"{end:.2g}" for end in ends])
             return
         rows = table["rows"][::-1]
         values = [row["ratio"]["median"] for row in rows]

@@ -177,6 +177,7 @@ ABLATION = Study(
     },
     against=(
         *((row.label, base.label) for row, base in (*DIFFERENCES, *WEIGHED)),
+        (f"{ALONE.label}, maps weigh 3", f"{GROUND_TRUTH.label}, maps weigh 3"),
         (DRAWN_HALF, FIXED_HALF),
     ),
 )
