@@ -433,13 +433,16 @@ def test_a_store_that_says_what_it_answers_reads_no_other_columns(tmp_path: Path
 def test_a_store_that_fits_is_decoded_by_parts_and_a_larger_one_by_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = {f"{index:03d}": ANSWERS["full"] if index % 2 else ANSWERS["nothing"] for index in range(70)}
+    kinds = ANSWERS["nothing"], ANSWERS["full"]
+    # Of a size of its own each, so that no row can stand for another.
+    answers = {f"{index:03d}": replace(kinds[index % 2], size=(100 + index, 60)) for index in range(70)}
     folder = make_store(tmp_path / "store", answers)
     by_part = Store.open(folder)
     monkeypatch.setattr("tutored.softlabels.store.CACHED_BLOCKS", 8)
     by_block = Store.open(folder)
     for image_id in ("000", "009", "063", "069"):
         one, other = by_part[image_id], by_block[image_id]
+        assert one.size == other.size == (100 + int(image_id), 60)
         assert torch.equal(one.boxes_xyxy, other.boxes_xyxy) and torch.equal(one.probs, other.probs)
         assert torch.equal(one.map, other.map)
     assert by_part._block.cache_info().currsize == 2  # of 64 images and of 6
