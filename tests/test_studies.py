@@ -278,6 +278,19 @@ def test_a_result_of_another_config_is_refused(setting, tmp_path) -> None:
         gather(MINI, made, [0], tmp_path)
 
 
+def test_each_arm_is_trained_with_what_was_chosen_for_it() -> None:
+    chosen = {"tutors alone": {"loss": {"segmentation_weight": 3.0}}}
+    (study,) = choose(["beyond/tuned"], VOC.model_copy(update={"chosen": chosen}))
+    truth, fifth, alone = plan([study], VOC, [0])
+    assert [run.config.loss.segmentation_weight for run in (truth, fifth, alone)] == [1, 1, 3]
+    assert truth.run_id == plan(choose(["beyond/no-ground-truth"], VOC, "corrected"), VOC, [0])[0].run_id
+    assert alone.config.supervision.detection.hidden == 1 and not alone.config.data.held_out
+    with pytest.raises(InputError, match="`chosen` names tutor; possible: ground truth, a fifth of the"):
+        studies_of(VOC.model_copy(update={"chosen": {"tutor": {}}}))
+    with pytest.raises(InputError, match="no study 'beyond/tuned'"):
+        choose(["beyond/tuned"], VOC)
+
+
 def test_a_folder_adds_studies_and_seeds(setting, tmp_path) -> None:
     made = load_setting(setting)
     open_folder(tmp_path / "s", made, ["thesis/table-12"], 1)

@@ -13,7 +13,7 @@ from tutored.studies.plan import Run, plan
 from tutored.studies.run import Standing, run_all
 from tutored.studies.setting import Setting, load_setting
 from tutored.studies.thesis import THESIS_STUDIES
-from tutored.studies.tune import tune
+from tutored.studies.tune import tune, tuned
 
 __all__ = [
     "Row",
@@ -32,8 +32,8 @@ __all__ = [
 
 
 def studies_of(setting: Setting) -> tuple[Study, ...]:
-    """Every declared study; `tune` tries the setting's own candidates."""
-    return (tune(setting), *THESIS_STUDIES, *BEYOND_STUDIES)
+    """Every declared study. `tune` tries the setting's candidates; `beyond/tuned` is there once some were chosen."""
+    return (tune(setting), *THESIS_STUDIES, *BEYOND_STUDIES, *([tuned(setting)] if setting.chosen else []))
 
 
 def choose(names: Sequence[str], setting: Setting, recipe: Recipe | None = None) -> list[Study]:

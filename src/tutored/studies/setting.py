@@ -33,6 +33,7 @@ class Setting(Section):
         held_out: share of the training images on which `tune` compares the candidates.
         candidates: by name, keys of the config that `tune` tries, each in every arm alike.
         tutor_candidates: the same for keys that matter only where tutors teach, such as a temperature.
+        chosen: by arm of `tune`, the keys that were best for it there; `beyond/tuned` trains the arms with them.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Setting(Section):
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
     candidates: dict[str, dict[str, Any]] = Field(default_factory=dict)
     tutor_candidates: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    chosen: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     def data_of(self, split: Split) -> dict[str, Any]:
         """The section `data` of a run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tutored.config import merged
+from tutored.errors import InputError
 from tutored.studies.beyond import TUTORS_ALONE
 from tutored.studies.declare import RECIPES, Changes, Row, Study, hidden, supervision
 from tutored.studies.setting import Setting
@@ -30,4 +31,26 @@ def tune(setting: Setting) -> Study:
         f"Which settings suit each arm? Figures are on {setting.held_out:.0%} of the training images, which these runs "
         "did not see; the evaluation split plays no part.",
         dict.fromkeys(RECIPES, rows),
+    )
+
+
+def tuned(setting: Setting) -> Study:
+    """The arms again, each with what was chosen for it by `tune`, on all training images and the evaluation split.
+
+    Raises:
+        InputError: something was chosen for an arm that there is not.
+    """
+    unknown = setting.chosen.keys() - ARMS.keys()
+    if unknown:
+        raise InputError(
+            f"setting {setting.name}: `chosen` names {', '.join(sorted(unknown))}; possible: {', '.join(ARMS)}"
+        )
+    rows = tuple(Row(arm, merged(dict(taught), setting.chosen.get(arm, {}))) for arm, taught in ARMS.items())
+    return Study(
+        "beyond/tuned",
+        "Each arm with settings chosen for it",
+        "Is an arm ahead because the common settings suit it? Here each has those that were best for it on training "
+        "images held out.",
+        {"corrected": rows},
+        against=(("tutors alone", "ground truth"), ("tutors alone", "a fifth of the ground truth")),
     )
