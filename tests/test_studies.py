@@ -1,10 +1,12 @@
 """Studies: what is declared, what is trained, and that nothing is trained twice or lost."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -75,6 +77,16 @@ def test_every_declared_row_is_a_config_of_voc2012() -> None:
         runs = plan([study], VOC, [0])
         assert {run.config.data.val_split for run in runs} == {"Segmentation/val"}
         assert all(bool(run.config.data.held_out) == (study.name == "tune") for run in runs)
+
+
+def test_the_documented_cost_is_that_of_the_plan() -> None:
+    """Images of the splits as the thesis counts them."""
+    text = (Path(__file__).parents[1] / "docs" / "studies.md").read_text()
+    runs, millions = re.search(r"one seed of everything is (\d+) runs and (\d+) million", text).groups()
+    planned = plan(choose(["all"], VOC), VOC, [0])
+    images = {"Segmentation/train": 1464, "Main/train": 5717}
+    assert int(runs) == len(planned)
+    assert int(millions) == round(sum(images[run.config.data.split] * run.config.train.epochs for run in planned) / 1e6)
 
 
 def test_the_thesis_rows_are_what_the_specification_says() -> None:
