@@ -332,7 +332,7 @@ def test_two_processes_train_one_run(voc_folder, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads((tmp_path / "run" / "result.json").read_text())

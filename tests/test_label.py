@@ -167,7 +167,7 @@ def test_killed_at_any_moment_and_resumed_the_store_is_the_same_to_the_byte(tmp_
     whole = content(label(Guesser(), Pictures(), tmp_path / "whole", batch=2))
     # Not from here: this process may have threads, which do not survive a fork.
     command = f"from test_label import kill_all; kill_all({str(tmp_path)!r})"
-    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=600)
+    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=120)
     left = []
     for moment, count in MOMENTS:
         out, tutor = tmp_path / f"{moment}{count}", Guesser()
@@ -192,7 +192,7 @@ def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path) -> None:
 def test_two_processes_at_the_same_time_give_the_same_bytes_as_one(tmp_path: Path) -> None:
     whole = content(label(Guesser(), Pictures(), tmp_path / "one"))
     command = f"from test_label import label_together; label_together({str(tmp_path)!r}, 10)"
-    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=600)
+    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=120)
     assert all(content(tmp_path / str(number)) == whole for number in range(10))
 
 

@@ -108,7 +108,7 @@ def test_the_next_batch_is_read_while_the_tutor_answers(work: Path, tmp_path: Pa
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_torchruns_processes_share_the_work(work: Path, tmp_path: Path, processes: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    subprocess.run([*command, "-m", "tutored", *words(work, tmp_path / "store")], check=True, timeout=600)
+    subprocess.run([*command, "-m", "tutored", *words(work, tmp_path / "store")], check=True, timeout=300)
     assert content(tmp_path / "store") == content(work / "store")
 
 
@@ -116,10 +116,10 @@ def test_torchruns_processes_share_the_work(work: Path, tmp_path: Path, processe
 def test_rays_workers_make_the_same_store(work: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     command = [sys.executable, "-m", "tutored", *words(work, tmp_path / "store"), "--engine", "ray", "--workers", "2"]
-    subprocess.run(command, check=True, timeout=600)
+    subprocess.run(command, check=True, timeout=300)
     assert content(tmp_path / "store") == content(work / "store")
     (tmp_path / "store" / "part-00001.parquet").unlink()
-    subprocess.run([*command, "--resume"], check=True, timeout=600)
+    subprocess.run([*command, "--resume"], check=True, timeout=300)
     assert content(tmp_path / "store") == content(work / "store")
 
 
@@ -178,7 +178,7 @@ def test_killed_at_twenty_random_moments_it_goes_on_to_the_same_bytes(
 ) -> None:
     # Not from here: this process may have threads, which do not survive a fork.
     command = f"from test_label_scale import kill_at_random; kill_at_random({str(tmp_path)!r})"
-    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=600)
+    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=300)
     monkeypatch.setattr(writer, "PART_ROWS", PART_ROWS)
     monkeypatch.setattr(label_module, "PART_ROWS", PART_ROWS)
     stores = sorted(tmp_path.glob("store*"))

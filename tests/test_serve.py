@@ -260,7 +260,7 @@ def test_the_command_listens_answers_and_ends(checkpoint: Path) -> None:
                 found = asking.post("/predict", files={"image": encoded(Image.new("RGB", (40, 20)))}).json()
             assert (found["width"], found["height"]) == (40, 20)
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=300) == 0
+            assert process.wait(timeout=30) == 0
             assert process.stderr.read() == ""  # type: ignore[union-attr]
         finally:
             process.kill()

@@ -33,7 +33,8 @@ class Setting(Section):
         held_out: share of the training images on which `tune` compares the candidates.
         candidates: by name, keys of the config that `tune` tries, each in every arm alike.
         tutor_candidates: the same for keys that matter only where tutors teach, such as a temperature.
-        chosen: by arm of `tune`, the keys that were best for it there; `beyond/tuned` trains the arms with them.
+        chosen: by arm of `tune`, the keys that were best for it there; `beyond/tuned` trains the arms with
+            them in the recipe `corrected`.
     """
 
     name: str
