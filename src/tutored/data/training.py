@@ -13,9 +13,13 @@ from tutored.config import TASKS, Config, Task
 from tutored.data.sources import Weights, ranks, source_weights
 from tutored.data.teaching import Example, Teaching, complete, teach_ground_truth, teach_soft_labels
 from tutored.data.transforms import draw_geometry, jitter_colour
+from tutored.data.vetting import boxes_by_mask, map_by_boxes
 from tutored.errors import InputError
 from tutored.structures import Dataset, GroundTruth, SoftLabels
 from tutored.targets import Batch, Targets
+
+VETTED_BY = {"detection": ("segmentation", boxes_by_mask), "segmentation": ("detection", map_by_boxes)}
+"""By task, the one whose ground truth a tutor's answer is held against, and how."""
 
 
 class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
@@ -79,7 +83,7 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         image_id = self.dataset.ids[position]
         rng = random.Random(f"{self.config.train.seed}/{turn}/{image_id}")
         truth = self.dataset.ground_truth(image_id)
-        soft = {task: self._answer(task, image_id, truth.size) for task in TASKS}
+        soft = {task: self._answer(task, image_id, truth) for task in TASKS}
         weights = {
             name: source_weights(
                 task,
@@ -107,17 +111,18 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
                 weights[name] = (0.0, 1.0)
         return Example(image_id, image, given, answered, weights)
 
-    def _answer(self, task: str, image_id: str, size: tuple[int, int]) -> SoftLabels | None:
-        """The tutor's answer, if it has one for this task."""
+    def _answer(self, task: str, image_id: str, truth: GroundTruth) -> SoftLabels | None:
+        """The tutor's answer, if it has one for this task, without what the other task's ground truth forbids."""
         answer = self.soft_labels.get(task, {}).get(image_id)
         if answer is None or (answer.boxes_xyxy if task == "detection" else answer.map) is None:
             return None
-        if answer.size != size:
+        if answer.size != truth.size:
             raise InputError(
-                f"{self.dataset.name}: image {image_id} has {size[1]} x {size[0]} pixels, the tutor of {task} saw "
-                f"{answer.size[1]} x {answer.size[0]}; label these very images"
+                f"{self.dataset.name}: image {image_id} has {truth.size[1]} x {truth.size[0]} pixels, the tutor of "
+                f"{task} saw {answer.size[1]} x {answer.size[0]}; label these very images"
             )
-        return answer
+        other, vet = VETTED_BY[task]
+        return vet(answer, truth) if self.tasks[task].vetted and image_id in self.drawn[other] else answer
 
     def _guides(self, truth: GroundTruth, answer: SoftLabels | None, weights: Weights) -> Tensor:
         """Boxes that steer the crop."""

@@ -30,6 +30,37 @@ NO_GROUND_TRUTH = Study(
     ),
 )
 
+LARGE = (
+    Row("masks of a fifth", split="large"),
+    Row(
+        "masks of a fifth, tutor fills the rest",
+        supervision(None, {"policy": "fill", "store": "segmentation"}),
+        split="large",
+    ),
+    Row(
+        "masks of a fifth, tutor vetted by the boxes",
+        supervision(None, {"policy": "fill", "store": "segmentation", "vetted": True}),
+        split="large",
+    ),
+    Row("tutors alone", TUTORS_ALONE, split="large"),
+    Row(BOTH.label, BOTH.changes, split="large"),
+)
+
+HALF_LABELLED = Study(
+    "beyond/half-labelled",
+    "All boxes, few masks",
+    "A larger set lacks four fifths of its masks. Does it help that its boxes say where a tutor's map must be wrong? "
+    "And can tutors alone stand in for all that people drew?",
+    {"corrected": LARGE},
+    against=(
+        ("masks of a fifth, tutor fills the rest", "masks of a fifth"),
+        ("masks of a fifth, tutor vetted by the boxes", "masks of a fifth"),
+        ("masks of a fifth, tutor vetted by the boxes", "masks of a fifth, tutor fills the rest"),
+        ("tutors alone", "masks of a fifth"),
+        (BOTH.label, "tutors alone"),
+    ),
+)
+
 SHARES = (1, 5, 10, 20, 50)
 
 
@@ -197,4 +228,4 @@ SINGLE_TASK = Study(
     single_task=("boxes alone", "maps alone"),
 )
 
-BEYOND_STUDIES = (NO_GROUND_TRUTH, *BUDGETS, SEGMENTATION_TUTOR, ABLATION, SINGLE_TASK)
+BEYOND_STUDIES = (NO_GROUND_TRUTH, HALF_LABELLED, *BUDGETS, SEGMENTATION_TUTOR, ABLATION, SINGLE_TASK)

@@ -63,7 +63,7 @@ class Setting(Section):
         }
 
     def missing_in(self, split: Split) -> dict[str, Any]:
-        """Masks that a run on this split does not get to see, whatever its row says otherwise."""
+        """Masks that a run on this split does not get to see, unless its row hides a share of its own."""
         if split == "small" or not self.large_hidden:
             return {}
         return {"supervision": {"segmentation": {"hidden": self.large_hidden}}}
