@@ -134,9 +134,17 @@ class OneImage:
 
 
 @pytest.mark.parametrize(
-    ("other_hidden", "vetted", "boxes", "class_2"), [(0.0, True, 1, 0.0), (1.0, True, 2, 64.0), (0.0, False, 2, 64.0)]
+    ("vetted", "other", "seen"),
+    [
+        (True, {}, True),
+        (True, {"policy": "none"}, True),
+        (True, {"hidden": 1.0}, False),
+        (True, {"policy": "none", "hidden": 1.0}, False),
+        (True, {"policy": "replace", "store": "nowhere"}, False),
+        (False, {}, False),
+    ],
 )
-def test_only_ground_truth_that_is_not_hidden_vets(other_hidden, vetted, boxes, class_2) -> None:
+def test_only_ground_truth_that_a_run_may_see_vets(vetted, other, seen) -> None:
     tutor = SoftLabels(
         size=(8, 8),
         boxes_xyxy=torch.tensor([[0.0, 0.0, 4.0, 8.0], [4.0, 0.0, 8.0, 8.0]]),
@@ -144,21 +152,18 @@ def test_only_ground_truth_that_is_not_hidden_vets(other_hidden, vetted, boxes, 
         probs=torch.tensor([[0.1, 0.9, 0.0], [0.1, 0.0, 0.9]]),
         map=torch.tensor([0.0, 0.0, 1.0])[:, None, None].repeat(1, 8, 8),
     )
-    for name, other in (("detection", "segmentation"), ("segmentation", "detection")):
+    answers = {"detection": {"a": tutor}, "segmentation": {"a": tutor}}
+
+    def taught(name, beside):
         config = make_config(
             {
                 "data": {"train": "voc:nowhere"},
-                "supervision": {
-                    name: {"policy": "replace", "store": "nowhere", "vetted": vetted},
-                    other: {"hidden": other_hidden},
-                },
+                "supervision": {name: {"policy": "replace", "store": "nowhere", "vetted": vetted}, beside: other},
                 "augment": {"colour": False, "zoom_out": "never", "crop": False, "flip_share": 0.0},
                 "student": {"size": 8},
             }
         )
-        dataset = OneImage(LabelSpace(("background", "a", "b")))
-        taught = TrainingSet(dataset, config, 8, {name: {"a": tutor}})[0, 0].tutor
-        if name == "detection":
-            assert len(taught.boxes_xyxy) == boxes
-        else:
-            assert taught.map[2].sum().item() == class_2
+        return TrainingSet(OneImage(LabelSpace(("background", "a", "b"))), config, 8, answers)[0, 0].tutor
+
+    assert taught("detection", "segmentation").classes.tolist() == ([1] if seen else [1, 2])
+    assert taught("segmentation", "detection").map[2].sum().item() == (0 if seen else 64)

@@ -72,8 +72,8 @@ class Task(Section):
     """Where the tutor's probability of classes that are none of ours goes: to background (VOC), or nowhere, and
     the box or cell weighs that much less."""
     vetted: bool = False
-    """Where the other task's ground truth is there and not hidden, what contradicts it does not teach: in a tutor's map
-    a class outside its drawn boxes, and of a tutor's boxes those with no pixel of their class in the drawn mask."""
+    """Where the other task's ground truth is there, neither hidden nor replaced, what contradicts it does not teach: in
+    a tutor's map a class outside its drawn boxes, and of a tutor's boxes those without a pixel of their class."""
     audit: Literal["use", "ignore"] = "use"
     """What `tutored audit` left in the store: mute classes, calibrate probabilities and set the scores from which boxes
     teach, where `loss` has its defaults. The recipe `thesis` ignores it."""

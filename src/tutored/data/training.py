@@ -83,7 +83,7 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         image_id = self.dataset.ids[position]
         rng = random.Random(f"{self.config.train.seed}/{turn}/{image_id}")
         truth = self.dataset.ground_truth(image_id)
-        soft = {task: self._answer(task, image_id, truth) for task in TASKS}
+        soft = {task: self._answer(task, image_id, truth.size) for task in TASKS}
         weights = {
             name: source_weights(
                 task,
@@ -94,6 +94,10 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
             )
             for name, task in self.tasks.items()
         }
+        for name, (other, vet) in VETTED_BY.items():
+            answer = soft[name]
+            if answer is not None and self.tasks[name].vetted and self._may_see(other, image_id, weights[other]):
+                soft[name] = vet(answer, truth)
         guides = self._guides(truth, soft["detection"], weights["detection"])
         geometry = draw_geometry(
             truth.size, guides, self.config.student.size, self.config.augment, rng, zoom_out=self._zoom_out(rng)
@@ -111,18 +115,21 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
                 weights[name] = (0.0, 1.0)
         return Example(image_id, image, given, answered, weights)
 
-    def _answer(self, task: str, image_id: str, truth: GroundTruth) -> SoftLabels | None:
-        """The tutor's answer, if it has one for this task, without what the other task's ground truth forbids."""
+    def _answer(self, task: str, image_id: str, size: tuple[int, int]) -> SoftLabels | None:
+        """The tutor's answer, if it has one for this task."""
         answer = self.soft_labels.get(task, {}).get(image_id)
         if answer is None or (answer.boxes_xyxy if task == "detection" else answer.map) is None:
             return None
-        if answer.size != truth.size:
+        if answer.size != size:
             raise InputError(
-                f"{self.dataset.name}: image {image_id} has {truth.size[1]} x {truth.size[0]} pixels, the tutor of "
-                f"{task} saw {answer.size[1]} x {answer.size[0]}; label these very images"
+                f"{self.dataset.name}: image {image_id} has {size[1]} x {size[0]} pixels, the tutor of {task} saw "
+                f"{answer.size[1]} x {answer.size[0]}; label these very images"
             )
-        other, vet = VETTED_BY[task]
-        return vet(answer, truth) if self.tasks[task].vetted and image_id in self.drawn[other] else answer
+        return answer
+
+    def _may_see(self, name: str, image_id: str, weights: Weights) -> bool:
+        """Whether a task's ground truth may vet: neither hidden nor in a tutor's hands, but perhaps not trained."""
+        return weights[0] > 0 or (self.tasks[name].policy == "none" and image_id in self.drawn[name])
 
     def _guides(self, truth: GroundTruth, answer: SoftLabels | None, weights: Weights) -> Tensor:
         """Boxes that steer the crop."""
