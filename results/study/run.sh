@@ -29,6 +29,7 @@ for run in study/runs/*/; do
     cp -r "$run"/{config.yaml,result.json,resamples.npz} "$kept/"
     if [ -d "$run/answers" ]; then cp -r "$run/answers" "$kept/"; fi
 done
+python "$here/vetting.py"
 cp study/study.yaml "$here/"
 mkdir -p "$here/tutors" && cp study/tutors/*.json "$here/tutors/"
 (cd "$here/../.." && tutored study report results/study tune all)
