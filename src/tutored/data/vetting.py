@@ -1,7 +1,7 @@
 """A tutor's answer for one task, held against what a person drew for the other on the same image.
 
 Boxes say where a class can't be, masks where an object can't be: knowledge that costs nothing where half of the labels
-are there ("box and mask", survey in arXiv:2411.17536).
+are there. That pixels outside all boxes are background is from Box-for-Mask (Lê et al. 2024, arXiv:2411.17536).
 """
 
 from __future__ import annotations
