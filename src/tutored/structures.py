@@ -134,6 +134,12 @@ class SoftLabels:
         assert self.probs is not None and self.classes is not None
         return self.probs.gather(1, self.classes[:, None])[:, 0]
 
+    def quietened(self, which: Tensor, most: float) -> Tensor:
+        """`probs`, those of the boxes `which` (bool [K]) scaled so that their scores are `most` at most."""
+        assert self.probs is not None
+        scale = most / self.scores.clamp(min=max(most, torch.finfo(self.probs.dtype).tiny))
+        return self.probs * torch.where(which, scale, 1.0)[:, None]
+
 
 class Outputs(NamedTuple):
     """The student's raw answer for a batch.

@@ -73,7 +73,8 @@ class Task(Section):
     the box or cell weighs that much less."""
     vetted: bool = False
     """Where the other task's ground truth is there, neither hidden nor replaced, what contradicts it does not teach: in
-    a tutor's map a class outside its drawn boxes, and of a tutor's boxes those without a pixel of their class."""
+    a tutor's map a class outside its drawn boxes (and a cell in no box is background), and of a tutor's boxes those
+    without a pixel of their class."""
     audit: Literal["use", "ignore"] = "use"
     """What `tutored audit` left in the store: mute classes, calibrate probabilities and set the scores from which boxes
     teach, where `loss` has its defaults. The recipe `thesis` ignores it."""

@@ -134,6 +134,11 @@ class Loss(Section):
     segmentation_weight: float = 1.0
     """Of the map term in the loss."""
 
+    @property
+    def silent_score(self) -> float:
+        """The highest score of a box that is not to teach; from `ignore_floor` on, anchors on it are ignored."""
+        return 0.999 * self.box_floor
+
 
 class Train(Section):
     """Optimiser, schedule, and what is kept when."""

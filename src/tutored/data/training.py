@@ -18,9 +18,6 @@ from tutored.errors import InputError
 from tutored.structures import Dataset, GroundTruth, SoftLabels
 from tutored.targets import Batch, Targets
 
-VETTED_BY = {"detection": ("segmentation", boxes_by_mask), "segmentation": ("detection", map_by_boxes)}
-"""By task, the one whose ground truth a tutor's answer is held against, and how."""
-
 
 class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
     """Augmented examples by (round, position): the same pair gives the same example in any process, at any time.
@@ -94,10 +91,11 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
             )
             for name, task in self.tasks.items()
         }
-        for name, (other, vet) in VETTED_BY.items():
-            answer = soft[name]
-            if answer is not None and self.tasks[name].vetted and self._may_see(other, image_id, weights[other]):
-                soft[name] = vet(answer, truth)
+        boxes, drawn_map = soft["detection"], soft["segmentation"]
+        if boxes and self._vetted("detection", "segmentation", image_id, weights):
+            soft["detection"] = boxes_by_mask(boxes, truth, self.config.loss.silent_score)
+        if drawn_map and self._vetted("segmentation", "detection", image_id, weights):
+            soft["segmentation"] = map_by_boxes(drawn_map, truth)
         guides = self._guides(truth, soft["detection"], weights["detection"])
         geometry = draw_geometry(
             truth.size, guides, self.config.student.size, self.config.augment, rng, zoom_out=self._zoom_out(rng)
@@ -127,9 +125,10 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
             )
         return answer
 
-    def _may_see(self, name: str, image_id: str, weights: Weights) -> bool:
-        """Whether a task's ground truth may vet: neither hidden nor in a tutor's hands, but perhaps not trained."""
-        return weights[0] > 0 or (self.tasks[name].policy == "none" and image_id in self.drawn[name])
+    def _vetted(self, task: str, other: str, image_id: str, weights: Mapping[str, Weights]) -> bool:
+        """Whether the other task's ground truth vets: neither hidden nor replaced, but perhaps not trained."""
+        untrained = self.tasks[other].policy == "none" and image_id in self.drawn[other]
+        return self.tasks[task].vetted and (weights[other][0] > 0 or untrained)
 
     def _guides(self, truth: GroundTruth, answer: SoftLabels | None, weights: Weights) -> Tensor:
         """Boxes that steer the crop."""

@@ -40,11 +40,12 @@ def map_by_boxes(soft: SoftLabels, truth: GroundTruth) -> SoftLabels:
     return replace(soft, map=kept)
 
 
-def boxes_by_mask(soft: SoftLabels, truth: GroundTruth) -> SoftLabels:
-    """The tutor's boxes without those that the drawn mask contradicts.
+def boxes_by_mask(soft: SoftLabels, truth: GroundTruth, most: float) -> SoftLabels:
+    """The tutor's boxes, quiet where the drawn mask contradicts them.
 
-    That are boxes with no pixel of their class, unless the mask says nothing (255) about most of the box, or the data
-    set does not annotate the class.
+    A box with no pixel of its class keeps a score of `most` at most, unless the mask says nothing (255) about most of
+    the box, or the data set does not annotate the class. It is not left out, for VOC's masks lack difficult objects:
+    anchors on it should be ignored instead of learning that nothing is there.
     """
     assert soft.boxes_xyxy is not None
     assert soft.classes is not None
@@ -57,7 +58,7 @@ def boxes_by_mask(soft: SoftLabels, truth: GroundTruth) -> SoftLabels:
     for number in sorted(set(soft.classes[~kept].tolist())):
         of_class = soft.classes == number
         kept[of_class] |= _count(truth.mask == number, edges[of_class]) > 0
-    return replace(soft, boxes_xyxy=soft.boxes_xyxy[kept], classes=soft.classes[kept], probs=soft.probs[kept])
+    return replace(soft, probs=soft.quietened(~kept, most))
 
 
 def _unannotated(truth: GroundTruth, classes: int) -> Tensor:

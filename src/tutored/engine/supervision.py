@@ -18,9 +18,6 @@ from tutored.labels import ClassMap
 from tutored.softlabels import Folded, Store
 from tutored.structures import Dataset, SoftLabels
 
-BELOW = 0.999
-"""Boxes of a muted class have so much of the score from which boxes teach, at most."""
-
 
 class Supervision(NamedTuple):
     """What a run learns from.
@@ -65,9 +62,7 @@ def open_supervision(config: Config) -> Supervision:
         for store, advised in zip(opened, advice, strict=True):
             class_map = ClassMap.by_name(store.labels, train.labels, renamed=task.renamed, elsewhere=task.elsewhere)
             taken = _taken(advised, class_map, name, config.loss)
-            folded = Folded(
-                store, class_map, background=config.loss.background, muted_score=BELOW * loss.box_floor, **taken
-            )
+            folded = Folded(store, class_map, background=config.loss.background, muted_score=loss.silent_score, **taken)
             twice = next((image_id for image_id in store if image_id in answers), None)
             if twice is not None:
                 raise InputError(

@@ -135,10 +135,8 @@ def _silenced(answer: SoftLabels, muted: list[int], most: float) -> SoftLabels:
     probs, drawn = answer.probs, answer.map
     if probs is not None and answer.classes is not None:
         own = torch.isin(answer.classes, torch.tensor(muted))
-        scores = answer.scores
-        quiet = probs * (most / scores.clamp(min=max(most, torch.finfo(scores.dtype).tiny)))[:, None]
         heard = probs.index_fill(1, torch.tensor(muted), 0.0)
-        probs = torch.where(own[:, None], quiet, heard)
+        probs = torch.where(own[:, None], answer.quietened(own, most), heard)
     if drawn is not None:
         drawn = drawn.index_fill(0, torch.tensor(muted), 0.0)
     return replace(answer, probs=probs, map=drawn)
