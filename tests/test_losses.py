@@ -226,7 +226,10 @@ def mixed_batch(pairs):
 
 
 @pytest.mark.parametrize("split", [[[0], [1], [2], [3], [4]], [[0, 1], [2, 3, 4]], [[3], [0, 1, 2, 4]]])
-@pytest.mark.parametrize("config", [Loss(), Loss(joint=False), Loss(class_target="soft", normaliser="positives")])
+@pytest.mark.parametrize(
+    "config",
+    [Loss(), Loss(joint=False), Loss(class_target="soft", normaliser="positives"), Loss(untaught="skipped")],
+)
 def test_a_mixed_batch_is_the_weighted_sum_of_its_parts_however_it_is_split(split, config):
     out = outputs(5, seed=1)
     whole = loss_of(out, mixed_batch(MIXED), config)
@@ -263,7 +266,31 @@ def test_an_image_that_nobody_teaches_has_no_gradient():
         assert (tensor[0] != 0).any()
 
 
-def test_no_labels_at_all_is_zero_and_finite():
+def test_where_the_untaught_count_the_one_taught_image_of_four_weighs_a_quarter():
+    taught = targets([[0, 0, 10, 10]], [[0, 1, 0]], map_probs=[[[0.5, 0.5]] * 2] * 2 + [[[0.0, 0.0]] * 2])
+    alone = loss_of(outputs(), one(taught))
+    pairs = [(None, None), (taught, None), (None, None), (None, None)]
+    for untaught, share in (("counted", 1 / 4), ("skipped", 1)):
+        found = loss_of(outputs(4), mixed_batch(pairs), Loss(untaught=untaught))
+        assert found.item() == pytest.approx(share * alone.item())
+
+
+def test_the_untaught_count_for_their_task_alone_and_once_for_both_sources():
+    taught = targets([[0, 0, 10, 10]], [[0, 1, 0]], map_probs=[[[0.5, 0.5]] * 2] * 2 + [[[0.0, 0.0]] * 2])
+    boxes_only = taught._replace(segmentation_weight=torch.zeros(1))
+    weights = losses.assign(
+        ANCHORS, mixed_batch([(taught, taught), (boxes_only, None)]), Loss(untaught="counted")
+    ).weights
+    assert {name: weights[name].item() for name in ("taught/detection", "taught/segmentation", "images")} == {
+        "taught/detection": 2.0,
+        "taught/segmentation": 1.0,
+        "images": 2.0,
+    }
+
+
+@pytest.mark.parametrize("untaught", ["skipped", "counted"])
+def test_no_labels_at_all_is_zero_and_finite(untaught):
     silent = targets([], [], weight=0.0)
-    value = loss_of(outputs(seed=0), one(silent, silent))
-    assert value.item() == 0
+    for batch in (one(silent, silent), one(silent)._replace(ground_truth=None)):
+        value = loss_of(outputs(seed=0), batch, Loss(untaught=untaught))
+        assert value.item() == 0

@@ -97,6 +97,20 @@ def test_better_is_said_only_where_the_interval_excludes_zero(report):
     assert "better than “base” in mIoU" not in page + text
 
 
+def test_a_row_that_both_recipes_have_is_compared_across_them(report):
+    folder, write = report
+    for seed in (0, 1):
+        finish(folder, BASE, "corrected", seed, 0.50, 0.60, spread=0.002)
+        finish(folder, BASE, "thesis", seed, 0.46, 0.60, spread=0.002)
+    finish(folder, OTHER, "corrected", 0, 0.50, 0.60)
+    page, text = write(TABLE)
+    between = text.partition("Row by row, recipe **corrected** against recipe **thesis**:")[2]
+    assert "- **“base, corrected” is better than “base, thesis” in mAP:** +0.040 [+0.0" in between
+    assert "- not resolved: “base, corrected” against “base, thesis” in mIoU, +0.000" in between
+    assert "other, corrected" not in text  # the thesis' run of it is missing
+    assert page.count("<h3>Row by row, recipe corrected against recipe thesis</h3>") == 1
+
+
 def test_one_seed_and_worse(report):
     folder, write = report
     finish(folder, BASE, "corrected", 0, 0.50, 0.60)

@@ -21,6 +21,7 @@ THESIS: dict[str, Any] = {
         "conflicts": "keep",
         "normaliser": "positives",
         "joint": False,
+        "untaught": "skipped",
         "mining": "batch",
         "difficult": "train",
         "map_target": "softmax",

@@ -32,8 +32,9 @@ class Assigned(NamedTuple):
     Attributes:
         anchors: by source.
         cells: by source.
-        weights: float32 scalars, `term/source`: what the term's sum is to be divided by; and `images/task/source`:
-            the summed weights of the images that the source teaches.
+        weights: float32 scalars, `term/source`: what the term's sum is to be divided by; `images/task/source`: the
+            summed weights of the images that the source teaches; with `untaught: counted` also `taught/task`, the
+            images that anybody teaches, and `images`, all of them.
     """
 
     anchors: dict[str, detection.AnchorTargets]
@@ -58,7 +59,21 @@ def assign(anchors_xyxy: Tensor, batch: Batch, config: Loss) -> Assigned:
         weights[f"map/{source}"] = cells[source].normaliser
         weights[f"images/detection/{source}"] = targets.detection_weight.sum()
         weights[f"images/segmentation/{source}"] = targets.segmentation_weight.sum()
+    if config.untaught == "counted":
+        weights |= _counts(batch)
     return Assigned(anchors, cells, weights)
+
+
+def _counts(batch: Batch) -> dict[str, Tensor]:
+    """How many images are taught each task by anybody, and how many there are."""
+    there = [targets for targets in (batch.ground_truth, batch.tutor) if targets is not None]
+    images = batch.images.new_full((), len(batch.images), dtype=torch.float32)
+    by_task = {
+        task: [getattr(targets, f"{task}_weight") for targets in there] or [torch.zeros_like(images)]
+        for task in TASK.values()
+    }
+    taught = {f"taught/{task}": (sum(each) > 0).sum().float() for task, each in by_task.items()}
+    return {**taught, "images": images}
 
 
 def sums(outputs: Outputs, batch: Batch, assigned: Assigned, config: Loss) -> dict[str, Tensor]:
@@ -79,6 +94,8 @@ def divide(weights: Mapping[str, Tensor], config: Loss, *, processes: int = 1) -
 
     `joint`: a term's two sources share one normaliser, their weights' sum. Otherwise each source has its own, and the
     sources are mixed by the share of images each teaches (specification 3.6; formula 18 with both at one half).
+    `untaught: counted` scales a task by the share of images that anybody teaches it, so that each of them weighs as
+    much as in a batch where all are taught.
 
     Args:
         processes: whose gradients will be averaged, each with sums of its own images and with these weights.
@@ -97,6 +114,8 @@ def divide(weights: Mapping[str, Tensor], config: Loss, *, processes: int = 1) -
     for (term, task), row in zip(TASK.items(), shares, strict=True):
         weight = config.detection_weight if task == "detection" else config.segmentation_weight
         scaled = row * (weight * processes)
+        if config.untaught == "counted":
+            scaled = scaled * (weights[f"taught/{task}"] / weights["images"])
         factors |= {f"{term}/{source}": factor for source, factor in zip(SOURCES, scaled, strict=True)}
     return factors
 

@@ -8,6 +8,7 @@ from tutored.config import THESIS, merged
 from tutored.studies.declare import NOBODY, Changes, Row, Study, both, filled, hidden, summed, supervision, tutor
 
 GROUND_TRUTH = Row("ground truth")
+FIFTH = Row("a fifth of the ground truth", supervision(hidden(0.8), hidden(0.8)))
 TUTORS_ALONE = supervision(filled("detection", 1.0), filled("segmentation", 1.0))
 BOTH = Row("ground truth and tutors", supervision(summed("detection"), summed("segmentation")))
 
@@ -19,7 +20,7 @@ NO_GROUND_TRUTH = Study(
         GROUND_TRUTH,
         Row("tutors alone", TUTORS_ALONE),
         BOTH,
-        Row("a fifth of the ground truth", supervision(hidden(0.8), hidden(0.8))),
+        FIFTH,
         Row("a fifth, tutors fill the rest", supervision(filled("detection", 0.8), filled("segmentation", 0.8))),
     ),
     against=(
@@ -30,8 +31,9 @@ NO_GROUND_TRUTH = Study(
     ),
 )
 
+MASKS_OF_A_FIFTH = Row("masks of a fifth", split="large")
 LARGE = (
-    Row("masks of a fifth", split="large"),
+    MASKS_OF_A_FIFTH,
     Row(
         "masks of a fifth, tutor fills the rest",
         supervision(None, {"policy": "fill", "store": "segmentation"}),
@@ -137,16 +139,18 @@ PADDED = Row(
     "both sources, zoomed out image by image, map_target: softmax",
     merged(BOTH.changes, {"augment": {"zoom_out": "image"}, "loss": {"map_target": "softmax"}}),
 )
+FEW_BOXES = Row("boxes of a twentieth", supervision(hidden(0.95), None))
 BASES = {
     "difficult": GROUND_TRUTH,
     "joint": BOTH,
+    "untaught": FEW_BOXES,
     "background": DRAWN_MAPS,
     "padding": PADDED,
     "zoom_out": ZOOMED,
 }
-"""What a key is changed in and held against, where it changes nothing in `ALONE`: there are no ground truth, no
-instances, and no padding if the setting never zooms out. What padding teaches contradicts itself only where ground
-truth says background and a tutor's softmax of nothing says "all classes alike"."""
+"""What a key is changed in and held against, where it changes nothing in `ALONE`: there are no ground truth, no image
+that nobody teaches, no instances, and no padding if the setting never zooms out. What padding teaches contradicts
+itself only where ground truth says background and a tutor's softmax of nothing says "all classes alike"."""
 
 
 def _differences() -> list[tuple[Row, Row]]:
@@ -179,6 +183,10 @@ WEIGHED = [
         (ALONE, "maps weigh 3", "segmentation", 3.0),
     )
 ]
+RARE = [
+    (Row(f"{base.label}, untaught: skipped", {**base.changes, "loss": {"untaught": "skipped"}}, split=base.split), base)
+    for base in (FIFTH, MASKS_OF_A_FIFTH)
+]
 FIXED_HALF, DRAWN_HALF = "half the images by tutors, a fixed half", "half the images by tutors, drawn at every step"
 
 ABLATION = Study(
@@ -195,8 +203,10 @@ ABLATION = Study(
             DRAWN_MAPS,
             ZOOMED,
             PADDED,
-            *(row for row, _ in DIFFERENCES),
-            *(row for row, _ in WEIGHED),
+            FEW_BOXES,
+            FIFTH,
+            MASKS_OF_A_FIFTH,
+            *(row for row, _ in (*DIFFERENCES, *WEIGHED, *RARE)),
             *(
                 Row(
                     label,
@@ -207,7 +217,7 @@ ABLATION = Study(
         )
     },
     against=(
-        *((row.label, base.label) for row, base in (*DIFFERENCES, *WEIGHED)),
+        *((row.label, base.label) for row, base in (*DIFFERENCES, *WEIGHED, *RARE)),
         (f"{ALONE.label}, maps weigh 3", f"{GROUND_TRUTH.label}, maps weigh 3"),
         (DRAWN_HALF, FIXED_HALF),
     ),

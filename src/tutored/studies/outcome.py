@@ -75,10 +75,11 @@ class Comparison:
     The figures are "mAP" and "mIoU"; against two single-task networks also "Δm", the mean relative difference.
 
     Attributes:
+        recipe: of both rows; None: the same row in both recipes.
         seeds: those that both rows have; the comparison is over these.
     """
 
-    recipe: Recipe
+    recipe: Recipe | None
     better: str
     than: str
     seeds: tuple[int, ...]
@@ -115,7 +116,7 @@ def gather(study: Study, setting: Setting, seeds: Sequence[int], folder: Path) -
         for recipe, rows in study.rows.items()
         for row in rows
     )
-    return StudyOutcome(study, rows, (*_comparisons(study, rows), *_single_task(study, rows)))
+    return StudyOutcome(study, rows, (*_comparisons(study, rows), *_recipes(study, rows), *_single_task(study, rows)))
 
 
 def _outcome(run: Run, folder: Path) -> RunOutcome:
@@ -142,10 +143,25 @@ def _comparisons(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Compariso
         by_label = {row.row.label: row for row in rows if row.recipe == recipe}
         for better, than in study.against:
             if better in by_label and than in by_label:
-                finished = [_finished(by_label[label]) for label in (better, than)]
-                seeds = tuple(sorted(finished[0].keys() & finished[1].keys()))
-                intervals = _intervals([[each[seed] for seed in seeds] for each in finished]) if seeds else {}
-                yield Comparison(recipe, better, than, seeds, intervals)
+                yield _compared(recipe, better, by_label[better], than, by_label[than])
+
+
+def _recipes(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
+    """Each row of a study that compares, as `corrected` has it against itself as `thesis` has it."""
+    thesis = {row.row.label: row for row in rows if row.recipe == "thesis"}
+    for row in rows:
+        label = row.row.label
+        if study.against and row.recipe == "corrected" and label in thesis:
+            found = _compared(None, f"{label}, corrected", row, f"{label}, thesis", thesis[label])
+            if found.seeds:
+                yield found
+
+
+def _compared(recipe: Recipe | None, better: str, one: RowOutcome, than: str, other: RowOutcome) -> Comparison:
+    finished = [_finished(row) for row in (one, other)]
+    seeds = tuple(sorted(finished[0].keys() & finished[1].keys()))
+    intervals = _intervals([[each[seed] for seed in seeds] for each in finished]) if seeds else {}
+    return Comparison(recipe, better, than, seeds, intervals)
 
 
 def _finished(row: RowOutcome) -> dict[int, Resampled]:

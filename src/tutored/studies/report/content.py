@@ -72,11 +72,11 @@ def tutors(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def study(outcome: StudyOutcome, command: str) -> dict[str, Any]:
-    """One study: tables, sentences by recipe, and what is missing."""
+    """One study: tables, sentences by recipe ("" between the recipes), and what is missing."""
     declared = outcome.study
     said: dict[str, list[dict[str, Any]]] = {}
     for each in outcome.comparisons:
-        said.setdefault(each.recipe, []).extend(sentences(each))
+        said.setdefault(each.recipe or "", []).extend(sentences(each))
     return {
         "name": declared.name,
         "anchor": declared.name.replace("/", "-"),
