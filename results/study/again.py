@@ -1,0 +1,28 @@
+"""How far the runs that were trained again on another machine are from the first ones: `python again.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tutored.evaluate.resample import Resampled, compare
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    arms: dict[str, list[str]] = {}
+    for path in sorted(HERE.glob("again/*/result.json")):
+        result = json.loads(path.read_text())
+        arms.setdefault(result["config"]["supervision"]["detection"]["policy"], []).append(result["run_id"])
+    for policy, names in arms.items():
+        first, second = (
+            [Resampled.load(HERE / folder / name / "resamples.npz") for name in names] for folder in ("runs", "again")
+        )
+        for figure, found in compare(first, second).items():
+            interval = f"[{found.low:+.3f}, {found.high:+.3f}]"
+            print(f"{policy}, {figure}: {found.difference:+.3f} {interval}, {len(names)} seeds")
+
+
+if __name__ == "__main__":
+    main()
