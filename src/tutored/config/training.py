@@ -107,7 +107,7 @@ class Loss(Section):
     """Ground truth and tutor share one normaliser; false: each its own, mixed by the share of images."""
     untaught: Literal["counted", "skipped"] = "counted"
     """Images of a batch that nobody teaches a task: its means count them as nothing, so that every label weighs alike;
-    or leave them out, so that the only label of a batch weighs as much as all of them would, and is learnt by heart."""
+    or leave them out, so that the only label of a batch weighs as much as a whole batch of labels."""
     mining: Literal["image", "batch"] = "image"
     """Hard negatives are chosen within each image, or over the batch with the thesis' cap (7.3, 23)."""
     negatives: Annotated[float, Field(ge=0)] = 3.0

@@ -66,14 +66,15 @@ def assign(anchors_xyxy: Tensor, batch: Batch, config: Loss) -> Assigned:
 
 def _counts(batch: Batch) -> dict[str, Tensor]:
     """How many images are taught each task by anybody, and how many there are."""
-    there = [targets for targets in (batch.ground_truth, batch.tutor) if targets is not None]
-    images = batch.images.new_full((), len(batch.images), dtype=torch.float32)
-    by_task = {
-        task: [getattr(targets, f"{task}_weight") for targets in there] or [torch.zeros_like(images)]
-        for task in TASK.values()
-    }
-    taught = {f"taught/{task}": (sum(each) > 0).sum().float() for task, each in by_task.items()}
-    return {**taught, "images": images}
+    sources = [targets for targets in (batch.ground_truth, batch.tutor) if targets is not None]
+    count = len(batch.images)
+    tasks = tuple(dict.fromkeys(TASK.values()))
+    weights = batch.images.new_zeros((len(tasks), count), dtype=torch.float32)
+    for targets in sources:
+        weights = weights + torch.stack([getattr(targets, f"{task}_weight") for task in tasks])
+    taught = (weights > 0).sum(dim=1, dtype=torch.float32)
+    counts = {f"taught/{task}": number for task, number in zip(tasks, taught, strict=True)}
+    return {**counts, "images": batch.images.new_full((), count, dtype=torch.float32)}
 
 
 def sums(outputs: Outputs, batch: Batch, assigned: Assigned, config: Loss) -> dict[str, Tensor]:
@@ -110,12 +111,13 @@ def divide(weights: Mapping[str, Tensor], config: Loss, *, processes: int = 1) -
     else:
         images = table(*[f"images/{task}" for task in TASK.values()])
         shares = images / images.sum(dim=1, keepdim=True).clamp(min=1e-6) / mine.clamp(min=1)
+    if config.untaught == "counted":
+        taught = torch.stack([weights[f"taught/{task}"] for task in TASK.values()])
+        shares = shares * (taught / weights["images"])[:, None]
     factors: dict[str, Tensor] = {}
     for (term, task), row in zip(TASK.items(), shares, strict=True):
         weight = config.detection_weight if task == "detection" else config.segmentation_weight
         scaled = row * (weight * processes)
-        if config.untaught == "counted":
-            scaled = scaled * (weights[f"taught/{task}"] / weights["images"])
         factors |= {f"{term}/{source}": factor for source, factor in zip(SOURCES, scaled, strict=True)}
     return factors
 
