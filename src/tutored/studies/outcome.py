@@ -152,9 +152,7 @@ def _recipes(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
     for row in rows:
         label = row.row.label
         if study.against and row.recipe == "corrected" and label in thesis:
-            found = _compared(None, f"{label}, corrected", row, f"{label}, thesis", thesis[label])
-            if found.seeds:
-                yield found
+            yield _compared(None, f"{label}, corrected", row, f"{label}, thesis", thesis[label])
 
 
 def _compared(recipe: Recipe | None, better: str, one: RowOutcome, than: str, other: RowOutcome) -> Comparison:
