@@ -32,4 +32,5 @@ done
 python "$here/vetting.py"
 cp study/study.yaml "$here/"
 mkdir -p "$here/tutors" && cp study/tutors/*.json "$here/tutors/"
+python "$here/baselines.py"
 (cd "$here/../.." && tutored study report results/study tune all)
