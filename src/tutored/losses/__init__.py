@@ -46,6 +46,8 @@ def assign(anchors_xyxy: Tensor, batch: Batch, config: Loss) -> Assigned:
     """Match anchors and cells to both sources' targets."""
     anchors, cells = {}, {}
     weights: dict[str, Tensor] = {}
+    teaching: list[Tensor] = []
+    tasks = tuple(dict.fromkeys(TASK.values()))
     for source in SOURCES:
         targets: Targets | None = getattr(batch, source)
         if targets is None:
@@ -57,24 +59,16 @@ def assign(anchors_xyxy: Tensor, batch: Batch, config: Loss) -> Assigned:
         cells[source] = segmentation.assign(targets, config, tutor=source == "tutor")
         weights[f"class/{source}"] = weights[f"box/{source}"] = anchors[source].normaliser
         weights[f"map/{source}"] = cells[source].normaliser
-        weights[f"images/detection/{source}"] = targets.detection_weight.sum()
-        weights[f"images/segmentation/{source}"] = targets.segmentation_weight.sum()
+        images = torch.stack([getattr(targets, f"{task}_weight") for task in tasks])
+        teaching.append(images)
+        weights |= {f"images/{task}/{source}": total for task, total in zip(tasks, images.sum(dim=1), strict=True)}
     if config.untaught == "counted":
-        weights |= _counts(batch)
+        count = len(batch.images)
+        together = sum(teaching[1:], teaching[0]) if teaching else anchors_xyxy.new_zeros((len(tasks), count))
+        taught = (together > 0).sum(dim=1, dtype=torch.float32)
+        weights |= {f"taught/{task}": number for task, number in zip(tasks, taught, strict=True)}
+        weights["images"] = taught.new_full((), count)
     return Assigned(anchors, cells, weights)
-
-
-def _counts(batch: Batch) -> dict[str, Tensor]:
-    """How many images are taught each task by anybody, and how many there are."""
-    sources = [targets for targets in (batch.ground_truth, batch.tutor) if targets is not None]
-    count = len(batch.images)
-    tasks = tuple(dict.fromkeys(TASK.values()))
-    weights = batch.images.new_zeros((len(tasks), count), dtype=torch.float32)
-    for targets in sources:
-        weights = weights + torch.stack([getattr(targets, f"{task}_weight") for task in tasks])
-    taught = (weights > 0).sum(dim=1, dtype=torch.float32)
-    counts = {f"taught/{task}": number for task, number in zip(tasks, taught, strict=True)}
-    return {**counts, "images": batch.images.new_full((), count, dtype=torch.float32)}
 
 
 def sums(outputs: Outputs, batch: Batch, assigned: Assigned, config: Loss) -> dict[str, Tensor]:
@@ -106,14 +100,15 @@ def divide(weights: Mapping[str, Tensor], config: Loss, *, processes: int = 1) -
         return torch.stack([weights[f"{name}/{source}"] for name in names for source in SOURCES]).view(-1, len(SOURCES))
 
     mine = table(*TASK)
-    if config.joint:
-        shares = mine.sum(dim=1, keepdim=True).clamp(min=1).reciprocal().expand_as(mine)
-    else:
-        images = table(*[f"images/{task}" for task in TASK.values()])
-        shares = images / images.sum(dim=1, keepdim=True).clamp(min=1e-6) / mine.clamp(min=1)
+    share: Tensor | float = 1.0
     if config.untaught == "counted":
         taught = torch.stack([weights[f"taught/{task}"] for task in TASK.values()])
-        shares = shares * (taught / weights["images"])[:, None]
+        share = (taught / weights["images"])[:, None]
+    if config.joint:
+        shares = (share / mine.sum(dim=1, keepdim=True).clamp(min=1)).expand_as(mine)
+    else:
+        images = table(*[f"images/{task}" for task in TASK.values()])
+        shares = share * images / images.sum(dim=1, keepdim=True).clamp(min=1e-6) / mine.clamp(min=1)
     factors: dict[str, Tensor] = {}
     for (term, task), row in zip(TASK.items(), shares, strict=True):
         weight = config.detection_weight if task == "detection" else config.segmentation_weight
