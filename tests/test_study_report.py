@@ -206,12 +206,28 @@ def test_a_curve_has_a_line_for_us_and_one_for_the_thesis(report):
     assert set(lines) == {"corrected: line", "corrected: base", "printed in the thesis", "printed in the thesis: base"}
     assert lines["corrected: line"].get_xydata().tolist() == pytest.approx(np.array([[1, 0.11], [2, 0.21]]))
     assert lines["printed in the thesis"].get_xdata().tolist() == [1.0, 2.0, 4.0]
-    (band,) = panel.collections
+    spreads, band = panel.collections
+    assert np.array(spreads.get_segments()) == pytest.approx(np.array([[[1, 0.1], [1, 0.12]], [[2, 0.2], [2, 0.22]]]))
     assert band.get_paths()[0].get_extents().extents.tolist() == pytest.approx([1, 0.1, 2, 0.22])
     draw_curve(level := Figure().subplots(), gather(CURVE, SETTING, (2,), folder), "mIoU")
     assert len(level.get_lines()) == 2  # without a run, what is printed alone
     svg = (folder / "out" / "charts" / "made-curve-miou.svg").read_text()
     assert svg.count(">corrected: line<") == 1 and ">negatives<" in svg and 'aria-label="A curve: mIoU"' in svg
+
+
+def test_a_point_with_one_seed_is_hollow_and_without_a_band(report):
+    folder, _ = report
+    for row, seeds in zip(POINTS, (2, 2, 1), strict=True):
+        for seed in range(seeds):
+            finish(folder, row, "corrected", seed, 0.5, 0.1 * row.x + 0.02 * seed)
+    draw_curve(panel := Figure().subplots(), gather(CURVE, SETTING, (0, 1), folder), "mIoU")
+    line, hollow = panel.get_lines()[:2]
+    assert line.get_xdata().tolist() == [1, 2, 4]
+    assert (
+        hollow.get_xydata().tolist() == pytest.approx(np.array([[4, 0.4]])) and hollow.get_markerfacecolor() == "white"
+    )
+    _, band = panel.collections
+    assert [path.get_extents().extents.tolist() for path in band.get_paths()] == [pytest.approx([1, 0.1, 2, 0.22])]
 
 
 def test_a_task_that_was_not_trained_has_no_figures_and_its_row_is_still_shown(report):

@@ -19,8 +19,9 @@ FEW_CLASSES = 8
 def curve(outcome: StudyOutcome, name: str, title: str) -> str | None:
     """One of the study's figures over its axis; None where no run has it.
 
-    A line joins the means of a recipe's series, its band is from the lowest to the highest seed. Rows without a place
-    on the axis are dotted levels with such a band. The thesis' printed values are grey and dashed.
+    A line joins the means of a recipe's series, its band is from the lowest to the highest seed; a row with one seed
+    has none, and a hollow point. Rows without a place on the axis are dotted levels with such a band. The thesis'
+    printed values are grey and dashed.
     """
     if not any(row.values(name) for row in outcome.rows):
         return None
@@ -66,9 +67,16 @@ def _draw_printed(panel: Any, rows: Sequence[RowOutcome], name: str) -> None:
 
 
 def _line(panel: Any, rows: Sequence[RowOutcome], name: str, **style: Any) -> None:
-    places, values = [_place(row) for row in rows], [row.values(name) for row in rows]
-    panel.plot(places, [row.mean(name) for row in rows], markersize=4, **style)
-    panel.fill_between(places, [*map(min, values)], [*map(max, values)], color=style["color"], alpha=0.28, linewidth=0)
+    """A single seed has no spread: its point is hollow, and no band leads to it."""
+    places, values, means = zip(*[(_place(row), row.values(name), row.mean(name)) for row in rows], strict=True)
+    lowest, highest, several = [*map(min, values)], [*map(max, values)], [len(seeds) > 1 for seeds in values]
+    panel.plot(places, means, markersize=4, **style)
+    single = [(place, mean) for place, mean, spread in zip(places, means, several, strict=True) if not spread]
+    if single:
+        hollow = {**style, "label": None, "linestyle": "", "markerfacecolor": "white"}
+        panel.plot(*zip(*single, strict=True), markersize=4, **hollow)
+    panel.vlines(places, lowest, highest, color=style["color"], linewidth=1.2)
+    panel.fill_between(places, lowest, highest, several, color=style["color"], alpha=0.28, linewidth=0)
 
 
 def _place(row: RowOutcome) -> float:
