@@ -46,7 +46,9 @@ def setting(tmp_path_factory, voc_folder):
         "large": "train",
         "large_hidden": 0.5,
         "evaluation": "val",
-        "tutors": {name: str(folder / "store-{split}") for name in ("detection", "segmentation", "instances")},
+        "tutors": {
+            name: str(folder / "store-{split}") for name in ("detection", "segmentation", "instances", "vouched")
+        },
         "run": {"student": TINY, "train": {"epochs": 2, "batch": 4, "workers": 0, "device": "cpu", "threads": 1}},
         "scales": {"small": {"train": {"epochs": 1}}},
     }
@@ -243,7 +245,7 @@ def test_the_commands(setting, tmp_path, capsys) -> None:
     assert "4 of 4 runs are done" in capsys.readouterr().out
     folder = load_folder(out)
     assert folder.names == ("beyond/single-task",) and folder.seeds == (0,)
-    assert set(folder.tutors()) == {"detection", "segmentation", "instances"}
+    assert set(folder.tutors()) == {"detection", "segmentation", "instances", "vouched"}
     (outcome,) = folder.outcomes(folder.names)
     joint = [each for each in outcome.comparisons if each.better == "joint, ground truth"]
     assert set(joint[0].intervals) <= {"mAP", "mIoU", "Δm"} and joint[0].seeds == (0,)

@@ -15,6 +15,8 @@ for split in train_small train val; do
         --out stores/segmentation-$split --resume
     tutored label instances --boxes stores/detection-$split --maps stores/segmentation-$split --data $data --split $split \
         --out stores/instances-$split --resume
+    tutored label vouched --boxes stores/detection-$split --maps stores/segmentation-$split --data $data --split $split \
+        --out stores/vouched-$split --resume
 done
 
 mkdir -p study

@@ -1,4 +1,4 @@
-"""The segmentation tutor's own mIoU on the training images, as stored and vetted by drawn boxes.
+"""The segmentation tutor's own mIoU on the training images, as stored, vetted by drawn boxes, and by the other tutor's.
 
     python path/to/results/study/vetting.py
 
@@ -15,24 +15,34 @@ from tutored.data import open_dataset
 from tutored.data.vetting import map_by_boxes
 from tutored.labels import ClassMap
 from tutored.softlabels import Folded, Store
+from tutored.structures import GroundTruth
 from tutored.studies import load_setting
 
+FLOOR = 0.01  # weaker boxes of the detection tutor vet nothing
 setting = load_setting(Path(__file__).parent / "setting.yaml")
 dataset = open_dataset(setting.data, setting.large)
-store = Store.open(Path(setting.store("segmentation", "large")))
-class_map = ClassMap.by_name(store.labels, dataset.labels, renamed={}, elsewhere="background")
-answers = Folded(store, class_map, background="noisy_or")
+maps, boxes = (Store.open(Path(setting.store(name, "large"))) for name in ("segmentation", "detection"))
+answers, found = (Folded(store, ClassMap.by_name(store.labels, dataset.labels)) for store in (maps, boxes))
 classes = len(dataset.labels)
 reported = [dataset.labels.names.index(name) for name in setting.reported or dataset.labels.classes]
 
-confusion = {"as stored": torch.zeros(classes, classes), "vetted by boxes": torch.zeros(classes, classes)}
+names = ("as stored", "vetted by drawn boxes", "vetted by the detection tutor's boxes")
+confusion = {name: torch.zeros(classes, classes) for name in names}
 for image_id in dataset.ids:
     truth, answer = dataset.ground_truth(image_id), answers[image_id]
     if truth.mask is None or truth.boxes_xyxy is None:
         continue
     mask = interpolate(truth.mask[None, None].float(), answer.map.shape[-2:], mode="nearest-exact")[0, 0].long()
     drawn = mask < classes
-    for name, soft in (("as stored", answer), ("vetted by boxes", map_by_boxes(answer, truth))):
+    seen = found[image_id]
+    kept = seen.scores >= FLOOR
+    others = GroundTruth(
+        size=truth.size,
+        boxes_xyxy=seen.boxes_xyxy[kept],
+        classes=seen.classes[kept],
+        difficult=torch.zeros(int(kept.sum()), dtype=torch.bool),
+    )
+    for name, soft in zip(names, (answer, map_by_boxes(answer, truth), map_by_boxes(answer, others)), strict=True):
         pairs = mask[drawn] * classes + soft.map.argmax(dim=0)[drawn]
         confusion[name] += pairs.bincount(minlength=classes**2).reshape(classes, classes)
 

@@ -9,7 +9,7 @@ from tutored.cli.output import say, say_next
 
 TUTOR_OPTIONS = (
     "weights", "threads", "model", "download", "folders", "values", "missing", "labels", "boxes", "maps", "score_floor",
-    "device", "instances", "join", "shares", "flip", "scales",
+    "device", "instances", "full", "join", "shares", "flip", "scales",
 )  # fmt: skip
 
 

@@ -44,13 +44,16 @@ def label_options(command: Callable[[str, str], Any]) -> None:
     student = command("student", "a checkpoint of our own")
     student.add_argument("--weights", type=Path, required=True, metavar="CHECKPOINT", help="such as RUN/checkpoint")
     instances = command("instances", "instances: a detector's boxes, each with what another tutor's maps say inside it")
-    instances.add_argument("--boxes", type=Path, required=True, metavar="STORE", help="boxes that a detector gave")
-    instances.add_argument("--maps", type=Path, required=True, metavar="STORE", help="class maps of the same images")
+    vouched = command("vouched", "a detector's boxes, surer where another tutor's maps agree, less sure where not")
+    for one in (instances, vouched):
+        one.add_argument("--boxes", type=Path, required=True, metavar="STORE", help="boxes that a detector gave")
+        one.add_argument("--maps", type=Path, required=True, metavar="STORE", help="class maps of the same images")
     instances.add_argument("--score-floor", type=share, help="weaker boxes become no instances (default .5)")
+    vouched.add_argument("--full", type=share, help="mean probability in a box where maps agree in full (default .3)")
     joined = command("joined", "several tutors of one task, joined: boxes fused, maps averaged")
     joined.add_argument("--join", type=Path, nargs="+", required=True, metavar="STORE", help="two stores or more")
     joined.add_argument("--shares", type=numbers, metavar="A,B", help="what each counts (default: the same)")
-    for one in (onnx, vision, hub, files, student, instances, joined):
+    for one in (onnx, vision, hub, files, student, instances, vouched, joined):
         data_options(one)
         one.add_argument("--out", type=Path, required=True, metavar="STORE", help="folder of the store")
         one.add_argument("--resume", action="store_true", help="go on where labelling stopped")

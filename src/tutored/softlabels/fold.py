@@ -117,11 +117,9 @@ class Folded(Mapping[str, SoftLabels]):
 
 def _tempered(answer: SoftLabels, temperature: float) -> SoftLabels:
     probs, drawn = answer.probs, answer.map
-    if probs is not None and answer.classes is not None:
+    if probs is not None:
         own = answer.scores
-        after = _power(torch.stack([1 - own, own]), temperature)[1]
-        others = probs * ((1 - after) / (1 - own).clamp(min=torch.finfo(own.dtype).tiny))[:, None]
-        probs = others.scatter(1, answer.classes[:, None], after[:, None])
+        probs = answer.rescored(_power(torch.stack([1 - own, own]), temperature)[1])
     return replace(answer, probs=probs, map=None if drawn is None else _power(drawn, temperature))
 
 

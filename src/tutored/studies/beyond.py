@@ -31,6 +31,23 @@ NO_GROUND_TRUTH = Study(
     ),
 )
 
+VOUCHED_ALONE = Row("tutors alone, vouched boxes", supervision(filled("vouched", 1.0), filled("segmentation", 1.0)))
+VOUCHED_BOTH = Row("ground truth and tutors, vouched boxes", supervision(summed("vouched"), summed("segmentation")))
+
+VOUCHED = Study(
+    "beyond/vouched",
+    "Boxes that maps vouch for",
+    "Where both tutors answer for an image, does it help that the segmentation tutor's map has a say in how sure the "
+    "detection tutor's boxes are?",
+    {"corrected": (GROUND_TRUTH, Row("tutors alone", TUTORS_ALONE), VOUCHED_ALONE, BOTH, VOUCHED_BOTH)},
+    against=(
+        (VOUCHED_ALONE.label, "tutors alone"),
+        (VOUCHED_ALONE.label, GROUND_TRUTH.label),
+        (VOUCHED_BOTH.label, BOTH.label),
+        (VOUCHED_BOTH.label, GROUND_TRUTH.label),
+    ),
+)
+
 MASKS_OF_A_FIFTH = Row("masks of a fifth", split="large")
 LARGE = (
     MASKS_OF_A_FIFTH,
@@ -238,4 +255,4 @@ SINGLE_TASK = Study(
     single_task=("boxes alone", "maps alone"),
 )
 
-BEYOND_STUDIES = (NO_GROUND_TRUTH, HALF_LABELLED, *BUDGETS, SEGMENTATION_TUTOR, ABLATION, SINGLE_TASK)
+BEYOND_STUDIES = (NO_GROUND_TRUTH, VOUCHED, HALF_LABELLED, *BUDGETS, SEGMENTATION_TUTOR, ABLATION, SINGLE_TASK)

@@ -25,8 +25,8 @@ class Setting(Section):
         large_hidden: share of the masks of `large` that are hidden, where the data set has more of them than that.
         evaluation: the split that figures are of. Nothing is chosen on it.
         reported: the classes that means are over; null: all.
-        tutors: by name (`detection`, `segmentation`, `instances`), the store's folder; `{split}` in it stands for
-            the split's name, with `-` for `/`.
+        tutors: by name (`detection`, `segmentation`, `instances`, `vouched`), the store's folder; `{split}` in it
+            stands for the split's name, with `-` for `/`.
         run: keys of the config that all runs have in common.
         recipes: by recipe, further keys.
         scales: by name, further keys of the config, such as fewer epochs for a first look.
@@ -98,6 +98,7 @@ VOC2012: dict[str, Any] = {
         "detection": "stores/detection-{split}",
         "segmentation": "stores/segmentation-{split}",
         "instances": "stores/instances-{split}",
+        "vouched": "stores/vouched-{split}",
     },
     "run": {
         "student": {"weights": "timm"},

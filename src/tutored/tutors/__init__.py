@@ -56,6 +56,7 @@ KINDS = {
     "student": Kind("tutored.tutors.student", "StudentTutor", "weights", True),
     "files": Kind("tutored.tutors.files", "FilesTutor", None, False),
     "instances": Kind("tutored.tutors.instances", "InstancesTutor", None, False),
+    "vouched": Kind("tutored.tutors.vouched", "VouchedTutor", None, False),
     "joined": Kind("tutored.tutors.joined", "JoinedTutor", None, False),
 }
 

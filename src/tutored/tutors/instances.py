@@ -15,7 +15,7 @@ from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Folded
 from tutored.structures import Instances, SoftLabels
-from tutored.tutors.stores import find_answer, open_store
+from tutored.tutors.stores import find_answer, open_store, parts
 
 SIDE = 28
 """Cells along one side of a mask, as Mask R-CNN has them."""
@@ -67,9 +67,7 @@ class InstancesTutor:
             "nms_iou": None,
             "map_stride": None,
             "mask_side": SIDE,
-            # Name by name, so that a message about another identity names the one field that differs.
-            **{f"boxes.{name}": value for name, value in detector.identity.items()},
-            **{f"maps.{name}": value for name, value in mapper.identity.items()},
+            **parts(boxes=detector, maps=mapper),
         }
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:

@@ -13,7 +13,7 @@ from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Folded, Store
 from tutored.structures import SoftLabels
 from tutored.tutors.fuse import OVERLAP, fuse
-from tutored.tutors.stores import find_answer
+from tutored.tutors.stores import find_answer, parts
 
 LIMIT = 100
 """Boxes of one image, the best."""
@@ -67,12 +67,7 @@ class JoinedTutor:
             "max_boxes": LIMIT,
             "fusion_iou": OVERLAP,
             "shares": shares,
-            # Name by name, so that a message about another identity names the one field that differs.
-            **{
-                f"{number}.{name}": value
-                for number, store in enumerate(stores, start=1)
-                for name, value in store.identity.items()
-            },
+            **parts(**{str(number): store for number, store in enumerate(stores, start=1)}),
         }
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:

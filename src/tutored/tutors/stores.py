@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tutored.errors import InputError
 from tutored.softlabels import Folded, Store
@@ -32,3 +33,8 @@ def find_answer(path: Path, answers: Folded, image_id: str, size: tuple[int, int
             f"{size[1]} x {size[0]}; label these very images with it first"
         )
     return answer
+
+
+def parts(**stores: Store) -> dict[str, Any]:
+    """Their identities name by name, so that a message about another identity names the one field that differs."""
+    return {f"{part}.{name}": value for part, store in stores.items() for name, value in store.identity.items()}
