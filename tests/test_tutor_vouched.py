@@ -54,6 +54,16 @@ def test_what_the_map_denies_goes_to_the_box_other_classes(tmp_path: Path) -> No
     torch.testing.assert_close(answer.probs, torch.tensor([[0.2, 0.0, 0.8, 0.0]]), atol=1e-3, rtol=0)
 
 
+def test_a_box_of_probability_one_that_the_map_denies_keeps_its_sum(tmp_path: Path) -> None:
+    probs = torch.tensor([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1e-4, 1.0]])  # independent sigmoids may exceed one a little
+    boxes = torch.tensor([[0.0, 0.0, 48.0, 16.0]]).repeat(2, 1)
+    sure = SoftLabels(size=SIZE, boxes_xyxy=boxes, classes=torch.tensor([3, 3]), probs=probs)
+    rescored = sure.rescored(torch.tensor([0.25, 0.25]))
+    torch.testing.assert_close(rescored, torch.tensor([[0.0, 0.0, 0.0, 0.25], [0.0, 0.0, 0.75, 0.25]]))
+    answer = ask(opened(tmp_path, sure, SoftLabels(size=SIZE, map=torch.zeros(4, 2, 6))))
+    assert answer.scores.tolist() == [0, 0] and answer.probs.sum(dim=1).max() <= 1.001
+
+
 def test_a_box_between_two_cells_reads_both(tmp_path: Path) -> None:
     columns = torch.zeros(4, 1, 2)
     columns[2, 0, 1] = 0.4  # cat on the right half; between the cells' centres, at x = 12 and 36, it rises evenly

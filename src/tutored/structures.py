@@ -137,8 +137,10 @@ class SoftLabels:
     def rescored(self, scores: Tensor) -> Tensor:
         """`probs` with these scores (float32 [K], 0..1), the other classes scaled by how much is left for them."""
         assert self.probs is not None and self.classes is not None
-        left = (1 - scores) / (1 - self.scores).clamp(min=torch.finfo(scores.dtype).tiny)
-        return (self.probs * left[:, None]).scatter(1, self.classes[:, None], scores[:, None])
+        others = self.probs.scatter(1, self.classes[:, None], 0.0)
+        # Where the score is 1, what others have is rounding, and may exceed what it leaves.
+        before = torch.maximum(1 - self.scores, others.sum(dim=1)).clamp(min=torch.finfo(scores.dtype).tiny)
+        return (others * ((1 - scores) / before)[:, None]).scatter(1, self.classes[:, None], scores[:, None])
 
     def quietened(self, which: Tensor, most: float) -> Tensor:
         """`probs`, those of the boxes `which` (bool [K]) scaled so that their scores are `most` at most."""
