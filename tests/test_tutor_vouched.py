@@ -64,6 +64,15 @@ def test_a_box_of_probability_one_that_the_map_denies_keeps_its_sum(tmp_path: Pa
     assert answer.scores.tolist() == [0, 0] and answer.probs.sum(dim=1).max() <= 1.001
 
 
+def test_of_two_names_for_one_class_the_map_speaks_for_the_one_it_is_folded_into(tmp_path: Path) -> None:
+    twice = LabelSpace.of(["tv", "tvmonitor", "cat"])
+    boxes = store(tmp_path / "boxes", twice, {"a": detected(([0, 0, 12, 16], 1, 0.5), ([0, 0, 12, 16], 2, 0.5))})
+    maps = store(tmp_path / "maps", MAPPER, {"a": ramp()})  # it says tvmonitor, almost 1 at the left
+    assert ask(open_tutor("vouched", boxes=boxes, maps=maps)).scores.tolist() == pytest.approx(
+        [0.5, 0.5**0.5], abs=1e-3
+    )
+
+
 def test_a_box_between_two_cells_reads_both(tmp_path: Path) -> None:
     columns = torch.zeros(4, 1, 2)
     columns[2, 0, 1] = 0.4  # cat on the right half; between the cells' centres, at x = 12 and 36, it rises evenly
@@ -72,7 +81,9 @@ def test_a_box_between_two_cells_reads_both(tmp_path: Path) -> None:
 
 
 def test_where_agreement_is_full(tmp_path: Path) -> None:
-    answer = ask(opened(tmp_path, detected(([12, 0, 36, 16], 3, 0.8)), full=1.0))
+    tutor = opened(tmp_path, detected(([12, 0, 36, 16], 3, 0.8)), full=1.0)
+    assert tutor.identity["full"] == 1 and tutor.identity["maps.weights_sha256"] == "ab"
+    answer = ask(tutor)
     assert answer.scores.item() == pytest.approx((0.8 * 0.5) ** 0.5, abs=2e-3)
     for full in (0.0, 1.1):
         with pytest.raises(InputError, match=f"full: {full}; possible: above 0"):

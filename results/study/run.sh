@@ -32,6 +32,7 @@ for run in study/runs/*/; do
     if [ -d "$run/answers" ]; then cp -r "$run/answers" "$kept/"; fi
 done
 python "$here/vetting.py"
+python "$here/vouching.py"
 cp study/study.yaml "$here/"
 mkdir -p "$here/tutors" && cp study/tutors/*.json "$here/tutors/"
 python "$here/baselines.py"

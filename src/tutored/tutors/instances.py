@@ -11,11 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Folded
 from tutored.structures import Instances, SoftLabels
-from tutored.tutors.stores import find_answer, open_store, parts
+from tutored.tutors.stores import find_answer, identity_of, open_pair
 
 SIDE = 28
 """Cells along one side of a mask, as Mask R-CNN has them."""
@@ -45,30 +44,21 @@ class InstancesTutor:
         Raises:
             InputError: no such store, it does not answer the task, or the two have no class in common.
         """
-        detector, mapper = open_store(boxes, "detection"), open_store(maps, "segmentation")
-        common = tuple(name for name in mapper.labels.classes if same_class(name, detector.labels) is not None)
-        if not common:
-            raise InputError(
-                f"{boxes} and {maps} have no class in common: {', '.join(detector.labels.classes[:5])}, ... and "
-                f"{', '.join(mapper.labels.classes[:5])}, ...; give stores of the same classes"
-            )
-        self.labels = LabelSpace.of(common)
+        detector, mapper = open_pair(boxes, maps)
+        self.labels = LabelSpace.of(
+            tuple(name for name in mapper.labels.classes if same_class(name, detector.labels) is not None)
+        )
         self._floor = score_floor
         self._detector, self._mapper = (
             (store.path, Folded(store, ClassMap.by_name(store.labels, self.labels))) for store in (detector, mapper)
         )
-        self.identity: Mapping[str, Any] = {
-            "kind": "instances",
-            "tutor": f"boxes of {detector.identity.get('tutor')}, masks of {mapper.identity.get('tutor')}",
-            "weights": None,
-            "weights_sha256": None,
-            "preprocessing": None,
-            "score_floor": score_floor,
-            "nms_iou": None,
-            "map_stride": None,
-            "mask_side": SIDE,
-            **parts(boxes=detector, maps=mapper),
-        }
+        self.identity: Mapping[str, Any] = identity_of(
+            {"boxes": detector, "maps": mapper},
+            kind="instances",
+            tutor=f"boxes of {detector.identity.get('tutor')}, masks of {mapper.identity.get('tutor')}",
+            score_floor=score_floor,
+            mask_side=SIDE,
+        )
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         pairs = zip(images, image_ids, strict=True)

@@ -13,7 +13,7 @@ from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Folded, Store
 from tutored.structures import SoftLabels
 from tutored.tutors.fuse import OVERLAP, fuse
-from tutored.tutors.stores import find_answer, parts
+from tutored.tutors.stores import find_answer, identity_of
 
 LIMIT = 100
 """Boxes of one image, the best."""
@@ -55,20 +55,14 @@ class JoinedTutor:
         self.labels = LabelSpace.of(common)
         self._stores = [(store.path, Folded(store, ClassMap.by_name(store.labels, self.labels))) for store in stores]
         self._shares = [share / sum(shares) for share in shares]
-        self.identity: Mapping[str, Any] = {
-            "kind": "joined",
-            "tutor": " and ".join(str(store.identity.get("tutor")) for store in stores),
-            "weights": None,
-            "weights_sha256": None,
-            "preprocessing": None,
-            "score_floor": None,
-            "nms_iou": None,
-            "map_stride": None,
-            "max_boxes": LIMIT,
-            "fusion_iou": OVERLAP,
-            "shares": shares,
-            **parts(**{str(number): store for number, store in enumerate(stores, start=1)}),
-        }
+        self.identity: Mapping[str, Any] = identity_of(
+            {str(number): store for number, store in enumerate(stores, start=1)},
+            kind="joined",
+            tutor=" and ".join(str(store.identity.get("tutor")) for store in stores),
+            max_boxes=LIMIT,
+            fusion_iou=OVERLAP,
+            shares=shares,
+        )
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         pairs = zip(images, image_ids, strict=True)

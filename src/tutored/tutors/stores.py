@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tutored.errors import InputError
+from tutored.labels import same_class
 from tutored.softlabels import Folded, Store
 from tutored.structures import SoftLabels
 
@@ -35,6 +37,27 @@ def find_answer(path: Path, answers: Folded, image_id: str, size: tuple[int, int
     return answer
 
 
-def parts(**stores: Store) -> dict[str, Any]:
-    """Their identities name by name, so that a message about another identity names the one field that differs."""
-    return {f"{part}.{name}": value for part, store in stores.items() for name, value in store.identity.items()}
+def open_pair(boxes: Path | str, maps: Path | str) -> tuple[Store, Store]:
+    """A store of boxes and one of maps that know a class in common.
+
+    Raises:
+        InputError: no such store, it does not answer the task, or the two have no class in common.
+    """
+    detector, mapper = open_store(boxes, "detection"), open_store(maps, "segmentation")
+    if all(same_class(name, detector.labels) is None for name in mapper.labels.classes):
+        raise InputError(
+            f"{boxes} and {maps} have no class in common: {', '.join(detector.labels.classes[:5])}, ... and "
+            f"{', '.join(mapper.labels.classes[:5])}, ...; give stores of the same classes"
+        )
+    return detector, mapper
+
+
+def identity_of(stores: Mapping[str, Store], **facts: Any) -> dict[str, Any]:
+    """The identity of a tutor that is made of stores: its own facts, and theirs under `part.name`.
+
+    Name by name, so that a message about another identity names the one field that differs. What `facts` leave out of
+    the names that every tutor has does not apply.
+    """
+    of_networks = ("weights", "weights_sha256", "preprocessing", "score_floor", "nms_iou", "map_stride")
+    theirs = {f"{part}.{name}": value for part, store in stores.items() for name, value in store.identity.items()}
+    return dict.fromkeys(of_networks) | facts | theirs

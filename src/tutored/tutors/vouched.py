@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from tutored.errors import InputError
-from tutored.labels import ClassMap, LabelSpace, same_class
+from tutored.labels import ClassMap, LabelSpace
 from tutored.softlabels import Folded
 from tutored.structures import SoftLabels
 from tutored.tutors.instances import soft_masks
-from tutored.tutors.stores import find_answer, open_store, parts
+from tutored.tutors.stores import find_answer, identity_of, open_pair
 
 
 class VouchedTutor:
@@ -40,35 +40,23 @@ class VouchedTutor:
 
         Raises:
             InputError: no such store, it does not answer the task, the two have no class in common, or `full` is not
-                in 0..1.
+                above 0 and at most 1.
         """
         if not 0 < full <= 1:
             raise InputError(f"full: {full}; possible: above 0, up to 1")
-        detector, mapper = open_store(boxes, "detection"), open_store(maps, "segmentation")
+        detector, mapper = open_pair(boxes, maps)
         self.labels: LabelSpace = detector.labels
-        known = [same_class(name, mapper.labels) is not None for name in detector.labels.names[1:]]
-        if not any(known):
-            raise InputError(
-                f"{boxes} and {maps} have no class in common: {', '.join(detector.labels.classes[:5])}, ... and "
-                f"{', '.join(mapper.labels.classes[:5])}, ...; give stores of the same classes"
-            )
+        seen = ClassMap.by_name(mapper.labels, self.labels)
+        self._known = torch.tensor([name not in seen.unreached for name in self.labels.names])
         self._full = full
-        self._known = torch.tensor([False, *known])
-        self._detector, self._mapper = (
-            (store.path, Folded(store, ClassMap.by_name(store.labels, self.labels))) for store in (detector, mapper)
+        self._detector = detector.path, Folded(detector, ClassMap.by_name(self.labels, self.labels))
+        self._mapper = mapper.path, Folded(mapper, seen)
+        self.identity: Mapping[str, Any] = identity_of(
+            {"boxes": detector, "maps": mapper},
+            kind="vouched",
+            tutor=f"boxes of {detector.identity.get('tutor')}, vouched by maps of {mapper.identity.get('tutor')}",
+            full=full,
         )
-        self.identity: Mapping[str, Any] = {
-            "kind": "vouched",
-            "tutor": f"boxes of {detector.identity.get('tutor')}, vouched by maps of {mapper.identity.get('tutor')}",
-            "weights": None,
-            "weights_sha256": None,
-            "preprocessing": None,
-            "score_floor": None,
-            "nms_iou": None,
-            "map_stride": None,
-            "full": full,
-            **parts(boxes=detector, maps=mapper),
-        }
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         pairs = zip(images, image_ids, strict=True)
