@@ -2,10 +2,12 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from tutored.studies.beyond import ABLATION, NO_GROUND_TRUTH
 from tutored.studies.declare import Row, Study, filled, supervision
 from tutored.studies.folder import load_folder, open_folder
 from tutored.studies.plan import config_of
+from tutored.studies.report import write_report
 from tutored.studies.thesis import FIGURE_15, FIGURE_16, TABLE_12, TABLE_13, TABLE_17
 from tutored.tutors import open_tutor
 from tutored.tutors.label import label
@@ -89,6 +92,18 @@ def test_the_documented_cost_is_that_of_the_plan() -> None:
     images = {"Segmentation/train": 1464, "Main/train": 5717}
     assert int(runs) == len(planned)
     assert int(millions) == round(sum(images[run.config.data.split] * run.config.train.epochs for run in planned) / 1e6)
+
+
+def test_no_training_is_declared_twice_under_two_ids() -> None:
+    """A tutor in the place of a fixed share of the ground truth is one that fills where that share is hidden."""
+    trainings: dict[str, str] = {}
+    for run in plan(choose(["all"], VOC), VOC, [0]):
+        said = run.config.to_dict()
+        for task in said["supervision"].values():
+            if isinstance(task, dict) and task["policy"] == "replace" and not task["resampled"]:
+                task |= {"policy": "fill", "hidden": task["share"], "share": 1.0}
+        assert trainings.setdefault(json.dumps(said, sort_keys=True), run.run_id) == run.run_id, run.label
+    assert len(trainings) > 100
 
 
 def test_the_thesis_rows_are_what_the_specification_says() -> None:
@@ -245,7 +260,13 @@ def test_the_commands(setting, tmp_path, capsys) -> None:
     assert "4 of 4 runs are done" in capsys.readouterr().out
     folder = load_folder(out)
     assert folder.names == ("beyond/single-task",) and folder.seeds == (0,)
+    (out / "tutors" / "another.json").write_text("{}")
     assert set(folder.tutors()) == {"detection", "segmentation", "instances", "vouched"}
+    (lost, *_) = (out / "runs").iterdir()
+    (lost / "failed.txt").write_text("the loss is not finite")
+    assert main(command) == 0
+    assert "4 of 4 runs are done, 1 of them failed" in capsys.readouterr().out
+    (lost / "failed.txt").unlink()
     (outcome,) = folder.outcomes(folder.names)
     joint = [each for each in outcome.comparisons if each.better == "joint, ground truth"]
     assert set(joint[0].intervals) <= {"mAP", "mIoU", "Δm"} and joint[0].seeds == (0,)
@@ -315,6 +336,37 @@ def test_a_folder_adds_studies_and_seeds(setting, tmp_path) -> None:
     assert len(choose(folder.names, made)) == 1 + len([s for s in studies_of(made) if s.name.startswith("beyond/")])
 
 
+def test_a_folder_with_runs_is_not_given_another_setting(setting, tmp_path) -> None:
+    made, out = load_setting(setting), tmp_path / "a study"
+    open_folder(out, made, ["tune"], 1)
+    open_folder(out, made.scaled("small"), ["tune"], 1)  # nothing has been trained yet
+    (out / "runs").mkdir()
+    with pytest.raises(InputError, match=r"train.epochs is 1 there, 2 is asked for\); .* --setting '.*a study/setting"):
+        open_folder(out, made, ["tune"], 1)
+    more = {"tutors": {**made.tutors, "third": "store"}, "chosen": {"tutors alone": {}}}
+    assert open_folder(out, made.scaled("small").model_copy(update=more), ["tune"], 1).setting.chosen
+    with pytest.raises(InputError, match="tutors.third is 'store' there, None is asked for"):
+        open_folder(out, made.scaled("small"), ["tune"], 1)
+
+
+def test_a_setting_in_other_words_stays_as_it_is_and_paths_are_quoted(setting, tmp_path) -> None:
+    out = tmp_path / "a study"
+    open_folder(out, load_setting(setting), ["tune"], 1)
+    text = f"# mine\n{setting.read_text()}"
+    (out / "setting.yaml").write_text(text)
+    folder = open_folder(out, load_setting(out / "setting.yaml"), ["tune"], 2)
+    assert (out / "setting.yaml").read_text() == text
+    assert shlex.split(folder.command)[4:] == ["--setting", f"{out}/setting.yaml", "--seeds", "2", "--out", str(out)]
+
+
+def test_processes_that_begin_at_once_lose_no_study(setting, tmp_path) -> None:
+    made, names = load_setting(setting), ["tune", "thesis", "beyond/single-task", "beyond/ablation"]
+    for attempt in range(5):
+        with ThreadPool(len(names)) as pool:
+            pool.map(lambda name, out=tmp_path / str(attempt): open_folder(out, made, [name], 1), names)
+        assert set(load_folder(tmp_path / str(attempt)).names) == set(names)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -330,6 +382,19 @@ def test_a_folder_adds_studies_and_seeds(setting, tmp_path) -> None:
 def test_mistakes_are_told(words, message, tmp_path, capsys) -> None:
     assert main([word.replace("OUT", str(tmp_path / "out")) for word in words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_rows_whose_tutor_the_setting_lacks_are_left_out_and_said_so(setting, tmp_path, capsys) -> None:
+    poor = load_setting(setting, tutors=dict.fromkeys(("detection", "segmentation"), "store-{split}"))
+    study = {each.name: each for each in studies_of(poor)}["beyond/vouched"]
+    assert [row.label for row in study.rows["corrected"]] == ["ground truth", "tutors alone", "ground truth and tutors"]
+    assert study.lacks == ("vouched",) and gather(study, poor, [0], tmp_path).comparisons == ()
+    (tmp_path / "poor.yaml").write_text(yaml.safe_dump(poor.model_dump(mode="json")))
+    assert main(["study", "list", "--setting", str(tmp_path / "poor.yaml")]) == 0
+    assert "Boxes that maps vouch for (without the rows that need a tutor vouched)" in capsys.readouterr().out
+    write_report([gather(study, poor, [0], tmp_path)], poor, tmp_path, seeds=[0], command="NAME")
+    for name in ("report.md", "report.html"):
+        assert "Rows that need the tutor vouched are left out" in (tmp_path / name).read_text()
 
 
 def test_an_unknown_tutor_and_a_broken_setting_are_told(tmp_path) -> None:

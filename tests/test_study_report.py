@@ -10,12 +10,15 @@ from matplotlib.figure import Figure
 
 from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.evaluate import Resampled
+from tutored.evaluate import Interval, Resampled
+from tutored.page import PAPER
 from tutored.studies import Row, Study, gather, load_setting
 from tutored.studies.declare import NOBODY, supervision
+from tutored.studies.outcome import Comparison
 from tutored.studies.plan import config_of
 from tutored.studies.report import write_report
 from tutored.studies.report.charts import draw_curve
+from tutored.studies.report.content import sentences
 from tutored.visualise import save_mask
 
 SETTING = load_setting(None, name="made <up>", data="voc:/nowhere/VOC2012", reported=["cat", "dog"])
@@ -97,6 +100,15 @@ def test_better_is_said_only_where_the_interval_excludes_zero(report):
     assert "better than “base” in mIoU" not in page + text
 
 
+def test_an_interval_that_ends_at_a_printed_zero_is_not_resolved():
+    found = [
+        sentences(Comparison("corrected", "a", "b", (0, 1), {"mAP": Interval(0.5, 0.52, 0.02, low, 0.05)}))[0]
+        for low in (0.0004, 0.0006)
+    ]
+    assert [each["verdict"] for each in found] == [None, "better"]
+    assert [each["numbers"] for each in found] == ["+0.020 [+0.000, +0.050]", "+0.020 [+0.001, +0.050]"]
+
+
 def test_a_row_that_both_recipes_have_is_compared_across_them(report):
     folder, write = report
     for seed in (0, 1):
@@ -116,9 +128,13 @@ def test_one_seed_and_worse(report):
     finish(folder, BASE, "corrected", 0, 0.50, 0.60)
     finish(folder, OTHER, "corrected", 0, 0.40, 0.60)
     page, text = write(TABLE)
-    assert "**“other” is worse than “base” in mAP:** -0.100" in text
+    assert "- “other” seems worse than “base” in mAP: -0.100" in text
     assert "(one seed: only the images' noise is in the interval)" in text
-    assert page.count('class="worse"') == 1 and 'class="better"' not in page
+    assert "seems worse" in page and 'class="worse"' not in page + text
+    finish(folder, BASE, "corrected", 1, 0.50, 0.60)
+    finish(folder, OTHER, "corrected", 1, 0.40, 0.60)
+    page, text = write(TABLE)
+    assert "- **“other” is worse than “base” in mAP:** -0.100" in text and page.count('class="worse"') == 1
     assert "| base | 0.626 | - | 0.602 | - | 0 |" in text  # the thesis' value stands there without a run
 
 
@@ -223,9 +239,7 @@ def test_a_point_with_one_seed_is_hollow_and_without_a_band(report):
     draw_curve(panel := Figure().subplots(), gather(CURVE, SETTING, (0, 1), folder), "mIoU")
     line, hollow = panel.get_lines()[:2]
     assert line.get_xdata().tolist() == [1, 2, 4]
-    assert (
-        hollow.get_xydata().tolist() == pytest.approx(np.array([[4, 0.4]])) and hollow.get_markerfacecolor() == "white"
-    )
+    assert hollow.get_xydata().tolist() == pytest.approx(np.array([[4, 0.4]])) and hollow.get_markerfacecolor() == PAPER
     _, band = panel.collections
     assert [path.get_extents().extents.tolist() for path in band.get_paths()] == [pytest.approx([1, 0.1, 2, 0.22])]
 

@@ -12,7 +12,8 @@ def study_list(given: argparse.Namespace) -> None:
 
     setting = load_setting(given.setting, data=given.data).scaled(given.scale)
     for study in studies_of(setting):
-        say(f"{study.name:26} {len(plan([study], setting, [0])):3} runs a seed   {study.title}")
+        lacks = f" (without the rows that need a tutor {', '.join(study.lacks)})" if study.lacks else ""
+        say(f"{study.name:26} {len(plan([study], setting, [0])):3} runs a seed   {study.title}{lacks}")
     say_next("tutored study run STUDY --setting FILE.yaml --out FOLDER")
 
 
@@ -25,8 +26,8 @@ def study_run(given: argparse.Namespace) -> None:
     folder = open_folder(given.out, setting, given.names, given.seeds)
     with watch_study() as watch:
         limits = {"recipe": given.recipe, "seeds": given.seeds, "hours": given.hours, "jobs": given.jobs}
-        done, total = work(folder, given.names, **limits, watch=watch)
-    say(f"{given.out}: {done} of {total} runs are done")
+        done, failed, total = work(folder, given.names, **limits, watch=watch)
+    say(f"{given.out}: {done} of {total} runs are done" + (f", {failed} of them failed" if failed else ""))
     say_next(f"tutored study report {given.out}")
 
 

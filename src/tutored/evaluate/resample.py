@@ -63,8 +63,8 @@ class Interval(NamedTuple):
 
     @property
     def sure(self) -> bool:
-        """Whether the interval excludes zero: only then is one of the two better."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval, at three digits, excludes zero: only then is one of the two better."""
+        return round(self.low, 3) > 0 or round(self.high, 3) < 0
 
 
 def resample(

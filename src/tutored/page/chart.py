@@ -8,9 +8,13 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-INK = "#123456"
-"""Stands for the colour of text and axes, `var(--ink)`: the page's own, or that of `standalone`."""
-STYLE = "<style>:root{--ink:#1f2328}@media(prefers-color-scheme:dark){:root{--ink:#d1d7e0}}</style>"
+INK, PAPER = "#123456", "#fedcba"
+"""Stand for the colours of text and axes, and of what is behind: `var(--ink)` and `var(--paper)` of the page, or of
+`standalone`."""
+STYLE = (
+    "<style>:root{--ink:#1f2328;--paper:#fff}"
+    "@media(prefers-color-scheme:dark){:root{--ink:#d1d7e0;--paper:#0d1117}}</style>"
+)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#999999")
 """Okabe and Ito's, which colour-blind people can tell apart; two more."""
 NARROW, BROAD = 4.6, 10.0
@@ -57,7 +61,8 @@ def svg(title: str, draw: Callable[[Any], None], width: float = NARROW) -> str:
     text = written.getvalue()
     # Nothing refers to the ids of groups, and a page holds many charts.
     text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :].rstrip())
-    text = text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1).replace(INK, "var(--ink)")
+    text = text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    text = text.replace(INK, "var(--ink)").replace(PAPER, "var(--paper)")
     return text.replace("'DejaVu Sans'", "system-ui, sans-serif")
 
 

@@ -32,8 +32,12 @@ __all__ = [
 
 
 def studies_of(setting: Setting) -> tuple[Study, ...]:
-    """Every declared study. `tune` tries the setting's candidates; `beyond/tuned` is there once some were chosen."""
-    return (tune(setting), *THESIS_STUDIES, *BEYOND_STUDIES, *([tuned(setting)] if setting.chosen else []))
+    """Every declared study, with the rows that the setting has the tutors for.
+
+    `tune` tries the setting's candidates; `beyond/tuned` is there once some were chosen.
+    """
+    declared = (tune(setting), *THESIS_STUDIES, *BEYOND_STUDIES, *([tuned(setting)] if setting.chosen else []))
+    return tuple(study.within(setting.tutors) for study in declared)
 
 
 def choose(names: Sequence[str], setting: Setting, recipe: Recipe | None = None) -> list[Study]:

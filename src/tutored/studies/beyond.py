@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from tutored.config import THESIS, merged
-from tutored.studies.declare import NOBODY, Changes, Row, Study, both, filled, hidden, summed, supervision, tutor
+from tutored.studies.declare import (
+    NOBODY,
+    RECIPES,
+    Changes,
+    Row,
+    Study,
+    both,
+    filled,
+    hidden,
+    summed,
+    supervision,
+    tutor,
+)
+from tutored.studies.thesis import instead
 
 GROUND_TRUTH = Row("ground truth")
 FIFTH = Row("a fifth of the ground truth", supervision(hidden(0.8), hidden(0.8)))
@@ -118,21 +131,24 @@ BUDGETS = (
     _budget("both", "Label budget of both tasks", True, True),
 )
 
-DENSE, INSTANCES = supervision(None, tutor("segmentation")), supervision(None, tutor("instances"))
+INSTANCES = supervision(None, tutor("instances"))
 
 SEGMENTATION_TUTOR = Study(
     "beyond/segmentation-tutor",
     "Dense probabilities against instances",
     "Is it the kind of segmentation tutor that decides, or how its answer becomes a target? All masks are replaced; "
     "instances are a detector's boxes with soft masks in them.",
-    both(
-        Row("ground truth"),
-        Row("dense probabilities", DENSE),
-        *(
-            Row(f"instances, background {rule}", {**INSTANCES, "loss": {"background": rule}})
-            for rule in ("noisy_or", "one", "zero")
-        ),
-    ),
+    {
+        recipe: (
+            Row("ground truth"),
+            Row("dense probabilities", supervision(None, instead(recipe, "segmentation", 1.0))),
+            *(
+                Row(f"instances, background {rule}", {**INSTANCES, "loss": {"background": rule}})
+                for rule in ("noisy_or", "one", "zero")
+            ),
+        )
+        for recipe in RECIPES
+    },
     against=(
         ("dense probabilities", "ground truth"),
         ("instances, background noisy_or", "ground truth"),
@@ -143,7 +159,6 @@ SEGMENTATION_TUTOR = Study(
 )
 
 TOGETHER = (
-    {"box_floor", "ignore_floor"},
     {"box_floor", "ignore_floor", "normaliser"},
     {"map_target", "temperature"},
 )
@@ -224,12 +239,10 @@ ABLATION = Study(
             FIFTH,
             MASKS_OF_A_FIFTH,
             *(row for row, _ in (*DIFFERENCES, *WEIGHED, *RARE)),
-            *(
-                Row(
-                    label,
-                    supervision(*(tutor(name, 0.5, resampled=resampled) for name in ("detection", "segmentation"))),
-                )
-                for label, resampled in ((FIXED_HALF, False), (DRAWN_HALF, True))
+            Row(FIXED_HALF, supervision(filled("detection", 0.5), filled("segmentation", 0.5))),
+            Row(
+                DRAWN_HALF,
+                supervision(*(tutor(name, 0.5, resampled=True) for name in ("detection", "segmentation"))),
             ),
         )
     },

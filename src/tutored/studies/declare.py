@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Recipe = Literal["thesis", "corrected"]
@@ -32,6 +32,11 @@ class Row:
     split: Literal["small", "large"] = "small"
     printed: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def tutors(self) -> set[str]:
+        """The names of the tutors that it needs."""
+        return {task["store"] for task in self.changes.get("supervision", {}).values() if "store" in task}
+
 
 @dataclass(frozen=True, slots=True)
 class Study:
@@ -47,6 +52,7 @@ class Study:
         figures: which figures the thesis shows, in its order.
         single_task: labels of the row that is taught boxes alone and of that taught maps alone; the others are compared
             with the two of them.
+        lacks: tutors that the setting does not name; the rows that need them are left out.
     """
 
     name: str
@@ -57,6 +63,15 @@ class Study:
     axis: str | None = None
     figures: tuple[str, ...] = ("mAP", "mIoU")
     single_task: tuple[str, str] | None = None
+    lacks: tuple[str, ...] = ()
+
+    def within(self, tutors: Collection[str]) -> Study:
+        """The same with the rows that these tutors suffice for."""
+        needed = {name for rows in self.rows.values() for row in rows for name in row.tutors}
+        possible = {
+            recipe: tuple(row for row in rows if row.tutors <= set(tutors)) for recipe, rows in self.rows.items()
+        }
+        return replace(self, rows=possible, lacks=tuple(sorted(needed - set(tutors))))
 
 
 def both(*rows: Row) -> dict[Recipe, tuple[Row, ...]]:

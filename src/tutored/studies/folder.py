@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -14,9 +15,11 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock
 
 from tutored.config import read_yaml
 from tutored.data.text import read_json
+from tutored.engine.result import flat
 from tutored.errors import InputError
 from tutored.files import write_text
 from tutored.judge import judge
@@ -24,10 +27,11 @@ from tutored.studies import choose
 from tutored.studies.declare import Recipe
 from tutored.studies.outcome import StudyOutcome, gather
 from tutored.studies.plan import Run, plan
-from tutored.studies.run import Standing, count_done, run_all
+from tutored.studies.run import Standing, count_done, run_all, run_folder
 from tutored.studies.setting import Setting
 
 MOST_SEEDS = 1000
+ADDED_LATER = {"name", "scales", "candidates", "tutor_candidates", "chosen"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,8 @@ class Folder:
     @property
     def command(self) -> str:
         """What trains the missing runs of a study, to be named in the place of NAME."""
-        setting = self.path / "setting.yaml"
-        return f"tutored study run NAME --setting {setting} --seeds {len(self.seeds)} --out {self.path}"
+        setting, out = (shlex.quote(str(path)) for path in (self.path / "setting.yaml", self.path))
+        return f"tutored study run NAME --setting {setting} --seeds {len(self.seeds)} --out {out}"
 
     def runs(self, names: Sequence[str], recipe: Recipe | None = None, seeds: int | None = None) -> list[Run]:
         """Every distinct run of some studies, of one recipe or both. Raises InputError for an unknown name."""
@@ -64,26 +68,49 @@ class Folder:
     def tutors(self) -> dict[str, dict[str, Any]]:
         """Figures of those tutors' stores that answer for the evaluation split, by tutor."""
         paths = sorted((self.path / "tutors").glob("*.json"))
-        return {path.stem: read_json(path) for path in paths}
+        return {path.stem: read_json(path) for path in paths if path.stem in self.setting.tutors}
 
 
 def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) -> Folder:
     """Make a study folder, or take one up: studies and seeds are added to those that it has.
 
+    Several processes may do so at once. A `setting.yaml` that says the same in other words stays as it is.
+
     Raises:
-        InputError: an unknown study, or `path` holds something else.
+        InputError: an unknown study, `path` holds something else, or runs of another setting.
     """
     choose(names, setting)
-    before = load_folder(path) if (path / "study.yaml").exists() else None
-    if before is None and path.exists() and any(path.iterdir()):
+    locks = path / "locks"
+    if path.exists() and any(path.iterdir()) and not (locks.exists() or (path / "study.yaml").exists()):
         raise InputError(f"{path} is not empty and holds no study; choose another --out")
-    known = before.names if before else ()
-    count = max(seeds, len(before.seeds) if before else 0)
-    folder = Folder(path, setting, tuple(dict.fromkeys([*known, *names])), tuple(range(count)))
-    path.mkdir(parents=True, exist_ok=True)
-    write_text(path / "setting.yaml", yaml.safe_dump(setting.model_dump(mode="json"), sort_keys=False))
-    write_text(path / "study.yaml", yaml.safe_dump({"studies": list(folder.names), "seeds": count}))
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / "study"):
+        before = load_folder(path) if (path / "study.yaml").exists() else None
+        if before and (path / "runs").exists():
+            _refuse_another(before, setting)
+        known = before.names if before else ()
+        count = max(seeds, len(before.seeds) if before else 0)
+        folder = Folder(path, setting, tuple(dict.fromkeys([*known, *names])), tuple(range(count)))
+        if before is None or before.setting != setting:
+            write_text(path / "setting.yaml", yaml.safe_dump(setting.model_dump(mode="json"), sort_keys=False))
+        write_text(path / "study.yaml", yaml.safe_dump({"studies": list(folder.names), "seeds": count}))
     return folder
+
+
+def _refuse_another(before: Folder, setting: Setting) -> None:
+    """Further tutors, and what `tune` tries and chooses, may come later; the rest would make every run another one."""
+    there, here = (flat(each.model_dump(mode="json", exclude=ADDED_LATER)) for each in (before.setting, setting))
+    new = {f"tutors.{name}" for name in setting.tutors.keys() - before.setting.tutors.keys()}
+    differing = [
+        f"{key} is {there.get(key)!r} there, {here.get(key)!r} is asked for"
+        for key in sorted((there.keys() | here.keys()) - new)
+        if there.get(key) != here.get(key)
+    ]
+    if differing:
+        raise InputError(
+            f"{before.path} holds runs of another setting ({'; '.join(differing[:5])}); give another --out, or "
+            f"--setting {shlex.quote(str(before.path / 'setting.yaml'))} without --scale"
+        )
 
 
 def load_folder(path: Path) -> Folder:
@@ -107,7 +134,7 @@ def work(
     hours: float | None = None,
     jobs: int = 1,
     watch: Callable[[Standing], None] | None = None,
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Judge the tutors and train what is not finished of some studies; see `run_all`.
 
     Args:
@@ -116,7 +143,7 @@ def work(
         jobs: processes that train here at once; they share the cores.
 
     Returns:
-        Runs that are done, and runs in all.
+        Runs that are done, those of them that failed, and runs in all.
     """
     judge_tutors(folder)
     runs = folder.runs(names, recipe, seeds)
@@ -132,7 +159,8 @@ def work(
     run_all(runs, folder.path, hours=hours, watch=watch)
     for process in others:
         process.join()
-    return count_done(runs, folder.path), len(runs)
+    failed = sum((run_folder(folder.path, run) / "failed.txt").exists() for run in runs)
+    return count_done(runs, folder.path), failed, len(runs)
 
 
 def judge_tutors(folder: Folder) -> None:

@@ -16,7 +16,7 @@ ARMS: dict[str, Changes] = {
 
 
 def tune(setting: Setting) -> Study:
-    """The setting's candidates in both arms and recipes, validated on the held-out part."""
+    """The setting's candidates in all arms and both recipes, validated on the held-out part."""
     held_out = {"data": {"held_out": setting.held_out}}
     everywhere = {"as set": {}, **setting.candidates}
     tried = dict.fromkeys(ARMS, everywhere) | {"tutors alone": {**everywhere, **setting.tutor_candidates}}
@@ -28,8 +28,8 @@ def tune(setting: Setting) -> Study:
     return Study(
         "tune",
         "Settings tried on held-out training images",
-        f"Which settings suit each arm? Figures are on {setting.held_out:.0%} of the training images, which these runs "
-        "did not see; the evaluation split plays no part.",
+        f"Which settings suit each arm? Figures are on {100 * setting.held_out:.0f} % of the training images, which "
+        "these runs did not see; the evaluation split plays no part.",
         dict.fromkeys(RECIPES, rows),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-from tutored.page import BROAD, COLOURS, INK, NARROW, svg
+from tutored.page import BROAD, COLOURS, INK, NARROW, PAPER, svg
 from tutored.studies.declare import RECIPES, Recipe
 from tutored.studies.outcome import RowOutcome, StudyOutcome
 
@@ -73,7 +73,7 @@ def _line(panel: Any, rows: Sequence[RowOutcome], name: str, **style: Any) -> No
     panel.plot(places, means, markersize=4, **style)
     single = [(place, mean) for place, mean, spread in zip(places, means, several, strict=True) if not spread]
     if single:
-        hollow = {**style, "label": None, "linestyle": "", "markerfacecolor": "white"}
+        hollow = {**style, "label": None, "linestyle": "", "markerfacecolor": PAPER}
         panel.plot(*zip(*single, strict=True), markersize=4, **hollow)
     panel.vlines(places, lowest, highest, color=style["color"], linewidth=1.2)
     panel.fill_between(places, lowest, highest, several, color=style["color"], alpha=0.28, linewidth=0)

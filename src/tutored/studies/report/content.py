@@ -84,6 +84,7 @@ def study(outcome: StudyOutcome, command: str) -> dict[str, Any]:
         "question": declared.question,
         "tables": [table(recipe, rows) for recipe in declared.rows if (rows := outcome.of(recipe)) and _shown(rows)],
         "sentences": {recipe: found for recipe, found in said.items() if found},
+        "lacks": ", ".join(declared.lacks),
         "missing": [run.label for run in outcome.missing],
         "failed": [(run.run.label, run.failure) for row in outcome.rows for run in row.runs if run.failure is not None],
         "command": command.replace("NAME", declared.name),
@@ -131,15 +132,20 @@ def number(value: float | None) -> str:
 
 
 def sentences(comparison: Comparison) -> list[dict[str, Any]]:
-    """What a comparison says, figure by figure: "better" or "worse" only where the interval excludes zero."""
+    """What a comparison says, figure by figure: "better" or "worse" only where the interval excludes zero.
+
+    One seed only "seems" so: its interval lacks what another seed, or the same one on another device, would change.
+    """
     better, than, seeds = f"“{comparison.better}”", f"“{comparison.than}”", len(comparison.seeds)
     found = []
     for name, interval in comparison.intervals.items():
-        verdict = "better" if interval.low > 0 else "worse" if interval.high < 0 else None
+        verdict = ("better" if interval.low > 0 else "worse") if interval.sure else None
+        claim = f"is {verdict}" if seeds > 1 else f"seems {verdict}"
         found.append(
             {
                 "verdict": verdict,
-                "text": f"{better} is {verdict} than {than} in {name}:"
+                "sure": interval.sure and seeds > 1,
+                "text": f"{better} {claim} than {than} in {name}:"
                 if verdict
                 else f"not resolved: {better} against {than} in {name},",
                 "numbers": f"{interval.difference:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]",
