@@ -264,6 +264,8 @@ def test_a_shared_run_is_drawn_once_and_photographs_need_the_data_set(report):
     answer(finish(folder, BASE, "corrected", 0, 0.5, 0.6))
     page, _ = write(TABLE, ONE_TASK, seeds=(0,))
     assert page.count("data:image/jpeg") == 1 and page.count('href="#picture-0"') == 2
+    # VOC's first colour for the one class that was drawn, under each of the two tables.
+    assert page.count('<span><i style="background: rgb(128, 0, 0)"></i>cat</span>') == page.count("<i style=") == 2
     with pytest.raises(InputError, match="no folder"):
         write(TABLE, photos=True)
 

@@ -36,4 +36,4 @@ python "$here/vouching.py"
 cp study/study.yaml "$here/"
 mkdir -p "$here/tutors" && cp study/tutors/*.json "$here/tutors/"
 python "$here/baselines.py"
-(cd "$here/../.." && tutored study report results/study tune all)
+tutored study report study tune all --out "$here"

@@ -70,6 +70,7 @@ def write_report(
         "studies": studies,
         "photos": photos,
         "pictures": gallery.pictures.values(),
+        "legend": gallery.legend,
     }
     for name in ("report.html", "report.md"):
         template = f"page.{name.rpartition('.')[2]}.j2"

@@ -15,6 +15,7 @@ from torch import Tensor
 from tutored.data import open_dataset
 from tutored.labels import LabelSpace
 from tutored.page import uri
+from tutored.palette import voc_palette
 from tutored.structures import BACKGROUND, IGNORE, Dataset, GroundTruth, Prediction
 from tutored.studies.outcome import RowOutcome, StudyOutcome
 from tutored.studies.setting import Setting
@@ -56,6 +57,7 @@ class Gallery:
     def __init__(self, outcomes: Sequence[StudyOutcome], setting: Setting, *, photos: bool) -> None:
         """Raises InputError where `photos` are asked for and the data set can't be read."""
         self.pictures: dict[tuple[str, str], Picture] = {}
+        self._seen: set[int] = set()
         results = [run.result for study in outcomes for row in study.rows for run in row.runs if run.result is not None]
         classes = next((tuple(result["figures"]["objects"]) for result in results if result["figures"]), ())
         self._labels = LabelSpace.of(classes)
@@ -63,6 +65,12 @@ class Gallery:
         if photos and classes:
             self._dataset = open_dataset(setting.data, setting.evaluation, None, classes)
         self._ids = {_file_name(image_id): image_id for image_id in self._dataset.ids} if self._dataset else {}
+
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """The classes that were drawn so far, each with its colour in CSS."""
+        colours = voc_palette()
+        return [(self._labels.names[number], f"rgb{tuple(colours[number].tolist())}") for number in sorted(self._seen)]
 
     def table(self, rows: Sequence[RowOutcome]) -> list[tuple[str, list[Picture]]]:
         """Each row's label with the answers of its first run that keeps any, to the images that all rows answer."""
@@ -86,21 +94,22 @@ class Gallery:
                 ground = self._dataset.image(self._ids[name])
             drawn = draw(ground, shown, self._labels)
             drawn.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-            told = f"{name}: {', '.join(_classes(shown, self._labels)) or 'nothing'}"
+            seen = _classes(shown)
+            self._seen |= seen
+            told = f"{name}: {', '.join(self._labels.names[number] for number in sorted(seen)) or 'nothing'}"
             self.pictures[drawn_by, name] = Picture(f"picture-{len(self.pictures)}", uri(drawn), *drawn.size, told)
         return self.pictures[drawn_by, name]
 
 
-def _classes(shown: Shown, labels: LabelSpace) -> list[str]:
+def _classes(shown: Shown) -> set[int]:
     """The classes of boxes and map."""
-    numbers = {
+    return {
         number
         for there in (shown.classes, shown.mask)
         if there is not None
         for number in np.unique(there.numpy()).tolist()
         if number not in (BACKGROUND, IGNORE)
     }
-    return [labels.names[number] for number in sorted(numbers)]
 
 
 def _first(row: RowOutcome) -> Path | None:
