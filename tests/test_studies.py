@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from filelock import FileLock
 
 from tutored.cli import main
 from tutored.config import THESIS
+from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.studies import choose, gather, load_setting, plan, run_all, studies_of
 from tutored.studies.beyond import ABLATION, NO_GROUND_TRUTH
@@ -180,7 +182,37 @@ def test_hidden_masks_of_the_large_split_add_to_what_a_row_says(setting) -> None
     assert config_of(TABLE_12.rows["corrected"][0], "corrected", made, 0).supervision.segmentation.hidden == 0
 
 
-def test_stopped_at_every_step_a_study_ends_with_the_same_results(setting, tmp_path) -> None:
+def test_stopped_after_each_step_a_study_ends_with_the_same_report(setting, tmp_path, monkeypatch) -> None:
+    made = load_setting(setting)
+    runs = plan([MINI], made, [0])
+    run_all(runs, tmp_path / "straight")
+    step = Trainer.step
+
+    def stopped(trainer, batch):
+        taken = step(trainer, batch)
+        signal.raise_signal(signal.SIGTERM)
+        return taken
+
+    monkeypatch.setattr(Trainer, "step", stopped)
+    stops = 0
+    while True:
+        try:
+            run_all(runs, tmp_path / "stopped")
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops == 2 * 4  # two runs of two epochs with two steps each
+    reports = []
+    for name in ("straight", "stopped"):
+        for path in (tmp_path / name).glob("runs/*/result.json"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 1.0}))
+        outcomes = [gather(MINI, made, [0], tmp_path / name)]
+        paths = write_report(outcomes, made, tmp_path / f"{name} report", seeds=[0], command="NAME")
+        reports.append([path.read_bytes() for path in paths])
+    assert reports[0] == reports[1] and b"2 of 2 finished" in reports[0][1]
+
+
+def test_killed_at_the_end_of_every_epoch_a_study_ends_with_the_same_results(setting, tmp_path) -> None:
     made = load_setting(setting)
     runs = plan([MINI], made, [0, 1])
     run_all(runs, tmp_path / "straight")
