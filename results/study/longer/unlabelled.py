@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tutored.evaluate.resample import Resampled, compare
 
-TUTORS, GROUND_TRUTH = "b88b756cb5a8", "366fd1a37621"
+TUTORS, GROUND_TRUTH, SHORTER = "b88b756cb5a8", "366fd1a37621", "29559244f102"
+"""Tutors alone on `train`, 30 epochs; all ground truth of `train_small`, 76 epochs, and 30 (in `runs/`). Seed 0."""
 
 
 def main() -> None:
@@ -19,10 +20,12 @@ def main() -> None:
         figures = {figure: round(result["figures"][figure], 3) for figure in ("mAP_voc_area@.5", "mIoU")}
         print(f"{name}: {data['split']}, {train['epochs']} epochs: {figures}")
         resampled.append([Resampled.load(runs / name / "resamples.npz")])
-    for figure, found in compare(*resampled).items():
-        print(
-            f"{TUTORS} against {GROUND_TRUTH}: {figure} {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-        )
+    resampled.append([Resampled.load(runs.parent / "runs" / SHORTER / "resamples.npz")])
+    pairs = {f"{TUTORS} against {GROUND_TRUTH}": (0, 1), f"{TUTORS} against {SHORTER}": (2, 1)}
+    pairs[f"{GROUND_TRUTH} against {SHORTER}"] = (2, 0)
+    for name, (than, better) in pairs.items():
+        for figure, found in compare(resampled[than], resampled[better]).items():
+            print(f"{name}: {figure} {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
 
 
 if __name__ == "__main__":
