@@ -20,7 +20,8 @@ from tutored.config import THESIS
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.studies import choose, gather, load_setting, plan, run_all, studies_of
-from tutored.studies.beyond import ABLATION, NO_GROUND_TRUTH
+from tutored.studies.ablation import ABLATION
+from tutored.studies.beyond import NO_GROUND_TRUTH
 from tutored.studies.declare import Row, Study, filled, supervision
 from tutored.studies.folder import load_folder, open_folder
 from tutored.studies.plan import config_of

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tutored.errors import InputError
+from tutored.studies.ablation import ABLATION
 from tutored.studies.beyond import BEYOND_STUDIES
 from tutored.studies.declare import Recipe, Row, Study
 from tutored.studies.outcome import StudyOutcome, gather
@@ -36,7 +37,8 @@ def studies_of(setting: Setting) -> tuple[Study, ...]:
 
     `tune` tries the setting's candidates; `beyond/tuned` is there once some were chosen.
     """
-    declared = (tune(setting), *THESIS_STUDIES, *BEYOND_STUDIES, *([tuned(setting)] if setting.chosen else []))
+    chosen = [tuned(setting)] if setting.chosen else []
+    declared = (tune(setting), *THESIS_STUDIES, *BEYOND_STUDIES, ABLATION, *chosen)
     return tuple(study.within(setting.tutors) for study in declared)
 
 
