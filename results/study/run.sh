@@ -33,6 +33,7 @@ for run in study/runs/*/; do
 done
 python "$here/vetting.py"
 python "$here/vouching.py"
+python "$here/doubt.py"
 cp study/study.yaml "$here/"
 mkdir -p "$here/tutors" && cp study/tutors/*.json "$here/tutors/"
 python "$here/baselines.py"
