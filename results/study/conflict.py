@@ -1,0 +1,106 @@
+"""Do the two tasks pull the trunk apart? `python path/to/results/study/conflict.py ARM HOW`, where `run.sh` ran.
+
+Trains one run of the study again (`ARM`: the start of its label, such as "all ground truth"; seed 0, recipe
+`corrected`) and looks at each task's gradient on the weights that both share, every twenty steps: how long it is, and
+the cosine between them. `HOW` says what the weights learn from:
+
+    sum      the two gradients' sum, as everywhere else
+    project  each gradient without what points against the other one (PCGrad, arXiv 2001.06782)
+    level    both gradients scaled to the longer one's length, then summed (after DB-MTL, arXiv 2308.12029)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import ClassVar
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from tutored import engine, losses
+from tutored.engine.batches import to_device
+from tutored.engine.trainer import Trainer
+from tutored.evaluate.resample import Resampled, compare
+from tutored.files import write_text
+from tutored.studies.folder import load_folder
+from tutored.targets import Batch
+
+EVERY = 20
+"""Steps between looks."""
+
+
+class Probe(Trainer):
+    """A trainer that knows each task's gradient on the trunk: backbone, down-stream and up-stream."""
+
+    how: ClassVar[str]
+    seen: ClassVar[list[tuple[int, float, float, float]]]
+    """Step, detection's gradient norm, segmentation's, and the cosine between the two."""
+
+    def backward(self, batch: Batch) -> dict[str, Tensor]:
+        looks = self.done % EVERY == 0
+        if self.how == "sum" and not looks:
+            return super().backward(batch)
+        student = self.student
+        batch = to_device(batch, self.device)
+        assigned = losses.assign(student.anchors_xyxy, batch, self.config.loss)
+        factors = losses.divide(assigned.weights, self.config.loss)
+        images = batch.images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        found = losses.sums(student(images), batch, assigned, self.config.loss)
+        weighed = dict(zip(found, losses.weigh(found, factors), strict=True))
+        tasks = dict.fromkeys(losses.TASK.values(), images.new_zeros(()))
+        for name, value in weighed.items():
+            task = losses.TASK[name.split("/")[0]]
+            tasks[task] = tasks[task] + value
+        trunk = [
+            p for part in (student.backbone, student.down, student.up) for p in part.parameters() if p.requires_grad
+        ]
+        mine = {id(p) for p in trunk}
+        heads = [p for p in student.parameters() if p.requires_grad and id(p) not in mine]
+        pulls = [torch.autograd.grad(loss, trunk, retain_graph=True, materialize_grads=True) for loss in tasks.values()]
+        own = torch.autograd.grad(torch.stack(list(tasks.values())).sum(), heads)
+        first, second = (torch.cat([g.flatten() for g in pull]) for pull in pulls)
+        dot, lengths = first @ second, (first.norm(), second.norm())
+        if looks:
+            cosine = float(dot / (lengths[0] * lengths[1]))
+            self.seen.append((self.done, float(lengths[0]), float(lengths[1]), cosine))
+        if self.how == "project" and dot < 0:
+            first, second = first - dot / lengths[1] ** 2 * second, second - dot / lengths[0] ** 2 * first
+        if self.how == "level":
+            longer = max(lengths)
+            first, second = first * (longer / lengths[0]), second * (longer / lengths[1])
+        together = torch.split(first + second, [p.numel() for p in trunk])
+        for parameter, gradient in zip(trunk, together, strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        for parameter, gradient in zip(heads, own, strict=True):
+            parameter.grad = gradient
+        return {name: value.detach() for name, value in weighed.items()}
+
+
+def main() -> None:
+    arm, how = sys.argv[1:]
+    runs = load_folder(Path("study")).runs(["beyond/no-ground-truth"], "corrected", 1)
+    run = next(run for run in runs if run.label.startswith(f"{arm} ("))
+    out = Path("conflict") / f"{run.run_id}-{how}"
+    Probe.how, Probe.seen = how, []
+    with patch.object(engine, "Trainer", Probe):
+        result = engine.train(run.config, out)["figures"]
+    write_text(out / "seen.json", json.dumps(Probe.seen))
+    epoch_steps = (Probe.seen[-1][0] + EVERY) // run.config.train.epochs
+    for epoch, looks in groupby(Probe.seen, key=lambda look: look[0] // epoch_steps):
+        detection, segmentation, cosines = list(zip(*looks, strict=True))[1:]
+        against = fmean(cosine < 0 for cosine in cosines)
+        print(f"epoch {epoch + 1}: detection {fmean(detection):.2f}, segmentation {fmean(segmentation):.2f}", end=", ")
+        print(f"cosine {fmean(cosines):+.3f}, against each other in {against:.2f} of the looks")
+    print(f"{run.label}, {how}: {result['mAP_voc_area@.5']:.3f} / {result['mIoU']:.3f}")
+    usual = Path(__file__).parent / "runs" / run.run_id / "resamples.npz"
+    for figure, found in compare([Resampled.load(usual)], [Resampled.load(out / "resamples.npz")]).items():
+        print(f"against the sum: {figure} {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
+
+
+if __name__ == "__main__":
+    main()
