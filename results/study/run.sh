@@ -34,6 +34,10 @@ done
 python "$here/vetting.py"
 python "$here/vouching.py"
 python "$here/doubt.py"
+cp -rn "$here/conflict" .
+for arm in "ground truth" "tutors alone" "tutors alone, vouched boxes"; do python "$here/conflict.py" "$arm" sum; done
+for how in project level; do python "$here/conflict.py" "tutors alone" $how; done
+python "$here/conflict.py" "ground truth" level
 cp study/study.yaml "$here/"
 mkdir -p "$here/tutors" && cp study/tutors/*.json "$here/tutors/"
 python "$here/baselines.py"
