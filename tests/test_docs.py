@@ -309,6 +309,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory, make_voc: Any) -> Path:
         for name, split in (("both", "train"), ("boxes-val", "val")):
             assert main(["label", *tutor, *data, "--split", split, "--out", f"stores/{name}"]) == 0
         assert main(["export", "runs/first/checkpoint", "--out", "yolox.onnx"]) == 0
+        for seed in ("0", "1", "2"):
+            assert main(["train", "run.yaml", "--out", f"runs/plain-{seed}", "--train.seed", seed]) == 0
+            shutil.copytree(f"runs/plain-{seed}", f"runs/filled-{seed}")
     shutil.copy(stage / "yolox.onnx", stage / "yolox_nano.onnx")
     for name in ("boxes", "maps", "rtdetr", "yolox"):
         shutil.copytree(stage / "stores" / "both", stage / "stores" / name)

@@ -402,11 +402,11 @@ def test_bootstrap_knows_the_binomial() -> None:
         resample(second[::-1], LABELS, samples=2000, seed=1),
     )
     for interval in compare([without], [with_all]).values():
-        assert (interval.a, interval.b, interval.difference) == (0.5, 1, 0.5) and interval.sure
+        assert (interval.a, interval.b, interval.difference) == (0.5, 1, 0.5) and interval.verdict == "better"
         assert interval.low == pytest.approx(0.40, abs=0.015)
         assert interval.high == pytest.approx(0.60, abs=0.015)
     same = compare([without], [without])["mIoU"]
-    assert same.low == same.high == 0 and not same.sure
+    assert same.low == same.high == 0 and same.verdict is None
 
 
 def test_seeds_widen_the_interval() -> None:
@@ -418,7 +418,7 @@ def test_seeds_widen_the_interval() -> None:
     interval = compare([constant(0.5)] * 3, [constant(0.5), constant(0.6), constant(0.7)])["mIoU"]
     assert interval.difference == pytest.approx(0.1)
     assert interval.low == pytest.approx(0.1 - 0.1 * 1.5**0.5) and interval.high == pytest.approx(0.1 + 0.1 * 1.5**0.5)
-    assert not interval.sure
+    assert interval.verdict is None
 
 
 def test_resampled_figures_on_disk(tmp_path) -> None:

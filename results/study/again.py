@@ -20,8 +20,7 @@ def main() -> None:
             [Resampled.load(HERE / folder / name / "resamples.npz") for name in names] for folder in ("runs", "again")
         )
         for figure, found in compare(first, second).items():
-            interval = f"[{found.low:+.3f}, {found.high:+.3f}]"
-            print(f"{policy}, {figure}: {found.difference:+.3f} {interval}, {len(names)} seeds")
+            print(f"{policy}, {figure}: {found}, {len(names)} seeds")
 
 
 if __name__ == "__main__":

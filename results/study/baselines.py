@@ -31,8 +31,7 @@ def main() -> None:
     for name, baseline in BASELINES.items():
         for arm in ARMS:
             for figure, interval in compare(found[baseline], found["corrected", arm]).items():
-                between = f"[{interval.low:+.3f}, {interval.high:+.3f}]"
-                print(f"{arm}, against {name}: {figure} {interval.difference:+.3f} {between}")
+                print(f"{arm}, against {name}: {figure} {interval}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Do the two tasks pull the trunk apart? `python path/to/results/study/conflict.py ARM HOW`, where `run.sh` ran.
 
 Trains one run of the study again (`ARM`: its row, such as "tutors alone"; seed 0, recipe `corrected`) and looks at each
-task's gradient on the weights that both share, every twenty steps: how long it is, and the cosine between them. `HOW` says what the weights learn from:
+task's gradient on the weights that both share, every twenty steps: how long it is, and the cosine between them. `HOW`
+says what the weights learn from:
 
     sum      the two gradients' sum, as everywhere else
     project  each gradient without what points against the other one (PCGrad, arXiv 2001.06782)
@@ -113,7 +114,7 @@ def main() -> None:
     usual = Path("conflict") / f"{run.run_id}-sum" / "resamples.npz"
     if how != "sum" and usual.exists():
         for figure, found in compare([Resampled.load(usual)], [Resampled.load(out / "resamples.npz")]).items():
-            print(f"against the sum: {figure} {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
+            print(f"against the sum: {figure} {found}")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,7 @@ def main() -> None:
         pair.append([Resampled.load(path.with_name("resamples.npz"))])
         print(f"seed {seed}, {first['run_id']} on {first['device']}, {second['run_id']} on {second['device']}:")
         for figure, found in compare(*pair).items():
-            between = f"[{found.low:+.3f}, {found.high:+.3f}]"
-            print(f"  {figure} {found.a:.3f}, {found.b:.3f}: {found.difference:+.3f} {between}")
+            print(f"  {figure} {found.a:.3f}, {found.b:.3f}: {found}")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def main() -> None:
             answers = {image_id: tutor([dataset.image(image_id)], [image_id])[0] for image_id in dataset.ids}
             after = judged(f"{split}, vouched for, full at {full}", answers, tutor.labels, dataset, setting)
             found = next(iter(compare([before], [after]).values()))
-            print(f"  {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
+            print(f"  {found}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main() -> None:
     pairs[f"{GROUND_TRUTH} against {SHORTER}"] = (2, 0)
     for name, (than, better) in pairs.items():
         for figure, found in compare(resampled[than], resampled[better]).items():
-            print(f"{name}: {figure} {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
+            print(f"{name}: {figure} {found}")
 
 
 if __name__ == "__main__":

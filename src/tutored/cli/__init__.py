@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tutored.cli.audit import audit
+from tutored.cli.compare import compare
 from tutored.cli.export import export
 from tutored.cli.init import init
 from tutored.cli.label import label
@@ -199,6 +200,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": train,
     "report": report,
     "evaluate": evaluate,
+    "compare": compare,
     "study_list": study_list,
     "study_run": study_run,
     "study_report": study_report,

@@ -73,6 +73,7 @@ def make_parser() -> Parser:
     one.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     one.add_argument("--device", help=DEVICE)
 
+    _compare(command("compare", "compare", "is a run better than another? with seeds, and how sure that is"))
     _study(commands.add_parser("study", help="the thesis' tables and figures, and beyond, with seeds"), command)
 
     _predict(command("predict", "predict", "boxes and masks for pictures, folders of pictures, videos and cameras"))
@@ -95,6 +96,13 @@ def _init(one: Any) -> None:
 def _report(command: Callable[..., Any]) -> None:
     one = command("report", "report", "write a run's page report.html again, from the files in its folder")
     one.add_argument("folder", type=Path, metavar="RUN", help="what `tutored train --out` wrote, finished or not")
+
+
+def _compare(one: Any) -> None:
+    run = "finished runs, alike but for their seeds"
+    one.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=run)
+    one.add_argument("--against", nargs="+", type=Path, required=True, metavar="RUN", help="others, of the same seeds")
+    one.add_argument("--json", type=Path, metavar="FILE", help="write the differences and their intervals")
 
 
 def _audit(one: Any) -> None:

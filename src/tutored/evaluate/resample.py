@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +62,15 @@ class Interval(NamedTuple):
     high: float
 
     @property
-    def sure(self) -> bool:
-        """Whether the interval, at three digits, excludes zero: only then is one of the two better."""
-        return round(self.low, 3) > 0 or round(self.high, 3) < 0
+    def verdict(self) -> Literal["better", "worse"] | None:
+        """What b is, where the interval, at three digits, excludes zero; otherwise neither of the two is better."""
+        if round(self.low, 3) > 0:
+            return "better"
+        return "worse" if round(self.high, 3) < 0 else None
+
+    def __str__(self) -> str:
+        """Such as `+0.012 [-0.003, +0.027]`."""
+        return f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 def resample(

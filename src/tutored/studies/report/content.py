@@ -139,16 +139,16 @@ def sentences(comparison: Comparison) -> list[dict[str, Any]]:
     better, than, seeds = f"“{comparison.better}”", f"“{comparison.than}”", len(comparison.seeds)
     found = []
     for name, interval in comparison.intervals.items():
-        verdict = ("better" if interval.low > 0 else "worse") if interval.sure else None
+        verdict = interval.verdict
         claim = f"is {verdict}" if seeds > 1 else f"seems {verdict}"
         found.append(
             {
                 "verdict": verdict,
-                "sure": interval.sure and seeds > 1,
+                "sure": verdict is not None and seeds > 1,
                 "text": f"{better} {claim} than {than} in {name}:"
                 if verdict
                 else f"not resolved: {better} against {than} in {name},",
-                "numbers": f"{interval.difference:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]",
+                "numbers": str(interval),
                 "note": f"{seeds} seeds" if seeds > 1 else "one seed: only the images' noise is in the interval",
             }
         )

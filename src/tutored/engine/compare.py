@@ -1,0 +1,89 @@
+"""Are some runs better than others? From their folders alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tutored.config import make_config
+from tutored.data.text import read_json
+from tutored.engine.result import flat
+from tutored.errors import InputError
+from tutored.evaluate import Interval, Resampled, compare
+
+SEEDS = ("train.seed", "supervision.seed")
+"""In what the runs of one side may differ."""
+
+
+class Compared(NamedTuple):
+    """Some runs against others.
+
+    Attributes:
+        seeds: `train.seed` of the runs; both sides have the same.
+        intervals: by figure, what the runs gain over the others.
+        differences: of the configs' keys, a sentence each; those in which the runs of one side differ begin with
+            "within one side".
+    """
+
+    seeds: tuple[int, ...]
+    intervals: dict[str, Interval]
+    differences: tuple[str, ...]
+
+
+def compare_runs(runs: Sequence[Path], against: Sequence[Path]) -> Compared:
+    """Compare finished runs, seed by seed, by a paired bootstrap over images and seeds (`evaluate.compare`).
+
+    Args:
+        runs: folders that `train` wrote, trainings alike but for their seeds.
+        against: as many, with the same seeds.
+
+    Raises:
+        InputError: a folder holds no finished and validated run, a seed is on one side twice or on one alone, or
+            the runs were validated on different images.
+    """
+    mine, theirs = _by_seed(runs), _by_seed(against)
+    if mine.keys() != theirs.keys():
+        raise InputError(f"seeds {_listed(mine)} against {_listed(theirs)}; give runs of the same seeds on both sides")
+    seeds = tuple(sorted(mine))
+    sides = [[Resampled.load(side[seed][0] / "resamples.npz") for seed in seeds] for side in (theirs, mine)]
+    intervals = compare(*sides)
+    return Compared(seeds, intervals, _differences(*([side[seed][1] for seed in seeds] for side in (mine, theirs))))
+
+
+def _by_seed(paths: Sequence[Path]) -> dict[int, tuple[Path, dict[str, Any]]]:
+    """Folder and flat config of each run, by seed."""
+    found: dict[int, tuple[Path, dict[str, Any]]] = {}
+    for path in paths:
+        result = path / "result.json"
+        if not result.exists():
+            raise InputError(f"{path}: no finished run (result.json is missing); give what `tutored train --out` wrote")
+        try:
+            content = read_json(result)
+            config, figures = make_config(content["config"], origin=str(result)), content["figures"]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{result}: no result of a run ({error})") from error
+        if figures is None:
+            raise InputError(f"{path}: not validated, so there is nothing to compare; train it with data.val_split")
+        seed = config.train.seed
+        if seed in found:
+            raise InputError(f"{found[seed][0]} and {path} both have train.seed {seed}; give each seed once")
+        found[seed] = path, flat(config.to_dict())
+    return found
+
+
+def _listed(seeds: Mapping[int, Any]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
+
+
+def _differences(mine: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    found = []
+    for key in dict.fromkeys(name for config in (*mine, *theirs) for name in config):
+        if key in SEEDS:
+            continue
+        here, there = ([config.get(key) for config in side] for side in (mine, theirs))
+        if any(value != side[0] for side in (here, there) for value in side):
+            found.append(f"within one side: {key}")
+        elif here[0] != there[0]:
+            found.append(f"{key}: {here[0]!r} against {there[0]!r}")
+    return tuple(found)
