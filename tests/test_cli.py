@@ -320,6 +320,7 @@ def test_the_list_of_commands_is_what_we_promised():
         "train",
         "report",
         "evaluate",
+        "compare",
         "study",
         "predict",
         "serve",
