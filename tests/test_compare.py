@@ -15,8 +15,11 @@ from tutored.evaluate import Resampled
 def run(tmp_path):
     """A finished run's folder with these figures on the images and on every resample of them."""
 
-    def make(name: str, seed: int, figures: tuple[float, float], images: str = "val", **train: int) -> Path:
-        config = make_config({"data": {"train": "voc:data"}, "train": {"seed": seed, **train}})
+    def make(
+        name: str, seed: int, figures: tuple[float, float], images: str = "val", hides: int = 0, **train: int
+    ) -> Path:
+        train["seed"] = seed
+        config = make_config({"data": {"train": "voc:data"}, "train": train, "supervision": {"seed": hides}})
         folder = tmp_path / name
         folder.mkdir()
         (folder / "result.json").write_text(json.dumps({"config": config.to_dict(), "figures": {}}))
@@ -59,6 +62,16 @@ def test_runs_of_one_side_that_are_not_alike_are_named(run, capsys):
     theirs = run("c", 0, (0.5, 0.5)), run("d", 1, (0.5, 0.5))
     assert compared(*mine, "--against", *theirs) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "differs: within one side: train.epochs"
+
+
+def test_other_hidden_images_are_named_where_the_two_sides_differ_in_them(run, capsys):
+    mine = [run(f"mine-{seed}", seed, (0.5, 0.5), hides=seed) for seed in (0, 1)]
+    alike = [run(f"alike-{seed}", seed, (0.5, 0.5), hides=seed) for seed in (0, 1)]
+    others = [run(f"others-{seed}", seed, (0.5, 0.5)) for seed in (0, 1)]
+    assert compared(*mine, "--against", *alike) == 0
+    assert "differs" not in capsys.readouterr().out
+    assert compared(*mine, "--against", *others) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "differs: supervision.seed: 0 against 0, 1 against 0"
 
 
 def test_what_can_not_be_compared(run, tmp_path, capsys):

@@ -107,9 +107,15 @@ def main() -> None:
         against = fmean(look["all"] < 0 for look in looks)
         print(f"epoch {epoch + 1:.0f}:", ", ".join(f"{name} {mean:.2f}" for name, mean in means.items()), end=", ")
         print(f"against each other in {against:.2f} of the looks")
-    cosines = [look["all"] for look in seen if look["step"] >= epoch_steps]
+    later = [look for look in seen if look["step"] >= epoch_steps]
+    cosines = [look["all"] for look in later]
     error = stdev(cosines) / len(cosines) ** 0.5
-    print(f"after the first epoch: cosine {fmean(cosines):.2f} +- {error:.2f} (standard error), {len(cosines)} looks")
+    print(
+        f"after the first epoch, {len(later)} looks: cosine {fmean(cosines):.2f} +- {error:.2f} (standard error)",
+        end=", ",
+    )
+    print(f"against each other in {fmean(cosine < 0 for cosine in cosines):.2f}", end=", ")
+    print(", ".join(f"{task} {fmean(look[task] for look in later):.1f}" for task in ("detection", "segmentation")))
     print(f"{run.label}, {how}: {result['mAP_voc_area@.5']:.3f} / {result['mIoU']:.3f}")
     usual = Path("conflict") / f"{run.run_id}-sum" / "resamples.npz"
     if how != "sum" and usual.exists():

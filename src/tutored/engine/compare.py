@@ -77,13 +77,14 @@ def _listed(seeds: Mapping[int, Any]) -> str:
 
 
 def _differences(mine: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Of configs in the order of their seeds."""
     found = []
     for key in dict.fromkeys(name for config in (*mine, *theirs) for name in config):
-        if key in SEEDS:
-            continue
-        here, there = ([config.get(key) for config in side] for side in (mine, theirs))
-        if any(value != side[0] for side in (here, there) for value in side):
+        pairs = [(here.get(key), there.get(key)) for here, there in zip(mine, theirs, strict=True)]
+        alike = all(pair == pairs[0] for pair in pairs)
+        if not alike and key not in SEEDS:
             found.append(f"within one side: {key}")
-        elif here[0] != there[0]:
-            found.append(f"{key}: {here[0]!r} against {there[0]!r}")
+        elif any(here != there for here, there in pairs):
+            shown = pairs[:1] if alike else pairs
+            found.append(f"{key}: " + ", ".join(f"{here!r} against {there!r}" for here, there in shown))
     return tuple(found)
