@@ -73,6 +73,10 @@ def test_from_data_to_a_tutored_student_and_its_pictures(work, voc_folder, capsy
     assert main(["train", str(work / "run.yaml"), *fill, "--out", str(work / "tutored")]) == 0
     result = json.loads((work / "tutored" / "result.json").read_text())
     assert result["config"]["supervision"]["detection"]["policy"] == "fill"
+    first, second, *rest = capsys.readouterr().out.splitlines()
+    assert [first, second] == [f"note: {note}" for note in result["notes"]]
+    assert all("20 of the tutor's 20 classes map to ours" in note for note in (first, second))
+    assert rest[0].startswith("wrote ") and rest[1].startswith("next: tutored evaluate ")
 
     pictures = [str(voc_folder / "JPEGImages" / "val_000.jpg"), str(voc_folder / "JPEGImages" / "val_001.jpg")]
     assert main(["predict", str(work / "tutored" / "checkpoint"), *pictures, "--out", str(work / "seen")]) == 0
@@ -81,7 +85,6 @@ def test_from_data_to_a_tutored_student_and_its_pictures(work, voc_folder, capsy
         "predictions.json"
     }
     assert Image.open(work / "seen" / "val_000.mask.png").size == Image.open(pictures[0]).size
-    assert "next: tutored evaluate" in capsys.readouterr().out
 
 
 def test_a_store_answers_as_the_student_that_filled_it(work, voc_folder, tmp_path):

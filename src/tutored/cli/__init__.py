@@ -125,7 +125,7 @@ def train(given: argparse.Namespace) -> None:
 
     config = load_config(given.config, given.overrides)
     with watch_training() as watch:
-        train_run(config, given.out, resume=given.resume, watch=watch)
+        train_run(config, given.out, resume=given.resume, watch=watch, tell=lambda note: say(f"note: {note}"))
     say(f"wrote {given.out / 'checkpoint'}, {given.out / 'result.json'} and {given.out / 'report.html'}")
     checkpoint, data = given.out / "checkpoint", config.data
     if data.held_out or not data.val_split:

@@ -148,6 +148,9 @@ class Train(Section):
 
     seed: int = 0
     """Of weights, order and augmentation."""
+    start: str | None = None
+    """A checkpoint whose weights training starts from, such as `runs/first/checkpoint`; its classes, size of input and
+    anchor scales may be others. null: the backbone's `student.weights`, all else random."""
     epochs: Annotated[int, Field(gt=0)] = 40
     """Passes over as many images as the split has."""
     batch: Annotated[int, Field(ge=2)] = 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ from tutored.files import LEFTOVERS, write_text
 __all__ = ["Report", "Watcher", "train"]
 
 
-def train(config: Config, out: Path, *, resume: bool = False, watch: Watcher | None = None) -> dict[str, Any]:
+def train(
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    watch: Watcher | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Train one student and validate it.
 
     The run folder `out` gets `config.yaml` (complete), `log.jsonl`, `checkpoint/` (what to evaluate, predict with and
@@ -30,6 +38,9 @@ def train(config: Config, out: Path, *, resume: bool = False, watch: Watcher | N
     Args:
         resume: go on from `out/state` if there is one. The same seed gives the same weights whether or not a run
             was interrupted, on one machine and number of processes.
+        watch: is told of the steps at hand.
+        tell: is given what the user should know before the first step, a sentence each: what was mapped, what is
+            missing, what of an audit is used.
 
     Returns:
         What `result.json` holds.
@@ -38,7 +49,7 @@ def train(config: Config, out: Path, *, resume: bool = False, watch: Watcher | N
         InputError: data, stores and config do not fit, a tracker's package is missing, or `out` holds another run.
         FloatingPointError: the loss is not finite; the message names term and images.
     """
-    if config.student.freeze_norm and config.student.weights is None:
+    if config.student.freeze_norm and config.student.weights is None and config.train.start is None:
         raise InputError("student.freeze_norm keeps statistics that student.weights would bring; give weights")
     check_trackers(config.train.trackers)
     if config.train.threads is not None:
@@ -49,6 +60,9 @@ def train(config: Config, out: Path, *, resume: bool = False, watch: Watcher | N
     trainer.accelerator.wait_for_everyone()
     if resume:
         trainer.load()
+    if tell:
+        for note in trainer.supervision.notes:
+            tell(note)
     try:
         trainer.run(watch)
         return trainer.finish()

@@ -27,6 +27,7 @@ from tutored.engine.journal import Journal, Report, Watcher
 from tutored.engine.optimise import Average, load_optimizer, make_optimizer, rate_factor, set_rate
 from tutored.engine.result import make_result, write_json
 from tutored.engine.shard import load_weights, shard, whole_states
+from tutored.engine.start import make_student
 from tutored.engine.state import load_state, save_state
 from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stopping
 from tutored.engine.supervision import Supervision
@@ -34,7 +35,6 @@ from tutored.errors import InputError
 from tutored.evaluate import figures, resample
 from tutored.judge import record_student
 from tutored.predict import Predictor
-from tutored.student import BlitzNet
 from tutored.targets import Batch
 
 PATIENCE = timedelta(hours=1)
@@ -47,7 +47,7 @@ class Trainer:
     """The state of one run; `run` is the loop, `step` one update."""
 
     def __init__(self, config: Config, supervision: Supervision, out: Path) -> None:
-        self.config, self.supervision, self.out = config, supervision, out
+        self.config, self.out = config, out
         # A second run in this process may want another precision; accelerate keeps the first one's otherwise.
         AcceleratorState._reset_state()
         precision = config.train.precision
@@ -60,7 +60,8 @@ class Trainer:
         )
         self.device = self.accelerator.device
         torch.manual_seed(config.train.seed)
-        self.student = BlitzNet(config.student, supervision.train.labels)
+        self.student, notes = make_student(config, supervision.train.labels)
+        self.supervision = supervision = supervision._replace(notes=(*supervision.notes, *notes))
         self.set = TrainingSet(supervision.train, config, self.student.sides[0], supervision.soft_labels)
         self.plan = self._plan(config.train)
         # Its own forward pass is never of lower precision: as `tutored evaluate` has it.

@@ -1,0 +1,103 @@
+"""Training that starts at another student's weights."""
+
+import pytest
+import torch
+
+from tutored.checkpoint import save_checkpoint
+from tutored.config import Config, make_config
+from tutored.engine import train
+from tutored.engine.start import make_student
+from tutored.engine.state import load_state
+from tutored.engine.supervision import open_supervision
+from tutored.engine.trainer import Trainer
+from tutored.errors import InputError
+from tutored.labels import VOC, LabelSpace
+from tutored.student import BlitzNet
+
+TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
+
+
+def config(start=None, data="voc:unread", student=None, **train_keys) -> Config:
+    return make_config(
+        {
+            "data": {"train": str(data)},
+            "student": {**TINY, **(student or {})},
+            "train": {"start": start, "epochs": 2, "batch": 4, "workers": 0, "device": "cpu", "threads": 1}
+            | train_keys,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """`make(labels, **student)`: a folder of a student with random weights, all of them, also the heads' biases."""
+
+    def make(labels=VOC, **student):
+        folder = tmp_path_factory.mktemp("start") / "checkpoint"
+        torch.manual_seed(7)
+        made = config(student=student)
+        net = BlitzNet(made.student, labels)
+        for name, value in net.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(value)
+        save_checkpoint(folder, net, made)
+        return str(folder), net.eval()
+
+    return make
+
+
+@pytest.mark.parametrize("changed", [{}, {"size": 96, "scales": [0.05, 0.1, 0.9], "frozen": 8}])
+def test_weights_are_the_other_students(checkpoint, changed):
+    folder, other = checkpoint()
+    student, notes = make_student(config(folder, student=changed), VOC)
+    assert notes == (f"starts from {folder}, which knows 20 of the 20 classes",)
+    mine = student.state_dict()
+    assert all(torch.equal(value, mine[name]) for name, value in other.state_dict().items())
+    assert student.config.size == changed.get("size", 64)
+
+
+def test_classes_go_by_their_names(checkpoint):
+    """Shared ones are answered as the other student does, wherever they stand; new ones are as without a start."""
+    folder, other = checkpoint(LabelSpace.of(["cat", "dog", "bus"]))
+    labels = LabelSpace.of(["zebra", "dog", "cat"])
+    torch.manual_seed(0)
+    student, notes = make_student(config(folder), labels)
+    torch.manual_seed(0)
+    plain, _ = make_student(config(), labels)
+    assert notes == (f"starts from {folder}, which knows 2 of the 3 classes",)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before, after = other(images), student.eval()(images)
+    torch.testing.assert_close(after.deltas, before.deltas)
+    torch.testing.assert_close(after.logits[..., [0, 3, 2]], before.logits[..., [0, 1, 2]])
+    torch.testing.assert_close(after.map_logits[:, [0, 3, 2]], before.map_logits[:, [0, 1, 2]])
+    assert torch.equal(student.map.logits.weight[1], plain.map.logits.weight[1])
+    assert torch.equal(student.boxes.logits[0].weight[1::4], plain.boxes.logits[0].weight[1::4])
+    assert not torch.equal(student.boxes.logits[0].weight[2::4], plain.boxes.logits[0].weight[2::4])
+
+
+def test_a_student_built_otherwise_is_refused_by_the_keys_that_differ(checkpoint):
+    folder, _ = checkpoint(up_width=16)
+    with pytest.raises(InputError, match=r"train\.start .*built otherwise, with up_width 16 instead of 32; set"):
+        make_student(config(folder), VOC)
+
+
+def test_a_start_that_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no checkpoint .*give a folder that `tutored train` wrote"):
+        make_student(config(str(tmp_path)), VOC)
+
+
+def test_training_starts_there_and_resumes_from_its_own_state(voc_folder, tmp_path, checkpoint):
+    """The folded norms of `freeze_norm` come with the start: no other weights are needed."""
+    folder, other = checkpoint(freeze_norm=True)
+    given = config(folder, f"voc:{voc_folder}", {"freeze_norm": True}, epochs=1)
+    begun = Trainer(given, open_supervision(given), tmp_path / "begun")
+    assert all(torch.equal(value, begun.averaged.state_dict()[name]) for name, value in other.state_dict().items())
+    result = train(given, tmp_path / "run")
+    assert result["notes"][-1].startswith(f"starts from {folder}")
+    resumed = Trainer(given, open_supervision(given), tmp_path / "run")
+    resumed.load()
+    state = load_state(tmp_path / "run")
+    assert state is not None
+    assert all(torch.equal(value, state[0][name]) for name, value in resumed.student.state_dict().items())
+    assert any(not torch.equal(value, other.state_dict()[name]) for name, value in state[0].items())
