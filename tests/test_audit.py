@@ -21,7 +21,9 @@ from tutored.cli import main
 from tutored.config import Supervision as SupervisionConfig
 from tutored.config import make_config
 from tutored.data import open_dataset
+from tutored.data.training import collate
 from tutored.engine.supervision import open_supervision, open_visible
+from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.evaluate import figures, record
 from tutored.evaluate.result import AP_AREA, IOU
@@ -457,10 +459,64 @@ def test_training_takes_the_audit_and_says_so(advised):
     opened = open_supervision(taught(folder, store.path))
     assert (opened.loss.box_floor, opened.loss.ignore_floor) == (0.3, 0.2)
     assert VOC.index("cat") in opened.soft_labels["detection"]["train_000"].unknown
-    assert opened.stores["detection"][0]["audit"] == {"muted": [VOC.index("cat")], "temperature": 0.5}
+    band = {"box_floor": 0.3, "ignore_floor": 0.2}
+    assert opened.stores["detection"][0]["audit"] == {"muted": [VOC.index("cat")], "temperature": 0.5, **band}
     told = "\n".join(opened.notes)
     assert "by its audit it does not teach cat and is taken at temperature 0.50" in told
     assert "boxes teach from score 0.30 on and are ignored from 0.20 on" in told
+
+
+@pytest.fixture
+def lessons(make_voc, tmp_path):
+    """`lessons(advice, score, **more)`: the terms of a first step, and the classes that some anchor learns, of a tutor
+    that is right with this score, and whose audit says this."""
+    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 6, "val": ("both",) * 2})
+    dataset = open_dataset(f"voc:{folder}", "train")
+
+    def step(advice, score=0.4, task=None, **more):
+        def sure(answer, _):
+            probs = score * answer.probs
+            probs[:, BACKGROUND] = 1 - score
+            return replace(answer, probs=probs)
+
+        place = tmp_path / f"store-{score}"
+        store = Store.open(place if place.exists() else label(Repeats(dataset, sure), dataset, place))
+        sidecar = audit(store, dataset).sidecar
+        part = sidecar.tasks["detection"].model_copy(update={"advice": advice})
+        write_sidecar(store, sidecar.model_copy(update={"tasks": {"detection": part}}))
+        tiny = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
+        train = {"epochs": 1, "batch": 6, "workers": 0, "device": "cpu"}
+        task = {"policy": "replace", **(task or {})}
+        config = taught(folder, store.path, task=task, student=tiny, train=train, augment={"crop": False}, **more)
+        trainer = Trainer(config, open_supervision(config), tmp_path / "run")
+        batch = collate([trainer.set[0, position] for position in range(6)])
+        kept = []
+        trainer.losses["assign"] = lambda *given: kept.append(losses.assign(*given)) or kept[-1]
+        terms = {name: float(value) for name, value in trainer.step(batch).items()}
+        found = kept[0].anchors["tutor"]
+        learnt = batch.tutor.classes.gather(1, found.box)[found.positive]
+        return terms, {VOC.names[number] for number in learnt.tolist()}
+
+    return step
+
+
+def test_the_students_lessons_have_the_audits_band(lessons):
+    """The same step as with these floors set by hand. By the defaults boxes of .4 teach nothing."""
+    audited, learnt = lessons(Advice(box_floor=0.3, ignore_floor=0.2))
+    by_hand, _ = lessons(Advice(), loss={"box_floor": 0.3, "ignore_floor": 0.2})
+    ignored, nothing = lessons(Advice(box_floor=0.3, ignore_floor=0.2), task={"audit": "ignore"})
+    assert audited == by_hand
+    assert {"cat", "dog"} <= learnt
+    assert ignored["box/tutor"] == 0 < audited["box/tutor"]
+    assert nothing == set()
+
+
+def test_a_muted_class_does_not_teach_above_a_high_band(lessons):
+    """Muted boxes get a score just below the band's upper end; with .7 it is above the default."""
+    audit_says = Advice(muted={"cat": ("cat",)}, box_floor=0.7, ignore_floor=0.2)
+    _, learnt = lessons(audit_says, score=0.9)
+    _, known = lessons(Advice(box_floor=0.7, ignore_floor=0.2), score=0.9)
+    assert learnt == known - {"cat"} != known
 
 
 def test_the_config_wins_over_the_audit(advised):

@@ -69,7 +69,8 @@ def open_supervision(config: Config) -> Supervision:
                     f"store {store.path}: another store of {name} answers for {twice} too; give one of them"
                 )
             answers.maps.append(folded)  # type: ignore[arg-type]  # read only
-            stores[name].append({**store.identity, **({"audit": taken} if taken else {})})
+            audited = taken if loss is config.loss or name != "detection" else taken | _band(loss)
+            stores[name].append({**store.identity, **({"audit": audited} if audited else {})})
             notes.append(f"{name} tutor {store.path}: {class_map.describe()}{_told(taken, train)}")
         if task.stores:
             notes += _coverage(name, task.stores, answers, train)
@@ -133,8 +134,12 @@ def _with_band(loss: Loss, advice: Sequence[Advice | None], notes: list[str]) ->
     return loss.model_copy(update={"box_floor": box_floor, "ignore_floor": ignore_floor})
 
 
+def _band(loss: Loss) -> dict[str, float]:
+    return loss.model_dump(include={"box_floor", "ignore_floor"})
+
+
 def _set_by_hand(loss: Loss) -> bool:
-    return (loss.box_floor, loss.ignore_floor) != (Loss().box_floor, Loss().ignore_floor)
+    return _band(loss) != _band(Loss())
 
 
 def _taken(advice: Advice | None, class_map: ClassMap, name: str, loss: Loss) -> dict[str, Any]:

@@ -62,7 +62,8 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.student, notes = make_student(config, supervision.train.labels)
         self.supervision = supervision = supervision._replace(notes=(*supervision.notes, *notes))
-        self.set = TrainingSet(supervision.train, config, self.student.sides[0], supervision.soft_labels)
+        taught = config.model_copy(update={"loss": supervision.loss})
+        self.set = TrainingSet(supervision.train, taught, self.student.sides[0], supervision.soft_labels)
         self.plan = self._plan(config.train)
         # Its own forward pass is never of lower precision: as `tutored evaluate` has it.
         self.averaged = copy.deepcopy(self.student).eval().to(self.device)
@@ -109,10 +110,9 @@ class Trainer:
             self._loop(watch, asked)
 
     def _loop(self, watch: Watcher | None, asked: Callable[[], bool]) -> None:
-        plan = replace(self.plan, done=self.done)
         loader = DataLoader(
             self.set,
-            batch_sampler=plan,
+            batch_sampler=replace(self.plan, done=self.done),
             collate_fn=collate,
             num_workers=self.config.train.workers,
             pin_memory=self.device.type == "cuda",
@@ -128,14 +128,14 @@ class Trainer:
                 terms[name] = terms.get(name, 0) + value
             counted += 1
             image_ids += batch.image_ids
-            last_of_epoch = self.done % plan.epoch_steps == 0
+            last_of_epoch = self.done % self.plan.epoch_steps == 0
             report = last_of_epoch or self.done % LOG_EVERY == 0
             if report or self.device.type == "cpu":
                 stop_unless_finite(terms, image_ids[-len(batch.image_ids) :] if not report else image_ids, self.done)
             if report:
                 self._report(watch, means(terms, counted, self.accelerator), counted, time.monotonic() - since)
             if last_of_epoch:
-                self._end_of_epoch(self.done // plan.epoch_steps)
+                self._end_of_epoch(self.done // self.plan.epoch_steps)
             if report:
                 terms, image_ids, counted, since = {}, [], 0, time.monotonic()
             if self._stops(report, asked()):
@@ -168,8 +168,8 @@ class Trainer:
     def backward(self, batch: Batch) -> dict[str, Tensor]:
         """Gradients of the whole batch, micro-batch by micro-batch; returns every term, divided and weighted."""
         parts = [to_device(part, self.device) for part in split(batch, self.config.train.micro_batch)]
-        anchors_xyxy, config = self.student.anchors_xyxy, self.config.loss
-        return backward(self.model, anchors_xyxy, parts, config, self.accelerator, **self.losses)
+        anchors_xyxy, loss = self.student.anchors_xyxy, self.supervision.loss
+        return backward(self.model, anchors_xyxy, parts, loss, self.accelerator, **self.losses)
 
     def _report(self, watch: Watcher | None, loss: dict[str, float], steps: int, elapsed: float) -> None:
         self.seconds += elapsed
