@@ -1,6 +1,7 @@
 """The whole command line on made-up data, and what a user sees who makes a mistake."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -143,6 +144,34 @@ def test_a_stopped_command_that_keeps_nothing_does_not_advise_to_go_on(work, voc
     monkeypatch.setattr("tutored.judge.judge", stopped)
     assert main(["evaluate", str(work / "run" / "checkpoint"), "--data", f"voc:{voc_folder}", "--split", "val"]) == 1
     assert capsys.readouterr().err == "tutored: stopped\n"
+
+
+@contextmanager
+def unread(monkeypatch):
+    """Standard output is a pipe that nobody reads."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        yield
+
+
+def test_work_goes_on_to_its_end_where_nobody_reads_of_it(work, voc_folder, tmp_path, monkeypatch):
+    student, store, run = work / "run" / "checkpoint", tmp_path / "store", tmp_path / "run"
+    data = ["--data", f"voc:{voc_folder}", "--split"]
+    fill = ["--supervision.detection.policy", "both", "--supervision.detection.store", store]
+    commands = {
+        store / "manifest.json": ["label", "student", "--weights", student, *data, "train", "--out", store],
+        run / "result.json": ["train", work / "run.yaml", *fill, "--out", run],
+        store / "audit.html": ["audit", store, *data, "train"],
+        tmp_path / "figures.json": ["evaluate", student, *data, "val", "--json", tmp_path / "figures.json"],
+        tmp_path / "check.json": ["data", "check", *data, "val", "--json", tmp_path / "check.json"],
+    }
+    for written, command in commands.items():
+        with unread(monkeypatch):
+            assert main([str(word) for word in command]) == 0, command
+        assert written.is_file()
+    assert json.loads((run / "result.json").read_text())["notes"]
 
 
 def test_a_flipped_byte_in_a_store_is_found(work, voc_folder, tmp_path, capsys):

@@ -119,6 +119,26 @@ def test_a_full_disk_leaves_no_cut_arrays(coco, tmp_path: Path, small_files: Sma
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["voc", "cleanlab", "fiftyone"])
+def test_a_folder_is_whole_or_not_there_and_the_same_command_makes_it(coco, tmp_path: Path, kind: str) -> None:
+    root, store = coco
+
+    def full(done: int, _total: int) -> None:
+        if done == 1:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        convert(store, kind, f"coco:{root}", "val", tmp_path / "out", progress=full)
+    assert not list(tmp_path.iterdir())
+    convert(store, kind, f"coco:{root}", "val", tmp_path / "out")
+    convert(store, kind, f"coco:{root}", "val", tmp_path / "undisturbed")
+    files = [path.relative_to(tmp_path / "undisturbed") for path in (tmp_path / "undisturbed").rglob("*.*")]
+    assert files
+    assert all(
+        (tmp_path / "out" / file).read_bytes() == (tmp_path / "undisturbed" / file).read_bytes() for file in files
+    )
+
+
 def test_fiftyone_gets_relative_boxes_with_distributions_and_masks(coco, tmp_path: Path) -> None:
     root, store = coco
     convert(store, "fiftyone", f"coco:{root}", "val", tmp_path / "fo")

@@ -190,6 +190,21 @@ def test_our_own_exports_need_no_declaration(tmp_path: Path) -> None:
     assert torch.allclose(found.map, torch.full((3, 4, 4), 1 / 3), atol=1e-6)
 
 
+@pytest.mark.parametrize(("taught", "tasks"), [("detection", (True, False)), ("segmentation", (False, True))])
+def test_an_export_answers_the_tasks_that_its_student_was_taught(tmp_path: Path, taught, tasks) -> None:
+    outputs = {"boxes": [[[8, 8, 24, 24]]], "logits": np.zeros((1, 1, 3)), "map_logits": np.zeros((1, 3, 4, 4))}
+    names = {"names": '["background", "cat", "dog"]', "made_by": "tutored 0.1", "tasks": f'["{taught}"]'}
+    found = ask(open_tutor("onnx", weights=model(tmp_path / "m.onnx", outputs, **names)), Image.new("RGB", (32, 32)))
+    assert (found.boxes_xyxy is not None, found.map is not None) == tasks
+
+
+def test_an_export_with_final_answers_is_no_tutor(tmp_path: Path) -> None:
+    outputs = {"boxes": [[[8, 8, 24, 24]]], "scores": [[0.5]], "map_logits": np.zeros((1, 3, 4, 4))}
+    file = model(tmp_path / "m.onnx", outputs, names='["background", "cat", "dog"]', made_by="tutored 0.1")
+    with pytest.raises(InputError, match=r"exported with --nms or --mask.*export it without, or label with the check"):
+        open_tutor("onnx", weights=file)
+
+
 def test_the_declarations_in_the_manual_are_possible() -> None:
     text = (Path(__file__).parents[1] / "docs" / "tutors.md").read_text().partition("## ONNX files")[2]
     blocks = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml")[1:]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -80,7 +79,7 @@ def from_change(job: Job, changes: int, times: int, seed: int) -> Row:
     for number in sorted(Random(f"{seed}/full/{job.name}").sample(range(1, changes + 1), times)):
         out = job.fresh()
         ended, _ = run(watched, job.words(out), out, number, full, None, out=job.said)
-        fault = judged(job, ended, out) or again(job, out)
+        fault = judged(job, ended, out) or finish(job, out)
         if fault:
             faults.append(f"from change {number} on: {fault}")
     return _row(f"`tutored {job.name}`", times, faults, f"from one of {changes} changes of a file on")
@@ -105,7 +104,7 @@ def too_small(job: Job, times: int, seed: int) -> Row:
             tried += ended.code != 0
             fault = judged(small, ended, out)
             subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
-            fault = fault or again(small, out)
+            fault = fault or finish(small, out)
         if fault:
             faults.append(f"{size} bytes: {fault}")
     return _row(f"`tutored {job.name}`", tried, faults, "on a file system (tmpfs) of fewer bytes than it needs")
@@ -129,13 +128,6 @@ def judged(job: Job, ended: Ended, out: Path) -> str:
     if ended.code not in (0, 1) or (ended.code == 1 and not said):
         return f"ends with {ended.code}: {ended.last_line!r}"
     return f"leaves {left[0]}" if left else standing(job, out)[1]
-
-
-def again(job: Job, out: Path) -> str:
-    """Go on where that is possible, else do it anew; what is wrong then, or nothing."""
-    if "--resume" not in job.words(out):
-        shutil.rmtree(out, ignore_errors=True)
-    return finish(job, out)
 
 
 def _row(what: str, tried: int, faults: Sequence[str], note: str) -> Row:

@@ -90,14 +90,13 @@ def quickstart(given: argparse.Namespace) -> None:
 
 
 def data_check(given: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    from tutored.cli.progress import Lasting
     from tutored.data.check import check
 
     splits = {split: _open(given.data, split) for split in given.splits}
     with _bar("reading") as step:
         report = check(splits, step)
-    report.show(Console())
+    report.show(Lasting())
     write_json(given.json, report.to_dict())
     return DONE if report.ok else WRONG_USE
 
@@ -134,8 +133,7 @@ def train(given: argparse.Namespace) -> None:
 
 
 def evaluate(given: argparse.Namespace) -> None:
-    from rich.console import Console
-
+    from tutored.cli.progress import Lasting
     from tutored.evaluate import table
     from tutored.judge import judge
 
@@ -145,7 +143,7 @@ def evaluate(given: argparse.Namespace) -> None:
         )
     if not is_main():
         return
-    Console().print(table(result))
+    Lasting().print(table(result))
     for note in result.notes:
         say(f"note: {note}")
     what = {"subject": str(given.subject), "data": given.data, "split": given.split, "annotated": given.annotated}

@@ -8,9 +8,7 @@ from tutored.cli.output import say, say_next
 
 
 def init(given: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from tutored.cli.progress import bar
+    from tutored.cli.progress import Lasting, bar
     from tutored.init import init as look
     from tutored.init import make_example
     from tutored.init.text import label_command
@@ -23,7 +21,7 @@ def init(given: argparse.Namespace) -> None:
         start = look(given.folder, given.out, step)
     layout, report = start.layout, start.report
     say(f"{given.folder}: {layout.what}")
-    report.show(Console())
+    report.show(Lasting())
     for note in layout.notes:
         say(f"note: {note}")
     if not report.ok:

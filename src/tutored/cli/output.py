@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tutored.files import write_text
 
@@ -18,7 +19,15 @@ def is_main() -> bool:
 def say(text: str) -> None:
     """A line for the user; of several processes that work together, one speaks."""
     if is_main():
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            unheard(sys.stdout)
+
+
+def unheard(stream: IO[str]) -> None:
+    """Nobody reads it any more: the work goes on, and what is still to be printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def say_next(command: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from tutored.cli.output import is_main
+from tutored.cli.output import is_main, unheard
 from tutored.progress import Progress
 
 if TYPE_CHECKING:
@@ -25,18 +23,18 @@ LINE_SECONDS = 30
 """Between two lines where nobody watches a bar."""
 
 
-class _Watched(Console):
-    """Work goes on where nobody reads of its progress any more."""
+class Lasting(Console):
+    """Work goes on where nobody reads of it any more."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # else what is left fails again at the end
+        unheard(self.file)
 
 
 @contextmanager
 def bar(what: str) -> Iterator[Progress]:
     """Give a function to call with items done and items in all; it shows count, speed and time left."""
-    console = _Watched(stderr=True, quiet=not is_main())
+    console = Lasting(stderr=True, quiet=not is_main())
     started = last = time.monotonic()
     with Bar(
         TextColumn(what),
@@ -66,7 +64,7 @@ def bar(what: str) -> Iterator[Progress]:
 @contextmanager
 def watch_training() -> Iterator[Callable[[Report], None]]:
     """Give a watcher for `engine.train`: step, epoch, loss terms, images/s and time left."""
-    console = _Watched(stderr=True)
+    console = Lasting(stderr=True)
     last = -float("inf")
     with Bar(
         TextColumn("epoch {task.fields[epoch]}"),
@@ -95,7 +93,7 @@ def watch_training() -> Iterator[Callable[[Report], None]]:
 @contextmanager
 def watch_study() -> Iterator[Callable[[Standing], None]]:
     """Give a watcher for `studies.run_all`: runs done, what is being trained and how far, time left for all."""
-    console = _Watched(stderr=True)
+    console = Lasting(stderr=True)
     last = -float("inf")
     with Bar(
         TextColumn("{task.fields[text]}"),

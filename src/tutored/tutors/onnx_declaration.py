@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tutored.config import read_yaml
+from tutored.config import TASKS, read_yaml
 from tutored.errors import InputError
 from tutored.labels import KNOWN, LabelSpace
 from tutored.tutors import read_labels
@@ -111,7 +111,7 @@ OURS = Declaration(
     detection=BoxesAndScores(kind="boxes_scores", boxes="boxes", scores="logits", activation="softmax"),
     segmentation=Logits(logits="map_logits"),
 )
-"""What `tutored export` writes; its names are in its metadata."""
+"""What `tutored export` writes; its names, and the tasks that count, are in its metadata."""
 
 
 def declaration_path(weights: Path) -> Path:
@@ -120,14 +120,15 @@ def declaration_path(weights: Path) -> Path:
 
 
 def declaration_of(model: OnnxFile) -> Declaration | None:
-    """The declaration beside a model, or that of our own exports; None where there is neither.
+    """The declaration beside a model, or that of our own exports, for the tasks that the student was taught; None where
+    there is neither.
 
     Raises:
-        InputError: no YAML mapping, or keys or values that are not possible.
+        InputError: no YAML mapping, keys or values that are not possible, or an export without soft answers.
     """
     path = declaration_path(model.path)
     if not path.is_file():
-        return OURS if model.ours else None
+        return _of_export(model) if model.taught else None
     try:
         return Declaration.model_validate(read_yaml(path))
     except ValidationError as error:
@@ -136,6 +137,16 @@ def declaration_of(model: OnnxFile) -> Declaration | None:
             for item in error.errors()
         )
         raise InputError(f"{path}: {told}; docs/tutors.md has an example of each kind") from error
+
+
+def _of_export(model: OnnxFile) -> Declaration:
+    declared = OURS.model_copy(update={task: None for task in TASKS if task not in model.taught})
+    if not declared.names_of_outputs() <= model.outputs:
+        raise InputError(
+            f"{model.path}: exported with --nms or --mask, which leave final answers, no soft ones; export it without, "
+            "or label with the checkpoint"
+        )
+    return declared
 
 
 def name_outputs(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tutored.config import TASKS
 from tutored.errors import InputError
 from tutored.tutors import file_sha256
 
@@ -18,14 +19,14 @@ class OnnxFile:
     Attributes:
         session: onnxruntime's.
         names: of its outputs, from the metadata, as exporters write them: a list, or index -> name; else None.
-        ours: `tutored export` wrote it.
+        taught: the tasks of the student, where `tutored export` wrote it; else none.
     """
 
     path: Path
     sha256: str
     session: Any
     names: list[str] | None
-    ours: bool
+    taught: tuple[str, ...]
 
     @classmethod
     def open(cls, path: Path, threads: int, device: str | None) -> Self:
@@ -33,7 +34,12 @@ class OnnxFile:
         digest = file_sha256(path, "the model")
         session = _session(path, threads, device)
         about = session.get_modelmeta().custom_metadata_map
-        return cls(path, digest, session, _names(about), about.get("made_by", "").startswith("tutored "))
+        return cls(path, digest, session, _names(about), _taught(about))
+
+    @property
+    def outputs(self) -> frozenset[str]:
+        """Their names."""
+        return frozenset(output.name for output in self.session.get_outputs())
 
 
 def _names(about: dict[str, str]) -> list[str] | None:
@@ -42,6 +48,12 @@ def _names(about: dict[str, str]) -> list[str] | None:
         return [str(names[index]) for index in range(len(names))]
     except (KeyError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
+
+
+def _taught(about: dict[str, str]) -> tuple[str, ...]:
+    if not about.get("made_by", "").startswith("tutored "):
+        return ()
+    return tuple(task for task in TASKS if task in about.get("tasks", TASKS))
 
 
 def _session(weights: Path, threads: int, device: str | None) -> Any:
