@@ -348,6 +348,26 @@ def test_few_objects_say_nothing(tmp_path):
     assert any(each.kind == "few" for each in found.sidecar.tasks["detection"].findings)
 
 
+def test_a_class_without_objects_is_judged_by_its_answers(tmp_path):
+    """Half of the cats and dogs are called horses, of which there are none: 30 answers of horse, all wrong."""
+
+    class Pets(Crowd):
+        def ground_truth(self, image_id):
+            return replace(super().ground_truth(image_id), classes=torch.tensor([CAT, DOG] * 5))
+
+    def change(answer, _):
+        classes = torch.tensor([HORSE, HORSE] * 2 + [CAT, DOG] * 2 + [HORSE, DOG])
+        probs = torch.zeros_like(answer.probs)
+        probs[torch.arange(10), classes] = 1
+        return replace(answer, classes=classes, probs=probs, map=None)
+
+    made = Pets(6)
+    found = audit(Store.open(label(Repeats(made, change), made, tmp_path / "store")), made)
+    texts = {each.kind: each.text for each in found.sidecar.tasks["detection"].findings}
+    assert texts["wrong"].startswith("horse: 0 % (at most 11 %, 0 of 30) of its boxes are right; muted")
+    assert "horse" not in texts.get("few", "")
+
+
 def test_a_store_without_ground_truth_points_to_another_tutor(tmp_path):
     made = MadeDataset(4)
     store = Store.open(label(Repeats(made), made, tmp_path / "store"))

@@ -174,6 +174,18 @@ def test_work_goes_on_to_its_end_where_nobody_reads_of_it(work, voc_folder, tmp_
     assert json.loads((run / "result.json").read_text())["notes"]
 
 
+def test_the_evaluation_that_training_names_gives_the_runs_own_figures(work, tmp_path, capsys):
+    lists = ["--data.reported", "[cat, dog]", "--data.annotated", "[cat, dog, person]"]
+    assert main(["train", str(work / "run.yaml"), *lists, "--out", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.endswith(" --classes cat,dog --annotated cat,dog,person")
+    assert main([*told.split()[2:], "--json", str(tmp_path / "figures.json")]) == 0
+    figures, own = (json.loads((tmp_path / name).read_text()) for name in ("figures.json", "run/result.json"))
+    assert {name: figures[name] for name in own["figures"] if name != "notes"} == {
+        name: value for name, value in own["figures"].items() if name != "notes"
+    }
+
+
 def test_a_flipped_byte_in_a_store_is_found(work, voc_folder, tmp_path, capsys):
     label = ["label", "student", "--weights", str(work / "run" / "checkpoint"), "--data", f"voc:{voc_folder}"]
     assert main([*label, "--split", "val", "--out", str(tmp_path / "store")]) == 0

@@ -78,6 +78,7 @@ def test_every_preset_can_be_named():
         ("data: {train: 'voc:x'}\nsupervision: {detection: {polcy: none}}", "detection.polcy: .* did you mean policy"),
         ("data: {train: 'voc:x'}\ntrain: {epochs: 0}", "train.epochs: .* got 0"),
         ("data: {train: 'voc:x'}\ntrain: {precision: no}", "train.precision: .*'fp32', 'bf16' or 'fp16', got False"),
+        ("data: {train: 'voc:x', reported: 'cat,dog'}", r"reported: .* a list, such as \[a, b\], got 'cat,dog'"),
         ("data: {train: 'voc:x'}\nsupervision: {detection: {policy: fill}}", "needs a tutor's `store`"),
         ("train: {epochs: 3}", "data: Field required"),
         ("- 1\n- 2", "a config is a mapping"),

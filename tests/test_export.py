@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ from tutored import boxes, export
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
 from tutored.config import Decode, Student, make_config
+from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.export import NotEqualError, Options, export_onnx, export_program
 from tutored.export.network import Network
 from tutored.export.program import ABOUT
+from tutored.export.sample import choose_sample
 from tutored.labels import LabelSpace
 from tutored.structures import Outputs, Prediction
 from tutored.student import BlitzNet, decode, preprocess
 
+MakeVoc = Callable[..., Path]
 ROOT = Path(__file__).parents[1]
 REAL = Path(os.environ.get("TUTORED_REAL", ROOT.parent / "shared"))
 PETS = LabelSpace.of(["cat", "dog"])
@@ -245,6 +249,17 @@ def test_it_is_checked_on_given_pictures_else_on_those_of_the_run(tmp_path: Path
     picture.save(tmp_path / "one.png")
     parity = export_onnx(tmp_path / "best", tmp_path / "best.onnx", Options(mask=True), [tmp_path / "one.png"])
     assert parity.sample == "1 picture(s)" and parity.pixels == (0, 3 * 64 * 64)
+
+
+@pytest.mark.parametrize(("there", "chosen"), [(3, "012"), (8, "01234567"), (10, "01235678")])
+def test_up_to_eight_images_spread_over_the_split(make_voc: MakeVoc, tmp_path: Path, there: int, chosen: str) -> None:
+    folder = make_voc(tmp_path / "voc", {"val": ("both",) * there})
+    config = make_config({"data": {"train": f"voc:{folder}"}})
+    dataset = open_dataset(f"voc:{folder}", "val")
+    sample = choose_sample(config, [])
+    assert sample.words.startswith(f"{len(chosen)} image(s) of ")
+    wanted = [dataset.image(f"val_00{number}") for number in chosen]
+    assert [np.asarray(each).tobytes() for each in sample.pictures] == [np.asarray(each).tobytes() for each in wanted]
 
 
 def test_what_is_not_possible_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,24 @@ def test_a_tutor_says_what_it_does_not_know_and_whom_it_does_not_answer_for(voc_
         open_supervision(filled(voc_folder, [str(train), str(train)]))
 
 
+def test_a_renamed_class_need_be_known_to_one_of_several_tutors(voc_folder, tmp_path):
+    """Each store is folded by the names that it knows; a name that none knows is refused."""
+    stores = [
+        str(label(Silent("dog", other), open_dataset(f"voc:{voc_folder}", split), tmp_path / split))
+        for other, split in (("kitten", "train"), ("cow", "val"))
+    ]
+
+    def opened(**renamed):
+        task = {"policy": "fill", "store": stores, "renamed": renamed}
+        data = {"train": f"voc:{voc_folder}"}
+        return open_supervision(make_config({"data": data, "supervision": {"detection": task}}))
+
+    notes = opened(kitten="cat").notes
+    assert all("2 of the tutor's 2 classes map to ours" in note for note in notes[:2])
+    with pytest.raises(InputError, match="unknown class 'kitty'; did you mean kitten"):
+        opened(kitty="cat")
+
+
 def test_a_store_that_shares_no_class_is_refused(voc_folder, tmp_path):
     store = label(Silent("lorry"), open_dataset(f"voc:{voc_folder}", "train"), tmp_path / "store")
     with pytest.raises(InputError, match="no class of the tutor"):

@@ -1,7 +1,7 @@
 """From figures to verdicts in words, and to what training takes over.
 
-Nothing is said of a class on fewer objects (maps: images) than `ENOUGH`, and of a share only where its whole 95 %
-interval lies on one side of the line.
+Nothing is said of a class on fewer objects (maps: images) than `ENOUGH`, or of its answers on fewer answers, and of a
+share only where its whole 95 % interval lies on one side of the line.
 """
 
 from __future__ import annotations
@@ -60,14 +60,13 @@ def verdict_on_boxes(report: BoxReport, class_map: ClassMap) -> Verdict:
     muted = _muted(report.precision, report.recall, answered, objects, report.objects, names, "boxes", "objects")
     findings += _beside(findings, muted)
     findings += _calibration(report.calibration, "boxes")
-    few = [name for name, count in objects.items() if count < ENOUGH]
     if report.band.advised:
         where = f"boxes teach from {report.band.box_floor:.2f} on, are ignored from {report.band.ignore_floor:.2f} on"
         text = f"{where}: there they are right half of the time, and one time in ten ({report.band.why})"
     else:
         text = f"the band of scores stays at its defaults: {report.band.why}"
     findings.append(Finding(kind="band", text=text))
-    findings += _few(few, ENOUGH, "objects")
+    findings += _few(objects, findings, "objects")
     band = (report.band.box_floor, report.band.ignore_floor) if report.band.advised else (None, None)
     return Verdict(
         findings,
@@ -91,7 +90,7 @@ def verdict_on_maps(report: MapReport, class_map: ClassMap) -> Verdict:
     muted = _muted(report.precision, report.recall, answered, shown, square, names, "pixels", "pixels")
     findings += _beside(findings, muted)
     findings += _calibration(report.calibration, "pixels")
-    findings += _few([name for name in report.recall if shown[name] < ENOUGH], ENOUGH, "images")
+    findings += _few({name: shown[name] for name in report.recall}, findings, "images")
     advice = Advice(muted=_muted_names(findings, class_map), temperature=report.calibration.temperature)
     return Verdict(findings, advice)
 
@@ -209,7 +208,9 @@ def _leaning(found: Calibration) -> str:
     return "too sure" if (whole > 0 if one_way else found.fitted > 1) else "not sure enough"
 
 
-def _few(names: Sequence[str], least: int, unit: str) -> list[Finding]:
+def _few(counts: Mapping[str, int], said: Sequence[Finding], unit: str) -> list[Finding]:
+    judged = {finding.name for finding in said}
+    names = [name for name, count in counts.items() if count < ENOUGH and name not in judged]
     if not names:
         return []
-    return [Finding(kind="few", text=f"fewer than {least} {unit} of {', '.join(names)}: nothing is said of them")]
+    return [Finding(kind="few", text=f"fewer than {ENOUGH} {unit} of {', '.join(names)}: nothing is said of them")]

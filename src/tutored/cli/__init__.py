@@ -129,7 +129,10 @@ def train(given: argparse.Namespace) -> None:
     checkpoint, data = given.out / "checkpoint", config.data
     if data.held_out or not data.val_split:
         return say_next(f"tutored predict {checkpoint} PICTURES --out seen")
-    return say_next(f"tutored evaluate {checkpoint} --data {data.val or data.train} --split {data.val_split}")
+    annotated = data.val_annotated if data.val else data.annotated
+    lists = {"--classes": data.reported, "--annotated": annotated}
+    more = "".join(f" {option} {','.join(names)}" for option, names in lists.items() if names)
+    return say_next(f"tutored evaluate {checkpoint} --data {data.val or data.train} --split {data.val_split}{more}")
 
 
 def evaluate(given: argparse.Namespace) -> None:

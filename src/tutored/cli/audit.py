@@ -12,13 +12,15 @@ from tutored.errors import InputError
 
 if TYPE_CHECKING:
     from tutored.config import Task
+    from tutored.labels import LabelSpace
     from tutored.structures import Dataset
 
 
 def audit(given: argparse.Namespace) -> None:
     from tutored.softlabels import Store
 
-    store, dataset, task = Store.open(given.store), *_ground_truth(given)
+    store = Store.open(given.store)
+    dataset, task = _ground_truth(given, store.labels)
     if given.against is not None:
         if given.renamed or given.others:
             raise InputError("--against compares by class names and writes no audit: no --renamed and --for beside it")
@@ -44,8 +46,8 @@ def audit(given: argparse.Namespace) -> None:
     say_next(f"tutored train CONFIG.yaml --out RUN, with this store in supervision.{next(iter(found.sidecar.tasks))}")
 
 
-def _ground_truth(given: argparse.Namespace) -> tuple[Dataset, Task]:
-    """The data set to hold the store against, and what a run says of the store: renamed classes and `elsewhere`."""
+def _ground_truth(given: argparse.Namespace, labels: LabelSpace) -> tuple[Dataset, Task]:
+    """The data set to hold a store against, and what a run says of the store: renamed classes and `elsewhere`."""
     from tutored.config import TASKS, Task, load_config
     from tutored.data import open_dataset
     from tutored.engine.supervision import open_visible
@@ -61,7 +63,8 @@ def _ground_truth(given: argparse.Namespace) -> tuple[Dataset, Task]:
     tasks: list[Task] = [getattr(config.supervision, name) for name in TASKS]
     own = (task for task in tasks if given.store.resolve() in [path.resolve() for path in task.stores])
     task = next(own, Task())
-    return open_visible(config), task.model_copy(update={"renamed": {**task.renamed, **renamed}})
+    others = {name: ours for name, ours in task.renamed.items() if len(task.stores) == 1 or name in labels.names}
+    return open_visible(config), task.model_copy(update={"renamed": {**others, **renamed}})
 
 
 def _renamed(pairs: Sequence[str]) -> dict[str, str | None]:

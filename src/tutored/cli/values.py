@@ -14,7 +14,7 @@ def data_options(parser: Any, *, several: bool = False) -> None:
     parser.add_argument(
         "--data", required=True, metavar="FORMAT:FOLDER", help="voc:FOLDER, coco:FOLDER or images:FOLDER"
     )
-    split = "such as train, val, Segmentation/train or train+val"
+    split = "such as train or val; of a VOC folder also Segmentation/train or train+val"
     if several:
         parser.add_argument("--split", required=True, action="append", dest="splits", help=split + "; may be repeated")
     else:

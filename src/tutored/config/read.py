@@ -73,7 +73,7 @@ def make_config(given: Mapping[str, Any], *, origin: str = "config") -> Config:
 def _explain(item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"])
     if item["type"] != "extra_forbidden":
-        text = str(item["msg"]).removeprefix("Value error, ")
+        text = str(item["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list, such as [a, b]")
         given = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
         return f"{place}: {text}{given}"
     section: Any = Config

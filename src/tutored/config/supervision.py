@@ -29,7 +29,7 @@ class Data(Section):
     train: str
     """Data set to train on, such as `voc:FOLDER` or `coco:FOLDER`."""
     split: str = "train"
-    """Split to train on; several are joined by `+`."""
+    """Split to train on; of a VOC folder, several are joined by `+`."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training images that is kept out of training and validated on, instead of `val`: to choose settings
     on. The same images for every seed."""

@@ -76,7 +76,7 @@ class Augment(Section):
     zoom_out_share: Share = 0.5
     """Share of images that are placed, smaller, on a larger canvas."""
     zoom_out_max: Annotated[float, Field(ge=1)] = 4.0
-    """The canvas is at most so many times as wide and high as the image."""
+    """The canvas is at most so many times as wide and high as the image, and at least 1.05 times."""
     crop: bool = True
     """Random crops as SSD has them; false: the whole image."""
     flip_share: Share = 0.5

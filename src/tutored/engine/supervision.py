@@ -60,7 +60,8 @@ def open_supervision(config: Config) -> Supervision:
         answers: ChainMap[str, SoftLabels] = ChainMap()
         stores[name] = []
         for store, advised in zip(opened, advice, strict=True):
-            class_map = ClassMap.by_name(store.labels, train.labels, renamed=task.renamed, elsewhere=task.elsewhere)
+            renamed = _renamed(task, store, opened)
+            class_map = ClassMap.by_name(store.labels, train.labels, renamed=renamed, elsewhere=task.elsewhere)
             taken = _taken(advised, class_map, name, config.loss)
             folded = Folded(store, class_map, background=config.loss.background, muted_score=loss.silent_score, **taken)
             twice = next((image_id for image_id in store if image_id in answers), None)
@@ -91,6 +92,12 @@ def _open_store(path: Path, name: str) -> Store:
             f"store {path} answers {' and '.join(store.tasks) or 'nothing'}, not {name}; give another store"
         )
     return store
+
+
+def _renamed(task: Task, store: Store, stores: Sequence[Store]) -> dict[str, str | None]:
+    """What `renamed` says of a store: the names that it knows, and those that none does, which are refused."""
+    known = {name for each in stores for name in each.labels.names}
+    return {name: ours for name, ours in task.renamed.items() if name in store.labels.names or name not in known}
 
 
 def _advice(

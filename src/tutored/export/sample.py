@@ -47,7 +47,8 @@ def choose_sample(config: Config, files: Sequence[Path]) -> Sample:
     split = data.val_split or data.split
     try:
         dataset = open_dataset(data.val or data.train, split)
-        ids = dataset.ids[:: -(-len(dataset.ids) // COUNT)]
+        count = min(COUNT, len(dataset.ids))
+        ids = [dataset.ids[place * len(dataset.ids) // count] for place in range(count)]
         return Sample([dataset.image(image_id) for image_id in ids], f"{len(ids)} image(s) of {dataset.source}/{split}")
     except InputError:
         side = config.student.size
