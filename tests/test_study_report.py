@@ -100,6 +100,22 @@ def test_better_is_said_only_where_the_interval_excludes_zero(report):
     assert "better than “base” in mIoU" not in page + text
 
 
+def test_a_store_that_changed_between_two_runs_is_named(report):
+    folder, write = report
+    filled = Row("filled", {"supervision": {"detection": {"policy": "fill", "store": "detection"}}})
+    table = Study("made/filled", "Filled", "Who?", {"corrected": (filled,)})
+    for seed, more in ((0, {}), (1, {}), (2, {"weights": "2", "size": 9})):
+        run = finish(folder, filled, "corrected", seed, 0.5, 0.6)
+        result = json.loads((run / "result.json").read_text())
+        result["stores"] = {"detection": [{"kind": "onnx", "weights": "1", **more}], "segmentation": []}
+        (run / "result.json").write_text(json.dumps(result))
+    page, text = write(table, seeds=(0, 1, 2))
+    told = "stores/detection-Segmentation-train (size, weights)"
+    assert f"- **not the same for all runs**, and what differs: {told}\n" in text
+    assert f"<dt>not the same for all runs</dt><dd>{told}</dd>" in page
+    assert all("not the same for all runs" not in content for content in write(table, seeds=(0, 1)))
+
+
 def test_an_interval_that_ends_at_a_printed_zero_is_not_resolved():
     found = [
         sentences(Comparison("corrected", "a", "b", (0, 1), {"mAP": Interval(0.5, 0.52, 0.02, low, 0.05)}))[0]

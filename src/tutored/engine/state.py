@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from torch import Tensor
 
 from tutored.errors import InputError
 from tutored.files import former, seal, whole_folder
+from tutored.softlabels.manifest import changed
 
 STATE = "state"
+Stores = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def save_state(
@@ -51,6 +55,18 @@ def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[st
         return _read(folder)
     except Exception as error:
         raise InputError(f"{folder}: damaged training state ({error}); delete the run folder to start anew") from error
+
+
+def check_stores(run: Path, began: Stores, now: Stores) -> None:
+    """Raise InputError where a run does not go on with the stores, by task, that it began with: in which fields."""
+    none: dict[str, Any] = {}
+    pairs = chain.from_iterable(zip_longest(began.get(task, []), now[task], fillvalue=none) for task in now)
+    fields = sorted({name for one, other in pairs for name in changed(one, other)})
+    if fields:
+        raise InputError(
+            f"{run}: a store has changed since the run began (its identity differs in {', '.join(fields)}); "
+            "bring the former store back, or train into another --out"
+        )
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], dict[str, Any]]:

@@ -28,7 +28,7 @@ from tutored.engine.optimise import Average, load_optimizer, make_optimizer, rat
 from tutored.engine.result import make_result, write_json
 from tutored.engine.shard import load_weights, shard, whole_states
 from tutored.engine.start import make_student
-from tutored.engine.state import load_state, save_state
+from tutored.engine.state import check_stores, load_state, save_state
 from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stopping
 from tutored.engine.supervision import Supervision
 from tutored.errors import InputError
@@ -228,11 +228,7 @@ class Trainer:
         if saved is None:
             return
         model, average, optimizer, facts = saved
-        if facts["stores"] != self.supervision.stores:
-            raise InputError(
-                f"{self.out}: a store has changed since the run began (its identity differs); "
-                "bring the former store back, or train into another --out"
-            )
+        check_stores(self.out, facts["stores"], self.supervision.stores)
         load_weights(self.student, model)
         self.averaged.load_state_dict(average)
         self.average = Average(self.averaged, self.student)

@@ -92,6 +92,11 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     )
 
 
+def changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The fields in which two identities differ."""
+    return sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tutored.softlabels.manifest import changed
 from tutored.studies.declare import Recipe
 from tutored.studies.outcome import FIGURES, Comparison, RowOutcome, RunOutcome, StudyOutcome
 from tutored.studies.setting import Setting
@@ -33,6 +34,7 @@ def head(outcomes: Sequence[StudyOutcome], setting: Setting, seeds: Sequence[int
         "speed": _speed(done),
         "devices": sorted({_device(result) for result in done}),
         "versions": sorted({_versions(result["versions"]) for result in done}),
+        "changed": _changed_stores(done),
     }
 
 
@@ -58,6 +60,18 @@ def _device(result: Mapping[str, Any]) -> str:
 
 def _versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _changed_stores(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The stores that were not the same for all runs, with the fields in which they differ."""
+    first: dict[str, dict[str, Any]] = {}
+    differing: dict[str, set[str]] = {}
+    for result in results:
+        for task, identities in result.get("stores", {}).items():
+            path = result["config"]["supervision"][task]["store"]
+            for identity in identities:
+                differing.setdefault(path, set()).update(changed(first.setdefault(path, identity), identity))
+    return [f"{path} ({', '.join(sorted(fields))})" for path, fields in sorted(differing.items()) if fields]
 
 
 def tutors(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
