@@ -555,6 +555,13 @@ def test_the_config_wins_over_the_audit(advised):
     assert "muted" not in renamed.stores["detection"][0]["audit"]
 
 
+def test_an_audit_made_with_another_elsewhere_is_not_used(advised):
+    folder, store = advised
+    opened = open_supervision(taught(folder, store.path, task={"elsewhere": "ignore"}))
+    assert opened.loss == make_config({"data": {"train": "x"}}).loss
+    assert any("is not used, for it was made with elsewhere: background" in note for note in opened.notes)
+
+
 def test_the_key_changes_no_run_id():
     plain = {"data": {"train": "x"}}
     used = {**plain, "supervision": {"detection": {"audit": "use"}}}

@@ -66,6 +66,27 @@ def test_every_preset_can_be_named():
         make_config({**PLAIN, "student": {"preset": ["light"]}})
 
 
+def test_a_recipe_or_preset_that_a_complete_file_leaves_nothing_to_decide_is_refused(tmp_path):
+    """A run's own config.yaml sets every key: another recipe would be a name alone. A short file takes it."""
+    whole = make_config({"data": {"train": "voc:x"}, "student": {"preset": "light"}})
+    complete = write(tmp_path, yaml.safe_dump(whole.to_dict()))
+    for key, value, decided in (
+        ("recipe", "thesis", "augment, loss, train"),
+        ("student.preset", "blitznet300-s4", "student"),
+    ):
+        with pytest.raises(InputError, match=rf"--{key} {value}: .* sets every key that it decides \({decided}\)"):
+            load_config(complete, [(key, value)])
+    assert load_config(complete, [("recipe", "corrected"), ("student.preset", "light")]) == whole
+    short = write(tmp_path, "data: {train: 'voc:x'}\nloss: {mining: image}")
+    loss = load_config(short, [("recipe", "thesis")]).loss
+    assert (loss.mining, loss.map_target) == ("image", "softmax")
+
+
+def test_sections_given_as_objects_leave_the_recipe_its_defaults():
+    given = Config(recipe="thesis", data={"train": "voc:x"}, loss=Loss(temperature=2.0))
+    assert (given.loss.temperature, given.loss.mining, given.train.optimizer) == (2.0, "batch", "adam")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

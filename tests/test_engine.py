@@ -134,6 +134,28 @@ def test_asked_to_stop_it_saves_the_step_at_hand(voc_folder, tmp_path, monkeypat
     assert equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
 
 
+def test_a_stopped_run_without_averages_keeps_what_it_learnt(voc_folder, tmp_path, monkeypatch):
+    """`ema: 0`: the checkpoint has the weights of the step at hand, not those of the last epoch's end."""
+
+    monkeypatch.setattr("tutored.engine.trainer.LOG_EVERY", 1)
+    run = config(voc_folder, train={"epochs": 1, "ema": 0.0, "batch": 2})
+    begun = Trainer(run, open_supervision(run), tmp_path / "begun")
+    initial = {name: value.clone() for name, value in begun.student.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "run", watch=lambda _: os.kill(os.getpid(), signal.SIGINT))
+    state = load_state(tmp_path / "run")
+    assert state is not None
+    kept = weights(tmp_path / "run")
+    assert all(torch.equal(kept[name], state[0][name]) for name in kept)
+    assert any(not torch.equal(kept[name], initial[name]) for name in kept)
+
+
+def test_what_would_be_kept_must_have_been_loaded(voc_folder, tmp_path):
+    for key, value in (("frozen", 8), ("freeze_norm", True)):
+        with pytest.raises(InputError, match=rf"student\.{key} keeps what .* would bring; give one"):
+            train(config(voc_folder, student={key: value}), tmp_path / "run")
+
+
 def test_asked_twice_it_stops_at_once(voc_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("tutored.engine.trainer.LOG_EVERY", 1)
 

@@ -176,6 +176,14 @@ def test_run_ids_depend_on_every_key_and_on_nothing_else() -> None:
     assert len({run_id, *(other.run_id for other in others)}) == 5
 
 
+def test_a_scale_wins_over_what_a_setting_gives_a_recipe(setting) -> None:
+    """Its keys are for a first look, whatever the recipe's own are; other keys of the recipe stay."""
+    own = {"thesis": {"train": {"epochs": 100, "batch": 6}}}
+    made = load_setting(setting, recipes=own, scales={"small": {"train": {"epochs": 1}}}).scaled("small")
+    train = {recipe: config_of(TABLE_12.rows[recipe][0], recipe, made, 0).train for recipe in ("thesis", "corrected")}
+    assert (train["thesis"].epochs, train["thesis"].batch, train["corrected"].epochs) == (1, 6, 1)
+
+
 def test_hidden_masks_of_the_large_split_add_to_what_a_row_says(setting) -> None:
     made = load_setting(setting)
     fill = config_of(TABLE_17.rows["corrected"][1], "corrected", made, 0).supervision.segmentation

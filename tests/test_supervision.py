@@ -95,6 +95,28 @@ def test_a_tutor_says_what_it_does_not_know_and_whom_it_does_not_answer_for(voc_
         open_supervision(filled(voc_folder, [str(train), str(train)]))
 
 
+def test_what_a_config_asks_for_in_vain_is_told(voc_folder, tmp_path):
+    store = str(label(Silent("cat"), open_dataset(f"voc:{voc_folder}", "train"), tmp_path / "store"))
+
+    def notes(task, name="segmentation", **loss):
+        plain = {"data": {"train": f"voc:{voc_folder}"}, "supervision": {name: {"store": store, **task}}, "loss": loss}
+        return [note for note in open_supervision(make_config(plain)).notes if "of the tutor's" not in note]
+
+    told = "{}: the store is not asked, for the policy is '{}'"
+    assert notes({}, "detection") == [told.format("detection", "ground_truth")]
+    assert notes({"policy": "none"}) == [told.format("segmentation", "none")]
+    assert notes({"policy": "fill", "vetted": True}) == notes({"policy": "fill"}, map_target="softmax") == []
+    (note,) = notes(
+        {"policy": "fill", "vetted": True, "elsewhere": "ignore"}, map_target="softmax", map_weight="margin"
+    )
+    assert note.endswith("teaches every cell at full weight, in spite of vetted, elsewhere, map_weight")
+
+
+def test_a_class_to_report_that_is_none_is_refused_before_training(voc_folder):
+    with pytest.raises(InputError, match="unknown class 'catt'; did you mean cat"):
+        open_supervision(config(voc_folder, reported=["catt"]))
+
+
 def test_a_renamed_class_need_be_known_to_one_of_several_tutors(voc_folder, tmp_path):
     """Each store is folded by the names that it knows; a name that none knows is refused."""
     stores = [

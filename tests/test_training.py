@@ -60,6 +60,8 @@ def test_images_that_nobody_teaches_are_not_drawn():
     half = {"hidden": 0.5}
     assert len(training_set(detection=half, segmentation={"policy": "none"}).taught()) == 5
     assert len(training_set(detection=half).taught()) == 10
+    nobody = {"policy": "none", "resampled": True}
+    assert training_set(detection=nobody, segmentation={"policy": "none"}).taught() == []
     soft = {"detection": {"made0": None, "made1": None}}
     filled = {"policy": "fill", "store": "s", "hidden": 1.0}
     assert training_set(soft=soft, detection=filled, segmentation={"policy": "none"}).taught() == [0, 1]

@@ -67,6 +67,7 @@ def judge(
     given = open_dataset(data, split)
     class_map = _class_map(given.labels, labels, given.name, f"the checkpoint {subject}")
     dataset = relabelled(given, annotated, labels.classes)
+    processes.place()  # says which GPU is this process' own
     student.to(choose_device(device))
     records = record_student(student, dataset, config, progress)
     notes = _differences(class_map, subject, given.name)

@@ -10,7 +10,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tutored.config.run import Config, merged
+from tutored.config.presets import PRESETS
+from tutored.config.run import THESIS, Config, merged
 from tutored.errors import InputError
 
 MOST_ENTRIES = 100_000
@@ -34,10 +35,25 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
             parsed = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"--{key} {value}: not a YAML value") from error
+        _refuse_idle(key, parsed, given, path)
         for part in reversed(key.split(".")):
             parsed = {part: parsed}
         given = merged(given, parsed)
     return make_config(given, origin=str(path))
+
+
+def _refuse_idle(key: str, value: Any, given: Mapping[str, Any], path: Path) -> None:
+    """A recipe or preset only sets defaults: of a complete file, such as a run's, it would change its name alone."""
+    decided: dict[str, Any] = {}
+    if key == "recipe" and value != given.get("recipe", "corrected"):
+        decided = THESIS
+    elif key == "student.preset" and str(value) in PRESETS and value != (given.get("student") or {}).get("preset"):
+        decided = {"student": PRESETS[value]}
+    if decided and all(set(keys) <= set(given.get(section) or ()) for section, keys in decided.items()):
+        raise InputError(
+            f"--{key} {value}: {path} sets every key that it decides ({', '.join(decided)}), so nothing would change; "
+            "take those out of the file, or set the keys themselves"
+        )
 
 
 def read_yaml(path: Path) -> Any:

@@ -59,7 +59,11 @@ class Config(Section):
     @classmethod
     def _recipe_defaults(cls, given: Any) -> Any:
         if isinstance(given, Mapping) and given.get("recipe") == "thesis":
-            return merged(THESIS, given)
+            plain = {
+                key: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
+                for key, value in given.items()
+            }
+            return merged(THESIS, plain)
         return given
 
     @model_validator(mode="after")

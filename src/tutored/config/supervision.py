@@ -62,7 +62,8 @@ class Task(Section):
     share: Share = 1.0
     """Share of images that `replace` gives to the tutor."""
     resampled: bool = False
-    """The thesis' reading of `share`: other images at every step, so that none is without ground truth for good."""
+    """The thesis' reading of the `share` that `replace` gives: other images at every step, so that none is without
+    ground truth for good."""
     weights: tuple[float, float] = (0.5, 0.5)
     """Ground truth's and tutor's weight where `both` has both."""
     renamed: dict[str, str | None] = Field(default_factory=dict)
@@ -70,7 +71,7 @@ class Task(Section):
     `elsewhere` says) to drop it."""
     elsewhere: Literal["background", "ignore"] = "background"
     """Where the tutor's probability of classes that are none of ours goes: to background (VOC), or nowhere, and
-    the box or cell weighs that much less."""
+    the cell (with `loss.class_target: soft` the box too) weighs that much less."""
     vetted: bool = False
     """Where the other task's ground truth is there, neither hidden nor replaced, what contradicts it does not teach: in
     a tutor's map a class outside its drawn boxes (and a cell in no box is background), and of a tutor's boxes those

@@ -65,7 +65,7 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         for name, task in self.tasks.items():
             drawn, answered = image_id in self.drawn[name], image_id in self.soft_labels.get(name, ())
             weights = source_weights(task, self.ranks[name][image_id], drawn=drawn, answered=answered)
-            if any(weights) or (task.resampled and (answered or drawn)):
+            if any(weights) or (task.policy == "replace" and task.resampled and (answered or drawn)):
                 return True
         return False
 

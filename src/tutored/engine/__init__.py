@@ -49,8 +49,9 @@ def train(
         InputError: data, stores and config do not fit, a tracker's package is missing, or `out` holds another run.
         FloatingPointError: the loss is not finite; the message names term and images.
     """
-    if config.student.freeze_norm and config.student.weights is None and config.train.start is None:
-        raise InputError("student.freeze_norm keeps statistics that student.weights would bring; give weights")
+    kept = "freeze_norm" if config.student.freeze_norm else "frozen" if config.student.frozen else None
+    if kept and config.student.weights is None and config.train.start is None:
+        raise InputError(f"student.{kept} keeps what student.weights or train.start would bring; give one of them")
     check_trackers(config.train.trackers)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)

@@ -14,6 +14,7 @@ from tutored.data import open_dataset
 from tutored.data.joined import join, union
 from tutored.data.part import hold_out
 from tutored.errors import InputError
+from tutored.evaluate.figures import averaged_classes
 from tutored.labels import ClassMap
 from tutored.softlabels import Folded, Store
 from tutored.structures import Dataset, SoftLabels
@@ -50,7 +51,7 @@ def open_supervision(config: Config) -> Supervision:
     train, val = _open_images(config)
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
-    loss, notes = config.loss, list[str]()
+    loss, notes = config.loss, _idle(config, train)
     for name in TASKS:
         task: Task = getattr(config.supervision, name)
         opened = [_open_store(path, name) for path in task.stores]
@@ -77,6 +78,22 @@ def open_supervision(config: Config) -> Supervision:
             notes += _coverage(name, task.stores, answers, train)
             soft_labels[name] = answers
     return Supervision(train, val, soft_labels, stores, loss, tuple(notes))
+
+
+def _idle(config: Config, train: Dataset) -> list[str]:
+    """What the config asks for and does not get. Raises InputError for classes to report that there are not."""
+    averaged_classes(train.labels, config.data.reported)
+    notes = [
+        f"{name}: the store is not asked, for the policy is '{task.policy}'"
+        for name in TASKS
+        if (task := getattr(config.supervision, name)).store and not task.stores
+    ]
+    maps, loss = config.supervision.segmentation, config.loss
+    lighter = {"vetted": maps.vetted, "elsewhere": maps.elsewhere == "ignore", "map_weight": loss.map_weight != "mass"}
+    if maps.stores and loss.map_target == "softmax" and any(lighter.values()):
+        keys = ", ".join(key for key, value in lighter.items() if value)
+        notes.append(f"segmentation: loss.map_target 'softmax' teaches every cell at full weight, in spite of {keys}")
+    return notes
 
 
 def open_visible(config: Config) -> Dataset:
@@ -109,6 +126,12 @@ def _advice(
         return None
     sidecar = read_sidecar(store)
     if sidecar is None or name not in sidecar.tasks:
+        return None
+    if sidecar.elsewhere != task.elsewhere:
+        notes.append(
+            f"{name} tutor {store.path}: its audit is not used, for it was made with elsewhere: {sidecar.elsewhere}; "
+            "tutored audit STORE --config CONFIG.yaml makes it as the run has it"
+        )
         return None
     audited = set(sidecar.tasks[name].ids.splitlines())
     for ids, what in (

@@ -139,6 +139,8 @@ class Trainer:
             if report:
                 terms, image_ids, counted, since = {}, [], 0, time.monotonic()
             if self._stops(report, asked()):
+                if not self.config.train.ema:
+                    self.average.update(0.0, self.done)
                 self.average.fill()
                 self.save()
                 self.accelerator.wait_for_everyone()

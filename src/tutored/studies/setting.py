@@ -85,7 +85,9 @@ class Setting(Section):
             raise InputError(
                 f"setting {self.name} has no scale {scale!r}; possible: {', '.join(self.scales) or 'none'}"
             )
-        return self.model_copy(update={"run": merged(self.run, self.scales[scale])})
+        keys = self.scales[scale]
+        recipes = {recipe: merged(own, keys) for recipe, own in self.recipes.items()}
+        return self.model_copy(update={"run": merged(self.run, keys), "recipes": recipes})
 
 
 VOC2012: dict[str, Any] = {
