@@ -1,7 +1,7 @@
 """How near to its tutors is a student? `python near.py RUN...`, from the folder in which `run.sh` ran.
 
-Prints each run's mAP and mIoU on `val` less those of the detection and the segmentation tutor, with 95 % intervals over images (a
-paired bootstrap, one seed).
+Prints each run's mAP and mIoU on `val` less those of the detection and the segmentation tutor, with 95 % intervals over
+images (a paired bootstrap, one seed).
 """
 
 import sys
