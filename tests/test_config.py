@@ -77,6 +77,9 @@ def test_a_recipe_or_preset_that_a_complete_file_leaves_nothing_to_decide_is_ref
         with pytest.raises(InputError, match=rf"--{key} {value}: .* sets every key that it decides \({decided}\)"):
             load_config(complete, [(key, value)])
     assert load_config(complete, [("recipe", "corrected"), ("student.preset", "light")]) == whole
+    broken = write(tmp_path, "data: {train: 'voc:x'}\nloss: 3")
+    with pytest.raises(InputError, match="loss: Input should be .*, got 3"):
+        load_config(broken, [("recipe", "thesis"), ("student.size", "96")])
     short = write(tmp_path, "data: {train: 'voc:x'}\nloss: {mining: image}")
     loss = load_config(short, [("recipe", "thesis")]).loss
     assert (loss.mining, loss.map_target) == ("image", "softmax")

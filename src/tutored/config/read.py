@@ -44,12 +44,13 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
 
 def _refuse_idle(key: str, value: Any, given: Mapping[str, Any], path: Path) -> None:
     """A recipe or preset only sets defaults: of a complete file, such as a run's, it would change its name alone."""
+    set_there = {name: section if isinstance(section, Mapping) else {} for name, section in given.items()}
     decided: dict[str, Any] = {}
     if key == "recipe" and value != given.get("recipe", "corrected"):
         decided = THESIS
-    elif key == "student.preset" and str(value) in PRESETS and value != (given.get("student") or {}).get("preset"):
+    elif key == "student.preset" and str(value) in PRESETS and value != set_there.get("student", {}).get("preset"):
         decided = {"student": PRESETS[value]}
-    if decided and all(set(keys) <= set(given.get(section) or ()) for section, keys in decided.items()):
+    if decided and all(set(keys) <= set(set_there.get(section, ())) for section, keys in decided.items()):
         raise InputError(
             f"--{key} {value}: {path} sets every key that it decides ({', '.join(decided)}), so nothing would change; "
             "take those out of the file, or set the keys themselves"

@@ -68,7 +68,7 @@ def _changed_stores(results: Sequence[Mapping[str, Any]]) -> list[str]:
     differing: dict[str, set[str]] = {}
     for result in results:
         for task, identities in result.get("stores", {}).items():
-            path = result["config"]["supervision"][task]["store"]
+            path = str(result["config"]["supervision"][task]["store"])
             for identity in identities:
                 differing.setdefault(path, set()).update(changed(first.setdefault(path, identity), identity))
     return [f"{path} ({', '.join(sorted(fields))})" for path, fields in sorted(differing.items()) if fields]
