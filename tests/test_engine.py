@@ -142,7 +142,7 @@ def test_a_stopped_run_without_averages_keeps_what_it_learnt(voc_folder, tmp_pat
     begun = Trainer(run, open_supervision(run), tmp_path / "begun")
     initial = {name: value.clone() for name, value in begun.student.state_dict().items()}
     with pytest.raises(KeyboardInterrupt):
-        train(run, tmp_path / "run", watch=lambda _: os.kill(os.getpid(), signal.SIGINT))
+        train(run, tmp_path / "run", watch=lambda _: os.kill(os.getpid(), signal.SIGTERM))
     state = load_state(tmp_path / "run")
     assert state is not None
     kept = weights(tmp_path / "run")
