@@ -1,4 +1,4 @@
-"""Made-up data that tests share: a data set in memory, and the tutor that repeats its ground truth."""
+"""What tests share: a data set in memory, the tutor that repeats its ground truth, and a small student."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tutored.labels import LabelSpace
 from tutored.structures import IGNORE, GroundTruth, SoftLabels
 
 LABELS = LabelSpace.of(["cat", "dog", "horse"])
+TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
+"""A student that a step takes milliseconds of."""
 
 
 class MadeDataset:

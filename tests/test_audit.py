@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from made import LABELS, MadeDataset, truthful
+from made import LABELS, TINY, MadeDataset, truthful
 from tutored import losses
 from tutored.audit import Advice, agreement, audit, read_sidecar, write_sidecar
 from tutored.audit.agree import kappa
@@ -504,10 +504,9 @@ def lessons(make_voc, tmp_path):
         sidecar = audit(store, dataset).sidecar
         part = sidecar.tasks["detection"].model_copy(update={"advice": advice})
         write_sidecar(store, sidecar.model_copy(update={"tasks": {"detection": part}}))
-        tiny = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
         train = {"epochs": 1, "batch": 6, "workers": 0, "device": "cpu"}
         task = {"policy": "replace", **(task or {})}
-        config = taught(folder, store.path, task=task, student=tiny, train=train, augment={"crop": False}, **more)
+        config = taught(folder, store.path, task=task, student=TINY, train=train, augment={"crop": False}, **more)
         trainer = Trainer(config, open_supervision(config), tmp_path / "run")
         batch = collate([trainer.set[0, position] for position in range(6)])
         kept = []

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from safetensors import SafetensorError
 
+from made import TINY
 from tutored.checkpoint import load_checkpoint, save_checkpoint
 from tutored.cli import main
 from tutored.cli.options import make_parser
@@ -22,8 +23,6 @@ from tutored.judge import predictions_of
 from tutored.labels import VOC, ClassMap
 from tutored.predict import Predictor, predict_dataset
 from tutored.softlabels import Folded, Store
-
-TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
 
 
 @pytest.fixture(scope="module")

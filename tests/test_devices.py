@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from made import truthful
+from made import TINY, truthful
 from tutored import losses
 from tutored.checkpoint import load_checkpoint
 from tutored.cli import main
@@ -37,7 +37,6 @@ from tutored.softlabels.writer import PART_ROWS, claim, finish, write_part
 from tutored.structures import SoftLabels
 from tutored.targets import Batch, Targets
 
-TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
 SMALL = 5_000
 """Parameters of a block in pieces, so that a tiny student has seven of them."""
 UNLIKE = ("boxes", "masks", "boxes", "masks", "none", "both", "boxes", "masks")

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
+from made import TINY
 from tutored.cli import _overrides, main
 from tutored.cli.label_options import spelled_out
 from tutored.cli.options import make_parser
@@ -282,9 +283,6 @@ def test_python_in_the_pages_imports_what_there_is() -> None:
                 assert [each.name for each in node.names if not hasattr(module, each.name)] == [], block.page
                 names += len(node.names)
     assert names > 3
-
-
-TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from made import TINY
 from tutored import losses
 from tutored.config import Config, make_config
 from tutored.data import open_dataset
@@ -24,8 +25,6 @@ from tutored.errors import InputError
 from tutored.student import BlitzNet
 from tutored.tutors.label import label
 from tutored.tutors.student import StudentTutor
-
-TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
 
 
 def config(folder: Path, **sections) -> Config:

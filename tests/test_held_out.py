@@ -2,7 +2,7 @@
 
 import pytest
 
-from made import MadeDataset
+from made import TINY, MadeDataset
 from tutored.config import make_config
 from tutored.data.part import hold_out
 from tutored.data.sources import ranks
@@ -20,12 +20,11 @@ def folder(make_voc, tmp_path_factory):
 
 
 def config(folder, held_out=0.3, data=None, **sections):
-    student = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
     plain = {"epochs": 1, "batch": 4, "workers": 0, "device": "cpu", "threads": 1}
     return make_config(
         {
             "data": {"train": f"voc:{folder}", "held_out": held_out, **(data or {})},
-            "student": student,
+            "student": TINY,
             **sections,
             "train": {**plain, **sections.get("train", {})},
         }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from made import TINY
 from tutored.cli import main
 from tutored.config import make_config
 from tutored.data import open_dataset
@@ -29,7 +30,6 @@ from tutored.structures import GroundTruth, Prediction
 from tutored.tutors.label import label
 from tutored.tutors.student import StudentTutor
 
-TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
 TRAIN = {"epochs": 3, "batch": 4, "workers": 0, "lr": 1e-3, "device": "cpu", "threads": 1, "val_every": 1}
 
 

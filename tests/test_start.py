@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from made import TINY
 from tutored.checkpoint import save_checkpoint
 from tutored.config import Config, make_config
 from tutored.engine import train
@@ -13,8 +14,6 @@ from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
 from tutored.student import BlitzNet
-
-TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
 
 
 def config(start=None, data="voc:unread", student=None, **train_keys) -> Config:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from made import TINY
 from tutored.cli import main
 from tutored.config import THESIS
 from tutored.engine.trainer import Trainer
@@ -30,7 +31,6 @@ from tutored.studies.thesis import FIGURE_15, FIGURE_16, TABLE_12, TABLE_13, TAB
 from tutored.tutors import open_tutor
 from tutored.tutors.label import label
 
-TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
 VOC = load_setting(None)
 
 

@@ -1,8 +1,9 @@
 """How much mIoU does a map's grid allow? `python path/to/results/study/ceiling.py`, where `run.sh` ran.
 
 The ground truth of the evaluation images, averaged over the cells of a grid as fine as a network's map and enlarged as
-its answer is: what a student would have that says just the right thing in every cell. 20 and 32 cells a side are the
-maps of 160 and 256 pixels at stride 8, 40 and 64 those at stride 4; beside them the segmentation tutor on such grids.
+its answer is: what a student would have that says just the right thing in every cell. 20, 32 and 48 cells a side are
+the maps of 160, 256 and 384 pixels at stride 8, 40 and 64 those of 160 and 256 at stride 4; beside them the
+segmentation tutor on such grids.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tutored.softlabels import Folded, Store
 from tutored.structures import IGNORE, Prediction
 from tutored.studies import load_setting
 
-GRIDS = (20, 32, 40, 64)
+GRIDS = (20, 32, 40, 48, 64)
 
 
 def main() -> None:

@@ -13,19 +13,20 @@ from tutored.evaluate.resample import resample
 from tutored.judge import predictions_of
 from tutored.labels import ClassMap
 from tutored.softlabels import Folded, Store
+from tutored.studies import load_setting
 
-SIX = ("cat", "cow", "dog", "horse", "person", "sheep")
 OWN = {"mAP_voc_area@.5": "detection", "mIoU": "segmentation"}
 
 
 def figures_of(task: str) -> Resampled:
     """Those of a tutor's store, with mAP only for boxes and mIoU only for maps."""
-    dataset = open_dataset("voc:data/voc2012-animals", "val")
-    store = Store.open(Path(f"stores/{task}-val"))
+    setting = load_setting(Path(__file__).parent / "setting.yaml")
+    dataset = open_dataset(setting.data, setting.evaluation)
+    store = Store.open(Path(setting.store(task, "evaluation")))
     folded = Folded(store, ClassMap.by_name(store.labels, dataset.labels))
     answers = predictions_of(folded, dataset, store.path)
     records = [record(image, dataset.ground_truth(image), answer, dataset.labels) for image, answer in answers]
-    return resample(records, dataset.labels, SIX)
+    return resample(records, dataset.labels, setting.reported)
 
 
 def main() -> None:

@@ -157,7 +157,7 @@ def _export(one: Any) -> None:
     one.add_argument("--nms", action="store_true", help="final boxes, not those of all anchors (ONNX)")
     one.add_argument("--mask", action="store_true", help="each input pixel's class, not the map's logits (ONNX)")
     one.add_argument("--half", action="store_true", help="float16 inside; inputs and outputs stay float32")
-    pictures = "what to check it on (default: some that the run validates on; where they are not here, noise)"
+    pictures = "what to check it on (default: some of its validation split; where they are not here, noise)"
     one.add_argument("--images", type=Path, nargs="+", default=[], metavar="PICTURE|FOLDER", help=pictures)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from tutored.convert.cleanlab import write_cleanlab
@@ -11,6 +12,7 @@ from tutored.convert.fiftyone import write_fiftyone
 from tutored.convert.voc import write_voc
 from tutored.data import open_dataset
 from tutored.errors import InputError
+from tutored.files import whole_folder
 from tutored.labels import ClassMap
 from tutored.progress import Progress
 from tutored.softlabels import Folded, Store
@@ -37,7 +39,7 @@ def convert(
     score: float | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write what a store says of a split's images; see the writers for what lies in `out` then.
+    """Write what a store says of a split's images, whole or not at all; see the writers for what lies in `out` then.
 
     Args:
         kind: one of `KINDS`.
@@ -64,4 +66,5 @@ def convert(
             if progress:
                 progress(done, len(ids))
 
-    write(each(), dataset, out, usual if score is None else score)
+    with nullcontext(out) if kind == "coco" else whole_folder(out) as place:
+        write(each(), dataset, place, usual if score is None else score)

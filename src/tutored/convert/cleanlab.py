@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutored.boxes import iou
-from tutored.files import whole_folder, write_encoded
+from tutored.files import write_encoded
 from tutored.structures import BACKGROUND, IGNORE, Dataset, GroundTruth, SoftLabels
 
 SIDE = 64
@@ -43,16 +43,15 @@ def write_cleanlab(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, 
             names.append(image_id)
             masks.append(torch.where(mask == IGNORE, probs.argmax(dim=0), mask).to(torch.uint8).numpy())
             maps.append(probs.numpy().astype(np.float32))
-    with whole_folder(out) as folder:
-        if rows:
-            write_encoded(folder / "boxes_labels.npy", partial(np.save, arr=np.concatenate(box_labels)))
-            write_encoded(folder / "boxes_pred_probs.npy", partial(np.save, arr=np.concatenate(box_probs)))
-            lines = (f"{image_id},{','.join(f'{edge:g}' for edge in box)}\n" for image_id, box in rows)
-            (folder / "boxes.csv").write_text("image_id,x1,y1,x2,y2\n" + "".join(lines))
-        if names:
-            write_encoded(folder / "pixels_labels.npy", partial(np.save, arr=np.stack(masks)))
-            write_encoded(folder / "pixels_pred_probs.npy", partial(np.save, arr=np.stack(maps)))
-            (folder / "pixels.csv").write_text("image_id\n" + "".join(f"{name}\n" for name in names))
+    if rows:
+        write_encoded(out / "boxes_labels.npy", partial(np.save, arr=np.concatenate(box_labels)))
+        write_encoded(out / "boxes_pred_probs.npy", partial(np.save, arr=np.concatenate(box_probs)))
+        lines = (f"{image_id},{','.join(f'{edge:g}' for edge in box)}\n" for image_id, box in rows)
+        (out / "boxes.csv").write_text("image_id,x1,y1,x2,y2\n" + "".join(lines))
+    if names:
+        write_encoded(out / "pixels_labels.npy", partial(np.save, arr=np.stack(masks)))
+        write_encoded(out / "pixels_pred_probs.npy", partial(np.save, arr=np.stack(maps)))
+        (out / "pixels.csv").write_text("image_id\n" + "".join(f"{name}\n" for name in names))
 
 
 def _matched(truth: GroundTruth, answer: SoftLabels, score: float) -> Tensor:

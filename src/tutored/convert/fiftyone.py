@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tutored.convert.coco import box_entries
-from tutored.files import whole_folder, write_text
+from tutored.files import write_text
 from tutored.judge import as_prediction
 from tutored.structures import Dataset, SoftLabels
 from tutored.visualise import save_mask
@@ -20,11 +20,6 @@ def write_fiftyone(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, 
     Boxes from `score` on, relative to the image; each one's class distribution stands in its attributes. Pictures are
     not copied: give FiftyOne their folder as `data_path`, and `labels.json` or `masks` as `labels_path`.
     """
-    with whole_folder(out) as folder:
-        _write(answers, dataset, folder, score)
-
-
-def _write(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, out: Path, score: float) -> None:
     found: dict[str, list[dict[str, Any]] | None] = {}
     for image_id, answer in answers:
         height, width = answer.size

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import torch
 from torch.nn import functional as F
 
-from tutored.files import whole_folder, write_text
+from tutored.files import write_text
 from tutored.labels import VOC, LabelSpace
 from tutored.structures import IGNORE, Dataset, SoftLabels
 from tutored.visualise import save_mask
@@ -22,11 +22,6 @@ def write_voc(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, out: 
     pixels of which the tutor is less sure than `score` are 255 (ignore). Pictures are not copied: put `JPEGImages`
     beside, or link it, and `voc:OUT` is a data set.
     """
-    with whole_folder(out) as folder:
-        _write(answers, dataset, folder, score)
-
-
-def _write(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, out: Path, score: float) -> None:
     boxed, masked = [], []
     for image_id, answer in answers:
         if answer.boxes_xyxy is not None:
