@@ -650,7 +650,11 @@ def test_wrong_words_are_told(tmp_path, voc_folder, capsys):
     assert "couch=sofa" in capsys.readouterr().err
     words = [*words[:4], "--renamed", "cat=dog", "--against", str(tmp_path / "store")]
     assert main(["audit", str(tmp_path / "store"), *words]) == 2
-    assert "no --renamed and --for beside it" in capsys.readouterr().err
+    assert "--renamed is not for --against, which compares two stores by class names" in capsys.readouterr().err
+    for more in (["--photos"], ["--worst", "0"], ["--for", "other"]):
+        assert main(["audit", str(tmp_path / "store"), *words[:4], *words[6:], *more]) == 2
+        assert f"{more[0]} is not for --against" in capsys.readouterr().err
+    assert not (tmp_path / "store" / "agreement.html").exists()
 
 
 def test_what_is_not_annotated_counts_neither_for_nor_against(tmp_path):

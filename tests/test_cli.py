@@ -288,6 +288,23 @@ def test_mistakes_are_one_message_and_exit_code_2(work, voc_folder, make_voc, tm
     assert "text.jpg" in complaint(["predict", checkpoint, tmp_path / "text.jpg", "--out", tmp_path / "p"], capsys)
 
 
+def test_options_that_would_do_nothing_are_refused(work, voc_folder, tmp_path, capsys):
+    checkpoint, out = work / "run" / "checkpoint", tmp_path / "out"
+    label = ["label", "student", "--weights", checkpoint, "--data", f"voc:{voc_folder}", "--split", "val", "--out", out]
+    (tmp_path / "a.mp4").touch()
+    predict = ["predict", checkpoint, tmp_path / "a.mp4", "--out", out, "--coco", tmp_path / "coco.json"]
+    for words, message in (
+        ([*label, "--workers", "2"], "--workers is for --engine ray"),
+        ([*label, "--worker-gpus", "0"], "--worker-gpus is for --engine ray"),
+        ([*label, "--engine", "ray", "--processes", "2"], "--processes is not for --engine ray"),
+        ([*label, "--engine", "ray", "--rank", "0"], "--rank is not for --engine ray"),
+        (["init", out, "--example", "--out", tmp_path / "t.yaml"], "--out is not for --example"),
+        (predict, "--coco numbers pictures, and none is given; leave it out"),
+    ):
+        assert message in complaint(words, capsys)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
 def test_a_full_disk_is_the_machines_fault_and_leaves_nothing(work, tmp_path, capsys, monkeypatch, error):
     def full(*_args, **_kwargs):

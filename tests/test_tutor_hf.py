@@ -360,6 +360,8 @@ def test_models_that_are_refused(tmp_path: Path) -> None:
         open_tutor("hf", model=tmp_path / "m", device="cpu", labels="voc")
     with pytest.raises(InputError, match="gives no instances; leave `instances` out"):
         open_tutor("hf", model=tmp_path / "m", device="cpu", labels=tmp_path / "names.txt", instances=True)
+    with pytest.raises(InputError, match="score_floor: this tutor `hf` answers with a map and has no boxes"):
+        open_tutor("hf", model=tmp_path / "m", device="cpu", labels=tmp_path / "names.txt", score_floor=0.3)
     with pytest.raises(InputError, match=r"nobody/nothing: no such folder, and no such repository .*--download"):
         open_tutor("hf:nobody/nothing")
     with pytest.raises(InputError, match=r"no config\.json"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tutored.cli.output import say, say_next, write_json
+from tutored.cli.values import refuse
 from tutored.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,13 +23,15 @@ def audit(given: argparse.Namespace) -> None:
     store = Store.open(given.store)
     dataset, task = _ground_truth(given, store.labels)
     if given.against is not None:
-        if given.renamed or given.others:
-            raise InputError("--against compares by class names and writes no audit: no --renamed and --for beside it")
+        if given.others:
+            raise InputError("--for is not for --against, which writes no audit; leave it out")
+        why = "is not for --against, which compares two stores by class names, without ground truth"
+        refuse(given, why, "renamed", "photos", "worst")
         _agreement(given, store.path, dataset)
         return
     from tutored.audit import audit as audit_store
     from tutored.audit import write_sidecar
-    from tutored.audit.page import write_page
+    from tutored.audit.page import WORST, write_page
     from tutored.cli.progress import bar
 
     with bar("auditing") as step:
@@ -40,7 +43,7 @@ def audit(given: argparse.Namespace) -> None:
     for other in (store, *map(Store.open, given.others)):
         say(f"wrote {write_sidecar(other, found.sidecar)}; training uses it (supervision.TASK.audit: ignore does not)")
     page = given.page or store.path / "audit.html"
-    write_page(found, given.store, page, photos=given.photos, worst=given.worst)
+    write_page(found, given.store, page, photos=given.photos, worst=WORST if given.worst is None else given.worst)
     say(f"wrote {page}")
     write_json(given.json, found.sidecar.model_dump(mode="json"))
     say_next(f"tutored train CONFIG.yaml --out RUN, with this store in supervision.{next(iter(found.sidecar.tasks))}")

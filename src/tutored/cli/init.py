@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from tutored.cli.output import say, say_next
+from tutored.cli.values import refuse
 
 
 def init(given: argparse.Namespace) -> None:
@@ -14,11 +16,13 @@ def init(given: argparse.Namespace) -> None:
     from tutored.init.text import label_command
 
     if given.example:
+        refuse(given, "is not for --example, which makes pictures and no config", "out")
         make_example(given.folder)
         say(f"wrote {given.folder}: photos, boxes of some, masks of some, labels.txt")
         return say_next(f"tutored init {given.folder}")
+    config = given.out or Path("tutored.yaml")
     with bar("reading") as step:
-        start = look(given.folder, given.out, step)
+        start = look(given.folder, config, step)
     layout, report = start.layout, start.report
     say(f"{given.folder}: {layout.what}")
     report.show(Lasting())
@@ -37,5 +41,5 @@ def init(given: argparse.Namespace) -> None:
             say(f"missing: {train.images - drawn:,} of {train.images:,} training images have no {noun}")
             say(f"{'a tutor may answer' if taught else 'a tutor must answer'}: {label_command(task, layout)}")
     if not taught:
-        say(f"then put the classes to learn into {given.out}")
-    return say_next(f"tutored train {given.out} --out runs/first")
+        say(f"then put the classes to learn into {config}")
+    return say_next(f"tutored train {config} --out runs/first")

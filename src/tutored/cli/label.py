@@ -6,6 +6,7 @@ import argparse
 import os
 
 from tutored.cli.output import say, say_next
+from tutored.cli.values import refuse
 
 TUTOR_OPTIONS = (
     "weights", "threads", "model", "download", "folders", "values", "missing", "labels", "boxes", "maps", "score_floor",
@@ -28,9 +29,12 @@ def label(given: argparse.Namespace) -> None:
     common = {"resume": given.resume, "batch": given.batch}
     with bar("labelling") as step:
         if given.engine == "ray":
-            cluster = {"workers": given.workers, "gpus": given.worker_gpus, "progress": step}
-            label_with_ray(given.kind, options, given.data, given.split, given.out, **common, **cluster)
+            refuse(given, "is not for --engine ray, whose --workers share the work", "processes", "rank")
+            workers, gpus = given.workers or 1, given.worker_gpus or 0.0
+            whose = given.data, given.split, given.out
+            label_with_ray(given.kind, options, *whose, **common, workers=workers, gpus=gpus, progress=step)
         else:
+            refuse(given, "is for --engine ray; here --processes share the work", "workers", "worker_gpus")
             rank, processes = _share_of_work(given)
             work = {"rank": rank, "processes": processes, "skip_broken": given.skip_broken, "progress": step}
             label_split(open_tutor(given.kind, **options), dataset, given.out, **common, **work)

@@ -63,8 +63,8 @@ def label_options(command: Callable[[str, str], Any]) -> None:
         one.add_argument("--rank", type=count, help="which of them this is, from 0")
         one.add_argument("--skip-broken", action="store_true", help="record pictures that can't be read, and go on")
         one.add_argument("--engine", choices=["here", "ray"], default="here", help="ray: on a cluster of machines")
-        one.add_argument("--workers", type=positive, default=1, help="tutors that Ray runs at once (default 1)")
-        one.add_argument("--worker-gpus", type=amount, default=0.0, help="GPUs of each of them (default 0)")
+        one.add_argument("--workers", type=positive, help="tutors that Ray runs at once (default 1)")
+        one.add_argument("--worker-gpus", type=amount, help="GPUs of each of them (default 0)")
         one.add_argument("--batch", type=positive, default=8, help="images read at once (default 8)")
     for one in (onnx, vision, hub, files):
         one.add_argument("--labels", metavar="NAMES", help=f"the tutor's classes, where it does not say: {names}")

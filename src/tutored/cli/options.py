@@ -87,7 +87,7 @@ def _init(one: Any) -> None:
     about = "pictures, XMLs and masks in any folders, or a VOC or COCO folder"
     one.add_argument("folder", type=Path, metavar="FOLDER", help=about)
     to = "the config to write (default tutored.yaml); links, where some are needed, go into a folder beside it"
-    one.add_argument("--out", type=Path, default=Path("tutored.yaml"), metavar="FILE", help=to)
+    one.add_argument("--out", type=Path, metavar="FILE", help=to)
     one.add_argument(
         "--example", action="store_true", help="instead: make FOLDER, with made-up pictures to practise on"
     )
@@ -117,7 +117,7 @@ def _audit(one: Any) -> None:
     one.add_argument("--page", type=Path, metavar="FILE", help="default: audit.html in the store")
     one.add_argument("--json", type=Path, metavar="FILE", help="write what audit.json holds")
     one.add_argument("--photos", action="store_true", help="with the data's own photographs in the page")
-    one.add_argument("--worst", type=count, default=12, help="images of the disagreement report (default 12)")
+    one.add_argument("--worst", type=count, help="images of the disagreement report (default 12)")
 
 
 def _convert(parser: Any) -> None:

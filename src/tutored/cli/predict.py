@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tutored.cli.output import say
+from tutored.cli.values import refuse
 
 
 def predict(given: argparse.Namespace) -> None:
@@ -16,6 +17,8 @@ def predict(given: argparse.Namespace) -> None:
     from tutored.predict import FILMED, KINDS, Predictor, find_videos, predict_files, predict_video, sort_inputs
 
     inputs = sort_inputs(given.pictures, sys.stdin)
+    if not inputs.pictures:
+        refuse(given, "numbers pictures, and none is given", "coco")
     videos = find_videos(inputs.videos, inputs.under)
     predictor = Predictor.load(given.checkpoint, given.device, given.batch)
     if inputs.pictures:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from tutored.errors import InputError
+
 DEVICE = "cpu, cuda, cuda:1, ... or mps (default: the best there is)"
 
 
@@ -19,6 +21,14 @@ def data_options(parser: Any, *, several: bool = False) -> None:
         parser.add_argument("--split", required=True, action="append", dest="splits", help=split + "; may be repeated")
     else:
         parser.add_argument("--split", required=True, help=split)
+
+
+def refuse(given: argparse.Namespace, why: str, *unused: str) -> None:
+    """Options that would have no effect are a mistake: whoever gives one expects something of it."""
+    for name in unused:
+        value = getattr(given, name)
+        if value is not None and value is not False:
+            raise InputError(f"--{name.replace('_', '-')} {why}; leave it out")
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -82,6 +82,8 @@ def open_tutor(kind: str, *, flip: bool = False, scales: Sequence[float] = (1.0,
             raise InputError(f"{kind}:{name}: the tutor `{kind}` is not named like this; give its options")
         options[known.first] = name
     tutor: Tutor = getattr(import_module(known.module), known.name)(**options)
+    if "score_floor" in options and tutor.identity["score_floor"] is None:
+        raise InputError(f"score_floor: this tutor `{kind}` answers with a map and has no boxes; leave it out")
     if not flip and tuple(scales) == (1.0,):
         return tutor
     if not known.sees:
