@@ -117,6 +117,18 @@ def test_a_class_to_report_that_is_none_is_refused_before_training(voc_folder):
         open_supervision(config(voc_folder, reported=["catt"]))
 
 
+def test_a_class_that_neither_data_nor_tutor_has_is_refused(voc_folder, tmp_path):
+    with pytest.raises(
+        InputError, match="no data set and no tutor knows one of them: unknown class 'zebra'; possible: "
+    ):
+        open_supervision(config(voc_folder, classes=["cat", "zebra"]))
+    store = str(label(Silent("zebra"), open_dataset(f"voc:{voc_folder}", "train"), tmp_path / "store"))
+    data = {"train": f"voc:{voc_folder}", "classes": ["cat", "airplane", "zebra"]}
+    tutored = {"detection": {"policy": "fill", "store": store}}
+    opened = open_supervision(make_config({"data": data, "supervision": tutored}))
+    assert opened.train.labels.classes == ("cat", "airplane", "zebra"), "VOC's aeroplane, by its other name"
+
+
 def test_a_renamed_class_need_be_known_to_one_of_several_tutors(voc_folder, tmp_path):
     """Each store is folded by the names that it knows; a name that none knows is refused."""
     stores = [

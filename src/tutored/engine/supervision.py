@@ -15,7 +15,7 @@ from tutored.data.joined import join, union
 from tutored.data.part import hold_out
 from tutored.errors import InputError
 from tutored.evaluate.figures import averaged_classes
-from tutored.labels import ClassMap
+from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Folded, Store
 from tutored.structures import Dataset, SoftLabels
 
@@ -45,13 +45,14 @@ def open_supervision(config: Config) -> Supervision:
 
     Raises:
         InputError: train and validation share images, a store answers for no image, two stores for the same one, a
-            tutor's classes and the student's have nothing in common, or a store's audit is of another labelling;
-            whatever opening one of them raises.
+            tutor's classes and the student's have nothing in common, nobody has one of `data.classes`, or a store's
+            audit is of another labelling; whatever opening one of them raises.
     """
     train, val = _open_images(config)
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
     loss, notes = config.loss, _idle(config, train)
+    reached: set[int | None] = set()
     for name in TASKS:
         task: Task = getattr(config.supervision, name)
         opened = [_open_store(path, name) for path in task.stores]
@@ -63,6 +64,7 @@ def open_supervision(config: Config) -> Supervision:
         for store, advised in zip(opened, advice, strict=True):
             renamed = _renamed(task, store, opened)
             class_map = ClassMap.by_name(store.labels, train.labels, renamed=renamed, elsewhere=task.elsewhere)
+            reached.update(class_map.to)
             taken = _taken(advised, class_map, name, config.loss)
             folded = Folded(store, class_map, background=config.loss.background, muted_score=loss.silent_score, **taken)
             twice = next((image_id for image_id in store if image_id in answers), None)
@@ -77,6 +79,8 @@ def open_supervision(config: Config) -> Supervision:
         if task.stores:
             notes += _coverage(name, task.stores, answers, train)
             soft_labels[name] = answers
+    if config.data.classes:
+        _refuse_unknown(config.data, train.labels, reached)
     return Supervision(train, val, soft_labels, stores, loss, tuple(notes))
 
 
@@ -94,6 +98,17 @@ def _idle(config: Config, train: Dataset) -> list[str]:
         keys = ", ".join(key for key, value in lighter.items() if value)
         notes.append(f"segmentation: loss.map_target 'softmax' teaches every cell at full weight, in spite of {keys}")
     return notes
+
+
+def _refuse_unknown(data: Data, labels: LabelSpace, reached: Container[int | None]) -> None:
+    """Raises InputError for a class that no data set has and no tutor's answers reach, such as a misspelt one."""
+    own = LabelSpace.of(_own_classes(data))
+    for index, name in enumerate(labels.classes, start=1):
+        if index not in reached and same_class(name, own) is None:
+            try:
+                own.index(name)
+            except InputError as error:
+                raise InputError(f"data.classes: no data set and no tutor knows one of them: {error}") from error
 
 
 def open_visible(config: Config) -> Dataset:
@@ -199,11 +214,16 @@ def _open_images(config: Config) -> tuple[Dataset, Dataset | None]:
 
 
 def _open_training(data: Data) -> Dataset:
-    parts: tuple[Data | MoreData, ...] = (data, *data.more)
-    classes = data.classes
-    if classes is None and data.more:
-        classes = union([open_dataset(part.train, part.split).labels for part in parts])
-    return join([open_dataset(part.train, part.split, part.annotated, classes) for part in parts])
+    classes = _own_classes(data) if data.classes is None and data.more else data.classes
+    return join([open_dataset(part.train, part.split, part.annotated, classes) for part in _parts(data)])
+
+
+def _own_classes(data: Data) -> tuple[str, ...]:
+    return union([open_dataset(part.train, part.split).labels for part in _parts(data)])
+
+
+def _parts(data: Data) -> tuple[Data | MoreData, ...]:
+    return data, *data.more
 
 
 def _open_validation(data: Data, train: Dataset) -> Dataset | None:
