@@ -22,7 +22,8 @@ from tutored.config import Supervision as SupervisionConfig
 from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.data.training import collate
-from tutored.engine.supervision import open_supervision, open_visible
+from tutored.engine.datasets import open_visible
+from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.evaluate import figures, record

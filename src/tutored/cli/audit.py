@@ -53,7 +53,7 @@ def _ground_truth(given: argparse.Namespace, labels: LabelSpace) -> tuple[Datase
     """The data set to hold a store against, and what a run says of the store: renamed classes and `elsewhere`."""
     from tutored.config import TASKS, Task, load_config
     from tutored.data import open_dataset
-    from tutored.engine.supervision import open_visible
+    from tutored.engine.datasets import open_visible
 
     renamed = _renamed(given.renamed or ())
     if given.config is None:

@@ -1,4 +1,4 @@
-"""Data and tutors of one run, opened and checked against each other before anything is trained."""
+"""Tutors of one run beside its data, opened and checked against each other before anything is trained."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutored.audit import Advice, read_sidecar
-from tutored.audit.visible import Visible, hidden
-from tutored.config import TASKS, Config, Data, Loss, MoreData, Task
-from tutored.data import open_dataset
-from tutored.data.joined import join, union
-from tutored.data.part import hold_out
+from tutored.audit.visible import hidden
+from tutored.config import TASKS, Config, Data, Loss, Task
+from tutored.engine.datasets import open_datasets, own_classes
 from tutored.errors import InputError
 from tutored.evaluate.figures import averaged_classes
 from tutored.labels import ClassMap, LabelSpace, same_class
@@ -48,7 +46,7 @@ def open_supervision(config: Config) -> Supervision:
             tutor's classes and the student's have nothing in common, nobody has one of `data.classes`, or a store's
             audit is of another labelling; whatever opening one of them raises.
     """
-    train, val = _open_images(config)
+    train, val = open_datasets(config)
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
     loss, notes = config.loss, _idle(config, train)
@@ -102,19 +100,13 @@ def _idle(config: Config, train: Dataset) -> list[str]:
 
 def _refuse_unknown(data: Data, labels: LabelSpace, reached: Container[int | None]) -> None:
     """Raises InputError for a class that no data set has and no tutor's answers reach, such as a misspelt one."""
-    own = LabelSpace.of(_own_classes(data))
+    own = LabelSpace.of(own_classes(data))
     for index, name in enumerate(labels.classes, start=1):
         if index not in reached and same_class(name, own) is None:
             try:
                 own.index(name)
             except InputError as error:
                 raise InputError(f"data.classes: no data set and no tutor knows one of them: {error}") from error
-
-
-def open_visible(config: Config) -> Dataset:
-    """The training images of a run with the ground truth that it does not hide: what its tutors may be audited on."""
-    train, _ = _open_images(config)
-    return Visible(train, {name: hidden(train, config.supervision, name) for name in TASKS})
 
 
 def _open_store(path: Path, name: str) -> Store:
@@ -204,40 +196,6 @@ def _told(taken: Mapping[str, Any], train: Dataset) -> str:
     if "temperature" in taken:
         told.append(f"is taken at temperature {taken['temperature']:.2f}")
     return f"; by its audit it {' and '.join(told)}" if told else ""
-
-
-def _open_images(config: Config) -> tuple[Dataset, Dataset | None]:
-    whole = _open_training(config.data)
-    if config.data.held_out:
-        return hold_out(whole, config.data.held_out, config.supervision.seed)
-    return whole, _open_validation(config.data, whole)
-
-
-def _open_training(data: Data) -> Dataset:
-    classes = _own_classes(data) if data.classes is None and data.more else data.classes
-    return join([open_dataset(part.train, part.split, part.annotated, classes) for part in _parts(data)])
-
-
-def _own_classes(data: Data) -> tuple[str, ...]:
-    return union([open_dataset(part.train, part.split).labels for part in _parts(data)])
-
-
-def _parts(data: Data) -> tuple[Data | MoreData, ...]:
-    return data, *data.more
-
-
-def _open_validation(data: Data, train: Dataset) -> Dataset | None:
-    if data.val_split is None:
-        return None
-    annotated = data.annotated if data.val is None else data.val_annotated
-    val = open_dataset(data.val or data.train, data.val_split, annotated, train.labels.classes)
-    shared = sorted(set(train.ids) & set(val.ids))
-    if shared:
-        raise InputError(
-            f"{train.name} and {val.name} share {len(shared)} images ({', '.join(shared[:3])}, ...); "
-            "evaluating on training images measures nothing: choose another data.val_split"
-        )
-    return val
 
 
 def _coverage(name: str, paths: Sequence[Path], answers: Container[str], train: Dataset) -> list[str]:
