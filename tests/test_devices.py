@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +28,7 @@ from tutored.checkpoint import load_checkpoint
 from tutored.cli import main
 from tutored.config import Config, make_config
 from tutored.data.training import collate
+from tutored.device import choose_device
 from tutored.engine import shard
 from tutored.engine import trainer as trainer_module
 from tutored.engine.gradients import means
@@ -294,6 +296,14 @@ def step_without_values(run: Config, out: Path, batch: Batch | None = None) -> C
         values = trainer.step(batch)
     assert values.keys() and {value.device.type for value in values.values()} == {"meta"}
     return counted.operations
+
+
+def test_of_several_runs_in_one_process_each_has_its_own_device(voc_folder, tmp_path):
+    """What accelerate keeps of a process decides it, with and without a GPU here."""
+    for device, cpu in (("auto", False), ("cpu", True), ("auto", False)):
+        trainer = make_trainer(config(voc_folder, train={"device": device}), tmp_path / "run")
+        assert PartialState()._cpu is cpu
+        assert trainer.device.type == ("cpu" if cpu else choose_device().type)
 
 
 class Counted(TorchDispatchMode):

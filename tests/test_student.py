@@ -327,6 +327,19 @@ def test_what_the_last_map_of_a_stride_is_made_from_is_frozen(
     )
 
 
+def test_what_is_frozen_gives_the_same_whatever_is_seen_beside_it() -> None:
+    student = BlitzNet(TINY.model_copy(update={"frozen": 8}), PETS).train()
+    one, two, three = torch.rand(3, 1, 3, 64, 64)
+
+    def seen(*images: torch.Tensor) -> list[torch.Tensor]:
+        return [level[0] for level in student.backbone(torch.cat(images))]
+
+    alone, again = seen(one, two), seen(one, three)
+    same = [torch.equal(a, b) for a, b in zip(alone, again, strict=True)]
+    strides = [64 // side for side in student.backbone.sides]
+    assert dict(zip(strides, same, strict=True)) == {stride: stride <= 8 for stride in strides}
+
+
 def test_free_norms_learn_in_training() -> None:
     student = BlitzNet(TINY, PETS).train()
     before = student.backbone.net.bn1.running_mean.clone()

@@ -48,7 +48,8 @@ class Student(Section):
     stride_in_1x1: bool = False
     """ResNets only: stage strides on the first 1x1 convolution, as the original has them."""
     frozen: Literal[0, 4, 8, 16, 32] = 0
-    """The backbone's weights up to its last map of this stride stay as they were loaded; 0: all of them learn."""
+    """The backbone's weights and batch statistics up to its last map of this stride stay as they were loaded; 0: all of
+    them learn."""
     freeze_norm: bool = False
     """Keep the backbone's batch statistics as they were loaded; faster, and steadier with small batches."""
 

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, broadcast
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
 from tutored import losses, processes
@@ -48,8 +48,8 @@ class Trainer:
 
     def __init__(self, config: Config, supervision: Supervision, out: Path) -> None:
         self.config, self.out = config, out
-        # A second run in this process may want another precision; accelerate keeps the first one's otherwise.
-        AcceleratorState._reset_state()
+        # A second run in this process may want another precision or device; accelerate keeps the first one's otherwise.
+        AcceleratorState._reset_state(reset_partial_state=not distributed.is_initialized())
         precision = config.train.precision
         self.accelerator = Accelerator(
             mixed_precision="no" if precision == "fp32" else precision,

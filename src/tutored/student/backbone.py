@@ -72,9 +72,9 @@ class Backbone(nn.Module):
             _fold_norms(self.net, config.size)
             for norm in _norms(self.net):
                 norm.requires_grad_(False)
-            self.train(self.training)
         if config.frozen:
             _freeze(self.net, config.size, len(reductions) - 1 - reductions[::-1].index(config.frozen))
+        self.train(self.training)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.net((images - self.mean) / self.std)
@@ -82,8 +82,8 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        if self.freeze_norm:
-            for norm in _norms(self.net):
+        for norm in _norms(self.net):
+            if self.freeze_norm or (norm.weight is not None and not norm.weight.requires_grad):
                 norm.eval()
         return self
 
