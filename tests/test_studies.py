@@ -27,6 +27,7 @@ from tutored.studies.declare import Row, Study, filled, supervision
 from tutored.studies.folder import load_folder, open_folder
 from tutored.studies.plan import config_of
 from tutored.studies.report import write_report
+from tutored.studies.run import run_folder
 from tutored.studies.thesis import FIGURE_15, FIGURE_16, TABLE_12, TABLE_13, TABLE_17
 from tutored.tutors import open_tutor
 from tutored.tutors.label import label
@@ -277,6 +278,24 @@ def test_what_another_process_trains_is_left_to_it(setting, tmp_path) -> None:
 def test_a_budget_of_no_time_begins_nothing(setting, tmp_path) -> None:
     assert run_all(plan([MINI], load_setting(setting), [0]), tmp_path, hours=0) == 0
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_time_left_is_that_of_all_who_train_here(setting, tmp_path, jobs) -> None:
+    runs = plan([MINI], load_setting(setting), [0, 1])
+    done = run_folder(tmp_path, runs[0])
+    done.mkdir(parents=True)
+    (done / "result.json").write_text(json.dumps({"config": runs[0].config.to_dict(), "seconds": 2000.0}))
+    seen = []
+
+    def stop(standing):
+        seen.append(standing)
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        run_all(runs, tmp_path, jobs=jobs, watch=stop)
+    assert (seen[0].done, seen[0].total) == (1, 4)
+    assert seen[0].seconds_left == pytest.approx(3 * 2000 / jobs, abs=60)
 
 
 def test_a_run_that_diverges_is_noted_and_the_study_goes_on(setting, tmp_path) -> None:

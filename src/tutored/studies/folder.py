@@ -156,7 +156,7 @@ def work(
     ]
     for process in others:
         process.start()
-    run_all(runs, folder.path, hours=hours, watch=watch)
+    run_all(runs, folder.path, hours=hours, jobs=jobs, watch=watch)
     for process in others:
         process.join()
     failed = sum((run_folder(folder.path, run) / "failed.txt").exists() for run in runs)

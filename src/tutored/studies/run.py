@@ -26,7 +26,7 @@ class Standing(NamedTuple):
         total: runs that were asked for.
         run: the one that is being trained here.
         report: of its training.
-        seconds_left: for all that is not done, were this process alone; None before any run is finished.
+        seconds_left: for all that is not done, by the processes that train here; None before any run is finished.
     """
 
     done: int
@@ -41,6 +41,7 @@ def run_all(
     folder: Path,
     *,
     hours: float | None = None,
+    jobs: int = 1,
     watch: Callable[[Standing], None] | None = None,
 ) -> int:
     """Train what is not finished, in order. Killed and started again, it goes on where it was.
@@ -50,6 +51,7 @@ def run_all(
 
     Args:
         hours: begin no run that would end later than this from now, by the pace of those that are finished.
+        jobs: processes that work on them here, which the time left is for.
 
     Returns:
         How many of the runs are done. The others are being trained elsewhere or did not fit.
@@ -69,7 +71,7 @@ def run_all(
         try:
             with FileLock(folder / "locks" / run.run_id, timeout=0):
                 if not is_done(where):
-                    train_one(run, where, _told(watch, runs, folder, run, sum(left.values())))
+                    train_one(run, where, _told(watch, runs, folder, run, sum(left.values()) / jobs))
         except Timeout:
             continue
     return count_done(runs, folder)
