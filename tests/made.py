@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from PIL import Image
@@ -71,3 +73,21 @@ def truthful(truth: GroundTruth, classes: int = len(LABELS)) -> SoftLabels:
         probs=F.one_hot(truth.classes, classes).float(),
         map=one_hot,
     )
+
+
+class Repeats:
+    """A tutor that repeats the ground truth through `change(answer, image_id)`; without, it says nothing."""
+
+    def __init__(self, dataset, change=lambda answer, image_id: answer, kind="repeats"):
+        self.dataset, self.change = dataset, change
+        self.labels, self.identity = dataset.labels, {"kind": kind}
+
+    def __call__(self, images, image_ids):
+        return [self.change(truthful(self._whole(each), len(self.labels)), each) for each in image_ids]
+
+    def _whole(self, image_id):
+        truth = self.dataset.ground_truth(image_id)
+        if truth.boxes_xyxy is None:
+            none = torch.zeros(0, dtype=torch.int64)
+            truth = replace(truth, boxes_xyxy=torch.zeros(0, 4), classes=none, difficult=none.bool())
+        return truth if truth.mask is not None else replace(truth, mask=torch.zeros(truth.size, dtype=torch.uint8))

@@ -33,6 +33,7 @@ from tutored.errors import InputError
 from tutored.labels import ClassMap, Elsewhere
 from tutored.progress import Progress
 from tutored.softlabels import Folded, Store
+from tutored.softlabels.draw import Rule
 from tutored.structures import Dataset
 
 __all__ = [
@@ -81,18 +82,20 @@ def audit(
     *,
     renamed: Mapping[str, str | None] | None = None,
     elsewhere: Elsewhere = "background",
+    background: Rule = "noisy_or",
     progress: Progress | None = None,
 ) -> Audit:
     """Hold a store against the ground truth of a data set's images, as far as each has any.
 
     Args:
         renamed, elsewhere: how the tutor's classes become the data set's, as in `Task`.
+        background: how a map is drawn from instances, as in `Loss`.
 
     Raises:
         InputError: store and data set have no class or image in common, or no image that is answered has ground truth.
     """
     class_map = ClassMap.by_name(store.labels, dataset.labels, renamed=renamed, elsewhere=elsewhere)
-    folded = Folded(store, class_map)
+    folded = Folded(store, class_map, background=background)
     ids = [image_id for image_id in dataset.ids if image_id in store]
     if not ids:
         raise InputError(f"{store.path} answers for none of the {len(dataset.ids)} images of {dataset.name}")
@@ -122,6 +125,7 @@ def audit(
         split=dataset.split,
         renamed=dict(renamed or {}),
         elsewhere=elsewhere,
+        background=background,
         tasks=tasks,
     )
     return Audit(sidecar, dataset, folded, class_map, contradictions)

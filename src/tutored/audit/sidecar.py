@@ -14,6 +14,7 @@ from tutored.errors import InputError
 from tutored.files import write_text
 from tutored.labels import ClassMap, Elsewhere
 from tutored.softlabels import Store
+from tutored.softlabels.draw import Rule
 
 SIDECAR = "audit.json"
 OF_THE_DATA = ("data", "split", "images", "ids_sha256")
@@ -85,7 +86,7 @@ class Sidecar(_Strict):
         store: `fingerprint` of the store it lies in: labelled anew, that store needs another audit.
         tutor: who answered.
         data, split: what the answers were held against.
-        renamed, elsewhere: as the audit was told.
+        renamed, elsewhere, background: as the audit was told.
         tasks: by "detection" and "segmentation".
     """
 
@@ -97,6 +98,7 @@ class Sidecar(_Strict):
     split: str
     renamed: dict[str, str | None] = {}
     elsewhere: Elsewhere = "background"
+    background: Rule = "noisy_or"
     tasks: dict[str, TaskAudit]
 
 

@@ -12,7 +12,7 @@ from tutored.cli.values import refuse
 from tutored.errors import InputError
 
 if TYPE_CHECKING:
-    from tutored.config import Task
+    from tutored.config import Loss, Task
     from tutored.labels import LabelSpace
     from tutored.structures import Dataset
 
@@ -21,7 +21,7 @@ def audit(given: argparse.Namespace) -> None:
     from tutored.softlabels import Store
 
     store = Store.open(given.store)
-    dataset, task = _ground_truth(given, store.labels)
+    dataset, task, loss = _ground_truth(given, store.labels)
     if given.against is not None:
         if given.others:
             raise InputError("--for is not for --against, which writes no audit; leave it out")
@@ -35,7 +35,14 @@ def audit(given: argparse.Namespace) -> None:
     from tutored.cli.progress import bar
 
     with bar("auditing") as step:
-        found = audit_store(store, dataset, renamed=task.renamed, elsewhere=task.elsewhere, progress=step)
+        found = audit_store(
+            store,
+            dataset,
+            renamed=task.renamed,
+            elsewhere=task.elsewhere,
+            background=loss.background,
+            progress=step,
+        )
     for name, part in found.sidecar.tasks.items():
         say(f"{name}, {len(part.ids.splitlines())} images:")
         for finding in part.findings:
@@ -49,9 +56,9 @@ def audit(given: argparse.Namespace) -> None:
     say_next(f"tutored train CONFIG.yaml --out RUN, with this store in supervision.{next(iter(found.sidecar.tasks))}")
 
 
-def _ground_truth(given: argparse.Namespace, labels: LabelSpace) -> tuple[Dataset, Task]:
-    """The data set to hold a store against, and what a run says of the store: renamed classes and `elsewhere`."""
-    from tutored.config import TASKS, Task, load_config
+def _ground_truth(given: argparse.Namespace, labels: LabelSpace) -> tuple[Dataset, Task, Loss]:
+    """The data set to hold a store against, and what a run says of the store's classes and of drawing maps."""
+    from tutored.config import TASKS, Loss, Task, load_config
     from tutored.data import open_dataset
     from tutored.engine.datasets import open_visible
 
@@ -59,7 +66,7 @@ def _ground_truth(given: argparse.Namespace, labels: LabelSpace) -> tuple[Datase
     if given.config is None:
         if given.data is None or given.split is None:
             raise InputError("give --data FORMAT:FOLDER and --split, or the --config of the run that is to be taught")
-        return open_dataset(given.data, given.split), Task(renamed=renamed)
+        return open_dataset(given.data, given.split), Task(renamed=renamed), Loss()
     if given.data is not None or given.split is not None:
         raise InputError("--config says which data: give no --data and --split beside it")
     config = load_config(given.config)
@@ -67,7 +74,7 @@ def _ground_truth(given: argparse.Namespace, labels: LabelSpace) -> tuple[Datase
     own = (task for task in tasks if given.store.resolve() in [path.resolve() for path in task.stores])
     task = next(own, Task())
     others = {name: ours for name, ours in task.renamed.items() if len(task.stores) == 1 or name in labels.names}
-    return open_visible(config), task.model_copy(update={"renamed": {**others, **renamed}})
+    return open_visible(config), task.model_copy(update={"renamed": {**others, **renamed}}), config.loss
 
 
 def _renamed(pairs: Sequence[str]) -> dict[str, str | None]:

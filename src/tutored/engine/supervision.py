@@ -134,9 +134,15 @@ def _advice(
     sidecar = read_sidecar(store)
     if sidecar is None or name not in sidecar.tasks:
         return None
-    if sidecar.elsewhere != task.elsewhere:
+    drawn = name == "segmentation" and store.is_drawn
+    unlike = {
+        f"elsewhere: {sidecar.elsewhere}": sidecar.elsewhere != task.elsewhere,
+        f"loss.background: {sidecar.background}": drawn and sidecar.background != config.loss.background,
+    }
+    if any(unlike.values()):
         notes.append(
-            f"{name} tutor {store.path}: its audit is not used, for it was made with elsewhere: {sidecar.elsewhere}; "
+            f"{name} tutor {store.path}: its audit is not used, for it was made with "
+            f"{' and '.join(key for key, differs in unlike.items() if differs)}; "
             "tutored audit STORE --config CONFIG.yaml makes it as the run has it"
         )
         return None

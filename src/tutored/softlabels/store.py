@@ -95,14 +95,23 @@ class Store(Mapping[str, SoftLabels]):
         """What the values of maps are: "probabilities", or "confidences" of classes without a background."""
         return str(self.identity.get("map_values", "probabilities"))
 
-    @cached_property
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Of "detection" and "segmentation" those with an answer for any image; instance masks are segmentation."""
+        return tuple(dict.fromkeys(task for name, task in TASK_OF.items() if name in self._answers))
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether its maps are made by a rule when they are read: of instances, or of confidences."""
+        return self.map_values == "confidences" or ("instances" in self._answers and "map" not in self._answers)
+
+    @cached_property
+    def _answers(self) -> set[str]:
         found: set[str] = set()
         for part in self.manifest["parts"]:
             stated = part.get("answers")
             found.update(stated if stated is not None else part_answers(self.path, part))
-        return tuple(dict.fromkeys(task for name, task in TASK_OF.items() if name in found))
+        return found
 
     def __getitem__(self, image_id: str) -> SoftLabels:
         return self.read(image_id)
