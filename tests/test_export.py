@@ -29,6 +29,7 @@ from tutored.export.sample import choose_sample
 from tutored.labels import LabelSpace
 from tutored.structures import Outputs, Prediction
 from tutored.student import BlitzNet, decode, preprocess
+from tutored.tutors import open_tutor
 
 MakeVoc = Callable[..., Path]
 ROOT = Path(__file__).parents[1]
@@ -260,6 +261,14 @@ def test_up_to_eight_images_spread_over_the_split(make_voc: MakeVoc, tmp_path: P
     assert sample.words.startswith(f"{len(chosen)} image(s) of ")
     wanted = [dataset.image(f"val_00{number}") for number in chosen]
     assert [np.asarray(each).tobytes() for each in sample.pictures] == [np.asarray(each).tobytes() for each in wanted]
+
+
+def test_a_student_of_one_task_says_so_and_answers_as_a_tutor_for_it_alone(tmp_path: Path) -> None:
+    saved(tmp_path / "boxes", supervision={"segmentation": {"policy": "none"}})
+    export_onnx(tmp_path / "boxes", tmp_path / "boxes.onnx")
+    assert json.loads(opened(tmp_path / "boxes.onnx").get_modelmeta().custom_metadata_map["tasks"]) == ["detection"]
+    (answer,) = open_tutor("onnx", weights=tmp_path / "boxes.onnx")([Image.new("RGB", (90, 60))], ["a"])
+    assert answer.boxes_xyxy is not None and answer.map is None
 
 
 def test_what_is_not_possible_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
