@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ from tutored.labels import VOC
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("repeatable")
+# A shell has commands in the background ignore Ctrl-C, and whatever they start; tests of stopping send it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COLOURS = {"cat": (220, 40, 40), "dog": (40, 200, 60), "person": (50, 80, 230), "bus": (230, 210, 30)}
 """Classes of the made-up objects and the RGB colour each is painted in; the background is grey."""
