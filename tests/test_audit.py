@@ -15,6 +15,7 @@ from tutored.audit import Advice, agreement, audit, read_sidecar, write_sidecar
 from tutored.audit.agree import kappa
 from tutored.audit.calibrate import crossings, ece, fit_temperature, reliability, tempered, wilson
 from tutored.audit.figures import calibrate
+from tutored.audit.page import write_page
 from tutored.audit.visible import Visible
 from tutored.cli import main
 from tutored.data import open_dataset
@@ -299,11 +300,13 @@ def test_ap_and_iou_are_those_of_evaluate(tmp_path):
 
 def test_kappa_by_hand():
     assert kappa(np.array([[40, 10], [20, 30]])) == pytest.approx(0.4)
-    assert kappa(np.array([[5, 0], [0, 0]])) is None
+    assert kappa(np.array([[5, 0], [0, 0]])) is kappa(np.zeros((2, 2), int)) is None
 
 
-def test_instances_are_audited_as_the_run_draws_them(made, tmp_path):
+def test_instances_are_audited_and_shown_as_the_run_draws_them(made, tmp_path, monkeypatch):
     """Sure masks of boxes of .4: by noisy-or .6 of each cell is background; `one` has none where an object is."""
+    drawn = []
+    monkeypatch.setattr("tutored.audit.page.draw", lambda ground, shown, labels: drawn.append(shown) or ground)
 
     def as_instances(answer, _):
         count = len(answer.classes)
@@ -313,10 +316,13 @@ def test_instances_are_audited_as_the_run_draws_them(made, tmp_path):
 
     store = Store.open(label(Repeats(made, as_instances), made, tmp_path / "store"))
     for rule, seen in (("noisy_or", False), ("one", True)):
-        sidecar = audit(store, made, background=rule).sidecar
-        assert sidecar.background == rule
-        ious = [row["IoU"] for row in sidecar.tasks["segmentation"].figures["classes"][-3:]]
+        found = audit(store, made, background=rule)
+        assert found.sidecar.background == rule
+        ious = [row["IoU"] for row in found.sidecar.tasks["segmentation"].figures["classes"][-3:]]
         assert [iou > 0.3 if seen else iou == 0 for iou in ious] == [True] * 3, "of cells of 8 pixels on objects of 10"
+        write_page(found, store.path, tmp_path / "page.html", worst=1)
+        truth, answer = drawn[-2:]
+        assert truth.mask.any() and bool(answer.mask.any()) == seen
 
 
 def test_two_tutors_agree_with_themselves_and_less_with_a_swapped_one(tmp_path):
@@ -330,6 +336,28 @@ def test_two_tutors_agree_with_themselves_and_less_with_a_swapped_one(tmp_path):
     assert differing["boxes"]["horse"]["f1"] == 1
     assert differing["maps"]["horse"] == 1
     assert differing["maps"]["dog"] == 0
+
+
+def test_what_only_one_tutor_knows_counts_for_no_agreement_of_maps(tmp_path):
+    """On columns 60 to 119 the second one sees dogs, of which the first knows nothing."""
+
+    def store(*columns):
+        class Painted:
+            labels, identity = LabelSpace.of(["cat", "dog"][: max(columns)]), {"kind": "painted", "columns": columns}
+
+            def __call__(self, images, image_ids):
+                stripes = torch.eye(len(self.labels))[torch.tensor(columns).repeat_interleave(30)]
+                return [SoftLabels(size=(48, 120), map=stripes.T[:, None].repeat(1, 48, 1))] * len(images)
+
+        return Store.open(label(Painted(), made, tmp_path / "".join(map(str, columns))))
+
+    made = Crowd(2)
+    one, other = store(CAT, 0, 0, 0), store(CAT, CAT, DOG, DOG)
+    for pair in ((one, other), (other, one)):
+        found = agreement(*pair, made.labels, made.ids)
+        assert found["classes"] == ["cat"] and found["maps"]["cat"] == 0.5
+        assert found["kappa"] == 0, "half of the pixels that are left agree, as by chance"
+    assert agreement(one, store(CAT, 0, DOG, DOG), made.labels, made.ids)["maps"] == {"background": 1, "cat": 1}
 
 
 def test_few_objects_say_nothing(tmp_path):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +111,48 @@ def test_images_in_two_splits_are_reported(make_voc: MakeVoc, tmp_path: Path) ->
     (folder / "ImageSets/Main/val.txt").write_text("val_000\ntrain_002\n")
     report = checked(folder, "train", "val")
     assert not report.ok
-    assert report.overlaps == {"train & val": ("train_002",)}
+    assert report.overlaps == {"train & val": ["train_002"]} and not report.namesakes
     assert "train & val: 1 images are in both" in shown(report)
+
+
+def test_different_pictures_of_one_name_are_told_from_images_in_two_splits(tmp_path: Path) -> None:
+    categories = [{"id": 1, "name": "cat"}]
+    for split, grey in (("train", 0), ("val", 255)):
+        (tmp_path / split).mkdir()
+        Image.new("L", (10, 8)).save(tmp_path / split / "same.png")
+        Image.new("L", (10, 8), grey).save(tmp_path / split / "other.png")
+        images = [{"id": name, "file_name": f"{name}.png"} for name in ("same", "other")]
+        content = {"images": images, "annotations": [], "categories": categories}
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    seen: list[tuple[int, int]] = []
+    splits = {split: open_dataset(f"coco:{tmp_path}", split) for split in ("train", "val")}
+    report = check(splits, lambda done, total: seen.append((done, total)))
+    assert report.overlaps == {"train & val": ["same"]} and report.namesakes == {"train & val": ["other"]}
+    assert not report.ok and not replace(report, overlaps={}).ok and replace(report, overlaps={}, namesakes={}).ok
+    assert "train & val: 1 names are of different pictures; rename those of one split\n  other" in shown(report)
+    assert seen[-1] == (6, 6)
+
+
+def test_classes_beyond_what_a_mask_tells_apart_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg"}],
+        "annotations": [{"id": 4, "image_id": 1, "category_id": 300, "bbox": [1, 1, 3, 3]}],
+        "categories": [{"id": number, "name": f"c{number}"} for number in range(1, 301)],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    report = check({"val": open_dataset(f"coco:{tmp_path}", "val")})
+    assert report.splits["val"].objects["c300"] == 1
+    assert list(report.splits["val"].pixels) == ["background", *(f"c{number}" for number in range(1, 301)), "ignore"]
+    assert any("│ c300 " in line and " 1 " in line for line in shown(report).splitlines())
+
+
+def test_ignored_pixels_are_not_of_class_255(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("masks",)})
+    (folder / "labels.txt").write_text("".join(f"c{number}\n" for number in range(1, 301)))
+    pixels = checked(folder, "train").splits["train"].pixels
+    assert pixels["ignore"] > 0 and pixels["c255"] == pixels["c300"] == 0
 
 
 def test_what_the_reader_left_out_is_a_note_and_no_problem(tmp_path: Path) -> None:

@@ -155,6 +155,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_a_student_teaches_one_image_at_a_time(tmp_path: Path) -> None:
     student = saved(tmp_path / "best")
     tutor = StudentTutor(tmp_path / "best", score_floor=0.2, device="cpu")
+    (small,) = tutor([Image.new("RGB", (90, 5))], ["thin"])
+    assert small.map is not None and small.map.shape[1:] == (5, 8), "no more cells than pixels"
     images = [Image.new("RGB", (90, 60), "red"), Image.new("RGB", (40, 80), "blue")]
     first, second = tutor(images, ["a", "b"])
     assert tutor.labels == PETS

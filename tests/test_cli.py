@@ -347,6 +347,12 @@ def test_where_nobody_watches_a_bar_lines_come(capsys, monkeypatch):
     assert second.endswith("/s")
 
 
+def test_a_bar_takes_any_name(monkeypatch):
+    monkeypatch.setattr("tutored.cli.progress.Lasting.is_terminal", True)
+    with bar("{3F25} [bold]film") as step:
+        step(1, 10)
+
+
 @pytest.mark.parametrize(("kind", "option"), [("files", "--from FOLDER"), ("onnx", "--weights FILE")])
 def test_each_kind_of_tutor_has_its_own_help(kind, option, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
+from tutored.convert.coco import write_coco
 from tutored.data import open_dataset
 from tutored.data.regions import decode_segmentation
 from tutored.errors import InputError
-from tutored.structures import GroundTruth
+from tutored.structures import GroundTruth, SoftLabels
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
 
@@ -97,6 +99,52 @@ def test_without_segmentations_there_is_no_mask(tmp_path: Path) -> None:
     assert truth_of(partly).mask is None and truth_of(partly, "002").mask.sum() == 8 * CAT
 
 
+def test_images_that_share_a_stem_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    names = {1: "a/0001.jpg", 2: "b/0001.jpg", 3: "c/0003.jpg"}
+    folder = made(
+        tmp_path,
+        instance(3, [0, 0, 1, 1], image_id=2),
+        images=[{"id": number, "file_name": name} for number, name in names.items()],
+    )
+    for name in names.values():
+        (folder / "val" / name).parent.mkdir()
+        Image.new("RGB", (10, 8)).save(folder / "val" / name)
+    dataset = open_dataset(f"coco:{folder}", "val")
+    assert dataset.ids == ("a/0001", "b/0001", "0003")
+    assert [len(dataset.ground_truth(image_id).classes) for image_id in dataset.ids] == [0, 1, 0]
+    box = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([CAT]), torch.tensor([[0.0, 0, 1]])
+    said = SoftLabels(size=(8, 10), boxes_xyxy=box[0], classes=box[1], probs=box[2])
+    write_coco([("b/0001", said), ("0003", said)], dataset, tmp_path / "results.json", 0.5)
+    entries = json.loads((tmp_path / "results.json").read_text())
+    assert [(entry["image_id"], entry["category_id"]) for entry in entries] == [(2, 3), (3, 3)]
+
+
+def test_masks_of_a_large_file_tell_the_classes_apart_that_are_asked_for(tmp_path: Path) -> None:
+    """As of LVIS, whose 1,203 classes no mask holds."""
+    made(
+        tmp_path,
+        instance(300, [0, 0, 4, 8], rectangle(0, 0, 4, 8)),
+        instance(5, [6, 0, 4, 8], rectangle(6, 0, 10, 8)),
+        instance(255, [8, 0, 2, 8], rectangle(8, 0, 10, 8)),
+        categories=[{"id": number, "name": f"c{number}"} for number in range(1, 301)],
+    )
+    whole = open_dataset(f"coco:{tmp_path}", "val")
+    assert whole.ground_truth("001").mask is None and whole.ground_truth("001").classes.tolist() == [300, 5, 255]
+    assert whole.annotated_tasks("001") == ("detection",)
+    (note,) = whole.notes
+    assert note.endswith(
+        "300 classes are more than a mask can tell apart (254): boxes alone, unless data.classes names fewer"
+    )
+    few = open_dataset(f"coco:{tmp_path}", "val", classes=("c300", "c5"))
+    truth = few.ground_truth("001")
+    assert truth.mask.tolist() == [[1, 1, 1, 1, 0, 0, 2, 2, 0, 0]] * 8, "what another class lies on is background"
+    assert truth.classes.tolist() == [1, 2] and truth.boxes_xyxy.tolist() == [[0, 0, 4, 8], [6, 0, 10, 8]]
+    assert truth.annotated is None and few.notes == ()
+    assert few.annotated_tasks("001") == ("detection", "segmentation")
+    some = open_dataset(f"coco:{tmp_path}", "val", annotated=("c5",))
+    assert some.ground_truth("001").classes.tolist() == [5] and some.ground_truth("001").annotated == (5,)
+
+
 def test_boxes_of_no_area_are_left_out_and_noted(tmp_path: Path) -> None:
     dataset = open_dataset(f"coco:{made(tmp_path, instance(3, [2, 1, 0, 3]), instance(7, [2, 1, 4, 3]))}", "val")
     assert dataset.ground_truth("001").classes.tolist() == [ZEBRA]
@@ -153,12 +201,12 @@ def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
         ({"images": None}, "there is no list `images`"),
         ({"images": [{"id": 1}]}, r"images\[0\] lacks `file_name`"),
         (
-            {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "x/a.jpg"}]},
-            r"2 \(x/a.jpg\) is listed t",
+            {"images": [{"id": 1, "file_name": "x/a.jpg"}, {"id": 2, "file_name": "x/a.png"}]},
+            r"2 \(x/a.png\) has the number, or but for the suffix the name, of one before it",
         ),
         (
             {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]},
-            r"1 \(b.jpg\) is listed twice",
+            r"1 \(b.jpg\) has the number, .* list each image once",
         ),
         ({"categories": [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}]}, "two categories share an id"),
         ({"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]}, "twice: cat"),

@@ -57,6 +57,15 @@ def test_one_seed_only_seems(run, capsys):
     assert "over images alone: with one seed" in second
 
 
+def test_two_seeds_only_seem(run, capsys):
+    mine = [run(f"mine-{seed}", seed, (0.6, 0.5)) for seed in (0, 1)]
+    theirs = [run(f"theirs-{seed}", seed, (0.4, 0.5)) for seed in (0, 1)]
+    assert compared(*mine, "--against", *theirs) == 0
+    first, _, third = capsys.readouterr().out.splitlines()
+    assert first.endswith("+0.200 [+0.200, +0.200] seems better")
+    assert third == "95 % intervals over images and seeds 0, 1: two say little of seeds' spread; train three of each"
+
+
 def test_runs_of_one_side_that_are_not_alike_are_named(run, capsys):
     mine = run("a", 0, (0.5, 0.5)), run("b", 1, (0.5, 0.5), epochs=2)
     theirs = run("c", 0, (0.5, 0.5)), run("d", 1, (0.5, 0.5))
@@ -93,3 +102,14 @@ def test_what_can_not_be_compared(run, tmp_path, capsys):
     (elsewhere / "result.json").write_text('{"config": {"data": {"train": "voc:x"}}, "figures": null}')
     assert "not validated" in complaint(elsewhere, "--against", one)
     assert "required: --against" in complaint(one)
+
+
+def test_means_over_different_classes_are_not_compared(run, capsys):
+    one, other = run("a", 0, (0.5, 0.5)), run("b", 0, (0.6, 0.5))
+    for folder, classes in ((one, ["cat", "dog"]), (other, ["bus"])):
+        content = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(content | {"figures": {"classes": classes}}))
+    assert compared(one, "--against", other) == 2
+    assert "means over different classes, cat, dog and bus; compare runs with the same data.reported" in (
+        capsys.readouterr().err
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -149,6 +150,35 @@ def test_fiftyone_gets_relative_boxes_with_distributions_and_masks(coco, tmp_pat
     assert second["bounding_box"] == [0.5, 0, 0.5, 1] and second["confidence"] == pytest.approx(0.2, abs=2e-5)
     assert first["attributes"]["p(dog)"] == pytest.approx(0.2, abs=2e-5)
     assert np.array(Image.open(tmp_path / "fo" / "masks" / "a.png"))[10, 0] == 1
+
+
+def test_a_union_of_splits_is_a_split_with_a_name_of_its_own(make_voc: Any, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path / "voc", {"train": ("both",), "val": ("both",)})
+    whole = open_dataset(f"voc:{folder}", "train+val")
+    label(Tutor(), whole, tmp_path / "store")
+    convert(tmp_path / "store", "voc", f"voc:{folder}", "train+val", tmp_path / "out")
+    (tmp_path / "out" / "JPEGImages").symlink_to(folder / "JPEGImages")
+    assert open_dataset(f"voc:{tmp_path / 'out'}", "train-val").ids == whole.ids
+
+
+def test_what_leaves_nothing_to_write_is_refused(coco, tmp_path: Path) -> None:
+    root, _ = coco
+
+    class Maps(Tutor):
+        def answer(self, height: int, width: int) -> SoftLabels:
+            return SoftLabels(size=(height, width), map=super().answer(height, width).map)
+
+    label(Maps(), open_dataset(f"coco:{root}", "val"), tmp_path / "maps")
+    with pytest.raises(InputError, match="answers segmentation alone, and COCO results are boxes"):
+        convert(tmp_path / "maps", "coco", f"coco:{root}", "val", tmp_path / "a.json")
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "labels.txt").write_text("cat\ndog\n")
+    shutil.copytree(root / "images", tmp_path / "plain" / "all")
+    images = f"images:{tmp_path / 'plain'}"
+    label(Tutor(), open_dataset(images, "all"), tmp_path / "boxes")
+    with pytest.raises(InputError, match="no image has ground truth of a task that the store answers"):
+        convert(tmp_path / "boxes", "cleanlab", images, "all", tmp_path / "arrays")
+    assert not (tmp_path / "a.json").exists() and not (tmp_path / "arrays").exists()
 
 
 def test_mistakes_are_told(coco, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from tutored.config import Config, make_config
 from tutored.data import open_dataset
 from tutored.data.training import TrainingSet, collate, epoch_batches
 from tutored.engine import train
+from tutored.engine.batches import split
 from tutored.engine.optimise import load_optimizer, make_optimizer, rate_factor
 from tutored.engine.state import load_state, save_state
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
+from tutored.labels import VOC
 from tutored.student import BlitzNet
 from tutored.tutors.label import label
 from tutored.tutors.student import StudentTutor
@@ -232,6 +235,40 @@ def one_box_a_level(targets, student):
     )
 
 
+def test_no_part_of_a_batch_is_a_single_image(voc_folder, tmp_path):
+    """Batch statistics of one image's coarsest map, of one cell, are none."""
+    run = config(voc_folder, train={"batch": 7, "micro_batch": None})
+    trainer = Trainer(run, open_supervision(run), tmp_path / "run")
+    batch = collate([trainer.set[0, position] for position in range(7)])
+    assert [len(part.image_ids) for part in split(batch, 2)] == [2, 2, 3]
+    assert [len(part.image_ids) for part in split(batch, 3)] == [2, 2, 3]
+    assert [len(part.image_ids) for part in split(batch, 4)] == [3, 4]
+    assert [len(part.image_ids) for part in split(batch, None)] == [7]
+
+
+def test_the_speed_is_of_the_images_that_were_seen(voc_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tutored.engine.trainer.time.monotonic", iter(range(10**6)).__next__)
+    reports = []
+    train(config(voc_folder, train={"batch": 32, "epochs": 1}), tmp_path / "run", watch=reports.append)
+    assert reports[-1].images_per_second == 8, "a batch of all eight in the clock's one second"
+
+
+def test_more_classes_than_a_mask_can_tell_apart_can_learn_boxes_alone(make_voc, tmp_path):
+    folder = make_voc(tmp_path / "voc", {"train": ("boxes",) * 4, "val": ("boxes",) * 2})
+    names = [*VOC.classes, *(f"c{number}" for number in range(300))]
+    (folder / "labels.txt").write_text("\n".join(names))
+    with pytest.raises(InputError, match=r"320 classes are more than a mask can tell apart \(254\): name fewer as"):
+        open_supervision(config(folder))
+    run = config(folder, supervision={"segmentation": {"policy": "none"}}, train={"epochs": 1})
+    assert train(run, tmp_path / "run")["figures"]["images"] == 2
+
+
+def test_half_precision_on_a_cpu_is_said_not_to_be(voc_folder, tmp_path):
+    notes = []
+    train(config(voc_folder, train={"precision": "fp16", "epochs": 1}), tmp_path / "run", tell=notes.append)
+    assert "train.precision fp16: a CPU computes in fp32 instead" in notes
+
+
 def test_every_parameter_learns_from_the_losses_that_should_reach_it(voc_folder):
     run = config(voc_folder)
     dataset = open_dataset(run.data.train, "val")
@@ -303,6 +340,17 @@ def test_a_run_folder_belongs_to_one_run(voc_folder, tmp_path):
     (tmp_path / "strange" / "thing").write_text("x")
     with pytest.raises(InputError, match="not empty"):
         train(config(voc_folder), tmp_path / "strange")
+
+
+def test_a_finished_run_without_its_state_is_not_trained_over(voc_folder, tmp_path):
+    run = config(voc_folder, train={"epochs": 1})
+    train(run, tmp_path / "run")
+    before = (tmp_path / "run" / "result.json").read_text()
+    assert train(run, tmp_path / "run", resume=True)["figures"] == json.loads(before)["figures"]
+    shutil.rmtree(tmp_path / "run" / "state")
+    with pytest.raises(InputError, match="holds this run, finished, and nothing to go on from"):
+        train(run, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "result.json").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_with_term_and_images(voc_folder, tmp_path):

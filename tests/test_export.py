@@ -263,6 +263,12 @@ def test_up_to_eight_images_spread_over_the_split(make_voc: MakeVoc, tmp_path: P
     assert [np.asarray(each).tobytes() for each in sample.pictures] == [np.asarray(each).tobytes() for each in wanted]
 
 
+def test_a_run_that_held_images_out_is_checked_on_those_it_has(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 3})
+    sample = choose_sample(make_config({"data": {"train": f"voc:{folder}", "held_out": 0.5}}), [])
+    assert sample.words == "3 image(s) of voc:voc/train"
+
+
 def test_a_student_of_one_task_says_so_and_answers_as_a_tutor_for_it_alone(tmp_path: Path) -> None:
     saved(tmp_path / "boxes", supervision={"segmentation": {"policy": "none"}})
     export_onnx(tmp_path / "boxes", tmp_path / "boxes.onnx")

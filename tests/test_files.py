@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from tutored.errors import InputError
 from tutored.files import former, whole_file, whole_folder, write_encoded, write_text
 
 
@@ -34,6 +35,25 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "c").write_text("3")
     assert [item.name for item in path.iterdir()] == ["c"]
     assert not former(path).exists()
+
+
+def test_a_folder_of_the_users_beside_it_is_left_alone(tmp_path):
+    (tmp_path / "folder.old").mkdir()
+    for _ in range(2):
+        with whole_folder(tmp_path / "folder"):
+            pass
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "folder.old"}
+
+
+def test_the_folder_one_is_in_has_no_name_but_files_in_it_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = r"^\.: is the folder that you are in; give one of its own, such as new"
+    with pytest.raises(InputError, match=told), whole_folder(Path()):
+        pass
+    write_text(Path("a"), "1")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    with pytest.raises(OSError, match="can't be written"):
+        write_text(Path(), "1")
 
 
 def write_plain(path: Path) -> None:

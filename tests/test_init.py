@@ -237,3 +237,37 @@ def test_the_folder_to_practise_on(tmp_path: Path) -> None:
     assert "CC-BY 4.0" in (tmp_path / "mine" / "CREDITS.txt").read_text()
     with pytest.raises(InputError, match="in use"):
         make_example(tmp_path / "mine")
+
+
+def test_own_numbers_are_not_taken_for_vocs(photos: Path, tmp_path: Path) -> None:
+    """The objects have VOC's names, cat or dog, but masks number them 1 and 2, not 8 and 12."""
+    for path in (photos / "pictures" / "seg").iterdir():
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask == 255, 255, np.minimum(mask, 2)).astype(np.uint8)).save(path)
+    with pytest.raises(InputError, match="nothing says what these numbers mean"):
+        init(photos, tmp_path / "t.yaml")
+
+
+def test_photographs_in_a_folder_called_like_one_of_masks(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        for folder in ("labelled", "masks"):
+            (tmp_path / "p" / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "p" / "labelled" / f"{name}.png")
+        Image.new("L", (8, 8), 1).save(tmp_path / "p" / "masks" / f"{name}.png")
+    (tmp_path / "p" / "labels.txt").write_text("cat\n")
+    (tmp_path / "p" / "annotations.coco.json").write_text("{}")
+    start = init(tmp_path / "p", tmp_path / "t.yaml")
+    assert start.report.splits["train"].masks == 2
+    assert any("annotations.coco.json is not read; of COCO's boxes" in note for note in start.layout.notes)
+
+
+def test_names_with_blanks_and_no_folder_is_left_where_it_fails(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in [*photos.rglob("x_*.*")]:
+        path.rename(path.with_name(path.name.replace("x_00", "IMG (1) ")))
+    with monkeypatch.context() as patched:
+        patched.setattr("tutored.init.check", lambda *_: (_ for _ in ()).throw(InputError("stop")))
+        with pytest.raises(InputError, match="stop"):
+            init(photos, tmp_path / "t.yaml")
+    assert starts(photos, tmp_path / "t.yaml")["train"][0] == 7

@@ -211,6 +211,55 @@ def test_a_process_that_comes_just_before_is_no_stranger(tmp_path: Path, monkeyp
     assert content(tmp_path / "store") == content(label(Guesser(), Pictures(), tmp_path / "one"))
 
 
+def test_a_try_that_fails_leaves_the_folder_free(tmp_path: Path) -> None:
+    class Fails(Guesser):
+        def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
+            raise InputError("no entry for picture00")
+
+    whole = content(label(Guesser(), Pictures(), tmp_path / "whole"))
+    for number, options in enumerate(({}, {"resume": True}, {"processes": 2, "rank": 0})):
+        out = tmp_path / str(number)
+        with pytest.raises(InputError, match="no entry"):
+            label(Fails(score_floor=0.5), Pictures(), out, **options)
+        assert content(out) == {}
+        assert content(label(Guesser(), Pictures(), out)) == whole
+
+
+def test_an_unfinished_store_without_a_part_is_anybodys_and_with_one_nobody_elses(tmp_path: Path) -> None:
+    whole = content(label(Guesser(), Pictures(), tmp_path / "whole"))
+    first = dict(Store.open(tmp_path / "whole").identity)
+    assert not writer.claim(tmp_path / "store", first | {"kind": "killed"}, join=False)
+    assert content(label(Guesser(), Pictures(), tmp_path / "store")) == whole
+    half(tmp_path / "half")
+    for resume, message in ((True, "'kind' is 'guesser' there, 'other' is asked for"), (False, "already there")):
+        with pytest.raises(InputError, match=message):
+            label(Guesser(kind="other"), Pictures(), tmp_path / "half", resume=resume)
+    few = Pictures()
+    few.ids = Pictures.ids[:5]
+    for rank in (1, 0):
+        label(Guesser(), few, tmp_path / "few", rank=rank, processes=2)
+    assert tuple(Store.open(tmp_path / "few")) == few.ids, "of two processes one has no part"
+
+
+def test_of_two_tutors_in_one_folder_who_writes_first_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Overtaken(Guesser):
+        def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
+            if not self.asked:
+                label(Guesser(), Pictures(), tmp_path / "store", rank=1, processes=2)
+            return super().__call__(images, image_ids)
+
+    with pytest.raises(InputError, match="'kind' is 'guesser' there, 'other' is asked for"):
+        label(Overtaken(kind="other"), Pictures(), tmp_path / "store")
+    label(Guesser(), Pictures(), tmp_path / "store", rank=0, processes=2)
+    assert content(tmp_path / "store") == content(label(Guesser(), Pictures(), tmp_path / "one"))
+
+    write = writer._write_manifest
+    identity = dict(Store.open(tmp_path / "one").identity)
+    monkeypatch.setattr(writer, "_write_manifest", lambda folder, *_: write(folder, identity, None))
+    with pytest.raises(InputError, match="'kind' is 'guesser' there, 'other' is asked for"):
+        writer.claim(tmp_path / "at once", identity | {"kind": "other"}, join=True)
+
+
 def test_what_a_living_process_is_writing_is_not_swept_away(tmp_path: Path) -> None:
     label(Guesser(), Pictures(), tmp_path / "store", rank=0, processes=2)
     young, old = (tmp_path / "store" / f".manifest.json.{process}.new" for process in (1, 2))

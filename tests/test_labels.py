@@ -72,6 +72,10 @@ def test_mistakes_name_the_class_and_what_is_near():
         VOC.index("hourse")
     with pytest.raises(InputError, match="no class"):
         ClassMap.by_name(LabelSpace.of(["tree"]), VOC)
+    with pytest.raises(InputError, match=r"\(tree\) is one of ours \(none\); name them in a file labels\.txt"):
+        ClassMap.by_name(LabelSpace.of(["tree"]), LabelSpace.of([]))
+    with pytest.raises(InputError, match="unknown class 'tree'; possible: none"):
+        LabelSpace.of([]).index("tree")
     with pytest.raises(InputError, match="unknown class 'lorry'"):
         ClassMap.by_name(COCO, VOC, renamed={"lorry": "car"})
     with pytest.raises(InputError, match="unknown class 'lorry'; possible: aeroplane"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,22 @@ def test_palette_and_grey_masks_give_their_indices(tmp_path: Path) -> None:
         assert picture.mode == mode
         picture.save(tmp_path / "mask.png")
         assert read_mask(tmp_path / "mask.png", (8, 10), VOC).tolist() == indices.tolist()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_masks_of_few_bits_give_their_indices(tmp_path: Path, bits: int) -> None:
+    """Eight columns, of which the second and the last are class 1; Pillow writes no such file."""
+    row = sum(1 << bits * place for place in (6, 0)).to_bytes(bits)
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 8, 3, bits, 0, 0, 0, 0), b"IDAT": zlib.compress(3 * (b"\0" + row))}
+    parts = (
+        struct.pack(">I", len(body)) + name + body + crc(name + body) for name, body in {**chunks, b"IEND": b""}.items()
+    )
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    assert read_mask(tmp_path / "mask.png", (3, 8), VOC).tolist() == [[0, 1, 0, 0, 0, 0, 0, 1]] * 3
+
+
+def crc(chunk: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(chunk))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +72,11 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path: Path) -> None:
         Image.new(mode, (10, 8)).save(tmp_path / "picture.jpg")
         picture = read_picture(tmp_path / "picture.jpg")
         assert (picture.mode, picture.size) == ("RGB", (10, 8))
+
+
+def test_a_grey_picture_of_16_bits_keeps_its_upper_eight(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 255, 256, 40000, 65535]], np.uint16)).save(tmp_path / "deep.png")
+    assert np.asarray(read_picture(tmp_path / "deep.png"))[0].tolist() == [[level] * 3 for level in (0, 0, 1, 156, 255)]
 
 
 def test_a_picture_cut_short_is_refused_but_has_a_size(tmp_path: Path) -> None:

@@ -15,7 +15,16 @@ from tutored.config import Decode, Student, make_config
 from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.predict import Predictor, files, find_pictures, predict_dataset, predict_files, sort_inputs
+from tutored.predict import (
+    CocoNumbers,
+    Predictor,
+    choose_kinds,
+    files,
+    find_pictures,
+    predict_dataset,
+    predict_files,
+    sort_inputs,
+)
 from tutored.structures import GroundTruth, Outputs, Prediction
 from tutored.student import BlitzNet, preprocess
 
@@ -159,6 +168,40 @@ def test_what_is_written_can_be_chosen(predictor: Predictor, tmp_path: Path) -> 
     with pytest.raises(InputError, match="results mask: not possible; give some of pictures,json,masks"):
         predict_files(predictor, [tmp_path / "one.png"], tmp_path / "none", kinds=("mask",))
     assert not (tmp_path / "none").exists()
+
+
+def test_a_student_of_one_task_writes_what_it_can(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "one.png")
+    boxes = Predictor(LeftRight(TINY, PETS), tasks=("detection",))
+    predict_files(boxes, [tmp_path / "one.png"], tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"one.predicted.jpg", "predictions.json"}
+    with pytest.raises(InputError, match="masks: it was not taught segmentation; give some of pictures,json"):
+        predict_files(boxes, [tmp_path / "one.png"], tmp_path / "none", kinds=("masks",))
+    assert choose_kinds(None, ("pictures", "json"), ("segmentation",)) == ("pictures",)
+
+
+def test_what_systems_hide_in_a_folder_is_no_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"resource fork")
+    (tmp_path / ".thumbs").mkdir()
+    (tmp_path / ".thumbs" / "a.jpg").write_bytes(b"")
+    assert list(find_pictures([tmp_path])) == ["a.png"]
+
+
+def test_coco_s_numbers_go_by_the_path_where_names_repeat(tmp_path: Path) -> None:
+    images = [
+        {"id": 1, "file_name": "day/1.png"},
+        {"id": 2, "file_name": "night/1.png"},
+        {"id": 3, "file_name": "2.png"},
+    ]
+    content = {"images": images, "categories": [{"id": 18, "name": "dog"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    numbers = CocoNumbers.read(tmp_path / "coco.json", PETS)
+    found = [{"file_name": name, "category_id": 2} for name in ("day/1.jpg", "night/1.png", "2.png", "elsewhere/2.png")]
+    numbers.refuse_unlisted([entry["file_name"] for entry in found])
+    assert [entry["image_id"] for entry in numbers.renumbered(found)] == [1, 2, 3, 3]
+    with pytest.raises(InputError, match=r"^1.png: is not among the images .* or one of several"):
+        numbers.refuse_unlisted(["1.png"])
 
 
 def test_a_list_of_paths_is_sorted_and_keeps_its_folders(tmp_path: Path) -> None:

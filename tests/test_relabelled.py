@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -92,6 +94,30 @@ def test_missing_boxes_and_masks_stay_missing() -> None:
     assert truth_of(("dog",), None, "mask").annotated == (DOG,)
     assert truth_of(("dog",), None, "boxes").mask is None
     assert truth_of(("tvmonitor",), None, "boxes").boxes_xyxy.shape == (0, 4)
+
+
+class Many(Made):
+    """The same among 300 classes, its boxes of the classes 255 and 300."""
+
+    labels = LabelSpace.of([f"c{number}" for number in range(1, 301)])
+
+    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
+        return ("detection", "segmentation")
+
+    def ground_truth(self, image_id: str) -> GroundTruth:
+        return replace(super().ground_truth("a"), classes=torch.tensor([255, 300]))
+
+
+def test_boxes_may_be_of_more_classes_than_a_mask_tells_apart() -> None:
+    few = relabelled(Many(), None, ("c2", "c300"))
+    truth = few.ground_truth("a")
+    assert truth.classes.tolist() == [2] and truth.boxes_xyxy.tolist() == [[1, 0, 2, 1]]
+    assert truth.mask.tolist() == [[0, 1, 0, 255]]
+    assert relabelled(Many(), None, ("c255",)).ground_truth("a").classes.tolist() == [1]
+    assert few.annotated_tasks("a") == ("detection", "segmentation")
+    many = relabelled(Many(), ("c1", "c300"), None)
+    assert many.ground_truth("a").classes.tolist() == [300] and many.ground_truth("a").annotated == (1, 300)
+    assert many.ground_truth("a").mask is None and many.annotated_tasks("a") == ("detection",)
 
 
 def test_unknown_and_repeated_names_are_refused() -> None:

@@ -180,6 +180,19 @@ def test_a_body_without_end_is_read_no_further_than_the_limit() -> None:
     assert answered[0]["status"] == 413 and read == 12  # 1.01 MB in pieces of .1
 
 
+def test_who_leaves_in_the_middle_of_an_upload_is_no_failure() -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Any) -> None:
+        pass
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(anyio.run, make_app(half, PETS), scope, receive, send).result()
+
+
 def test_the_network_sees_one_picture_at_a_time() -> None:
     meeting = threading.Barrier(2)
 

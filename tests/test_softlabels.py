@@ -151,7 +151,7 @@ import sys
 from pathlib import Path
 from tutored.softlabels import Store
 store = Store.open(Path(sys.argv[1]))
-assert store["full"].boxes_xyxy is not None and store["full"].map is not None
+assert store["full"].boxes_xyxy is not None and store["full"].map is not None and store.answers("full", "detection")
 sys.exit("pandas" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")], check=False).returncode == 0
@@ -211,6 +211,27 @@ def test_which_tasks_a_store_answers(tmp_path: Path) -> None:
         ("instances", {"a": SoftLabels(size=(4, 6), instances=instances())}, ("segmentation",)),
     ):
         assert Store.open(make_store(tmp_path / name, answers)).tasks == tasks
+
+
+def test_a_store_says_for_which_images_it_answers_a_task(tmp_path: Path) -> None:
+    """An image that the tutor was not asked about has a row, too."""
+    kinds = {
+        "boxes": SoftLabels(size=(4, 6), **boxes()),
+        "map": SoftLabels(size=(4, 6), map=torch.tensor([[[1.0]], [[0]], [[0]]])),
+        "instances": SoftLabels(size=(4, 6), instances=instances()),
+        "unasked": SoftLabels(size=(4, 6)),
+    }
+    answers = {f"{kind}{index}": answer for index in range(20) for kind, answer in kinds.items()}
+    store = Store.open(make_store(tmp_path / "store", answers))
+    assert not store.answers("other", "detection")
+    for task, expected in (("detection", ["boxes"]), ("segmentation", ["map", "instances"])):
+        said = [image_id for image_id in store if store.answers(image_id, task)]
+        assert said == [f"{kind}{index}" for index in range(20) for kind in expected]
+        folded = Folded(store, ClassMap.by_name(PETS, VOC), task=task)
+        assert list(folded) == said and len(folded) == len(said) and "unasked3" not in folded and 3 not in folded
+        assert folded.get("unasked3") is None and folded["instances3" if task == "segmentation" else "boxes3"]
+        assert list(Folded(dict(answers), ClassMap.by_name(PETS, VOC), task=task)) == said
+    assert len(Folded(store, ClassMap.by_name(PETS, VOC))) == 80
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -15,16 +16,17 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from made import TINY
+from made import TINY, Repeats
 from tutored.cli import main
 from tutored.config import THESIS
+from tutored.data import open_dataset
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.studies import choose, gather, load_setting, plan, run_all, studies_of
 from tutored.studies.ablation import ABLATION
 from tutored.studies.beyond import NO_GROUND_TRUTH
 from tutored.studies.declare import Row, Study, filled, supervision
-from tutored.studies.folder import load_folder, open_folder
+from tutored.studies.folder import Folder, judge_tutors, load_folder, open_folder, work
 from tutored.studies.plan import config_of
 from tutored.studies.report import write_report
 from tutored.studies.run import run_folder
@@ -42,7 +44,6 @@ class KilledError(Exception):
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory, voc_folder):
     """A made-up data set whose tutor is an untrained student."""
-    from tutored.data import open_dataset
     from tutored.engine import train
 
     folder = tmp_path_factory.mktemp("setting")
@@ -465,6 +466,30 @@ def test_an_unknown_tutor_and_a_broken_setting_are_told(tmp_path) -> None:
     with pytest.raises(InputError, match="smal: Extra inputs"):
         load_setting(tmp_path / "setting.yaml")
     shutil.rmtree(tmp_path)
+
+
+def test_processes_that_train_have_readers_of_their_own(setting, tmp_path) -> None:
+    """A process that may have no children could not read images in others, as runs do by default."""
+    given = yaml.safe_load(setting.read_text())
+    given["run"]["train"] |= {"workers": 1, "epochs": 1}
+    (tmp_path / "setting.yaml").write_text(yaml.safe_dump(given))
+    folder = open_folder(tmp_path / "study", load_setting(tmp_path / "setting.yaml"), ["thesis/table-17"], 1)
+    assert work(folder, ["thesis/table-17"], recipe="corrected", jobs=2) == (2, 0, 2)
+
+
+def test_a_tutor_that_answered_anew_is_judged_anew(setting, tmp_path, voc_folder) -> None:
+    given = load_setting(setting)
+    stores = {"detection": str(tmp_path / "store-{split}")}
+    folder = Folder(tmp_path / "study", given.model_copy(update={"tutors": stores}), (), (0,))
+    dataset = open_dataset(given.data, "val")
+    seen = []
+    for change in (lambda answer, _: answer, lambda answer, _: replace(answer, boxes_xyxy=answer.boxes_xyxy / 2)):
+        shutil.rmtree(tmp_path / "store-val", ignore_errors=True)
+        label(Repeats(dataset, change), dataset, tmp_path / "store-val")
+        for _ in range(2):
+            judge_tutors(folder)
+        seen.append(folder.tutors()["detection"]["mAP_voc_area@.5"])
+    assert seen[0] == 1 and seen[1] != 1
 
 
 def test_a_killed_study_leaves_no_process_behind(setting, tmp_path) -> None:

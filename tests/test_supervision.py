@@ -9,6 +9,7 @@ from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.data.joined import union
 from tutored.data.training import TrainingSet
+from tutored.engine.sources import list_sources
 from tutored.engine.supervision import open_supervision
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, LabelSpace
@@ -71,6 +72,14 @@ def test_two_data_sets_with_the_same_image_id_are_refused(voc_folder, make_voc, 
     other = make_voc(tmp_path / "other")
     with pytest.raises(InputError, match="both have an image train_000"):
         open_supervision(config(voc_folder, more=[{"train": f"voc:{other}"}], val_split=None))
+
+
+def test_images_that_training_and_validation_share_are_told_from_pictures_of_one_name(make_voc, tmp_path):
+    one, other = (make_voc(tmp_path / str(seed), {"image": ("both", "both")}, seed=seed) for seed in (0, 1))
+    with pytest.raises(InputError, match="share 2 images .* choose another data.val_split"):
+        open_supervision(config(one, split="image", val_split="image"))
+    with pytest.raises(InputError, match=r"2 names in common, of different pictures \(image_000, image_001, .* rename"):
+        open_supervision(config(one, split="image", val=f"voc:{other}", val_split="image"))
 
 
 def filled(folder, store, **more):
@@ -164,6 +173,33 @@ def test_a_store_that_does_not_answer_the_task_is_refused(voc_folder, tmp_path):
     wrong = make_config({"data": {"train": f"voc:{voc_folder}"}, "supervision": {"segmentation": task}})
     with pytest.raises(InputError, match="answers detection, not segmentation"):
         open_supervision(wrong)
+
+
+def test_a_row_without_an_answer_is_no_answer(make_voc, tmp_path):
+    """Of five images without a mask the tutor answers for two, in a store each: the others have nobody."""
+
+    class Some(Silent):
+        def __init__(self, answered):
+            super().__init__("cat")
+            self.answered = answered
+
+        def __call__(self, images, image_ids):
+            answers = zip(image_ids, super().__call__(images, image_ids), strict=True)
+            return [answer if each == self.answered else replace(answer, map=None) for each, answer in answers]
+
+    folder = make_voc(tmp_path / "voc", {"train": ("none",) * 5})
+    dataset = open_dataset(f"voc:{folder}", "train")
+    stores = [str(label(Some(each), dataset, tmp_path / each)) for each in ("train_001", "train_003")]
+    supervision = {"detection": {"policy": "none"}, "segmentation": {"policy": "fill", "store": stores}}
+    run = make_config({"data": {"train": f"voc:{folder}", "val_split": None}, "supervision": supervision})
+    opened = open_supervision(run)
+    assert opened.notes[-1].endswith("no answer for 3 of 5 images")
+    made = TrainingSet(opened.train, run, 8, opened.soft_labels)
+    assert made.taught() == [1, 3]
+    assert [row[3] for row in list_sources(made)] == ["none", "tutor", "none", "tutor", "none"]
+    assert [made[0, place].weights["segmentation"] for place in range(5)] == [
+        (0, place in (1, 3)) for place in range(5)
+    ]
 
 
 @pytest.mark.parametrize(("elsewhere", "background", "said"), [("background", 0.5, 1.0), ("ignore", 0.0, 0.5)])

@@ -156,8 +156,9 @@ def test_maps_of_stores_are_joined_and_a_missing_answer_is_no_answer(tmp_path: P
     ):
         with pytest.raises(InputError, match=message):
             open_tutor("joined", join=join)
-    with pytest.raises(InputError, match="one positive number for each of the 2"):
-        open_tutor("joined", join=paths, shares=[1.0])
+    for shares in ([1.0], [1, 0], [1, float("inf")], [1, float("nan")], [1e308, 1e308]):
+        with pytest.raises(InputError, match="one positive number for each of the 2 stores, none of them infinite"):
+            open_tutor("joined", join=paths, shares=shares)
     with pytest.raises(InputError, match="does not look at the images"):
         open_tutor("joined", join=paths, flip=True)
 
@@ -211,8 +212,23 @@ def test_mirrored_answers_are_mirrored_back() -> None:
     assert Augmented(Left(), flip=True).identity == Left.identity | {"flip": True, "scales": [1.0]}
     with pytest.raises(InputError, match="left takes pictures of one size only"):
         Augmented(Left(), scales=(0.5, 1))
-    with pytest.raises(InputError, match="different positive numbers"):
-        Augmented(Left(), scales=(1, 1))
+    for scales in ((1, 1), (1, 0), (1, float("inf"))):
+        with pytest.raises(InputError, match="different positive numbers"):
+            Augmented(Left(), scales=scales)
+
+
+def test_a_sliver_that_has_no_width_when_mirrored_is_left_out() -> None:
+    """Between 100 and 100 - 1e-6 float32 knows no number."""
+    boxes = torch.tensor([[0, 10, 1e-6, 50], [4, 10, 44, 90]])
+    found = {"boxes_xyxy": boxes, "classes": torch.tensor([1, 2])}
+    masks = torch.arange(8.0).reshape(2, 2, 2) / 8
+    seen = Instances(**found, scores=torch.tensor([0.9, 0.8]), masks=masks)
+    probs = torch.tensor([[0.1, 0.9, 0], [0.2, 0, 0.8]])
+    turned = mirrored(SoftLabels(size=SIZE, **found, probs=probs, instances=seen))
+    assert turned.boxes_xyxy.tolist() == turned.instances.boxes_xyxy.tolist() == [[56, 10, 96, 90]]
+    assert turned.classes.tolist() == turned.instances.classes.tolist() == [2]
+    assert torch.equal(turned.probs, probs[1:]) and turned.instances.scores.tolist() == pytest.approx([0.8])
+    assert turned.instances.masks.tolist() == [[[0.625, 0.5], [0.875, 0.75]]]
 
 
 def picture() -> Image.Image:
@@ -271,5 +287,6 @@ def test_the_command_takes_the_short_name(
     data = ["--data", f"voc:{voc_folder}", "--split", "val", "--out", str(tmp_path / "out")]
     assert main(["label", f"hf:{tmp_path}", *data]) == 2
     assert "no config.json" in capsys.readouterr().err
-    assert main(["label", "hf:nobody/nothing", "--scales", "0.5,x", *data]) == 2
-    assert "x is not possible; give positive numbers" in capsys.readouterr().err
+    for number in ("x", "inf", "0", "nan", "-1"):
+        assert main(["label", "hf:nobody/nothing", "--scales", f"0.5,{number}", *data]) == 2
+        assert f"{number} is not possible; give positive numbers" in capsys.readouterr().err

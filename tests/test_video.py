@@ -106,6 +106,12 @@ def test_every_frame_is_drawn_and_told_at_its_time(tmp_path: Path) -> None:
     assert cat["category"] == "cat"
 
 
+def test_a_colon_in_a_name_is_no_protocol(tmp_path: Path) -> None:
+    source = film(tmp_path / "12:30:00.mp4", [0, 1])
+    written = predict_video(Brightest(), source, tmp_path / "out", kinds=("json",))
+    assert len(written[0].read_text().splitlines()) == 2
+
+
 def test_a_lying_video_is_turned_upright(tmp_path: Path) -> None:
     source = film(tmp_path / "phone.mp4", [0, 1], turn=-90)  # to be shown turned by 90 degrees clockwise
     drawn, lines = predict_video(Brightest(), source, tmp_path / "out" / "phone.mp4")

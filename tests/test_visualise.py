@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from conftest import SmallFiles
-from tutored.labels import VOC
+from tutored.labels import VOC, LabelSpace
 from tutored.structures import GroundTruth, Prediction
 from tutored.visualise import SIDE, draw, grid, mask_image, save_mask, voc_palette
 
@@ -149,3 +149,10 @@ def test_a_grid_puts_pictures_under_their_titles() -> None:
 
 def test_mask_image_takes_what_a_prediction_holds() -> None:
     assert mask_image(torch.full((3, 5), 7, dtype=torch.uint8)).size == (5, 3)
+
+
+def test_classes_beyond_the_palette_have_its_colours_again() -> None:
+    many = LabelSpace.of([f"c{number}" for number in range(1, 301)])
+    found = Prediction(size=(200, 400), **boxes([[50, 50, 150, 150]], number=256 + DOG))
+    drawn = np.asarray(draw(picture(), found, many))
+    assert (drawn == DOG_COLOUR).all(axis=-1).any()

@@ -142,6 +142,29 @@ def test_lists_that_are_no_splits_are_refused_by_name(make_voc: MakeVoc, tmp_pat
             open_dataset(f"voc:{folder}", split)
 
 
+def test_an_id_is_a_whole_line_whatever_it_ends_in(one: Path) -> None:
+    for names in (("IMG (1)", "cat on mat"), ("IMG 0", "IMG 1", "IMG -1")):
+        (one / "ImageSets/Main/own.txt").write_text("".join(f"{name}\n" for name in names))
+        for name in names:
+            Image.new("RGB", (10, 8)).save(one / f"JPEGImages/{name}.jpg")
+        dataset = open_dataset(f"voc:{one}", "own")
+        assert dataset.ids == names and dataset.image(names[-1]).size == (10, 8)
+    with pytest.raises(InputError, match="no split 'none'; possible: own, train"):
+        open_dataset(f"voc:{one}", "none")
+    (one / "ImageSets/Main/own.txt").write_text("train_000 1\n")
+    with pytest.raises(InputError, match=r"own\.txt: a list of one class"):
+        open_dataset(f"voc:{one}", "own")
+
+
+def test_suffixes_may_be_capitals(one: Path) -> None:
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass"):
+        (path,) = (one / folder).iterdir()
+        path.rename(path.with_suffix(path.suffix.upper()))
+    truth = truth_of(one)
+    assert truth.boxes_xyxy is not None and truth.mask is not None
+    assert open_dataset(f"voc:{one}", "train").image("train_000").size == (10, 8)
+
+
 def test_the_folder_may_be_the_devkit_around_one_data_set(one: Path) -> None:
     assert open_dataset(f"voc:{one.parent}", "train").ids == ("train_000",)
     (one.parent / "VOC2007/JPEGImages").mkdir(parents=True)

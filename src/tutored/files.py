@@ -15,6 +15,8 @@ from uuid import uuid4
 
 from safetensors import SafetensorError
 
+from tutored.errors import InputError
+
 LEFTOVERS = ".*.new"
 """What is written to before it takes its place; where a process is killed, it stays."""
 
@@ -27,18 +29,26 @@ def whole_file(path: Path) -> Iterator[Path]:
         OSError: it can't be written; the message names `path`, the reason and what to do.
     """
     with _naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.new")
+        place = Path(os.path.abspath(path))  # `.` has no name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_name(f".{place.name}.{uuid4().hex[:12]}.new")
         try:
             yield temporary
-            os.replace(temporary, path)
+            os.replace(temporary, place)
         finally:
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder; the former one stays, as `path.old`, until the new one has taken its place."""
+    """The same for a folder; the former one stays, as `.NAME.old`, until the new one has taken its place.
+
+    Raises:
+        InputError: it is the folder that the process is in, which can't be replaced.
+        OSError: as `whole_file`.
+    """
+    if path.exists() and path.samefile(Path.cwd()):
+        raise InputError(f"{path}: is the folder that you are in; give one of its own, such as {path / 'new'}")
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary, old = path.with_name(f".{path.name}.new"), former(path)
@@ -57,7 +67,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 def former(path: Path) -> Path:
     """Where `whole_folder` keeps what was at `path` while it is replaced; what to read if `path` is missing."""
-    return path.with_name(f"{path.name}.old")
+    return path.with_name(f".{path.name}.old")
 
 
 def seal(facts: Mapping[str, Any], file: Path) -> str:

@@ -17,6 +17,7 @@ from tutored.data.relabelled import relabelled
 from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.evaluate import Record, Result, figures, record
+from tutored.evaluate.figures import averaged_classes
 from tutored.labels import ClassMap, LabelSpace
 from tutored.maps import likeliest
 from tutored.predict import Predictor, predict_dataset
@@ -51,12 +52,13 @@ def judge(
         annotated: the data set's classes that it annotates; None: all.
 
     Raises:
-        InputError: `subject` is neither, it and the data set have no class in common, or the store lacks images of
-            the split.
+        InputError: `subject` is neither, the split has no ground truth, it and `subject` have no class in common, or
+            the store lacks images of it.
     """
     if (subject / "manifest.json").exists():
-        dataset = open_dataset(data, split, annotated)
+        dataset = _open(data, split, annotated)
         store = Store.open(subject)
+        averaged_classes(dataset.labels, classes)
         class_map = _class_map(store.labels, dataset.labels, f"the store {subject}", dataset.name)
         part = _share(dataset)
         answers = predictions_of(Folded(store, class_map), part, subject, _of_main(progress))
@@ -64,7 +66,8 @@ def judge(
         notes: tuple[str, ...] = (f"{subject}: {class_map.describe()}",)
         return replace(processes.from_main(lambda: figures(records, dataset.labels, classes)), notes=notes)
     student, config, labels = load_checkpoint(subject)
-    given = open_dataset(data, split)
+    averaged_classes(labels, classes)
+    given = _open(data, split)
     class_map = _class_map(given.labels, labels, given.name, f"the checkpoint {subject}")
     dataset = relabelled(given, annotated, labels.classes)
     processes.place()  # says which GPU is this process' own
@@ -72,6 +75,13 @@ def judge(
     records = record_student(student, dataset, config, progress)
     notes = _differences(class_map, subject, given.name)
     return replace(processes.from_main(lambda: figures(records, labels, classes)), notes=notes)
+
+
+def _open(data: str, split: str, annotated: tuple[str, ...] | None = None) -> Dataset:
+    dataset = open_dataset(data, split, annotated)
+    if not any(map(dataset.annotated_tasks, dataset.ids)):
+        raise InputError(f"{dataset.name}: no image has ground truth to evaluate against; give a split that has")
+    return dataset
 
 
 def _class_map(source: LabelSpace, target: LabelSpace, source_name: str, target_name: str) -> ClassMap:
@@ -98,7 +108,7 @@ def _differences(class_map: ClassMap, checkpoint: Path, data: str) -> tuple[str,
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return (", ".join(names[:20]) or "none") + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def record_student(

@@ -105,7 +105,8 @@ class SoftLabels:
         boxes_xyxy: float32 [K, 4], or None (this tutor answers no detection).
         classes: int64 [K], 1..C, the class each box was kept for (a proposal may stand twice).
         probs: float32 [K, C+1], the full class distribution, column 0 background.
-        map: float32 [C+1, h, w], class probabilities on a grid that spans the whole image, or None.
+        map: float32 [C+1, h, w], class probabilities on a grid that spans the whole image, of one cell a pixel at most,
+            or None.
         instances: instance masks from which a map can be drawn, or None.
         unknown: classes of the label space that this tutor knows nothing about, so that its background may be any.
     """
@@ -127,6 +128,9 @@ class SoftLabels:
             _expect(self.probs, "SoftLabels.probs", (len(self.boxes_xyxy), None), torch.float32)
         if self.map is not None:
             _expect(self.map, "SoftLabels.map", (None, None, None), torch.float32)
+            cells = tuple(self.map.shape[1:])
+            if cells[0] > self.size[0] or cells[1] > self.size[1]:
+                raise ValueError(f"SoftLabels.map: {cells} cells for {self.size} pixels; average it to one a pixel")
 
     @property
     def scores(self) -> Tensor:

@@ -189,7 +189,7 @@ def _tag_size(text: str, font: Font) -> tuple[float, float]:
 
 
 def _colour(number: int) -> Colour:
-    red, green, blue = voc_palette()[number].tolist()
+    red, green, blue = voc_palette()[number % 256].tolist()
     return red, green, blue
 
 

@@ -16,7 +16,7 @@ from tutored.judge import as_prediction
 from tutored.labels import ClassMap, LabelSpace
 from tutored.progress import Progress
 from tutored.softlabels import Folded, Store
-from tutored.structures import GroundTruth, SoftLabels
+from tutored.structures import BACKGROUND, GroundTruth, SoftLabels
 
 
 def agreement(
@@ -26,7 +26,8 @@ def agreement(
 
     Boxes: of those from `Loss.box_floor` on in both, those that stand on a box of the same class (IoU .5, one to one):
     F1, which is the same whichever tutor comes first but for chains of overlaps. Maps: IoU of the likeliest classes,
-    and Cohen's kappa over all pixels, which is 0 for agreement by chance.
+    and Cohen's kappa, which is 0 for agreement by chance, without the pixels that either calls a class which only one
+    of them knows.
 
     Args:
         labels: the label space to compare in; only classes that both tutors know are compared.
@@ -42,7 +43,7 @@ def agreement(
             "give two stores that answer the same task for the same images"
         )
     maps = [ClassMap.by_name(store.labels, labels) for store in (one, other)]
-    both = sorted(set(maps[0].to) & set(maps[1].to) - {None, 0}, key=int)  # type: ignore[arg-type]
+    both = sorted({to for to in maps[0].to if to} & {*maps[1].to})
     if not both:
         raise InputError(f"{one.path} and {other.path} have no class in common; tutors of the same classes can agree")
     folded = [Folded(store, class_map) for store, class_map in zip((one, other), maps, strict=True)]
@@ -58,22 +59,24 @@ def agreement(
             pixels.append(compare(drawn[0].numpy(), drawn[1].numpy(), len(labels.classes)))
         if progress:
             progress(done, len(shared))
-    result: dict[str, Any] = {"images": len(shared), "classes": [labels.names[each] for each in both if each]}
+    result: dict[str, Any] = {"images": len(shared), "classes": [labels.names[each] for each in both]}
     if "detection" in tasks:
-        result["boxes"] = {labels.names[each]: _f1(boxes[each]) for each in both if each}
-        result["boxes_all"] = _f1(boxes[[each for each in both if each]].sum(axis=0))
+        result["boxes"] = {labels.names[each]: _f1(boxes[each]) for each in both}
+        result["boxes_all"] = _f1(boxes[both].sum(axis=0))
     if pixels:
-        matrix = confusion(stack(pixels, len(labels.classes)))
-        overlap = iou(matrix)
-        compared = [0, *(each for each in both if each)]
-        result["maps"] = {labels.names[each]: None if np.isnan(overlap[each]) else overlap[each] for each in compared}
+        compared = [BACKGROUND, *both]
+        matrix = confusion(stack(pixels, len(labels.classes)))[np.ix_(compared, [*compared, -1])]
+        overlaps = zip(compared, iou(matrix), strict=True)
+        result["maps"] = {labels.names[each]: None if np.isnan(overlap) else overlap for each, overlap in overlaps}
         result["kappa"] = kappa(matrix[:, :-1])
     return result
 
 
 def kappa(matrix: NDArray[np.int64]) -> float | None:
-    """Cohen's kappa of a square confusion matrix; None where chance alone agrees everywhere."""
-    shares = matrix / max(matrix.sum(), 1)
+    """Cohen's kappa of a square confusion matrix; None without a pixel, and where chance alone agrees everywhere."""
+    if not matrix.any():
+        return None
+    shares = matrix / matrix.sum()
     chance = float((shares.sum(axis=0) * shares.sum(axis=1)).sum())
     return None if chance >= 1 else (float(shares.trace()) - chance) / (1 - chance)
 

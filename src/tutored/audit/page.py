@@ -81,7 +81,8 @@ def _pairs(audit: Audit, task: str, count: int, photos: bool) -> list[Pair]:
     pairs = []
     advice = audit.sidecar.tasks[task].advice
     floor = advice.box_floor or Loss().box_floor
-    answers = Folded(audit.folded.store, audit.class_map, temperature=advice.temperature)
+    rule = audit.sidecar.background
+    answers = Folded(audit.folded.store, audit.class_map, background=rule, temperature=advice.temperature)
     for image_id, much, text in audit.worst(task, count):
         truth, answer = audit.dataset.ground_truth(image_id), as_prediction(answers[image_id])
         if task == "detection":

@@ -29,6 +29,11 @@ def audit(given: argparse.Namespace) -> None:
         refuse(given, why, "renamed", "photos", "worst")
         _agreement(given, store.path, dataset)
         return
+    if not any(map(dataset.annotated_tasks, dataset.ids)):
+        raise InputError(
+            f"{dataset.name}: no image has ground truth to hold {given.store} against; "
+            "--against OTHER_STORE compares it with another tutor instead"
+        )
     from tutored.audit import audit as audit_store
     from tutored.audit import write_sidecar
     from tutored.audit.page import WORST, write_page

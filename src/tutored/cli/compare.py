@@ -9,14 +9,17 @@ from tutored.cli.output import say, write_json
 
 def compare(given: argparse.Namespace) -> None:
     from tutored.engine.compare import compare_runs
+    from tutored.evaluate import ENOUGH_SEEDS
 
     found = compare_runs(given.runs, given.against)
-    several = len(found.seeds) > 1
+    seeds, sure = ", ".join(map(str, found.seeds)), len(found.seeds) >= ENOUGH_SEEDS
     for name, interval in found.intervals.items():
-        claim = f"{'is' if several else 'seems'} {interval.verdict}" if interval.verdict else "not resolved"
+        claim = f"{'is' if sure else 'seems'} {interval.verdict}" if interval.verdict else "not resolved"
         say(f"{name}: {interval.b:.3f} against {interval.a:.3f}, {interval} {claim}")
-    if several:
-        say(f"95 % intervals over images and seeds {', '.join(map(str, found.seeds))}")
+    if sure:
+        say(f"95 % intervals over images and seeds {seeds}")
+    elif len(found.seeds) > 1:
+        say(f"95 % intervals over images and seeds {seeds}: two say little of seeds' spread; train three of each")
     else:
         say("95 % intervals over images alone: with one seed, a difference may be the seed's; train three of each")
     for difference in found.differences:

@@ -19,13 +19,15 @@ def label(given: argparse.Namespace) -> None:
     from tutored.data import open_dataset
     from tutored.softlabels.manifest import read_manifest
     from tutored.tutors import open_tutor
+    from tutored.tutors.files_coco_ids import CocoIds
     from tutored.tutors.label import label as label_split
     from tutored.tutors.ray import label_with_ray
 
     dataset = open_dataset(given.data, given.split)
     options = {name: getattr(given, name) for name in TUTOR_OPTIONS if getattr(given, name, None) is not None}
-    if "folders" in options:
-        options.setdefault("default_labels", dataset.labels)
+    if given.kind == "files":
+        options["default_labels"] = dataset.labels if dataset.labels.classes else None
+        options["own_ids"] = CocoIds.of(dataset)
     common = {"resume": given.resume, "batch": given.batch}
     with bar("labelling") as step:
         if given.engine == "ray":
@@ -47,7 +49,10 @@ def label(given: argparse.Namespace) -> None:
     failed = {name: why for part in manifest["parts"] for name, why in part.get("failed", {}).items()}
     if failed:
         say(f"{len(failed)} of them could not be read, such as {next(iter(failed.values()))}; --resume tries again")
-    say_next(f"tutored evaluate {given.out} --data {given.data} --split {given.split}")
+    if any(map(dataset.annotated_tasks, dataset.ids)):
+        say_next(f"tutored evaluate {given.out} --data {given.data} --split {given.split}")
+    else:
+        say_next("tutored train CONFIG.yaml --out RUN, with this store in supervision.TASK.store")
 
 
 def _share_of_work(given: argparse.Namespace) -> tuple[int, int]:

@@ -171,7 +171,7 @@ def _study(parser: Any, command: Callable[..., Any]) -> None:
     one.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the study folder; may be shared")
     one.add_argument("--seeds", type=positive, default=3, help="runs of each row (default 3)")
     one.add_argument("--recipe", choices=["thesis", "corrected"], help="the rows of this one alone (default: both)")
-    one.add_argument("--hours", type=amount, help="begin no run that would end later than this")
+    one.add_argument("--hours", type=amount, help="begin no run that would end later; the first of a new folder begins")
     one.add_argument("--jobs", type=positive, default=1, help="processes that train here at once (default 1)")
     _setting(one)
 

@@ -14,7 +14,16 @@ from tutored.cli.values import refuse
 def predict(given: argparse.Namespace) -> None:
     from tutored.cli.progress import bar
     from tutored.engine.stop import stopping
-    from tutored.predict import FILMED, KINDS, Predictor, find_videos, predict_files, predict_video, sort_inputs
+    from tutored.predict import (
+        FILMED,
+        KINDS,
+        Predictor,
+        choose_kinds,
+        find_videos,
+        predict_files,
+        predict_video,
+        sort_inputs,
+    )
 
     inputs = sort_inputs(given.pictures, sys.stdin)
     if not inputs.pictures:
@@ -22,12 +31,12 @@ def predict(given: argparse.Namespace) -> None:
     videos = find_videos(inputs.videos, inputs.under)
     predictor = Predictor.load(given.checkpoint, given.device, given.batch)
     if inputs.pictures:
-        kinds = given.to or KINDS
+        kinds = choose_kinds(given.to, KINDS, predictor.tasks)
         options = {"kinds": kinds, "under": inputs.under, "coco": given.coco}
         with bar("predicting") as step:
             predict_files(predictor, inputs.pictures, given.out, given.score, step, **options)
         say(f"wrote {', '.join(kinds)} to {given.out}")
-    kinds = given.to or FILMED
+    kinds = choose_kinds(given.to, FILMED, predictor.tasks)
     for name, video in videos.items():
         with bar(name) as step:
             files = predict_video(predictor, video, given.out / name, given.score, step, kinds=kinds)

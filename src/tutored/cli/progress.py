@@ -37,7 +37,7 @@ def bar(what: str) -> Iterator[Progress]:
     console = Lasting(stderr=True, quiet=not is_main())
     started = last = time.monotonic()
     with Bar(
-        TextColumn(what),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),

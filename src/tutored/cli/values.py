@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,8 @@ def names(text: str) -> tuple[str, ...]:
 
 def numbers(text: str) -> tuple[float, ...]:
     return tuple(
-        _number(part, float, 0, math.inf, "positive numbers with commas between them") for part in text.split(",")
+        _number(part, float, sys.float_info.min, sys.float_info.max, "positive numbers with commas between them")
+        for part in text.split(",")
     )
 
 

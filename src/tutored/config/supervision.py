@@ -99,5 +99,5 @@ class Supervision(Section):
 
     detection: Task = Task()
     segmentation: Task = Task()
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides which images are hidden or given to the tutor; shared by runs that differ in `train.seed` only."""

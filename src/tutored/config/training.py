@@ -112,8 +112,8 @@ class Loss(Section):
     mining: Literal["image", "batch"] = "image"
     """Hard negatives are chosen within each image, or over the batch with the thesis' cap (7.3, 23)."""
     negatives: Annotated[float, Field(ge=0)] = 3.0
-    """Negatives per positive."""
-    min_negatives: int = 3
+    """Negatives per positive; at least one of an image that has a positive (`mining: image`)."""
+    min_negatives: Annotated[int, Field(ge=0)] = 3
     """Negatives of an image without positives (`mining: image`; a batch without positives has none)."""
     difficult: Literal["train", "ignore"] = "ignore"
     """Objects that VOC marks difficult: positives, or neither positive nor negative."""
@@ -133,9 +133,9 @@ class Loss(Section):
     the box score where a binary mask is positive, and 1, 1 - max, or 0 elsewhere."""
     padding: Literal["ignore", "background"] = "ignore"
     """Pixels outside the image: no loss, or background (ground truth) and uniform (tutor, `softmax`)."""
-    detection_weight: float = 1.0
+    detection_weight: Annotated[float, Field(ge=0)] = 1.0
     """Of class and box terms in the loss."""
-    segmentation_weight: float = 1.0
+    segmentation_weight: Annotated[float, Field(ge=0)] = 1.0
     """Of the map term in the loss."""
 
     @property
@@ -147,7 +147,7 @@ class Loss(Section):
 class Train(Section):
     """Optimiser, schedule, and what is kept when."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of weights, order and augmentation."""
     start: str | None = None
     """A checkpoint whose weights training starts from, such as `runs/first/checkpoint`; its classes, size of input and
@@ -160,11 +160,11 @@ class Train(Section):
     """Images in memory at once, a divisor of `batch`; but for batch statistics, gradients do not depend on it."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """Weight decay is decoupled in `adamw` and part of the gradient in `adam`."""
-    lr: float = 5e-4
+    lr: Annotated[float, Field(gt=0)] = 5e-4
     """The highest learning rate."""
-    backbone_lr: float = 0.1
+    backbone_lr: Annotated[float, Field(ge=0)] = 0.1
     """The backbone's learning rate, as a share of `lr`."""
-    weight_decay: float = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """Of convolution kernels alone."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """How the rate falls after the warm-up."""
@@ -174,8 +174,8 @@ class Train(Section):
     """Share of the run in which the rate rises from zero."""
     ema: Share = 0.998
     """Decay of the averaged weights that are evaluated and saved; 0: none."""
-    clip: float | None = None
-    """Largest gradient norm; null: none."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest gradient norm; null: no limit."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the network's forward pass; losses are always in fp32."""
     compile: bool = False
@@ -185,9 +185,9 @@ class Train(Section):
     for one device; slower. Nothing in one process. Not with `compile` or `fp16`."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto`: a GPU where there is one."""
-    workers: int = 2
+    workers: Annotated[int, Field(ge=0)] = 2
     """Processes that read and augment images; 0: the training process does it itself."""
-    threads: int | None = None
+    threads: Positive | None = None
     """CPU threads of the network; null: torch's choice."""
     val_every: Positive = 10
     """Epochs between validations; the last epoch always validates."""

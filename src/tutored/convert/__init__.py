@@ -41,13 +41,16 @@ def convert(
 ) -> None:
     """Write what a store says of a split's images, whole or not at all; see the writers for what lies in `out` then.
 
+    Classes are those of the data set; where it has none, as pictures alone, the store's own.
+
     Args:
         kind: one of `KINDS`.
         out: a file for `coco`, else a new or empty folder.
         score: boxes from this score on; None: what suits the format.
 
     Raises:
-        InputError: an unknown kind, no store, no image of the split in it, no common class, or `out` is taken.
+        InputError: an unknown kind, no store, no image of the split in it, no common class, nothing that the format
+            holds, or `out` is taken.
     """
     if kind not in KINDS:
         raise InputError(f"format {kind!r}; possible: {', '.join(KINDS)}")
@@ -55,6 +58,10 @@ def convert(
         raise InputError(f"{out} is there already; choose another --out")
     write, usual = KINDS[kind]
     dataset, answers = open_dataset(data, split), Store.open(store)
+    if not dataset.labels.classes:
+        dataset = open_dataset(data, split, classes=answers.labels.classes)
+    if kind == "coco" and "detection" not in answers.tasks:
+        raise InputError(f"{store} answers segmentation alone, and COCO results are boxes; give another --to")
     folded = Folded(answers, ClassMap.by_name(answers.labels, dataset.labels))
     ids = [image_id for image_id in dataset.ids if image_id in folded]
     if not ids:

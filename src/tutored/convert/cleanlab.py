@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutored.boxes import iou
+from tutored.errors import InputError
 from tutored.files import write_encoded
 from tutored.structures import BACKGROUND, IGNORE, Dataset, GroundTruth, SoftLabels
 
@@ -22,6 +23,8 @@ IOU_FLOOR = 0.5
 
 def write_cleanlab(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, out: Path, score: float) -> None:
     """Arrays of the images that have ground truth as well. Classes are 0 (background) to C.
+
+    Raises InputError where no image has any.
 
     - `boxes_labels.npy` int64 [M], the class of each ground-truth box, `boxes_pred_probs.npy` float32 [M, C+1], the
       class distribution of the tutor's box (from `score` on) that overlaps it most, at IoU .5 or more; where there is
@@ -43,6 +46,10 @@ def write_cleanlab(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, 
             names.append(image_id)
             masks.append(torch.where(mask == IGNORE, probs.argmax(dim=0), mask).to(torch.uint8).numpy())
             maps.append(probs.numpy().astype(np.float32))
+    if not rows and not names:
+        raise InputError(
+            f"{dataset.name}: no image has ground truth of a task that the store answers, and cleanlab compares the two"
+        )
     if rows:
         write_encoded(out / "boxes_labels.npy", partial(np.save, arr=np.concatenate(box_labels)))
         write_encoded(out / "boxes_pred_probs.npy", partial(np.save, arr=np.concatenate(box_probs)))

@@ -56,7 +56,6 @@ def box_entries(answer: SoftLabels, labels: LabelSpace, score: float) -> list[di
 
 def _ids(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     if isinstance(dataset, Coco):
-        content = read_json(dataset.file)
-        images = {Path(item["file_name"]).stem: item["id"] for item in content["images"]}
-        return images, {item["name"]: item["id"] for item in content["categories"]}
+        categories = read_json(dataset.file)["categories"]
+        return dataset.numbers, {item["name"]: item["id"] for item in categories}
     return {}, {name: number for number, name in enumerate(dataset.labels.names)}

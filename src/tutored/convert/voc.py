@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,15 +13,16 @@ from torch.nn import functional as F
 from tutored.files import write_text
 from tutored.labels import VOC, LabelSpace
 from tutored.structures import IGNORE, Dataset, SoftLabels
+from tutored.tutors.files_boxes import IN_VOC_PIXELS
 from tutored.visualise import save_mask
 
 
 def write_voc(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, out: Path, score: float) -> None:
     """`Annotations/ID.xml`, `SegmentationClass/ID.png`, the lists in `ImageSets` and, but for VOC's own, `labels.txt`.
 
-    Boxes from `score` on, in VOC's pixels (from 1, the last one included), each with its `confidence`. In masks,
-    pixels of which the tutor is less sure than `score` are 255 (ignore). Pictures are not copied: put `JPEGImages`
-    beside, or link it, and `voc:OUT` is a data set.
+    Boxes from `score` on, in VOC's pixels (from 1, the last one included; `source` tells `tutored label files` so),
+    each with its `confidence`. In masks, pixels of which the tutor is less sure than `score` are 255 (ignore). Pictures
+    are not copied: put `JPEGImages` beside, or link it, and `voc:OUT` is a data set.
     """
     boxed, masked = [], []
     for image_id, answer in answers:
@@ -33,7 +35,7 @@ def write_voc(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, out: 
             top, mask = enlarged.max(dim=0)
             mask[top < score] = IGNORE
             save_mask(mask.to(torch.uint8), out / "SegmentationClass" / f"{image_id}.png")
-    split = dataset.split.replace("/", "-")
+    split = re.sub("[/+]", "-", dataset.split)
     for folder, ids in (("Main", boxed), ("Segmentation", masked)):
         if ids:
             write_text(out / "ImageSets" / folder / f"{split}.txt", "".join(f"{image_id}\n" for image_id in ids))
@@ -46,6 +48,7 @@ def _xml(image_id: str, answer: SoftLabels, labels: LabelSpace, score: float) ->
     height, width = answer.size
     root = ElementTree.Element("annotation")
     _texts(root, {"filename": f"{image_id}.jpg"})
+    _texts(ElementTree.SubElement(root, "source"), {"annotation": IN_VOC_PIXELS})
     _texts(ElementTree.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
     rows = zip(answer.boxes_xyxy.tolist(), answer.classes.tolist(), answer.scores.tolist(), strict=True)
     for (x1, y1, x2, y2), number, certain in rows:

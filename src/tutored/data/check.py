@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +29,7 @@ class SplitReport:
         both, none: images with boxes and mask; with neither.
         objects: boxes per class of the label space, difficult ones included.
         difficult: difficult boxes (COCO: crowds) per class.
-        pixels: mask pixels per class, "background" and "ignore" included.
+        pixels: mask pixels per class, "background" and "ignore" included; none of classes beyond what a mask holds.
         problems: one message for each item that can't be used; it names the file.
         notes: what the reader left out.
     """
@@ -51,16 +52,18 @@ class Report:
 
     Attributes:
         splits: by the split's name.
-        overlaps: "train & val" -> the ids that are in both; only pairs that share one.
+        overlaps: "train & val" -> the ids of the images that are in both; only pairs that share one.
+        namesakes: the same for ids that are of another picture in each.
     """
 
     splits: Mapping[str, SplitReport]
-    overlaps: Mapping[str, tuple[str, ...]]
+    overlaps: Mapping[str, Sequence[str]]
+    namesakes: Mapping[str, Sequence[str]]
 
     @property
     def ok(self) -> bool:
         """Nothing unreadable, mismatched or out of range, and no id in two splits."""
-        return not self.overlaps and not any(split.problems for split in self.splits.values())
+        return not (self.overlaps or self.namesakes or any(split.problems for split in self.splits.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain and JSON-ready."""
@@ -75,6 +78,9 @@ class Report:
             _show_list(console, f"{name}: {len(split.notes)} notes", split.notes, most)
         for pair, ids in self.overlaps.items():
             _show_list(console, f"{pair}: {len(ids)} images are in both", ids, most)
+        for pair, ids in self.namesakes.items():
+            title = f"{pair}: {len(ids)} names are of different pictures; rename those of one split"
+            _show_list(console, title, ids, most)
 
     def _images(self) -> Table:
         columns = ("images", "boxes", "masks", "both", "none")
@@ -103,12 +109,17 @@ class Report:
 
 
 def check(dataset_by_split: Mapping[str, Dataset], progress: Progress | None = None) -> Report:
-    """Read every image and every ground truth once.
+    """Read every image and every ground truth once, and pictures of one id in two splits again, to compare them.
 
     Args:
-        progress: called with (images done, images in all) after each image.
+        progress: called with (images done, images in all) after each image, and each that is compared.
     """
+    pairs = {
+        f"{name} & {other_name}": (one, other, sorted(set(one.ids) & set(other.ids)))
+        for (name, one), (other_name, other) in combinations(dataset_by_split.items(), 2)
+    }
     total = sum(len(dataset.ids) for dataset in dataset_by_split.values())
+    total += sum(len(shared) for *_, shared in pairs.values())
     done = 0
 
     def step() -> None:
@@ -118,12 +129,22 @@ def check(dataset_by_split: Mapping[str, Dataset], progress: Progress | None = N
             progress(done, total)
 
     splits = {name: _check_split(dataset, step) for name, dataset in dataset_by_split.items()}
-    overlaps = {}
-    for (name, one), (other_name, other) in combinations(dataset_by_split.items(), 2):
-        shared = set(one.ids) & set(other.ids)
-        if shared:
-            overlaps[f"{name} & {other_name}"] = tuple(sorted(shared))
-    return Report(splits=splits, overlaps=overlaps)
+    overlaps: dict[str, list[str]] = {}
+    namesakes: dict[str, list[str]] = {}
+    for pair, (one, other, shared) in pairs.items():
+        for image_id in shared:
+            found = namesakes if differ(one, other, image_id) else overlaps
+            found.setdefault(pair, []).append(image_id)
+            step()
+    return Report(splits=splits, overlaps=overlaps, namesakes=namesakes)
+
+
+def differ(one: Dataset, other: Dataset, image_id: str) -> bool:
+    """Whether two data sets have pictures of other pixels under one id; False where one of them can't be read."""
+    try:
+        return not np.array_equal(np.asarray(one.image(image_id)), np.asarray(other.image(image_id)))
+    except InputError:
+        return False
 
 
 def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
@@ -157,7 +178,9 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
         none=images["none"],
         objects={name: objects[index] for index, name in enumerate(dataset.labels.names) if index},
         difficult={name: difficult[index] for index, name in enumerate(dataset.labels.names) if index},
-        pixels=dict(zip(dataset.labels.names, pixels.tolist(), strict=False)) | {"ignore": int(pixels[IGNORE])},
+        pixels=dict.fromkeys(dataset.labels.names, 0)
+        | dict(zip(dataset.labels.names, pixels[:IGNORE].tolist(), strict=False))
+        | {"ignore": int(pixels[IGNORE])},
         problems=tuple(problems),
         notes=dataset.notes,
     )
@@ -169,7 +192,7 @@ def _kind(truth: GroundTruth) -> str:
     return "boxes" if truth.mask is None else "both"
 
 
-def _show_list(console: Console, title: str, lines: tuple[str, ...], most: int) -> None:
+def _show_list(console: Console, title: str, lines: Sequence[str], most: int) -> None:
     if not lines:
         return
     console.print(f"\n{title}", style="bold", highlight=False)

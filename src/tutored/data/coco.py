@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,16 @@ from tutored.structures import IGNORE, GroundTruth
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coco:
-    """One COCO instances file. Image ids are the stems of the file names.
+    """One COCO instances file. Image ids are the stems of the file names; of those that share one, also their folders.
 
     Every image is annotated: one without annotations shows nothing. Masks are missing (None) where an object of
-    the image has no segmentation, or no object of the whole file has one.
+    the image has no segmentation, no object of the whole file has one, or `labels` are more than a mask can tell
+    apart (254).
 
     Attributes:
         file: the JSON file.
-        labels: the file's own categories, in the file's order.
-        notes: boxes of no area, which are left out, and those that reach out of the image by more than a pixel,
-            as far as the file says how large it is; they are cut.
+        labels: the file's own categories, in the file's order, or those of `seen_in`.
+        annotated: as in `GroundTruth`.
     """
 
     name: str
@@ -43,10 +43,29 @@ class Coco:
     file: Path
     labels: LabelSpace
     ids: tuple[str, ...]
-    notes: tuple[str, ...]
     _entries: Mapping[str, Entry]
     _class_of: Mapping[Any, int]
-    _has_masks: bool
+    _has_regions: bool
+    _notes: tuple[str, ...]
+    annotated: tuple[int, ...] | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """More classes than a mask can tell apart, boxes of no area, which are left out, and those that are cut.
+
+        The latter reach out of the image by more than a pixel, as far as the file says how large it is.
+        """
+        return (*_many(self.labels, self.file), *self._notes)
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The file's own number of each image."""
+        return {image_id: entry.number for image_id, entry in self._entries.items()}
+
+    def seen_in(self, labels: LabelSpace, to: Sequence[int], annotated: tuple[int, ...] | None) -> Coco:
+        """The same in another label space, as `Relabelled` has it; masks need tell only its classes apart."""
+        class_of = {number: to[index] for number, index in self._class_of.items()}
+        return replace(self, labels=labels, _class_of=class_of, annotated=annotated)
 
     def image(self, image_id: str) -> Image.Image:
         """The RGB picture as stored. Raises InputError, naming the file, where it can't be read."""
@@ -64,12 +83,15 @@ class Coco:
         size, annotations = self._size(image_id), self._entries[image_id].annotations
         boxed = [item for item in annotations if not is_empty(box_of(item))]
         boxes = [self._fitted(item, size) for item in boxed]
+        classes = torch.tensor([self._class_of[item["category_id"]] for item in boxed], dtype=torch.int64)
+        kept = classes > 0
         return GroundTruth(
             size=size,
-            boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-            classes=torch.tensor([self._class_of[item["category_id"]] for item in boxed], dtype=torch.int64),
-            difficult=torch.tensor([_is_crowd(item) for item in boxed], dtype=torch.bool),
+            boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)[kept],
+            classes=classes[kept],
+            difficult=torch.tensor([_is_crowd(item) for item in boxed], dtype=torch.bool)[kept],
             mask=self._mask(annotations, size),
+            annotated=self.annotated,
         )
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
@@ -89,7 +111,7 @@ class Coco:
         return complaints(boxes) + complaints(partial(self._region, item, size) for item in drawn)
 
     def _size(self, image_id: str) -> tuple[int, int]:
-        picture, stated, _ = self._entries[image_id]
+        _, picture, stated, _ = self._entries[image_id]
         size = picture_size(picture)
         if stated is not None and stated != size:
             raise InputError(
@@ -105,7 +127,8 @@ class Coco:
         return decode_segmentation(item["segmentation"], size, name_of(self.file, item))
 
     def _drawn(self, annotations: list[dict[str, Any]]) -> bool:
-        return self._has_masks and all(item.get("segmentation") for item in annotations)
+        possible = self._has_regions and len(self.labels) <= IGNORE
+        return possible and all(item.get("segmentation") for item in annotations)
 
     def _mask(self, annotations: list[dict[str, Any]], size: tuple[int, int]) -> Tensor | None:
         if not self._drawn(annotations):
@@ -139,11 +162,11 @@ def open_coco(folder: Path, split: str) -> Coco:
         split=split,
         file=file,
         labels=labels,
-        ids=tuple(entry.picture.stem for entry in entries),
-        notes=tuple(note for entry in entries for note in _notes(entry, file)),
-        _entries={entry.picture.stem: entry for entry in entries},
+        ids=tuple(entries),
+        _entries=entries,
         _class_of=class_of,
-        _has_masks=any(item.get("segmentation") for entry in entries for item in entry.annotations),
+        _has_regions=any(item.get("segmentation") for entry in entries.values() for item in entry.annotations),
+        _notes=tuple(note for entry in entries.values() for note in _notes(entry, file)),
     )
 
 
@@ -164,6 +187,14 @@ def _instances_file(folder: Path, split: str) -> Path:
     raise InputError(
         f"{folder}: not a COCO folder; it must hold annotations/instances_{split}.json, {split}.json or instances.json"
     )
+
+
+def _many(labels: LabelSpace, file: Path) -> Iterator[str]:
+    if len(labels) > IGNORE:
+        yield (
+            f"{file}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): boxes alone, "
+            "unless data.classes names fewer"
+        )
 
 
 def _notes(entry: Entry, file: Path) -> Iterator[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from tutored.data.pictures import Box
@@ -23,13 +24,16 @@ MOST = 50
 class Entry(NamedTuple):
     """One image of the JSON file with its annotations, as they stand there."""
 
+    number: Any
     picture: Path
     stated_size: tuple[Any, Any] | None
     annotations: list[dict[str, Any]]
 
 
-def read_instances(file: Path, pictures: Path) -> tuple[LabelSpace, dict[Any, int], list[Entry]]:
+def read_instances(file: Path, pictures: Path) -> tuple[LabelSpace, dict[Any, int], dict[str, Entry]]:
     """The label space, the class of each category number, and the images with their annotations, in the file's order.
+
+    An image's id is the stem of its file name; where several share one, the file name without its suffix.
 
     Args:
         pictures: the folder of the images.
@@ -41,12 +45,13 @@ def read_instances(file: Path, pictures: Path) -> tuple[LabelSpace, dict[Any, in
     if not isinstance(data, dict):
         raise InputError(f"{file}: COCO instances are an object with images, annotations and categories")
     labels, class_of = _read_categories(data, file)
-    by_number = _read_images(data, pictures, file)
+    entries = _read_images(data, pictures, file)
+    by_number = {entry.number: entry for entry in entries.values()}
     annotations = _items(data, "annotations", {"image_id": (int, str), "category_id": (int, str), "bbox": list}, file)
     _refuse(complaints(partial(_check, item, by_number, class_of, file) for item in annotations))
     for item in annotations:
         by_number[item["image_id"]].annotations.append(item)
-    return labels, class_of, [*by_number.values()]
+    return labels, class_of, entries
 
 
 def box_of(annotation: Mapping[str, Any]) -> Box:
@@ -90,19 +95,23 @@ def _read_categories(data: dict[str, Any], file: Path) -> tuple[LabelSpace, dict
         raise InputError(f"{file}: categories: {error}") from error
 
 
-def _read_images(data: dict[str, Any], pictures: Path, file: Path) -> dict[Any, Entry]:
-    """Image number in the file -> what is known of it, in the file's order."""
+def _read_images(data: dict[str, Any], pictures: Path, file: Path) -> dict[str, Entry]:
+    """Image id -> what is known of it, in the file's order."""
     images = _items(data, "images", {"id": (int, str), "file_name": str}, file)
-    entries: dict[Any, Entry] = {}
-    stems: set[str] = set()
+    sharing = Counter(PurePath(item["file_name"]).stem for item in images)
+    entries: dict[str, Entry] = {}
+    numbers: set[Any] = set()
     for item in images:
         refuse_climbing(item["file_name"], file)
-        stated = (item.get("height"), item.get("width"))
-        entry = Entry(pictures / item["file_name"], None if None in stated else stated, [])
-        if item["id"] in entries or entry.picture.stem in stems:
-            raise InputError(f"{file}: image {item['id']} ({item['file_name']}) is listed twice; list each image once")
-        entries[item["id"]] = entry
-        stems.add(entry.picture.stem)
+        name, stated = PurePath(item["file_name"]), (item.get("height"), item.get("width"))
+        image_id = name.stem if sharing[name.stem] == 1 else (name.parent / name.stem).as_posix()
+        if item["id"] in numbers or image_id in entries:
+            raise InputError(
+                f"{file}: image {item['id']} ({item['file_name']}) has the number, or but for the suffix the name, of "
+                "one before it; list each image once, with a number and a name of its own"
+            )
+        entries[image_id] = Entry(item["id"], pictures / name, None if None in stated else stated, [])
+        numbers.add(item["id"])
     if not entries:
         raise InputError(f"{file}: the split lists no image; give one that does")
     return entries

@@ -73,6 +73,11 @@ def open_images(folder: Path, split: str) -> Images:
     )
 
 
+def is_hidden(file: Path, folder: Path) -> bool:
+    """Whether it, or a folder on the way to it, has a name from a dot on, as what systems put beside pictures has."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
 def _places(folder: Path, split: str) -> list[tuple[str, Path | str]]:
     listed, inside = folder / f"{split}.txt", folder / split
     if listed.is_file():
@@ -80,6 +85,7 @@ def _places(folder: Path, split: str) -> list[tuple[str, Path | str]]:
         places = [(line.partition("://")[2] or line, line if "://" in line else folder / line) for line in lines]
     elif inside.is_dir():
         files = sorted(file for file in inside.rglob("*") if file.suffix.lower() in SUFFIXES)
+        files = [file for file in files if not is_hidden(file, inside)]
         places = [(file.relative_to(inside).as_posix(), file) for file in files]
     else:
         possible = sorted(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from tutored.errors import InputError
@@ -17,6 +19,8 @@ from tutored.labels import LabelSpace
 from tutored.structures import IGNORE
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+STRETCHED: Mapping[Any, int] = {"L;2": 85, "L;4": 17}
+"""What Pillow multiplies the values of a grey PNG of 2 or 4 bits by."""
 MOST_BYTES = 100_000_000
 """No photograph from an address is larger."""
 
@@ -27,12 +31,19 @@ def read_picture(path: Path | str) -> Image.Image:
     """The RGB picture of a file, or of an address that fsspec opens (`https://...`, `s3://...`), decoded.
 
     The pixels are those stored in the file: an EXIF orientation is not applied, because the boxes and masks of VOC
-    and COCO were drawn on the stored pixels.
+    and COCO were drawn on the stored pixels. Of 16 bits the upper eight are kept.
 
     Raises:
         InputError: the file is missing, broken, cut short, of another format or absurdly large.
     """
-    return _read(path, decode=True).convert("RGB")
+    return as_rgb(_read(path, decode=True))
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """The picture in RGB; Pillow alone would make everything above 255 of a 16-bit grey one white."""
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    return picture.convert("RGB")
 
 
 def picture_size(path: Path | str) -> tuple[int, int]:
@@ -42,7 +53,7 @@ def picture_size(path: Path | str) -> tuple[int, int]:
 
 
 def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
-    """A mask of class indices: a PNG of mode P (its indices, not its colours) or L.
+    """A mask of class indices: a PNG of a palette (its indices, not its colours) or of grey, up to 8 bits.
 
     Returns:
         uint8 [H, W], 0..C of `labels` and 255 = ignore.
@@ -51,9 +62,9 @@ def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
         InputError: the file is unreadable, of another mode, not of `size`, or holds a value outside `labels`.
     """
     picture = _read(path, decode=True)
-    if picture.mode not in ("P", "L"):
+    if picture.mode not in ("P", "L", "1"):
         raise InputError(
-            f"{path}: a mask holds one class index per pixel (palette or 8-bit grey PNG), got mode {picture.mode}; "
+            f"{path}: a mask holds one class index per pixel (palette or grey PNG of 8 bits), got mode {picture.mode}; "
             "save the indices, not their colours"
         )
     if (picture.height, picture.width) != size:
@@ -61,7 +72,9 @@ def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
             f"{path}: the mask is {picture.width}x{picture.height} pixels, its image {size[1]}x{size[0]}; "
             "make both the same size"
         )
-    mask = np.array(picture)
+    mask = np.array(picture).astype(np.uint8)
+    if picture.mode == "L":
+        mask //= STRETCHED.get(cast(ImageFile, _read(path, decode=False)).tile[0][3], 1)
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
     wrong = [int(value) for value in values if value >= len(labels) and value != IGNORE]
     if wrong:

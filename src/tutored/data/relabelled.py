@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
+from tutored.data.coco import Coco
 from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace
 from tutored.structures import IGNORE, Dataset, GroundTruth
@@ -14,7 +15,7 @@ from tutored.structures import IGNORE, Dataset, GroundTruth
 
 @dataclass(frozen=True, slots=True)
 class Relabelled:
-    """A data set seen in another label space.
+    """A data set seen in another label space; it has no masks where that has more classes than one can tell apart.
 
     Attributes:
         to: the class in `labels` of each class of the inner data set; 0 drops its boxes and makes its pixels
@@ -52,8 +53,9 @@ class Relabelled:
         return self.inner.image(image_id)
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
-        """As the inner data set has it."""
-        return self.inner.annotated_tasks(image_id)
+        """As the inner data set has it, but for masks that there can't be."""
+        tasks = self.inner.annotated_tasks(image_id)
+        return tasks if self._has_masks else tuple(task for task in tasks if task != "segmentation")
 
     def problems(self, image_id: str) -> tuple[str, ...]:
         """Those of the inner data set."""
@@ -62,13 +64,16 @@ class Relabelled:
     def ground_truth(self, image_id: str) -> GroundTruth:
         """The inner data set's ground truth in the classes of `labels`; raises what that raises."""
         truth = self.inner.ground_truth(image_id)
-        to = torch.zeros(IGNORE + 1, dtype=torch.uint8)
-        to[: len(self.to)] = torch.tensor(self.to, dtype=torch.uint8)
-        to[IGNORE] = IGNORE
-        mask = None if truth.mask is None else to[truth.mask.long()]
+        to = torch.tensor(self.to)
+        mask = None
+        if truth.mask is not None and self._has_masks:
+            # Boxes may be of classes from 255 on, pixels not.
+            numbers = torch.full((IGNORE + 1,), IGNORE, dtype=torch.uint8)
+            numbers[: len(to[:IGNORE])] = to[:IGNORE]
+            mask = numbers[truth.mask.long()]
         if truth.boxes_xyxy is None or truth.classes is None or truth.difficult is None:
             return GroundTruth(size=truth.size, mask=mask, annotated=self.annotated)
-        classes = to[truth.classes].long()
+        classes = to[truth.classes]
         kept = classes > 0
         return GroundTruth(
             size=truth.size,
@@ -78,6 +83,10 @@ class Relabelled:
             mask=mask,
             annotated=self.annotated,
         )
+
+    @property
+    def _has_masks(self) -> bool:
+        return len(self.labels) <= IGNORE
 
 
 def relabelled(dataset: Dataset, annotated: tuple[str, ...] | None, classes: tuple[str, ...] | None) -> Dataset:
@@ -109,4 +118,7 @@ def relabelled(dataset: Dataset, annotated: tuple[str, ...] | None, classes: tup
     to = tuple((target_class or 0) if index in known else 0 for index, target_class in enumerate(class_map.to))
     unknown = {target_class for index, target_class in enumerate(class_map.to) if index not in known}
     complete = tuple(index for index in range(1, len(target)) if index in to and index not in unknown)
-    return Relabelled(dataset, target, to, None if len(complete) == len(target) - 1 else complete)
+    annotates = None if len(complete) == len(target) - 1 else complete
+    if isinstance(dataset, Coco):
+        return dataset.seen_in(target, to, annotates)
+    return Relabelled(dataset, target, to, annotates)

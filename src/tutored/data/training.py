@@ -26,7 +26,8 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
 
     Args:
         dataset: images and ground truth.
-        soft_labels: for each task the tutor's answers by image id, in the data set's label space. Any mapping will do.
+        soft_labels: for each task the tutor's answers by image id, in the data set's label space. Any mapping will do;
+            it lacks the images that the tutor has no answer for.
         map_side: cells along one side of the student's map.
     """
 

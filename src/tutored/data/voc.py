@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,8 @@ from tutored.labels import VOC, LabelSpace
 from tutored.structures import GroundTruth
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+OF_ONE_CLASS = re.compile(r"\s(-1|0|1)\s*$")
+"""How every line of VOC's lists of one class ends; an image id itself may hold blanks."""
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 """Where a mask is looked for, in this order; the second holds SBD's masks, as people commonly add them to VOC2012."""
 
@@ -84,18 +88,13 @@ class Voc:
         return boxes + (complaints([partial(read_mask, mask, size, self.labels)]) if mask else ())
 
     def _picture(self, image_id: str) -> Path:
-        found = self._find(("JPEGImages",), image_id, PICTURE_SUFFIXES)
-        return found or self.folder / "JPEGImages" / f"{image_id}.jpg"
+        return _picture(self.folder, image_id) or self.folder / "JPEGImages" / f"{image_id}.jpg"
 
     def _annotation(self, image_id: str) -> Path | None:
-        return self._find(("Annotations",), image_id, (".xml",))
+        return _find(self.folder, ("Annotations",), image_id, (".xml",))
 
     def _mask(self, image_id: str) -> Path | None:
-        return self._find(MASK_FOLDERS, image_id, (".png",))
-
-    def _find(self, folders: tuple[str, ...], image_id: str, suffixes: tuple[str, ...]) -> Path | None:
-        paths = (self.folder / folder / f"{image_id}{suffix}" for folder in folders for suffix in suffixes)
-        return next((path for path in paths if os.path.exists(path)), None)  # False for impossible names, too
+        return _find(self.folder, MASK_FOLDERS, image_id, (".png",))
 
 
 def open_voc(folder: Path, split: str) -> Voc:
@@ -129,25 +128,35 @@ def _dataset_folder(folder: Path) -> Path:
     )
 
 
+def _picture(folder: Path, image_id: str) -> Path | None:
+    return _find(folder, ("JPEGImages",), image_id, PICTURE_SUFFIXES)
+
+
+def _find(folder: Path, inside: tuple[str, ...], image_id: str, suffixes: tuple[str, ...]) -> Path | None:
+    """The first of these files that is there; cameras write suffixes in capitals."""
+    either = (*suffixes, *(suffix.upper() for suffix in suffixes))
+    paths = (folder / part / f"{image_id}{suffix}" for part in inside for suffix in either)
+    return next((path for path in paths if os.path.exists(path)), None)  # False for impossible names, too
+
+
 def _read_split(folder: Path, split: str) -> tuple[str, ...]:
     lists = {f"{path.parent.name}/{path.stem}": path for path in sorted((folder / "ImageSets").glob("*/*.txt"))}
     ids: dict[str, None] = {}
     for part in split.split("+"):
         wanted = [key for key in (part, f"Main/{part}", f"Segmentation/{part}") if key in lists]
         if not wanted:
-            raise InputError(f"{folder}: there is no split {part!r}; {_possible(lists)}")
-        listed = [image_id for key in wanted for image_id in _read_ids(lists[key])]
+            raise InputError(f"{folder}: there is no split {part!r}; {_possible(folder, lists)}")
+        listed = [image_id for key in wanted for image_id in _read_ids(folder, lists[key])]
         if not listed:
-            raise InputError(f"{lists[wanted[0]]}: the split {part!r} lists no image; {_possible(lists)}")
+            raise InputError(f"{lists[wanted[0]]}: the split {part!r} lists no image; {_possible(folder, lists)}")
         ids.update(dict.fromkeys(listed))
     return tuple(ids)
 
 
-def _read_ids(path: Path) -> tuple[str, ...]:
-    rows = [line.split() for line in read_lines(path) if line.strip()]
-    if any(len(row) > 1 and row[1] in ("-1", "0", "1") for row in rows):
+def _read_ids(folder: Path, path: Path) -> tuple[str, ...]:
+    ids = tuple(line.strip() for line in read_lines(path) if line.strip())
+    if ids and _are_of_one_class(folder, ids):
         raise InputError(f"{path}: a list of one class (id and -1, 0 or 1) is not a split; give one like train or val")
-    ids = tuple(row[0] for row in rows)
     for image_id in ids:
         refuse_climbing(image_id, path)
     if len(set(ids)) < len(ids):
@@ -156,8 +165,14 @@ def _read_ids(path: Path) -> tuple[str, ...]:
     return ids
 
 
-def _possible(lists: dict[str, Path]) -> str:
-    whole = [key for key, path in lists.items() if any(len(line.split()) == 1 for line in read_lines(path)[:1])]
+def _are_of_one_class(folder: Path, lines: Sequence[str]) -> bool:
+    """Whether all lines end as those of a list of one class, and none is a picture's own name."""
+    return all(map(OF_ONE_CLASS.search, lines)) and not any(_picture(folder, line) for line in lines)
+
+
+def _possible(folder: Path, lists: dict[str, Path]) -> str:
+    first = {key: [line.strip() for line in read_lines(path)[:1]] for key, path in lists.items()}
+    whole = [key for key, lines in first.items() if any(lines) and not _are_of_one_class(folder, lines)]
     if not whole:
         return "ImageSets/Main and ImageSets/Segmentation hold no list of image ids, one a line; add one"
     names = dict.fromkeys(key.split("/")[1] for key in whole)

@@ -12,6 +12,7 @@ import yaml
 from tutored.config import Config, load_config
 from tutored.engine.journal import Report, Watcher
 from tutored.engine.result import flat
+from tutored.engine.state import load_state
 from tutored.engine.supervision import open_supervision
 from tutored.engine.track import check_trackers
 from tutored.engine.trainer import Trainer
@@ -80,6 +81,8 @@ def _claim(out: Path, config: Config, resume: bool) -> None:
             raise InputError(f"{out} holds another run, with {_differences(there, config)}; choose another --out")
         if not resume:
             raise InputError(f"{out} holds this run already; add --resume to go on with it, or choose another --out")
+        if (out / "result.json").exists() and load_state(out) is None:
+            raise InputError(f"{out} holds this run, finished, and nothing to go on from; choose another --out")
     elif out.exists() and not all(path.match(LEFTOVERS) for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run; choose another --out")
     out.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from accelerate import Accelerator
 
-from tutored.data.training import epoch_batches
+from tutored.config import Config
+from tutored.data.training import TrainingSet, epoch_batches
+from tutored.errors import InputError
 from tutored.targets import Batch, Targets
 
 
@@ -32,6 +35,11 @@ class Plan:
     done: int = 0
 
     @property
+    def seen(self) -> int:
+        """Images of one step, of all processes together."""
+        return min(self.batch, self.images)
+
+    @property
     def epoch_steps(self) -> int:
         return max(self.images // self.batch, 1)
 
@@ -49,10 +57,34 @@ class Plan:
             yield from list(batches)[skipped if epoch == first else 0 :]
 
 
+def make_plan(config: Config, data: TrainingSet, name: str, accelerator: Accelerator) -> Plan:
+    """The batches of a run and of this process.
+
+    Args:
+        name: of the data set, for messages.
+
+    Raises:
+        InputError: nobody teaches anything, or images are too few for the batch or for the processes.
+    """
+    positions, images, batch = data.taught(), len(data), config.train.batch
+    ranks = accelerator.num_processes
+    if not positions:
+        raise InputError(f"{name}: nobody teaches any image; see supervision.*.policy and .hidden")
+    if images < 2:
+        raise InputError(f"{name}: one image is too few for batch statistics; add images")
+    uneven = batch % ranks or batch < 2 * ranks or images < batch
+    if ranks > 1 and (uneven or config.loss.mining == "batch"):
+        raise InputError(
+            f"{ranks} processes share a batch of {batch} of {images} images: the batch must be a multiple of the "
+            "processes, two images for each at least, and no larger than the data, and loss.mining must be 'image'"
+        )
+    return Plan(positions, images, batch, config.train.epochs, config.train.seed, accelerator.process_index, ranks)
+
+
 def split(batch: Batch, size: int | None) -> list[Batch]:
-    """Micro-batches of at most `size` images, as even as possible; None: the batch as it is."""
+    """Micro-batches of `size` images or fewer, as even as possible, none of one image; None: the batch as it is."""
     count = len(batch.image_ids)
-    parts = -(-count // (size or count))
+    parts = max(min(-(-count // (size or count)), count // 2), 1)
     edges = [count * part // parts for part in range(parts + 1)]
     return [
         Batch(

@@ -40,20 +40,27 @@ def compare_runs(runs: Sequence[Path], against: Sequence[Path]) -> Compared:
 
     Raises:
         InputError: a folder holds no finished and validated run, a seed is on one side twice or on one alone, or
-            the runs were validated on different images.
+            the runs were validated on different images, or their means are over different classes.
     """
     mine, theirs = _by_seed(runs), _by_seed(against)
     if mine.keys() != theirs.keys():
         raise InputError(f"seeds {_listed(mine)} against {_listed(theirs)}; give runs of the same seeds on both sides")
     seeds = tuple(sorted(mine))
+    first, *others = [*mine.values(), *theirs.values()]
+    for path, _, classes in others:
+        if classes != first[2]:
+            raise InputError(
+                f"{first[0]} and {path}: means over different classes, {', '.join(first[2])} and {', '.join(classes)}; "
+                "compare runs with the same data.reported"
+            )
     sides = [[Resampled.load(side[seed][0] / "resamples.npz") for seed in seeds] for side in (theirs, mine)]
     intervals = compare(*sides)
     return Compared(seeds, intervals, _differences(*([side[seed][1] for seed in seeds] for side in (mine, theirs))))
 
 
-def _by_seed(paths: Sequence[Path]) -> dict[int, tuple[Path, dict[str, Any]]]:
-    """Folder and flat config of each run, by seed."""
-    found: dict[int, tuple[Path, dict[str, Any]]] = {}
+def _by_seed(paths: Sequence[Path]) -> dict[int, tuple[Path, dict[str, Any], list[str]]]:
+    """Folder, flat config, and the classes that the figures are means over, of each run by its seed."""
+    found: dict[int, tuple[Path, dict[str, Any], list[str]]] = {}
     for path in paths:
         result = path / "result.json"
         if not result.exists():
@@ -68,7 +75,7 @@ def _by_seed(paths: Sequence[Path]) -> dict[int, tuple[Path, dict[str, Any]]]:
         seed = config.train.seed
         if seed in found:
             raise InputError(f"{found[seed][0]} and {path} both have train.seed {seed}; give each seed once")
-        found[seed] = path, flat(config.to_dict())
+        found[seed] = path, flat(config.to_dict()), figures.get("classes", [])
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tutored.audit.visible import Visible, hidden
 from tutored.config import TASKS, Config, Data, MoreData
 from tutored.data import open_dataset
+from tutored.data.check import differ
 from tutored.data.joined import join, union
 from tutored.data.part import hold_out
 from tutored.errors import InputError
@@ -15,7 +16,7 @@ def open_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
     """The images to train on and those to validate on, in the student's label space.
 
     Raises:
-        InputError: they share images; whatever opening one of the data sets raises.
+        InputError: they share images, or names of images; whatever opening one of the data sets raises.
     """
     whole = _open_training(config.data)
     if config.data.held_out:
@@ -49,6 +50,13 @@ def _open_validation(data: Data, train: Dataset) -> Dataset | None:
     annotated = data.annotated if data.val is None else data.val_annotated
     val = open_dataset(data.val or data.train, data.val_split, annotated, train.labels.classes)
     shared = sorted(set(train.ids) & set(val.ids))
+    unlike = [image_id for image_id in shared[:3] if differ(train, val, image_id)]
+    if unlike:
+        raise InputError(
+            f"{train.name} and {val.name} have {len(shared)} names in common, of different pictures "
+            f"({', '.join(unlike)}, ...); an image is known by its name alone: rename the files of one of the two, "
+            "and what lists them"
+        )
     if shared:
         raise InputError(
             f"{train.name} and {val.name} share {len(shared)} images ({', '.join(shared[:3])}, ...); "

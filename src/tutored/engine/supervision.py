@@ -15,7 +15,7 @@ from tutored.errors import InputError
 from tutored.evaluate.figures import averaged_classes
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Folded, Store
-from tutored.structures import Dataset, SoftLabels
+from tutored.structures import IGNORE, Dataset, SoftLabels
 
 
 class Supervision(NamedTuple):
@@ -64,8 +64,10 @@ def open_supervision(config: Config) -> Supervision:
             class_map = ClassMap.by_name(store.labels, train.labels, renamed=renamed, elsewhere=task.elsewhere)
             reached.update(class_map.to)
             taken = _taken(advised, class_map, name, config.loss)
-            folded = Folded(store, class_map, background=config.loss.background, muted_score=loss.silent_score, **taken)
-            twice = next((image_id for image_id in store if image_id in answers), None)
+            folded = Folded(
+                store, class_map, background=config.loss.background, muted_score=loss.silent_score, task=name, **taken
+            )
+            twice = next((image_id for image_id in folded if image_id in answers), None)
             if twice is not None:
                 raise InputError(
                     f"store {store.path}: another store of {name} answers for {twice} too; give one of them"
@@ -83,8 +85,13 @@ def open_supervision(config: Config) -> Supervision:
 
 
 def _idle(config: Config, train: Dataset) -> list[str]:
-    """What the config asks for and does not get. Raises InputError for classes to report that there are not."""
+    """What the config asks for and does not get. Raises InputError for classes that there are not, or too many."""
     averaged_classes(train.labels, config.data.reported)
+    if "segmentation" in config.taught and len(train.labels) > IGNORE:
+        raise InputError(
+            f"{len(train.labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): name fewer as "
+            "data.classes, or learn boxes alone (supervision.segmentation.policy: none)"
+        )
     notes = [
         f"{name}: the store is not asked, for the policy is '{task.policy}'"
         for name in TASKS

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 
 from tutored import losses, processes
 from tutored.checkpoint import save_checkpoint
-from tutored.config import Config, Train
+from tutored.config import Config
 from tutored.data.training import TrainingSet, collate
-from tutored.engine.batches import Plan, split, to_device
+from tutored.engine.batches import make_plan, split, to_device
 from tutored.engine.gradients import backward, means
 from tutored.engine.journal import Journal, Report, Watcher
 from tutored.engine.optimise import Average, load_optimizer, make_optimizer, rate_factor, set_rate
@@ -61,10 +61,12 @@ class Trainer:
         self.device = self.accelerator.device
         torch.manual_seed(config.train.seed)
         self.student, notes = make_student(config, supervision.train.labels)
+        if precision == "fp16" and self.device.type == "cpu":
+            notes = (*notes, "train.precision fp16: a CPU computes in fp32 instead")
         self.supervision = supervision = supervision._replace(notes=(*supervision.notes, *notes))
         taught = config.model_copy(update={"loss": supervision.loss})
         self.set = TrainingSet(supervision.train, taught, self.student.sides[0], supervision.soft_labels)
-        self.plan = self._plan(config.train)
+        self.plan = make_plan(config, self.set, supervision.train.name, self.accelerator)
         # Its own forward pass is never of lower precision: as `tutored evaluate` has it.
         self.averaged = copy.deepcopy(self.student).eval().to(self.device)
         shards = config.train.shard and self.accelerator.num_processes > 1
@@ -79,21 +81,6 @@ class Trainer:
         self.average = Average(self.averaged, self.student)
         self.done, self.seconds = 0, 0.0
         self.journal = Journal(config, supervision, self.accelerator, out)
-
-    def _plan(self, train: Train) -> Plan:
-        positions, images = self.set.taught(), len(self.set)
-        ranks = self.accelerator.num_processes
-        name = self.supervision.train.name
-        if not positions:
-            raise InputError(f"{name}: nobody teaches any image; see supervision.*.policy and .hidden")
-        if images < 2:
-            raise InputError(f"{name}: one image is too few for batch statistics; add images")
-        if ranks > 1 and (train.batch % ranks or images < train.batch or self.config.loss.mining == "batch"):
-            raise InputError(
-                f"{ranks} processes share a batch of {train.batch} of {images} images: the batch must be a multiple "
-                "of the processes and no larger than the data, and loss.mining must be 'image'"
-            )
-        return Plan(positions, images, train.batch, train.epochs, train.seed, self.accelerator.process_index, ranks)
 
     def run(self, watch: Watcher | None) -> None:
         """Train from the step that is done to the last.
@@ -175,7 +162,7 @@ class Trainer:
 
     def _report(self, watch: Watcher | None, loss: dict[str, float], steps: int, elapsed: float) -> None:
         self.seconds += elapsed
-        rate = round(steps * self.config.train.batch / elapsed, 2)
+        rate = round(steps * self.plan.seen / elapsed, 2)
         lr = self.config.train.lr * rate_factor(self.done - 1, self.plan.steps, self.config.train)
         self.journal.add({"step": self.done, "loss": loss, "lr": lr, "images_per_second": rate})
         if watch and self.accelerator.is_main_process:

@@ -6,10 +6,11 @@ difference between two predictors is.
 """
 
 from tutored.evaluate.figures import Details, Record, details, evaluate, figures, record
-from tutored.evaluate.resample import Interval, Resampled, compare, resample
+from tutored.evaluate.resample import ENOUGH_SEEDS, Interval, Resampled, compare, resample
 from tutored.evaluate.result import Result, table
 
 __all__ = [
+    "ENOUGH_SEEDS",
     "Details",
     "Interval",
     "Record",

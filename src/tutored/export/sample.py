@@ -44,9 +44,11 @@ def choose_sample(config: Config, files: Sequence[Path]) -> Sample:
     if files:
         return Sample([ImageOps.exif_transpose(read_picture(file)) for file in files], f"{len(files)} picture(s)")
     data = config.data
-    split = data.val_split or data.split
+    place, split = data.train, data.split
+    if data.val_split and not data.held_out:
+        place, split = data.val or data.train, data.val_split
     try:
-        dataset = open_dataset(data.val or data.train, split)
+        dataset = open_dataset(place, split)
         count = min(COUNT, len(dataset.ids))
         ids = [dataset.ids[place * len(dataset.ids) // count] for place in range(count)]
         return Sample([dataset.image(image_id) for image_id in ids], f"{len(ids)} image(s) of {dataset.source}/{split}")

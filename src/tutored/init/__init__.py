@@ -6,6 +6,7 @@ links; nothing in the folder itself is touched.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,12 @@ def init(folder: Path, out: Path, progress: Progress | None = None) -> Start:
         loose = find_loose(folder)
         layout = loose.alone or arrange(loose, links)
         arranged = None if loose.alone else links
-    splits = {split: open_dataset(layout.data, split) for split in (layout.train, layout.val) if split}
-    report = check(splits, progress)
-    write_text(out, config_text(layout, report.splits[layout.train]))
+    try:
+        splits = {split: open_dataset(layout.data, split) for split in (layout.train, layout.val) if split}
+        report = check(splits, progress)
+        write_text(out, config_text(layout, report.splits[layout.train]))
+    except BaseException:
+        if arranged:
+            shutil.rmtree(arranged)
+        raise
     return Start(layout=layout, report=report, config=out, arranged=arranged)

@@ -95,7 +95,7 @@ def _classes(loose: Loose) -> tuple[LabelSpace, str]:
             f'{loose.folder}: the masks hold no class: 0 is background and {IGNORE} is "ignore"; '
             "write classes as 1, 2, 3, ... (colours are not read)"
         )
-    if names and set(names) <= set(VOC.classes) and values[-1] < len(VOC):
+    if names and set(names) <= set(VOC.classes) and set(values) <= {VOC.index(name) for name in names}:
         return VOC, "VOC's twenty, for all objects in the XMLs have their names"
     raise InputError(
         f"{loose.folder}: the masks hold {', '.join(map(str, values[:12]))}, and nothing says what these numbers mean; "

@@ -73,11 +73,9 @@ def find_loose(folder: Path) -> Loose:
     for path in shown:
         by_base[MARK.sub("", path.stem)].append(path)
     masks = [path for path in shown if _is_mask(path, by_base[MARK.sub("", path.stem)], folder)]
-    lost = (
-        [path for path in shown if path.suffix == ".png" and _named(path, folder) and path not in set(masks)]
-        if masks
-        else []
-    )
+    masked = {MARK.sub("", path.stem) for path in masks}
+    alone = [path for path in shown if MARK.sub("", path.stem) not in masked]
+    lost = [path for path in alone if masks and path.suffix == ".png" and _named(path, folder)]
     pictures = [path for path in shown if path not in {*masks, *lost}]
     if not pictures:
         raise InputError(
@@ -125,7 +123,8 @@ def _is_mask(path: Path, alike: Sequence[Path], folder: Path) -> bool:
     others = [other for other in alike if other != path and (not split or _split(other, folder) in (None, split))]
     if path.suffix.lower() != ".png" or not others:
         return False
-    return _named(path, folder) or (_holds_indices(path) and not any(map(_holds_indices, others)))
+    told = MARK.search(path.stem) or (_named(path, folder) and not all(_named(other, folder) for other in others))
+    return bool(told) or (_holds_indices(path) and not any(map(_holds_indices, others)))
 
 
 def _named(path: Path, folder: Path) -> bool:
@@ -179,6 +178,9 @@ def _notes(files: Sequence[Path], lost: Sequence[Path], folder: Path) -> Iterabl
     texts = [path for path in files if path.suffix == ".txt" and _is_yolo(path)]
     if texts:
         yield f"{len(texts):,} files of YOLO's boxes, such as {texts[0]}, are not read; convert them to COCO's JSON"
+    tables = [path for path in files if path.suffix.lower() == ".json"]
+    if tables:
+        yield f"{tables[0]} is not read; of COCO's boxes, FOLDER/SPLIT.json is, with the pictures in FOLDER/SPLIT"
 
 
 def _is_yolo(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -70,7 +70,7 @@ class LabelSpace:
         if name in self.names:
             return self.names.index(name)
         near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(self.classes)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(self.classes) or 'none'}"
         raise InputError(f"unknown class {name!r}; {hint}")
 
 
@@ -138,9 +138,11 @@ class ClassMap:
         named = {name: None if new in DROPPED else target.index(str(new)) for name, new in renamed.items()}
         to = (0, *(named[name] if name in named else same_class(name, target) for name in source.classes))
         if not any(to):
+            remedy = (
+                "give the pairs explicitly" if target.classes else "name them in a file labels.txt in the data folder"
+            )
             raise InputError(
-                f"no class of the tutor ({', '.join(source.classes[:5])}, ...) is one of ours "
-                f"({', '.join(target.classes[:5])}, ...); give the pairs explicitly"
+                f"no class of the tutor ({_some(source.classes)}) is one of ours ({_some(target.classes)}); {remedy}"
             )
         ignored = {
             number
@@ -191,8 +193,8 @@ def same_class(name: str, target: LabelSpace) -> int | None:
     return next((number for number, other in enumerate(target.names) if _meant(other) == meant), None)
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join([*names[:4], "..."] if len(names) > 4 else names)
+def _some(names: Sequence[str]) -> str:
+    return ", ".join([*names[:4], "..."] if len(names) > 4 else names) or "none"
 
 
 def _meant(name: str) -> frozenset[str]:

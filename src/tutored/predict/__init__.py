@@ -3,7 +3,7 @@
 from tutored.predict.files import predict_files
 from tutored.predict.inputs import VIDEOS, Inputs, find_pictures, find_videos, sort_inputs
 from tutored.predict.predictor import Loaded, Predictor, load, predict_dataset
-from tutored.predict.results import FILMED, KINDS, CocoNumbers, box_entries
+from tutored.predict.results import FILMED, KINDS, CocoNumbers, box_entries, choose_kinds
 from tutored.predict.video import predict_video
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Loaded",
     "Predictor",
     "box_entries",
+    "choose_kinds",
     "find_pictures",
     "find_videos",
     "load",

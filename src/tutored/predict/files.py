@@ -14,7 +14,7 @@ from tutored.data.pictures import read_picture
 from tutored.files import write_encoded, write_text
 from tutored.predict.inputs import DRAWN, MASK, find_pictures
 from tutored.predict.predictor import Predictor
-from tutored.predict.results import KINDS, CocoNumbers, box_entries, refuse_unknown
+from tutored.predict.results import KINDS, CocoNumbers, box_entries, choose_kinds
 from tutored.progress import Progress
 from tutored.visualise import draw, save_mask
 
@@ -26,7 +26,7 @@ def predict_files(
     score: float = 0.5,
     progress: Progress | None = None,
     *,
-    kinds: Collection[str] = KINDS,
+    kinds: Collection[str] | None = None,
     under: Path | None = None,
     coco: Path | None = None,
 ) -> Path:
@@ -40,7 +40,7 @@ def predict_files(
 
     Args:
         score: boxes from this score on are drawn.
-        kinds: what is written, of `KINDS`.
+        kinds: what is written, of `KINDS`; None: all that the student was taught.
         under: see `find_pictures`.
         coco: a COCO instances file that lists the pictures. The JSON then has its image and category numbers, as
             pycocotools' `loadRes` wants them, and pictures are taken as they are stored, as COCO's boxes are drawn.
@@ -49,9 +49,9 @@ def predict_files(
         The path of `predictions.json`, which is written last; `out` where none is wanted.
 
     Raises:
-        InputError: see `find_pictures` and `CocoNumbers`; an unknown kind; or a picture is broken.
+        InputError: see `find_pictures`, `CocoNumbers` and `choose_kinds`; or a picture is broken.
     """
-    refuse_unknown(kinds)
+    kinds = choose_kinds(kinds, KINDS, predictor.tasks)
     pictures = find_pictures(paths, under)
     labels = predictor.student.labels
     numbers = CocoNumbers.read(coco, labels) if coco else None

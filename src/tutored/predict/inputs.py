@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tutored.data.images import SUFFIXES
+from tutored.data.images import SUFFIXES, is_hidden
 from tutored.data.pictures import picture_size
 from tutored.errors import InputError
 
@@ -89,7 +89,7 @@ def find_videos(paths: Sequence[Path], under: Path | None = None) -> dict[str, P
 
 def _pictures_in(folder: Path) -> list[Path]:
     files = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    return sorted(file for file in files if not file.name.endswith((DRAWN, MASK)))
+    return sorted(file for file in files if not file.name.endswith((DRAWN, MASK)) and not is_hidden(file, folder))
 
 
 def _name(file: Path, folder: Path | None) -> Path:

@@ -18,7 +18,7 @@ from tutored.errors import InputError
 from tutored.files import whole_file
 from tutored.predict.inputs import CAMERA
 from tutored.predict.predictor import Predictor
-from tutored.predict.results import FILMED, box_entries, refuse_unknown
+from tutored.predict.results import FILMED, box_entries, choose_kinds
 from tutored.progress import Progress
 from tutored.visualise import draw, save_mask
 
@@ -39,7 +39,7 @@ def predict_video(
     score: float = 0.5,
     progress: Progress | None = None,
     *,
-    kinds: Collection[str] = FILMED,
+    kinds: Collection[str] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
     """Write a video with boxes and mask drawn in, and a line of JSON for each frame; memory is that of one batch.
@@ -53,16 +53,16 @@ def predict_video(
         into: results are `into` without suffix and with `.predicted.mp4`, `.predicted.jsonl` and, a folder with a mask
             per frame, `.masks`.
         score: boxes from this score on are drawn.
-        kinds: what is written, of `KINDS`.
+        kinds: what is written, of `KINDS`; None: of `FILMED`, what the student was taught.
         stop: is asked before each frame; when it says yes the files end there.
 
     Returns:
         What was written.
 
     Raises:
-        InputError: av is missing, no such camera, not a video, or a broken one; an unknown kind.
+        InputError: av is missing, no such camera, not a video, or a broken one; see `choose_kinds`.
     """
-    refuse_unknown(kinds)
+    kinds = choose_kinds(kinds, FILMED, predictor.tasks)
     labels, count = predictor.student.labels, 0
     drawn, lines, masks = (into.with_suffix(end) for end in (".predicted.mp4", ".predicted.jsonl", ".masks"))
     with ExitStack() as stack:
@@ -134,7 +134,8 @@ def _open(source: Path | str) -> Iterator[Video]:
         raise InputError("videos and cameras need av; run `pip install 'tutored[video]'`") from error
     name = str(source)
     live = name.startswith(CAMERA)
-    called, device = _camera(name) if live else (name, None)
+    # Before a colon, FFmpeg expects the name of a protocol.
+    called, device = _camera(name) if live else (f"file:{name}", None)
     try:
         container = av.open(called, format=device, timeout=WAIT if live else None)
     except (av.error.FFmpegError, OSError, ValueError) as error:

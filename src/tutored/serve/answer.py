@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from tutored.data.pictures import FORMATS
+from tutored.data.pictures import FORMATS, as_rgb
 from tutored.labels import LabelSpace
 from tutored.predict import box_entries
 from tutored.structures import Prediction
@@ -84,7 +84,7 @@ def read_upload(data: bytes) -> tuple[Image.Image, tuple[int, int]]:
             if picture.getexif().get(ORIENTATION, 1) >= 5:
                 size = size[::-1]
             picture.draft("RGB", (SIDE, SIDE))
-            image = ImageOps.exif_transpose(picture).convert("RGB")
+            image = as_rgb(ImageOps.exif_transpose(picture))
     except RefusedError:
         raise
     except Image.DecompressionBombError:

@@ -18,7 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -90,7 +90,7 @@ def make_app(
             Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False),
             Middleware(BodyLimit, most=most + FORM),
         ],
-        exception_handlers={HTTPException: _refuse},
+        exception_handlers={HTTPException: _refuse, ClientDisconnect: _leave},
     )
 
 
@@ -134,6 +134,11 @@ def _refuse(_request: Request, error: Exception) -> Response:
     return JSONResponse({"error": error.detail}, error.status_code, headers=SAFE | dict(error.headers or {}))
 
 
+def _leave(_request: Request, _error: Exception) -> Response:
+    """Who asked is gone, in the middle of an upload; nobody hears the answer."""
+    return Response(status_code=400)
+
+
 def _report(error: Exception) -> None:
     """A line in the terminal; the sender learns nothing of our insides."""
     if os.environ.get("TUTORED_DEBUG"):
@@ -144,6 +149,7 @@ def _report(error: Exception) -> None:
 
 
 def _page(script: str, labels: LabelSpace, megabytes: float) -> str:
-    colours = ["#" + bytes(colour).hex() for colour in voc_palette()[: len(labels)]]
+    palette = ["#" + bytes(colour).hex() for colour in voc_palette()]
+    colours = [palette[number % len(palette)] for number in range(len(labels))]
     values = {"script": script, "colours": colours, "classes": labels.classes, "megabytes": megabytes}
     return render("tutored.serve", "page.html.j2", values | {"formats": FORMATS})

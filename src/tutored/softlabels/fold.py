@@ -28,6 +28,7 @@ class Folded(Mapping[str, SoftLabels]):
         muted: classes of our space that the tutor is not to teach. Their probability is taken away, background may be
             any of them (`SoftLabels.unknown`), and their boxes stay with `muted_score` at most, so that anchors there
             are ignored instead of learning that nothing is there.
+        task: only images with an answer of "detection" or "segmentation" are in the mapping; None: all of the store.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Folded(Mapping[str, SoftLabels]):
         temperature: float = 1.0,
         muted: Sequence[int] = (),
         muted_score: float = 0.0,
+        task: str | None = None,
     ) -> None:
         self.store = store
         self.class_map = class_map
@@ -64,6 +66,7 @@ class Folded(Mapping[str, SoftLabels]):
         self.temperature = temperature
         self.muted = list(muted)
         self.muted_score = muted_score
+        self.task = task
 
     def __getitem__(self, image_id: str) -> SoftLabels:
         if isinstance(self.store, Store):
@@ -75,6 +78,8 @@ class Folded(Mapping[str, SoftLabels]):
         if answer.instances is not None:
             drawn = answer.map if answer.map is not None else self._draw(answer.instances, answer.size)
             answer = replace(answer, map=drawn, instances=None)
+        if self.task and (answer.boxes_xyxy if self.task == "detection" else answer.map) is None:
+            raise KeyError(image_id)
         if self.temperature != 1:
             answer = _tempered(answer, self.temperature)
         if self.muted:
@@ -82,13 +87,15 @@ class Folded(Mapping[str, SoftLabels]):
         return answer
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.store)
+        return (image_id for image_id in self.store if image_id in self)
 
     def __len__(self) -> int:
-        return len(self.store)
+        return sum(1 for _ in self)
 
     def __contains__(self, image_id: object) -> bool:
-        return image_id in self.store
+        if self.task and isinstance(self.store, Store):
+            return isinstance(image_id, str) and self.store.answers(image_id, self.task)
+        return super().__contains__(image_id) if self.task else image_id in self.store
 
     def _draw(self, instances: Instances, size: tuple[int, int]) -> Tensor:
         """Drawn after folding; what has no target takes its probability away, or is not drawn."""

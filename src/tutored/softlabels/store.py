@@ -52,6 +52,7 @@ class Store(Mapping[str, SoftLabels]):
         self._is_small = len(index) <= CACHED_BLOCKS * BLOCK_ROWS
         self._part = lru_cache(maxsize=64)(self._open_part)
         self._block = lru_cache(maxsize=CACHED_BLOCKS)(self._decode_block)
+        self._answered = lru_cache(maxsize=None)(self._read_answered)
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
@@ -129,6 +130,11 @@ class Store(Mapping[str, SoftLabels]):
                 block, row = divmod(row, self._part(number).block_rows)
             return self._block(number, block, fold).cut(row)
 
+    def answers(self, image_id: str, task: str) -> bool:
+        """Whether an image has an answer of a task, found without decoding any. Raises InputError on damage."""
+        row = self._index.find(image_id)
+        return row is not None and self._answered(task)[row]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
 
@@ -159,6 +165,13 @@ class Store(Mapping[str, SoftLabels]):
         differing = differences(self.identity, fields)
         if differing:
             raise InputError(f"{self.path}: another store than asked for: {differing}; label again, or give its fields")
+
+    def _read_answered(self, task: str) -> list[bool]:
+        """For each row whether it has an answer of a task."""
+        first = [columns[0] for name, columns in ANSWERS.items() if TASK_OF[name] == task]
+        tables = (_columns(self.path, part["file"], first) for part in self.manifest["parts"])
+        there = ([column.is_valid().to_pylist() for column in table.columns] for table in tables)
+        return [any(row) for columns in there for row in zip(*columns, strict=True)]
 
     def _open_part(self, number: int) -> Part:
         about = self.manifest["parts"][number]

@@ -22,25 +22,51 @@ from tutored.structures import SoftLabels
 
 PART_ROWS = 64
 FAILED = "failed"
+PARTS = "part-*.parquet"
 SEALS = ".part-*.sha256"
 """Beside each part of an unfinished store, what the manifest says of those of a finished one."""
 LEFT_SECONDS = 60
 """No process writes one file for so long."""
 
 
-def claim(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
-    """Take a folder for the store with this identity, before any answer is in it.
+def look(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
+    """Whether the store with this identity is finished in a folder; where not, the folder may be claimed for it.
 
     Args:
         identity: JSON-ready; with `labels` (names, background first) and `images` (their number).
-        join: go on with a store of the same identity that is already there.
-
-    Returns:
-        Whether the store is finished already.
+        join: a store of the same identity may be there. One that has no part yet may be of any.
 
     Raises:
         InputError: something else is in the folder, or another identity (the fields are named).
     """
+    manifest = _own_manifest(folder, identity, join)
+    if manifest is None:
+        return False
+    names = [part["file"] for part in manifest["parts"] or ()]
+    finished = bool(manifest["complete"]) and all((folder / name).exists() for name in names)
+    if finished:
+        _sweep(folder)
+    return finished
+
+
+def claim(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
+    """Take a folder for the store with this identity, before any answer is in it; else as `look`."""
+    _take(folder, identity, join)
+    return look(folder, identity, join=True)
+
+
+def _take(folder: Path, identity: Mapping[str, Any], join: bool) -> None:
+    if join and _is_own(read_manifest(folder), identity):
+        return  # without listing the folder, which may hold very many parts
+    if _own_manifest(folder, identity, join) is None:
+        _write_manifest(folder, identity, None)
+        manifest = read_manifest(folder)
+        assert manifest is not None
+        _refuse_another(folder, manifest, identity)  # of two that begin at once, who wrote last has it
+
+
+def _own_manifest(folder: Path, identity: Mapping[str, Any], join: bool) -> dict[str, Any] | None:
+    """That of the store with this identity; None where the folder is free for it. Raises InputError as `look`."""
     folder.mkdir(parents=True, exist_ok=True)
     # Listed first: what another process puts there meanwhile comes after its manifest, and is no stranger.
     strangers = sorted(path.name for path in folder.iterdir() if not path.match(LEFTOVERS))
@@ -48,20 +74,24 @@ def claim(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
     if manifest is None:
         if strangers:
             raise InputError(f"{folder}: not empty ({strangers[0]}) and no store; choose another folder")
-        _write_manifest(folder, identity, None)
-        manifest = read_manifest(folder)
-        assert manifest is not None
-    elif not join:
+        return None
+    if not manifest["complete"] and not any(folder.glob(PARTS)):
+        return manifest if _is_own(manifest, identity) else None
+    if not join:
         raise InputError(f"{folder}: a store is already there; go on with it by --resume, or choose another folder")
+    _refuse_another(folder, manifest, identity)
+    return manifest
+
+
+def _is_own(manifest: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> bool:
+    return manifest is not None and manifest["identity"] == json.loads(json.dumps(identity))
+
+
+def _refuse_another(folder: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     stored = manifest["identity"]
     differing = differences(stored, {**dict.fromkeys(stored), **identity})
     if differing:
         raise InputError(f"{folder}: this store has another identity: {differing}; choose another folder")
-    names = [part["file"] for part in manifest["parts"] or ()]
-    finished = bool(manifest["complete"]) and all((folder / name).exists() for name in names)
-    if finished:
-        _sweep(folder)
-    return finished
 
 
 def part_name(index: int) -> str:
@@ -74,15 +104,23 @@ def write_part(
     image_ids: Sequence[str],
     answers: Sequence[SoftLabels],
     failed: Mapping[str, str] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the rows of one part of a claimed store, whole or not at all, and its hash beside it.
+    """Write the rows of one part of a store, whole or not at all, and its hash beside it.
 
     Args:
         failed: images of this part without an answer, and why; kept in the file's own metadata.
+        identity: claims the folder when the part is ready, so that a try that fails before leaves it free; None: it is
+            claimed.
+
+    Raises:
+        InputError: as `look`; another store has begun here meanwhile.
     """
-    manifest = read_manifest(folder)
-    assert manifest is not None, "a store is claimed before its parts are written"
-    confidences = manifest["identity"].get("map_values") == "confidences"
+    if identity is None:
+        manifest = read_manifest(folder)
+        assert manifest is not None, "a store is claimed before its parts are written"
+        identity = manifest["identity"]
+    confidences = identity.get("map_values") == "confidences"
     table = to_table(image_ids, answers, confidences=confidences)
     if failed:
         table = table.replace_schema_metadata({FAILED: json.dumps(failed)})
@@ -97,6 +135,7 @@ def write_part(
             write_statistics=False,
             write_page_checksum=True,
         )
+        _take(folder, identity, join=True)
         write_text(_seal(folder, part_name(index)), sha256(path))
 
 
@@ -144,7 +183,8 @@ def finish(folder: Path, rewritten: Sequence[int]) -> bool:
         InputError: a part is not what was written.
     """
     manifest = read_manifest(folder)
-    assert manifest is not None, "a store is claimed before it is finished"
+    if manifest is None:
+        return False
     identity = manifest["identity"]
     names = [part_name(index) for index in range(-(-identity["images"] // PART_ROWS))]
     if not all((folder / name).exists() for name in names):

@@ -54,19 +54,27 @@ def decode(outputs: Outputs, sizes: Sequence[tuple[int, int]], config: Decode, n
 def soft_decode(
     outputs: Outputs, sizes: Sequence[tuple[int, int]], config: Decode, network_size: int
 ) -> list[SoftLabels]:
-    """As `decode`, but each box keeps its whole class distribution and the map its probabilities and its own grid."""
+    """As `decode`, but each box keeps its whole class distribution and the map its probabilities and its own grid.
+
+    Where an image has fewer pixels than the grid has cells, the map is averaged to one cell a pixel.
+    """
     return [
         SoftLabels(
             size=size,
             boxes_xyxy=kept.boxes_xyxy.cpu(),
             classes=kept.classes.cpu(),
             probs=kept.probs.cpu(),
-            map=logits.float().softmax(dim=0).cpu(),
+            map=_at_most(logits.float().softmax(dim=0).cpu(), size),
         )
         for logits, size, kept in zip(
             outputs.map_logits, sizes, _kept(outputs, sizes, config, network_size), strict=True
         )
     ]
+
+
+def _at_most(probs: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = (min(cells, side) for cells, side in zip(probs.shape[1:], size, strict=True))
+    return F.adaptive_avg_pool2d(probs, (height, width))
 
 
 def _kept(outputs: Outputs, sizes: Sequence[tuple[int, int]], config: Decode, network_size: int) -> Iterator[_Kept]:

@@ -17,12 +17,14 @@ import torch
 import yaml
 from filelock import FileLock
 
+from tutored.audit.sidecar import fingerprint
 from tutored.config import read_yaml
 from tutored.data.text import read_json
 from tutored.engine.result import flat
 from tutored.errors import InputError
 from tutored.files import write_text
 from tutored.judge import judge
+from tutored.softlabels import Store
 from tutored.studies import choose
 from tutored.studies.declare import Recipe
 from tutored.studies.outcome import StudyOutcome, gather
@@ -144,6 +146,10 @@ def work(
 
     Returns:
         Runs that are done, those of them that failed, and runs in all.
+
+    Raises:
+        InputError: as `run_all`.
+        ChildProcessError: one of the other processes failed; it said why.
     """
     judge_tutors(folder)
     runs = folder.runs(names, recipe, seeds)
@@ -151,27 +157,38 @@ def work(
         torch.set_num_threads(max((os.cpu_count() or 1) // jobs, 1))
     context = multiprocessing.get_context("spawn")
     others = [
-        context.Process(target=_other, args=(runs, folder.path, hours, torch.get_num_threads()), daemon=True)
+        context.Process(target=_other, args=(runs, folder.path, hours, torch.get_num_threads()))
         for _ in range(jobs - 1)
     ]
     for process in others:
         process.start()
-    run_all(runs, folder.path, hours=hours, jobs=jobs, watch=watch)
-    for process in others:
-        process.join()
+    try:
+        run_all(runs, folder.path, hours=hours, jobs=jobs, watch=watch)
+    except BaseException:
+        for process in others:
+            process.terminate()
+        raise
+    finally:
+        for process in others:
+            process.join()
+    if any(process.exitcode for process in others):
+        raise ChildProcessError("a process of --jobs ended early, as told above; the same command goes on")
     failed = sum((run_folder(folder.path, run) / "failed.txt").exists() for run in runs)
     return count_done(runs, folder.path), failed, len(runs)
 
 
 def judge_tutors(folder: Folder) -> None:
-    """Write `tutors/NAME.json` for each tutor that has answers for the evaluation split and is not judged yet."""
+    """Write `tutors/NAME.json` for each tutor that has answers for the evaluation split and is not judged as it is."""
     setting = folder.setting
     for name in setting.tutors:
         store = Path(setting.store(name, "evaluation"))
         written = folder.path / "tutors" / f"{name}.json"
-        if (store / "manifest.json").exists() and not written.exists():
+        if not (store / "manifest.json").exists():
+            continue
+        judged = {"store": fingerprint(Store.open(store)), "reported": setting.reported and [*setting.reported]}
+        if not written.exists() or not judged.items() <= read_json(written).items():
             result = judge(store, setting.data, setting.evaluation, setting.reported)
-            write_text(written, json.dumps(result.to_dict(), indent=1) + "\n")
+            write_text(written, json.dumps(result.to_dict() | judged, indent=1) + "\n")
 
 
 def _other(runs: Sequence[Run], path: Path, hours: float | None, threads: int) -> None:

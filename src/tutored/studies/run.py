@@ -50,7 +50,8 @@ def run_all(
     know locks. A run whose loss is not finite is noted as failed and not tried again.
 
     Args:
-        hours: begin no run that would end later than this from now, by the pace of those that are finished.
+        hours: begin no run that would end later than this from now, by the pace of those that are finished; of a new
+            folder, where none is, the first one begins.
         jobs: processes that work on them here, which the time left is for.
 
     Returns:

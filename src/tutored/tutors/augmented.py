@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from tutored.errors import InputError
 from tutored.structures import SoftLabels
@@ -34,9 +36,9 @@ class Augmented:
         """Make the views: every scale, and with `flip` each also mirrored left to right.
 
         Raises:
-            InputError: scales that are not positive or repeated, or a tutor whose network takes one size only.
+            InputError: scales that are not positive, finite and different, or a network that takes one size only.
         """
-        if not scales or min(scales) <= 0 or len(set(scales)) < len(scales):
+        if not scales or not all(0 < scale < math.inf for scale in scales) or len(set(scales)) < len(scales):
             raise InputError(f"scales {list(scales)}: give different positive numbers, such as 0.75, 1, 1.25")
         self.labels = tutor.labels
         self._tutors = [tutor if scale == 1 else _scaled(tutor, scale) for scale in scales]
@@ -61,22 +63,26 @@ class Augmented:
 
 
 def mirrored(answer: SoftLabels) -> SoftLabels:
-    """The answer for the image mirrored left to right."""
+    """The answer for the image mirrored left to right, without the slivers that rounding leaves no width there."""
     width = answer.size[1]
-    instances = answer.instances
-    if instances is not None:
-        instances = replace(instances, boxes_xyxy=_mirror(instances.boxes_xyxy, width), masks=instances.masks.flip(-1))
-    return replace(
-        answer,
-        boxes_xyxy=None if answer.boxes_xyxy is None else _mirror(answer.boxes_xyxy, width),
-        map=None if answer.map is None else answer.map.flip(-1),
-        instances=instances,
-    )
+    changed: dict[str, Any] = {"map": None if answer.map is None else answer.map.flip(-1)}
+    if answer.boxes_xyxy is not None and answer.classes is not None and answer.probs is not None:
+        boxes, kept = _mirror(answer.boxes_xyxy, width)
+        changed |= {"boxes_xyxy": boxes, "classes": answer.classes[kept], "probs": answer.probs[kept]}
+    found = answer.instances
+    if found is not None:
+        boxes, kept = _mirror(found.boxes_xyxy, width)
+        kinds, scores, masks = found.classes[kept], found.scores[kept], found.masks[kept].flip(-1)
+        changed["instances"] = replace(found, boxes_xyxy=boxes, classes=kinds, scores=scores, masks=masks)
+    return replace(answer, **changed)
 
 
-def _mirror(boxes_xyxy: torch.Tensor, width: int) -> torch.Tensor:
+def _mirror(boxes_xyxy: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The boxes that still have a width, and which these are, bool [K]."""
     x1, y1, x2, y2 = boxes_xyxy.unbind(1)
-    return torch.stack([width - x2, y1, width - x1, y2], dim=1)
+    boxes = torch.stack([width - x2, y1, width - x1, y2], dim=1)
+    kept = boxes[:, 0] < boxes[:, 2]
+    return boxes[kept], kept
 
 
 def _scaled(tutor: Tutor, scale: float) -> Tutor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from tutored.structures import SoftLabels
 from tutored.tutors import read_labels
 from tutored.tutors.files_boxes import ConfidenceXml, boxes_of, instances_of
 from tutored.tutors.files_coco import CocoResults
+from tutored.tutors.files_coco_ids import CocoIds
 from tutored.tutors.files_maps import Maps, Values
 
 FORMATS = {
@@ -38,6 +40,7 @@ class FilesTutor:
         *,
         labels: LabelSpace | Path | str | None = None,
         default_labels: LabelSpace | None = None,
+        own_ids: CocoIds | None = None,
         values: Values = "auto",
         missing: Literal["refuse", "allow"] = "refuse",
         stride: int = 8,
@@ -48,6 +51,7 @@ class FilesTutor:
             folders: one or two; a COCO results file may stand for its folder.
             labels: the tutor's classes; else what the files say, or `default_labels` where that fits.
             default_labels: the data set's classes.
+            own_ids: a COCO data set's, which its COCO results have.
             values: what the numbers of maps are, see `Maps`.
             missing: "allow": an image without file or entry is one that was not asked; in COCO results,
                 one where nothing was found.
@@ -68,7 +72,7 @@ class FilesTutor:
                 given = self._maps.labels
         for suffix, root in found.items():
             if suffix == ".json":
-                self._boxes = CocoResults(root, given, default_labels)
+                self._boxes = CocoResults(root, given, default_labels, own_ids)
             elif suffix == ".xml":
                 self._boxes = ConfidenceXml(root, given or default_labels or VOC)
         readers = [reader for reader in (self._boxes, self._maps) if reader]
@@ -86,6 +90,8 @@ class FilesTutor:
         }
         if self._maps and self._maps.values == "confidences":
             self.identity["map_values"] = "confidences"
+        if own_ids and isinstance(self._boxes, CocoResults):
+            self.identity["own_ids_sha256"] = hashlib.sha256(json.dumps(own_ids).encode()).hexdigest()
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         pairs = zip(images, image_ids, strict=True)
@@ -98,7 +104,7 @@ class FilesTutor:
             if reader and answer is None and self._missing == "refuse":
                 raise InputError(
                     f"{reader.lacks(image_id)}; add it, label a split without {image_id}, "
-                    'or give missing="allow" if the tutor has no answer for some images'
+                    'or give --missing allow (missing="allow") if the tutor has no answer for some images'
                 )
         if found is None and isinstance(self._boxes, CocoResults):
             found = []

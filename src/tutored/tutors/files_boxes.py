@@ -16,6 +16,9 @@ from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.structures import Instances
 
+IN_VOC_PIXELS = "tutored"
+"""What `tutored convert --to voc` writes as the source of its annotations."""
+
 
 class Detection(NamedTuple):
     box: Box
@@ -27,10 +30,11 @@ class Detection(NamedTuple):
 class ConfidenceXml:
     """VOC-like XML, a file for each image: `object` with `name`, `confidence` and `bndbox` (specification 8.1).
 
-    Boxes are 0-based float pixels, as the thesis' tutor wrote them.
+    Boxes are 0-based float pixels, as the thesis' tutor wrote them; where `source/annotation` is `IN_VOC_PIXELS`, they
+    count from 1 and include the last pixel.
     """
 
-    meaning = "XML with confidences; boxes 0-based"
+    meaning = "XML with confidences"
 
     def __init__(self, folder: Path, labels: LabelSpace) -> None:
         self.folder = folder
@@ -46,19 +50,20 @@ class ConfidenceXml:
         if not path.exists():
             return None
         try:
-            elements = ElementTree.fromstring(path.read_bytes()).findall("object")
+            root: Element = ElementTree.fromstring(path.read_bytes())
         except (OSError, SyntaxError, ValueError, LookupError) as error:
             raise InputError(f"{path}: not readable as XML ({error}); write it again") from error
+        first = 1 if root.findtext("source/annotation") == IN_VOC_PIXELS else 0
         found = (
-            self._detection(element, size, f"{path}: object {number}")
-            for number, element in enumerate(elements, start=1)
+            self._detection(element, first, size, f"{path}: object {number}")
+            for number, element in enumerate(root.findall("object"), start=1)
         )
         return [detection for detection in found if detection is not None]
 
     def lacks(self, image_id: str) -> str:
         return f"{self.folder}: no {image_id}.xml"
 
-    def _detection(self, element: Element, size: tuple[int, int], what: str) -> Detection | None:
+    def _detection(self, element: Element, first: int, size: tuple[int, int], what: str) -> Detection | None:
         try:
             index = self.labels.index((element.findtext("name") or "").strip())
         except InputError as error:
@@ -69,7 +74,7 @@ class ConfidenceXml:
             read_number(element.findtext(f"bndbox/{field}"), field, what) for field in ("xmin", "ymin", "xmax", "ymax")
         )
         score = read_score(element.findtext("confidence"), "confidence", what)
-        fitted = fit((x1, y1, x2, y2), size, what)
+        fitted = fit((x1 - first, y1 - first, x2, y2), size, what)
         return None if fitted is None else Detection(fitted, index, score, None)
 
 

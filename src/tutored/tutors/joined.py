@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,10 @@ class JoinedTutor:
         if len(join) < 2:
             raise InputError(f"join: give two stores or more, got {len(join)}")
         shares = [1.0] * len(join) if shares is None else [float(share) for share in shares]
-        if len(shares) != len(join) or min(shares) <= 0:
-            raise InputError(f"shares {list(shares)}: give one positive number for each of the {len(join)} stores")
+        if len(shares) != len(join) or not 0 < min(shares) <= sum(shares) < math.inf:
+            raise InputError(
+                f"shares {shares}: give one positive number for each of the {len(join)} stores, none of them infinite"
+            )
         stores = [Store.open(path) for path in join]
         if not set.intersection(*(set(store.tasks) for store in stores)):
             told = ", ".join(f"{store.path}: {' and '.join(store.tasks) or 'nothing'}" for store in stores)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tutored.errors import InputError
 from tutored.softlabels.codec import TAIL_FLOOR
-from tutored.softlabels.writer import PART_ROWS, claim, finish, needs_answers, part_name, write_part
+from tutored.softlabels.writer import PART_ROWS, finish, look, needs_answers, part_name, write_part
 from tutored.structures import Dataset, SoftLabels
 from tutored.tutors import Tutor
 
@@ -36,7 +36,7 @@ def label(
     """Label a split. Killed at any moment and started again with `resume`, the store is the same to the byte.
 
     Args:
-        out: folder of the store; new or empty, or a store of the same identity with `resume`.
+        out: folder of the store; new, empty or without a part yet, or a store of the same identity with `resume`.
         rank, processes: this process labels the parts `rank`, `rank + processes`, ... of the store; the processes
             share nothing but the folder, and whichever ends last finishes it.
         batch: images that the tutor gets at once; the next ones are read meanwhile.
@@ -76,7 +76,7 @@ def label(
 def begin(
     tutor: Tutor, dataset: Dataset, out: Path, parts: Iterable[int], *, join: bool, again: bool
 ) -> set[int] | None:
-    """Claim the folder `out` and find which of these parts are still to be made; None where the store is finished.
+    """Which of these parts are still to be made in the folder `out`; None where the store is finished.
 
     Args:
         join: a store of the same identity may be there.
@@ -91,7 +91,7 @@ def begin(
     if len(set(ids)) < len(ids):
         twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
         raise InputError(f"{dataset.name}: image {twice} is listed twice; correct the split")
-    finished = claim(out, _identity(tutor, dataset), join=join)
+    finished = look(out, _identity(tutor, dataset), join=join)
     missing = {part for part in parts if (needs_answers(out, part) if again else not (out / part_name(part)).exists())}
     return None if finished and not missing else missing
 
@@ -122,7 +122,7 @@ def label_part(tutor: Tutor, dataset: Dataset, out: Path, part: int, batch: int,
         if images:
             answers |= zip(images, _ask(tutor, images), strict=True)
         yield len(answers) + len(failed)
-    write_part(out, part, list(answers), list(answers.values()), failed)
+    write_part(out, part, list(answers), list(answers.values()), failed, _identity(tutor, dataset))
 
 
 def _read_ahead(dataset: Dataset, ids: Sequence[str], batch: int) -> Iterator[Pictures]:

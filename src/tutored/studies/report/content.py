@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tutored.evaluate import ENOUGH_SEEDS
 from tutored.softlabels.manifest import changed
 from tutored.studies.declare import Recipe
 from tutored.studies.outcome import FIGURES, Comparison, RowOutcome, RunOutcome, StudyOutcome
@@ -35,6 +36,7 @@ def head(outcomes: Sequence[StudyOutcome], setting: Setting, seeds: Sequence[int
         "devices": sorted({_device(result) for result in done}),
         "versions": sorted({_versions(result["versions"]) for result in done}),
         "changed": _changed_stores(done),
+        "audited": _audited_stores(done),
     }
 
 
@@ -46,9 +48,9 @@ def _source(data: str) -> str:
 
 def _speed(results: Sequence[Mapping[str, Any]]) -> str:
     each = [
-        result["images"] * result["config"]["train"]["epochs"] / result["seconds"]
+        result["images"] // size * size * result["config"]["train"]["epochs"] / result["seconds"]
         for result in results
-        if result["seconds"]
+        if result["seconds"] and (size := min(result["config"]["train"]["batch"], result["images"]))
     ]
     return f"{statistics.median(each):.0f} images/s a process (median)" if each else "not known yet"
 
@@ -66,12 +68,25 @@ def _changed_stores(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """The stores that were not the same for all runs, with the fields in which they differ."""
     first: dict[str, dict[str, Any]] = {}
     differing: dict[str, set[str]] = {}
+    for path, identity in _stores(results):
+        answers = {name: value for name, value in identity.items() if name != "audit"}
+        differing.setdefault(path, set()).update(changed(first.setdefault(path, answers), answers))
+    return [f"{path} ({', '.join(sorted(fields))})" for path, fields in sorted(differing.items()) if fields]
+
+
+def _audited_stores(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The stores whose audit taught in any run: the recipe `thesis` takes none, nor a run that hides what it saw."""
+    taken: dict[str, list[bool]] = {}
+    for path, identity in _stores(results):
+        taken.setdefault(path, []).append("audit" in identity)
+    return [f"{path} in {sum(each)} of {len(each)} runs" for path, each in sorted(taken.items()) if any(each)]
+
+
+def _stores(results: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for result in results:
         for task, identities in result.get("stores", {}).items():
-            path = str(result["config"]["supervision"][task]["store"])
             for identity in identities:
-                differing.setdefault(path, set()).update(changed(first.setdefault(path, identity), identity))
-    return [f"{path} ({', '.join(sorted(fields))})" for path, fields in sorted(differing.items()) if fields]
+                yield str(result["config"]["supervision"][task]["store"]), identity
 
 
 def tutors(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -148,17 +163,18 @@ def number(value: float | None) -> str:
 def sentences(comparison: Comparison) -> list[dict[str, Any]]:
     """What a comparison says, figure by figure: "better" or "worse" only where the interval excludes zero.
 
-    One seed only "seems" so: its interval lacks what another seed, or the same one on another device, would change.
+    One seed only "seems" so: its interval lacks what another seed, or the same one on another device, would change. Two
+    say too little of their spread.
     """
     better, than, seeds = f"“{comparison.better}”", f"“{comparison.than}”", len(comparison.seeds)
     found = []
     for name, interval in comparison.intervals.items():
         verdict = interval.verdict
-        claim = f"is {verdict}" if seeds > 1 else f"seems {verdict}"
+        claim = f"is {verdict}" if seeds >= ENOUGH_SEEDS else f"seems {verdict}"
         found.append(
             {
                 "verdict": verdict,
-                "sure": verdict is not None and seeds > 1,
+                "sure": verdict is not None and seeds >= ENOUGH_SEEDS,
                 "text": f"{better} {claim} than {than} in {name}:"
                 if verdict
                 else f"not resolved: {better} against {than} in {name},",
