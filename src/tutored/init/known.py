@@ -35,7 +35,7 @@ def _voc(folder: Path) -> Layout | None:
     if not train or not val or not classes_known:
         return None
     listed = {image_id for split in (train, val) for image_id in open_dataset(data, split).ids}
-    pictures = {path.stem for path in (inner[0] / "JPEGImages").iterdir() if path.suffix in PICTURE_SUFFIXES}
+    pictures = {path.stem for path in (inner[0] / "JPEGImages").iterdir() if path.suffix.lower() in PICTURE_SUFFIXES}
     left = len(pictures - listed)
     note = f"{left:,} pictures are neither on the list of {train} nor on that of {val}, and are not used"
     return Layout(what="a VOC folder", data=data, train=train, val=val, notes=(note,) if left else ())
