@@ -55,14 +55,15 @@ def label(
     if not 0 <= rank < processes:
         raise InputError(f"rank {rank} of {processes} processes; ranks are 0 to {processes - 1}")
     mine = range(rank, count_parts(dataset), processes)
-    missing = begin(tutor, dataset, out, mine, join=resume or processes > 1, again=resume)
+    identity = identity_of(tutor, dataset)
+    missing = begin(dataset, identity, out, mine, join=resume or processes > 1, again=resume)
     if missing is None:
         return out
     total = sum(len(ids_of(dataset, part)) for part in mine)
     done, written = 0, []
     for part in mine:
         if part in missing:
-            for answered in label_part(tutor, dataset, out, part, batch, skip_broken):
+            for answered in label_part(tutor, dataset, identity, out, part, batch, skip_broken):
                 if progress:
                     progress(done + answered, total)
             written.append(part)
@@ -74,7 +75,7 @@ def label(
 
 
 def begin(
-    tutor: Tutor, dataset: Dataset, out: Path, parts: Iterable[int], *, join: bool, again: bool
+    dataset: Dataset, identity: Mapping[str, Any], out: Path, parts: Iterable[int], *, join: bool, again: bool
 ) -> set[int] | None:
     """Which of these parts are still to be made in the folder `out`; None where the store is finished.
 
@@ -91,7 +92,7 @@ def begin(
     if len(set(ids)) < len(ids):
         twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
         raise InputError(f"{dataset.name}: image {twice} is listed twice; correct the split")
-    finished = look(out, _identity(tutor, dataset), join=join)
+    finished = look(out, identity, join=join)
     missing = {part for part in parts if (needs_answers(out, part) if again else not (out / part_name(part)).exists())}
     return None if finished and not missing else missing
 
@@ -106,8 +107,20 @@ def ids_of(dataset: Dataset, part: int) -> Sequence[str]:
     return dataset.ids[part * PART_ROWS : (part + 1) * PART_ROWS]
 
 
-def label_part(tutor: Tutor, dataset: Dataset, out: Path, part: int, batch: int, skip_broken: bool) -> Iterator[int]:
-    """Label one part and write it, whole or not at all; yields how many of its images are done, batch by batch."""
+def label_part(
+    tutor: Tutor,
+    dataset: Dataset,
+    identity: Mapping[str, Any],
+    out: Path,
+    part: int,
+    batch: int,
+    skip_broken: bool,
+) -> Iterator[int]:
+    """Label one part and write it, whole or not at all; yields how many of its images are done, batch by batch.
+
+    Args:
+        identity: what `identity_of` gives, worked out once for all parts.
+    """
     answers: dict[str, SoftLabels] = {}
     failed: dict[str, str] = {}
     for pictures in _read_ahead(dataset, ids_of(dataset, part), batch):
@@ -122,7 +135,7 @@ def label_part(tutor: Tutor, dataset: Dataset, out: Path, part: int, batch: int,
         if images:
             answers |= zip(images, _ask(tutor, images), strict=True)
         yield len(answers) + len(failed)
-    write_part(out, part, list(answers), list(answers.values()), failed, _identity(tutor, dataset))
+    write_part(out, part, list(answers), list(answers.values()), failed, identity)
 
 
 def _read_ahead(dataset: Dataset, ids: Sequence[str], batch: int) -> Iterator[Pictures]:
@@ -152,7 +165,7 @@ def _ask(tutor: Tutor, images: Mapping[str, Image.Image]) -> list[SoftLabels]:
     return answers
 
 
-def _identity(tutor: Tutor, dataset: Dataset) -> Mapping[str, Any]:
+def identity_of(tutor: Tutor, dataset: Dataset) -> Mapping[str, Any]:
     """The tutor's own identity and what was labelled; the place of the data on this machine is left out."""
     return {
         **tutor.identity,

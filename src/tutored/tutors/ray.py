@@ -11,7 +11,7 @@ from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.softlabels.writer import finish
 from tutored.tutors import Tutor, open_tutor
-from tutored.tutors.label import Progress, begin, count_parts, ids_of, label_part
+from tutored.tutors.label import Progress, begin, count_parts, identity_of, ids_of, label_part
 
 
 class Worker:
@@ -20,10 +20,12 @@ class Worker:
     def __init__(self, kind: str, options: Mapping[str, Any], data: str, split: str, out: Path, batch: int) -> None:
         self.tutor: Tutor = open_tutor(kind, **options)
         self.dataset = open_dataset(data, split)
+        self.identity = identity_of(self.tutor, self.dataset)
         self.out, self.batch = out, batch
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        for _ in label_part(self.tutor, self.dataset, self.out, int(item["part"]), self.batch, True):
+        part = int(item["part"])
+        for _ in label_part(self.tutor, self.dataset, self.identity, self.out, part, self.batch, True):
             pass
         return item
 
@@ -61,7 +63,8 @@ def label_with_ray(
         raise InputError("--engine ray needs Ray; run `pip install 'tutored[ray]'`") from error
     dataset = open_dataset(data, split)
     parts = range(count_parts(dataset))
-    missing = begin(open_tutor(kind, **options), dataset, out, parts, join=resume, again=resume)
+    identity = identity_of(open_tutor(kind, **options), dataset)
+    missing = begin(dataset, identity, out, parts, join=resume, again=resume)
     if missing is None:
         return out
     if missing:
