@@ -106,9 +106,10 @@ def test_every_frame_is_drawn_and_told_at_its_time(tmp_path: Path) -> None:
     assert cat["category"] == "cat"
 
 
-def test_a_colon_in_a_name_is_no_protocol(tmp_path: Path) -> None:
-    source = film(tmp_path / "12:30:00.mp4", [0, 1])
-    written = predict_video(Brightest(), source, tmp_path / "out", kinds=("json",))
+def test_a_colon_in_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film(tmp_path / "plain.mp4", [0, 1]).rename(tmp_path / "12:30:00.mp4")
+    monkeypatch.chdir(tmp_path)
+    written = predict_video(Brightest(), Path("12:30:00.mp4"), tmp_path / "out", kinds=("json",))
     assert len(written[0].read_text().splitlines()) == 2
 
 
