@@ -26,7 +26,7 @@ from tutored.evaluate import detection
 from tutored.labels import LabelSpace
 from tutored.softlabels import Store
 from tutored.softlabels.codec import BLOCK_ROWS
-from tutored.softlabels.writer import PART_ROWS, claim, finish, part_name, write_part
+from tutored.softlabels.writer import PART_ROWS, finish, look, part_name, write_part
 from tutored.structures import SoftLabels
 from tutored.student import BlitzNet, decode
 from tutored.targets import Batch, Targets
@@ -169,7 +169,8 @@ def _store(folder: Path, sizes: Iterable[int]) -> dict[str, Any]:
 
 def _write_rows(path: Path, rows: int) -> None:
     """Rows of two boxes and a small map, the same answers again and again; where they are not there yet."""
-    if claim(path, {"kind": "synthetic", "labels": ["background", "cat"], "images": rows}, join=True):
+    identity = {"kind": "synthetic", "labels": ["background", "cat"], "images": rows}
+    if look(path, identity, join=True):
         return
     probs = torch.tensor([[0.2, 0.8], [0.6, 0.4]])
     cells = torch.full((2, 8, 8), 0.5)
@@ -177,7 +178,7 @@ def _write_rows(path: Path, rows: int) -> None:
     answer = SoftLabels(size=(64, 64), boxes_xyxy=boxes, classes=torch.tensor([1, 1]), probs=probs, map=cells)
     names = [_name(row) for row in range(rows)]
     parts = [names[first : first + PART_ROWS] for first in range(0, rows, PART_ROWS)]
-    write_part(path, 0, parts[0], [answer] * len(parts[0]))
+    write_part(path, identity, 0, parts[0], [answer] * len(parts[0]))
     table = pq.read_table(path / part_name(0))
     for index, ids in enumerate(parts[1:], start=1):
         # As `write_part`, which would work out the same answers a million times.

@@ -35,7 +35,7 @@ from tutored.engine.gradients import means
 from tutored.engine.optimise import Average, make_optimizer
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
-from tutored.softlabels.writer import PART_ROWS, claim, finish, write_part
+from tutored.softlabels.writer import PART_ROWS, finish, write_part
 from tutored.structures import SoftLabels
 from tutored.targets import Batch, Targets
 
@@ -407,13 +407,13 @@ print(opened, begun, resident())
 
 def write_rows(path: Path, rows: int) -> None:
     """A store of rows with two boxes."""
-    claim(path, {"kind": "synthetic", "labels": ["background", "cat"], "images": rows}, join=True)
+    identity = {"kind": "synthetic", "labels": ["background", "cat"], "images": rows}
     probs, boxes = torch.tensor([[0.2, 0.8], [0.6, 0.4]]), torch.tensor([[0.0, 0, 10, 10], [5, 5, 50, 60]])
     answer = SoftLabels(size=(64, 64), boxes_xyxy=boxes, classes=torch.tensor([1, 1]), probs=probs)
     parts = range(-(-rows // PART_ROWS))
     for part in parts:
         ids = [f"image{row:08d}" for row in range(part * PART_ROWS, min((part + 1) * PART_ROWS, rows))]
-        write_part(path, part, ids, [answer] * len(ids))
+        write_part(path, identity, part, ids, [answer] * len(ids))
     finish(path, list(parts))
 
 

@@ -351,6 +351,8 @@ def test_a_checkpoint_is_a_function_of_three_lines(tmp_path: Path) -> None:
         assert torch.equal(getattr(found, name), getattr(expected, name))
     assert torch.equal(model(pixels).mask, found.mask)  # type: ignore[arg-type]
     assert torch.equal(model(str(tmp_path / "x.png")).mask, found.mask)  # type: ignore[arg-type]
+    deep = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257)
+    assert torch.equal(model(deep).mask, model(np.repeat(pixels[:, :, :1], 3, axis=2)).mask)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"array of float64 \[2, 2\]; give uint8"):
         model(np.zeros((2, 2)))  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match="no attribute 'lod'"):

@@ -28,7 +28,7 @@ from tutored.softlabels.decode import from_table
 from tutored.softlabels.index import Index
 from tutored.softlabels.manifest import read_manifest
 from tutored.softlabels.store import indexed_ids
-from tutored.softlabels.writer import claim, finish, write_part
+from tutored.softlabels.writer import claim, finish, look, write_part
 from tutored.structures import Instances, SoftLabels
 
 PETS = LabelSpace.of(["cat", "dog"])
@@ -65,10 +65,10 @@ ANSWERS = {
 
 
 def make_store(folder: Path, answers: dict[str, SoftLabels] = ANSWERS, **identity: object) -> Path:
-    claim(folder, {**IDENTITY, "images": len(answers), **identity}, join=False)
-    ids = list(answers)
+    facts, ids = {**IDENTITY, "images": len(answers), **identity}, list(answers)
     for index in range(0, len(ids), 64):
-        write_part(folder, index // 64, ids[index : index + 64], [answers[i] for i in ids[index : index + 64]])
+        part = ids[index : index + 64]
+        write_part(folder, facts, index // 64, part, [answers[image_id] for image_id in part])
     assert finish(folder, [])
     return folder
 
@@ -280,10 +280,11 @@ def test_damage_is_not_blessed_when_a_lost_part_is_made_again(tmp_path: Path) ->
     folder = make_store(tmp_path / "store", answers)
     before = (folder / "manifest.json").read_bytes()
     (folder / "part-00001.parquet").unlink()
-    assert not finish(folder, []) and not claim(folder, {**IDENTITY, "images": 70}, join=True)
+    identity = {**IDENTITY, "images": 70}
+    assert not finish(folder, []) and not look(folder, identity, join=True)
     with (folder / "part-00000.parquet").open("ab") as file:
         file.write(b"x")
-    write_part(folder, 1, list(answers)[64:], [SoftLabels(size=(4, 6))] * 6)
+    write_part(folder, identity, 1, list(answers)[64:], [SoftLabels(size=(4, 6))] * 6)
     assert finish(folder, [1]) and (folder / "manifest.json").read_bytes() == before
 
 

@@ -17,7 +17,7 @@ from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Folded, Store
-from tutored.softlabels.writer import claim, finish, write_part
+from tutored.softlabels.writer import finish, write_part
 from tutored.structures import SoftLabels
 from tutored.tutors import open_tutor
 from tutored.tutors.instances import SIDE
@@ -31,8 +31,7 @@ RAMP = torch.arange(6) / 5
 
 def store(folder: Path, labels: LabelSpace, answers: dict[str, SoftLabels], **identity: Any) -> Path:
     facts = {"kind": "made", "tutor": "somebody", "weights_sha256": "ab", "labels": list(labels.names)}
-    claim(folder, {**facts, "images": len(answers), **identity}, join=True)
-    write_part(folder, 0, list(answers), list(answers.values()))
+    write_part(folder, {**facts, "images": len(answers), **identity}, 0, list(answers), list(answers.values()))
     finish(folder, [0])
     return folder
 

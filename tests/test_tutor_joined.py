@@ -21,7 +21,7 @@ from tutored.cli import main
 from tutored.cli.label_options import SHORT, spelled_out
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.softlabels.writer import claim, finish, write_part
+from tutored.softlabels.writer import finish, write_part
 from tutored.structures import Instances, SoftLabels
 from tutored.tutors import KINDS, open_tutor
 from tutored.tutors.augmented import Augmented, mirrored
@@ -43,10 +43,8 @@ def detected(*rows: tuple[list[float], int, float], classes: int = 3) -> SoftLab
 
 
 def store(folder: Path, answer: SoftLabels, labels: LabelSpace = PETS, **identity: Any) -> Path:
-    claim(
-        folder, {"kind": "made", "tutor": folder.name, "labels": list(labels.names), "images": 1} | identity, join=True
-    )
-    write_part(folder, 0, ["a"], [answer])
+    facts = {"kind": "made", "tutor": folder.name, "labels": list(labels.names), "images": 1}
+    write_part(folder, facts | identity, 0, ["a"], [answer])
     finish(folder, [0])
     return folder
 

@@ -30,7 +30,7 @@ from tutored.engine.state import load_state, save_state
 from tutored.evaluate.resample import Resampled
 from tutored.runpage.read import read_run
 from tutored.softlabels import Store
-from tutored.softlabels.writer import claim, finish, write_part
+from tutored.softlabels.writer import finish, write_part
 from tutored.structures import Instances, SoftLabels
 from tutored.student import BlitzNet
 from tutored.studies.folder import load_folder, open_folder
@@ -66,8 +66,7 @@ def make_store(folder: Path) -> None:
     """A finished store, with an audit."""
     found = answers()
     identity = {"kind": "made", "labels": list(PETS.names), "images": len(found), "data": "voc:x", "split": "train"}
-    claim(folder, identity, join=False)
-    write_part(folder, 0, [*found], [*found.values()])
+    write_part(folder, identity, 0, [*found], [*found.values()])
     finish(folder, [])
     store = Store.open(folder)
     advice = Advice(muted={"cat": ("cat",)}, temperature=1.5, box_floor=0.4)

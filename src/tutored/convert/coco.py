@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from tutored.data.coco import Coco
-from tutored.data.text import read_json
 from tutored.files import write_text
 from tutored.labels import LabelSpace
 from tutored.structures import Dataset, SoftLabels
@@ -56,6 +55,5 @@ def box_entries(answer: SoftLabels, labels: LabelSpace, score: float) -> list[di
 
 def _ids(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     if isinstance(dataset, Coco):
-        categories = read_json(dataset.file)["categories"]
-        return dataset.numbers, {item["name"]: item["id"] for item in categories}
+        return dataset.numbers, {name: number for number, name in dataset.categories.items()}
     return {}, {name: number for number, name in enumerate(dataset.labels.names)}

@@ -62,6 +62,11 @@ class Coco:
         """The file's own number of each image."""
         return {image_id: entry.number for image_id, entry in self._entries.items()}
 
+    @property
+    def categories(self) -> dict[Any, str]:
+        """The class of each of the file's category numbers that `labels` has."""
+        return {number: self.labels.names[index] for number, index in self._class_of.items() if index}
+
     def seen_in(self, labels: LabelSpace, to: Sequence[int], annotated: tuple[int, ...] | None) -> Coco:
         """The same in another label space, as `Relabelled` has it; masks need tell only its classes apart."""
         class_of = {number: to[index] for number, index in self._class_of.items()}

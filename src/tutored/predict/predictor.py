@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from tutored.checkpoint import load_checkpoint
 from tutored.config import TASKS, Decode
-from tutored.data.pictures import read_picture
+from tutored.data.pictures import as_rgb, read_picture
 from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
@@ -94,6 +94,8 @@ class Loaded:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise InputError(f"array of {image.dtype} {list(image.shape)}; give uint8 [height, width, 3], RGB")
             image = Image.fromarray(image)
+        else:
+            image = as_rgb(image)
         return self.predictor([image])[0]
 
 

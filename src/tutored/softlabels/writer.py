@@ -49,13 +49,8 @@ def look(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
     return finished
 
 
-def claim(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
-    """Take a folder for the store with this identity, before any answer is in it; else as `look`."""
-    _take(folder, identity, join)
-    return look(folder, identity, join=True)
-
-
-def _take(folder: Path, identity: Mapping[str, Any], join: bool) -> None:
+def claim(folder: Path, identity: Mapping[str, Any], *, join: bool) -> None:
+    """Take a folder for the store with this identity, as `look` allows it."""
     if join and _is_own(read_manifest(folder), identity):
         return  # without listing the folder, which may hold very many parts
     if _own_manifest(folder, identity, join) is None:
@@ -100,26 +95,22 @@ def part_name(index: int) -> str:
 
 def write_part(
     folder: Path,
+    identity: Mapping[str, Any],
     index: int,
     image_ids: Sequence[str],
     answers: Sequence[SoftLabels],
     failed: Mapping[str, str] | None = None,
-    identity: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the rows of one part of a store, whole or not at all, and its hash beside it.
 
+    The folder is claimed when the part is ready, so that a try that fails before leaves it free.
+
     Args:
         failed: images of this part without an answer, and why; kept in the file's own metadata.
-        identity: claims the folder when the part is ready, so that a try that fails before leaves it free; None: it is
-            claimed.
 
     Raises:
         InputError: as `look`; another store has begun here meanwhile.
     """
-    if identity is None:
-        manifest = read_manifest(folder)
-        assert manifest is not None, "a store is claimed before its parts are written"
-        identity = manifest["identity"]
     confidences = identity.get("map_values") == "confidences"
     table = to_table(image_ids, answers, confidences=confidences)
     if failed:
@@ -135,7 +126,7 @@ def write_part(
             write_statistics=False,
             write_page_checksum=True,
         )
-        _take(folder, identity, join=True)
+        claim(folder, identity, join=True)
         write_text(_seal(folder, part_name(index)), sha256(path))
 
 

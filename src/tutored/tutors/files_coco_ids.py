@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutored.data.coco import Coco
-from tutored.data.text import read_json
 from tutored.errors import InputError
 from tutored.labels import COCO, LabelSpace, same_class
 from tutored.structures import Dataset
@@ -32,11 +31,7 @@ class CocoIds(NamedTuple):
         """None where it is no COCO data set."""
         if not isinstance(dataset, Coco):
             return None
-        categories = read_json(dataset.file)["categories"]
-        return cls(
-            {number: image_id for image_id, number in dataset.numbers.items()},
-            {item["id"]: item["name"] for item in categories},
-        )
+        return cls({number: image_id for image_id, number in dataset.numbers.items()}, dataset.categories)
 
 
 def key(image_id: Any) -> str:

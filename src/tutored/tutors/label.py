@@ -135,7 +135,7 @@ def label_part(
         if images:
             answers |= zip(images, _ask(tutor, images), strict=True)
         yield len(answers) + len(failed)
-    write_part(out, part, list(answers), list(answers.values()), failed, identity)
+    write_part(out, identity, part, list(answers), list(answers.values()), failed)
 
 
 def _read_ahead(dataset: Dataset, ids: Sequence[str], batch: int) -> Iterator[Pictures]:
