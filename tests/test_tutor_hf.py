@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tutored.boxes import iou
 from tutored.cli import main
 from tutored.errors import InputError
 from tutored.labels import VOC, ClassMap
@@ -179,6 +180,10 @@ def test_a_floor_and_suppression_are_what_the_identity_says(tmp_path: Path) -> N
     assert len(tutor.identity["weights_sha256"]) == 64 and str(tmp_path) not in json.dumps(tutor.identity)
     found = ask(tutor, image)
     assert len(found.scores) <= 4 and found.scores.min() > floor and found.scores[0] == plain.scores[0]
+    apart = ask(open_tutor("hf", model=tmp_path, device="cpu", score_floor=0.0, nms_iou=0.0), image)
+    same = apart.classes[:, None] == apart.classes
+    assert (iou(apart.boxes_xyxy, apart.boxes_xyxy) * same).fill_diagonal_(0).max() == 0 < len(apart.scores)
+    assert len(apart.scores) < len(plain.scores)
 
 
 # Semantic segmentation

@@ -43,7 +43,8 @@ class Augmented:
         self.labels = tutor.labels
         self._tutors = [tutor if scale == 1 else _scaled(tutor, scale) for scale in scales]
         self._flips = (False, True) if flip else (False,)
-        self._limit = int(tutor.identity.get("max_boxes") or 100)
+        # A student's limit is its `decode.total`.
+        self._limit = int(tutor.identity.get("max_boxes") or tutor.identity.get("total") or 100)
         self._floor = float(tutor.identity.get("score_floor") or 0)
         self.identity: Mapping[str, Any] = {
             **tutor.identity,

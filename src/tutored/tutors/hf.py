@@ -87,6 +87,7 @@ class HfTutor:
             "map_stride": None,
             **facts,
         }
+        self._nms_iou = EVERY_BOX if self.identity["nms_iou"] is None else float(self.identity["nms_iou"])
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         # One by one: in a batch pictures are padded to a common size, which changes their answers.
@@ -143,7 +144,7 @@ class Detector(HfTutor):
             boxes,
             eligible,
             score_floor=self.identity["score_floor"],
-            nms_iou=self.identity["nms_iou"] or EVERY_BOX,
+            nms_iou=self._nms_iou,
             max_boxes=self.identity["max_boxes"],
         )
         return answer(boxes[rows], scores[rows], columns, size)
@@ -208,7 +209,7 @@ class InstanceSegmenter(HfTutor):
             boxes,
             scores,
             score_floor=self.identity["score_floor"],
-            nms_iou=self.identity["nms_iou"] or EVERY_BOX,
+            nms_iou=self._nms_iou,
             max_boxes=self.identity["max_boxes"],
         )
         result = answer(boxes[rows], scores[rows], columns, size)
