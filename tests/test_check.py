@@ -59,6 +59,18 @@ def test_objects_and_pixels_are_counted_by_class(make_voc: MakeVoc, tmp_path: Pa
     assert "2 (1)" in line and "2.50%" in line
 
 
+def test_pictures_that_are_to_be_turned_are_told(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("both", "both")})
+    assert checked(folder, "train").splits["train"].notes == ()
+    picture, exif = folder / "JPEGImages/train_001.jpg", Image.Exif()
+    exif[0x0112] = 3  # upside down
+    with Image.open(picture) as image:
+        image.load()
+    image.save(picture, exif=exif)
+    (note,) = checked(folder, "train").splits["train"].notes
+    assert note.startswith("1 picture(s), such as train_001, say that they are to be turned")
+
+
 def test_every_broken_item_is_named_once(make_voc: MakeVoc, tmp_path: Path) -> None:
     folder = make_voc(tmp_path)
     picture = folder / "JPEGImages/train_000.jpg"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tutored.data.pictures import fit_box, picture_size, read_mask, read_picture
+from tutored.data.pictures import fit_box, orientation, picture_size, read_mask, read_picture, upright
 from tutored.errors import InputError
 from tutored.labels import VOC
 
@@ -65,6 +65,20 @@ def test_an_orientation_tag_turns_nothing(tmp_path: Path) -> None:
     Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
     assert read_picture(tmp_path / "turned.jpg").size == (10, 8)
     assert picture_size(tmp_path / "turned.jpg") == (8, 10)
+
+
+def test_a_picture_is_turned_upright_where_asked_and_broken_exif_asks_for_nothing(tmp_path: Path) -> None:
+    for number in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = number
+        Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
+        picture = read_picture(tmp_path / "turned.jpg")
+        assert orientation(picture) == number
+        assert upright(picture).size == ((10, 8) if number < 5 else (8, 10))
+    for broken in (b"Exif\x00\x00no header of TIFF", b"Exif\x00\x00"):
+        Image.new("RGB", (10, 8)).save(tmp_path / "broken.jpg", exif=broken)
+        picture = read_picture(tmp_path / "broken.jpg")
+        assert orientation(picture) == 1 and upright(picture) is picture
 
 
 def test_every_kind_of_picture_becomes_rgb(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from tutored.data.pictures import orientation
 from tutored.errors import InputError
 from tutored.structures import IGNORE, Dataset, GroundTruth
 
@@ -31,7 +32,7 @@ class SplitReport:
         difficult: difficult boxes (COCO: crowds) per class.
         pixels: mask pixels per class, "background" and "ignore" included; none of classes beyond what a mask holds.
         problems: one message for each item that can't be used; it names the file.
-        notes: what the reader left out.
+        notes: what the reader left out, and which pictures say that they are to be turned, which nothing here does.
     """
 
     images: int
@@ -153,9 +154,11 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
     difficult: Counter[int] = Counter()
     pixels = torch.zeros(IGNORE + 1, dtype=torch.int64)
     problems: dict[str, None] = {}
+    turned: list[str] = []
     for image_id in dataset.ids:
         try:
-            dataset.image(image_id)
+            if orientation(dataset.image(image_id)) != 1:
+                turned.append(image_id)
         except InputError as error:
             problems[str(error)] = None
         try:
@@ -182,7 +185,16 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
         | dict(zip(dataset.labels.names, pixels[:IGNORE].tolist(), strict=False))
         | {"ignore": int(pixels[IGNORE])},
         problems=tuple(problems),
-        notes=dataset.notes,
+        notes=(*dataset.notes, *_turned(turned)),
+    )
+
+
+def _turned(image_ids: Sequence[str]) -> tuple[str, ...]:
+    if not image_ids:
+        return ()
+    return (
+        f"{len(image_ids):,} picture(s), such as {image_ids[0]}, say that they are to be turned or mirrored (EXIF): "
+        "they are read as stored, as boxes and masks must be, and as tutors and student see them",
     )
 
 

@@ -10,7 +10,8 @@ from typing import IO, Any, cast
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
 from torch import Tensor
 
@@ -44,6 +45,20 @@ def as_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I"):
         picture = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return picture.convert("RGB")
+
+
+def orientation(picture: Image.Image) -> int:
+    """EXIF's, 1 to 8: 1 is upright, as is a picture that says nothing readable; from 5 on it lies on its side."""
+    try:
+        said = picture.getexif().get(Base.Orientation)
+    except Exception:  # broken EXIF raises all sorts of errors, and does not make a picture unusable
+        return 1
+    return said if isinstance(said, int) and 1 <= said <= 8 else 1
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The picture turned and mirrored as its EXIF asks."""
+    return picture if orientation(picture) == 1 else ImageOps.exif_transpose(picture)
 
 
 def picture_size(path: Path | str) -> tuple[int, int]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from tutored.config import Config
 from tutored.data import open_dataset
-from tutored.data.pictures import read_picture
+from tutored.data.pictures import read_picture, upright
 from tutored.errors import InputError
 from tutored.student import preprocess
 
@@ -42,7 +42,7 @@ def choose_sample(config: Config, files: Sequence[Path]) -> Sample:
         InputError: one of `files` is no picture.
     """
     if files:
-        return Sample([ImageOps.exif_transpose(read_picture(file)) for file in files], f"{len(files)} picture(s)")
+        return Sample([upright(read_picture(file)) for file in files], f"{len(files)} picture(s)")
     data = config.data
     place, split = data.train, data.split
     if data.val_split and not data.held_out:

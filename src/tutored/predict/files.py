@@ -8,9 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import ImageOps
-
-from tutored.data.pictures import read_picture
+from tutored.data.pictures import read_picture, upright
 from tutored.files import write_encoded, write_text
 from tutored.predict.inputs import DRAWN, MASK, find_pictures
 from tutored.predict.predictor import Predictor
@@ -63,7 +61,7 @@ def predict_files(
         part = names[first : first + predictor.batch]
         images = [read_picture(pictures[name]) for name in part]
         if not numbers:
-            images = [ImageOps.exif_transpose(image) for image in images]
+            images = [upright(image) for image in images]
         for name, image, prediction in zip(part, images, predictor(images), strict=True):
             named = {"image_id": Path(name).with_suffix("").as_posix(), "file_name": name}
             found = [named | entry for entry in box_entries(prediction, labels) or []]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tutored.checkpoint import load_checkpoint
 from tutored.config import TASKS, Decode
-from tutored.data.pictures import as_rgb, read_picture
+from tutored.data.pictures import as_rgb, read_picture, upright
 from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
@@ -89,7 +89,7 @@ class Loaded:
             InputError: the file is broken or missing, or the array is something else.
         """
         if isinstance(image, (str, Path)):
-            image = ImageOps.exif_transpose(read_picture(Path(image)))
+            image = upright(read_picture(Path(image)))
         elif isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise InputError(f"array of {image.dtype} {list(image.shape)}; give uint8 [height, width, 3], RGB")

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from tutored.data.pictures import FORMATS, as_rgb
+from tutored.data.pictures import FORMATS, as_rgb, orientation, upright
 from tutored.labels import LabelSpace
 from tutored.predict import box_entries
 from tutored.structures import Prediction
@@ -23,8 +23,6 @@ PIXELS = 50_000_000
 """Of a picture; more are refused before they are decoded."""
 SIDE = 1600
 """The network is shown larger pictures shrunk to this long side, so that an answer's memory has a bound."""
-ORIENTATION = 0x0112
-"""EXIF's tag; from 5 on the picture lies on its side."""
 
 Predict = Callable[[Image.Image], Prediction]
 
@@ -81,10 +79,10 @@ def read_upload(data: bytes) -> tuple[Image.Image, tuple[int, int]]:
                     413, f"the picture has more than {PIXELS // 1_000_000} million pixels; make it smaller"
                 )
             size = picture.size
-            if picture.getexif().get(ORIENTATION, 1) >= 5:
+            if orientation(picture) >= 5:
                 size = size[::-1]
             picture.draft("RGB", (SIDE, SIDE))
-            image = as_rgb(ImageOps.exif_transpose(picture))
+            image = as_rgb(upright(picture))
     except RefusedError:
         raise
     except Image.DecompressionBombError:
