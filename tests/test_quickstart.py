@@ -69,6 +69,24 @@ def test_a_failed_command_says_itself_why_after_its_progress(tmp_path, capfd, mo
     assert capfd.readouterr().err == "left: step 3 of 9\n"
 
 
+def test_where_one_command_fails_the_other_is_stopped(tmp_path, monkeypatch):
+    command = tmp_path / "python"
+    command.write_text(
+        f"""#!/bin/sh
+        trap 'touch {tmp_path}/saved; exit 1' TERM
+        touch {tmp_path}/begun-$4
+        until [ -e {tmp_path}/begun-all.yaml ]; do sleep .1; done
+        [ $4 = left.yaml ] && exit 1
+        for step in $(seq 600); do sleep .1; done
+        touch {tmp_path}/finished"""
+    )
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(command))
+    with pytest.raises(OSError, match="^left: ended with exit code 1$"):
+        run_together([["train", f"{name}.yaml", "--out", str(tmp_path / name)] for name in ("left", "all")])
+    assert {path.name for path in tmp_path.iterdir()} == {"python", "begun-left.yaml", "begun-all.yaml", "saved"}
+
+
 def test_a_command_that_was_killed_is_named(tmp_path, monkeypatch):
     command = tmp_path / "python"
     command.write_text("#!/bin/sh\nkill -9 $$\n")

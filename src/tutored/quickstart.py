@@ -13,11 +13,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import yaml
@@ -153,14 +154,31 @@ def claim(out: Path, record: Mapping[str, Any]) -> None:
 def run_together(commands: Sequence[Sequence[str]]) -> None:
     """Run commands of `tutored` two at a time, one CPU thread each: twice as fast as one of two threads.
 
+    Where one fails, or this process is stopped, the other is stopped too, and saves its state.
+
     Raises:
         InputError, OSError: a command refused its input, or failed; the message is the command's own.
     """
+    running: list[subprocess.Popen[str]] = []
+    stopping = Event()
+
+    def watch(process: subprocess.Popen[str]) -> None:
+        running.append(process)
+        if stopping.is_set():
+            process.terminate()
+
     with ThreadPoolExecutor(max_workers=2) as pool:
-        list(pool.map(run, commands))
+        try:
+            list(pool.map(partial(run, watch=watch), commands))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stopping.set()
+            for process in running:
+                process.terminate()
+            raise
 
 
-def run(command: Sequence[str]) -> None:
+def run(command: Sequence[str], watch: Callable[[subprocess.Popen[str]], None]) -> None:
     """One command of `tutored`, with its progress on standard error, a line now and then; a finished one is kept."""
     out = Path(command[command.index("--out") + 1])
     if (out / "result.json").exists():
@@ -176,6 +194,7 @@ def run(command: Sequence[str]) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
+    watch(process)
     complaint: list[str] = []
     with process:
         assert process.stderr is not None
