@@ -3,7 +3,7 @@ import torch
 from torchvision.ops import batched_nms
 
 from tutored import boxes
-from tutored.losses.assign import match
+from tutored.losses.match import match
 
 ANCHORS = torch.tensor([[0, 0, 10, 10], [10, 0, 20, 10], [0, 10, 10, 20], [10, 10, 20, 20]], dtype=torch.float32)
 YES = torch.tensor([[True, True]])

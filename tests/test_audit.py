@@ -16,9 +16,9 @@ from tutored.audit.agree import kappa
 from tutored.audit.calibrate import crossings, ece, fit_temperature, reliability, tempered, wilson
 from tutored.audit.figures import calibrate
 from tutored.audit.page import write_page
-from tutored.audit.visible import Visible
 from tutored.cli import main
 from tutored.data import open_dataset
+from tutored.data.visible import Visible
 from tutored.errors import InputError
 from tutored.evaluate import figures, record
 from tutored.evaluate.result import AP_AREA, IOU
@@ -306,7 +306,7 @@ def test_kappa_by_hand():
 def test_instances_are_audited_and_shown_as_the_run_draws_them(made, tmp_path, monkeypatch):
     """Sure masks of boxes of .4: by noisy-or .6 of each cell is background; `one` has none where an object is."""
     drawn = []
-    monkeypatch.setattr("tutored.audit.page.draw", lambda ground, shown, labels: drawn.append(shown) or ground)
+    monkeypatch.setattr("tutored.visualise.draw", lambda ground, shown, labels: drawn.append(shown) or ground)
 
     def as_instances(answer, _):
         count = len(answer.classes)

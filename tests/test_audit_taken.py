@@ -9,11 +9,11 @@ import torch
 from made import LABELS, TINY, Repeats
 from tutored import losses
 from tutored.audit import Advice, audit, read_sidecar, write_sidecar
-from tutored.audit.visible import hidden
 from tutored.cli import main
 from tutored.config import Supervision as SupervisionConfig
 from tutored.config import make_config
 from tutored.data import open_dataset
+from tutored.data.sources import drawn_and_hidden
 from tutored.data.training import collate
 from tutored.engine.datasets import open_visible
 from tutored.engine.supervision import open_supervision
@@ -225,7 +225,7 @@ def test_an_audit_that_saw_what_the_run_may_not_is_not_used(advised):
     assert any("2 images that are validated on" in note for note in held.notes)
 
     seen = audit(store, open_visible(hiding)).sidecar
-    unseen = hidden(open_dataset(f"voc:{folder}", "train"), hiding.supervision, "detection")
+    _, unseen = drawn_and_hidden(open_dataset(f"voc:{folder}", "train"), hiding.supervision, "detection")
     assert len(unseen) == 3
     assert not unseen & set(seen.tasks["detection"].ids.splitlines())
     write_sidecar(store, seen)
@@ -253,5 +253,5 @@ def test_hidden_images_are_those_that_training_hides(advised):
     config = taught(folder, store.path, task={"hidden": 0.5})
     train = open_dataset(f"voc:{folder}", "train")
     drawn = TrainingSet(train, config, 8).drawn["detection"]
-    assert set(train.ids) - drawn == hidden(train, config.supervision, "detection")
-    assert hidden(train, SupervisionConfig(), "detection") == frozenset()
+    assert set(train.ids) - drawn == drawn_and_hidden(train, config.supervision, "detection")[1]
+    assert drawn_and_hidden(train, SupervisionConfig(), "detection")[1] == frozenset()

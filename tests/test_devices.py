@@ -94,7 +94,7 @@ def child(folder: str, out: str, micro_batch: int | None, *, shards: bool = Fals
     run = config(Path(folder), train={"micro_batch": micro_batch, "warmup": 0.0, "clip": None, "shard": shards})
     trainer = make_trainer(run, Path(out), answered=(1, 5))
     keep_statistics(trainer)
-    rank, ranks = trainer.plan.rank, trainer.plan.ranks
+    rank, processes = trainer.plan.rank, trainer.plan.processes
     tensors: dict[str, Tensor] = {}
     terms = []
     for number, positions in enumerate(BATCHES):
@@ -106,7 +106,7 @@ def child(folder: str, out: str, micro_batch: int | None, *, shards: bool = Fals
                     gradients[name] = shard.whole(parameter.grad.detach()).clone()
 
         handle = trainer.optimizer.optimizer.register_step_pre_hook(spy)
-        values = trainer.step(collate([trainer.set[0, position] for position in positions[rank::ranks]]))
+        values = trainer.step(collate([trainer.set[0, position] for position in positions[rank::processes]]))
         handle.remove()
         terms.append(means(values, 1, trainer.accelerator))
         tensors |= {f"{number}/gradient/{name}": value for name, value in gradients.items()}

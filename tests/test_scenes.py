@@ -226,7 +226,7 @@ def test_a_broken_off_data_set_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     def fail(*args: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(write, "_write", fail)
+    monkeypatch.setattr(write, "write_mask", fail)
     with pytest.raises(OSError, match="no space"):
         make_scenes(tmp_path / "out", "student", {"train": 1}, seed=0)
     assert list(tmp_path.iterdir()) == []

@@ -42,7 +42,7 @@ def test_every_taught_image_is_drawn_equally_often(taught, extra, batch, seed):
 
 def test_processes_share_each_batch_without_overlap():
     whole = list(epoch_batches(range(10), 10, 4, seed=0, epoch=1))
-    parts = [list(epoch_batches(range(10), 10, 4, seed=0, epoch=1, rank=rank, ranks=2)) for rank in (0, 1)]
+    parts = [list(epoch_batches(range(10), 10, 4, seed=0, epoch=1, rank=rank, processes=2)) for rank in (0, 1)]
     for batch, *shares in zip(whole, *parts, strict=True):
         assert sorted(batch) == sorted(shares[0] + shares[1])
 

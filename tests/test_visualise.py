@@ -141,10 +141,9 @@ def test_a_grid_puts_pictures_under_their_titles() -> None:
     assert sheet.getpixel((8, 16 + SIDE)) == (0, 255, 0)
     assert sheet.getpixel((16 + SIDE, 16 + SIDE)) == (255, 255, 255)
 
-    titled = grid([[red, blue], [wide]], ["first", "second"], ["one", "a rather long name of a row"])
-    assert titled.width > sheet.width + 50 and titled.height > sheet.height + 15
-    corner = np.asarray(titled)[: titled.height - sheet.height, : titled.width - sheet.width]
-    assert (corner == 255).all()
+    titled = grid([[red, blue], [wide]], ["first", "second"])
+    assert titled.width == sheet.width and titled.height > sheet.height + 15
+    assert (np.asarray(titled)[8 : titled.height - sheet.height] < 255).any(), "letters"
 
 
 def test_mask_image_takes_what_a_prediction_holds() -> None:

@@ -21,9 +21,8 @@ import torch
 
 from benchmarks.faults import examples, kept, readers
 from tutored.checkpoint import load_checkpoint
-from tutored.files import whole_file, whole_folder
+from tutored.files import sha256, whole_file, whole_folder
 from tutored.softlabels import Store
-from tutored.softlabels.manifest import sha256
 
 LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha">{}]><annotation>&z;</annotation>'.format(
     "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefghij", "bcdefghijz", strict=True))

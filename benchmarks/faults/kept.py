@@ -107,7 +107,7 @@ def student() -> BlitzNet:
 
 
 def make_checkpoint(folder: Path) -> None:
-    save_checkpoint(folder / "checkpoint", student(), make_config(CONFIG), {"mAP": 0.5})
+    save_checkpoint(folder / "checkpoint", student(), make_config(CONFIG))
 
 
 def read_checkpoint(folder: Path) -> object:

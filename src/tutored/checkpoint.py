@@ -22,14 +22,13 @@ WEIGHTS = "model.safetensors"
 DESCRIPTION = "checkpoint.json"
 
 
-def save_checkpoint(path: Path, student: BlitzNet, config: Config, extra: Mapping[str, Any] | None = None) -> None:
+def save_checkpoint(path: Path, student: BlitzNet, config: Config) -> None:
     """Write a checkpoint folder, whole or not at all; an older checkpoint at `path` is replaced with all it holds.
 
     Args:
         path: the folder.
         student: with the weights to use: the averaged ones, if there are any.
         config: the run's complete configuration; its section `student` is the network's shape.
-        extra: JSON-ready facts worth keeping, such as metrics; `load_checkpoint` does not read them.
 
     Raises:
         InputError: `path` is a file, or a folder that holds something else.
@@ -42,7 +41,6 @@ def save_checkpoint(path: Path, student: BlitzNet, config: Config, extra: Mappin
         "tutored": version("tutored"),
         "labels": list(student.labels.names),
         "config": config.to_dict(),
-        "extra": dict(extra or {}),
     }
     weights = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
     with whole_folder(path) as folder:

@@ -91,6 +91,16 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Errors of the disk under the name that the user knows; those of libraries have another, or none at all."""

@@ -28,7 +28,7 @@ from rich.table import Table
 from tutored.checkpoint import load_checkpoint
 from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.files import write_encoded, write_text
+from tutored.files import write_encoded, write_json, write_text
 from tutored.predict import Predictor
 from tutored.scenes import CREDIT, make_scenes
 from tutored.visualise import draw, grid
@@ -91,7 +91,7 @@ def run_quickstart(out: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
     run_together([training(name) for name in ("left", "tutored", "all")])
 
     table = compare(out)
-    write_text(out / "table.json", json.dumps(table, indent=1) + "\n")
+    write_json(out / "table.json", table)
     show(table)
     picture = draw_predictions(out)
     minutes = (time.monotonic() - started) / 60

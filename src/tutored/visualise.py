@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ LETTERS = 1 / 30
 FILL, VOID_FILL = 0.55, 0.7
 """How much of its colour lies over a class' pixels, and over void."""
 GAP = 8
+GROUND: Colour = (238, 238, 238)
 INK: Colour = (33, 33, 33)
 PAPER: Colour = (255, 255, 255)
 
@@ -69,14 +69,20 @@ def draw(image: Image.Image, shown: Prediction | GroundTruth, labels: LabelSpace
     return picture
 
 
-def grid(
-    rows: Sequence[Sequence[Image.Image]], column_titles: Sequence[str] = (), row_titles: Sequence[str] = ()
+def draw_small(
+    image: Image.Image | None, shown: Prediction | GroundTruth, labels: LabelSpace, side: int
 ) -> Image.Image:
-    """Pictures in rows and columns, each fitted into a cell of `SIDE` pixels, under and beside their titles.
+    """As `draw`, at most `side` pixels on its long side; without an image, on a plain ground."""
+    drawn = draw(image or Image.new("RGB", shown.size[::-1], GROUND), shown, labels)
+    drawn.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return drawn
+
+
+def grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = ()) -> Image.Image:
+    """Pictures in rows and columns, each fitted into a cell of `SIDE` pixels.
 
     Args:
-        column_titles: one for each column, or none.
-        row_titles: one for each row, or none; long ones are broken at spaces.
+        titles: one over each column, or none.
 
     Returns:
         RGB, on white.
@@ -85,19 +91,14 @@ def grid(
     heights = [max(picture.height for picture in row) for row in fitted]
     columns = max(len(row) for row in fitted)
     font = _font(1.3 * SIDE)
-    names = [textwrap.fill(title, 14) for title in row_titles]
-    widths = [font.getlength(line) for name in names for line in name.splitlines()]
-    left = GAP + (round(max(widths)) + 2 * GAP if names else 0)
-    top = GAP + (round(_tag_size("", font)[1]) + GAP if column_titles else 0)
-    sheet = Image.new("RGB", (left + columns * (SIDE + GAP), top + sum(heights) + len(heights) * GAP), PAPER)
+    top = GAP + (round(_tag_size("", font)[1]) + GAP if titles else 0)
+    sheet = Image.new("RGB", (GAP + columns * (SIDE + GAP), top + sum(heights) + len(heights) * GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
-    for column, title in enumerate(column_titles):
-        pen.text((left + column * (SIDE + GAP) + SIDE / 2, top / 2), title, INK, font, anchor="mm")
+    for column, title in enumerate(titles):
+        pen.text((GAP + column * (SIDE + GAP) + SIDE / 2, top / 2), title, INK, font, anchor="mm")
     for row, height in enumerate(heights):
-        if names:
-            pen.multiline_text((left / 2, top + height / 2), names[row], INK, font, anchor="mm", align="center")
         for column, picture in enumerate(fitted[row]):
-            x, y = left + column * (SIDE + GAP) + (SIDE - picture.width) // 2, top + (height - picture.height) // 2
+            x, y = GAP + column * (SIDE + GAP) + (SIDE - picture.width) // 2, top + (height - picture.height) // 2
             sheet.paste(picture, (x, y))
         top += height + GAP
     return sheet

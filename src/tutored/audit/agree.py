@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tutored.config import Loss
 from tutored.errors import InputError
 from tutored.evaluate.detection import match
+from tutored.evaluate.figures import known
 from tutored.evaluate.segmentation import compare, confusion, iou, stack
 from tutored.judge import as_prediction
 from tutored.labels import ClassMap, LabelSpace
@@ -67,7 +68,7 @@ def agreement(
         compared = [BACKGROUND, *both]
         matrix = confusion(stack(pixels, len(labels.classes)))[np.ix_(compared, [*compared, -1])]
         overlaps = zip(compared, iou(matrix), strict=True)
-        result["maps"] = {labels.names[each]: None if np.isnan(overlap) else overlap for each, overlap in overlaps}
+        result["maps"] = {labels.names[each]: known(overlap) for each, overlap in overlaps}
         result["kappa"] = kappa(matrix[:, :-1])
     return result
 

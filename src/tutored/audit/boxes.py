@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from tutored.audit.calibrate import Bin, Floats, crossings, reliability, tempered
 from tutored.audit.facts import BoxFacts, Said
-from tutored.audit.figures import Answers, Calibration, Rate, calibrate, curve_points, known, reliability_row
+from tutored.audit.figures import Answers, Calibration, Rate, calibrate, curve_points, reliability_row
 from tutored.config import Loss
 from tutored.evaluate import detection
+from tutored.evaluate.figures import known, known_mean
 from tutored.labels import LabelSpace
 from tutored.softlabels.codec import TAIL_FLOOR
 from tutored.structures import BACKGROUND
@@ -93,10 +94,9 @@ def judge_boxes(
         | {"boxes": precision[name].total, "precision": precision[name].share, "recall": recall[name].share}
         for index, name in names.items()
     ]
-    own = ap[0, sorted(tutor_knows)]
     figures = {
         "classes": rows,
-        "mAP": known(np.nanmean(own)) if np.isfinite(own).any() else None,
+        "mAP": known(known_mean(ap[0, sorted(tutor_knows)])),
         "objects": int(objects.sum()),
         "curve": curve_points(all_scores, hits, int(objects[sorted(tutor_knows)].sum())),
         "calibration": calibration.to_dict(),

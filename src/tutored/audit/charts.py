@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from tutored.page import COLOURS, svg
+from tutored.page import COLOURS, Chart, svg
 
 MOST_LINES = 8
 """Classes in one chart: those with the most answers."""
 EVEN = "#8a8a8a"
-
-
-class Chart(NamedTuple):
-    title: str
-    svg: str
 
 
 def reliability_chart(title: str, lines: Mapping[str, Sequence[Sequence[float]]], *, bars: bool = False) -> Chart:

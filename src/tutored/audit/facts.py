@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from tutored.boxes import iou
 from tutored.evaluate.detection import IOU_FLOOR, Matches, match
 from tutored.evaluate.segmentation import Pixels, compare
-from tutored.structures import BACKGROUND, IGNORE, GroundTruth, Prediction, SoftLabels
+from tutored.judge import as_prediction
+from tutored.structures import BACKGROUND, IGNORE, GroundTruth, SoftLabels
 
 HEARD = 0.05
 """Weaker boxes count for AP alone."""
@@ -86,11 +87,8 @@ def box_facts(truth: GroundTruth, answer: SoftLabels, heard: int, classes: int) 
         heard: how many of the first boxes are.
         classes: C.
     """
-    assert answer.boxes_xyxy is not None and answer.classes is not None
-    prediction = Prediction(
-        size=answer.size, boxes_xyxy=answer.boxes_xyxy, classes=answer.classes, scores=answer.scores
-    )
-    matches = match(truth, prediction, classes)
+    assert answer.boxes_xyxy is not None
+    matches = match(truth, as_prediction(answer), classes)
     thing = np.full(heard, -1)
     if heard and len(matches.truth_boxes_xyxy):
         overlaps = iou(answer.boxes_xyxy[:heard], torch.from_numpy(matches.truth_boxes_xyxy)).numpy()

@@ -136,8 +136,3 @@ def reliability_row(confidence: Floats, right: NDArray[np.bool_]) -> dict[str, A
     """Calibration of one class, ready for JSON."""
     bins = reliability(confidence, right)
     return {"ece": ece(bins), "answers": len(confidence), "bins": [list(each) for each in bins]}
-
-
-def known(value: float | np.floating[Any]) -> float | None:
-    """None for NaN, which JSON does not know."""
-    return None if math.isnan(value) else float(value)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutored.audit.facts import CONFIDENT, PixelFacts
-from tutored.audit.figures import Calibration, Rate, calibrate, known, reliability_row
+from tutored.audit.figures import Calibration, Rate, calibrate, reliability_row
 from tutored.evaluate import segmentation
+from tutored.evaluate.figures import known, known_mean
 from tutored.labels import LabelSpace
 from tutored.softlabels.codec import MAP_LEVELS
 from tutored.structures import BACKGROUND
@@ -92,10 +93,9 @@ def judge_maps(
         }
         for index, name in names.items()
     ]
-    overlaps = shares.iou[list(names)]
     figures = {
         "classes": rows,
-        "mIoU": known(np.nanmean(overlaps)) if np.isfinite(overlaps).any() else None,
+        "mIoU": known(known_mean(shares.iou[list(names)])),
         "pixel_accuracy": known(segmentation.pixel_accuracy(matrix)),
         "calibration": calibration.to_dict(),
         "coverage": _coverage(list(confident.values())),

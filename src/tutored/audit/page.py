@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 
 from tutored.audit import Audit
 from tutored.audit.charts import charts
@@ -18,13 +17,10 @@ from tutored.files import write_text
 from tutored.judge import as_prediction
 from tutored.page import render, uri
 from tutored.softlabels import Folded
-from tutored.structures import GroundTruth, Prediction
-from tutored.visualise import draw
+from tutored.visualise import draw_small
 
 TASKS = {"detection": "Boxes", "segmentation": "Maps"}
 WORST = 12
-GROUND = (238, 238, 238)
-"""What is drawn on where the photographs are left out."""
 SIDE = 300
 """Longer side of a picture in pixels."""
 
@@ -93,15 +89,7 @@ def _pairs(audit: Audit, task: str, count: int, photos: bool) -> list[Pair]:
             none, nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
             truth = replace(truth, boxes_xyxy=none, classes=nothing, difficult=nothing.bool())
             answer = replace(answer, boxes_xyxy=none, classes=nothing, scores=torch.zeros(0))
-        ground = Image.new("RGB", truth.size[::-1], GROUND)
-        if photos:
-            ground = audit.dataset.image(image_id)
-        drawn = [_picture(ground, shown, audit) for shown in (truth, answer)]
-        pairs.append(Pair(image_id, much, text, drawn[0], drawn[1]))
+        ground, labels = audit.dataset.image(image_id) if photos else None, audit.dataset.labels
+        drawn = (uri(draw_small(ground, shown, labels, SIDE)) for shown in (truth, answer))
+        pairs.append(Pair(image_id, much, text, *drawn))
     return pairs
-
-
-def _picture(ground: Image.Image, shown: GroundTruth | Prediction, audit: Audit) -> str:
-    drawn = draw(ground, shown, audit.dataset.labels)
-    drawn.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return uri(drawn)

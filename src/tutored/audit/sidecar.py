@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
+from tutored.config.section import Section
 from tutored.errors import InputError
 from tutored.files import write_text
 from tutored.labels import ClassMap, Elsewhere
@@ -21,11 +22,7 @@ OF_THE_DATA = ("data", "split", "images", "ids_sha256")
 """Fields of a store's identity that say what was labelled, not who answered."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Finding(_Strict):
+class Finding(Section):
     """A sentence on a tutor.
 
     Attributes:
@@ -37,14 +34,14 @@ class Finding(_Strict):
     kind: Literal["swap", "wrong", "blind", "miscalibrated", "temperature", "calibrated", "band", "few"]
     text: str
     name: str | None = None
-    renamed: dict[str, str] = {}
+    renamed: dict[str, str] = Field(default_factory=dict)
 
     @property
     def complaint(self) -> bool:
         return self.kind in ("swap", "wrong", "blind", "miscalibrated")
 
 
-class Advice(_Strict):
+class Advice(Section):
     """What training takes from the audit of one task.
 
     Attributes:
@@ -54,7 +51,7 @@ class Advice(_Strict):
             usual.
     """
 
-    muted: dict[str, tuple[str, ...]] = {}
+    muted: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     temperature: float = 1.0
     box_floor: float | None = None
     ignore_floor: float | None = None
@@ -70,7 +67,7 @@ class Advice(_Strict):
         return tuple(numbers)
 
 
-class TaskAudit(_Strict):
+class TaskAudit(Section):
     """One task's part: the images whose ground truth was used (one id a line), figures, verdicts and advice."""
 
     ids: str
@@ -79,7 +76,7 @@ class TaskAudit(_Strict):
     advice: Advice
 
 
-class Sidecar(_Strict):
+class Sidecar(Section):
     """What an audit writes.
 
     Attributes:
@@ -96,7 +93,7 @@ class Sidecar(_Strict):
     tutor: dict[str, Any]
     data: str
     split: str
-    renamed: dict[str, str | None] = {}
+    renamed: dict[str, str | None] = Field(default_factory=dict)
     elsewhere: Elsewhere = "background"
     background: Rule = "noisy_or"
     tasks: dict[str, TaskAudit]

@@ -43,13 +43,7 @@ def verdict_on_boxes(report: BoxReport, class_map: ClassMap) -> Verdict:
     answered = {name: rate.total for name, rate in report.precision.items()}
     objects = {name: rate.total for name, rate in report.recall.items()}
     said = report.objects[:, 1:].sum(axis=0)
-    share = np.divide(
-        report.objects,
-        report.objects.sum(axis=0),
-        where=report.objects.sum(axis=0) > 0,
-        out=np.zeros(report.objects.shape),
-    )
-    lower = np.zeros(share.shape)
+    lower = np.zeros(report.objects.shape)
     for true, answer in zip(*np.nonzero(report.objects), strict=True):
         lower[true, answer] = Rate(int(report.objects[true, answer]), int(report.objects[:, answer].sum())).low
     own = {name: _own(report.objects, index) for index, name in enumerate(names) if index}

@@ -21,7 +21,7 @@ from tutored.cli.init import init
 from tutored.cli.label import label
 from tutored.cli.label_options import spelled_out
 from tutored.cli.options import make_parser
-from tutored.cli.output import is_main, say, say_next, write_json
+from tutored.cli.output import is_main, say, say_next, unheard, write_json
 from tutored.cli.predict import predict, serve
 from tutored.cli.report import report
 from tutored.cli.study import study_list, study_report, study_run
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain(f"stopped{GO_ON.get(words[0], '')}", FAILED) if is_main() else FAILED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        unheard(sys.stdout)
         return FAILED
     except (OSError, FloatingPointError) as error:
         return _complain(str(error), FAILED)

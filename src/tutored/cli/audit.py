@@ -63,7 +63,7 @@ def audit(given: argparse.Namespace) -> None:
 
 def _ground_truth(given: argparse.Namespace, labels: LabelSpace) -> tuple[Dataset, Task, Loss]:
     """The data set to hold a store against, and what a run says of the store's classes and of drawing maps."""
-    from tutored.config import TASKS, Loss, Task, load_config
+    from tutored.config import Loss, Task, load_config
     from tutored.data import open_dataset
     from tutored.engine.datasets import open_visible
 
@@ -75,7 +75,7 @@ def _ground_truth(given: argparse.Namespace, labels: LabelSpace) -> tuple[Datase
     if given.data is not None or given.split is not None:
         raise InputError("--config says which data: give no --data and --split beside it")
     config = load_config(given.config)
-    tasks: list[Task] = [getattr(config.supervision, name) for name in TASKS]
+    tasks = config.supervision.tasks.values()
     own = (task for task in tasks if given.store.resolve() in [path.resolve() for path in task.stores])
     task = next(own, Task())
     others = {name: ours for name, ours in task.renamed.items() if len(task.stores) == 1 or name in labels.names}

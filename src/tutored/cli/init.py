@@ -13,7 +13,7 @@ def init(given: argparse.Namespace) -> None:
     from tutored.cli.progress import Lasting, bar
     from tutored.init import init as look
     from tutored.init import make_example
-    from tutored.init.text import label_command
+    from tutored.init.text import NOUNS, label_command
 
     if given.example:
         refuse(given, "is not for --example, which makes pictures and no config", "out")
@@ -37,8 +37,7 @@ def init(given: argparse.Namespace) -> None:
     taught = train.boxes + train.masks > 0
     for task, drawn in (("detection", train.boxes), ("segmentation", train.masks)):
         if drawn < train.images:
-            noun = "boxes" if task == "detection" else "masks"
-            say(f"missing: {train.images - drawn:,} of {train.images:,} training images have no {noun}")
+            say(f"missing: {train.images - drawn:,} of {train.images:,} training images have no {NOUNS[task]}")
             say(f"{'a tutor may answer' if taught else 'a tutor must answer'}: {label_command(task, layout)}")
     if not taught:
         say(f"then put the classes to learn into {config}")

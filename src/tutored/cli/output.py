@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import IO, Any
 
-from tutored.files import write_text
+from tutored import files
 
 
 def is_main() -> bool:
@@ -38,5 +37,5 @@ def say_next(command: str) -> None:
 def write_json(path: Path | None, content: Any) -> None:
     """Write JSON whole, where a path is given, and say so."""
     if path is not None:
-        write_text(path, json.dumps(content, indent=1) + "\n")
+        files.write_json(path, content)
         say(f"wrote {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
 from tutored.cli.output import is_main, unheard
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 30
 """Between two lines where nobody watches a bar."""
+TEXT = TextColumn("{task.fields[text]}")
 
 
 class Lasting(Console):
@@ -32,60 +41,51 @@ class Lasting(Console):
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Progress]:
-    """Give a function to call with items done and items in all; it shows count, speed and time left."""
-    console = Lasting(stderr=True, quiet=not is_main())
-    started = last = time.monotonic()
-    with Bar(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as shown:
-        task = shown.add_task(what, total=None, rate="")
+def _shown(what: str, *columns: ProgressColumn, since: float = -math.inf) -> Iterator[Callable[..., None]]:
+    """Give a function to call with items done, items in all, what `TEXT` shows, and a line for where nobody watches.
 
-        def step(done: int, total: int) -> None:
+    Args:
+        since: when the last line is taken to have been printed.
+    """
+    console = Lasting(stderr=True, quiet=not is_main())
+    last = since
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(what, total=None, text="")
+
+        def step(done: int, total: int, text: str, line: str, *, now: bool = False) -> None:
             nonlocal last
-            now = time.monotonic()
-            rate = f"{done / max(now - started, 1e-6):.1f}/s"
-            shown.update(task, completed=done, total=total, rate=rate)
-            if not console.is_terminal and now - last > LINE_SECONDS:
-                console.print(f"{what}: {done} of {total}, {rate}", highlight=False, soft_wrap=True)
-                last = now
+            shown.update(task, completed=done, total=total, text=text)
+            if not console.is_terminal and (now or time.monotonic() - last > LINE_SECONDS):
+                console.print(line, highlight=False, soft_wrap=True)
+                last = time.monotonic()
 
         yield step
 
 
 @contextmanager
+def bar(what: str) -> Iterator[Progress]:
+    """Give a function to call with items done and items in all; it shows count, speed and time left."""
+    started = time.monotonic()
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TEXT, TimeElapsedColumn(), TimeRemainingColumn())
+    with _shown(what, *columns, since=started) as step:
+
+        def watch(done: int, total: int) -> None:
+            rate = f"{done / max(time.monotonic() - started, 1e-6):.1f}/s"
+            step(done, total, rate, f"{what}: {done} of {total}, {rate}")
+
+        yield watch
+
+
+@contextmanager
 def watch_training() -> Iterator[Callable[[Report], None]]:
     """Give a watcher for `engine.train`: step, epoch, loss terms, images/s and time left."""
-    console = Lasting(stderr=True)
-    last = -float("inf")
-    with Bar(
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as shown:
-        task = shown.add_task("training", total=None, epoch=0, text="")
+    with _shown("training", BarColumn(), MofNCompleteColumn(), TEXT) as step:
 
         def watch(report: Report) -> None:
-            nonlocal last
-            text = describe(report)
-            shown.update(task, completed=report.step, total=report.steps, epoch=report.epoch, text=text)
-            now = time.monotonic()
-            if not console.is_terminal and (now - last > LINE_SECONDS or report.step == report.steps):
-                line = f"step {report.step} of {report.steps}, epoch {report.epoch}: {text}"
-                console.print(line, highlight=False, soft_wrap=True)
-                last = now
+            text = f"epoch {report.epoch}: {describe(report)}"
+            line = f"step {report.step} of {report.steps}, {text}"
+            step(report.step, report.steps, text, line, now=report.step == report.steps)
 
         yield watch
 
@@ -93,29 +93,14 @@ def watch_training() -> Iterator[Callable[[Report], None]]:
 @contextmanager
 def watch_study() -> Iterator[Callable[[Standing], None]]:
     """Give a watcher for `studies.run_all`: runs done, what is being trained and how far, time left for all."""
-    console = Lasting(stderr=True)
-    last = -float("inf")
-    with Bar(
-        TextColumn("{task.fields[text]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as shown:
-        task = shown.add_task("study", total=None, text="")
+    with _shown("study", TEXT, BarColumn(), MofNCompleteColumn()) as step:
 
         def watch(standing: Standing) -> None:
-            nonlocal last
             report, left = standing.report, "unknown"
             if standing.seconds_left is not None:
                 left = str(timedelta(seconds=round(standing.seconds_left)))
             text = f"{standing.run.label}: step {report.step} of {report.steps}, all of it {left} left"
-            shown.update(task, completed=standing.done, total=standing.total, text=text)
-            now = time.monotonic()
-            if not console.is_terminal and now - last > LINE_SECONDS:
-                console.print(f"{standing.done} of {standing.total} runs; {text}", highlight=False, soft_wrap=True)
-                last = now
+            step(standing.done, standing.total, text, f"{standing.done} of {standing.total} runs; {text}")
 
         yield watch
 

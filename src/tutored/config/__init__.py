@@ -2,7 +2,7 @@
 
 from tutored.config.presets import PRESETS
 from tutored.config.read import load_config, make_config, read_yaml
-from tutored.config.run import THESIS, Config, merged
+from tutored.config.run import THESIS, Config, flat, merged
 from tutored.config.supervision import TASKS, Data, MoreData, Supervision, Task
 from tutored.config.training import Augment, Decode, Loss, Student, Train
 
@@ -20,6 +20,7 @@ __all__ = [
     "Supervision",
     "Task",
     "Train",
+    "flat",
     "load_config",
     "make_config",
     "merged",

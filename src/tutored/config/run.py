@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from tutored.config.section import Section
-from tutored.config.supervision import TASKS, Data, Supervision
+from tutored.config.supervision import Data, Supervision
 from tutored.config.training import Augment, Decode, Loss, Student, Train
 
 THESIS: dict[str, Any] = {
@@ -79,7 +79,7 @@ class Config(Section):
     @property
     def taught(self) -> tuple[str, ...]:
         """The tasks that somebody teaches; the student's answers for another one mean nothing."""
-        return tuple(task for task in TASKS if getattr(self.supervision, task).policy != "none")
+        return tuple(name for name, task in self.supervision.tasks.items() if task.policy != "none")
 
     @property
     def run_id(self) -> str:
@@ -99,3 +99,11 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = merged(result[key], value) if both else value
     return result
+
+
+def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return found

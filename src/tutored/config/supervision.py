@@ -101,3 +101,8 @@ class Supervision(Section):
     segmentation: Task = Task()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides which images are hidden or given to the tutor; shared by runs that differ in `train.seed` only."""
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """By name, in the order of `TASKS`."""
+        return {"detection": self.detection, "segmentation": self.segmentation}

@@ -15,9 +15,8 @@ from rich.table import Table
 
 from tutored.data.pictures import orientation
 from tutored.errors import InputError
+from tutored.progress import Progress
 from tutored.structures import IGNORE, Dataset, GroundTruth
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

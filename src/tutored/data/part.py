@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from PIL import Image
-
 from tutored.data.sources import ranks
+from tutored.data.view import View
 from tutored.errors import InputError
-from tutored.labels import LabelSpace
-from tutored.structures import Dataset, GroundTruth
+from tutored.structures import Dataset
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(View):
     """Some images of a data set, in its order."""
 
-    whole: Dataset
-    what: str
-    ids: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return f"{self.whole.name} ({self.what})"
-
-    @property
-    def source(self) -> str:
-        return self.whole.source
-
-    @property
-    def split(self) -> str:
-        return f"{self.whole.split} ({self.what})"
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.whole.notes
-
-    @property
-    def labels(self) -> LabelSpace:
-        return self.whole.labels
-
-    def image(self, image_id: str) -> Image.Image:
-        """As the whole has it."""
-        return self.whole.image(image_id)
-
-    def ground_truth(self, image_id: str) -> GroundTruth:
-        """As the whole has it."""
-        return self.whole.ground_truth(image_id)
-
-    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
-        """As the whole has it."""
-        return self.whole.annotated_tasks(image_id)
-
-    def problems(self, image_id: str) -> tuple[str, ...]:
-        """As the whole has it."""
-        return self.whole.problems(image_id)
+    def __init__(self, whole: Dataset, what: str, ids: tuple[str, ...]) -> None:
+        super().__init__(whole)
+        self.name, self.split, self.ids = f"{whole.name} ({what})", f"{whole.split} ({what})", ids
 
 
 def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:

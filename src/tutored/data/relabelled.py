@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from PIL import Image
 
 from tutored.data.coco import Coco
+from tutored.data.view import View
 from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace
 from tutored.structures import IGNORE, Dataset, GroundTruth
 
 
-@dataclass(frozen=True, slots=True)
-class Relabelled:
+class Relabelled(View):
     """A data set seen in another label space; it has no masks where that has more classes than one can tell apart.
 
     Attributes:
@@ -23,43 +20,16 @@ class Relabelled:
         annotated: the classes of `labels` that the inner data set annotates; None means every class.
     """
 
-    inner: Dataset
-    labels: LabelSpace
-    to: tuple[int, ...]
-    annotated: tuple[int, ...] | None
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def source(self) -> str:
-        return self.inner.source
-
-    @property
-    def split(self) -> str:
-        return self.inner.split
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.inner.notes
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return self.inner.ids
-
-    def image(self, image_id: str) -> Image.Image:
-        """The inner data set's picture."""
-        return self.inner.image(image_id)
+    def __init__(
+        self, inner: Dataset, labels: LabelSpace, to: tuple[int, ...], annotated: tuple[int, ...] | None
+    ) -> None:
+        super().__init__(inner)
+        self.labels, self.to, self.annotated = labels, to, annotated
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
         """As the inner data set has it, but for masks that there can't be."""
         tasks = self.inner.annotated_tasks(image_id)
         return tasks if self._has_masks else tuple(task for task in tasks if task != "segmentation")
-
-    def problems(self, image_id: str) -> tuple[str, ...]:
-        """Those of the inner data set."""
-        return self.inner.problems(image_id)
 
     def ground_truth(self, image_id: str) -> GroundTruth:
         """The inner data set's ground truth in the classes of `labels`; raises what that raises."""

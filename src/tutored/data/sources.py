@@ -6,14 +6,15 @@ import hashlib
 import random
 from collections.abc import Sequence
 
-from tutored.config import Task
+from tutored.config import Supervision, Task
+from tutored.structures import Dataset
 
 Weights = tuple[float, float]
 """Weight of the ground truth and of the tutor for one image and task; (0, 0): nobody teaches."""
 
 
 def ranks(image_ids: Sequence[str], seed: int, task: str) -> dict[str, float]:
-    """Each image's place, 0 to 1, in one shuffled order of the split.
+    """Each image's place, 0 to 1, in one shuffled order of the split, and in that order.
 
     "The first 20 %" of it is a part of "the first 50 %", whatever the two are used for, and it does not depend on the
     order in which the ids are given.
@@ -24,6 +25,14 @@ def ranks(image_ids: Sequence[str], seed: int, task: str) -> dict[str, float]:
 
     ordered = sorted(image_ids, key=key)
     return {image_id: place / len(ordered) for place, image_id in enumerate(ordered)}
+
+
+def drawn_and_hidden(dataset: Dataset, supervision: Supervision, name: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The images whose ground truth for a task a run sees, and those whose it hides (`Task.hidden`)."""
+    annotated = [image_id for image_id in dataset.ids if name in dataset.annotated_tasks(image_id)]
+    places, share = ranks(annotated, supervision.seed, name), supervision.tasks[name].hidden
+    hidden = frozenset(image_id for image_id, place in places.items() if place < share)
+    return frozenset(annotated) - hidden, hidden
 
 
 def source_weights(

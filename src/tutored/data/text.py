@@ -1,4 +1,4 @@
-"""Users' text files: lines, lists of classes, JSON; a file that can't be read is named."""
+"""Users' text files: lines, lists of classes, JSON, XML; a file that can't be read is named."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any
+from xml.etree.ElementTree import Element
+
+from defusedxml import ElementTree
 
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
@@ -38,6 +41,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); fetch or write it again") from error
+
+
+def read_xml(path: Path) -> Element:
+    """The root of an XML file. Raises InputError, naming it."""
+    try:
+        root: Element = ElementTree.fromstring(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, LookupError) as error:
+        raise InputError(f"{path}: not readable as XML ({error}); correct the file or remove it") from error
+    return root
 
 
 def refuse_climbing(name: str, file: Path) -> None:

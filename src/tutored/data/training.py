@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from tutored.config import TASKS, Config, Task
-from tutored.data.sources import Weights, ranks, source_weights
+from tutored.config import TASKS, Config
+from tutored.data.sources import Weights, drawn_and_hidden, ranks, source_weights
 from tutored.data.teaching import Example, Teaching, complete, teach_ground_truth, teach_soft_labels
 from tutored.data.transforms import draw_geometry, jitter_colour
 from tutored.data.vetting import boxes_by_mask, map_by_boxes
@@ -42,21 +42,14 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         self.config = config
         self.map_side = map_side
         self.soft_labels = soft_labels or {}
-        self.tasks: dict[str, Task] = {task: getattr(config.supervision, task) for task in TASKS}
-        seed = config.supervision.seed
-        self.ranks = {task: ranks(dataset.ids, seed, task) for task in TASKS}
-        self.drawn = {task: self._drawn(task) for task in TASKS}
+        self.tasks = config.supervision.tasks
+        self.ranks = {task: ranks(dataset.ids, config.supervision.seed, task) for task in TASKS}
+        self.drawn = {task: drawn_and_hidden(dataset, config.supervision, task)[0] for task in TASKS}
         run_draw = random.Random(f"{config.train.seed}/zoom-out").random()
         self.zoom_out_run = run_draw < config.augment.zoom_out_share
 
     def __len__(self) -> int:
         return len(self.dataset.ids)
-
-    def _drawn(self, task: str) -> frozenset[str]:
-        """Images whose ground truth is there and not hidden."""
-        annotated = [image_id for image_id in self.dataset.ids if task in self.dataset.annotated_tasks(image_id)]
-        places = ranks(annotated, self.config.supervision.seed, task)
-        return frozenset(image_id for image_id, place in places.items() if place >= self.tasks[task].hidden)
 
     def taught(self) -> list[int]:
         """Positions of the images that somebody teaches something, as far as that is decided once."""
@@ -193,7 +186,7 @@ def _stack(taught: Sequence[Teaching], weights: Sequence[Mapping[str, Weights]],
 
 
 def epoch_batches(
-    positions: Sequence[int], images: int, batch: int, seed: int, epoch: int, *, rank: int = 0, ranks: int = 1
+    positions: Sequence[int], images: int, batch: int, seed: int, epoch: int, *, rank: int = 0, processes: int = 1
 ) -> Iterator[list[tuple[int, int]]]:
     """This process' part of each batch of one epoch, as (round, position) pairs for `TrainingSet`.
 
@@ -214,4 +207,4 @@ def epoch_batches(
     skipped = epoch * images - first_round * len(positions)
     order = order[skipped : skipped + images]
     for first in range(0, max(images - batch, 0) + 1, batch):
-        yield order[first : first + batch][rank::ranks]
+        yield order[first : first + batch][rank::processes]

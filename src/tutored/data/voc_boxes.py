@@ -8,11 +8,10 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import torch
-from defusedxml import ElementTree
 from torch import Tensor
 
 from tutored.data.pictures import Box, fit_box
-from tutored.data.text import complaints
+from tutored.data.text import complaints, read_xml
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.structures import BACKGROUND
@@ -49,10 +48,7 @@ def box_problems(path: Path, size: tuple[int, int], labels: LabelSpace) -> tuple
 
 
 def _read_root(path: Path) -> Element:
-    try:
-        root: Element = ElementTree.fromstring(path.read_bytes())
-    except (OSError, SyntaxError, ValueError, LookupError) as error:
-        raise InputError(f"{path}: not readable as XML ({error}); correct the file or remove it") from error
+    root = read_xml(path)
     if root.tag != "annotation":
         raise InputError(f"{path}: a VOC annotation begins with <annotation>, got <{root.tag}>")
     return root

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 import yaml
 
-from tutored.config import Config, load_config
+from tutored.config import Config, flat, load_config
 from tutored.engine.journal import Report, Watcher
-from tutored.engine.result import flat
 from tutored.engine.state import load_state
 from tutored.engine.supervision import open_supervision
 from tutored.engine.track import check_trackers

@@ -31,7 +31,7 @@ class Plan:
     epochs: int
     seed: int
     rank: int = 0
-    ranks: int = 1
+    processes: int = 1
     done: int = 0
 
     @property
@@ -52,7 +52,7 @@ class Plan:
         first, skipped = divmod(self.done, self.epoch_steps)
         for epoch in range(first, self.epochs):
             batches = epoch_batches(
-                self.positions, self.images, self.batch, self.seed, epoch, rank=self.rank, ranks=self.ranks
+                self.positions, self.images, self.batch, self.seed, epoch, rank=self.rank, processes=self.processes
             )
             yield from list(batches)[skipped if epoch == first else 0 :]
 
@@ -67,18 +67,18 @@ def make_plan(config: Config, data: TrainingSet, name: str, accelerator: Acceler
         InputError: nobody teaches anything, or images are too few for the batch or for the processes.
     """
     positions, images, batch = data.taught(), len(data), config.train.batch
-    ranks = accelerator.num_processes
+    processes = accelerator.num_processes
     if not positions:
         raise InputError(f"{name}: nobody teaches any image; see supervision.*.policy and .hidden")
     if images < 2:
         raise InputError(f"{name}: one image is too few for batch statistics; add images")
-    uneven = batch % ranks or batch < 2 * ranks or images < batch
-    if ranks > 1 and (uneven or config.loss.mining == "batch"):
+    uneven = batch % processes or batch < 2 * processes or images < batch
+    if processes > 1 and (uneven or config.loss.mining == "batch"):
         raise InputError(
-            f"{ranks} processes share a batch of {batch} of {images} images: the batch must be a multiple of the "
+            f"{processes} processes share a batch of {batch} of {images} images: the batch must be a multiple of the "
             "processes, two images for each at least, and no larger than the data, and loss.mining must be 'image'"
         )
-    return Plan(positions, images, batch, config.train.epochs, config.train.seed, accelerator.process_index, ranks)
+    return Plan(positions, images, batch, config.train.epochs, config.train.seed, accelerator.process_index, processes)
 
 
 def split(batch: Batch, size: int | None) -> list[Batch]:

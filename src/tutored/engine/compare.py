@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tutored.config import make_config
+from tutored.config import flat, make_config
 from tutored.data.text import read_json
-from tutored.engine.result import flat
 from tutored.errors import InputError
 from tutored.evaluate import Interval, Resampled, compare
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tutored.audit.visible import Visible, hidden
 from tutored.config import TASKS, Config, Data, MoreData
 from tutored.data import open_dataset
 from tutored.data.check import differ
 from tutored.data.joined import join, union
 from tutored.data.part import hold_out
+from tutored.data.sources import drawn_and_hidden
+from tutored.data.visible import Visible
 from tutored.errors import InputError
 from tutored.structures import Dataset
 
@@ -27,7 +28,7 @@ def open_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
 def open_visible(config: Config) -> Dataset:
     """The training images of a run with the ground truth that it does not hide: what its tutors may be audited on."""
     train, _ = open_datasets(config)
-    return Visible(train, {name: hidden(train, config.supervision, name) for name in TASKS})
+    return Visible(train, {name: drawn_and_hidden(train, config.supervision, name)[1] for name in TASKS})
 
 
 def own_classes(data: Data) -> tuple[str, ...]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -13,7 +11,6 @@ import torchvision
 
 from tutored.config import Config
 from tutored.engine.supervision import Supervision
-from tutored.files import write_text
 
 
 def make_result(
@@ -52,19 +49,6 @@ def make_facts(config: Config, supervision: Supervision, device: torch.device) -
         "stores": supervision.stores,
         "notes": list(supervision.notes),
     }
-
-
-def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in section.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return found
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _device_name(device: torch.device) -> str:

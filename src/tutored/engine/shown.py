@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,13 +37,11 @@ def choose_images(config: Config, supervision: Supervision, rows: Sequence[Row])
     found = []
     val = supervision.val
     if val is not None:
-        places = ranks(val.ids, seed, "shown")
-        annotated = (image_id for image_id in sorted(places, key=places.__getitem__) if val.annotated_tasks(image_id))
-        found = [Shown(image_id, "validation", val) for image_id, _ in zip(annotated, range(count), strict=False)]
+        annotated = (image_id for image_id in ranks(val.ids, seed, "shown") if val.annotated_tasks(image_id))
+        found = [Shown(image_id, "validation", val) for image_id in islice(annotated, count)]
     if not any(_answer_of_tutors(supervision.soft_labels, each.image_id) for each in found):
         taught = [image_id for image_id, _, *sources in rows if {"tutor", "both"} & set(sources)]
-        places = ranks(taught, seed, "shown")
-        chosen = sorted(places, key=places.__getitem__)[: -(-count // 2)]
+        chosen = islice(ranks(taught, seed, "shown"), -(-count // 2))
         found += [Shown(image_id, "training", supervision.train) for image_id in chosen]
     return found
 

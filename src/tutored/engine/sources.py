@@ -58,5 +58,5 @@ def _source(training: TrainingSet, home: Dataset, name: str, image_id: str, part
 def _home(dataset: Dataset, image_id: str) -> Dataset:
     """The data set that an image is of, where several are joined."""
     if isinstance(dataset, Part):
-        return _home(dataset.whole, image_id)
+        return _home(dataset.inner, image_id)
     return dataset.home[image_id] if isinstance(dataset, Joined) else dataset

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutored.audit import Advice, read_sidecar
-from tutored.audit.visible import hidden
-from tutored.config import TASKS, Config, Data, Loss, Task
+from tutored.config import Config, Data, Loss, Task
+from tutored.data.sources import drawn_and_hidden
 from tutored.engine.datasets import open_datasets, own_classes
 from tutored.errors import InputError
 from tutored.evaluate.figures import averaged_classes
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Folded, Store
 from tutored.structures import IGNORE, Dataset, SoftLabels
+from tutored.tutors.stores import open_store
 
 
 class Supervision(NamedTuple):
@@ -51,9 +52,8 @@ def open_supervision(config: Config) -> Supervision:
     stores: dict[str, list[dict[str, Any]]] = {}
     loss, notes = config.loss, _idle(config, train)
     reached: set[int | None] = set()
-    for name in TASKS:
-        task: Task = getattr(config.supervision, name)
-        opened = [_open_store(path, name) for path in task.stores]
+    for name, task in config.supervision.tasks.items():
+        opened = [open_store(path, name) for path in task.stores]
         advice = [_advice(store, name, config, train, val, notes) for store in opened]
         if name == "detection":
             loss = _with_band(config.loss, advice, notes)
@@ -94,8 +94,8 @@ def _idle(config: Config, train: Dataset) -> list[str]:
         )
     notes = [
         f"{name}: the store is not asked, for the policy is '{task.policy}'"
-        for name in TASKS
-        if (task := getattr(config.supervision, name)).store and not task.stores
+        for name, task in config.supervision.tasks.items()
+        if task.store and not task.stores
     ]
     maps, loss = config.supervision.segmentation, config.loss
     lighter = {"vetted": maps.vetted, "elsewhere": maps.elsewhere == "ignore", "map_weight": loss.map_weight != "mass"}
@@ -116,15 +116,6 @@ def _refuse_unknown(data: Data, labels: LabelSpace, reached: Container[int | Non
                 raise InputError(f"data.classes: no data set and no tutor knows one of them: {error}") from error
 
 
-def _open_store(path: Path, name: str) -> Store:
-    store = Store.open(path)
-    if name not in store.tasks:
-        raise InputError(
-            f"store {path} answers {' and '.join(store.tasks) or 'nothing'}, not {name}; give another store"
-        )
-    return store
-
-
 def _renamed(task: Task, store: Store, stores: Sequence[Store]) -> dict[str, str | None]:
     """What `renamed` says of a store: the names that it knows, and those that none does, which are refused."""
     known = {name for each in stores for name in each.labels.names}
@@ -135,7 +126,7 @@ def _advice(
     store: Store, name: str, config: Config, train: Dataset, val: Dataset | None, notes: list[str]
 ) -> Advice | None:
     """What the audit in the store's folder advises; None without one, and where it knows what the run must not."""
-    task: Task = getattr(config.supervision, name)
+    task = config.supervision.tasks[name]
     if task.audit == "ignore" or config.recipe == "thesis":
         return None
     sidecar = read_sidecar(store)
@@ -156,7 +147,7 @@ def _advice(
     audited = set(sidecar.tasks[name].ids.splitlines())
     for ids, what in (
         (val.ids if val else (), "images that are validated on"),
-        (hidden(train, config.supervision, name), "images whose ground truth this run hides"),
+        (drawn_and_hidden(train, config.supervision, name)[1], "images whose ground truth this run hides"),
     ):
         shared = len(audited.intersection(ids))
         if shared:

@@ -11,8 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
-from tutored.config import Config
-from tutored.engine.result import flat
+from tutored.config import Config, flat
 from tutored.errors import InputError
 
 PROJECT = "tutored"

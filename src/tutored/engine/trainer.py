@@ -25,7 +25,7 @@ from tutored.engine.batches import make_plan, split, to_device
 from tutored.engine.gradients import backward, means
 from tutored.engine.journal import Journal, Report, Watcher
 from tutored.engine.optimise import Average, load_optimizer, make_optimizer, rate_factor, set_rate
-from tutored.engine.result import make_result, write_json
+from tutored.engine.result import make_result
 from tutored.engine.shard import load_weights, shard, whole_states
 from tutored.engine.start import make_student
 from tutored.engine.state import check_stores, load_state, save_state
@@ -33,6 +33,7 @@ from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stoppin
 from tutored.engine.supervision import Supervision
 from tutored.errors import InputError
 from tutored.evaluate import figures, resample
+from tutored.files import write_json
 from tutored.judge import record_student
 from tutored.predict import Predictor
 from tutored.targets import Batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,17 +89,17 @@ def figures(records: Sequence[Record], labels: LabelSpace, classes: Sequence[str
     if matches:
         rows = np.concatenate([detection.voc_ap(detection.rank(matches, count)), coco.coco_ap(matches, count)])
         for metric, row in zip((AP_AREA, AP_POINTS, AP_COCO, AP_COCO_50), rows, strict=True):
-            per_class[metric] = dict(zip(labels.classes, map(_known, row[1:]), strict=True))
+            per_class[metric] = dict(zip(labels.classes, map(known, row[1:]), strict=True))
 
     others_ignored = accuracy = None
     if pixels:
         matrix = segmentation.confusion(segmentation.stack(pixels, count))
-        per_class[IOU] = dict(zip(labels.names, map(_known, segmentation.iou(matrix)), strict=True))
-        accuracy = _known(segmentation.pixel_accuracy(matrix))
+        per_class[IOU] = dict(zip(labels.names, map(known, segmentation.iou(matrix)), strict=True))
+        accuracy = known(segmentation.pixel_accuracy(matrix))
         if set(averaged) != set(labels.classes):
             drawn = [BACKGROUND, *(labels.index(name) for name in averaged)]
             matrix[np.setdiff1d(np.arange(len(labels)), drawn)] = 0
-            others_ignored = _known(known_mean(segmentation.iou(matrix)[drawn]))
+            others_ignored = known(known_mean(segmentation.iou(matrix)[drawn]))
 
     truths = [np.bincount(item.truth_classes * 2 + item.difficult, minlength=2 * len(labels)) for item in matches]
     objects = np.sum([np.zeros(2 * len(labels), np.int64), *truths], axis=0).reshape(-1, 2)[1:].T.tolist()
@@ -175,5 +175,6 @@ def known_mean(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _known(value: float) -> float | None:
+def known(value: float | np.floating[Any]) -> float | None:
+    """None for NaN, which JSON does not know."""
     return None if np.isnan(value) else float(value)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutored.data import open_dataset
-from tutored.data.check import Progress, Report, check
+from tutored.data.check import Report, check
 from tutored.errors import InputError
 from tutored.files import write_text
 from tutored.init.arrange import arrange
@@ -20,6 +20,7 @@ from tutored.init.known import known_layout
 from tutored.init.layout import Layout
 from tutored.init.loose import find_loose
 from tutored.init.text import config_text
+from tutored.progress import Progress
 
 __all__ = ["Layout", "Start", "init", "make_example"]
 

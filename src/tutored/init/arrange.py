@@ -66,10 +66,9 @@ def _splits(items: Mapping[str, Item]) -> dict[str, list[str]]:
     """As folders say; else a fifth of each kind that is annotated."""
     splits: dict[str, list[str]] = defaultdict(list)
     told = any(item.split == "val" for item in items.values())
-    places = ranks(tuple(items), 0, "held out")
     kinds = Counter(item.kind for item in items.values() if item.split != "test")
     left = {kind: max(round(count * HELD_OUT), min(count - 1, 1)) for kind, count in kinds.items() if kind != "none"}
-    for name in sorted(items, key=places.__getitem__):
+    for name in ranks(tuple(items), 0, "held out"):
         split, kind = items[name].split, items[name].kind
         if not told and split != "test" and left.get(kind, 0):
             left[kind] -= 1

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tutored.errors import InputError
-from tutored.files import whole_folder, write_encoded, write_text
-from tutored.palette import voc_palette
+from tutored.files import whole_folder, write_text
 from tutored.scenes import CREDIT
-from tutored.scenes.compose import STYLES, Scene, compose
+from tutored.scenes.compose import STYLES, compose
 from tutored.scenes.cutouts import load_cutouts
+from tutored.scenes.write import write_boxes, write_mask, write_photo
 
 CLASSES = {"plane": "aeroplane", "bus": "bus", "cat": "cat", "plant": "pottedplant"}
 """The folder's classes, and VOC's names of what is drawn."""
@@ -48,26 +46,10 @@ def make_example(folder: Path, pictures: int = PICTURES) -> None:
         for index in range(pictures):
             name, kind = f"{index + 1:04d}", DRAWN[index % len(DRAWN)]
             scene = compose(np.random.default_rng([index]), STYLES["student"], SIZE, drawn, scenery, labels)
-            photo = partial(scene.picture.save, format="JPEG", quality=92)
-            write_encoded(out / "photos" / f"{name}.jpg", photo)
+            write_photo(out / "photos" / f"{name}.jpg", scene)
             if kind in ("both", "boxes"):
-                write_text(out / "boxes" / f"{name}.xml", _xml(name, scene))
+                write_boxes(out / "boxes" / f"{name}.xml", scene, tuple(CLASSES))
             if kind in ("both", "masks"):
-                mask = Image.fromarray(scene.mask)
-                mask.putpalette(voc_palette().tobytes())
-                write_encoded(out / "masks" / f"{name}.png", partial(mask.save, format="PNG"))
+                write_mask(out / "masks" / f"{name}.png", scene)
         write_text(out / "labels.txt", "".join(f"{name}\n" for name in CLASSES))
         write_text(out / "CREDITS.txt", CREDIT + "\n")
-
-
-def _xml(name: str, scene: Scene) -> str:
-    """VOC's XML: pixels count from 1 and a box's last pixel is inside it."""
-    names, objects = tuple(CLASSES), ""
-    for seen in scene.objects:
-        left, top, right, bottom = seen.box_xyxy
-        objects += (
-            f"  <object>\n    <name>{names[seen.label - 1]}</name>\n    <difficult>{seen.difficult:d}</difficult>\n"
-            f"    <bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
-            "</bndbox>\n  </object>\n"
-        )
-    return f"<annotation>\n  <filename>{name}.jpg</filename>\n{objects}</annotation>\n"

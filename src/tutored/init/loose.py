@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from defusedxml import ElementTree
 from PIL import Image
 
-from tutored.data.text import own_name
+from tutored.data.text import own_name, read_xml
 from tutored.data.voc import PICTURE_SUFFIXES
 from tutored.errors import InputError
 from tutored.init.layout import Layout
@@ -98,8 +97,8 @@ def find_loose(folder: Path) -> Loose:
 def objects_in(path: Path) -> list[str]:
     """Class names of the objects of a VOC XML; none where it can't be read."""
     try:
-        return [(name.text or "").strip() for name in ElementTree.fromstring(path.read_bytes()).iterfind("object/name")]
-    except (OSError, SyntaxError, ValueError, LookupError):
+        return [(name.text or "").strip() for name in read_xml(path).iterfind("object/name")]
+    except InputError:
         return []
 
 
@@ -144,8 +143,8 @@ def _holds_indices(path: Path) -> bool:
 
 def _root(path: Path) -> str:
     try:
-        return str(ElementTree.fromstring(path.read_bytes()).tag)
-    except (OSError, SyntaxError, ValueError, LookupError):
+        return read_xml(path).tag
+    except InputError:
         return "annotation"  # broken: `check` names it
 
 

@@ -86,7 +86,7 @@ def _section(name: str, section: type[BaseModel], values: Mapping[str, Any], mor
     about = meanings(section)
     lines = [f"{name}:"]
     for key, value in values.items():
-        lines += [*_comment(f"{about[key]} {more.get(key, '')}", "  "), f"  {key}: {_yaml(value)}"]
+        lines += [*_comment(f"{about[key]} {more.get(key, '')}"), f"  {key}: {_yaml(value)}"]
     return "\n".join(lines)
 
 
@@ -100,7 +100,7 @@ def _task(task: str, layout: Layout, drawn: int, images: int, anything: bool) ->
         return f"  # All {images} training images have {noun}.\n  {task}:\n    policy: ground_truth"
     missing = f"{drawn} of {images} training images have {noun}." if drawn else f"No training image has {noun}."
     ask = "A tutor that knows your classes can answer for the others, once, before training:"
-    lines = [*_comment(f"{missing} {ask}", "  "), f"  #   {label_command(task, layout)}"]
+    lines = [*_comment(f"{missing} {ask}"), f"  #   {label_command(task, layout)}"]
     if not anything:
         return "\n".join([*lines, f"  {task}:", *fill])
     policy = (
@@ -112,9 +112,9 @@ def _task(task: str, layout: Layout, drawn: int, images: int, anything: bool) ->
     )
 
 
-def _comment(text: str, indent: str) -> list[str]:
+def _comment(text: str) -> list[str]:
     return textwrap.wrap(
-        text.strip(), WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_on_hyphens=False,
+        text.strip(), WIDTH, initial_indent="  # ", subsequent_indent="  # ", break_on_hyphens=False,
         break_long_words=False,
     )  # fmt: skip
 

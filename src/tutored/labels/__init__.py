@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -99,18 +99,10 @@ class ClassMap:
     target: LabelSpace
     to: tuple[int | None, ...]
     ignored: frozenset[int] = frozenset()
-    _matrix: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.to) != len(self.source) or self.to[0] != 0:
             raise ValueError("a class map gives every source class its target, and background is background")
-        matrix = torch.zeros(len(self.target), len(self.source))
-        for source, target in enumerate(self.to):
-            if target is not None:
-                matrix[target, source] = 1
-            elif source not in self.ignored:
-                matrix[0, source] = 1
-        object.__setattr__(self, "_matrix", matrix)
 
     @classmethod
     def by_name(
@@ -165,8 +157,10 @@ class ClassMap:
         """Fold probabilities along `dim` (size: source space) into the target space."""
         if probs.shape[dim] != len(self.source):
             raise ValueError(f"expected {len(self.source)} classes along dimension {dim}, got {tuple(probs.shape)}")
-        folded: Tensor = torch.tensordot(self._matrix, probs, dims=([1], [dim]))
-        return folded.movedim(0, dim)
+        heard = [number for number in range(len(self.to)) if number not in self.ignored]
+        places = torch.tensor([self.to[number] or 0 for number in heard])
+        given = probs.movedim(dim, 0)[heard]
+        return given.new_zeros(len(self.target), *given.shape[1:]).index_add_(0, places, given).movedim(0, dim)
 
     def describe(self) -> str:
         """One line for the user: what is mapped, what is not, and where its probability goes."""

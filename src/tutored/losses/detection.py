@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from tutored import boxes
 from tutored.config import Loss
-from tutored.losses.assign import match
 from tutored.losses.background import merge_unknown
+from tutored.losses.match import match
 from tutored.targets import Targets
 
 

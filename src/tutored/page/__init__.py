@@ -10,9 +10,9 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from tutored.page.chart import BROAD, COLOURS, INK, NARROW, PAPER, standalone, svg
+from tutored.page.chart import BROAD, COLOURS, INK, NARROW, PAPER, Chart, standalone, svg
 
-__all__ = ["BROAD", "COLOURS", "INK", "NARROW", "PAPER", "render", "standalone", "svg", "uri"]
+__all__ = ["BROAD", "COLOURS", "INK", "NARROW", "PAPER", "Chart", "render", "standalone", "svg", "uri"]
 
 QUALITY = 65
 """JPEG's, of pictures in a page."""

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 INK, PAPER = "#123456", "#fedcba"
 """Stand for the colours of text and axes, and of what is behind: `var(--ink)` and `var(--paper)` of the page, or of
@@ -34,6 +34,13 @@ SETTINGS = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+
+
+class Chart(NamedTuple):
+    """A drawn chart under its title."""
+
+    title: str
+    svg: str
 
 
 def svg(title: str, draw: Callable[[Any], None], width: float = NARROW) -> str:

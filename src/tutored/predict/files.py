@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tutored.data.pictures import read_picture, upright
-from tutored.files import write_encoded, write_text
+from tutored.files import write_encoded, write_json
 from tutored.predict.inputs import DRAWN, MASK, find_pictures
 from tutored.predict.predictor import Predictor
 from tutored.predict.results import KINDS, CocoNumbers, box_entries, choose_kinds
@@ -75,5 +74,5 @@ def predict_files(
             progress(first + len(part), len(names))
     if "json" not in kinds:
         return out
-    write_text(out / "predictions.json", json.dumps(entries, indent=1) + "\n")
+    write_json(out / "predictions.json", entries)
     return out / "predictions.json"

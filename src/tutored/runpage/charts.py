@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
-from tutored.page import COLOURS, svg
+from tutored.page import COLOURS, Chart, svg
 from tutored.runpage.read import Run
 
 POINTS = 160
@@ -31,13 +31,6 @@ FIGURES = {
     },
 }
 Points = Sequence[tuple[float, float]]
-
-
-class Chart(NamedTuple):
-    """A drawn chart under its title."""
-
-    title: str
-    svg: str
 
 
 def draw_charts(run: Run) -> list[Chart]:

@@ -13,10 +13,10 @@ from typing import Any
 from PIL import Image
 
 from tutored.evaluate import Details
-from tutored.files import write_encoded, write_text
+from tutored.files import write_encoded, write_json, write_text
 from tutored.labels import LabelSpace
 from tutored.structures import GroundTruth, Prediction
-from tutored.visualise import draw
+from tutored.visualise import draw_small
 
 FOLDER = "page"
 SOURCES = ("gt", "tutor", "both", "none")
@@ -27,7 +27,7 @@ SIDE, QUALITY = 320, 70
 
 def keep_facts(run: Path, facts: Mapping[str, Any]) -> None:
     """Write `page/facts.json`: what is known before the first step, JSON-ready."""
-    write_text(run / FOLDER / "facts.json", json.dumps(facts, indent=1) + "\n")
+    write_json(run / FOLDER / "facts.json", facts)
 
 
 def keep_sources(run: Path, rows: Sequence[Sequence[str]]) -> None:
@@ -68,8 +68,7 @@ def keep_picture(
     Args:
         what: `TRUTH`, `TUTOR` or a validation's name.
     """
-    drawn = draw(image, shown, labels)
-    drawn.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    drawn = draw_small(image, shown, labels, SIDE)
     write_encoded(picture_path(run, index, what), partial(drawn.save, format="JPEG", quality=QUALITY, optimize=True))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -56,7 +56,9 @@ def make_scenes(
             for id_ in ids:
                 rng = np.random.default_rng([seed, zlib.crc32(f"{domain}/{id_}".encode())])
                 scene = compose(rng, STYLES[domain], size, objects, scenery, labels)
-                _write(folder, id_, scene, tuple(names.values()))
+                write_photo(folder / "JPEGImages" / f"{id_}.jpg", scene)
+                write_mask(folder / "SegmentationClass" / f"{id_}.png", scene)
+                write_boxes(folder / "Annotations" / f"{id_}.xml", scene, tuple(names.values()))
             for task in ("Main", "Segmentation"):
                 (folder / "ImageSets" / task / f"{split}.txt").write_text("".join(f"{id_}\n" for id_ in ids))
     return out
@@ -70,22 +72,27 @@ def written_names(domain: Domain) -> dict[str, str]:
     return {VOC.names[to]: name for name, to in zip(COCO.names, targets, strict=True) if to}
 
 
-def _write(folder: Path, id_: str, scene: Scene, names: tuple[str, ...]) -> None:
-    write_encoded(folder / "JPEGImages" / f"{id_}.jpg", partial(scene.picture.save, format="JPEG", quality=92))
+def write_photo(path: Path, scene: Scene) -> None:
+    write_encoded(path, partial(scene.picture.save, format="JPEG", quality=92))
+
+
+def write_mask(path: Path, scene: Scene) -> None:
     mask = Image.fromarray(scene.mask)
     mask.putpalette(voc_palette().tobytes())
-    write_encoded(folder / "SegmentationClass" / f"{id_}.png", partial(mask.save, format="PNG"))
-    (folder / "Annotations" / f"{id_}.xml").write_text(_xml(id_, scene, names))
+    write_encoded(path, partial(mask.save, format="PNG"))
 
 
-def _xml(id_: str, scene: Scene, names: tuple[str, ...]) -> str:
-    """VOC's XML: pixels count from 1 and a box's last pixel is inside it."""
+def write_boxes(path: Path, scene: Scene, names: Sequence[str]) -> None:
+    """VOC's XML: pixels count from 1 and a box's last pixel is inside it.
+
+    Args:
+        names: what class 1, 2, ... is called.
+    """
     width, height = scene.picture.size
     lines = [
         "<annotation>",
-        f"\t<filename>{id_}.jpg</filename>",
+        f"\t<filename>{path.stem}.jpg</filename>",
         f"\t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
-        "\t<segmented>1</segmented>",
     ]
     for seen in scene.objects:
         x1, y1, x2, y2 = seen.box_xyxy
@@ -96,4 +103,4 @@ def _xml(id_: str, scene: Scene, names: tuple[str, ...]) -> str:
             f"\t\t<bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>",
             "\t</object>",
         ]
-    return "\n".join([*lines, "</annotation>", ""])
+    path.write_text("\n".join([*lines, "</annotation>", ""]))

@@ -75,16 +75,12 @@ def read_upload(data: bytes) -> tuple[Image.Image, tuple[int, int]]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > PIXELS:
-                raise RefusedError(
-                    413, f"the picture has more than {PIXELS // 1_000_000} million pixels; make it smaller"
-                )
+                raise Image.DecompressionBombError
             size = picture.size
             if orientation(picture) >= 5:
                 size = size[::-1]
             picture.draft("RGB", (SIDE, SIDE))
             image = as_rgb(upright(picture))
-    except RefusedError:
-        raise
     except Image.DecompressionBombError:
         raise RefusedError(
             413, f"the picture has more than {PIXELS // 1_000_000} million pixels; make it smaller"

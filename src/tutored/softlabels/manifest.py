@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,9 +94,3 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 def changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The fields in which two identities differ."""
     return sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tutored.errors import InputError
+from tutored.files import sha256
 from tutored.labels import LabelSpace
 from tutored.softlabels.block import Block, Fold
 from tutored.softlabels.codec import ANSWERS, BLOCK_ROWS, SCHEMA, answers_in, columns_of
 from tutored.softlabels.decode import from_table
 from tutored.softlabels.index import INDEX, Index, read_ids
-from tutored.softlabels.manifest import MANIFEST, differences, read_manifest, sha256
+from tutored.softlabels.manifest import MANIFEST, differences, read_manifest
 from tutored.structures import SoftLabels
 
 CACHED_BLOCKS = 512

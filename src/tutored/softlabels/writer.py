@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tutored.errors import InputError
-from tutored.files import LEFTOVERS, whole_file, write_text
+from tutored.files import LEFTOVERS, sha256, whole_file, write_text
 from tutored.softlabels.codec import BLOCK_ROWS, to_table
 from tutored.softlabels.index import INDEX, write_ids
-from tutored.softlabels.manifest import FORMAT, MANIFEST, VERSION, differences, read_manifest, sha256
+from tutored.softlabels.manifest import FORMAT, MANIFEST, VERSION, differences, read_manifest
 from tutored.softlabels.store import ALTERED, damage_named, damaged, indexed_ids, part_answers, part_ids
 from tutored.structures import SoftLabels
 

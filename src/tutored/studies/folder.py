@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shlex
@@ -18,11 +17,10 @@ import yaml
 from filelock import FileLock
 
 from tutored.audit.sidecar import fingerprint
-from tutored.config import read_yaml
+from tutored.config import flat, read_yaml
 from tutored.data.text import read_json
-from tutored.engine.result import flat
 from tutored.errors import InputError
-from tutored.files import write_text
+from tutored.files import write_json, write_text
 from tutored.judge import judge
 from tutored.softlabels import Store
 from tutored.studies import choose
@@ -188,7 +186,7 @@ def judge_tutors(folder: Folder) -> None:
         judged = {"store": fingerprint(Store.open(store)), "reported": setting.reported and [*setting.reported]}
         if not written.exists() or not judged.items() <= read_json(written).items():
             result = judge(store, setting.data, setting.evaluation, setting.reported)
-            write_text(written, json.dumps(result.to_dict() | judged, indent=1) + "\n")
+            write_json(written, result.to_dict() | judged)
 
 
 def _other(runs: Sequence[Run], path: Path, hours: float | None, threads: int) -> None:

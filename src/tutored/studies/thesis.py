@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tutored.studies.declare import RECIPES, Changes, Recipe, Row, Study, both, filled, summed, supervision, tutor
 
 GROUND_TRUTH = Row("ground truth", printed={"mAP": 0.626, "mIoU": 0.602})
@@ -17,12 +19,12 @@ def instead(recipe: Recipe, name: str, share: float) -> Changes:
     return tutor(name, share, resampled=share < 1) if recipe == "thesis" else filled(name, share)
 
 
-def _segmentation(recipe: Recipe, share: float = 1.0, **sections: Changes) -> Changes:
-    return supervision(segmentation=instead(recipe, "segmentation", share), **sections)
+def _segmentation(recipe: Recipe, **sections: Changes) -> Changes:
+    return supervision(segmentation=instead(recipe, "segmentation", 1.0), **sections)
 
 
-def _detection(recipe: Recipe, share: float = 1.0, **sections: Changes) -> Changes:
-    return supervision(detection=instead(recipe, "detection", share), **sections)
+def _detection(recipe: Recipe, **sections: Changes) -> Changes:
+    return supervision(detection=instead(recipe, "detection", 1.0), **sections)
 
 
 def _detection_tutor(recipe: Recipe) -> Row:
@@ -100,55 +102,27 @@ FIGURE_14 = Study(
     figures=("mIoU",),
 )  # fmt: skip
 
-FIGURE_15 = Study(
-    "thesis/figure-15",
-    "Figure 15: share of images with the segmentation tutor",
-    "How much of the masks can the tutor replace?",
-    {
-        recipe: (
-            Row("0 %", series="segmentation tutor", x=0.0, printed={"mIoU": 0.602}),
-            *(
-                Row(
-                    f"{share:.0%}".replace("%", " %"),
-                    _segmentation(recipe, share),
-                    series="segmentation tutor",
-                    x=100 * share,
-                    printed={"mIoU": printed},
-                )
-                for share, printed in ((0.2, 0.553), (0.5, 0.589), (0.8, 0.580), (1.0, 0.555))
-            ),
-        )
-        for recipe in RECIPES
-    },
-    against=tuple((f"{share} %", "0 %") for share in (20, 50, 80, 100)),
-    axis="images without a mask of ground truth, %",
-    figures=("mIoU",),
-)
 
-FIGURE_16 = Study(
-    "thesis/figure-16",
-    "Figure 16: share of images with the detection tutor",
-    "How much of the boxes can the tutor replace?",
-    {
-        recipe: (
-            Row("0 %", series="detection tutor", x=0.0, printed={"mAP": 0.626}),
-            *(
-                Row(
-                    f"{share:.0%}".replace("%", " %"),
-                    _detection(recipe, share),
-                    series="detection tutor",
-                    x=100 * share,
-                    printed={"mAP": printed},
-                )
-                for share, printed in ((0.2, 0.631), (0.5, 0.643), (0.8, 0.651), (1.0, 0.640))
-            ),
-        )
-        for recipe in RECIPES
-    },
-    against=tuple((f"{share} %", "0 %") for share in (20, 50, 80, 100)),
-    axis="images without boxes of ground truth, %",
-    figures=("mAP",),
-)
+def _share(number: int, task: str, noun: str, figure: str, printed: Mapping[int, float]) -> Study:
+    """A curve over the share of images that the tutor of one task answers for, in %."""
+
+    def row(recipe: Recipe, share: int) -> Row:
+        changes = supervision(**{task: instead(recipe, task, share / 100)}) if share else {}
+        return Row(f"{share} %", changes, f"{task} tutor", float(share), printed={figure: printed[share]})
+
+    return Study(
+        f"thesis/figure-{number}",
+        f"Figure {number}: share of images with the {task} tutor",
+        f"How much of the {noun} can the tutor replace?",
+        {recipe: tuple(row(recipe, share) for share in printed) for recipe in RECIPES},
+        against=tuple((f"{share} %", "0 %") for share in printed if share),
+        axis=f"images without {'a mask' if noun == 'masks' else noun} of ground truth, %",
+        figures=(figure,),
+    )
+
+
+FIGURE_15 = _share(15, "segmentation", "masks", "mIoU", {0: 0.602, 20: 0.553, 50: 0.589, 80: 0.580, 100: 0.555})
+FIGURE_16 = _share(16, "detection", "boxes", "mAP", {0: 0.626, 20: 0.631, 50: 0.643, 80: 0.651, 100: 0.640})
 
 FIFTH_OF_MASKS = Row("masks of a fifth", split="large", printed={"mAP": 0.726, "mIoU": 0.646})
 """E18, the baseline on the large split: boxes of ground truth, and what masks there are."""

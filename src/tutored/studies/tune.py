@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tutored.config import merged
 from tutored.errors import InputError
-from tutored.studies.beyond import TUTORS_ALONE
-from tutored.studies.declare import RECIPES, Changes, Row, Study, hidden, supervision
+from tutored.studies.beyond import FIFTH, GROUND_TRUTH, TUTORS_ALONE
+from tutored.studies.declare import Changes, Row, Study, both
 from tutored.studies.setting import Setting
 
 ARMS: dict[str, Changes] = {
-    "ground truth": {},
-    "a fifth of the ground truth": supervision(hidden(0.8), hidden(0.8)),
+    GROUND_TRUTH.label: {},
+    FIFTH.label: FIFTH.changes,
     "tutors alone": TUTORS_ALONE,
 }
 
@@ -30,7 +30,7 @@ def tune(setting: Setting) -> Study:
         "Settings tried on held-out training images",
         f"Which settings suit each arm? Figures are on {100 * setting.held_out:.0f} % of the training images, which "
         "these runs did not see; the evaluation split plays no part.",
-        dict.fromkeys(RECIPES, rows),
+        both(*rows),
     )
 
 

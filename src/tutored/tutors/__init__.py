@@ -11,8 +11,8 @@ from PIL import Image
 
 from tutored.data.text import read_classes
 from tutored.errors import InputError
+from tutored.files import sha256
 from tutored.labels import KNOWN, LabelSpace
-from tutored.softlabels.manifest import sha256
 from tutored.structures import SoftLabels
 
 

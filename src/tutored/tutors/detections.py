@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from tutored.boxes import clip, nms
-from tutored.structures import SoftLabels
+from tutored.structures import Instances, SoftLabels
 
 
 def select(
@@ -67,6 +69,13 @@ def answer(boxes_xyxy: Tensor, scores: Tensor, columns: Tensor, size: tuple[int,
     inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
     probs = distribution(scores, columns)
     return SoftLabels(size=size, boxes_xyxy=boxes[inside], classes=columns[inside] + 1, probs=probs[inside])
+
+
+def with_masks(found: SoftLabels, masks: Tensor) -> SoftLabels:
+    """The same answer with masks [N, m, m] for its first N boxes, the best-scored ones."""
+    assert found.boxes_xyxy is not None and found.classes is not None
+    boxes, classes, scores = (each[: len(masks)] for each in (found.boxes_xyxy, found.classes, found.scores))
+    return replace(found, instances=Instances(boxes_xyxy=boxes, classes=classes, scores=scores, masks=masks))
 
 
 def _best_of_each(scores: Tensor, groups: Tensor, limit: int) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from tutored.errors import InputError
+from tutored.files import sha256
 from tutored.labels import VOC, LabelSpace
 from tutored.structures import SoftLabels
 from tutored.tutors import read_labels
@@ -144,7 +145,5 @@ def _digest(found: Mapping[str, Path]) -> str:
     digest = hashlib.sha256()
     for suffix, root in sorted(found.items()):
         for path in [root] if root.is_file() else sorted(root.glob(f"*{suffix}")):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.name} {content}\n".encode())
+            digest.update(f"{path.name} {sha256(path)}\n".encode())
     return digest.hexdigest()

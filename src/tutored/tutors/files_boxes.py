@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 import torch
-from defusedxml import ElementTree
 from torch import Tensor
 
 from tutored.data.pictures import Box, fit_box, is_empty
+from tutored.data.text import read_xml
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.structures import Instances
@@ -49,10 +49,7 @@ class ConfidenceXml:
         path = self.folder / f"{image_id}.xml"
         if not path.exists():
             return None
-        try:
-            root: Element = ElementTree.fromstring(path.read_bytes())
-        except (OSError, SyntaxError, ValueError, LookupError) as error:
-            raise InputError(f"{path}: not readable as XML ({error}); write it again") from error
+        root = read_xml(path)
         first = 1 if root.findtext("source/annotation") == IN_VOC_PIXELS else 0
         found = (
             self._detection(element, first, size, f"{path}: object {number}")

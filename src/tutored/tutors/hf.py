@@ -14,9 +14,9 @@ from torch import Tensor
 from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.structures import Instances, SoftLabels
+from tutored.structures import SoftLabels
 from tutored.tutors import read_labels
-from tutored.tutors.detections import answer, select
+from tutored.tutors.detections import answer, select, with_masks
 from tutored.tutors.hf_masks import boxes_around, mask_scores, picture_part, semantic_scores
 from tutored.tutors.hf_model import HfModel
 from tutored.tutors.instances import soft_masks
@@ -213,16 +213,5 @@ class InstanceSegmenter(HfTutor):
             max_boxes=self.identity["max_boxes"],
         )
         result = answer(boxes[rows], scores[rows], columns, size)
-        assert result.boxes_xyxy is not None and result.classes is not None and result.probs is not None
-        return SoftLabels(
-            size=size,
-            boxes_xyxy=result.boxes_xyxy,
-            classes=result.classes,
-            probs=result.probs,
-            instances=Instances(
-                boxes_xyxy=result.boxes_xyxy,
-                classes=result.classes,
-                scores=result.scores,
-                masks=soft_masks(masks, result.boxes_xyxy, rows, size),
-            ),
-        )
+        assert result.boxes_xyxy is not None
+        return with_masks(result, soft_masks(masks, result.boxes_xyxy, rows, size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torchvision.ops import masks_to_boxes
 
 
 def semantic_scores(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
@@ -19,12 +20,8 @@ def mask_scores(masks: Tensor) -> Tensor:
 
 def boxes_around(regions: Tensor) -> Tensor:
     """The smallest boxes around regions, bool [Q, h, w], none empty; float32 [Q, 4] in cells."""
-    sides = []
-    for inside in (regions.any(1), regions.any(2)):
-        first, last = inside.float().argmax(1), inside.shape[1] - inside.flip(1).float().argmax(1)
-        sides.append((first, last))
-    (x1, x2), (y1, y2) = sides
-    return torch.stack([x1, y1, x2, y2], dim=1).float()
+    inclusive: Tensor = masks_to_boxes(regions)
+    return inclusive + torch.tensor([0.0, 0.0, 1.0, 1.0])
 
 
 def picture_part(values: Tensor, share: tuple[float, float]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 from PIL import Image
 
 from tutored.errors import InputError
+from tutored.progress import Progress
 from tutored.softlabels.codec import TAIL_FLOOR
 from tutored.softlabels.writer import PART_ROWS, finish, look, needs_answers, part_name, write_part
 from tutored.structures import Dataset, SoftLabels
 from tutored.tutors import Tutor
 
-Progress = Callable[[int, int], None]
 Pictures = dict[str, Image.Image | InputError]
 """Images of one batch by id, or why they can't be read."""
 

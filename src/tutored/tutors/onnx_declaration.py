@@ -5,32 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tutored.config import TASKS, read_yaml
+from tutored.config.section import Positive, Section, Share
 from tutored.errors import InputError
 from tutored.labels import KNOWN, LabelSpace
 from tutored.tutors import read_labels
 from tutored.tutors.onnx_file import OnnxFile
 from tutored.tutors.outputs import ClassOutputs
 
-Pixels = Annotated[int, Field(gt=0)]
 Triple = tuple[float, float, float]
-Overlap = Annotated[float, Field(ge=0, le=1)]
 
 
-class Strict(BaseModel):
-    """Frozen; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Picture(Strict):
+class Picture(Section):
     """How a picture becomes the network's input; channels of `mean` and `deviation` are in the order of `colours`."""
 
     name: str | None = None
     """The input's name; not needed where there is one."""
-    size: tuple[Pixels, Pixels] | None = None
+    size: tuple[Positive, Positive] | None = None
     """(height, width), where the model does not fix it."""
     layout: Literal["nchw", "nhwc"] = "nchw"
     colours: Literal["rgb", "bgr"] = "rgb"
@@ -48,15 +41,15 @@ class Picture(Strict):
     """Average where a picture shrinks, as Pillow does; OpenCV's bilinear filter does not."""
 
 
-class Yolox(Strict):
+class Yolox(Section):
     """A YOLOX head, see `onnx_yolox.decode`."""
 
     kind: Literal["yolox"]
     output: str = "output"
-    nms_iou: Overlap | None = 0.5
+    nms_iou: Share | None = 0.5
 
 
-class BoxesAndScores(Strict):
+class BoxesAndScores(Section):
     """Boxes [1, A, 4] and scores [1, A, outputs]; where both name one output, its first four columns are the box."""
 
     kind: Literal["boxes_scores"]
@@ -69,11 +62,11 @@ class BoxesAndScores(Strict):
     """Of the network's input."""
     activation: Literal["none", "sigmoid", "softmax"] = "none"
     """What makes probabilities of the scores."""
-    nms_iou: Overlap | None = 0.5
+    nms_iou: Share | None = 0.5
     """Suppression within a class; null: none."""
 
 
-class Logits(Strict):
+class Logits(Section):
     """Class scores [1, outputs, h, w] over the whole input."""
 
     logits: str
@@ -82,7 +75,7 @@ class Logits(Strict):
     """The outermost cells lie on the input's corners, as in TensorFlow's DeepLab."""
 
 
-class Declaration(Strict):
+class Declaration(Section):
     """The whole file."""
 
     labels: str | tuple[str, ...] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,7 @@ class DeclaredTutor:
         if self._declared.detection:
             result = self._detect(found, placed, size)
         drawn = self._draw(found, placed, size) if self._declared.segmentation else None
-        return SoftLabels(
-            size=size, boxes_xyxy=result.boxes_xyxy, classes=result.classes, probs=result.probs, map=drawn
-        )
+        return replace(result, map=drawn)
 
     def _run(self, pixels: Tensor) -> dict[str, Tensor]:
         names = [output.name for output in self._session.get_outputs()]

@@ -9,9 +9,10 @@ from typing import Any
 
 from tutored.data import open_dataset
 from tutored.errors import InputError
+from tutored.progress import Progress
 from tutored.softlabels.writer import finish
 from tutored.tutors import Tutor, open_tutor
-from tutored.tutors.label import Progress, begin, count_parts, identity_of, ids_of, label_part
+from tutored.tutors.label import begin, count_parts, identity_of, ids_of, label_part
 
 
 class Worker:

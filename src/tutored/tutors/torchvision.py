@@ -17,9 +17,9 @@ from torchvision.transforms.v2 import functional as transforms
 from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.structures import Instances, SoftLabels
+from tutored.structures import SoftLabels
 from tutored.tutors import file_sha256, read_labels
-from tutored.tutors.detections import answer, select
+from tutored.tutors.detections import answer, select, with_masks
 from tutored.tutors.torchvision_heads import dense, soft_masks
 from tutored.tutors.torchvision_weights import build, categories, find
 
@@ -152,7 +152,7 @@ class Detector:
             return result
         masked = scores[rows, columns] >= self._mask_floor
         masks = soft_masks(self.model, found, boxes[masked], self._used[columns[masked]])
-        return _with_instances(result, masks.cpu())
+        return with_masks(result, masks.cpu())
 
 
 class Segmenter:
@@ -194,22 +194,3 @@ class Segmenter:
 def _picture(image: Image.Image, device: torch.device) -> Tensor:
     picture: Tensor = pil_to_tensor(image.convert("RGB"))
     return picture.to(device).float() / 255
-
-
-def _with_instances(result: SoftLabels, masks: Tensor) -> SoftLabels:
-    """The same answer with masks [N, m, m] for its first N boxes, the best-scored ones."""
-    assert result.boxes_xyxy is not None and result.classes is not None
-    count = len(masks)
-    instances = Instances(
-        boxes_xyxy=result.boxes_xyxy[:count],
-        classes=result.classes[:count],
-        scores=result.scores[:count],
-        masks=masks,
-    )
-    return SoftLabels(
-        size=result.size,
-        boxes_xyxy=result.boxes_xyxy,
-        classes=result.classes,
-        probs=result.probs,
-        instances=instances,
-    )

@@ -19,11 +19,9 @@ from tutored.palette import voc_palette
 from tutored.structures import BACKGROUND, IGNORE, Dataset, GroundTruth, Prediction
 from tutored.studies.outcome import RowOutcome, StudyOutcome
 from tutored.studies.setting import Setting
-from tutored.visualise import draw
+from tutored.visualise import draw_small
 
 Shown = Prediction | GroundTruth
-GROUND = (238, 238, 238)
-"""What is drawn on where the photographs are left out."""
 SIDE = 300
 """Longer side of a picture in pixels."""
 PEOPLE = "drawn by people"
@@ -89,11 +87,8 @@ class Gallery:
 
     def _once(self, drawn_by: str, name: str, shown: Shown) -> Picture:
         if (drawn_by, name) not in self.pictures:
-            ground = Image.new("RGB", shown.size[::-1], GROUND)
-            if self._dataset is not None:
-                ground = self._dataset.image(self._ids[name])
-            drawn = draw(ground, shown, self._labels)
-            drawn.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+            photo = self._dataset.image(self._ids[name]) if self._dataset is not None else None
+            drawn = draw_small(photo, shown, self._labels, SIDE)
             seen = _classes(shown)
             self._seen |= seen
             told = f"{name}: {', '.join(self._labels.names[number] for number in sorted(seen)) or 'nothing'}"
