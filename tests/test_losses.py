@@ -171,6 +171,8 @@ def test_power_temperature_by_hand_and_a_cell_keeps_its_weight():
     assert made.probs[0, :, 0, 0].tolist() == pytest.approx(expected)
     assert made.probs[0, :, 0, 1].tolist() == [0, 1, 0]
     assert made.normaliser.item() == pytest.approx(1.8)
+    sharp = segmentation.assign(targets([], [], map_probs=cells), Loss(temperature=0.005), tutor=True)
+    assert sharp.probs[0, :, 0, 0].tolist() == pytest.approx([0, 0.8, 0]), "0.48^200 is nothing in float32"
 
 
 def test_padding_is_ignored_or_background_and_uniform():
@@ -248,14 +250,22 @@ def test_a_mixed_batch_is_the_weighted_sum_of_its_parts_however_it_is_split(spli
         assert torch.allclose(mine, theirs, atol=1e-6)
 
 
-def test_formula_18_is_half_of_each_sources_own_loss():
+def test_formula_18_is_half_of_each_sources_own_loss_however_few_images_ground_truth_teaches():
     quarters = [[[0.5, 0.5]] * 2] * 2 + [[[0.0, 0.0]] * 2]
     truth = targets([[0, 0, 10, 10], [10, 10, 20, 20]], [[0, 1, 0], [0, 0, 1]], map_probs=quarters)
     tutor = targets([[10, 0, 20, 10], [0, 10, 10, 20]], [[0, 1, 0], [0, 0, 1]], map_probs=quarters)
-    config, out, half = Loss(joint=False), outputs(seed=2), torch.tensor([0.5])
-    halves = [part._replace(detection_weight=half, segmentation_weight=half) for part in (truth, tutor)]
-    expected = 0.5 * loss_of(out, one(truth), config) + 0.5 * loss_of(out, one(None, tutor), config)
-    assert loss_of(out, one(*halves), config).item() == pytest.approx(expected.item(), rel=1e-5)
+    pairs = [(truth, tutor), (None, tutor), (None, tutor)]
+    config, out = Loss(joint=False, untaught="skipped"), outputs(3, seed=2)
+    batch = mixed_batch(pairs)
+    assigned = losses.assign(ANCHORS, batch, config)
+    halves = dict.fromkeys(("detection", "segmentation"), (0.5, 0.5))
+    found = losses.mix(
+        losses.sums(out, batch, assigned, config), losses.divide(assigned.weights, config, mixture=halves)
+    )
+    drawn = loss_of(out, mixed_batch([(truth, None), (None, None), (None, None)]), config)
+    answered = loss_of(out, mixed_batch([(None, tutor)] * 3), config)
+    assert found.item() == pytest.approx(0.5 * drawn.item() + 0.5 * answered.item(), rel=1e-5)
+    assert loss_of(out, batch, config).item() == pytest.approx(0.25 * drawn.item() + 0.75 * answered.item(), rel=1e-5)
 
 
 def test_an_image_that_nobody_teaches_has_no_gradient():

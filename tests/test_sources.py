@@ -54,7 +54,9 @@ def test_every_policy_in_every_state():
     assert weights(Task(policy="fill", store=store)) == [(1, 0), (1, 0), (0, 1), none]
     assert weights(Task(policy="replace", store=store, share=0.7)) == [(0, 1), none, (0, 1), none]
     assert weights(Task(policy="replace", store=store, share=0.5)) == [(1, 0), (1, 0), none, none]
-    assert weights(Task(policy="both", store=store, weights=(0.3, 0.7))) == [(0.3, 0.7), (1, 0), (0, 1), none]
+    both = Task(policy="both", store=store, weights=(0.3, 0.7))
+    assert weights(both) == [(0.3, 0.7), (1, 0), (0, 1), none]
+    assert source_weights(both, 0.6, drawn=True, answered=True, joint=False) == (1, 1)
 
 
 def test_resampling_gives_every_image_to_the_tutor_sometimes():

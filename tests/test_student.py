@@ -196,6 +196,12 @@ def test_extra_blocks_subsample_where_widths_agree() -> None:
     assert on_meta(TINY).down.blocks[1][0].projection is None
 
 
+def test_an_extra_block_has_no_stride_over_a_single_cell() -> None:
+    student = on_meta(Student(size=64, extra=3))
+    assert student.sides == (8, 4, 2, 1, 1, 1)
+    assert [block[0].stride for block in student.down.blocks] == [2, 1, 1]
+
+
 def test_the_global_level_is_the_mean_of_the_first_shortcut() -> None:
     student = BlitzNet(TINY, PETS).eval()
     seen: dict[str, torch.Tensor] = {}

@@ -105,7 +105,8 @@ class Loss(Section):
     normaliser: Literal["weights", "positives"] = "weights"
     """Detection terms are divided by the positives' summed weights, or by their number."""
     joint: bool = True
-    """Ground truth and tutor share one normaliser; false: each its own, mixed by the share of images."""
+    """Ground truth and tutor share one normaliser; false: each its own, mixed by the share of images, under the policy
+    `both` by its `weights`."""
     untaught: Literal["counted", "skipped"] = "counted"
     """Images of a batch that nobody teaches a task: its means count them as nothing, so that every label weighs alike;
     or leave them out, so that the only label of a batch weighs as much as a whole batch of labels."""

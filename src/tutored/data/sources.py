@@ -36,7 +36,13 @@ def drawn_and_hidden(dataset: Dataset, supervision: Supervision, name: str) -> t
 
 
 def source_weights(
-    task: Task, rank: float, *, drawn: bool, answered: bool, rng: random.Random | None = None
+    task: Task,
+    rank: float,
+    *,
+    drawn: bool,
+    answered: bool,
+    rng: random.Random | None = None,
+    joint: bool = True,
 ) -> Weights:
     """Who teaches one image's task.
 
@@ -45,6 +51,7 @@ def source_weights(
         drawn: there is ground truth for it, and it is not hidden.
         answered: the tutor has an answer for it.
         rng: for `resampled`, which draws at every visit.
+        joint: as `Loss.joint`; without it `Task.weights` mix the sources' means, and every image counts one in each.
     """
     if task.policy == "none":
         return (0.0, 0.0)
@@ -55,6 +62,6 @@ def source_weights(
     if task.policy == "replace":
         place = rng.random() if task.resampled and rng else rank
         return (0.0, float(answered)) if place < task.share else (float(drawn), 0.0)
-    if drawn and answered:
+    if drawn and answered and joint:
         return task.weights
     return (float(drawn), float(answered))

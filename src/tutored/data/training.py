@@ -82,6 +82,7 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
                 drawn=image_id in self.drawn[name],
                 answered=soft[name] is not None,
                 rng=rng,
+                joint=self.config.loss.joint,
             )
             for name, task in self.tasks.items()
         }

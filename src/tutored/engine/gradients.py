@@ -23,6 +23,7 @@ def backward(
     config: Loss,
     accelerator: Accelerator,
     *,
+    mixture: Mapping[str, tuple[float, float]] | None = None,
     assign: Callable[..., losses.Assigned] = losses.assign,
     sums: Callable[..., dict[str, Tensor]] = losses.sums,
 ) -> dict[str, Tensor]:
@@ -31,6 +32,7 @@ def backward(
     Args:
         model: as `accelerator.prepare` gave it.
         parts: this process' micro-batches, on the device.
+        mixture: as `losses.divide`.
         assign, sums: those of `losses`, or what the compiler made of them.
 
     Returns:
@@ -38,7 +40,8 @@ def backward(
         this process' part may be missing.
     """
     assigned = [assign(anchors_xyxy, part, config) for part in parts]
-    factors = _factors([each.weights for each in assigned], config, accelerator)
+    total = _total([each.weights for each in assigned], accelerator)
+    factors = losses.divide(total, config, mixture=mixture, processes=accelerator.num_processes)
     names: list[str] = []
     values: list[Tensor] = []
     for number, (part, targets) in enumerate(zip(parts, assigned, strict=True), start=1):
@@ -52,12 +55,11 @@ def backward(
     return dict(zip(names, sum(values[1:], values[0]), strict=True))
 
 
-def _factors(weights: Sequence[Mapping[str, Tensor]], config: Loss, accelerator: Accelerator) -> dict[str, Tensor]:
-    """Divide by weights of the whole batch: all micro-batches, all processes (whose gradients are averaged)."""
+def _total(weights: Sequence[Mapping[str, Tensor]], accelerator: Accelerator) -> dict[str, Tensor]:
+    """Weights of the whole batch: all micro-batches, all processes."""
     names = list(weights[0])
     total = torch.stack([torch.stack([each[name] for name in names]) for each in weights]).sum(0)
-    total = accelerator.reduce(total, "sum")
-    return losses.divide(dict(zip(names, total, strict=True)), config, processes=accelerator.num_processes)
+    return dict(zip(names, accelerator.reduce(total, "sum"), strict=True))
 
 
 def means(terms: Mapping[str, Tensor], steps: int, accelerator: Accelerator) -> dict[str, float]:

@@ -159,7 +159,9 @@ class Trainer:
         """Gradients of the whole batch, micro-batch by micro-batch; returns every term, divided and weighted."""
         parts = [to_device(part, self.device) for part in split(batch, self.config.train.micro_batch)]
         anchors_xyxy, loss = self.student.anchors_xyxy, self.supervision.loss
-        return backward(self.model, anchors_xyxy, parts, loss, self.accelerator, **self.losses)
+        tasks = self.config.supervision.tasks
+        mixture = {name: task.weights for name, task in tasks.items() if task.policy == "both"}
+        return backward(self.model, anchors_xyxy, parts, loss, self.accelerator, mixture=mixture, **self.losses)
 
     def _report(self, watch: Watcher | None, loss: dict[str, float], steps: int, elapsed: float) -> None:
         self.seconds += elapsed

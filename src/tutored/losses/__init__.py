@@ -84,15 +84,23 @@ def sums(outputs: Outputs, batch: Batch, assigned: Assigned, config: Loss) -> di
     return result
 
 
-def divide(weights: Mapping[str, Tensor], config: Loss, *, processes: int = 1) -> dict[str, Tensor]:
+def divide(
+    weights: Mapping[str, Tensor],
+    config: Loss,
+    *,
+    mixture: Mapping[str, tuple[float, float]] | None = None,
+    processes: int = 1,
+) -> dict[str, Tensor]:
     """The factor of every term's sum.
 
     `joint`: a term's two sources share one normaliser, their weights' sum. Otherwise each source has its own, and the
-    sources are mixed by the share of images each teaches (specification 3.6; formula 18 with both at one half).
+    sources are mixed by the share of images each teaches (specification 3.6), or as `mixture` says.
     `untaught: counted` scales a task by the share of images that anybody teaches it, so that each of them weighs as
     much as in a batch where all are taught.
 
     Args:
+        mixture: of the tasks whose policy is `both`, the weights of ground truth and tutor (formula 18: one half each,
+            whatever they teach in this batch). For `joint` they are in the images' weights already.
         processes: whose gradients will be averaged, each with sums of its own images and with these weights.
     """
 
@@ -107,7 +115,9 @@ def divide(weights: Mapping[str, Tensor], config: Loss, *, processes: int = 1) -
     if config.joint:
         shares = (share / mine.sum(dim=1, keepdim=True).clamp(min=1)).expand_as(mine)
     else:
+        fixed = {task: mine.new_tensor(pair) for task, pair in (mixture or {}).items()}
         images = table(*[f"images/{task}" for task in TASK.values()])
+        images = torch.stack([fixed.get(task, row) for task, row in zip(TASK.values(), images, strict=True)])
         shares = share * images / images.sum(dim=1, keepdim=True).clamp(min=1e-6) / mine.clamp(min=1)
     factors: dict[str, Tensor] = {}
     for (term, task), row in zip(TASK.items(), shares, strict=True):

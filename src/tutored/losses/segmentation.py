@@ -43,9 +43,10 @@ def assign(targets: Targets, config: Loss, *, tutor: bool) -> MapTargets:
             probs = probs * targets.inside[:, None]
     elif tutor and config.temperature != 1:
         weight = probs.sum(dim=1, keepdim=True)
-        sharpened = probs ** (1 / config.temperature)
-        total = sharpened.sum(dim=1, keepdim=True).clamp(min=torch.finfo(probs.dtype).tiny)
-        probs = sharpened * weight / total
+        tiny = torch.finfo(probs.dtype).tiny
+        # Of the likeliest class: a power of small probabilities is nothing in float32.
+        sharpened = (probs / probs.amax(dim=1, keepdim=True).clamp(min=tiny)) ** (1 / config.temperature)
+        probs = sharpened * weight / sharpened.sum(dim=1, keepdim=True).clamp(min=tiny)
     if not tutor and config.padding == "background":
         probs = probs.clone()
         probs[:, 0] = torch.where(targets.inside, probs[:, 0], 1.0)

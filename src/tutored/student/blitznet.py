@@ -41,7 +41,7 @@ class BlitzNet(nn.Module):
         self.config = config
         self.labels = labels
         self.backbone = Backbone(config)
-        self.down = DownStream(self.backbone.channels[-1], config)
+        self.down = DownStream(self.backbone.channels[-1], self.backbone.sides[-1], config)
         skips = [*self.backbone.channels, *([config.extra_width] * config.extra)]
         self.up = UpStream(skips, config.up_width)
         sides = list(self.backbone.sides)
@@ -67,13 +67,19 @@ class BlitzNet(nn.Module):
 
 
 class DownStream(nn.Module):
-    """Extra blocks of two bottleneck units, each block halving the map (1.3)."""
+    """Extra blocks of two bottleneck units, each block halving the map (1.3).
 
-    def __init__(self, channels: int, config: Student) -> None:
+    Args:
+        channels, side: of the map that it is given.
+    """
+
+    def __init__(self, channels: int, side: int, config: Student) -> None:
         super().__init__()
         width, blocks = config.extra_width, []
         for index in range(config.extra):
-            first = Bottleneck(width if index else channels, width, 2, stride_first=config.stride_in_1x1)
+            # A single cell has nothing to halve, and oneDNN (torch 2.15) leaves gradients of bf16 unwritten there.
+            stride, side = (2, math.ceil(side / 2)) if side > 1 else (1, 1)
+            first = Bottleneck(width if index else channels, width, stride, stride_first=config.stride_in_1x1)
             blocks.append(nn.Sequential(first, Bottleneck(width, width, 1)))
         self.blocks = nn.ModuleList(blocks)
         _truncated_normal(self, 2.0)
