@@ -16,7 +16,7 @@ from tutored.data.training import TrainingSet, collate
 from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace
 from tutored.softlabels import Folded, Store
-from tutored.structures import Outputs
+from tutored.structures import Outputs, SoftLabels
 from tutored.student.anchors import anchors
 from tutored.tutors.label import label
 
@@ -177,6 +177,21 @@ def test_a_truthful_tutor_completes_a_data_set_that_annotates_one_class():
     mine, theirs = terms(filling, completed), terms(plain, drawn)
     for name in theirs:
         assert mine[name][0].item() == pytest.approx(theirs[name][0].item(), rel=1e-5)
+
+
+def test_a_box_that_ground_truth_contradicts_silences_none_of_a_class_that_the_tutor_alone_knows():
+    partial = MadeDataset(annotated=(1,))
+    real = partial.ground_truth
+    none = {"boxes_xyxy": torch.zeros(0, 4), "classes": torch.zeros(0, dtype=torch.int64)}
+    partial.ground_truth = lambda image_id: replace(real(image_id), **none, difficult=none["classes"].bool())
+    boxes = torch.tensor([[2.0, 2, 30, 30], [3, 2, 30, 30]])
+    probs = torch.tensor([[0.1, 0.2, 0.7, 0], [0.1, 0.75, 0.15, 0]])
+    soft = {
+        image_id: SoftLabels(size=real(image_id).size, boxes_xyxy=boxes, classes=torch.tensor([2, 1]), probs=probs)
+        for image_id in partial.ids
+    }
+    _, made = batch(partial, "fill", soft)
+    assert {tuple(row) for row in made.tutor.classes.tolist()} == {(2,)}, "without the surer box of class 1"
 
 
 def test_without_a_tutor_unannotated_classes_are_never_called_background():

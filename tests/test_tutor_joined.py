@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.models import get_model
+from torchvision.ops import box_iou
 
 from tutored.cli import main
 from tutored.cli.label_options import SHORT, spelled_out
@@ -87,9 +88,12 @@ def test_boxes_and_scores_are_those_of_ensemble_boxes(rows: list[list[tuple[int,
         made = []
         for x, y, width, height, index, score in view:
             distinct = score * 3 + number  # no ties, whose order is anybody's
-            if distinct not in taken:
+            box = [x, y, x + width, y + height]
+            # Of an answer's boxes on one object they make one; see the next test.
+            apart = [other for other, kind, _ in made if kind == index and box_iou(*map(as_rows, (box, other))) > 0]
+            if distinct not in taken and not apart:
                 taken.add(distinct)
-                made.append(([x, y, x + width, y + height], index, distinct / 301))
+                made.append((box, index, distinct / 301))
         answers.append(detected(*made))
     found = fuse(answers, [1.0] * len(answers), limit=100, floor=0)
     theirs = weighted_boxes_fusion(
@@ -105,6 +109,28 @@ def test_boxes_and_scores_are_those_of_ensemble_boxes(rows: list[list[tuple[int,
         assert same, f"{row.tolist()} is none of {[other.tolist() for other in left]}"
         left.pop(same[0])
     assert not left
+
+
+def as_rows(box: list[int]) -> torch.Tensor:
+    return torch.tensor([box], dtype=torch.float32)
+
+
+@given(st.lists(ROW, max_size=8), st.integers(1, 3))
+def test_an_answer_fused_with_itself_stays_what_it_is(rows: list[tuple[int, ...]], times: int) -> None:
+    boxes = [([x, y, x + width, y + height], index, score / 100) for x, y, width, height, index, score in rows]
+    answer = detected(*sorted(boxes, key=lambda row: -row[2]))
+    found = fuse([answer] * times, [1.0] * times, limit=100, floor=0)
+    assert found.classes.tolist() == answer.classes.tolist()
+    assert torch.allclose(found.boxes_xyxy, answer.boxes_xyxy) and torch.allclose(found.probs, answer.probs)
+
+
+def test_a_double_of_one_answer_is_no_second_vote() -> None:
+    sure, double = ([0, 0, 40, 40], 1, 0.9), ([2, 0, 42, 40], 1, 0.8)
+    found = fuse([detected(sure, double), detected()], [1, 1], limit=10, floor=0)
+    assert found.scores.tolist() == pytest.approx([0.45, 0.4]), "the other answer found neither"
+    found = fuse([detected(sure, double), detected(sure)], [1, 1], limit=10, floor=0)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.4])
+    assert found.boxes_xyxy.tolist() == [[0, 0, 40, 40], [2, 0, 42, 40]]
 
 
 def test_maps_are_averaged_on_the_finest_grid() -> None:

@@ -114,7 +114,7 @@ def teachable(soft: SoftLabels, config: Loss) -> Tensor:
 def complete(truth: Teaching, tutor: Teaching, task: str, conflict_iou: float) -> Teaching:
     """Ground truth for the classes it annotates, the tutor for the others, as one source in the tutor's place.
 
-    Boxes: the drawn ones, and the tutor's of classes that were not annotated, unless they lie on a drawn one. Map:
+    Boxes: the drawn ones, and the tutor's (of classes that were not annotated), unless they lie on a drawn one. Map:
     where ground truth says background, the tutor's probabilities of background and those classes; what it gives to
     annotated classes is contradicted and weighs nothing.
     """
@@ -127,7 +127,7 @@ def complete(truth: Teaching, tutor: Teaching, task: str, conflict_iou: float) -
         drawn = truth.map * (1 - background)
         return replace(tutor, map=drawn + tutor.map * allowed[:, None, None] * background, unknown=unknown)
     overlap = boxes.iou(tutor.boxes_xyxy, F.pad(truth.boxes_xyxy, (0, 0, 0, 1))).amax(dim=1)
-    chosen = foreign[tutor.classes] & (overlap <= conflict_iou)
+    chosen = overlap <= conflict_iou
     return replace(
         tutor,
         boxes_xyxy=torch.cat([truth.boxes_xyxy, tutor.boxes_xyxy[chosen]]),

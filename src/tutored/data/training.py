@@ -13,7 +13,7 @@ from tutored.config import TASKS, Config
 from tutored.data.sources import Weights, drawn_and_hidden, ranks, source_weights
 from tutored.data.teaching import Example, Teaching, complete, teach_ground_truth, teach_soft_labels
 from tutored.data.transforms import draw_geometry, jitter_colour
-from tutored.data.vetting import boxes_by_mask, map_by_boxes
+from tutored.data.vetting import boxes_by_mask, map_by_boxes, unannotated_boxes
 from tutored.errors import InputError
 from tutored.structures import Dataset, GroundTruth, SoftLabels
 from tutored.targets import Batch, Targets
@@ -86,7 +86,14 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
             )
             for name, task in self.tasks.items()
         }
+        completed = [
+            name
+            for name, task in self.tasks.items()
+            if task.policy == "fill" and truth.annotated is not None and weights[name][0] > 0 and soft[name] is not None
+        ]
         boxes, drawn_map = soft["detection"], soft["segmentation"]
+        if boxes and "detection" in completed:
+            boxes = soft["detection"] = unannotated_boxes(boxes, truth)
         if boxes and self._vetted("detection", "segmentation", image_id, weights):
             soft["detection"] = boxes_by_mask(boxes, truth, self.config.loss.silent_score)
         if drawn_map and self._vetted("segmentation", "detection", image_id, weights):
@@ -101,11 +108,9 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
 
         given = teach_ground_truth(truth, geometry, len(self.dataset.labels), self.map_side)
         answered = teach_soft_labels(soft, geometry, given, self.config.loss)
-        for name, task in self.tasks.items():
-            partly = truth.annotated is not None and weights[name][0] > 0
-            if task.policy == "fill" and partly and soft[name] is not None:
-                answered = complete(given, answered, name, self.config.loss.conflict_iou)
-                weights[name] = (0.0, 1.0)
+        for name in completed:
+            answered = complete(given, answered, name, self.config.loss.conflict_iou)
+            weights[name] = (0.0, 1.0)
         return Example(image_id, image, given, answered, weights)
 
     def _answer(self, task: str, image_id: str, size: tuple[int, int]) -> SoftLabels | None:

@@ -61,6 +61,18 @@ def boxes_by_mask(soft: SoftLabels, truth: GroundTruth, most: float) -> SoftLabe
     return replace(soft, probs=soft.quietened(~kept, most))
 
 
+def unannotated_boxes(soft: SoftLabels, truth: GroundTruth) -> SoftLabels:
+    """The tutor's boxes of classes that the data set does not annotate: of the others ground truth knows better.
+
+    Left out before boxes on one object compete, they can't silence one of a class that only the tutor knows.
+    """
+    assert soft.boxes_xyxy is not None
+    assert soft.classes is not None
+    assert soft.probs is not None
+    kept = _unannotated(truth, soft.probs.shape[1])[soft.classes]
+    return replace(soft, boxes_xyxy=soft.boxes_xyxy[kept], classes=soft.classes[kept], probs=soft.probs[kept])
+
+
 def _unannotated(truth: GroundTruth, classes: int) -> Tensor:
     """bool [classes]: object classes that may be anywhere, whatever was drawn."""
     marks = torch.zeros(classes, dtype=torch.bool)

@@ -18,8 +18,9 @@ OVERLAP = 0.55
 def fuse(answers: Sequence[SoftLabels], weights: Sequence[float], *, limit: int, floor: float) -> SoftLabels:
     """One answer of several in one label space; each task is the mean of those that answer it.
 
-    Boxes: weighted box fusion (Solovyev et al. 2021). A class distribution is the mean of its boxes', in which who did
-    not find the object says background. Maps: the mean of probabilities on the finest of the grids; the others are
+    Boxes: weighted box fusion (Solovyev et al. 2021), in which an answer has one box an object: what it keeps apart
+    itself, be it a weak double, stays apart. A class distribution is the mean of its boxes', in which who did not find
+    the object says background. Maps: the mean of probabilities on the finest of the grids; the others are
     read bilinearly. Instances: as boxes, each mask the mean of those that were found.
 
     Args:
@@ -47,16 +48,17 @@ def fuse(answers: Sequence[SoftLabels], weights: Sequence[float], *, limit: int,
     )
 
 
-def cluster(boxes_xyxy: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+def cluster(boxes_xyxy: Tensor, scores: Tensor, classes: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
     """Which boxes are one object, and where it is.
 
-    By falling score, a box joins the object of its class that it overlaps most, from `OVERLAP` on, or begins one; an
-    object's box is the mean of its boxes, weighted by their scores.
+    By falling score, a box joins the object of its class without a box of the same answer that it overlaps most, from
+    `OVERLAP` on, or begins one; an object's box is the mean of its boxes, weighted by their scores.
 
     Args:
         boxes_xyxy: float32 [K, 4].
         scores: float32 [K], each times its answer's weight.
         classes: int64 [K].
+        owners: int64 [K], the answer of each box.
 
     Returns:
         int64 [K], the object of each box, and float32 [N, 4].
@@ -65,15 +67,17 @@ def cluster(boxes_xyxy: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor
     order = scores.argsort(descending=True, stable=True).tolist()
     member = torch.zeros(len(scores), dtype=torch.int64)
     sums, mass, kinds = boxes_xyxy.new_zeros(len(scores), 4), scores.new_zeros(len(scores), 1), classes.clone()
+    holds = torch.zeros(len(scores), int(owners.max()) + 1 if len(owners) else 0, dtype=torch.bool)
     count = 0
     for row in order:
         overlaps = iou(boxes_xyxy[row : row + 1], sums[:count] / mass[:count])[0]
-        overlaps = overlaps.masked_fill(kinds[:count] != classes[row], 0)
+        overlaps = overlaps.masked_fill((kinds[:count] != classes[row]) | holds[:count, owners[row]], 0)
         best = int(overlaps.argmax()) if count and float(overlaps.max()) > OVERLAP else count
         if best == count:
             kinds[count] = classes[row]
             count += 1
         member[row] = best
+        holds[best, owners[row]] = True
         sums[best] += scores[row] * boxes_xyxy[row]
         mass[best] += scores[row]
     return member, (sums[:count] / mass[:count]).float()
@@ -95,9 +99,9 @@ def _boxes(answers: Sequence[tuple[SoftLabels, float]], limit: int, floor: float
     classes = torch.cat([answer.classes for answer, _ in answers if answer.classes is not None])
     probs = torch.cat([answer.probs for answer, _ in answers if answer.probs is not None])
     scores = torch.cat([answer.scores for answer, _ in answers])
-    weights = _spread(answers, [len(answer.scores) for answer, _ in answers])
-    member, fused = cluster(boxes, scores * weights, classes)
-    share = _shares(member, weights, sum(weight for _, weight in answers))
+    owners, weights = _spread(answers, [len(answer.scores) for answer, _ in answers])
+    member, fused = cluster(boxes, scores * weights, classes, owners)
+    share = weights / sum(weight for _, weight in answers)
     mean = probs.new_zeros(len(fused), probs.shape[1]).index_add_(0, member, probs * share[:, None])
     mean[:, 0] += 1 - share.new_zeros(len(fused)).index_add_(0, member, share)
     kinds = classes.new_zeros(len(fused)).index_copy_(0, member, classes)
@@ -110,9 +114,9 @@ def _instances(answers: Sequence[tuple[Instances, float]], limit: int, floor: fl
         torch.cat([getattr(found, name) for found, _ in answers])
         for name in ("boxes_xyxy", "classes", "scores", "masks")
     )
-    weights = _spread(answers, [len(found.scores) for found, _ in answers])
-    member, fused = cluster(boxes, scores * weights, classes)
-    share = _shares(member, weights, sum(weight for _, weight in answers))
+    owners, weights = _spread(answers, [len(found.scores) for found, _ in answers])
+    member, fused = cluster(boxes, scores * weights, classes, owners)
+    share = weights / sum(weight for _, weight in answers)
     mean = scores.new_zeros(len(fused)).index_add_(0, member, scores * share)
     found = scores.new_zeros(len(fused)).index_add_(0, member, weights)
     moved = _in_frame(masks, boxes, fused[member]) * (weights / found[member])[:, None, None]
@@ -122,14 +126,10 @@ def _instances(answers: Sequence[tuple[Instances, float]], limit: int, floor: fl
     return Instances(boxes_xyxy=fused[best], classes=kinds[best], scores=mean[best], masks=drawn[best].clamp(max=1))
 
 
-def _spread(answers: Sequence[tuple[object, float]], counts: Sequence[int]) -> Tensor:
-    return torch.tensor([float(weight) for _, weight in answers]).repeat_interleave(torch.tensor(counts))
-
-
-def _shares(member: Tensor, weights: Tensor, total: float) -> Tensor:
-    """What each box counts in its object's mean: of all answers, or of its boxes where one answer gave several."""
-    found = weights.new_zeros(len(weights)).index_add_(0, member, weights)
-    return weights / found[member].clamp(min=total)
+def _spread(answers: Sequence[tuple[object, float]], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Number and weight of the answer that each box is of."""
+    owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return owners, torch.tensor([float(weight) for _, weight in answers])[owners]
 
 
 def _best(scores: Tensor, limit: int, floor: float) -> Tensor:
