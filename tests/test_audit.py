@@ -14,7 +14,7 @@ from made import LABELS, MadeDataset, Repeats
 from tutored.audit import Advice, agreement, audit, read_sidecar, write_sidecar
 from tutored.audit.agree import kappa
 from tutored.audit.calibrate import crossings, ece, fit_temperature, reliability, tempered, wilson
-from tutored.audit.figures import calibrate
+from tutored.audit.figures import Rate, calibrate
 from tutored.audit.page import write_page
 from tutored.cli import main
 from tutored.data import open_dataset
@@ -234,6 +234,18 @@ def test_numbers_of_calibration_by_hand():
     assert crossings(swapped, (0.5, 0.6)) == [(0.2, True), None]
 
 
+def test_what_lies_in_one_image_counts_little_more_than_once():
+    nobody, everybody = np.zeros(0, np.int64), np.arange(40)
+    assert Rate.of(nobody, everybody) == (0, 40, wilson(0, 40))
+    assert Rate.of(nobody, np.zeros(40, np.int64)) == (0, 40, wilson(0, 1)), "a flock of forty in one picture"
+    flocks = np.repeat(np.arange(10), 10)
+    # Three of ten are found: 10000 * .3 * .7 over (3 * 7^2 + 7 * 3^2) * 10 / 9.
+    assert Rate.of(flocks[flocks < 3], flocks).interval == pytest.approx(wilson(2.7, 9))
+    halves = np.repeat(np.arange(20), 2)
+    assert Rate.of(halves[::2], halves).interval == wilson(20, 40), "half of each: no image varies"
+    assert Rate.of(nobody, nobody) == (0, 0, (0, 1))
+
+
 def test_too_few_answers_get_no_temperature():
     """Always .9 and right half of the time, over 19 and over 20 images of 20 answers each in the half that judges."""
     sure = np.repeat([[0.1, 0.9]], 20, axis=0)
@@ -369,7 +381,7 @@ def test_few_objects_say_nothing(tmp_path):
 
 
 def test_a_class_without_objects_is_judged_by_its_answers(tmp_path):
-    """Half of the cats and dogs are called horses, of which there are none: 30 answers of horse, all wrong."""
+    """Half of the cats and dogs are called horses, of which there are none: 100 answers of horse, all wrong."""
 
     class Pets(Crowd):
         def ground_truth(self, image_id):
@@ -381,10 +393,10 @@ def test_a_class_without_objects_is_judged_by_its_answers(tmp_path):
         probs[torch.arange(10), classes] = 1
         return replace(answer, classes=classes, probs=probs, map=None)
 
-    made = Pets(6)
+    made = Pets(20)
     found = audit(Store.open(label(Repeats(made, change), made, tmp_path / "store")), made)
     texts = {each.kind: each.text for each in found.sidecar.tasks["detection"].findings}
-    assert texts["wrong"].startswith("horse: 0 % (at most 11 %, 0 of 30) of its boxes are right; muted")
+    assert texts["wrong"].startswith("horse: 0 % (at most 16 %, 0 of 100) of its boxes are right; muted")
     assert "horse" not in texts.get("few", "")
 
 

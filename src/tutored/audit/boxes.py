@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutored.audit.calibrate import Bin, Floats, crossings, reliability, tempered
+from tutored.audit.confused import confuse
 from tutored.audit.facts import BoxFacts, Said
 from tutored.audit.figures import Answers, Calibration, Rate, calibrate, curve_points, reliability_row
 from tutored.config import Loss
@@ -43,6 +44,8 @@ class BoxReport(NamedTuple):
             tutor knows.
         objects: the class (rows) of each object to find, and what its best-scored box from `box_floor` on says
             (columns; 0: nothing), [C+1, C+1].
+        own: of each class' objects, how many are called that.
+        swapped: float64 [C+1, C+1], the lower end of the interval of "what is called b (columns) is a (rows)".
         figures: ready for JSON.
         contradictions: by image, how much it contradicts the ground truth, and in what.
     """
@@ -52,6 +55,8 @@ class BoxReport(NamedTuple):
     precision: dict[str, Rate]
     recall: dict[str, Rate]
     objects: NDArray[np.int64]
+    own: dict[str, Rate]
+    swapped: NDArray[np.float64]
     figures: dict[str, Any]
     contradictions: dict[str, tuple[float, str]]
 
@@ -75,19 +80,19 @@ def judge_boxes(
         for part in (scores.__getitem__, lambda each: said[each].classes, lambda each: _hits(facts[each], said[each]))
     )
     counted = hits >= 0
+    homes = np.repeat(np.arange(len(ids)), [len(said[each].classes) for each in ids])[counted]
     all_scores, classes, hits = all_scores[counted], classes[counted].astype(int), hits[counted] > 0
     band = find_band(all_scores, hits)
     names = {index: labels.names[index] for index in sorted(tutor_knows)}
     matches = [facts[each].matches for each in ids]
-    objects = np.bincount(
-        np.concatenate([np.zeros(0, int), *(each.truth_classes[~each.difficult] for each in matches)]).astype(int),
-        minlength=len(labels),
-    )
+    confused = confuse(ids, facts, said, scores, band.box_floor)
+    objects = np.bincount(confused.true, minlength=len(labels))
     teaches, heard = all_scores >= band.box_floor, all_scores >= band.ignore_floor
-    precision = {name: _rate(hits[teaches & (classes == index)]) for index, name in names.items()}
-    recall = {
-        name: Rate(int(hits[heard & (classes == index)].sum()), int(objects[index])) for index, name in names.items()
-    }
+    precision, recall = {}, {}
+    for index, name in names.items():
+        own, taught = classes == index, teaches & (classes == index)
+        precision[name] = Rate.of(homes[taught & hits], homes[taught])
+        recall[name] = Rate.of(homes[heard & own & hits], confused.home[confused.true == index])
     ap = _average_precisions(matches, len(labels.classes))
     rows = [
         _row(name, all_scores[classes == index], hits[classes == index], int(objects[index]), ap[:, index])
@@ -102,9 +107,10 @@ def judge_boxes(
         "calibration": calibration.to_dict(),
         "coverage": _coverage(scores, band),
     }
-    confused = _confused(ids, facts, said, scores, band, len(labels))
     contradictions = {each: _contradiction(facts[each], said[each], scores[each], band, labels) for each in ids}
-    return BoxReport(calibration, band, precision, recall, confused, figures, contradictions)
+    matrix, called = confused.matrix(len(labels)), confused.own(labels)
+    swapped = confused.swapped(matrix)
+    return BoxReport(calibration, band, precision, recall, matrix, called, swapped, figures, contradictions)
 
 
 def _row(name: str, scores: Floats, hits: NDArray[np.bool_], objects: int, ap: Floats) -> dict[str, Any]:
@@ -152,10 +158,6 @@ def _hits(facts: BoxFacts, said: Said) -> NDArray[np.int8]:
     return facts.matches.hits[: len(said.classes)]
 
 
-def _rate(right: NDArray[np.bool_]) -> Rate:
-    return Rate(int(right.sum()), len(right))
-
-
 def _average_precisions(matches: Sequence[detection.Matches], count: int) -> NDArray[np.float64]:
     """VOC's area, and the ends of its 95 % interval over resamples of the images; float64 [3, C+1], NaN for none."""
     ranked = detection.rank(matches, count)
@@ -174,26 +176,6 @@ def _coverage(scores: Mapping[str, Floats], band: Band) -> dict[str, Any]:
         "images_with_a_box": sum(count > 0 for count in teach) / len(scores),
         "boxes_per_image": sum(teach) / len(scores),
     }
-
-
-def _confused(
-    ids: Sequence[str],
-    facts: Mapping[str, BoxFacts],
-    said: Mapping[str, Said],
-    scores: Mapping[str, Floats],
-    band: Band,
-    size: int,
-) -> NDArray[np.int64]:
-    """What the best-scored box on each object says; see `BoxReport.objects`."""
-    matrix = np.zeros((size, size), np.int64)
-    for each in ids:
-        truth, answered = facts[each].matches, np.zeros(len(facts[each].matches.truth_classes), np.int64)
-        teach = np.flatnonzero(scores[each] >= band.box_floor)
-        for row in teach[np.argsort(scores[each][teach], kind="stable")]:
-            if facts[each].thing[row] >= 0:
-                answered[facts[each].thing[row]] = said[each].classes[row]
-        np.add.at(matrix, (truth.truth_classes[~truth.difficult], answered[~truth.difficult]), 1)
-    return matrix
 
 
 def _contradiction(facts: BoxFacts, said: Said, scores: Floats, band: Band, labels: LabelSpace) -> tuple[float, str]:

@@ -38,7 +38,7 @@ class Bin(NamedTuple):
     least: float
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
+def wilson(right: float, count: float) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927); 0 to 1 without a count."""
     if not count:
         return 0.0, 1.0

@@ -20,11 +20,30 @@ ENOUGH_ANSWERS, ENOUGH_IMAGES = 200, 20
 
 
 class Rate(NamedTuple):
-    """How many of how many, with a 95 % interval; by default Wilson's."""
+    """How many of how many, with a 95 % interval."""
 
     right: int
     total: int
-    interval: tuple[float, float] | None = None
+    interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, right: NDArray[np.int64], total: NDArray[np.int64]) -> Rate:
+        """From the images that the right ones lie in, and all of them.
+
+        Those of one image stand or fall together: the interval is Wilson's for as many independent ones as would vary
+        by as much as the images do (Kish 1965, the design effect), and for no more than there are images where these
+        are too few to say, or all or nothing is right.
+        """
+        found, count = len(right), len(total)
+        totals = np.bincount(total)
+        rights, totals = np.bincount(right, minlength=len(totals))[totals > 0], totals[totals > 0]
+        share, images = found / max(count, 1), len(totals)
+        effective = float(images)
+        if images > 1 and 0 < share < 1:
+            spread = ((rights - share * totals) ** 2).sum() * images / (images - 1)
+            alike = count if spread == 0 else min(count, count**2 * share * (1 - share) / spread)
+            effective = alike if images >= ENOUGH_IMAGES else min(alike, images)
+        return cls(found, count, wilson(share * effective, effective))
 
     @property
     def share(self) -> float | None:
@@ -32,11 +51,11 @@ class Rate(NamedTuple):
 
     @property
     def low(self) -> float:
-        return (self.interval or wilson(self.right, self.total))[0]
+        return self.interval[0]
 
     @property
     def high(self) -> float:
-        return (self.interval or wilson(self.right, self.total))[1]
+        return self.interval[1]
 
 
 class Calibration(NamedTuple):

@@ -43,14 +43,10 @@ def verdict_on_boxes(report: BoxReport, class_map: ClassMap) -> Verdict:
     answered = {name: rate.total for name, rate in report.precision.items()}
     objects = {name: rate.total for name, rate in report.recall.items()}
     said = report.objects[:, 1:].sum(axis=0)
-    lower = np.zeros(report.objects.shape)
-    for true, answer in zip(*np.nonzero(report.objects), strict=True):
-        lower[true, answer] = Rate(int(report.objects[true, answer]), int(report.objects[:, answer].sum())).low
-    own = {name: _own(report.objects, index) for index, name in enumerate(names) if index}
     enough = {
         name: objects.get(name, 0) >= ENOUGH and said[index - 1] >= ENOUGH for index, name in enumerate(names) if index
     }
-    findings = _swaps(report.objects, lower, own, enough, class_map, "objects")
+    findings = _swaps(report.objects, report.swapped, report.own, enough, class_map, "objects")
     muted = _muted(report.precision, report.recall, answered, objects, report.objects, names, "boxes", "objects")
     findings += _beside(findings, muted)
     findings += _calibration(report.calibration, "boxes")
@@ -87,10 +83,6 @@ def verdict_on_maps(report: MapReport, class_map: ClassMap) -> Verdict:
     findings += _few({name: shown[name] for name in report.recall}, findings, "images")
     advice = Advice(muted=_muted_names(findings, class_map), temperature=report.calibration.temperature)
     return Verdict(findings, advice)
-
-
-def _own(matrix: NDArray[np.int64], index: int) -> Rate:
-    return Rate(int(matrix[index, index]), int(matrix[index].sum()))
 
 
 def _swaps(
