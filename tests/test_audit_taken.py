@@ -184,6 +184,16 @@ def test_an_audit_made_with_another_elsewhere_is_not_used(advised):
     assert any("is not used, for it was made with elsewhere: background" in note for note in opened.notes)
 
 
+def test_an_audit_that_tried_other_names_is_used_with_these_alone(advised):
+    folder, store = advised
+    path = store.path / "audit.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"renamed": {"cat": "dog", "cow": None}}))
+    for renamed, used in ({}, False), ({"cat": "dog"}, False), ({"cat": "dog", "cow": None}, True):
+        opened = open_supervision(taught(folder, store.path, task={"renamed": renamed}))
+        assert any("not used, for it was made with renamed: " in note for note in opened.notes) is not used
+        assert ("audit" in opened.stores["detection"][0]) is used
+
+
 @pytest.mark.parametrize("drawn", [True, False])
 def test_an_audit_of_maps_drawn_otherwise_is_not_used(make_voc, tmp_path, drawn):
     """Which rule draws instances matters where there are any."""

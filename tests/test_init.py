@@ -226,7 +226,37 @@ def test_broken_files_are_named_and_the_config_is_there(photos: Path, tmp_path: 
     (photos / "labels.txt").write_text("cat\n")
     assert main(["init", str(photos), "--out", str(tmp_path / "t.yaml")]) == 0
     printed = capsys.readouterr().out
-    assert "correct them first" in printed and "unknown class" in printed and (tmp_path / "t.yaml").exists()
+    assert "correct them first" in printed and "unknown class" in printed and "put the classes" not in printed
+    assert load_config(tmp_path / "t.yaml").data.classes is None, "as after they are corrected"
+
+
+def test_what_tutored_wrote_into_the_folder_is_no_picture_of_it(photos: Path) -> None:
+    first = starts(photos, photos / "t.yaml")
+    (photos / "run" / "page").mkdir(parents=True)
+    for name in ("config.yaml", "log.jsonl"):
+        (photos / "run" / name).touch()
+    (photos / "seen").mkdir()
+    for name in ("run/page/00-truth.jpg", "seen/x.predicted.jpg", "seen/x.mask.png"):
+        Image.new("L", (8, 8)).save(photos / name)
+    assert starts(photos, photos / "again.yaml") == first
+    lists = [(photos / name / "ImageSets" / "Main" / "train.txt").read_text() for name in ("t-data", "again-data")]
+    assert lists[0] == lists[1]
+    only = photos / "pictures"
+    (only / "link.jpg").symlink_to(next(only.glob("*.jpg")).name)
+    assert len(open_dataset(f"images:{photos}", "pictures").ids) == len(list(only.rglob("*.[jp][pn]g"))) - 1
+
+
+def test_printed_commands_bear_blanks(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    config = tmp_path / "my first.yaml"
+    assert main(["init", str(photos), "--out", str(config)]) == 0
+    printed = capsys.readouterr().out
+    assert f"tutored train '{config}' --out runs/first" in printed
+    assert f"--data 'voc:{tmp_path}/my first-data' --split train" in printed
+
+
+def test_a_mask_without_a_picture_is_none_in_capitals_either(photos: Path, tmp_path: Path) -> None:
+    Image.new("P", (8, 8)).save(photos / "pictures" / "seg" / "orphan.PNG", "PNG")
+    assert any("orphan.PNG" in note for note in init(photos, tmp_path / "t.yaml").layout.notes)
 
 
 def test_the_folder_to_practise_on(tmp_path: Path) -> None:

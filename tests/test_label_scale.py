@@ -15,11 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
+from made import Repeats
 from test_label import PART_ROWS, Guesser, Pictures, small_parts
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main, progress
 from tutored.config import make_config
 from tutored.data import open_dataset
+from tutored.errors import InputError
+from tutored.judge import judge
 from tutored.labels import LabelSpace
 from tutored.softlabels import Store, writer
 from tutored.structures import SoftLabels
@@ -63,7 +66,8 @@ def test_broken_pictures_are_recorded_and_tried_again(work: Path, tmp_path: Path
         assert main(words(work, tmp_path / "strict")) == 2
         assert dataset.ids[70] in capsys.readouterr().err
         assert main([*words(work, tmp_path / "store"), "--skip-broken"]) == 0
-        assert "1 of them could not be read" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert f"{IMAGES - 1} images" in said and "1 others could not be read" in said
         store = Store.open(tmp_path / "store")
         assert len(store) == IMAGES - 1 and list(store.failed) == [dataset.ids[70]]
         assert dataset.ids[70] not in store and dataset.ids[71] in store
@@ -72,6 +76,20 @@ def test_broken_pictures_are_recorded_and_tried_again(work: Path, tmp_path: Path
         picture.write_bytes(whole)
     assert main([*words(work, tmp_path / "store"), "--resume"]) == 0
     assert content(tmp_path / "store") == content(work / "store")
+
+
+def test_a_store_without_broken_pictures_is_not_judged_and_says_why(make_voc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path / "voc", {"val": ("both",) * 3})
+    dataset = open_dataset(f"voc:{folder}", "val")
+    picture = folder / "JPEGImages" / "val_001.jpg"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:100])
+    label(Repeats(dataset), dataset, tmp_path / "store", skip_broken=True)
+    picture.write_bytes(whole)
+    with pytest.raises(
+        InputError, match=r"no answer for 1 images .*val_001\.jpg: .*; then label with --resume, or take"
+    ):
+        judge(tmp_path / "store", f"voc:{folder}", "val")
 
 
 def test_the_next_batch_is_read_while_the_tutor_answers(work: Path, tmp_path: Path) -> None:

@@ -468,6 +468,21 @@ def test_an_unknown_tutor_and_a_broken_setting_are_told(tmp_path) -> None:
     shutil.rmtree(tmp_path)
 
 
+def test_stores_that_are_not_there_are_told_before_the_first_run(setting, tmp_path, capsys) -> None:
+    given = yaml.safe_load(setting.read_text())
+    given["tutors"] |= {"segmentation": str(tmp_path / "gone-{split}"), "instances": str(tmp_path / "none-{split}")}
+    (tmp_path / "setting.yaml").write_text(yaml.safe_dump(given))
+    words = ["--setting", str(tmp_path / "setting.yaml"), "--seeds", "1", "--out", str(tmp_path / "study")]
+    assert main(["study", "run", "thesis/table-12", "--recipe", "corrected", *words]) == 2
+    assert f"these runs ask stores that are not there: {tmp_path}/gone-train; " in capsys.readouterr().err
+    assert not (tmp_path / "study" / "runs").exists()
+    (tmp_path / "gone-train").symlink_to(setting.parent / "store-train")
+    told: list[str] = []
+    folder = open_folder(tmp_path / "study", load_setting(tmp_path / "setting.yaml"), ["thesis/table-12"], 1)
+    assert work(folder, ["thesis/table-12"], recipe="corrected", hours=0, tell=told.append)[0] == 0
+    assert [note.split()[8] for note in told] == ["instances", "segmentation"]
+
+
 def test_processes_that_train_have_readers_of_their_own(setting, tmp_path) -> None:
     """A process that may have no children could not read images in others, as runs do by default."""
     given = yaml.safe_load(setting.read_text())

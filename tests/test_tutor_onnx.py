@@ -83,6 +83,14 @@ def test_ways_to_write_one_box(tmp_path: Path, boxes: Any, scores: Any, changes:
     assert found.boxes_xyxy.tolist() == [[8, 8, 24, 24]] and found.scores.tolist() == pytest.approx([0.9], abs=1e-6)
 
 
+def test_a_declaration_in_yml_is_one_too(tmp_path: Path) -> None:
+    file = model(tmp_path / "m.onnx", {"boxes": BOXES, "scores": SCORES})
+    declare(file, labels=["cat", "dog"], inputs={"white": 255}, detection=RAW)
+    file.with_suffix(".yaml").rename(file.with_suffix(".yml"))
+    with pytest.raises(InputError, match=r"m\.yml: inputs: Extra inputs"):
+        open_tutor(f"onnx:{file}")
+
+
 def test_one_output_of_boxes_and_scores_as_newer_yolos_have_it(tmp_path: Path) -> None:
     rows = np.concatenate([np.array(BOXES), np.array(SCORES)], axis=2).transpose(0, 2, 1)
     file = model(tmp_path / "m.onnx", {"output0": rows})

@@ -92,6 +92,9 @@ def _describe(folder: Path, path: Path) -> dict[str, Any]:
     try:
         description: Any = json.loads((folder / DESCRIPTION).read_text())
     except OSError as error:
+        inside = path / "checkpoint"
+        if (inside / DESCRIPTION).exists():
+            raise InputError(f"{path} is a run, and its checkpoint lies in it; give {inside}") from error
         raise InputError(
             f"{path}: no checkpoint ({DESCRIPTION}: {error.strerror}); give a folder that `tutored train` wrote"
         ) from error

@@ -60,11 +60,19 @@ def judge(
         store = Store.open(subject)
         averaged_classes(dataset.labels, classes)
         class_map = _class_map(store.labels, dataset.labels, f"the store {subject}", dataset.name)
+        unread = [image_id for image_id in dataset.ids if image_id in store.failed]
+        if unread:
+            raise InputError(
+                f"{subject} has no answer for {len(unread)} images of {dataset.name} that could not be read, such as "
+                f"{store.failed[unread[0]]}; then label with --resume, or take them off the split's list"
+            )
         part = _share(dataset)
         answers = predictions_of(Folded(store, class_map), part, subject, _of_main(progress))
         records = _gathered(answers, dataset)
         notes: tuple[str, ...] = (f"{subject}: {class_map.describe()}",)
         return replace(processes.from_main(lambda: figures(records, dataset.labels, classes)), notes=notes)
+    if not subject.exists():
+        raise InputError(f"{subject}: there is no such checkpoint or store; give the folder of one")
     student, config, labels = load_checkpoint(subject)
     averaged_classes(labels, classes)
     given = _open(data, split)

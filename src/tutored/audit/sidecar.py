@@ -111,19 +111,20 @@ def tutor_of(store: Store) -> dict[str, Any]:
     return {name: value for name, value in store.identity.items() if name not in OF_THE_DATA}
 
 
-def write_sidecar(store: Store, sidecar: Sidecar) -> Path:
-    """Write the audit into a store of the same tutor, whole or not at all.
-
-    Raises:
-        InputError: another tutor answered in that store; the fields are named.
-    """
+def refuse_another_tutor(store: Store, tutor: Mapping[str, Any]) -> None:
+    """Raises InputError, naming the fields that differ, where another one than `tutor` answered in a store."""
     own = tutor_of(store)
-    differing = sorted(name for name in own.keys() | sidecar.tutor.keys() if own.get(name) != sidecar.tutor.get(name))
+    differing = sorted(name for name in own.keys() | tutor.keys() if own.get(name) != tutor.get(name))
     if differing:
         raise InputError(
             f"{store.path}: another tutor than the audited one ({', '.join(differing)} differ); an audit holds for one "
             "tutor alone"
         )
+
+
+def write_sidecar(store: Store, sidecar: Sidecar) -> Path:
+    """Write the audit into a store of the same tutor, whole or not at all; raises as `refuse_another_tutor`."""
+    refuse_another_tutor(store, sidecar.tutor)
     path = store.path / SIDECAR
     write_text(path, sidecar.model_copy(update={"store": fingerprint(store)}).model_dump_json(indent=1) + "\n")
     return path

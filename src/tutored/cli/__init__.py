@@ -21,7 +21,7 @@ from tutored.cli.init import init
 from tutored.cli.label import label
 from tutored.cli.label_options import spelled_out
 from tutored.cli.options import make_parser
-from tutored.cli.output import is_main, say, say_next, unheard, write_json
+from tutored.cli.output import is_main, quoted, say, say_next, unheard, write_json
 from tutored.cli.predict import predict, serve
 from tutored.cli.report import report
 from tutored.cli.study import study_list, study_report, study_run
@@ -128,11 +128,12 @@ def train(given: argparse.Namespace) -> None:
     say(f"wrote {given.out / 'checkpoint'}, {given.out / 'result.json'} and {given.out / 'report.html'}")
     checkpoint, data = given.out / "checkpoint", config.data
     if data.held_out or not data.val_split:
-        return say_next(f"tutored predict {checkpoint} PICTURES --out seen")
+        return say_next(f"tutored predict {quoted(checkpoint)} PICTURES --out seen")
     annotated = data.val_annotated if data.val else data.annotated
     lists = {"--classes": data.reported, "--annotated": annotated}
-    more = "".join(f" {option} {','.join(names)}" for option, names in lists.items() if names)
-    return say_next(f"tutored evaluate {checkpoint} --data {data.val or data.train} --split {data.val_split}{more}")
+    more = [word for option, names in lists.items() if names for word in (option, ",".join(names))]
+    split = ("--data", data.val or data.train, "--split", data.val_split)
+    return say_next(quoted("tutored", "evaluate", checkpoint, *split, *more))
 
 
 def evaluate(given: argparse.Namespace) -> None:

@@ -37,8 +37,12 @@ def audit(given: argparse.Namespace) -> None:
     from tutored.audit import audit as audit_store
     from tutored.audit import write_sidecar
     from tutored.audit.page import WORST, write_page
+    from tutored.audit.sidecar import refuse_another_tutor, tutor_of
     from tutored.cli.progress import bar
 
+    stores = [store, *map(Store.open, given.others)]
+    for other in stores:
+        refuse_another_tutor(other, tutor_of(store))
     with bar("auditing") as step:
         found = audit_store(
             store,
@@ -52,13 +56,14 @@ def audit(given: argparse.Namespace) -> None:
         say(f"{name}, {len(part.ids.splitlines())} images:")
         for finding in part.findings:
             say(f"  {'! ' if finding.complaint else ''}{finding.text}")
-    for other in (store, *map(Store.open, given.others)):
+    for other in stores:
         say(f"wrote {write_sidecar(other, found.sidecar)}; training uses it (supervision.TASK.audit: ignore does not)")
     page = given.page or store.path / "audit.html"
     write_page(found, given.store, page, photos=given.photos, worst=WORST if given.worst is None else given.worst)
     say(f"wrote {page}")
     write_json(given.json, found.sidecar.model_dump(mode="json"))
-    say_next(f"tutored train CONFIG.yaml --out RUN, with this store in supervision.{next(iter(found.sidecar.tasks))}")
+    tasks = " and ".join(f"supervision.{name}" for name in found.sidecar.tasks)
+    say_next(f"tutored train CONFIG.yaml --out RUN, with this store in {tasks}")
 
 
 def _ground_truth(given: argparse.Namespace, labels: LabelSpace) -> tuple[Dataset, Task, Loss]:

@@ -15,6 +15,8 @@ def export(given: argparse.Namespace) -> int:
 
     pictures = list(find_pictures(given.images).values()) if given.images else []
     try:
+        if given.to == "onnx" and given.out.suffix in (".pt2", ".pt"):
+            raise InputError(f"--out {given.out}: that is a name of PyTorch's; give --to torch, or a name in .onnx")
         if given.to == "onnx":
             parity = export_onnx(given.checkpoint, given.out, Options(given.nms, given.mask, given.half), pictures)
         elif given.nms or given.mask:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tutored.cli.output import say, say_next
+from tutored.cli.output import quoted, say, say_next
 from tutored.cli.values import refuse
 
 
@@ -19,7 +19,7 @@ def init(given: argparse.Namespace) -> None:
         refuse(given, "is not for --example, which makes pictures and no config", "out")
         make_example(given.folder)
         say(f"wrote {given.folder}: photos, boxes of some, masks of some, labels.txt")
-        return say_next(f"tutored init {given.folder}")
+        return say_next(quoted("tutored", "init", given.folder))
     config = given.out or Path("tutored.yaml")
     with bar("reading") as step:
         start = look(given.folder, config, step)
@@ -33,12 +33,11 @@ def init(given: argparse.Namespace) -> None:
     if start.arranged:
         say(f"wrote {start.arranged}: a VOC folder of links to your files, which stay as they are")
     say(f"wrote {start.config}")
-    train = report.splits[layout.train]
-    taught = train.boxes + train.masks > 0
-    for task, drawn in (("detection", train.boxes), ("segmentation", train.masks)):
-        if drawn < train.images:
-            say(f"missing: {train.images - drawn:,} of {train.images:,} training images have no {NOUNS[task]}")
+    images, taught = report.splits[layout.train].images, any(start.drawn.values())
+    for task, drawn in start.drawn.items():
+        if drawn < images:
+            say(f"missing: {images - drawn:,} of {images:,} training images have no {NOUNS[task]}")
             say(f"{'a tutor may answer' if taught else 'a tutor must answer'}: {label_command(task, layout)}")
     if not taught:
         say(f"then put the classes to learn into {config}")
-    return say_next(f"tutored train {config} --out runs/first")
+    return say_next(quoted("tutored", "train", config, "--out", "runs/first"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from tutored.cli.output import say, say_next
+from tutored.cli.output import quoted, say, say_next
 from tutored.cli.values import refuse
 
 TUTOR_OPTIONS = (
@@ -43,16 +43,16 @@ def label(given: argparse.Namespace) -> None:
     manifest = read_manifest(given.out)
     if manifest is None or not manifest["complete"]:
         say("this process' part is done; whichever process ends last finishes the store")
-        return
-    size = sum(path.stat().st_size for path in given.out.iterdir())
-    say(f"wrote {given.out}: {len(dataset.ids)} images, {size / len(dataset.ids) / 1000:.1f} kB an image")
+        return None
     failed = {name: why for part in manifest["parts"] for name, why in part.get("failed", {}).items()}
+    count = len(dataset.ids) - len(failed)
+    size = sum((given.out / name).stat().st_size for name in (part["file"] for part in manifest["parts"]))
+    say(f"wrote {given.out}: {count} images, {size / max(count, 1) / 1000:.1f} kB an image")
     if failed:
-        say(f"{len(failed)} of them could not be read, such as {next(iter(failed.values()))}; --resume tries again")
-    if any(map(dataset.annotated_tasks, dataset.ids)):
-        say_next(f"tutored evaluate {given.out} --data {given.data} --split {given.split}")
-    else:
-        say_next("tutored train CONFIG.yaml --out RUN, with this store in supervision.TASK.store")
+        say(f"{len(failed)} others could not be read, such as {next(iter(failed.values()))}; --resume tries again")
+    elif any(map(dataset.annotated_tasks, dataset.ids)):
+        return say_next(quoted("tutored", "evaluate", given.out, "--data", given.data, "--split", given.split))
+    return say_next("tutored train CONFIG.yaml --out RUN, with this store in supervision.TASK.store")
 
 
 def _share_of_work(given: argparse.Namespace) -> tuple[int, int]:

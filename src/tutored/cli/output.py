@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +28,11 @@ def say(text: str) -> None:
 def unheard(stream: IO[str]) -> None:
     """Nobody reads it any more: the work goes on, and what is still to be printed goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def quoted(*words: object) -> str:
+    """Words of a command as a shell takes them."""
+    return shlex.join(map(str, words))
 
 
 def say_next(command: str) -> None:

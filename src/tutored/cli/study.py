@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tutored.cli.output import say, say_next
+from tutored.cli.output import quoted, say, say_next
 
 
 def study_list(given: argparse.Namespace) -> None:
@@ -26,9 +26,9 @@ def study_run(given: argparse.Namespace) -> None:
     folder = open_folder(given.out, setting, given.names, given.seeds)
     with watch_study() as watch:
         limits = {"recipe": given.recipe, "seeds": given.seeds, "hours": given.hours, "jobs": given.jobs}
-        done, failed, total = work(folder, given.names, **limits, watch=watch)
+        done, failed, total = work(folder, given.names, **limits, watch=watch, tell=lambda note: say(f"note: {note}"))
     say(f"{given.out}: {done} of {total} runs are done" + (f", {failed} of them failed" if failed else ""))
-    say_next(f"tutored study report {given.out}")
+    say_next(quoted("tutored", "study", "report", given.out))
 
 
 def study_report(given: argparse.Namespace) -> None:

@@ -47,8 +47,9 @@ class Images:
 def open_images(folder: Path, split: str) -> Images:
     """Open FOLDER/SPLIT.txt, a picture a line, or the pictures in and under FOLDER/SPLIT.
 
-    A line is a path, seen from FOLDER, or an address that fsspec opens, such as https://..., s3://... or gs://... .
-    The classes are those of FOLDER/labels.txt; without it there are none.
+    In a folder, links to others of its pictures are left out. A line is a path, seen from FOLDER, or an address that
+    fsspec opens, such as https://..., s3://... or gs://... . The classes are those of FOLDER/labels.txt; without it
+    there are none.
 
     Raises:
         InputError: neither is there, it holds no picture, or two pictures have the same name but for the suffix.
@@ -86,6 +87,8 @@ def _places(folder: Path, split: str) -> list[tuple[str, Path | str]]:
     elif inside.is_dir():
         files = sorted(file for file in inside.rglob("*") if file.suffix.lower() in SUFFIXES)
         files = [file for file in files if not is_hidden(file, inside)]
+        there = {file.resolve() for file in files if not file.is_symlink()}
+        files = [file for file in files if not (file.is_symlink() and file.resolve() in there)]
         places = [(file.relative_to(inside).as_posix(), file) for file in files]
     else:
         possible = sorted(

@@ -133,7 +133,9 @@ def _advice(
     if sidecar is None or name not in sidecar.tasks:
         return None
     drawn = name == "segmentation" and store.is_drawn
+    names = [f"{theirs}={ours}" for theirs, ours in sidecar.renamed.items() if task.renamed.get(theirs, "") != ours]
     unlike = {
+        f"renamed: {','.join(names)}": bool(names),
         f"elsewhere: {sidecar.elsewhere}": sidecar.elsewhere != task.elsewhere,
         f"loss.background: {sidecar.background}": drawn and sidecar.background != config.loss.background,
     }

@@ -7,9 +7,11 @@ links; nothing in the folder itself is touched.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tutored.config import TASKS
 from tutored.data import open_dataset
 from tutored.data.check import Report, check
 from tutored.errors import InputError
@@ -32,12 +34,14 @@ class Start:
     Attributes:
         layout: the data set that the config names.
         report: what is in its splits, as `tutored data check` has it.
+        drawn: by task, the training images that have something drawn for it, be it broken.
         config: the file that was written.
         arranged: the folder of links that was made, or None where the folder is a data set as it is.
     """
 
     layout: Layout
     report: Report
+    drawn: Mapping[str, int]
     config: Path
     arranged: Path | None
 
@@ -66,9 +70,11 @@ def init(folder: Path, out: Path, progress: Progress | None = None) -> Start:
     try:
         splits = {split: open_dataset(layout.data, split) for split in (layout.train, layout.val) if split}
         report = check(splits, progress)
-        write_text(out, config_text(layout, report.splits[layout.train]))
+        there = splits[layout.train]
+        drawn = {task: sum(task in there.annotated_tasks(image_id) for image_id in there.ids) for task in TASKS}
+        write_text(out, config_text(layout, drawn, len(there.ids)))
     except BaseException:
         if arranged:
             shutil.rmtree(arranged)
         raise
-    return Start(layout=layout, report=report, config=out, arranged=arranged)
+    return Start(layout=layout, report=report, drawn=drawn, config=out, arranged=arranged)

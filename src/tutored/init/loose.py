@@ -15,6 +15,7 @@ from tutored.data.text import own_name, read_xml
 from tutored.data.voc import PICTURE_SUFFIXES
 from tutored.errors import InputError
 from tutored.init.layout import Layout
+from tutored.init.ours import written_by_us
 
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
@@ -63,10 +64,14 @@ class Loose:
 def find_loose(folder: Path) -> Loose:
     """Pair the files in and under `folder`: an XML or a mask belongs to the picture of its name.
 
+    What tutored wrote there itself, such as the links of a former `init`, is left out.
+
     Raises:
         InputError: there is no picture, or two have one name.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _skipped(path.relative_to(folder))]
+    ours = written_by_us(files)
+    files = [path for path in files if path not in ours]
     shown = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
     by_base: dict[str, list[Path]] = defaultdict(list)
     for path in shown:
@@ -74,7 +79,7 @@ def find_loose(folder: Path) -> Loose:
     masks = [path for path in shown if _is_mask(path, by_base[MARK.sub("", path.stem)], folder)]
     masked = {MARK.sub("", path.stem) for path in masks}
     alone = [path for path in shown if MARK.sub("", path.stem) not in masked]
-    lost = [path for path in alone if masks and path.suffix == ".png" and _named(path, folder)]
+    lost = [path for path in alone if masks and path.suffix.lower() == ".png" and _named(path, folder)]
     pictures = [path for path in shown if path not in {*masks, *lost}]
     if not pictures:
         raise InputError(

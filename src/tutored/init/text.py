@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import shlex
 import textwrap
 from collections.abc import Mapping
 from itertools import pairwise
@@ -13,7 +14,6 @@ import yaml
 from pydantic import BaseModel
 
 from tutored.config import Data, Student, Train
-from tutored.data.check import SplitReport
 from tutored.init.layout import Layout
 
 STORES = {"detection": "stores/boxes", "segmentation": "stores/maps"}
@@ -21,13 +21,12 @@ NOUNS = {"detection": "boxes", "segmentation": "masks"}
 WIDTH = 100
 
 
-def config_text(layout: Layout, train: SplitReport) -> str:
+def config_text(layout: Layout, drawn: Mapping[str, int], images: int) -> str:
     """YAML that `tutored train` takes as it is, as long as somebody teaches something.
 
     Args:
-        train: what the training split holds.
+        drawn: by task, how many of the training split's `images` have something drawn for it.
     """
-    drawn = {"detection": train.boxes, "segmentation": train.masks}
     data: dict[str, Any] = {"train": layout.data, "split": layout.train}
     if not any(drawn.values()):
         data |= {"classes": ["cat", "dog"], "val_split": None}
@@ -42,9 +41,7 @@ def config_text(layout: Layout, train: SplitReport) -> str:
         _section(
             "data", Data, data, {"classes": "Put in yours: those of the tutor's classes that the student shall learn."}
         ),
-        "\n".join(
-            ["supervision:", *(_task(task, layout, drawn[task], train.images, any(drawn.values())) for task in drawn)]
-        ),
+        "\n".join(["supervision:", *(_task(task, layout, drawn[task], images, any(drawn.values())) for task in drawn)]),
         _section(
             "student",
             Student,
@@ -54,7 +51,7 @@ def config_text(layout: Layout, train: SplitReport) -> str:
         _section(
             "train",
             Train,
-            {"epochs": 40, "batch": 8 if train.images < 500 else 16, "lr": 0.003, "backbone_lr": 1.0},
+            {"epochs": 40, "batch": 8 if images < 500 else 16, "lr": 0.003, "backbone_lr": 1.0},
             {"backbone_lr": "1: the backbone learns like the rest, for it begins with random weights."},
         ),
     ]
@@ -79,7 +76,8 @@ def label_command(task: str, layout: Layout) -> str:
         "detection": "onnx --weights DETECTOR.onnx",
         "segmentation": "torchvision --model deeplabv3_resnet101 --weights WEIGHTS",
     }
-    return f"tutored label {kind[task]} --data {layout.data} --split {layout.train} --out {STORES[task]}"
+    data, split = shlex.quote(layout.data), shlex.quote(layout.train)
+    return f"tutored label {kind[task]} --data {data} --split {split} --out {STORES[task]}"
 
 
 def _section(name: str, section: type[BaseModel], values: Mapping[str, Any], more: Mapping[str, str]) -> str:

@@ -83,6 +83,13 @@ KNOWN: Mapping[str, LabelSpace] = {"voc": VOC, "coco": COCO} | {
 its data set's own order. ADE20K's and Cityscapes' have no background: every pixel is one of their classes."""
 
 
+def _index(labels: LabelSpace, name: str, whose: str) -> int:
+    try:
+        return labels.index(name)
+    except InputError as error:
+        raise InputError(f"renamed: of the classes that are {whose}, {error}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class ClassMap:
     """How one label space's probabilities fold into another's.
@@ -125,9 +132,9 @@ class ClassMap:
         """
         renamed = dict(renamed or {})
         for name in renamed:
-            if source.index(name) == 0:
+            if _index(source, name, "the tutor's") == 0:
                 raise InputError("renamed: background stays background; name classes of the tutor")
-        named = {name: None if new in DROPPED else target.index(str(new)) for name, new in renamed.items()}
+        named = {name: None if new in DROPPED else _index(target, str(new), "ours") for name, new in renamed.items()}
         to = (0, *(named[name] if name in named else same_class(name, target) for name in source.classes))
         if not any(to):
             remedy = (

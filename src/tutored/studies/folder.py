@@ -27,7 +27,7 @@ from tutored.studies import choose
 from tutored.studies.declare import Recipe
 from tutored.studies.outcome import StudyOutcome, gather
 from tutored.studies.plan import Run, plan
-from tutored.studies.run import Standing, count_done, run_all, run_folder
+from tutored.studies.run import Standing, count_done, is_done, run_all, run_folder
 from tutored.studies.setting import Setting
 
 MOST_SEEDS = 1000
@@ -134,6 +134,7 @@ def work(
     hours: float | None = None,
     jobs: int = 1,
     watch: Callable[[Standing], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[int, int, int]:
     """Judge the tutors and train what is not finished of some studies; see `run_all`.
 
@@ -141,16 +142,21 @@ def work(
         recipe: train the rows of this one alone.
         seeds: train the first so many seeds of the folder's; None: all.
         jobs: processes that train here at once; they share the cores.
+        tell: called with what is worth a note: tutors without answers for the evaluation split.
 
     Returns:
         Runs that are done, those of them that failed, and runs in all.
 
     Raises:
-        InputError: as `run_all`.
+        InputError: as `run_all`, or stores that the runs ask are not there.
         ChildProcessError: one of the other processes failed; it said why.
     """
-    judge_tutors(folder)
     runs = folder.runs(names, recipe, seeds)
+    _refuse_missing([run for run in runs if not is_done(run_folder(folder.path, run))])
+    for name in judge_tutors(folder):
+        if tell:
+            store = folder.setting.store(name, "evaluation")
+            tell(f"the report will lack figures of the tutor {name} itself, for there is no store {store}")
     if jobs > 1:
         torch.set_num_threads(max((os.cpu_count() or 1) // jobs, 1))
     context = multiprocessing.get_context("spawn")
@@ -175,18 +181,36 @@ def work(
     return count_done(runs, folder.path), failed, len(runs)
 
 
-def judge_tutors(folder: Folder) -> None:
-    """Write `tutors/NAME.json` for each tutor that has answers for the evaluation split and is not judged as it is."""
+def _refuse_missing(runs: Sequence[Run]) -> None:
+    """Before the first of many hours, not at the first run that asks it."""
+    asked = {path for run in runs for task in run.config.supervision.tasks.values() for path in task.stores}
+    missing = sorted(str(path) for path in asked if not (path / "manifest.json").exists())
+    if missing:
+        raise InputError(
+            f"these runs ask stores that are not there: {', '.join(missing)}; "
+            "`tutored label ... --out STORE` makes one, or choose studies that do without"
+        )
+
+
+def judge_tutors(folder: Folder) -> list[str]:
+    """Write `tutors/NAME.json` for each tutor that has answers for the evaluation split and is not judged as it is.
+
+    Returns:
+        The tutors that have none.
+    """
     setting = folder.setting
+    lacking = []
     for name in setting.tutors:
         store = Path(setting.store(name, "evaluation"))
         written = folder.path / "tutors" / f"{name}.json"
         if not (store / "manifest.json").exists():
+            lacking.append(name)
             continue
         judged = {"store": fingerprint(Store.open(store)), "reported": setting.reported and [*setting.reported]}
         if not written.exists() or not judged.items() <= read_json(written).items():
             result = judge(store, setting.data, setting.evaluation, setting.reported)
             write_json(written, result.to_dict() | judged)
+    return lacking
 
 
 def _other(runs: Sequence[Run], path: Path, hours: float | None, threads: int) -> None:

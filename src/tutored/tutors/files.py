@@ -127,7 +127,9 @@ def _recognise(roots: Sequence[Path]) -> dict[str, Path]:
         suffixes = sorted({path.suffix for path in files} & FORMATS.keys())
         if not suffixes:
             known = "; ".join(f"{suffix}: {text}" for suffix, text in FORMATS.items())
-            raise InputError(f"{root}: no answers of a tutor here; possible files: {known}")
+            under = sorted({str(path.parent) for path in root.glob("*/*") if path.suffix in FORMATS})
+            hint = f"; perhaps {' or '.join(under[:3])} is meant" if under else ""
+            raise InputError(f"{root}: no answers of a tutor here; possible files: {known}{hint}")
         for suffix in suffixes:
             named = [path for path in files if path.suffix == suffix]
             if suffix == ".json" and len(named) > 1:

@@ -108,8 +108,9 @@ OURS = Declaration(
 
 
 def declaration_path(weights: Path) -> Path:
-    """Where the declaration of a model lies: beside it, with the ending `.yaml`."""
-    return weights.with_suffix(".yaml")
+    """Where the declaration of a model lies: beside it, with the ending `.yaml`, or `.yml`."""
+    usual, short = weights.with_suffix(".yaml"), weights.with_suffix(".yml")
+    return short if short.is_file() and not usual.is_file() else usual
 
 
 def declaration_of(model: OnnxFile) -> Declaration | None:
