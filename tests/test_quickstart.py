@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from tutored.errors import InputError
-from tutored.quickstart import run_quickstart, run_together
+from tutored.quickstart import run_quickstart
+from tutored.quickstart.together import run_together
 from tutored.softlabels import Store
 
 

@@ -9,16 +9,11 @@ is kept: the same quickstart again goes on where it stopped.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import yaml
@@ -30,6 +25,7 @@ from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.files import write_encoded, write_json, write_text
 from tutored.predict import Predictor
+from tutored.quickstart.together import run_together
 from tutored.scenes import CREDIT, make_scenes
 from tutored.visualise import draw, grid
 
@@ -40,12 +36,6 @@ HIDDEN = 0.95
 STUDENT = {"backbone": "test_resnet", "size": 128, "extra": 2, "extra_width": 64, "up_width": 48, "map_width": 32}
 PICTURES = 6
 DRAWN_FROM = 0.4
-
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-"""One thread a process; and memory that glibc keeps for the next step is not asked of the system again."""
-
-WRONG_USE = 2
-"""The exit code of a command that refused its input."""
 
 STUDENTS = {
     "left": f"the {1 - HIDDEN:.0%} of ground truth that is left",
@@ -149,65 +139,6 @@ def claim(out: Path, record: Mapping[str, Any]) -> None:
             f"{out} holds a quickstart of {former}, asked for {wanted}; choose another --out, or delete it"
         )
     write_text(file, json.dumps(record) + "\n")
-
-
-def run_together(commands: Sequence[Sequence[str]]) -> None:
-    """Run commands of `tutored` two at a time, one CPU thread each: twice as fast as one of two threads.
-
-    Where one fails, or this process is stopped, the other is stopped too, and saves its state.
-
-    Raises:
-        InputError, OSError: a command refused its input, or failed; the message is the command's own.
-    """
-    running: list[subprocess.Popen[str]] = []
-    stopping = Event()
-
-    def watch(process: subprocess.Popen[str]) -> None:
-        running.append(process)
-        if stopping.is_set():
-            process.terminate()
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        try:
-            list(pool.map(partial(run, watch=watch), commands))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            stopping.set()
-            for process in running:
-                process.terminate()
-            raise
-
-
-def run(command: Sequence[str], watch: Callable[[subprocess.Popen[str]], None]) -> None:
-    """One command of `tutored`, with its progress on standard error, a line now and then; a finished one is kept."""
-    out = Path(command[command.index("--out") + 1])
-    if (out / "result.json").exists():
-        print(f"{out}: finished before", flush=True)
-        return
-    if out.exists():
-        command = [*command, "--resume"]
-    print("tutored " + " ".join(command), flush=True)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tutored", *command],
-        env={**os.environ, **ENVIRONMENT},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    watch(process)
-    complaint: list[str] = []
-    with process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if complaint or line.startswith("tutored: "):
-                complaint.append(line)
-            else:
-                print(f"{out.name}: {line}", end="", file=sys.stderr, flush=True)
-    message = "".join(complaint).removeprefix("tutored: ").strip() or f"ended with exit code {process.returncode}"
-    if process.returncode == WRONG_USE:
-        raise InputError(f"{out.name}: {message}")
-    if process.returncode:
-        raise OSError(f"{out.name}: {message}")
 
 
 def compare(out: Path) -> list[dict[str, Any]]:
