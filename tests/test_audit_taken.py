@@ -131,7 +131,7 @@ def lessons(make_voc, tmp_path):
         task = {"policy": "replace", **(task or {})}
         config = taught(folder, store.path, task=task, student=TINY, train=train, augment={"crop": False}, **more)
         trainer = Trainer(config, open_supervision(config), tmp_path / "run")
-        batch = collate([trainer.set[0, position] for position in range(6)])
+        batch = collate([trainer.training[0, position] for position in range(6)])
         kept = []
         trainer.losses["assign"] = lambda *given: kept.append(losses.assign(*given)) or kept[-1]
         terms = {name: float(value) for name, value in trainer.step(batch).items()}

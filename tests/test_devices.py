@@ -106,7 +106,7 @@ def child(folder: str, out: str, micro_batch: int | None, *, shards: bool = Fals
                     gradients[name] = shard.whole(parameter.grad.detach()).clone()
 
         handle = trainer.optimizer.optimizer.register_step_pre_hook(spy)
-        values = trainer.step(collate([trainer.set[0, position] for position in positions[rank::processes]]))
+        values = trainer.step(collate([trainer.training[0, position] for position in positions[rank::processes]]))
         handle.remove()
         terms.append(means(values, 1, trainer.accelerator))
         tensors |= {f"{number}/gradient/{name}": value for name, value in gradients.items()}
@@ -124,7 +124,7 @@ def resume_child(folder: str, out: str) -> None:
     shard.UNIT = SMALL
     for positions in BATCHES[:2]:
         trainer = make_resumed(Path(folder), Path(out))
-        trainer.step(collate([trainer.set[0, position] for position in positions[trainer.plan.rank :: 2]]))
+        trainer.step(collate([trainer.training[0, position] for position in positions[trainer.plan.rank :: 2]]))
         trainer.average.fill()
         trainer.save()
         trainer.accelerator.wait_for_everyone()
@@ -207,7 +207,7 @@ def test_weights_in_pieces_are_saved_whole_and_taken_up_by_any_number_of_process
     assert (straight.done, resumed.done) == (0, 1)
     for trainer in (straight, resumed):
         for positions in BATCHES[trainer.done : 2]:
-            trainer.step(collate([trainer.set[0, position] for position in positions]))
+            trainer.step(collate([trainer.training[0, position] for position in positions]))
         trainer.out.mkdir(exist_ok=True)
         trainer.save()
     wanted = load_file(tmp_path / "straight" / "state" / "state.safetensors")
@@ -286,7 +286,7 @@ def step_without_values(run: Config, out: Path, batch: Batch | None = None) -> C
     result's shape depends on values, such as `nonzero` and indexing with a mask. On a GPU these stop the host.
     """
     trainer = make_trainer(run, out, answered=(1, 5))
-    batch = batch or collate([trainer.set[0, position] for position in BATCHES[0]])
+    batch = batch or collate([trainer.training[0, position] for position in BATCHES[0]])
     trainer.device = torch.device("meta")
     trainer.student.to("meta")
     trainer.averaged.to("meta")
@@ -353,7 +353,7 @@ def test_more_images_and_boxes_take_no_more_operations(unlike, tmp_path):
     """No loop over either of them is in the step."""
     run = config(unlike)
     trainer = make_trainer(run, tmp_path, answered=(1, 5))
-    batch = collate([trainer.set[0, position] for position in BATCHES[0]])
+    batch = collate([trainer.training[0, position] for position in BATCHES[0]])
     large = Batch(
         batch.image_ids * 4,
         batch.images.repeat(4, 1, 1, 1),
@@ -369,7 +369,7 @@ def test_more_images_and_boxes_take_no_more_operations(unlike, tmp_path):
 def test_losses_take_few_operations(unlike, tmp_path, answered, most):
     """Views aside, from assignment to gradients; `benchmarks/operations.py` counts a whole step."""
     trainer = make_trainer(config(unlike), tmp_path, answered)
-    batch, settings = collate([trainer.set[0, position] for position in BATCHES[0]]), trainer.config.loss
+    batch, settings = collate([trainer.training[0, position] for position in BATCHES[0]]), trainer.config.loss
     outputs = trainer.student(batch.images.float() / 255)
     raw = outputs._replace(**{name: getattr(outputs, name).detach().requires_grad_() for name in outputs._fields[1:]})
     with Counted() as counted:
@@ -422,7 +422,7 @@ def test_two_steps_in_every_precision_have_a_finite_loss(unlike, tmp_path, preci
     run = config(unlike, train={"precision": precision})
     trainer = make_trainer(run, tmp_path, answered=(1, 5))
     for positions in BATCHES[:2]:
-        values = trainer.step(collate([trainer.set[0, position] for position in positions]))
+        values = trainer.step(collate([trainer.training[0, position] for position in positions]))
         assert all(value.isfinite() for value in values.values())
     assert trainer.student.map.logits.weight.is_contiguous(memory_format=torch.channels_last)
 
@@ -441,7 +441,7 @@ def test_a_compiled_network_takes_the_same_steps(unlike, tmp_path, monkeypatch):
     for compiles in (False, True):
         run = config(unlike, train={"compile": compiles})
         trainer = make_trainer(run, tmp_path, answered=(1, 5))
-        batches = [collate([trainer.set[0, position] for position in positions]) for positions in BATCHES[:2]]
+        batches = [collate([trainer.training[0, position] for position in positions]) for positions in BATCHES[:2]]
         values[compiles] = [float(sum(trainer.step(batch).values())) for batch in batches]
     assert compiled == [trainer.student._call_impl, losses.assign, losses.sums]
     assert values[True] == pytest.approx(values[False], rel=1e-3)

@@ -214,7 +214,7 @@ def test_micro_batches_do_not_change_the_gradient(voc_folder, tmp_path, size):
         trainer = Trainer(run, open_supervision(run), tmp_path / "run")
         trainer.model.eval()
         (places,) = list(trainer.plan)[:1]
-        trainer.backward(collate([trainer.set[place] for place in places]))
+        trainer.backward(collate([trainer.training[place] for place in places]))
         gradients.append({name: p.grad.clone() for name, p in trainer.student.named_parameters() if p.grad is not None})
     whole, split = gradients
     assert whole.keys() == split.keys()
@@ -239,7 +239,7 @@ def test_no_part_of_a_batch_is_a_single_image(voc_folder, tmp_path):
     """Batch statistics of one image's coarsest map, of one cell, are none."""
     run = config(voc_folder, train={"batch": 7, "micro_batch": None})
     trainer = Trainer(run, open_supervision(run), tmp_path / "run")
-    batch = collate([trainer.set[0, position] for position in range(7)])
+    batch = collate([trainer.training[0, position] for position in range(7)])
     assert [len(part.image_ids) for part in split(batch, 2)] == [2, 2, 3]
     assert [len(part.image_ids) for part in split(batch, 3)] == [2, 2, 3]
     assert [len(part.image_ids) for part in split(batch, 4)] == [3, 4]
@@ -442,7 +442,7 @@ def test_a_step_moves_what_learns_and_leaves_the_frozen_to_the_bit(voc_folder, t
     for module in student.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # timm starts some at 0, which stops what lies before them
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-    batch = collate([trainer.set[place] for place in next(iter(trainer.plan))])
+    batch = collate([trainer.training[place] for place in next(iter(trainer.plan))])
     before = {name: parameter.detach().clone() for name, parameter in student.named_parameters()}
     trainer.step(batch._replace(ground_truth=one_box_a_level(batch.ground_truth, student)))
     moved = {name for name, parameter in student.named_parameters() if not torch.equal(parameter, before[name])}
@@ -460,6 +460,6 @@ def test_the_network_computes_in_the_precision_that_is_asked_for(voc_folder, tmp
     trainer = Trainer(run, open_supervision(run), tmp_path / "run")
     found = set()
     trainer.student.map.logits.register_forward_hook(lambda _module, _inputs, output: found.add(output.dtype))
-    trainer.step(collate([trainer.set[place] for place in next(iter(trainer.plan))]))
+    trainer.step(collate([trainer.training[place] for place in next(iter(trainer.plan))]))
     assert found == {seen}
     assert {parameter.dtype for parameter in trainer.student.parameters()} == {torch.float32}

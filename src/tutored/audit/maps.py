@@ -66,16 +66,10 @@ def judge_maps(
     matrix = segmentation.confusion(stacked)
     shares = _Shares.of(matrix)
     lower, upper = _interval(stacked, len(ids), shares)
-
-    def rate(which: str, index: int, count: int) -> Rate:
-        ends = getattr(lower, which)[index], getattr(upper, which)[index]
-        interval = (0.0, 1.0) if np.isnan(ends[0]) else (float(ends[0]), float(ends[1]))
-        return Rate(int(matrix[index, index]), count, interval)
-
     names = {index: labels.names[index] for index in (BACKGROUND, *sorted(tutor_knows))}
     true, said = matrix.sum(axis=1), matrix.sum(axis=0)
-    precision = {name: rate("precision", index, int(said[index])) for index, name in names.items()}
-    recall = {name: rate("recall", index, int(true[index])) for index, name in names.items()}
+    precision = {name: _rate(matrix, index, said, lower.precision, upper.precision) for index, name in names.items()}
+    recall = {name: _rate(matrix, index, true, lower.recall, upper.recall) for index, name in names.items()}
     probs, right, answered = (
         np.concatenate([part(each) for each in ids])
         for part in (lambda each: facts[each].probs.max(axis=1), lambda each: facts[each].right, top.__getitem__)
@@ -103,6 +97,18 @@ def judge_maps(
     contradictions = {each: (facts[each].contradiction, _told(facts[each], labels)) for each in ids}
     del precision["background"], recall["background"]
     return MapReport(calibration, precision, recall, images, matrix, lower.swapped, figures, contradictions)
+
+
+def _rate(
+    matrix: NDArray[np.int64],
+    index: int,
+    counts: NDArray[np.int64],
+    lower: NDArray[np.float64],
+    upper: NDArray[np.float64],
+) -> Rate:
+    """Of the pixels that `counts` has of a class, how many are right."""
+    ends = (0.0, 1.0) if np.isnan(lower[index]) else (float(lower[index]), float(upper[index]))
+    return Rate(int(matrix[index, index]), int(counts[index]), ends)
 
 
 class _Shares(NamedTuple):

@@ -65,14 +65,7 @@ def make_parser() -> Parser:
 
     _report(command)
 
-    one = command("evaluate", "evaluate", "the figures of a checkpoint or a store on a split")
-    one.add_argument("subject", type=Path, metavar="CHECKPOINT|STORE", help="who answers")
-    data_options(one)
-    one.add_argument("--classes", type=names, metavar="A,B,C", help="average these classes only")
-    one.add_argument("--annotated", type=names, metavar="A,B", help="the data annotates these of its classes only")
-    one.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
-    one.add_argument("--device", help=DEVICE)
-
+    _evaluate(command("evaluate", "evaluate", "the figures of a checkpoint or a store on a split"))
     _compare(command("compare", "compare", "is a run better than another? with seeds, and how sure that is"))
     _study(commands.add_parser("study", help="the thesis' tables and figures, and beyond, with seeds"), command)
 
@@ -81,6 +74,15 @@ def make_parser() -> Parser:
 
     _export(command("export", "export", "write a student for use without this package, checked against PyTorch"))
     return parser
+
+
+def _evaluate(one: Any) -> None:
+    one.add_argument("subject", type=Path, metavar="CHECKPOINT|STORE", help="who answers")
+    data_options(one)
+    one.add_argument("--classes", type=names, metavar="A,B,C", help="average these classes only")
+    one.add_argument("--annotated", type=names, metavar="A,B", help="the data annotates these of its classes only")
+    one.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    one.add_argument("--device", help=f"of a checkpoint: {DEVICE}")
 
 
 def _init(one: Any) -> None:

@@ -66,8 +66,8 @@ class Trainer:
             notes = (*notes, "train.precision fp16: a CPU computes in fp32 instead")
         self.supervision = supervision = supervision._replace(notes=(*supervision.notes, *notes))
         taught = config.model_copy(update={"loss": supervision.loss})
-        self.set = TrainingSet(supervision.train, taught, self.student.sides[0], supervision.soft_labels)
-        self.plan = make_plan(config, self.set, supervision.train.name, self.accelerator)
+        self.training = TrainingSet(supervision.train, taught, self.student.sides[0], supervision.soft_labels)
+        self.plan = make_plan(config, self.training, supervision.train.name, self.accelerator)
         # Its own forward pass is never of lower precision: as `tutored evaluate` has it.
         self.averaged = copy.deepcopy(self.student).eval().to(self.device)
         shards = config.train.shard and self.accelerator.num_processes > 1
@@ -93,13 +93,13 @@ class Trainer:
             KeyboardInterrupt: it was asked to stop.
             InputError: a tracker can't begin.
         """
-        self.journal.begin(self.set, self.plan, self.done)
+        self.journal.begin(self.training, self.plan, self.done)
         with stopping(patient=self.accelerator.num_processes > 1) as asked:
             self._loop(watch, asked)
 
     def _loop(self, watch: Watcher | None, asked: Callable[[], bool]) -> None:
         loader = DataLoader(
-            self.set,
+            self.training,
             batch_sampler=replace(self.plan, done=self.done),
             collate_fn=collate,
             num_workers=self.config.train.workers,
