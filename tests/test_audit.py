@@ -437,6 +437,16 @@ def test_an_audit_holds_for_another_store_of_the_same_tutor_alone(audited, tmp_p
         write_sidecar(other, found.sidecar)
 
 
+def test_another_tutors_store_is_refused_before_anything_is_written(voc_folder, tmp_path, capsys):
+    dataset = open_dataset(f"voc:{voc_folder}", "train")
+    for kind in ("one", "another"):
+        label(Repeats(dataset, kind=kind), dataset, tmp_path / kind)
+    words = ["--data", f"voc:{voc_folder}", "--split", "train", "--for", str(tmp_path / "another")]
+    assert main(["audit", str(tmp_path / "one"), *words]) == 2
+    assert "another: another tutor than the audited one (kind differ)" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/audit.*"))
+
+
 def test_the_command_says_what_it_found_and_writes_a_page(voc_folder, tmp_path, capsys, browser):
     dataset = open_dataset(f"voc:{voc_folder}", "train")
     label(Repeats(dataset), dataset, tmp_path / "store")
@@ -446,6 +456,7 @@ def test_the_command_says_what_it_found_and_writes_a_page(voc_folder, tmp_path, 
     said = capsys.readouterr().out
     assert "detection, 5 images:" in said
     assert "audit.json; training uses it" in said
+    assert "with this store in supervision.detection and supervision.segmentation" in said
     assert json.loads((tmp_path / "a.json").read_text())["split"] == "train"
     assert str(tmp_path) not in page.read_text()
     for width, scheme in ((1200, "light"), (390, "dark")):

@@ -417,6 +417,21 @@ def write_rows(path: Path, rows: int) -> None:
     finish(path, list(parts))
 
 
+def test_beside_a_tutor_ground_truth_teaches_half_of_what_it_teaches_alone_however_few_images_have_it(unlike, tmp_path):
+    """Formula 18, from the config to the terms of a step; the tutor answers for all images, four have a mask."""
+    run = config(unlike, loss={"joint": False, "untaught": "skipped"})
+    terms = []
+    for name, answered in (("alone", ()), ("both", BATCHES[0])):
+        trainer = make_trainer(run, tmp_path / name, answered)
+        terms.append(trainer.backward(collate([trainer.training[0, position] for position in BATCHES[0]])))
+    alone, both = terms
+    for term in losses.TASK:
+        assert both[f"{term}/ground_truth"].item() == pytest.approx(
+            0.5 * alone[f"{term}/ground_truth"].item(), rel=1e-5
+        )
+        assert alone[f"{term}/ground_truth"] > 0
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_two_steps_in_every_precision_have_a_finite_loss(unlike, tmp_path, precision):
     run = config(unlike, train={"precision": precision})

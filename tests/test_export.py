@@ -317,6 +317,13 @@ def test_ten_lines_without_us_give_what_predict_gives(tmp_path: Path) -> None:
     assert len(lines.split("\n\n", 2)[2].splitlines()) == 10
 
 
+def test_a_name_of_pytorchs_is_not_given_to_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path / "best")
+    assert main(["export", str(tmp_path / "best"), "--out", str(tmp_path / "best.pt2")]) == 2
+    assert "best.pt2: that is a name of PyTorch's; give --to torch" in capsys.readouterr().err
+    assert not (tmp_path / "best.pt2").exists()
+
+
 @pytest.mark.real
 @pytest.mark.skipif(not (REAL / "data/voc2012-animals").is_dir(), reason="the real images are absent (TUTORED_REAL)")
 def test_ten_lines_give_what_predict_gives_on_real_images(tmp_path: Path) -> None:

@@ -576,6 +576,10 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
         open_tutor("files", folders=tmp_path)
     with pytest.raises(InputError, match="there is no such folder"):
         open_tutor("files", folders=tmp_path / "absent")
+    (tmp_path / "inner" / "Annotations").mkdir(parents=True)
+    (tmp_path / "inner" / "Annotations" / "a.xml").touch()
+    with pytest.raises(InputError, match=r"no answers .*; perhaps .*inner/Annotations is meant$"):
+        open_tutor("files", folders=tmp_path / "inner")
     results(tmp_path, [entry()])
     (tmp_path / "a.xml").write_text("<annotation/>")
     with pytest.raises(InputError, match=r"boxes as \.xml, but .*\.json; choose one"):
