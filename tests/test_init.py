@@ -239,6 +239,8 @@ def test_what_tutored_wrote_into_the_folder_is_no_picture_of_it(photos: Path) ->
     for name in ("run/page/00-truth.jpg", "seen/x.predicted.jpg", "seen/x.mask.png"):
         Image.new("L", (8, 8)).save(photos / name)
     assert starts(photos, photos / "again.yaml") == first
+    notes = init(photos, photos / "third.yaml").layout.notes
+    assert any(note.startswith("45 files that tutored itself wrote") for note in notes), "twice twenty links, and five"
     lists = [(photos / name / "ImageSets" / "Main" / "train.txt").read_text() for name in ("t-data", "again-data")]
     assert lists[0] == lists[1]
     only = photos / "pictures"

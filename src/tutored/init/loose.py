@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,7 +96,7 @@ def find_loose(folder: Path) -> Loose:
         items[name] = Item(path, _own(boxes_of, path.stem, split), _own(mask_of, path.stem, split), split)
     used = {each for item in items.values() for each in (item.boxes, item.mask)}
     lost += [path for path in (*xmls, *masks) if path not in used]
-    return Loose(folder, items, None if xmls or masks else _alone(folder), tuple(_notes(files, lost, folder)))
+    return Loose(folder, items, None if xmls or masks else _alone(folder), tuple(_notes(files, lost, ours)))
 
 
 def objects_in(path: Path) -> list[str]:
@@ -173,7 +173,9 @@ def _refuse_twins(pictures: Sequence[Path], folder: Path) -> None:
             )
 
 
-def _notes(files: Sequence[Path], lost: Sequence[Path], folder: Path) -> Iterable[str]:
+def _notes(files: Sequence[Path], lost: Sequence[Path], ours: Collection[Path]) -> Iterable[str]:
+    if ours:
+        yield f"{len(ours):,} files that tutored itself wrote, such as {min(ours)}, are left out"
     if lost:
         yield f"{len(lost):,} files belong to no picture, such as {lost[0]}: their names differ, and they are left out"
     others = [path for path in files if path.suffix.lower() in (".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic")]
