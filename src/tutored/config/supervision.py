@@ -65,7 +65,8 @@ class Task(Section):
     """The thesis' reading of the `share` that `replace` gives: other images at every step, so that none is without
     ground truth for good."""
     weights: tuple[float, float] = (0.5, 0.5)
-    """Ground truth's and tutor's weight where `both` has both."""
+    """Ground truth's and tutor's weight where `both` has both; without `loss.joint`, those of the sources' means over a
+    batch, whatever each teaches in it (the thesis' formula 18)."""
     renamed: dict[str, str | None] = Field(default_factory=dict)
     """Tutor class -> our class, where names and aliases don't say it; or `ignore`, `background`, or null (as
     `elsewhere` says) to drop it."""
