@@ -184,7 +184,7 @@ def _write_rows(path: Path, rows: int) -> None:
         # As `write_part`, which would work out the same answers a million times.
         renamed = table.slice(0, len(ids)).set_column(0, table.schema.field(0), pa.array(ids, pa.string()))
         pq.write_table(renamed, path / part_name(index), compression="zstd", row_group_size=BLOCK_ROWS)
-    finish(path, list(range(len(parts))))
+    finish(path)
 
 
 def _name(row: int) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,45 @@ def test_masks_of_a_large_file_tell_the_classes_apart_that_are_asked_for(tmp_pat
     assert some.ground_truth("001").classes.tolist() == [5] and some.ground_truth("001").annotated == (5,)
 
 
+@pytest.mark.parametrize("nothing", [[], [[]], [[2, 2, 4, 4]]])
+def test_an_object_whose_polygon_is_none_is_not_background(tmp_path: Path, nothing: list[Any]) -> None:
+    drawn = {**instance(3, [0, 0, 2, 2], rectangle(0, 0, 2, 2)), "image_id": 2}
+    folder = made(tmp_path, instance(3, [2, 1, 4, 3]) | {"segmentation": nothing}, drawn)
+    dataset = open_dataset(f"coco:{folder}", "val")
+    assert dataset.annotated_tasks("001") == ("detection",) and dataset.ground_truth("001").mask is None
+    assert dataset.annotated_tasks("002") == ("detection", "segmentation")
+    assert int((dataset.ground_truth("002").mask == CAT).sum()) == 4
+
+
+def test_what_other_tools_write(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "001.jpg", "width": "10", "height": "8"}]
+    images += [{"id": 2, "file_name": "002.jpg", "width": 0, "height": 0}]
+    categories = [{"id": 0, "name": "background"}, *CATEGORIES]
+    nothing = instance(0, [0, 0, 9, 7], rectangle(0, 0, 9, 7))
+    cat = instance(3, [2, 1, 4, 3], rectangle(2, 1, 6, 4), iscrowd="0")
+    dataset = open_dataset(f"coco:{made(tmp_path, nothing, cat, images=images, categories=categories)}", "val")
+    assert dataset.labels.classes == ("zebra", "cat")
+    truth = dataset.ground_truth("001")
+    assert (truth.boxes_xyxy.tolist(), truth.classes.tolist()) == ([[2, 1, 6, 4]], [CAT])
+    assert truth.difficult.tolist() == [False]
+    assert int((truth.mask == CAT).sum()) == 12 and int((truth.mask == 0).sum()) == 68
+    assert dataset.ground_truth("002").size == (8, 10)
+
+
+def test_the_objects_of_an_image_are_painted_one_by_one(tmp_path: Path) -> None:
+    side, count = 1500, 40
+    objects = [instance(3, [30 * n, 0, 20, 20], rectangle(30 * n, 0, 30 * n + 20, 20)) for n in range(count)]
+    folder = made(tmp_path, *objects, images=[{"id": 1, "file_name": "001.jpg"}])
+    Image.new("RGB", (side, side)).save(folder / "val/001.jpg")
+    dataset = open_dataset(f"coco:{folder}", "val")
+    tracemalloc.start()
+    mask = dataset.ground_truth("001").mask
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert int((mask == CAT).sum()) == count * 400
+    assert most < 12 * side**2, "a few times the image, where all objects at once are forty times"
+
+
 def test_boxes_of_no_area_are_left_out_and_noted(tmp_path: Path) -> None:
     dataset = open_dataset(f"coco:{made(tmp_path, instance(3, [2, 1, 0, 3]), instance(7, [2, 1, 4, 3]))}", "val")
     assert dataset.ground_truth("001").classes.tolist() == [ZEBRA]
@@ -199,6 +239,7 @@ def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
     [
         ({"images": []}, "lists no image"),
         ({"images": None}, "there is no list `images`"),
+        ({"images": [{"id": 1, "file_name": "\udcfc.jpg"}]}, "is no text that a file can have as its name"),
         ({"images": [{"id": 1}]}, r"images\[0\] lacks `file_name`"),
         (
             {"images": [{"id": 1, "file_name": "x/a.jpg"}, {"id": 2, "file_name": "x/a.png"}]},
@@ -214,6 +255,7 @@ def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
         ({"annotations": [{"image_id": 1, "category_id": 3}]}, r"annotations\[0\] lacks `bbox`"),
         ({"annotations": [instance(5, [0, 0, 1, 1])]}, r"annotation 50 of image 1: category 5 is not one of \[3, 7\]"),
         ({"annotations": [instance(3, [0, 0, 1, 1], image_id=9)]}, "of image 9: there is no such image"),
+        ({"annotations": [instance(3, [0, 0, 1, 1], image_id="1")]}, "there is 1: write both as numbers"),
         ({"annotations": [instance(3, [0, 0, 1])]}, "bbox must be four numbers"),
         ({"annotations": [instance(3, [0, 0, 1, float("nan")])]}, "bbox must be four numbers"),
     ],

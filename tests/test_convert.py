@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -179,6 +180,24 @@ def test_what_leaves_nothing_to_write_is_refused(coco, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no image has ground truth of a task that the store answers"):
         convert(tmp_path / "boxes", "cleanlab", images, "all", tmp_path / "arrays")
     assert not (tmp_path / "a.json").exists() and not (tmp_path / "arrays").exists()
+
+
+def test_ids_with_commas_and_classes_beyond_a_mask(coco, tmp_path: Path) -> None:
+    root, _ = coco
+    named = shutil.copytree(root, tmp_path / "named")
+    (named / "images" / "a.png").rename(named / "images" / "a, b.png")
+    file = next(named.rglob("*.json"))
+    file.write_text(file.read_text().replace('"a.png"', '"a, b.png"'))
+    label(Tutor(), open_dataset(f"coco:{named}", "val"), tmp_path / "store")
+    convert(tmp_path / "store", "cleanlab", f"coco:{named}", "val", tmp_path / "arrays")
+    with (tmp_path / "arrays" / "boxes.csv").open() as table:
+        assert list(csv.reader(table))[1] == ["a, b", "1", "0", "20", "20"]
+
+    (named / "labels.txt").write_text("cat\ndog\n" + "".join(f"c{number}\n" for number in range(298)))
+    label(Tutor(), open_dataset(f"images:{named}", "images"), tmp_path / "many")
+    for kind in ("voc", "fiftyone", "cleanlab"):
+        with pytest.raises(InputError, match=r"300 classes are more than a mask can tell apart \(254\)"):
+            convert(tmp_path / "many", kind, f"images:{named}", "images", tmp_path / "x")
 
 
 def test_mistakes_are_told(coco, tmp_path: Path) -> None:

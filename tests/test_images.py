@@ -52,6 +52,17 @@ def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "val.txt").write_text("../x.png\n")
     with pytest.raises(InputError, match="climbs out"):
         open_dataset(f"images:{tmp_path}", "val")
+    for line in (".", "/", "file:///"):
+        (tmp_path / "val.txt").write_text(f"{line}\n")
+        with pytest.raises(InputError, match=r"val\.txt: '.*' is no picture; correct the line"):
+            open_dataset(f"images:{tmp_path}", "val")
+    (tmp_path / "val.txt").write_text("x.png\nx.png\n")
+    with pytest.raises(InputError, match="both are called x; list it once"):
+        open_dataset(f"images:{tmp_path}", "val")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "M\udcfcller.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"M\\xfcller\.jpg': a name that is not UTF-8"):
+        open_dataset(f"images:{tmp_path}", "old")
     (tmp_path / "val.txt").write_text("file:///nowhere/x.png\n")
     with pytest.raises(InputError, match="there is no such picture"):
         open_dataset(f"images:{tmp_path}", "val").image("nowhere/x")

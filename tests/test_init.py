@@ -140,6 +140,93 @@ def test_a_voc_folder_without_lists_or_with_own_names_is_completed(make_voc: Any
     assert "# All 4 training images have boxes." in (tmp_path / "t.yaml").read_text()
 
 
+def voc_with_lists(folder: Path, **lists: str) -> Path:
+    """Ten pictures with boxes of a class of one's own, without `labels.txt`, and lists of their numbers."""
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    for number in range(10):
+        Image.new("RGB", (16, 12)).save(folder / "JPEGImages" / f"{number}.jpg")
+        text = f"<annotation><object><name>widget</name>{box}</object></annotation>"
+        (folder / "Annotations" / f"{number}.xml").write_text(text)
+    for name, numbers in lists.items():
+        (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(f"{number}\n" for number in numbers))
+    return folder
+
+
+def lists_of(folder: Path) -> dict[str, str]:
+    """What `init` makes of it: the images of each split, whose names are single figures."""
+    out = folder.with_suffix(".yaml")
+    init(folder, out)
+    made = out.with_name(f"{out.stem}-data") / "ImageSets" / "Main"
+    return {path.stem: path.read_text().replace("\n", "") for path in made.iterdir()}
+
+
+def test_lists_that_are_there_stay_the_splits(tmp_path: Path) -> None:
+    told = voc_with_lists(tmp_path / "own names", train="0124", val="67", test="89", widget_train="3")
+    assert lists_of(told) == {"train": "0124", "val": "67", "test": "89"}
+    notes = init(told, tmp_path / "again.yaml").layout.notes
+    assert "splits are those of the lists in ImageSets: train, val, test" in notes
+    assert "2 pictures are on none of these lists, and are not used" in notes
+    assert lists_of(voc_with_lists(tmp_path / "doubled", train="01122", val="45")) == {"train": "012", "val": "45"}
+    found = lists_of(voc_with_lists(tmp_path / "train alone", train="012345", holdout="89"))
+    assert sorted(found["train"] + found["val"]) == [*"012345"] and len(found["val"]) == 1, "8 and 9 teach nothing"
+    assert lists_of(voc_with_lists(tmp_path / "val alone", val="67")) == {"train": "01234589", "val": "67"}
+    assert lists_of(voc_with_lists(tmp_path / "all", trainval="0123456", val="56", test="89"))["train"] == "01234"
+
+
+def test_pictures_alone_say_what_was_left_out_too(tmp_path: Path) -> None:
+    (tmp_path / "p" / "labels").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "0.jpg")
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "1.tif")
+    (tmp_path / "p" / "labels" / "0.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "p" / "link").symlink_to(tmp_path / "more")
+    layout = init(tmp_path / "p", tmp_path / "t.yaml").layout
+    assert layout.what == "pictures that nobody annotated"
+    told = " ".join(layout.notes)
+    assert "1.tif are left out" in told and "1 files of YOLO's boxes" in told and "p/link is a link to a folder" in told
+    (tmp_path / "p.txt").write_text("my notes")
+    with pytest.raises(InputError, match=r"p\.txt would be taken for the list"):
+        init(tmp_path / "p", tmp_path / "u.yaml")
+
+
+def test_pictures_in_a_folder_called_unlabelled_are_pictures(tmp_path: Path) -> None:
+    for folder, names in (("labelled", "abc"), ("masks", "abc"), ("unlabelled", "defg")):
+        (tmp_path / "p" / folder).mkdir(parents=True)
+        for name in names:
+            Image.new("L" if folder == "masks" else "RGB", (8, 8)).save(tmp_path / "p" / folder / f"{name}.png")
+    (tmp_path / "p" / "labels.txt").write_text("cat\n")
+    assert starts(tmp_path / "p", tmp_path / "t.yaml") == {"train": (6, 0, 2, 0, 4), "val": (1, 0, 1, 0, 0)}
+
+
+@pytest.mark.parametrize("mask", ["0_mask.jpg", "masks/0.jpg"])
+def test_masks_that_are_jpegs_are_refused(tmp_path: Path, mask: str) -> None:
+    for name in ("0.jpg", mask):
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "p" / name)
+    with pytest.raises(InputError, match=f"{mask}: by its name the mask of .*0.jpg.* save masks as PNG"):
+        init(tmp_path / "p", tmp_path / "t.yaml")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("train/a", "val/a", "train/train_a"), "train_a.*another is called train_a"),
+        (("a ", "b"), "begins or ends with a blank"),
+        (("M\udcfcller",), r"M\\xfcller\.jpg': a name that is not UTF-8"),
+    ],
+)
+def test_names_that_no_list_can_hold_are_refused(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+    for name in names:
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        with (tmp_path / "p" / f"{name}.jpg").open("wb") as file:
+            Image.new("RGB", (8, 8)).save(file, "JPEG")
+    (tmp_path / "p" / "b.xml").write_text("<annotation></annotation>")
+    with pytest.raises(InputError, match=message):
+        init(tmp_path / "p", tmp_path / "t.yaml")
+
+
 def coco(folder: Path, splits: tuple[str, ...]) -> Path:
     (folder / "annotations").mkdir(parents=True)
     for split in splits:
@@ -240,7 +327,7 @@ def test_what_tutored_wrote_into_the_folder_is_no_picture_of_it(photos: Path) ->
         Image.new("L", (8, 8)).save(photos / name)
     assert starts(photos, photos / "again.yaml") == first
     notes = init(photos, photos / "third.yaml").layout.notes
-    assert any(note.startswith("45 files that tutored itself wrote") for note in notes), "twice twenty links, and five"
+    assert any(note.startswith("51 files that tutored itself wrote") for note in notes), "twice 20 links, 3 texts; 5"
     lists = [(photos / name / "ImageSets" / "Main" / "train.txt").read_text() for name in ("t-data", "again-data")]
     assert lists[0] == lists[1]
     only = photos / "pictures"

@@ -331,6 +331,60 @@ def test_a_lost_part_is_made_again(tmp_path: Path) -> None:
     assert tutor.asked == list(Pictures.ids[15:20]) and content(tmp_path / "store") == whole
 
 
+class Broken(Pictures):
+    """The same, where pictures can't be read."""
+
+    def __init__(self, *broken: str) -> None:
+        self.broken = broken
+
+    def image(self, image_id: str) -> Image.Image:
+        if image_id in self.broken:
+            raise InputError(f"{image_id}: broken")
+        return super().image(image_id)
+
+
+BROKEN = ("picture01", "picture07")
+"""In parts 0 and 1."""
+
+
+def with_failures(out: Path) -> Path:
+    """A finished store that lacks both."""
+    label(Guesser(), Broken(*BROKEN), out, skip_broken=True)
+    assert tuple(Store.open(out).failed) == BROKEN
+    return out
+
+
+def test_a_retry_that_ends_halfway_is_gone_on_with(tmp_path: Path) -> None:
+    whole = content(label(Guesser(), Pictures(), tmp_path / "whole"))
+    out = with_failures(tmp_path / "store")
+    with pytest.raises(InputError, match="picture07: broken"):  # when part 0 has its answer already
+        label(Guesser(), Broken("picture07"), out, resume=True)
+    with pytest.raises(InputError, match="labelling did not finish.*--resume"):
+        Store.open(out)
+    label(Guesser(), Broken("picture07"), out, resume=True, skip_broken=True)
+    store = Store.open(out)
+    store.verify()
+    assert tuple(store.failed) == ("picture07",)
+    label(Guesser(), Pictures(), out, resume=True)
+    assert content(out) == whole
+
+
+def test_a_retry_by_two_processes_keeps_what_both_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = content(label(Guesser(), Pictures(), tmp_path / "whole"))
+    write, started = writer._write_manifest, []
+    out = with_failures(tmp_path / "store")
+
+    def other_first(*given: Any) -> None:
+        if not started:  # the other one does all of its work, and ends, when this one is about to write
+            started.append(True)
+            label(Guesser(), Pictures(), out, resume=True, rank=1, processes=2)
+        write(*given)
+
+    monkeypatch.setattr(writer, "_write_manifest", other_first)
+    label(Guesser(), Pictures(), out, resume=True, rank=0, processes=2)
+    assert started and content(out) == whole
+
+
 def half(folder: Path) -> Path:
     """An unfinished store of the parts 0, 2 and 4."""
     return label(Guesser(), Pictures(), folder, rank=0, processes=2)

@@ -69,7 +69,7 @@ def make_store(folder: Path, answers: dict[str, SoftLabels] = ANSWERS, **identit
     for index in range(0, len(ids), 64):
         part = ids[index : index + 64]
         write_part(folder, facts, index // 64, part, [answers[image_id] for image_id in part])
-    assert finish(folder, [])
+    assert finish(folder)
     return folder
 
 
@@ -281,11 +281,11 @@ def test_damage_is_not_blessed_when_a_lost_part_is_made_again(tmp_path: Path) ->
     before = (folder / "manifest.json").read_bytes()
     (folder / "part-00001.parquet").unlink()
     identity = {**IDENTITY, "images": 70}
-    assert not finish(folder, []) and not look(folder, identity, join=True)
+    assert not finish(folder) and not look(folder, identity, join=True)
     with (folder / "part-00000.parquet").open("ab") as file:
         file.write(b"x")
     write_part(folder, identity, 1, list(answers)[64:], [SoftLabels(size=(4, 6))] * 6)
-    assert finish(folder, [1]) and (folder / "manifest.json").read_bytes() == before
+    assert finish(folder) and (folder / "manifest.json").read_bytes() == before
 
 
 def reference_map(instances: Instances, size: tuple[int, int], classes: int, grid: tuple[int, int], rule: str):

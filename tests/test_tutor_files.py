@@ -192,3 +192,52 @@ def test_no_results_about_pictures_alone_are_in_cocos_classes(tmp_path: Path) ->
     words = ["label", "files", "--from", str(tmp_path / "results.json"), *where, "--missing", "allow"]
     assert main([*words, "--out", str(tmp_path / "store")]) == 0
     assert Store.open(tmp_path / "store").labels == COCO
+
+
+def scored(ids: list[Any], folder: Path, *paths: str, **more: Any) -> dict[str, int]:
+    """How many boxes each of these pictures has by results with one entry an id."""
+    for path in paths:
+        (folder / "in" / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30)).save(folder / "in" / path)
+    file = folder / "results.json"
+    entries = [entry("") | {"image_id": image_id} for image_id in ids]
+    file.write_text(json.dumps({"annotations": entries, **more} if more else entries))
+    where = ["--data", f"images:{folder}", "--split", "in", "--out", str(folder / "store")]
+    assert main(["label", "files", "--from", str(file), "--labels", "coco", "--missing", "allow", *where]) == 0
+    return {image_id: len(answer.scores) for image_id, answer in Store.open(folder / "store").items()}
+
+
+def test_results_about_no_image_of_the_data_set_are_refused(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = pictures(tmp_path, entry("a.png"), entry("b.png"))
+    words = ["label", "files", "--from", str(tmp_path / "results.json"), *where, "--missing", "allow"]
+    assert main([*words, "--out", str(tmp_path / "store")]) == 2
+    told = capsys.readouterr().err
+    assert "no entry is about an image of the data set: image_id 'a.png' is none, 'a' is one; write" in told
+    texts = results(pets, tmp_path / "texts.json", image_id=lambda entry: f"0{entry['image_id']}1")
+    with pytest.raises(InputError, match="image_id '031' is none, '1' is one"):
+        answers(pets, texts, missing="allow", image_ids=IDS)
+
+
+def test_names_that_differ_by_zeros_are_two_images(tmp_path: Path) -> None:
+    assert scored(["1", "01", "01"], tmp_path / "texts", "1.png", "01.png") == {"01": 2, "1": 1}
+    assert scored([1], tmp_path / "number", "1.png", "01.png") == {"01": 0, "1": 1}
+    assert scored([1, 2], tmp_path / "padded", "001.png", "2.png") == {"001": 1, "2": 1}
+
+
+def test_names_with_folders_there_and_back(tmp_path: Path) -> None:
+    images = [{"id": number, "file_name": f"{folder}/a.png"} for number, folder in ((1, "x"), (2, "y"))]
+    found = scored([1, 1, 2], tmp_path, "x/a.png", "y/a.png", images=images)
+    assert found == {"x/a": 2, "y/a": 1}
+    where = ["--data", f"images:{tmp_path}", "--split", "in"]
+    assert main(["convert", str(tmp_path / "store"), "--to", "voc", *where, "--out", str(tmp_path / "voc")]) == 0
+    words = ["label", "files", "--from", str(tmp_path / "voc" / "Annotations"), "--labels", "coco", *where]
+    assert main([*words, "--out", str(tmp_path / "back")]) == 0
+    back, first = Store.open(tmp_path / "back"), Store.open(tmp_path / "store")
+    assert all(torch.equal(back[name].boxes_xyxy, first[name].boxes_xyxy) for name in found)
+    before = back.identity["weights_sha256"]
+    path = tmp_path / "voc" / "Annotations" / "x" / "a.xml"
+    path.write_text(path.read_text() + " ")
+    assert main([*words, "--out", str(tmp_path / "third")]) == 0
+    assert Store.open(tmp_path / "third").identity["weights_sha256"] != before

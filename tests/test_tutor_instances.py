@@ -32,7 +32,7 @@ RAMP = torch.arange(6) / 5
 def store(folder: Path, labels: LabelSpace, answers: dict[str, SoftLabels], **identity: Any) -> Path:
     facts = {"kind": "made", "tutor": "somebody", "weights_sha256": "ab", "labels": list(labels.names)}
     write_part(folder, {**facts, "images": len(answers), **identity}, 0, list(answers), list(answers.values()))
-    finish(folder, [0])
+    finish(folder)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from ensemble_boxes import weighted_boxes_fusion
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.models import get_model
@@ -46,7 +47,7 @@ def detected(*rows: tuple[list[float], int, float], classes: int = 3) -> SoftLab
 def store(folder: Path, answer: SoftLabels, labels: LabelSpace = PETS, **identity: Any) -> Path:
     facts = {"kind": "made", "tutor": folder.name, "labels": list(labels.names), "images": 1}
     write_part(folder, facts | identity, 0, ["a"], [answer])
-    finish(folder, [0])
+    finish(folder)
     return folder
 
 
@@ -122,6 +123,16 @@ def test_an_answer_fused_with_itself_stays_what_it_is(rows: list[tuple[int, ...]
     found = fuse([answer] * times, [1.0] * times, limit=100, floor=0)
     assert found.classes.tolist() == answer.classes.tolist()
     assert torch.allclose(found.boxes_xyxy, answer.boxes_xyxy) and torch.allclose(found.probs, answer.probs)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_who_are_all_sure_are_together_no_surer_than_sure(weights: list[int]) -> None:
+    sure = detected(([0, 0, 40, 40], 1, 1.0))
+    masks = {"classes": torch.tensor([1]), "scores": torch.tensor([1.0]), "masks": torch.ones(1, 28, 28)}
+    answer = dataclasses.replace(sure, instances=Instances(boxes_xyxy=sure.boxes_xyxy, **masks))
+    found = fuse([answer] * len(weights), [float(weight) for weight in weights], limit=9, floor=0)
+    assert 1 - 1e-6 < float(found.scores) <= 1 and 1 - 1e-6 < float(found.instances.scores) <= 1
 
 
 def test_a_double_of_one_answer_is_no_second_vote() -> None:

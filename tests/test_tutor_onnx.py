@@ -91,6 +91,18 @@ def test_a_declaration_in_yml_is_one_too(tmp_path: Path) -> None:
         open_tutor(f"onnx:{file}")
 
 
+def test_a_file_of_names_lies_where_who_names_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    file = declare(
+        model(tmp_path / "models" / "m.onnx", {"boxes": BOXES, "scores": SCORES}), labels="names.txt", detection=RAW
+    )
+    for folder, names in (("models", "wolf\nfox\n"), (".", "cat\ndog\n")):
+        (tmp_path / folder / "names.txt").write_text(names)
+    monkeypatch.chdir(tmp_path)
+    assert open_tutor("onnx", weights=file).labels.classes == ("wolf", "fox"), "the declaration's lies beside it"
+    assert open_tutor("onnx", weights=file, labels="names.txt").labels.classes == ("cat", "dog")
+
+
 def test_one_output_of_boxes_and_scores_as_newer_yolos_have_it(tmp_path: Path) -> None:
     rows = np.concatenate([np.array(BOXES), np.array(SCORES)], axis=2).transpose(0, 2, 1)
     file = model(tmp_path / "m.onnx", {"output0": rows})

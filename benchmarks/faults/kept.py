@@ -67,7 +67,7 @@ def make_store(folder: Path) -> None:
     found = answers()
     identity = {"kind": "made", "labels": list(PETS.names), "images": len(found), "data": "voc:x", "split": "train"}
     write_part(folder, identity, 0, [*found], [*found.values()])
-    finish(folder, [])
+    finish(folder)
     store = Store.open(folder)
     advice = Advice(muted={"cat": ("cat",)}, temperature=1.5, box_floor=0.4)
     task = TaskAudit(ids="a", figures={"ece": 0.1}, findings=(), advice=advice)

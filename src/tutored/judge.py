@@ -23,7 +23,7 @@ from tutored.maps import likeliest
 from tutored.predict import Predictor, predict_dataset
 from tutored.progress import Progress
 from tutored.softlabels import Folded, Store
-from tutored.structures import Dataset, Prediction, SoftLabels
+from tutored.structures import IGNORE, Dataset, Prediction, SoftLabels
 from tutored.student import BlitzNet
 
 BATCH = 16
@@ -169,8 +169,11 @@ def predictions_of(
 
 
 def as_prediction(answer: SoftLabels) -> Prediction:
-    """The boxes as they are, and the map enlarged bilinearly to the image, then its likeliest class."""
-    mask = None if answer.map is None else likeliest(answer.map, answer.size)
+    """The boxes as they are, and the map enlarged bilinearly to the image, then its likeliest class.
+
+    More classes than a mask can tell apart leave it out.
+    """
+    mask = None if answer.map is None or len(answer.map) > IGNORE else likeliest(answer.map, answer.size)
     if answer.boxes_xyxy is None:
         return Prediction(size=answer.size, mask=mask)
     return Prediction(

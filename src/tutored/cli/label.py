@@ -28,6 +28,7 @@ def label(given: argparse.Namespace) -> None:
     if given.kind == "files":
         options["default_labels"] = dataset.labels if dataset.labels.classes else None
         options["own_ids"] = CocoIds.of(dataset)
+        options["image_ids"] = dataset.ids
     common = {"resume": given.resume, "batch": given.batch}
     with bar("labelling") as step:
         if given.engine == "ray":

@@ -16,7 +16,7 @@ from tutored.files import whole_folder
 from tutored.labels import ClassMap
 from tutored.progress import Progress
 from tutored.softlabels import Folded, Store
-from tutored.structures import Dataset, SoftLabels
+from tutored.structures import IGNORE, Dataset, SoftLabels
 
 __all__ = ["KINDS", "convert"]
 
@@ -50,7 +50,7 @@ def convert(
 
     Raises:
         InputError: an unknown kind, no store, no image of the split in it, no common class, nothing that the format
-            holds, or `out` is taken.
+            holds, more classes than its masks can tell apart, or `out` is taken.
     """
     if kind not in KINDS:
         raise InputError(f"format {kind!r}; possible: {', '.join(KINDS)}")
@@ -62,6 +62,11 @@ def convert(
         dataset = open_dataset(data, split, classes=answers.labels.classes)
     if kind == "coco" and "detection" not in answers.tasks:
         raise InputError(f"{store} answers segmentation alone, and COCO results are boxes; give another --to")
+    if kind != "coco" and "segmentation" in answers.tasks and len(dataset.labels) > IGNORE:
+        raise InputError(
+            f"{len(dataset.labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}); convert the "
+            "boxes alone, --to coco, or give a data set with fewer"
+        )
     folded = Folded(answers, ClassMap.by_name(answers.labels, dataset.labels))
     ids = [image_id for image_id in dataset.ids if image_id in folded]
     if not ids:

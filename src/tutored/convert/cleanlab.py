@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 
 from tutored.boxes import iou
 from tutored.errors import InputError
-from tutored.files import write_encoded
+from tutored.files import write_encoded, write_text
 from tutored.structures import BACKGROUND, IGNORE, Dataset, GroundTruth, SoftLabels
 
 SIDE = 64
@@ -53,12 +55,18 @@ def write_cleanlab(answers: Iterable[tuple[str, SoftLabels]], dataset: Dataset, 
     if rows:
         write_encoded(out / "boxes_labels.npy", partial(np.save, arr=np.concatenate(box_labels)))
         write_encoded(out / "boxes_pred_probs.npy", partial(np.save, arr=np.concatenate(box_probs)))
-        lines = (f"{image_id},{','.join(f'{edge:g}' for edge in box)}\n" for image_id, box in rows)
-        (out / "boxes.csv").write_text("image_id,x1,y1,x2,y2\n" + "".join(lines))
+        places = ([image_id, *(f"{edge:g}" for edge in box)] for image_id, box in rows)
+        _write_table(out / "boxes.csv", [["image_id", "x1", "y1", "x2", "y2"], *places])
     if names:
         write_encoded(out / "pixels_labels.npy", partial(np.save, arr=np.stack(masks)))
         write_encoded(out / "pixels_pred_probs.npy", partial(np.save, arr=np.stack(maps)))
-        (out / "pixels.csv").write_text("image_id\n" + "".join(f"{name}\n" for name in names))
+        _write_table(out / "pixels.csv", [["image_id"], *([name] for name in names)])
+
+
+def _write_table(path: Path, rows: Iterable[list[str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _matched(truth: GroundTruth, answer: SoftLabels, score: float) -> Tensor:

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from faster_coco_eval.core.mask import area
 from PIL import Image
 from torch import Tensor
 
-from tutored.data.coco_file import LARGEST, Entry, box_of, name_of, read_instances
+from tutored.data.coco_file import Entry, box_of, name_of, read_instances
 from tutored.data.pictures import Box, fit_box, is_empty, picture_size, read_picture
-from tutored.data.regions import Region, decode_segmentation, is_number
+from tutored.data.regions import Region, decode_runs, decode_segmentation, encode_segmentation, has_pixels
 from tutored.data.text import complaints, own_name
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
@@ -28,8 +29,8 @@ class Coco:
     """One COCO instances file. Image ids are the stems of the file names; of those that share one, also their folders.
 
     Every image is annotated: one without annotations shows nothing. Masks are missing (None) where an object of
-    the image has no segmentation, no object of the whole file has one, or `labels` are more than a mask can tell
-    apart (254).
+    the image has no segmentation, or a polygon of less than three points, no object of the whole file has one, or
+    `labels` are more than a mask can tell apart (254).
 
     Attributes:
         file: the JSON file.
@@ -120,7 +121,7 @@ class Coco:
         size = picture_size(picture)
         if stated is not None and stated != size:
             raise InputError(
-                f"{picture}: the image is {size[1]}x{size[0]} pixels, {self.file} says {stated[1]}x{stated[0]}; "
+                f"{picture}: the image is {size[1]}x{size[0]} pixels, {self.file} says {stated[1]:g}x{stated[0]:g}; "
                 "the annotations belong to another version of the image"
             )
         return size
@@ -133,16 +134,17 @@ class Coco:
 
     def _drawn(self, annotations: list[dict[str, Any]]) -> bool:
         possible = self._has_regions and len(self.labels) <= IGNORE
-        return possible and all(item.get("segmentation") for item in annotations)
+        return possible and all(has_pixels(item.get("segmentation")) for item in annotations)
 
     def _mask(self, annotations: list[dict[str, Any]], size: tuple[int, int]) -> Tensor | None:
         if not self._drawn(annotations):
             return None
-        regions = [self._region(item, size) for item in annotations]
+        runs = [encode_segmentation(item["segmentation"], size, name_of(self.file, item)) for item in annotations]
         mask = np.zeros(size, np.uint8)
         # Crowds first, then instances from large to small: what is painted later lies above.
-        layers = zip(annotations, regions, strict=True)
-        for item, region in sorted(layers, key=lambda layer: (not _is_crowd(layer[0]), -int(layer[1].sum()))):
+        layers = zip(annotations, runs, strict=True)
+        for item, drawn in sorted(layers, key=lambda layer: (not _is_crowd(layer[0]), -int(area(layer[1])))):
+            region = decode_runs(drawn, name_of(self.file, item))
             mask[region] = IGNORE if _is_crowd(item) else self._class_of[item["category_id"]]
         return torch.from_numpy(mask)
 
@@ -170,13 +172,15 @@ def open_coco(folder: Path, split: str) -> Coco:
         ids=tuple(entries),
         _entries=entries,
         _class_of=class_of,
-        _has_regions=any(item.get("segmentation") for entry in entries.values() for item in entry.annotations),
+        _has_regions=any(
+            has_pixels(item.get("segmentation")) for entry in entries.values() for item in entry.annotations
+        ),
         _notes=tuple(note for entry in entries.values() for note in _notes(entry, file)),
     )
 
 
 def _is_crowd(annotation: Mapping[str, Any]) -> bool:
-    return bool(annotation.get("iscrowd", 0))
+    return annotation.get("iscrowd") in (1, "1")
 
 
 def _instances_file(folder: Path, split: str) -> Path:
@@ -205,8 +209,7 @@ def _many(labels: LabelSpace, file: Path) -> Iterator[str]:
 def _notes(entry: Entry, file: Path) -> Iterator[str]:
     for item in entry.annotations:
         x1, y1, x2, y2 = box = box_of(item)
-        stated: tuple[Any, Any] = entry.stated_size or (None, None)
-        height, width = (pixels if is_number(pixels, LARGEST) else math.inf for pixels in stated)
+        height, width = entry.stated_size or (math.inf, math.inf)
         out = max(-x1, -y1, x2 - width, y2 - height)
         if is_empty(box):
             yield f"{name_of(file, item)}: a box of no area, left out"

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from tutored.data.pictures import Box
 from tutored.data.regions import is_number
-from tutored.data.text import complaints, read_json, refuse_climbing
+from tutored.data.text import BACKGROUND_NAMES, complaints, read_json, refuse_climbing
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
+from tutored.structures import BACKGROUND
 
 LARGEST = 1e9
 """No coordinate is larger, so that a broken file can't make numbers overflow."""
@@ -26,7 +27,7 @@ class Entry(NamedTuple):
 
     number: Any
     picture: Path
-    stated_size: tuple[Any, Any] | None
+    stated_size: tuple[float, float] | None
     annotations: list[dict[str, Any]]
 
 
@@ -86,11 +87,13 @@ def _refuse(faults: Iterable[str]) -> None:
 
 def _read_categories(data: dict[str, Any], file: Path) -> tuple[LabelSpace, dict[Any, int]]:
     categories = _items(data, "categories", {"id": (int, str), "name": str}, file)
-    class_of = {item["id"]: index for index, item in enumerate(categories, start=1)}
-    if len(class_of) < len(categories):
+    if len({item["id"] for item in categories}) < len(categories):
         raise InputError(f"{file}: two categories share an id; give each its own")
+    classes = [item for item in categories if item["name"] not in BACKGROUND_NAMES]
+    class_of = {item["id"]: BACKGROUND for item in categories}
+    class_of |= {item["id"]: index for index, item in enumerate(classes, start=1)}
     try:
-        return LabelSpace.of([item["name"] for item in categories]), class_of
+        return LabelSpace.of([item["name"] for item in classes]), class_of
     except ValueError as error:
         raise InputError(f"{file}: categories: {error}") from error
 
@@ -103,23 +106,34 @@ def _read_images(data: dict[str, Any], pictures: Path, file: Path) -> dict[str, 
     numbers: set[Any] = set()
     for item in images:
         refuse_climbing(item["file_name"], file)
-        name, stated = PurePath(item["file_name"]), (item.get("height"), item.get("width"))
+        name = PurePath(item["file_name"])
         image_id = name.stem if sharing[name.stem] == 1 else (name.parent / name.stem).as_posix()
         if item["id"] in numbers or image_id in entries:
             raise InputError(
                 f"{file}: image {item['id']} ({item['file_name']}) has the number, or but for the suffix the name, of "
                 "one before it; list each image once, with a number and a name of its own"
             )
-        entries[image_id] = Entry(item["id"], pictures / name, None if None in stated else stated, [])
+        entries[image_id] = Entry(item["id"], pictures / name, _stated_size(item), [])
         numbers.add(item["id"])
     if not entries:
         raise InputError(f"{file}: the split lists no image; give one that does")
     return entries
 
 
+def _stated_size(item: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Height and width, also as texts; None where one is missing or 0, as by who did not look."""
+    try:
+        height, width = float(item["height"]), float(item["width"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
 def _check(item: dict[str, Any], by_number: Mapping[Any, Entry], class_of: Mapping[Any, int], file: Path) -> None:
     if item["image_id"] not in by_number:
-        raise InputError(f"{name_of(file, item)}: there is no such image in the file; remove the annotation")
+        alike = [number for number in by_number if str(number) == str(item["image_id"])]
+        advice = f"there is {alike[0]!r}: write both as numbers" if alike else "remove the annotation"
+        raise InputError(f"{name_of(file, item)}: there is no such image in the file; {advice}")
     if item["category_id"] not in class_of:
         raise InputError(
             f"{name_of(file, item)}: category {item['category_id']} is not one of {sorted(class_of, key=str)}"

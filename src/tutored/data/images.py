@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from tutored.data.pictures import picture_size, read_picture
-from tutored.data.text import own_name, read_classes, read_lines
+from tutored.data.text import own_name, read_classes, read_lines, refuse_unwritable
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.structures import GroundTruth
@@ -57,11 +57,15 @@ def open_images(folder: Path, split: str) -> Images:
     places = _places(folder, split)
     found: dict[str, Path | str] = {}
     for name, place in places:
-        image_id = PurePosixPath(name.lstrip("/")).with_suffix("").as_posix()
-        if ".." in PurePosixPath(name).parts:
+        path = PurePosixPath(name.lstrip("/"))
+        if not path.name:
+            raise InputError(f"{folder}/{split}.txt: {name!r} is no picture; correct the line or remove it")
+        if ".." in path.parts:
             raise InputError(f"{folder}: {place} climbs out of its folder; give an absolute path")
+        image_id = path.with_suffix("").as_posix()
         if image_id in found:
-            raise InputError(f"{found[image_id]} and {place}: both are called {image_id}; rename one")
+            advice = "list it once" if found[image_id] == place else "rename one"
+            raise InputError(f"{found[image_id]} and {place}: both are called {image_id}; {advice}")
         found[image_id] = place
     names = folder / "labels.txt"
     return Images(
@@ -89,6 +93,7 @@ def _places(folder: Path, split: str) -> list[tuple[str, Path | str]]:
         files = [file for file in files if not is_hidden(file, inside)]
         there = {file.resolve() for file in files if not file.is_symlink()}
         files = [file for file in files if not (file.is_symlink() and file.resolve() in there)]
+        refuse_unwritable(files)
         places = [(file.relative_to(inside).as_posix(), file) for file in files]
     else:
         possible = sorted(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,13 @@ from tutored.errors import InputError
 Region = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-def decode_segmentation(segmentation: Any, size: tuple[int, int], what: str) -> Region:
-    """The pixels of one instance, bool [H, W], from polygons or from compressed or plain run lengths.
+def has_pixels(segmentation: Any) -> bool:
+    """Whether anything is drawn: run lengths, or a polygon of three points or more."""
+    return bool(segmentation) and (not isinstance(segmentation, list) or any(map(_is_area, segmentation)))
+
+
+def encode_segmentation(segmentation: Any, size: tuple[int, int], what: str) -> dict[str, Any]:
+    """One instance of an image of `size` (H, W) as compressed run lengths, from polygons or run lengths of either kind.
 
     Polygons of fewer than three points cover nothing.
 
@@ -24,16 +31,36 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], what: str) -> 
     if isinstance(segmentation, list):
         if not all(_is_polygon(points, 2 * max(size)) for points in segmentation):
             raise InputError(f"{what}: a polygon is a list x, y, x, y, ... within its image of {width}x{height} pixels")
-        segmentation = [points for points in segmentation if len(points) >= 6]
-        if not segmentation:
-            return np.zeros(size, np.bool_)
+        segmentation = list(filter(_is_area, segmentation)) or {"size": [height, width], "counts": [height * width]}
     elif not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
         raise InputError(f"{what}: run lengths must state the size {[height, width]} of the image, height first")
+    with _named(what):
+        runs: dict[str, Any] = rle.segmToRle(segmentation, width, height)
+        return runs
+
+
+def decode_runs(runs: Mapping[str, Any], what: str) -> Region:
+    """The pixels, bool [H, W], of what `encode_segmentation` gave. Raises InputError, beginning with `what`."""
+    with _named(what):
+        region: Region = rle.decode(runs).astype(np.bool_)
+        return region
+
+
+def decode_segmentation(segmentation: Any, size: tuple[int, int], what: str) -> Region:
+    """The pixels of one instance, bool [H, W]. Arguments and errors as `encode_segmentation`."""
+    return decode_runs(encode_segmentation(segmentation, size, what), what)
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
     try:
-        region: Region = rle.decode(rle.segmToRle(segmentation, width, height)).astype(np.bool_)
+        yield
     except (ValueError, RuntimeError, TypeError, KeyError) as error:
         raise InputError(f"{what}: its segmentation can't be decoded ({error})") from error
-    return region
+
+
+def _is_area(points: Any) -> bool:
+    return not isinstance(points, list) or len(points) >= 6
 
 
 def _is_polygon(points: Any, far: float) -> bool:

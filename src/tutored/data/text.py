@@ -14,6 +14,9 @@ from defusedxml import ElementTree
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 
+BACKGROUND_NAMES = ("background", "__background__")
+"""What lists of classes call what is none."""
+
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file. Raises InputError, naming it."""
@@ -30,7 +33,7 @@ def read_classes(path: Path) -> LabelSpace:
     """
     names = [line.strip() for line in read_lines(path)]
     try:
-        return LabelSpace.of([name for name in names if name not in ("", "background", "__background__")])
+        return LabelSpace.of([name for name in names if name not in ("", *BACKGROUND_NAMES)])
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -53,9 +56,26 @@ def read_xml(path: Path) -> Element:
 
 
 def refuse_climbing(name: str, file: Path) -> None:
-    """Refuse a name of an image that leads out of its folder. Raises InputError, naming the file that holds it."""
+    """Refuse a name that no image can have, or that leads out of its folder. Raises InputError, naming `file`."""
+    if not _is_utf8(name):
+        raise InputError(f"{file}: {name[:80]!r} is no text that a file can have as its name; correct it")
     if name.startswith("/") or ".." in PurePath(name).parts or "\0" in name:
         raise InputError(f"{file}: {name[:80]!r} leads out of the data set's folder; give the image's name inside it")
+
+
+def refuse_unwritable(files: Iterable[Path]) -> None:
+    """Refuse files whose names are no UTF-8, as old archives have them. Raises InputError."""
+    for file in files:
+        if not _is_utf8(str(file)):
+            raise InputError(f"{os.fsencode(file)!r}: a name that is not UTF-8 can't be an image's; rename the file")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def own_name(folder: Path) -> str:

@@ -46,7 +46,7 @@ def arrange(loose: Loose, out: Path) -> Layout:
             write_text(folder / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{name}\n" for name in ids))
         write_text(folder / "labels.txt", "".join(f"{name}\n" for name in labels.classes))
     notes = [f"classes are {source}", *loose.notes]
-    if "val" in splits and not any(item.split for item in loose.items.values()):
+    if "val" in splits and not any(item.split == "val" for item in loose.items.values()):
         notes.append(
             "val is a fifth of what is annotated, drawn at random; pictures that resemble each other, such as those of "
             f"one film, belong on one side: the lists are in {out}/ImageSets/Main"

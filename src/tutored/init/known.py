@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from tutored.data import open_dataset
 from tutored.data.voc import PICTURE_SUFFIXES
 from tutored.errors import InputError
 from tutored.init.layout import Layout
+from tutored.init.lists import TRAIN, VAL, first
 from tutored.init.loose import objects_in
 from tutored.labels import VOC
-
-TRAIN = ("train", "train2017", "train2014", "trainval", "default")
-VAL = ("val", "val2017", "val2014", "valid", "validation", "test", "test2017")
-"""Names of splits, the most likely first."""
 
 
 def known_layout(folder: Path) -> Layout | None:
@@ -30,7 +26,7 @@ def _voc(folder: Path) -> Layout | None:
         raise InputError(f"{folder}: holds several data sets; give one: {', '.join(map(str, inner))}")
     lists = {path.stem for path in inner[0].glob("ImageSets/*/*.txt")}
     data = f"voc:{inner[0]}"
-    train, val = (_first(names, [name for name in lists if _opens(data, name)]) for names in (TRAIN, VAL))
+    train, val = (first(names, [name for name in lists if _opens(data, name)]) for names in (TRAIN, VAL))
     classes_known = (inner[0] / "labels.txt").is_file() or _only_voc(inner[0])
     if not train or not val or not classes_known:
         return None
@@ -46,18 +42,13 @@ def _coco(folder: Path) -> Layout | None:
     names = dict.fromkeys(path.stem.removeprefix("instances_") for path in files)
     data = f"coco:{folder}"
     train, val = (
-        _first(known, [name for name in names if name in known and _opens(data, name)]) for known in (TRAIN, VAL)
+        first(known, [name for name in names if name in known and _opens(data, name)]) for known in (TRAIN, VAL)
     )
     train = train or next((name for name in names if name != val and _opens(data, name)), None)
     if not train:
         return None
     note = "there is one split alone: a fifth of its images is held out to validate on"
     return Layout(what="a COCO folder", data=data, train=train, val=val, notes=() if val else (note,))
-
-
-def _first(wanted: Iterable[str], there: Iterable[str]) -> str | None:
-    there = set(there)
-    return next((name for name in wanted if name in there), None)
 
 
 def _opens(data: str, split: str) -> bool:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from tutored.data.text import own_name, read_xml
+from tutored.data.text import own_name, read_xml, refuse_unwritable
 from tutored.data.voc import PICTURE_SUFFIXES
 from tutored.errors import InputError
 from tutored.init.layout import Layout
+from tutored.init.lists import listed_splits
 from tutored.init.ours import written_by_us
 
 SPLIT_FOLDERS = {
@@ -22,8 +23,8 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 MARK = re.compile(r"[ _.-]?(mask|masks|seg|segmentation|label|labels|labelids|gt)$", re.I)
 """What a mask's name may have behind its picture's."""
-MASKS = re.compile(r"mask|seg|label|annot|\bgt\b", re.I)
-"""A folder of this name may hold masks."""
+MASKS = re.compile(r"mask(?!ed)|seg|label(?!l?ed)|annot(?!ated)|\bgt\b", re.I)
+"""A folder of this name may hold masks; one called "unlabelled" holds pictures."""
 LEFT_OUT = frozenset({"SegmentationObject", "__MACOSX"})
 YOLO = re.compile(r"\d+( +-?[\d.]+){4,}\s*$")
 
@@ -67,9 +68,11 @@ def find_loose(folder: Path) -> Loose:
     What tutored wrote there itself, such as the links of a former `init`, is left out.
 
     Raises:
-        InputError: there is no picture, or two have one name.
+        InputError: there is no picture, two have one name, one has a name that no list can hold, or masks are JPEGs.
     """
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _skipped(path.relative_to(folder))]
+    found = [path for path in sorted(folder.rglob("*")) if not _skipped(path.relative_to(folder))]
+    files = [path for path in found if path.is_file()]
+    refuse_unwritable(files)
     ours = written_by_us(files)
     files = [path for path in files if path not in ours]
     shown = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
@@ -88,15 +91,22 @@ def find_loose(folder: Path) -> Loose:
     xmls = [path for path in files if path.suffix.lower() == ".xml" and _root(path) == "annotation"]
     _refuse_twins(pictures, folder)
     boxes_of, mask_of = _by_name(xmls, folder), _by_name(masks, folder)
+    listed, notes = listed_splits(files, pictures)
     stems = Counter(path.stem for path in pictures)
-    items = {}
+    items: dict[str, Item] = {}
     for path in pictures:
         split = _split(path, folder)
         name = path.stem if stems[path.stem] == 1 else f"{split}_{path.stem}"
-        items[name] = Item(path, _own(boxes_of, path.stem, split), _own(mask_of, path.stem, split), split)
+        if name in items or name != name.strip():
+            raise InputError(f"{path}: another is called {name}, or it begins or ends with a blank; rename the file")
+        boxes, mask = _own(boxes_of, path.stem, split), _own(mask_of, path.stem, split)
+        items[name] = Item(path, boxes, mask, listed.get(path.stem, split))
     used = {each for item in items.values() for each in (item.boxes, item.mask)}
     lost += [path for path in (*xmls, *masks) if path not in used]
-    return Loose(folder, items, None if xmls or masks else _alone(folder), tuple(_notes(files, lost, ours)))
+    if listed:
+        items = {name: item for name, item in items.items() if item.picture.stem in listed}
+    notes = (*notes, *_notes(found, lost, ours))
+    return Loose(folder, items, None if xmls or masks else _alone(folder, notes), notes)
 
 
 def objects_in(path: Path) -> list[str]:
@@ -107,9 +117,12 @@ def objects_in(path: Path) -> list[str]:
         return []
 
 
-def _alone(folder: Path) -> Layout:
-    parent = folder.parent if folder.name else Path("..")
-    return Layout(what="pictures that nobody annotated", data=f"images:{parent}", train=own_name(folder), val=None)
+def _alone(folder: Path, notes: tuple[str, ...]) -> Layout:
+    parent, name = folder.parent if folder.name else Path(".."), own_name(folder)
+    if (parent / f"{name}.txt").is_file():
+        raise InputError(f"{parent / name}.txt would be taken for the list of the pictures in {folder}; rename it")
+    what = "pictures that nobody annotated"
+    return Layout(what=what, data=f"images:{parent}", train=name, val=None, notes=notes)
 
 
 def _skipped(path: Path) -> bool:
@@ -122,12 +135,17 @@ def _split(path: Path, folder: Path) -> str | None:
 
 
 def _is_mask(path: Path, alike: Sequence[Path], folder: Path) -> bool:
-    """Whether a PNG is the mask of another picture: by its name or its folder's, or because it alone holds indices."""
+    """Whether it is the mask of another picture: by its name or its folder's, or as a PNG that alone holds indices."""
     split = _split(path, folder)
     others = [other for other in alike if other != path and (not split or _split(other, folder) in (None, split))]
-    if path.suffix.lower() != ".png" or not others:
+    if not others:
         return False
     told = MARK.search(path.stem) or (_named(path, folder) and not all(_named(other, folder) for other in others))
+    if told and path.suffix.lower() != ".png":
+        raise InputError(
+            f"{path}: by its name the mask of {others[0]}, and JPEG changes the numbers of classes; save masks as PNG "
+            "(if it is a picture, rename it)"
+        )
     return bool(told) or (_holds_indices(path) and not any(map(_holds_indices, others)))
 
 
@@ -155,7 +173,8 @@ def _root(path: Path) -> str:
 
 def _by_name(paths: Iterable[Path], folder: Path) -> dict[tuple[str | None, str], Path]:
     """By split and name; a mask's also by the name without what marks it."""
-    return {(_split(path, folder), stem): path for path in paths for stem in (MARK.sub("", path.stem), path.stem)}
+    pairs = [(path, stem) for path in paths for stem in (MARK.sub("", path.stem), path.stem)]
+    return {(_split(path, folder), stem): path for path, stem in reversed(pairs)}  # of two, the first
 
 
 def _own(paths: dict[tuple[str | None, str], Path], stem: str, split: str | None) -> Path | None:
@@ -173,11 +192,18 @@ def _refuse_twins(pictures: Sequence[Path], folder: Path) -> None:
             )
 
 
-def _notes(files: Sequence[Path], lost: Sequence[Path], ours: Collection[Path]) -> Iterable[str]:
+def _notes(found: Sequence[Path], lost: Sequence[Path], ours: Collection[Path]) -> Iterable[str]:
+    files = [path for path in found if path not in ours and path.is_file()]
+    linked = [path for path in found if path.is_symlink() and path.is_dir()]
+    if linked:
+        yield f"{linked[0]} is a link to a folder, and is not looked into; give that folder itself"
     if ours:
         yield f"{len(ours):,} files that tutored itself wrote, such as {min(ours)}, are left out"
     if lost:
-        yield f"{len(lost):,} files belong to no picture, such as {lost[0]}: their names differ, and they are left out"
+        yield (
+            f"{len(lost):,} files belong to no picture, such as {lost[0]}: their names differ, or another has it "
+            "already, and they are left out"
+        )
     others = [path for path in files if path.suffix.lower() in (".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic")]
     if others:
         yield f"{len(others):,} pictures such as {others[0]} are left out; save them as JPEG or PNG"

@@ -13,6 +13,8 @@ from tutored.errors import InputError
 from tutored.labels import LabelSpace
 
 MANIFEST = "manifest.json"
+SEALS = ".part-*.sha256"
+"""Beside each part that the manifest does not know yet, what it will say of it."""
 FORMAT = "tutored-softlabels"
 VERSION = 1
 

@@ -20,7 +20,7 @@ from tutored.softlabels.block import Block, Fold
 from tutored.softlabels.codec import ANSWERS, BLOCK_ROWS, SCHEMA, answers_in, columns_of
 from tutored.softlabels.decode import from_table
 from tutored.softlabels.index import INDEX, Index, read_ids
-from tutored.softlabels.manifest import MANIFEST, differences, read_manifest
+from tutored.softlabels.manifest import MANIFEST, SEALS, differences, read_manifest
 from tutored.structures import SoftLabels
 
 CACHED_BLOCKS = 512
@@ -67,8 +67,9 @@ class Store(Mapping[str, SoftLabels]):
         manifest = read_manifest(path)
         if manifest is None:
             raise InputError(f"{path}: no store of soft labels (no {MANIFEST}); `tutored label` makes one")
-        if not manifest["complete"]:
-            raise InputError(f"{path}: labelling did not finish ('complete' is false); run `tutored label` --resume")
+        newer = "a part is newer" if any(path.glob(SEALS)) else None
+        if why := newer if manifest["complete"] else "'complete' is false":
+            raise InputError(f"{path}: labelling did not finish ({why}); run `tutored label` --resume")
         _check_sizes(path, manifest)
         ids = indexed_ids(path, manifest)
         if ids is None:

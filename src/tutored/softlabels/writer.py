@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -16,15 +16,13 @@ from tutored.errors import InputError
 from tutored.files import LEFTOVERS, sha256, whole_file, write_text
 from tutored.softlabels.codec import BLOCK_ROWS, to_table
 from tutored.softlabels.index import INDEX, write_ids
-from tutored.softlabels.manifest import FORMAT, MANIFEST, VERSION, differences, read_manifest
+from tutored.softlabels.manifest import FORMAT, MANIFEST, SEALS, VERSION, differences, read_manifest
 from tutored.softlabels.store import ALTERED, damage_named, damaged, indexed_ids, part_answers, part_ids
 from tutored.structures import SoftLabels
 
 PART_ROWS = 64
 FAILED = "failed"
 PARTS = "part-*.parquet"
-SEALS = ".part-*.sha256"
-"""Beside each part of an unfinished store, what the manifest says of those of a finished one."""
 LEFT_SECONDS = 60
 """No process writes one file for so long."""
 
@@ -43,9 +41,10 @@ def look(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
     if manifest is None:
         return False
     names = [part["file"] for part in manifest["parts"] or ()]
-    finished = bool(manifest["complete"]) and all((folder / name).exists() for name in names)
+    there = all((folder / name).exists() for name in names)
+    finished = bool(manifest["complete"]) and there and not any(folder.glob(SEALS))
     if finished:
-        _sweep(folder)
+        _sweep(folder, ())
     return finished
 
 
@@ -160,12 +159,11 @@ def _facts(folder: Path, name: str) -> dict[str, Any]:
         return {"rows": metadata.num_rows} | ({"failed": json.loads(failed)} if failed else {})
 
 
-def finish(folder: Path, rewritten: Sequence[int]) -> bool:
+def finish(folder: Path) -> bool:
     """Write the manifest's final form if every part is there; whoever comes last does it, twice does no harm.
 
-    Args:
-        rewritten: parts that this process wrote. Of a finished store that lost a part, the others keep
-            the hash they had, so that damage to them is not taken for the truth.
+    Parts that are not new keep the hash they had, so that damage to them is not taken for the truth. Seals tell which
+    are new, and places which came meanwhile, from another process.
 
     Returns:
         Whether the store is finished.
@@ -173,24 +171,38 @@ def finish(folder: Path, rewritten: Sequence[int]) -> bool:
     Raises:
         InputError: a part is not what was written.
     """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        return False
-    identity = manifest["identity"]
-    names = [part_name(index) for index in range(-(-identity["images"] // PART_ROWS))]
-    if not all((folder / name).exists() for name in names):
-        return False
-    known = {part["file"]: part for part in manifest["parts"] or ()}
-    for index in rewritten:
-        known.pop(part_name(index), None)
+    places, new = _places(folder), set[str]()
+    while True:
+        seals = list(folder.glob(SEALS))  # before the manifest: who sweeps one has written of its part
+        manifest = read_manifest(folder)
+        if manifest is None:
+            return False
+        names = [part_name(index) for index in range(-(-manifest["identity"]["images"] // PART_ROWS))]
+        if not places.keys() >= set(names):
+            return False
+        _describe_all(folder, manifest, names, new | {seal.stem[1:] + ".parquet" for seal in seals})
+        before, places = places, _places(folder)
+        new = {name for name in names if places.get(name) != before[name]}
+        if not new:
+            _sweep(folder, seals)
+            return True
+
+
+def _places(folder: Path) -> dict[str, tuple[int, int]]:
+    """Where parts lie on the disk, and since when; one that is replaced lies elsewhere."""
+    found = ((part.name, part.stat()) for part in folder.glob(PARTS))
+    return {name: (status.st_ino, status.st_mtime_ns) for name, status in found}
+
+
+def _describe_all(folder: Path, manifest: Mapping[str, Any], names: Sequence[str], new: Container[str]) -> None:
+    """Write index and manifest, with former facts of what is not new."""
+    known = {part["file"]: part for part in manifest["parts"] or () if part["file"] not in new}
     ids = _known_ids(folder, manifest)
     parts = [known.get(name) or _describe(folder, name) for name in names]
     rows = [ids[part["file"]] if part["file"] in known and ids else part_ids(folder, part) for part in parts]
     with whole_file(folder / INDEX) as path:
         write_ids(path, pa.concat_arrays(rows))
-    _write_manifest(folder, identity, parts, sha256(folder / INDEX))
-    _sweep(folder)
-    return True
+    _write_manifest(folder, manifest["identity"], parts, sha256(folder / INDEX))
 
 
 def _known_ids(folder: Path, manifest: Mapping[str, Any]) -> dict[str, pa.StringArray]:
@@ -203,12 +215,12 @@ def _known_ids(folder: Path, manifest: Mapping[str, Any]) -> dict[str, pa.String
     return {part["file"]: ids.slice(start, part["rows"]) for start, part in zip(starts, parts, strict=False)}
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what only an unfinished store needs, and what killed processes left.
+def _sweep(folder: Path, seals: Iterable[Path]) -> None:
+    """Remove seals that the manifest has taken up, and what killed processes left.
 
     What is young of the latter may belong to a living one. One clock, the disk's, tells.
     """
-    for seal in folder.glob(SEALS):
+    for seal in seals:
         seal.unlink(missing_ok=True)
     now = (folder / MANIFEST).stat().st_mtime
     for stray in folder.glob(LEFTOVERS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ class FilesTutor:
         labels: LabelSpace | Path | str | None = None,
         default_labels: LabelSpace | None = None,
         own_ids: CocoIds | None = None,
+        image_ids: Collection[str] = (),
         values: Values = "auto",
         missing: Literal["refuse", "allow"] = "refuse",
         stride: int = 8,
@@ -53,6 +54,7 @@ class FilesTutor:
             labels: the tutor's classes; else what the files say, or `default_labels` where that fits.
             default_labels: the data set's classes.
             own_ids: a COCO data set's, which its COCO results have.
+            image_ids: the data set's, if known: then answers about none of them are refused.
             values: what the numbers of maps are, see `Maps`.
             missing: "allow": an image without file or entry is one that was not asked; in COCO results,
                 one where nothing was found.
@@ -62,7 +64,7 @@ class FilesTutor:
             InputError: no known files, twice the same task, label spaces that differ, or a broken file.
         """
         roots = [Path(folders)] if isinstance(folders, (str, Path)) else [Path(folder) for folder in folders]
-        found = _recognise(roots)
+        found = _recognise(roots, image_ids)
         given = None if labels is None else read_labels(labels)
         self._missing = missing
         self._maps: Maps | None = None
@@ -73,7 +75,7 @@ class FilesTutor:
                 given = self._maps.labels
         for suffix, root in found.items():
             if suffix == ".json":
-                self._boxes = CocoResults(root, given, default_labels, own_ids)
+                self._boxes = CocoResults(root, given, default_labels, own_ids, image_ids)
             elif suffix == ".xml":
                 self._boxes = ConfidenceXml(root, given or default_labels or VOC)
         readers = [reader for reader in (self._boxes, self._maps) if reader]
@@ -117,14 +119,16 @@ class FilesTutor:
         )
 
 
-def _recognise(roots: Sequence[Path]) -> dict[str, Path]:
-    """What is where: suffix -> the JSON file, or the folder of the files with that suffix."""
+def _recognise(roots: Sequence[Path], image_ids: Collection[str]) -> dict[str, Path]:
+    """What is where: suffix -> the JSON file, or the folder of the files with that suffix, be they in folders of it."""
     found: dict[str, Path] = {}
     for root in roots:
         if not root.exists():
             raise InputError(f"{root}: there is no such folder or file; give the folder of the tutor's answers")
         files = [root] if root.is_file() else sorted(path for path in root.iterdir() if path.is_file())
-        suffixes = sorted({path.suffix for path in files} & FORMATS.keys())
+        suffixes = sorted({path.suffix for path in files} & FORMATS.keys()) or [
+            suffix for suffix in FORMATS if any((root / f"{image_id}{suffix}").is_file() for image_id in image_ids)
+        ]
         if not suffixes:
             known = "; ".join(f"{suffix}: {text}" for suffix, text in FORMATS.items())
             under = sorted({str(path.parent) for path in root.glob("*/*") if path.suffix in FORMATS})
@@ -138,7 +142,7 @@ def _recognise(roots: Sequence[Path]) -> dict[str, Path]:
             if other:
                 task = "boxes" if suffix in BOXES else "maps"
                 raise InputError(f"{root}: {task} as {suffix}, but {found[other]} holds {task} as {other}; choose one")
-            found[suffix] = named[0] if suffix == ".json" else named[0].parent
+            found[suffix] = named[0] if suffix == ".json" else named[0].parent if named else root
     return found
 
 
@@ -146,6 +150,7 @@ def _digest(found: Mapping[str, Path]) -> str:
     """SHA-256 over the names and the bytes of all files that may be read."""
     digest = hashlib.sha256()
     for suffix, root in sorted(found.items()):
-        for path in [root] if root.is_file() else sorted(root.glob(f"*{suffix}")):
-            digest.update(f"{path.name} {sha256(path)}\n".encode())
+        for path in [root] if root.is_file() else sorted(root.rglob(f"*{suffix}")):
+            name = path.name if path == root else path.relative_to(root).as_posix()
+            digest.update(f"{name} {sha256(path)}\n".encode())
     return digest.hexdigest()

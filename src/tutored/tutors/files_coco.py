@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -28,14 +28,19 @@ class CocoResults:
     """A list of `{image_id, category_id, bbox: [x, y, w, h], score, segmentation?}`, as COCO's evaluation takes it.
 
     For a COCO data set the numbers are its own ids. Elsewhere, and where some are not but all are stems, an `image_id`
-    is the file's stem, or its number where the stem is one. Also accepted: an object with `annotations` (that list),
-    `categories` and `images`, which then say what the numbers mean.
+    is the file's stem, or path without suffix, or its number where the stem is one. Also accepted: an object with
+    `annotations` (that list), `categories` and `images`, which then say what the numbers mean.
     """
 
     meaning = "COCO results"
 
     def __init__(
-        self, path: Path, given: LabelSpace | None, default: LabelSpace | None, own: CocoIds | None = None
+        self,
+        path: Path,
+        given: LabelSpace | None,
+        default: LabelSpace | None,
+        own: CocoIds | None = None,
+        image_ids: Collection[str] = (),
     ) -> None:
         """Read the file.
 
@@ -44,12 +49,15 @@ class CocoResults:
                 are COCO's, else by position.
             default: the data set's classes, meant if the numbers can be positions among them but not COCO's.
             own: a COCO data set's ids, meant where the results don't say what theirs are.
+            image_ids: the data set's, if known.
 
         Raises:
-            InputError: not such a file, an id that is none of `own`, or category numbers that may mean nothing, two
-                things, or another class than an entry's own `category`.
+            InputError: not such a file, an id that is none of `own`, entries of which none is about one of
+                `image_ids`, or category numbers that may mean nothing, two things, or another class than an entry's
+                own `category`.
         """
         self.path = path
+        self._known = known = frozenset(image_ids)
         content = read_json(path)
         entries = content.get("annotations") if isinstance(content, dict) else content
         if not isinstance(entries, list) or not all(_is_entry(entry) for entry in entries):
@@ -58,7 +66,7 @@ class CocoResults:
         categories = None
         if isinstance(content, dict):
             try:
-                images = {image["id"]: PurePath(image["file_name"]).stem for image in content.get("images", ())}
+                images = {image["id"]: _own_name(image["file_name"], known) for image in content.get("images", ())}
                 categories = {item["id"]: item["name"] for item in content.get("categories", ())}
             except (TypeError, KeyError) as error:
                 raise InputError(f"{path}: an entry of 'images' or 'categories' lacks {error}") from error
@@ -70,10 +78,15 @@ class CocoResults:
         self._refuse_other_names(
             {(entry["category_id"], str(entry["category"])) for entry in entries if "category" in entry}
         )
-        self._entries: dict[str, list[tuple[int, Any]]] = defaultdict(list)
+        self._entries: dict[str, list[tuple[str, int, Any]]] = defaultdict(list)
         for position, entry in enumerate(entries):
-            image_id = entry["image_id"]
-            self._entries[key(images.get(image_id, image_id))].append((position, entry))
+            said = str(images.get(entry["image_id"], entry["image_id"]))
+            self._entries[key(said)].append((said, position, entry))
+        if entries and known and not any(map(self._about, known)):
+            raise InputError(
+                f"{path}: no entry is about an image of the data set: image_id {entries[0]['image_id']!r} is none, "
+                f"{min(known)!r} is one; write file names without suffix, or give the data set of these results"
+            )
 
     def detections(self, image_id: str, size: tuple[int, int]) -> list[Detection] | None:
         """Those of one image of `size` (height, width); None where the file has no entry for it.
@@ -81,11 +94,16 @@ class CocoResults:
         Raises:
             InputError: an entry lacks a field or is impossible, or its box lies outside the image.
         """
-        entries = self._entries.get(key(image_id))
-        if entries is None:
+        entries = self._about(image_id)
+        if not entries:
             return None
         found = (self._detection(entry, size, f"{self.path}: entry {position}") for position, entry in entries)
         return [detection for detection in found if detection is not None]
+
+    def _about(self, image_id: str) -> list[tuple[int, Any]]:
+        """The entries of one image, by position; in another spelling of its number where that is no other image's."""
+        entries = self._entries.get(key(image_id), ())
+        return [(position, entry) for said, position, entry in entries if said == image_id or said not in self._known]
 
     def lacks(self, image_id: str) -> str:
         return f"{self.path}: no entry for image {image_id}"
@@ -124,6 +142,12 @@ class CocoResults:
             return None
         mask = None if region is None else _in_box(region, fitted)
         return Detection(fitted, self._class_of[entry["category_id"]], score, mask)
+
+
+def _own_name(file_name: str, known: Collection[str]) -> str:
+    """Our image id of a file: its stem, or of those that share one, also its folders."""
+    whole = PurePath(file_name).with_suffix("").as_posix()
+    return whole if whole in known else PurePath(file_name).stem
 
 
 def _is_entry(entry: Any) -> bool:

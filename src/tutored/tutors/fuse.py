@@ -106,7 +106,8 @@ def _boxes(answers: Sequence[tuple[SoftLabels, float]], limit: int, floor: float
     mean[:, 0] += 1 - share.new_zeros(len(fused)).index_add_(0, member, share)
     kinds = classes.new_zeros(len(fused)).index_copy_(0, member, classes)
     best = _best(mean.gather(1, kinds[:, None])[:, 0], limit, floor)
-    return fused[best], kinds[best], mean[best].clamp(min=0)
+    # Shares may sum to more than one by a rounding.
+    return fused[best], kinds[best], mean[best].clamp(0, 1)
 
 
 def _instances(answers: Sequence[tuple[Instances, float]], limit: int, floor: float) -> Instances:
@@ -123,7 +124,8 @@ def _instances(answers: Sequence[tuple[Instances, float]], limit: int, floor: fl
     drawn = masks.new_zeros(len(fused), *masks.shape[1:]).index_add_(0, member, moved)
     kinds = classes.new_zeros(len(fused)).index_copy_(0, member, classes)
     best = _best(mean, limit, floor)
-    return Instances(boxes_xyxy=fused[best], classes=kinds[best], scores=mean[best], masks=drawn[best].clamp(max=1))
+    scores, masks = mean[best].clamp(max=1), drawn[best].clamp(max=1)
+    return Instances(boxes_xyxy=fused[best], classes=kinds[best], scores=scores, masks=masks)
 
 
 def _spread(answers: Sequence[tuple[object, float]], counts: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -60,17 +60,16 @@ def label(
     if missing is None:
         return out
     total = sum(len(ids_of(dataset, part)) for part in mine)
-    done, written = 0, []
+    done = 0
     for part in mine:
         if part in missing:
             for answered in label_part(tutor, dataset, identity, out, part, batch, skip_broken):
                 if progress:
                     progress(done + answered, total)
-            written.append(part)
         done += len(ids_of(dataset, part))
     if progress:
         progress(total, total)
-    finish(out, written)
+    finish(out)
     return out
 
 

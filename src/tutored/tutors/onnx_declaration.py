@@ -155,8 +155,8 @@ def name_outputs(
     if isinstance(wanted, tuple):
         names = list(wanted)
     elif wanted is not None:
-        at_hand = isinstance(wanted, LabelSpace) or str(wanted) in KNOWN
-        space = read_labels(wanted if at_hand else model.path.parent / str(wanted))
+        beside = given is None and str(wanted) not in KNOWN
+        space = read_labels(model.path.parent / str(wanted) if beside else wanted)
         names = list(space.names if len(space) == count else space.classes)
     else:
         names = model.names or []

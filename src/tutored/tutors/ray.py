@@ -83,5 +83,5 @@ def label_with_ray(
             done += len(ids_of(dataset, item["part"]))
             if progress:
                 progress(done, len(dataset.ids))
-    finish(out, sorted(missing))
+    finish(out)
     return out
