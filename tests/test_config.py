@@ -103,6 +103,11 @@ def test_sections_given_as_objects_leave_the_recipe_its_defaults():
         ("data: {train: 'voc:x'}\ntrain: {epochs: 0}", "train.epochs: .* got 0"),
         ("data: {train: 'voc:x'}\ntrain: {precision: no}", "train.precision: .*'fp32', 'bf16' or 'fp16', got False"),
         ("data: {train: 'voc:x', reported: 'cat,dog'}", r"reported: .* a list, such as \[a, b\], got 'cat,dog'"),
+        (
+            "data: {train: 'voc:x', reported: []}",
+            r"data.reported: got \[\], no class at all; name one or more, or give",
+        ),
+        ("data: {train: 'voc:x', classes: []}", r"data.classes: got \[\], no class at all"),
         ("data: {train: 'voc:x'}\nsupervision: {detection: {policy: fill}}", "needs a tutor's `store`"),
         ("data: {train: 'voc:x'}\ntrain: {clip: 0}", "train.clip: .* greater than 0, got 0"),
         ("data: {train: 'voc:x'}\ntrain: {lr: -1}", "train.lr: .* greater than 0, got -1"),

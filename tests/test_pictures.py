@@ -93,6 +93,13 @@ def test_a_grey_picture_of_16_bits_keeps_its_upper_eight(tmp_path: Path) -> None
     assert np.asarray(read_picture(tmp_path / "deep.png"))[0].tolist() == [[level] * 3 for level in (0, 0, 1, 156, 255)]
 
 
+def test_a_grey_picture_of_16_bits_is_turned_upright_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    Image.fromarray(np.array([[0, 65535]], np.uint16)).save(tmp_path / "deep.png", exif=exif)
+    assert np.asarray(upright(read_picture(tmp_path / "deep.png")))[:, :, 0].tolist() == [[0], [255]]
+
+
 def test_a_picture_cut_short_is_refused_but_has_a_size(tmp_path: Path) -> None:
     path = tmp_path / "short.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)

@@ -143,12 +143,12 @@ def test_only_boxes_from_the_score_on_are_drawn(
 ) -> None:
     shown: list[Tensor | None] = []
 
-    def note(image: Image.Image, prediction: Prediction, labels: LabelSpace) -> Image.Image:
+    def note(image: Image.Image, prediction: Prediction, labels: LabelSpace, _side: int) -> Image.Image:
         assert labels == PETS
         shown.append(prediction.classes)
         return image
 
-    monkeypatch.setattr(files, "draw", note)
+    monkeypatch.setattr(files, "draw_small", note)
     Image.new("RGB", (40, 20)).save(tmp_path / "one.png")
     for score in (0.5, 0.19, 0.8):
         predict_files(predictor, [tmp_path / "one.png"], tmp_path / "out", score)
@@ -186,6 +186,17 @@ def test_what_systems_hide_in_a_folder_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / ".thumbs").mkdir()
     (tmp_path / ".thumbs" / "a.jpg").write_bytes(b"")
     assert list(find_pictures([tmp_path])) == ["a.png"]
+
+
+def test_linked_folders_are_followed_each_once(tmp_path: Path) -> None:
+    album, disk = tmp_path / "album", tmp_path / "disk"
+    for folder in (album / "own", disk / "deep", disk / ".thumbs"):
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / "x.png")
+    (album / "linked").symlink_to(disk)
+    (album / "again").symlink_to(album / "own")
+    (disk / "round").symlink_to(album)
+    assert list(find_pictures([album])) == ["linked/deep/x.png", "own/x.png"]
 
 
 def test_coco_s_numbers_go_by_the_path_where_names_repeat(tmp_path: Path) -> None:
@@ -270,6 +281,14 @@ def test_a_lying_picture_is_turned_upright(predictor: Predictor, tmp_path: Path)
     Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
     predict_files(predictor, [tmp_path / "phone.jpg"], tmp_path / "out")
     assert Image.open(tmp_path / "out" / "phone.mask.png").size == (20, 40)
+
+
+def test_a_picture_too_long_for_jpeg_is_drawn_smaller(predictor: Predictor, tmp_path: Path) -> None:
+    Image.new("RGB", (131_000, 2)).save(tmp_path / "strip.png")
+    written = predict_files(predictor, [tmp_path / "strip.png"], tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "strip.predicted.jpg").size == (65_500, 1)
+    assert Image.open(tmp_path / "out" / "strip.mask.png").size == (131_000, 2)
+    assert json.loads(written.read_text())[0]["bbox"] == [0, 0, 65_500, 2]
 
 
 def test_what_is_no_picture_is_named_before_any_work(predictor: Predictor, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """The run's page: what it shows of a run, when it is written, and what trackers are told."""
 
 import csv
+import html
 import json
 import math
 import re
+import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +28,7 @@ from tutored.evaluate.detection import Ranked, precisions
 from tutored.labels import VOC
 from tutored.runpage import content, write_page
 from tutored.runpage.charts import POINTS, thinned
-from tutored.runpage.read import read_run
+from tutored.runpage.read import Run, read_run
 from tutored.structures import GroundTruth, Prediction
 from tutored.tutors.label import label
 from tutored.tutors.student import StudentTutor
@@ -170,6 +173,20 @@ def test_it_renews_itself_while_the_run_goes_on(voc_folder, tmp_path, pages_at_o
     stopped = (tmp_path / "run" / "report.html").read_text()
     assert 'http-equiv="refresh"' not in stopped
     assert f"<code>tutored train {tmp_path}/run/config.yaml --out {tmp_path}/run --resume</code> goes on" in stopped
+
+
+def test_time_left_counts_the_images_that_a_step_has():
+    """A batch of 100 has the 8 images that there are; two steps are left, at 4 images/s."""
+    config = make_config({"data": {"train": "voc:x"}, "train": {"epochs": 3, "batch": 100}})
+    facts = {"epoch_steps": 1, "coverage": {"x": {"detection": {"gt": 5, "none": 3}}}}
+    steps = [{"step": 1, "images_per_second": 4.0}]
+    assert content.head(Run(Path("run"), config, steps, {}, {}, facts, False))["left"] == "0:00:04"
+
+
+def test_the_command_to_go_on_is_as_a_shell_takes_it(run):
+    (run / "result.json").unlink()
+    command = html.unescape(re.search("<code>(tutored train .*?)</code>", write_page(run).read_text())[1])
+    assert shlex.split(command) == ["tutored", "train", f"{run}/config.yaml", "--out", f"{run}", "--resume"]
 
 
 def test_pages_take_a_small_share_of_the_time(voc_folder, tmp_path, monkeypatch):

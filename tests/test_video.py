@@ -130,6 +130,13 @@ def test_masks_are_written_if_asked_for(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["clip.masks"]
 
 
+def test_masks_take_the_place_of_an_earlier_video_s(tmp_path: Path) -> None:
+    for times in ([0, 1, 2], [0, 1]):
+        source = film(tmp_path / "clip.mp4", times)
+        (masks,) = predict_video(Brightest(), source, tmp_path / "out" / "clip.mp4", kinds=("masks",))
+    assert sorted(file.name for file in masks.iterdir()) == ["000000.png", "000001.png"]
+
+
 def test_no_more_than_a_batch_is_read_ahead(tmp_path: Path) -> None:
     predictor, read = Brightest(batch=3), 0
 

@@ -43,6 +43,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """The same for a folder; the former one stays, as `.NAME.old`, until the new one has taken its place.
 
+    Where `path` is a link, it stays one, and all of this is done where it leads to.
+
     Raises:
         InputError: it is the folder that the process is in, which can't be replaced.
         OSError: as `whole_file`.
@@ -50,16 +52,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
     if path.exists() and path.samefile(Path.cwd()):
         raise InputError(f"{path}: is the folder that you are in; give one of its own, such as {path / 'new'}")
     with _naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary, old = path.with_name(f".{path.name}.new"), former(path)
+        place = Path(os.path.realpath(path))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary, old = place.with_name(f".{place.name}.new"), former(path)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
             yield temporary
-            if path.exists():
+            if place.exists():
                 shutil.rmtree(old, ignore_errors=True)
-                os.replace(path, old)
-            os.replace(temporary, path)
+                os.replace(place, old)
+            os.replace(temporary, place)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -67,7 +70,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 def former(path: Path) -> Path:
     """Where `whole_folder` keeps what was at `path` while it is replaced; what to read if `path` is missing."""
-    return path.with_name(f".{path.name}.old")
+    place = Path(os.path.realpath(path))
+    return place.with_name(f".{place.name}.old")
 
 
 def seal(facts: Mapping[str, Any], file: Path) -> str:

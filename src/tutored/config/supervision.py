@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tutored.config.section import Section, Share
 
@@ -48,6 +48,13 @@ class Data(Section):
     """The student's classes; null: those of all training data."""
     reported: tuple[str, ...] | None = None
     """The classes that the means of a validation are over; null: all."""
+
+    @field_validator("classes", "reported")
+    @classmethod
+    def _some_class(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names == ():
+            raise ValueError("got [], no class at all; name one or more, or give null for all")
+        return names
 
 
 class Task(Section):

@@ -43,7 +43,7 @@ def read_picture(path: Path | str) -> Image.Image:
 def as_rgb(picture: Image.Image) -> Image.Image:
     """The picture in RGB; Pillow alone would make everything above 255 of a 16-bit grey one white."""
     if picture.mode.startswith("I"):
-        picture = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        picture = picture.convert("I").point([level >> 8 for level in range(1 << 16)], "L")
     return picture.convert("RGB")
 
 

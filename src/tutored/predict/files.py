@@ -13,7 +13,10 @@ from tutored.predict.inputs import DRAWN, MASK, find_pictures
 from tutored.predict.predictor import Predictor
 from tutored.predict.results import KINDS, CocoNumbers, box_entries, choose_kinds
 from tutored.progress import Progress
-from tutored.visualise import draw, save_mask
+from tutored.visualise import draw_small, save_mask
+
+LONGEST = 65_500
+"""Most pixels of a JPEG's side."""
 
 
 def predict_files(
@@ -33,7 +36,7 @@ def predict_files(
     floor: `image_id` (`file_name` without suffix), `file_name` (as `find_pictures` names it), `category_id` (1..C),
     `category`, `bbox` (x, y, width, height in pixels), `score`. As in COCO results, a picture in which nothing
     was found has none; its drawing and mask are there. The masks hold class numbers, with VOC's palette.
-    A picture is turned upright first where it says how (EXIF).
+    A picture is turned upright first where it says how (EXIF). A drawing has sides of at most `LONGEST`.
 
     Args:
         score: boxes from this score on are drawn.
@@ -66,7 +69,7 @@ def predict_files(
             found = [named | entry for entry in box_entries(prediction, labels) or []]
             entries += numbers.renumbered(found) if numbers else found
             if "pictures" in kinds:
-                drawn = draw(image, prediction.above(score), labels)
+                drawn = draw_small(image, prediction.above(score), labels, LONGEST)
                 write_encoded(out / Path(name).with_suffix(DRAWN), partial(drawn.save, format="JPEG"))
             if "masks" in kinds and prediction.mask is not None:
                 save_mask(prediction.mask, out / Path(name).with_suffix(MASK))

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tutored.errors import InputError
-from tutored.files import whole_file
+from tutored.files import whole_file, whole_folder
 from tutored.predict.inputs import CAMERA
 from tutored.predict.predictor import Predictor
 from tutored.predict.results import FILMED, box_entries, choose_kinds
@@ -51,7 +51,7 @@ def predict_video(
     Args:
         source: a video file, or a camera: `camera:0` (Windows: `camera:NAME`).
         into: results are `into` without suffix and with `.predicted.mp4`, `.predicted.jsonl` and, a folder with a mask
-            per frame, `.masks`.
+            per frame, `.masks`, in place of an earlier one.
         score: boxes from this score on are drawn.
         kinds: what is written, of `KINDS`; None: of `FILMED`, what the student was taught.
         stop: is asked before each frame; when it says yes the files end there.
@@ -69,6 +69,7 @@ def predict_video(
         video = stack.enter_context(_open(source))
         film = stack.enter_context(_film(drawn, video.rate)) if "pictures" in kinds else None
         text = stack.enter_context(_text(lines)) if "json" in kinds else None
+        folder = stack.enter_context(whole_folder(masks)) if "masks" in kinds else None
         frames = video.frames(stop)
         # A camera's frames come slowly: each is answered at once.
         while part := list(islice(frames, 1 if video.live else predictor.batch)):
@@ -77,15 +78,15 @@ def predict_video(
                     film(time, draw(image, prediction.above(score), labels))
                 if text:
                     text({"frame": count, "time": round(time, 6), "boxes": box_entries(prediction, labels)})
-                if "masks" in kinds and prediction.mask is not None:
-                    save_mask(prediction.mask, masks / f"{count:06d}.png")
+                if folder and prediction.mask is not None:
+                    save_mask(prediction.mask, folder / f"{count:06d}.png")
                 count += 1
             if progress:
                 progress(count, max(video.length, count))
         if not count:
             raise InputError(f"{source}: there is no picture in it")
     written = {"pictures": drawn, "json": lines, "masks": masks}
-    return [path for kind, path in written.items() if kind in kinds and path.exists()]
+    return [path for kind, path in written.items() if kind in kinds]
 
 
 class Video:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import yaml
@@ -56,7 +57,7 @@ def write_page(path: Path, *, refresh: int | None = None) -> Path:
         "head": content.head(run),
         "run_id": run.config.run_id,
         "recipe": run.config.recipe,
-        "command": f"tutored train {path / 'config.yaml'} --out {path} --resume",
+        "command": shlex.join(["tutored", "train", f"{path / 'config.yaml'}", "--out", f"{path}", "--resume"]),
         "charts": draw_charts(run),
         "classes": content.classes(run),
         "curves": content.curves(run),

@@ -59,7 +59,7 @@ def _left(run: Run) -> str | None:
     if not speed or run.epoch_steps is None:
         return None
     steps = run.epoch_steps * run.config.train.epochs - run.done
-    return _time(steps * run.config.train.batch / speed)
+    return _time(steps * run.step_images / speed)
 
 
 def _time(seconds: float) -> str:

@@ -46,6 +46,13 @@ class Run:
             return int(self.facts["epoch_steps"])
         return next((int(entry["step"]) // epoch for epoch, entry in self.validations.items()), None)
 
+    @property
+    def step_images(self) -> int:
+        """Images of a step: all of the training data where it is smaller than a batch."""
+        batch = self.config.train.batch
+        images = sum(sum(tasks["detection"].values()) for tasks in self.facts.get("coverage", {}).values())
+        return min(batch, images or batch)
+
 
 def read_run(path: Path) -> Run:
     """Read a run's folder.
