@@ -319,6 +319,26 @@ def test_a_full_disk_is_the_machines_fault_and_leaves_nothing(work, tmp_path, ca
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 3 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. "),
+    ],
+)
+def test_too_little_memory_is_the_machines_fault_and_the_run_goes_on(work, tmp_path, capsys, monkeypatch, error):
+    def full(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr("tutored.engine.trainer.backward", full)
+    assert main(["train", str(work / "run.yaml"), "--out", str(tmp_path / "run")]) == 1
+    message = capsys.readouterr().err
+    assert f"not enough memory: {error}; smaller batches (train.micro_batch" in message
+    assert "a defect" not in message and "go on with --resume" in message
+
+
 def test_a_disk_that_fills_up_while_labelling(work, voc_folder, tmp_path, capsys, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")

@@ -170,6 +170,20 @@ def test_asked_twice_it_stops_at_once(voc_folder, tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "state").exists()
 
 
+def test_a_process_of_several_trainings_stops_as_often_as_it_is_asked_after_its_step(voc_folder, tmp_path, monkeypatch):
+    """Ctrl-C reaches all processes of `--jobs`, and the first of them then ends the others."""
+    monkeypatch.setattr("tutored.engine.trainer.LOG_EVERY", 1)
+    monkeypatch.setattr("tutored.engine.trainer.multiprocessing.parent_process", object)
+
+    def insist(progress):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(voc_folder, train={"epochs": 3}), tmp_path / "run", watch=insist)
+    assert json.loads((tmp_path / "run" / "state" / "state.json").read_text())["done"] == 1
+
+
 def test_seeds_decide_everything(voc_folder, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(config(voc_folder, train={"epochs": 1, "seed": seed}), tmp_path / name)
@@ -336,6 +350,10 @@ def test_a_run_folder_belongs_to_one_run(voc_folder, tmp_path):
         train(config(voc_folder, train={"epochs": 1}), tmp_path / "run")
     with pytest.raises(InputError, match="holds another run, with train.epochs 1 instead of 2"):
         train(config(voc_folder), tmp_path / "run", resume=True)
+    more = config(voc_folder, train={"epochs": 1}, supervision={"detection": {"renamed": {"cat": "cats"}}})
+    train(more, tmp_path / "more")
+    with pytest.raises(InputError, match=r"supervision\.detection\.renamed\.cat 'cats' instead of None;"):
+        train(config(voc_folder, train={"epochs": 1}), tmp_path / "more")
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "thing").write_text("x")
     with pytest.raises(InputError, match="not empty"):
@@ -385,6 +403,44 @@ def test_a_store_that_changed_is_not_taken_up_again(voc_folder, tmp_path):
     (tmp_path / "run" / "state" / "state.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match="damaged training state"):
         train(run, tmp_path / "run", resume=True)
+
+
+def test_images_that_changed_are_not_gone_on_with(make_voc, tmp_path):
+    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 8, "val": ("both",) * 2})
+    run = config(folder, train={"epochs": 1})
+    train(run, tmp_path / "run")
+    mask = folder / "SegmentationClass" / "train_000.png"
+    mask.rename(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"which of them have ground truth, have changed .*\(8 then, 8 now\)"):
+        train(run, tmp_path / "run", resume=True)
+    (tmp_path / "mask.png").rename(mask)
+    assert train(run, tmp_path / "run", resume=True)["images"] == 8
+    for path in folder.glob("ImageSets/*/train.txt"):
+        path.write_text("train_000\ntrain_001\ntrain_002\ntrain_003\n")
+    with pytest.raises(InputError, match=r"have changed since the run began \(8 then, 4 now\); bring them back"):
+        train(run, tmp_path / "run", resume=True)
+
+
+def test_a_run_is_trained_by_one_command_at_a_time(voc_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tutored.engine.WAIT", 0.1)
+    run = config(voc_folder, train={"epochs": 1})
+
+    def again(_progress):
+        with pytest.raises(InputError, match="run: another process trains this run; wait for its end"):
+            train(run, tmp_path / "run", resume=True)
+
+    train(run, tmp_path / "run", watch=again)
+    assert train(run, tmp_path / "run", resume=True)["images"] == 8, "and it is free when that one has ended"
+
+
+def test_what_a_page_shows_of_an_epoch_is_there_before_the_epoch_is_saved(voc_folder, tmp_path, monkeypatch):
+    run = config(voc_folder, train={"epochs": 1})
+    train(run, tmp_path / "whole")
+    monkeypatch.setattr(Trainer, "save", lambda self: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(OSError, match="killed"):
+        train(run, tmp_path / "run")
+    there = {path.name for path in (tmp_path / "whole" / "page").glob("*0001*")}
+    assert there and {path.name for path in (tmp_path / "run" / "page").glob("*0001*")} == there
 
 
 def test_two_runs_of_different_precision_in_one_process(voc_folder, tmp_path):

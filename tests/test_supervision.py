@@ -121,6 +121,12 @@ def test_what_a_config_asks_for_in_vain_is_told(voc_folder, tmp_path):
     assert note.endswith("teaches every cell at full weight, in spite of vetted, elsewhere, map_weight")
 
 
+def test_validation_without_ground_truth_is_told(make_voc, tmp_path):
+    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 2, "val": ("none",) * 2})
+    (note,) = open_supervision(config(folder)).notes
+    assert note == f"voc:{folder}/val: no image has ground truth to validate on, so there will be no figures"
+
+
 def test_a_class_to_report_that_is_none_is_refused_before_training(voc_folder):
     with pytest.raises(InputError, match="unknown class 'catt'; did you mean cat"):
         open_supervision(config(voc_folder, reported=["catt"]))

@@ -56,8 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("TUTORED_DEBUG"):
             raise
+        if _lacks_memory(error):
+            advice = "smaller batches (train.micro_batch, train.batch, --batch) or fewer train.workers need less"
+            return _complain(f"not enough memory: {error}; {advice}{GO_ON.get(words[0], '')}", FAILED)
         return _complain(f"{type(error).__name__}: {error} (a defect; TUTORED_DEBUG=1 shows where)", FAILED)
     return code
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether the machine ran out of it here, or killed a process that reads for lack of it."""
+    told = ("out of memory", "can't allocate memory", "killed by signal: Killed", "killed by signal: Bus error")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 
 @contextmanager
@@ -124,10 +133,11 @@ def train(given: argparse.Namespace) -> None:
 
     config = load_config(given.config, given.overrides)
     with watch_training() as watch:
-        train_run(config, given.out, resume=given.resume, watch=watch, tell=lambda note: say(f"note: {note}"))
+        result = train_run(config, given.out, resume=given.resume, watch=watch, tell=lambda note: say(f"note: {note}"))
     say(f"wrote {given.out / 'checkpoint'}, {given.out / 'result.json'} and {given.out / 'report.html'}")
     checkpoint, data = given.out / "checkpoint", config.data
-    if data.held_out or not data.val_split:
+    figures = (result["figures"] or {}).values()
+    if data.held_out or not any(isinstance(figure, float) for figure in figures):
         return say_next(f"tutored predict {quoted(checkpoint)} PICTURES --out seen")
     annotated = data.val_annotated if data.val else data.annotated
     lists = {"--classes": data.reported, "--annotated": annotated}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +57,11 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
     def taught(self) -> list[int]:
         """Positions of the images that somebody teaches something, as far as that is decided once."""
         return [position for position, image_id in enumerate(self.dataset.ids) if self._is_taught(image_id)]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON-ready: how many images there are, and a hash of which, and of those with ground truth of each task."""
+        there = [list(self.dataset.ids), *(sorted(self.drawn[task]) for task in TASKS)]
+        return {"count": len(self), "sha256": hashlib.sha256(json.dumps(there).encode()).hexdigest()}
 
     def _is_taught(self, image_id: str) -> bool:
         for name, task in self.tasks.items():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from tutored.config import Config, flat, load_config
 from tutored.engine.journal import Report, Watcher
@@ -19,6 +21,10 @@ from tutored.errors import InputError
 from tutored.files import LEFTOVERS, write_text
 
 __all__ = ["Report", "Watcher", "train"]
+
+LOCK = ".lock"
+WAIT = 15.0
+"""Seconds that a run folder may still be held by processes that read for one that was killed."""
 
 
 def train(
@@ -46,7 +52,8 @@ def train(
         What `result.json` holds.
 
     Raises:
-        InputError: data, stores and config do not fit, a tracker's package is missing, or `out` holds another run.
+        InputError: data, stores and config do not fit, a tracker's package is missing, `out` holds another run, or
+            another process trains there.
         FloatingPointError: the loss is not finite; the message names term and images.
     """
     kept = "freeze_norm" if config.student.freeze_norm else "frozen" if config.student.frozen else None
@@ -56,19 +63,27 @@ def train(
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     trainer = Trainer(config, open_supervision(config), out)
-    if trainer.accelerator.is_main_process:
-        _claim(out, config, resume)
-    trainer.accelerator.wait_for_everyone()
-    if resume:
-        trainer.load()
-    if tell:
-        for note in trainer.supervision.notes:
-            tell(note)
-    try:
+    with ExitStack() as stack:
+        if trainer.accelerator.is_main_process:
+            _claim(out, config, resume)
+            stack.enter_context(_alone(out))
+        trainer.accelerator.wait_for_everyone()
+        if resume:
+            trainer.load()
+        if tell:
+            for note in trainer.supervision.notes:
+                tell(note)
+        stack.callback(trainer.journal.close)
         trainer.run(watch)
         return trainer.finish()
-    finally:
-        trainer.journal.close()
+
+
+def _alone(out: Path) -> AcquireReturnProxy[Any]:
+    """Hold the run folder against other processes. Raises InputError where one trains there."""
+    try:
+        return FileLock(out / LOCK).acquire(timeout=WAIT)
+    except Timeout:
+        raise InputError(f"{out}: another process trains this run; wait for its end, or choose another --out") from None
 
 
 def _claim(out: Path, config: Config, resume: bool) -> None:
@@ -91,6 +106,8 @@ def _claim(out: Path, config: Config, resume: bool) -> None:
 def _differences(there: Config, here: Config) -> str:
     mine, theirs = flat(here.to_dict()), flat(there.to_dict())
     differing = [
-        f"{key} {theirs.get(key)!r} instead of {value!r}" for key, value in mine.items() if theirs.get(key) != value
+        f"{key} {theirs.get(key)!r} instead of {mine.get(key)!r}"
+        for key in mine | theirs
+        if theirs.get(key) != mine.get(key)
     ]
     return ", ".join(differing[:5])

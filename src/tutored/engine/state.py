@@ -69,6 +69,21 @@ def check_stores(run: Path, began: Stores, now: Stores) -> None:
         )
 
 
+def check_images(run: Path, began: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Raise InputError where a run does not go on with the images that it began with; None: it did not note them.
+
+    Args:
+        began, now: `TrainingSet.fingerprint`.
+    """
+    if began not in (None, now):
+        assert began is not None
+        raise InputError(
+            f"{run}: the training images, or which of them have ground truth, have changed since the run began "
+            f"({began['count']} then, {now['count']} now); bring them back, or train into another --out, as with "
+            f"--train.start {run / 'checkpoint'}"
+        )
+
+
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     facts = json.loads((folder / "state.json").read_text())
     tensors = load_file(folder / "state.safetensors")

@@ -25,7 +25,7 @@ def stopping(*, patient: bool = False) -> Iterator[Callable[[], bool]]:
     """Inside, `STOPS` only note that we are asked to stop; a second one interrupts at once.
 
     Args:
-        patient: not even the second one: launchers of several processes pass on what the terminal sent them already.
+        patient: not even the second one: who starts several processes passes on what the terminal sent them already.
 
     Gives a function that tells whether we were asked. Outside the main thread, signals are left alone.
     """

@@ -50,7 +50,7 @@ def open_supervision(config: Config) -> Supervision:
     train, val = open_datasets(config)
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
-    loss, notes = config.loss, _idle(config, train)
+    loss, notes = config.loss, _idle(config, train, val)
     reached: set[int | None] = set()
     for name, task in config.supervision.tasks.items():
         opened = [open_store(path, name) for path in task.stores]
@@ -84,7 +84,7 @@ def open_supervision(config: Config) -> Supervision:
     return Supervision(train, val, soft_labels, stores, loss, tuple(notes))
 
 
-def _idle(config: Config, train: Dataset) -> list[str]:
+def _idle(config: Config, train: Dataset, val: Dataset | None) -> list[str]:
     """What the config asks for and does not get. Raises InputError for classes that there are not, or too many."""
     averaged_classes(train.labels, config.data.reported)
     if "segmentation" in config.taught and len(train.labels) > IGNORE:
@@ -97,6 +97,8 @@ def _idle(config: Config, train: Dataset) -> list[str]:
         for name, task in config.supervision.tasks.items()
         if task.store and not task.stores
     ]
+    if val is not None and not any(map(val.annotated_tasks, val.ids)):
+        notes.append(f"{val.name}: no image has ground truth to validate on, so there will be no figures")
     maps, loss = config.supervision.segmentation, config.loss
     lighter = {"vetted": maps.vetted, "elsewhere": maps.elsewhere == "ignore", "map_weight": loss.map_weight != "mass"}
     if maps.stores and loss.map_target == "softmax" and any(lighter.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +29,7 @@ from tutored.engine.optimise import Average, load_optimizer, make_optimizer, rat
 from tutored.engine.result import make_result
 from tutored.engine.shard import load_weights, shard, whole_states
 from tutored.engine.start import make_student
-from tutored.engine.state import check_stores, load_state, save_state
+from tutored.engine.state import check_images, check_stores, load_state, save_state
 from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stopping
 from tutored.engine.supervision import Supervision
 from tutored.errors import InputError
@@ -94,7 +95,8 @@ class Trainer:
             InputError: a tracker can't begin.
         """
         self.journal.begin(self.training, self.plan, self.done)
-        with stopping(patient=self.accelerator.num_processes > 1) as asked:
+        together = self.accelerator.num_processes > 1 or multiprocessing.parent_process() is not None
+        with stopping(patient=together) as asked:
             self._loop(watch, asked)
 
     def _loop(self, watch: Watcher | None, asked: Callable[[], bool]) -> None:
@@ -130,6 +132,7 @@ class Trainer:
                 if not self.config.train.ema:
                     self.average.update(0.0, self.done)
                 self.average.fill()
+                self.seconds += time.monotonic() - since
                 self.save()
                 self.accelerator.wait_for_everyone()
                 raise KeyboardInterrupt
@@ -188,14 +191,13 @@ class Trainer:
                 resample(records, labels, reported).save(self.out / "resamples.npz")
             result = processes.from_main(lambda: figures(found, labels, reported))
             self.journal.add({"step": self.done, "epoch": epoch, "val": result.to_dict()})
-        saves = last or epoch % train.save_every == 0
-        if saves:
-            self.save()
-        if main and records is not None:
+        if main and records is not None:  # before it is saved: what is saved is not done again
             predictor = Predictor(self.averaged, self.config.decode, self.device, tasks=self.config.taught)
             self.journal.keep(epoch, records, predictor)
-        if main and saves:
-            self.journal.page()
+        if last or epoch % train.save_every == 0:
+            self.save()
+            if main:
+                self.journal.page()
         self.accelerator.wait_for_everyone()
 
     def save(self) -> None:
@@ -204,8 +206,13 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
-        facts = {"stores": self.supervision.stores, "done": self.done, "seconds": self.seconds}
-        facts["scaler"] = scaler.state_dict() if scaler is not None else None
+        facts = {
+            "stores": self.supervision.stores,
+            "images": self.training.fingerprint(),
+            "done": self.done,
+            "seconds": self.seconds,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+        }
         self.journal.save()
         save_checkpoint(self.out / "checkpoint", self.averaged, self.config)
         save_state(self.out, model, self.averaged.state_dict(), optimizer, facts)
@@ -214,13 +221,14 @@ class Trainer:
         """Take up the saved state, if there is one.
 
         Raises:
-            InputError: it is damaged, or a store is another than the run began with.
+            InputError: it is damaged, or a store or the images are others than the run began with.
         """
         saved = load_state(self.out)
         if saved is None:
             return
         model, average, optimizer, facts = saved
         check_stores(self.out, facts["stores"], self.supervision.stores)
+        check_images(self.out, facts.get("images"), self.training.fingerprint())
         load_weights(self.student, model)
         self.averaged.load_state_dict(average)
         self.average = Average(self.averaged, self.student)
