@@ -83,6 +83,14 @@ def test_other_hidden_images_are_named_where_the_two_sides_differ_in_them(run, c
     assert capsys.readouterr().out.splitlines()[-1] == "differs: supervision.seed: 0 against 0, 1 against 0"
 
 
+def test_runs_without_a_common_figure_are_told(run, capsys):
+    boxes, maps = run("boxes", 0, (0.5, float("nan"))), run("maps", 0, (float("nan"), 0.5))
+    assert compared(boxes, "--against", maps) == 2
+    told = capsys.readouterr()
+    assert f"{boxes}, {maps}: no figure that all of them have; mAP is there where boxes were taught" in told.err
+    assert told.out == ""
+
+
 def test_what_can_not_be_compared(run, tmp_path, capsys):
     one, other, elsewhere = run("a", 0, (0.5, 0.5)), run("b", 1, (0.5, 0.5)), run("c", 0, (0.5, 0.5), images="test")
 

@@ -12,7 +12,9 @@ from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 
@@ -22,14 +24,15 @@ from tutored.config import THESIS
 from tutored.data import open_dataset
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
+from tutored.evaluate import Resampled
 from tutored.studies import choose, gather, load_setting, plan, run_all, studies_of
 from tutored.studies.ablation import ABLATION
-from tutored.studies.beyond import NO_GROUND_TRUTH
+from tutored.studies.beyond import NO_GROUND_TRUTH, SINGLE_TASK
 from tutored.studies.declare import Row, Study, filled, supervision
-from tutored.studies.folder import Folder, judge_tutors, load_folder, open_folder, work
+from tutored.studies.folder import Folder, _other, judge_tutors, load_folder, open_folder, work
 from tutored.studies.plan import config_of
 from tutored.studies.report import write_report
-from tutored.studies.run import run_folder
+from tutored.studies.run import run_folder, seconds_left
 from tutored.studies.thesis import FIGURE_15, FIGURE_16, TABLE_12, TABLE_13, TABLE_17
 from tutored.tutors import open_tutor
 from tutored.tutors.label import label
@@ -281,6 +284,36 @@ def test_a_budget_of_no_time_begins_nothing(setting, tmp_path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_run_that_is_all_but_finished_fits_into_a_short_budget(setting, tmp_path, monkeypatch) -> None:
+    runs = plan([MINI], load_setting(setting), [0])
+    for run in runs:
+        where = run_folder(tmp_path, run)
+        (where / "page").mkdir(parents=True)
+        (where / "config.yaml").write_text(yaml.safe_dump(run.config.to_dict()))
+        (where / "page" / "facts.json").write_text(json.dumps({"epoch_steps": 50}))
+        (where / "log.jsonl").write_text(json.dumps({"step": 99, "loss": {}}) + "\n")
+    (run_folder(tmp_path, runs[0]) / "result.json").write_text(
+        json.dumps({"config": runs[0].config.to_dict(), "seconds": 7200.0})
+    )
+    begun: list[str] = []
+    monkeypatch.setattr("tutored.studies.run.train_one", lambda run, *_: begun.append(run.label))
+    run_all(runs, tmp_path, hours=1.5)
+    assert begun == []  # nothing was saved: all of its two hours are before it
+    (run_folder(tmp_path, runs[1]) / "state").mkdir()
+    run_all(runs, tmp_path, hours=1.5)
+    assert begun == [runs[1].label]
+    assert seconds_left(runs, tmp_path) == {runs[1].run_id: pytest.approx(7200 / 100)}  # one of 2 x 50 steps
+
+
+def test_what_a_kill_left_of_a_finished_runs_state_is_removed(setting, tmp_path) -> None:
+    runs = plan([MINI], load_setting(setting), [0])[:1]
+    spent = run_folder(tmp_path, runs[0]) / "spent"
+    spent.mkdir(parents=True)
+    (spent / "state.safetensors").write_bytes(b"large")
+    (spent.parent / "result.json").write_text("{}")
+    assert run_all(runs, tmp_path) == 1 and not spent.exists()
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_time_left_is_that_of_all_who_train_here(setting, tmp_path, jobs) -> None:
     runs = plan([MINI], load_setting(setting), [0, 1])
@@ -316,7 +349,8 @@ def test_the_commands(setting, tmp_path, capsys) -> None:
     out = tmp_path / "study"
     command = ["study", "run", "beyond/single-task", *common, "--seeds", "1", "--out", str(out)]
     assert main([*command, "--hours", "0"]) == 0
-    assert "0 of 4 runs are done" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "0 of 4 runs are done\nthe other 4 did not fit into --hours 0, or went to another process; " in told
     assert main([*command, "--jobs", "2"]) == 0
     assert "4 of 4 runs are done" in capsys.readouterr().out
     folder = load_folder(out)
@@ -338,12 +372,9 @@ def test_the_commands(setting, tmp_path, capsys) -> None:
     assert (out / "report.html").read_bytes() == first
 
 
-def test_delta_m_is_the_mean_relative_difference(setting, tmp_path) -> None:
-    import numpy as np
-
-    from tutored.evaluate import Resampled
-    from tutored.studies.beyond import SINGLE_TASK
-
+@pytest.fixture
+def single(setting, tmp_path):
+    """A setting and a study folder where three rows of `SINGLE_TASK` are finished; all ten resamples are alike."""
     made = load_setting(setting)
     values = {"joint, ground truth": (0.6, 0.45), "boxes alone": (0.5, np.nan), "maps alone": (np.nan, 0.5)}
     for row in SINGLE_TASK.rows["corrected"]:
@@ -353,10 +384,41 @@ def test_delta_m_is_the_mean_relative_difference(setting, tmp_path) -> None:
             run.mkdir(parents=True)
             (run / "result.json").write_text(json.dumps({"figures": {}, "config": config.to_dict()}))
             Resampled(np.tile(values[row.label], (11, 1)), "same").save(run / "resamples.npz")
-    (joint,) = gather(SINGLE_TASK, made, [0], tmp_path).comparisons
+    return made, tmp_path
+
+
+def test_delta_m_is_the_mean_relative_difference(single) -> None:
+    (joint,) = gather(SINGLE_TASK, single[0], [0], single[1]).comparisons
     assert joint.intervals["mAP"].difference == pytest.approx(0.1, abs=1e-6)
     assert joint.intervals["mIoU"].difference == pytest.approx(-0.05, abs=1e-6)
     assert joint.intervals["Δm"].difference == pytest.approx((0.1 / 0.5 - 0.05 / 0.5) / 2, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_there_is_no_delta_m_where_a_resample_of_the_two_is_nothing(single) -> None:
+    made, folder = single
+    boxes = config_of(SINGLE_TASK.rows["corrected"][2], "corrected", made, 0)
+    kept = folder / "runs" / boxes.run_id / "resamples.npz"
+    values = Resampled.load(kept).values
+    values[3, 0] = 0
+    Resampled(values, "same").save(kept)
+    (joint,) = gather(SINGLE_TASK, made, [0], folder).comparisons
+    assert set(joint.intervals) == {"mAP", "mIoU"}
+    assert joint.intervals["mAP"].high == pytest.approx(0.1 + 0.5 * 0.775, abs=1e-6)  # .6 - 0, of ten: interpolated
+
+
+def test_a_recipe_without_the_two_networks_has_nothing_held_against_them(single) -> None:
+    joint = SINGLE_TASK.rows["corrected"][:1]
+    own = replace(SINGLE_TASK, rows={"thesis": joint, **SINGLE_TASK.rows})
+    assert [each.recipe for each in gather(own, single[0], [0], single[1]).comparisons] == ["corrected"]
+    message = "study beyond/single-task: `single_task` names 'maps only', of no row; possible: 'joint, ground truth', '"
+    with pytest.raises(InputError, match=message):
+        replace(own, single_task=("boxes alone", "maps only"))
+
+
+def test_a_row_asks_tutors_whatever_else_it_changes_of_supervision() -> None:
+    changes = {"supervision": {"seed": 1, "detection": {"policy": "fill", "store": "boxes"}}}
+    assert Row("other hidden images", changes).tutors == {"boxes"}
 
 
 def test_a_result_of_another_config_is_refused(setting, tmp_path) -> None:
@@ -490,6 +552,23 @@ def test_processes_that_train_have_readers_of_their_own(setting, tmp_path) -> No
     (tmp_path / "setting.yaml").write_text(yaml.safe_dump(given))
     folder = open_folder(tmp_path / "study", load_setting(tmp_path / "setting.yaml"), ["thesis/table-17"], 1)
     assert work(folder, ["thesis/table-17"], recipe="corrected", jobs=2) == (2, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError("runs/1: can't be written"), "tutored: runs/1: can't be written"),
+        (RuntimeError("odd"), "tutored: RuntimeError: odd (a defect; TUTORED_DEBUG=1 shows where)"),
+    ],
+)
+def test_a_process_of_jobs_ends_with_one_message(error, message, tmp_path, monkeypatch) -> None:
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("tutored.studies.folder.run_all", fails)
+    monkeypatch.setattr("tutored.studies.folder._end_with_parent", lambda: None)
+    with pytest.raises(SystemExit, match=f"^{re.escape(message)}$"):
+        _other([], tmp_path, None, torch.get_num_threads())
 
 
 def test_a_tutor_that_answered_anew_is_judged_anew(setting, tmp_path, voc_folder) -> None:

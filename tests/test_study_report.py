@@ -279,6 +279,18 @@ def test_a_task_that_was_not_trained_has_no_figures_and_its_row_is_still_shown(r
     assert "0.123" not in page  # cow is not reported
 
 
+def test_a_run_that_was_validated_on_nothing_is_told_and_the_report_goes_on(report):
+    folder, write = report
+    run = finish(folder, BASE, "corrected", 0, 0.5, 0.6)
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**result, "figures": None}))
+    (run / "resamples.npz").unlink()
+    finish(folder, OTHER, "corrected", 0, 0.53, 0.63)
+    page, text = write(TABLE, ONE_TASK, seeds=(0,))
+    assert "| base | not validated | not validated | 1 |\n| other | 0.530 | 0.630 | 1 |" in text
+    assert page.count("<td>not validated</td>") == 4 and "Comparisons" not in text
+
+
 def test_a_shared_run_is_drawn_once_and_photographs_need_the_data_set(report):
     folder, write = report
     answer(finish(folder, BASE, "corrected", 0, 0.5, 0.6))

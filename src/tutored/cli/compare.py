@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tutored.cli.output import say, write_json
+from tutored.errors import InputError
 
 
 def compare(given: argparse.Namespace) -> None:
@@ -12,6 +13,11 @@ def compare(given: argparse.Namespace) -> None:
     from tutored.evaluate import ENOUGH_SEEDS
 
     found = compare_runs(given.runs, given.against)
+    if not found.intervals:
+        raise InputError(
+            f"{', '.join(map(str, [*given.runs, *given.against]))}: no figure that all of them have; mAP is there "
+            "where boxes were taught and validated, mIoU where masks were; compare runs that share one"
+        )
     seeds, sure = ", ".join(map(str, found.seeds)), len(found.seeds) >= ENOUGH_SEEDS
     for name, interval in found.intervals.items():
         claim = f"{'is' if sure else 'seems'} {interval.verdict}" if interval.verdict else "not resolved"

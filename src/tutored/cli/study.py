@@ -28,6 +28,11 @@ def study_run(given: argparse.Namespace) -> None:
         limits = {"recipe": given.recipe, "seeds": given.seeds, "hours": given.hours, "jobs": given.jobs}
         done, failed, total = work(folder, given.names, **limits, watch=watch, tell=lambda note: say(f"note: {note}"))
     say(f"{given.out}: {done} of {total} runs are done" + (f", {failed} of them failed" if failed else ""))
+    if given.hours is not None and done < total:
+        say(
+            f"the other {total - done} did not fit into --hours {given.hours:g}, or went to another process; "
+            "the same command with more hours goes on"
+        )
     say_next(quoted("tutored", "study", "report", given.out))
 
 

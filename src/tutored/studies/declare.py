@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from tutored.errors import InputError
+
 Recipe = Literal["thesis", "corrected"]
 RECIPES: tuple[Recipe, ...] = ("thesis", "corrected")
 Changes = Mapping[str, Any]
@@ -35,7 +37,8 @@ class Row:
     @property
     def tutors(self) -> set[str]:
         """The names of the tutors that it needs."""
-        return {task["store"] for task in self.changes.get("supervision", {}).values() if "store" in task}
+        keys = self.changes.get("supervision", {}).values()
+        return {task["store"] for task in keys if isinstance(task, Mapping) and "store" in task}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,9 @@ class Study:
         single_task: labels of the row that is taught boxes alone and of that taught maps alone; the others are compared
             with the two of them.
         lacks: tutors that the setting does not name; the rows that need them are left out.
+
+    Raises:
+        InputError: `single_task` names a row that no recipe has.
     """
 
     name: str
@@ -64,6 +70,15 @@ class Study:
     figures: tuple[str, ...] = ("mAP", "mIoU")
     single_task: tuple[str, str] | None = None
     lacks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        labels = list(dict.fromkeys(row.label for rows in self.rows.values() for row in rows))
+        unknown = [label for label in self.single_task or () if label not in labels]
+        if unknown and labels and not self.lacks:
+            raise InputError(
+                f"study {self.name}: `single_task` names {', '.join(map(repr, unknown))}, of no row; "
+                f"possible: {', '.join(map(repr, labels))}"
+            )
 
     def within(self, tutors: Collection[str]) -> Study:
         """The same with the rows that these tutors suffice for."""

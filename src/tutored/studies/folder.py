@@ -221,8 +221,12 @@ def _other(runs: Sequence[Run], path: Path, hours: float | None, threads: int) -
         run_all(runs, path, hours=hours)
     except KeyboardInterrupt:
         sys.exit(1)
-    except InputError as error:
+    except (InputError, OSError) as error:
         sys.exit(f"tutored: {error}")
+    except Exception as error:
+        if os.environ.get("TUTORED_DEBUG"):
+            raise
+        sys.exit(f"tutored: {type(error).__name__}: {error} (a defect; TUTORED_DEBUG=1 shows where)")
 
 
 def _end_with_parent() -> None:

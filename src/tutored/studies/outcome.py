@@ -37,12 +37,14 @@ class RunOutcome:
     result: Mapping[str, Any] | None
     failure: str | None
 
+    @property
+    def figures(self) -> Mapping[str, Any] | None:
+        """Those of its last validation; None while it is not finished, or where it was validated on nothing."""
+        return None if self.result is None else self.result["figures"]
+
     def figure(self, name: str) -> float | None:
         """ "mAP" or "mIoU", a share in 0..1; None while there is none, or where the task is not trained."""
-        if self.result is None or self.result["figures"] is None:
-            return None
-        value: float | None = self.result["figures"].get(FIGURES[name])
-        return value
+        return (self.figures or {}).get(FIGURES[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +158,14 @@ def _recipes(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
 
 
 def _compared(recipe: Recipe | None, better: str, one: RowOutcome, than: str, other: RowOutcome) -> Comparison:
-    finished = [_finished(row) for row in (one, other)]
-    seeds = tuple(sorted(finished[0].keys() & finished[1].keys()))
-    intervals = _intervals([[each[seed] for seed in seeds] for each in finished]) if seeds else {}
+    validated = [_validated(row) for row in (one, other)]
+    seeds = tuple(sorted(validated[0].keys() & validated[1].keys()))
+    intervals = _intervals([[each[seed] for seed in seeds] for each in validated]) if seeds else {}
     return Comparison(recipe, better, than, seeds, intervals)
 
 
-def _finished(row: RowOutcome) -> dict[int, Resampled]:
-    return {run.run.seed: Resampled.load(run.folder / "resamples.npz") for run in row.runs if run.result is not None}
+def _validated(row: RowOutcome) -> dict[int, Resampled]:
+    return {run.run.seed: Resampled.load(run.folder / "resamples.npz") for run in row.runs if run.figures is not None}
 
 
 def _intervals(pair: Sequence[Sequence[Resampled]]) -> dict[str, Interval]:
@@ -173,11 +175,17 @@ def _intervals(pair: Sequence[Sequence[Resampled]]) -> dict[str, Interval]:
 
 
 def _single_task(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
-    """Each other row against the two networks of one task each, with Δm (Vandenhende et al. 2021, eq. 1)."""
+    """Each other row against the two networks of one task each, with Δm (Vandenhende et al. 2021, eq. 1).
+
+    Nothing of a recipe that lacks one of the two. No Δm where a figure of theirs is 0 on the images or on a resample:
+    there is no share of nothing, and an interval without that resample would be too narrow.
+    """
     if study.single_task is None:
         return
     for recipe in study.rows:
-        by_label = {row.row.label: _finished(row) for row in rows if row.recipe == recipe}
+        by_label = {row.row.label: _validated(row) for row in rows if row.recipe == recipe}
+        if not by_label.keys() >= set(study.single_task):
+            continue
         boxes, maps = (by_label[label] for label in study.single_task)
         for label, joint in by_label.items():
             seeds = tuple(sorted(joint.keys() & boxes.keys() & maps.keys()))
@@ -188,16 +196,16 @@ def _single_task(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Compariso
                 for seed in seeds
             ]
             one = [joint[seed] for seed in seeds]
-            relative = [_relative(*pair) for pair in zip(one, two, strict=True)]
-            nothing = [replace(each, values=np.zeros_like(each.values)) for each in relative]
-            intervals, delta = _intervals([one, two]), _intervals([relative, nothing])
-            if delta:
-                intervals["Δm"] = delta["mAP"]
+            intervals = _intervals([one, two])
+            if all(each.values.all() for each in two):
+                relative = [_relative(*pair) for pair in zip(one, two, strict=True)]
+                nothing = [replace(each, values=np.zeros_like(each.values)) for each in relative]
+                delta = _intervals([relative, nothing])
+                intervals |= {"Δm": delta["mAP"]} if delta else {}
             yield Comparison(recipe, label, TWO_NETWORKS, seeds, intervals)
 
 
 def _relative(one: Resampled, two: Resampled) -> Resampled:
     """The mean over both figures of what `one` gains, as a share of `two`; in both columns."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gains = (one.values - two.values) / two.values
+    gains = (one.values - two.values) / two.values
     return replace(one, values=gains.mean(axis=1, keepdims=True).repeat(2, axis=1))

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from tutored.data.text import read_json
 from tutored.engine import Report, train
 from tutored.files import write_text
+from tutored.runpage.read import read_run
 from tutored.studies.answers import keep_answers
 from tutored.studies.plan import Run
 
@@ -64,6 +65,7 @@ def run_all(
     for run in runs:
         where = run_folder(folder, run)
         if is_done(where):
+            shutil.rmtree(where / "spent", ignore_errors=True)  # a kill while it was removed left it
             continue
         left = seconds_left(runs, folder)
         if hours is not None and time.monotonic() - began + left.get(run.run_id, 0.0) > hours * 3600:
@@ -101,15 +103,18 @@ def train_one(run: Run, where: Path, watch: Callable[[Report], None] | None = No
         write_text(where / "failed.txt", f"{error}\n")
         return
     keep_answers(run.config, where)
-    # Gone at once: half a state would be taken for a damaged one.
+    # Gone at once: half a state would be taken for a damaged one. Another process may remove what is spent, too.
     (where / "state").rename(where / "spent")
-    shutil.rmtree(where / "spent")
+    shutil.rmtree(where / "spent", ignore_errors=True)
 
 
 def seconds_left(runs: Sequence[Run], folder: Path) -> dict[str, float]:
     """Expected seconds of every run that is not done, by id: those of finished runs, by split, size and epochs.
 
-    Empty while none is finished.
+    Of an interrupted run, what is left of it. Empty while none is finished.
+
+    Raises:
+        InputError: a run's log or facts are damaged.
     """
     results = [read_json(path) for path in sorted((folder / "runs").glob("*/result.json"))]
     paces: dict[tuple[str, int], list[float]] = {}
@@ -122,10 +127,18 @@ def seconds_left(runs: Sequence[Run], folder: Path) -> dict[str, float]:
     usual = statistics.mean(statistics.mean(each) for each in paces.values())
     expected = {}
     for run in runs:
-        if not is_done(run_folder(folder, run)):
+        where = run_folder(folder, run)
+        if not is_done(where):
             known = paces.get((run.config.data.split, run.config.student.size))
-            expected[run.run_id] = (statistics.mean(known) if known else usual) * run.config.train.epochs
+            expected[run.run_id] = (statistics.mean(known) if known else usual) * _epochs_left(run, where)
     return expected
+
+
+def _epochs_left(run: Run, where: Path) -> float:
+    """All of them where nothing was saved, or nothing tells how many steps an epoch has."""
+    begun = read_run(where) if (where / "state").exists() else None
+    done = begun.done / begun.epoch_steps if begun and begun.epoch_steps else 0.0
+    return run.config.train.epochs - done
 
 
 def _told(

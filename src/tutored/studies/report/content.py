@@ -10,7 +10,7 @@ from typing import Any
 from tutored.evaluate import ENOUGH_SEEDS
 from tutored.softlabels.manifest import changed
 from tutored.studies.declare import Recipe
-from tutored.studies.outcome import FIGURES, Comparison, RowOutcome, RunOutcome, StudyOutcome
+from tutored.studies.outcome import FIGURES, Comparison, RowOutcome, StudyOutcome
 from tutored.studies.setting import Setting
 
 TASKS = {"mAP": "detection", "mIoU": "segmentation"}
@@ -152,8 +152,10 @@ def ours(row: RowOutcome, name: str) -> str:
     """Mean and sample standard deviation over the finished seeds, as far as there are any."""
     if not any(TASKS[name] in run.run.config.taught for run in row.runs):
         return "not trained"
-    spread = row.spread(name)
-    return number(row.mean(name)) + (f" ± {spread:.3f}" if spread is not None else "")
+    mean, spread = row.mean(name), row.spread(name)
+    if mean is None and any(run.result is not None for run in row.runs):
+        return "not validated"
+    return number(mean) + (f" ± {spread:.3f}" if spread is not None else "")
 
 
 def number(value: float | None) -> str:
@@ -189,14 +191,10 @@ def by_class(rows: Sequence[RowOutcome], metric: str, classes: Sequence[str]) ->
     """Of each row, a metric's mean over seeds by class; a class without a figure is left out."""
     found = {}
     for row in rows:
-        results = [figures[metric] for run in row.runs if metric in (figures := _figures(run))]
+        results = [figures[metric] for run in row.runs if metric in (figures := run.figures or {})]
         found[row.row.label] = {
             name: statistics.mean(values)
             for name in classes
             if (values := [each[name] for each in results if each.get(name) is not None])
         }
     return found
-
-
-def _figures(run: RunOutcome) -> Mapping[str, Any]:
-    return (run.result or {}).get("figures") or {}
