@@ -30,6 +30,14 @@ def test_a_folder_of_pictures_has_ids_sizes_and_nothing_annotated(tmp_path: Path
     assert open_dataset(f"images:{tmp_path}", "new", classes=("cat", "dog")).labels.classes == ("cat", "dog")
 
 
+def test_links_to_folders_are_followed_each_once(tmp_path: Path) -> None:
+    picture(tmp_path / "far" / "deep" / "a.png")
+    picture(tmp_path / "new" / "b.png")
+    (tmp_path / "new" / "linked").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "new")
+    assert open_dataset(f"images:{tmp_path}", "new").ids == ("b", "linked/deep/a")
+
+
 def test_a_list_holds_paths_and_addresses(tmp_path: Path) -> None:
     near, far = picture(tmp_path / "near.png"), picture(tmp_path / "elsewhere" / "far.png", (5, 5))
     (tmp_path / "mixed.txt").write_text(f"{near.name}\n\n{far}\nfile://{tmp_path}/elsewhere/far.png\n")

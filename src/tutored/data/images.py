@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -47,9 +48,9 @@ class Images:
 def open_images(folder: Path, split: str) -> Images:
     """Open FOLDER/SPLIT.txt, a picture a line, or the pictures in and under FOLDER/SPLIT.
 
-    In a folder, links to others of its pictures are left out. A line is a path, seen from FOLDER, or an address that
-    fsspec opens, such as https://..., s3://... or gs://... . The classes are those of FOLDER/labels.txt; without it
-    there are none.
+    In a folder, links to others of its pictures are left out, and links to folders are followed. A line is a path, seen
+    from FOLDER, or an address that fsspec opens, such as https://..., s3://... or gs://... . The classes are those of
+    FOLDER/labels.txt; without it there are none.
 
     Raises:
         InputError: neither is there, it holds no picture, or two pictures have the same name but for the suffix.
@@ -78,6 +79,22 @@ def open_images(folder: Path, split: str) -> Images:
     )
 
 
+def files_in(folder: Path) -> Iterator[Path]:
+    """The files in and under a folder, through links too; those of a folder that several ways lead to, once."""
+    seen: set[str] = set()
+    left = [str(folder)]
+    for top in left:
+        for place, inside, names in os.walk(top):
+            if (real := os.path.realpath(place)) in seen:
+                inside.clear()
+                continue
+            seen.add(real)
+            yield from (Path(place, name) for name in names)
+            inside[:] = sorted(name for name in inside if not name.startswith("."))
+            # Links come last, so that a folder that is there without one keeps its own name.
+            left += filter(os.path.islink, (os.path.join(place, name) for name in inside))
+
+
 def is_hidden(file: Path, folder: Path) -> bool:
     """Whether it, or a folder on the way to it, has a name from a dot on, as what systems put beside pictures has."""
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
@@ -89,7 +106,7 @@ def _places(folder: Path, split: str) -> list[tuple[str, Path | str]]:
         lines = [line.strip() for line in read_lines(listed) if line.strip()]
         places = [(line.partition("://")[2] or line, line if "://" in line else folder / line) for line in lines]
     elif inside.is_dir():
-        files = sorted(file for file in inside.rglob("*") if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in files_in(inside) if file.suffix.lower() in SUFFIXES)
         files = [file for file in files if not is_hidden(file, inside)]
         there = {file.resolve() for file in files if not file.is_symlink()}
         files = [file for file in files if not (file.is_symlink() and file.resolve() in there)]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tutored.data.images import files_in
 from tutored.data.text import own_name, read_xml, refuse_unwritable
 from tutored.data.voc import PICTURE_SUFFIXES
 from tutored.errors import InputError
@@ -70,8 +71,8 @@ def find_loose(folder: Path) -> Loose:
     Raises:
         InputError: there is no picture, two have one name, one has a name that no list can hold, or masks are JPEGs.
     """
-    found = [path for path in sorted(folder.rglob("*")) if not _skipped(path.relative_to(folder))]
-    files = [path for path in found if path.is_file()]
+    found = (path for path in sorted(files_in(folder)) if path.is_file())
+    files = [path for path in found if not _skipped(path.relative_to(folder))]
     refuse_unwritable(files)
     ours = written_by_us(files)
     files = [path for path in files if path not in ours]
@@ -105,7 +106,7 @@ def find_loose(folder: Path) -> Loose:
     lost += [path for path in (*xmls, *masks) if path not in used]
     if listed:
         items = {name: item for name, item in items.items() if item.picture.stem in listed}
-    notes = (*notes, *_notes(found, lost, ours))
+    notes = (*notes, *_notes(files, lost, ours))
     return Loose(folder, items, None if xmls or masks else _alone(folder, notes), notes)
 
 
@@ -192,11 +193,7 @@ def _refuse_twins(pictures: Sequence[Path], folder: Path) -> None:
             )
 
 
-def _notes(found: Sequence[Path], lost: Sequence[Path], ours: Collection[Path]) -> Iterable[str]:
-    files = [path for path in found if path not in ours and path.is_file()]
-    linked = [path for path in found if path.is_symlink() and path.is_dir()]
-    if linked:
-        yield f"{linked[0]} is a link to a folder, and is not looked into; give that folder itself"
+def _notes(files: Sequence[Path], lost: Sequence[Path], ours: Collection[Path]) -> Iterable[str]:
     if ours:
         yield f"{len(ours):,} files that tutored itself wrote, such as {min(ours)}, are left out"
     if lost:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tutored.data.images import SUFFIXES, is_hidden
+from tutored.data.images import SUFFIXES, files_in, is_hidden
 from tutored.data.pictures import picture_size
 from tutored.errors import InputError
 
@@ -88,24 +88,8 @@ def find_videos(paths: Sequence[Path], under: Path | None = None) -> dict[str, P
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    files = (file for file in _files_in(folder) if file.suffix.lower() in SUFFIXES)
+    files = (file for file in files_in(folder) if file.suffix.lower() in SUFFIXES)
     return sorted(file for file in files if not file.name.endswith((DRAWN, MASK)) and not is_hidden(file, folder))
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    """The files in and under a folder, through links too; those of a folder that several ways lead to, once."""
-    seen: set[str] = set()
-    left = [str(folder)]
-    for top in left:
-        for place, inside, names in os.walk(top):
-            if (real := os.path.realpath(place)) in seen:
-                inside.clear()
-                continue
-            seen.add(real)
-            yield from (Path(place, name) for name in names)
-            inside[:] = sorted(name for name in inside if not name.startswith("."))
-            # Links come last, so that a folder that is there without one keeps its own name.
-            left += filter(os.path.islink, (os.path.join(place, name) for name in inside))
 
 
 def _name(file: Path, folder: Path | None) -> Path:
