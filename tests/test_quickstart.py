@@ -56,6 +56,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "diary.txt").touch()
     with pytest.raises(InputError, match="not empty and holds no quickstart"):
         run_quickstart(tmp_path)
+    for broken, message in (("[1]", "holds no quickstart"), ("{", r"quickstart\.json: not readable as JSON")):
+        (tmp_path / "quickstart.json").write_text(broken)
+        with pytest.raises(InputError, match=message):
+            run_quickstart(tmp_path)
 
 
 @pytest.mark.parametrize(("code", "kind"), [(2, InputError), (1, OSError)])

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from tutored.checkpoint import load_checkpoint
 from tutored.data import open_dataset
+from tutored.data.text import read_json
 from tutored.errors import InputError
 from tutored.files import write_encoded, write_json, write_text
 from tutored.predict import Predictor
@@ -130,8 +131,8 @@ def write_configs(out: Path, seed: int, scale: float) -> dict[str, Path]:
 def claim(out: Path, record: Mapping[str, Any]) -> None:
     """Make the folder ours: new, or the same quickstart's."""
     file = out / "quickstart.json"
-    there = json.loads(file.read_text()) if file.exists() else None
-    if there is None and out.exists() and any(out.iterdir()):
+    there = read_json(file) if file.exists() else None
+    if not isinstance(there, dict) and out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty and holds no quickstart; choose another --out")
     if there not in (None, record):
         former, wanted = (", ".join(f"{key} {value}" for key, value in each.items()) for each in (there, record))
