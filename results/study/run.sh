@@ -39,6 +39,11 @@ cp -rn "$here/conflict" .
 for arm in "ground truth" "tutors alone" "tutors alone, vouched boxes"; do python "$here/conflict.py" "$arm" sum; done
 for how in project level; do python "$here/conflict.py" "tutors alone" $how; done
 python "$here/conflict.py" "ground truth" level
+cp -rn "$here/literature" .
+for seed in 0 1; do
+    for how in dist cwd worst uncertainty; do python "$here/literature.py" "tutors alone" $how $seed; done
+    python "$here/literature.py" "ground truth" uncertainty $seed
+done
 cp study/study.yaml "$here/"
 mkdir -p "$here/tutors" && cp study/tutors/*.json "$here/tutors/"
 python "$here/baselines.py"
