@@ -23,9 +23,10 @@ from tutored.errors import InputError
 from tutored.evaluate import figures, record
 from tutored.evaluate.result import AP_AREA, IOU
 from tutored.judge import predictions_of
-from tutored.labels import ClassMap, LabelSpace
+from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Store
 from tutored.structures import BACKGROUND, GroundTruth, Instances, SoftLabels
+from tutored.tutors.joined import JoinedTutor
 from tutored.tutors.label import label
 
 CAT, DOG, HORSE = 1, 2, 3
@@ -329,8 +330,9 @@ def test_instances_are_audited_and_shown_as_the_run_draws_them(made, tmp_path, m
     store = Store.open(label(Repeats(made, as_instances), made, tmp_path / "store"))
     for rule, seen in (("noisy_or", False), ("one", True)):
         found = audit(store, made, background=rule)
-        assert found.sidecar.background == rule
-        ious = [row["IoU"] for row in found.sidecar.tasks["segmentation"].figures["classes"][-3:]]
+        part = found.sidecar.tasks["segmentation"]
+        assert part.background == rule
+        ious = [row["IoU"] for row in part.figures["classes"][-3:]]
         assert [iou > 0.3 if seen else iou == 0 for iou in ious] == [True] * 3, "of cells of 8 pixels on objects of 10"
         write_page(found, store.path, tmp_path / "page.html", worst=1)
         truth, answer = drawn[-2:]
@@ -370,6 +372,46 @@ def test_what_only_one_tutor_knows_counts_for_no_agreement_of_maps(tmp_path):
         assert found["classes"] == ["cat"] and found["maps"]["cat"] == 0.5
         assert found["kappa"] == 0, "half of the pixels that are left agree, as by chance"
     assert agreement(one, store(CAT, 0, DOG, DOG), made.labels, made.ids)["maps"] == {"background": 1, "cat": 1}
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_what_a_tutor_does_not_know_is_no_mistake_of_it(made, tmp_path, task):
+    """It knows cats alone, where and where not they are with .97; two of three objects are dogs and horses."""
+
+    class Cats:
+        labels, identity = LabelSpace.of(["cat"]), {"kind": "cats"}
+
+        def __call__(self, images, image_ids):
+            return [self.answer(made.ground_truth(each)) for each in image_ids]
+
+        def answer(self, truth):
+            seen, cat = truth.classes == CAT, (truth.mask == CAT).float()
+            boxes = {"boxes_xyxy": truth.boxes_xyxy[seen], "classes": truth.classes[seen]}
+            probs = torch.tensor([0.03, 0.97]).repeat(int(seen.sum()), 1)
+            return SoftLabels(size=truth.size, **boxes, probs=probs, map=0.03 + 0.94 * torch.stack([1 - cat, cat]))
+
+    found = audit(Store.open(label(Cats(), made, tmp_path / "store")), made)
+    calibration = found.sidecar.tasks[task].figures["calibration"]
+    assert kinds(found, task) == []
+    assert found.worst(task, 3) == []
+    assert calibration["ece"] == pytest.approx(0.03, abs=0.002)
+    assert calibration["fitted_temperature"] < 1, "it could be surer"
+
+
+def test_of_more_classes_than_a_mask_can_tell_apart_boxes_alone_are_looked_at(make_voc, tmp_path, capsys):
+    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 4})
+    (folder / "labels.txt").write_text("\n".join([*VOC.classes, *(f"more{number}" for number in range(235))]))
+    dataset = open_dataset(f"voc:{folder}", "train")
+    assert len(dataset.labels.classes) == 255
+    store = Store.open(label(Repeats(dataset), dataset, tmp_path / "store"))
+    assert [*audit(store, dataset).sidecar.tasks] == ["detection"]
+    found = agreement(store, store, dataset.labels, dataset.ids)
+    assert found["boxes_all"]["f1"] == 1 and "maps" not in found
+    for more in ([], ["--against", str(store.path)]):
+        assert main(["audit", str(store.path), "--data", f"voc:{folder}", "--split", "train", *more]) == 0
+        assert "note: 255 classes are more than a mask can tell apart (254): boxes" in capsys.readouterr().out
+    with pytest.raises(InputError, match="boxes alone are looked at, and the tutor has none; name fewer"):
+        audit(store, dataset, tasks=["segmentation"])
 
 
 def test_few_objects_say_nothing(tmp_path):
@@ -426,6 +468,35 @@ def test_the_sidecar_disturbs_nothing_and_belongs_to_one_labelling(audited, made
         read_sidecar(Store.open(store.path))
 
 
+def test_an_audit_of_one_task_leaves_that_of_the_other(audited, made):
+    store, found = audited()
+    hidden = dict.fromkeys(("detection", "segmentation"), ())
+    maps, boxes = (
+        audit(store, Visible(made, {**hidden, task: made.ids}), elsewhere="ignore").sidecar for task in hidden
+    )
+    write_sidecar(store, found.sidecar)
+    write_sidecar(store, maps)
+    assert read_sidecar(store).tasks == found.sidecar.tasks | maps.tasks
+    write_sidecar(store, boxes)
+    assert [part.elsewhere for part in read_sidecar(store).tasks.values()] == ["ignore", "ignore"]
+
+
+def test_an_audit_of_version_1_is_read(audited):
+    """It told once for both tasks what they were held against, and not what is not annotated."""
+    store, found = audited()
+    written = json.loads(write_sidecar(store, found.sidecar).read_text())
+    told = {"data": "made", "split": "all", "renamed": {}, "elsewhere": "background", "background": "noisy_or"}
+    parts = {
+        task: {name: value for name, value in part.items() if name not in {*told, "unannotated"}}
+        for task, part in written["tasks"].items()
+    }
+    (store.path / "audit.json").write_text(json.dumps({**written, "version": 1, **told, "tasks": parts}))
+    assert read_sidecar(store) == found.sidecar
+    (store.path / "audit.json").write_text(json.dumps({**written, "version": 1, "tasks": {"detection": []}}))
+    with pytest.raises(InputError, match="no audit that this tutored reads"):
+        read_sidecar(store)
+
+
 def test_an_audit_holds_for_another_store_of_the_same_tutor_alone(audited, tmp_path):
     _, found = audited()
     elsewhere = MadeDataset(5)
@@ -435,6 +506,20 @@ def test_an_audit_holds_for_another_store_of_the_same_tutor_alone(audited, tmp_p
     other = Store.open(label(Repeats(elsewhere, kind="another"), elsewhere, tmp_path / "other"))
     with pytest.raises(InputError, match="another tutor than the audited one \\(kind differ"):
         write_sidecar(other, found.sidecar)
+
+
+def test_an_audit_holds_for_another_split_of_a_tutor_made_of_stores(tmp_path):
+    folders = {}
+    for count in (5, 6):
+        made = MadeDataset(count)
+        parts = [label(Repeats(made, kind=kind), made, tmp_path / f"{kind}{count}") for kind in ("one", "other")]
+        folders[count] = label(JoinedTutor(parts), made, tmp_path / f"joined{count}")
+    same, another = Store.open(folders[5]), Store.open(folders[6])
+    assert same.identity["1.ids_sha256"] != another.identity["1.ids_sha256"]
+    found = audit(same, MadeDataset(5))
+    assert "1.kind" in found.sidecar.tutor
+    write_sidecar(another, found.sidecar)
+    assert read_sidecar(another).tasks == found.sidecar.tasks
 
 
 def test_another_tutors_store_is_refused_before_anything_is_written(voc_folder, tmp_path, capsys):
@@ -457,7 +542,7 @@ def test_the_command_says_what_it_found_and_writes_a_page(voc_folder, tmp_path, 
     assert "detection, 5 images:" in said
     assert "audit.json; training uses it" in said
     assert "with this store in supervision.detection and supervision.segmentation" in said
-    assert json.loads((tmp_path / "a.json").read_text())["split"] == "train"
+    assert json.loads((tmp_path / "a.json").read_text())["tasks"]["detection"]["split"] == "train"
     assert str(tmp_path) not in page.read_text()
     for width, scheme in ((1200, "light"), (390, "dark")):
         tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)

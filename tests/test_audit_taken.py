@@ -18,7 +18,7 @@ from tutored.data.training import collate
 from tutored.engine.datasets import open_visible
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
-from tutored.labels import VOC, ClassMap
+from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Folded, Store
 from tutored.structures import BACKGROUND, Instances, SoftLabels
 from tutored.targets import Targets
@@ -186,8 +186,9 @@ def test_an_audit_made_with_another_elsewhere_is_not_used(advised):
 
 def test_an_audit_that_tried_other_names_is_used_with_these_alone(advised):
     folder, store = advised
-    path = store.path / "audit.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"renamed": {"cat": "dog", "cow": None}}))
+    sidecar = read_sidecar(store)
+    told = sidecar.tasks["detection"].model_copy(update={"renamed": {"cat": "dog", "cow": None}})
+    write_sidecar(store, sidecar.model_copy(update={"tasks": {"detection": told}}))
     for renamed, used in ({}, False), ({"cat": "dog"}, False), ({"cat": "dog", "cow": None}, True):
         opened = open_supervision(taught(folder, store.path, task={"renamed": renamed}))
         assert any("not used, for it was made with renamed: " in note for note in opened.notes) is not used
@@ -214,7 +215,28 @@ def test_an_audit_of_maps_drawn_otherwise_is_not_used(make_voc, tmp_path, drawn)
     assert any(refused in note for note in open_supervision(make_config(config)).notes) is drawn
     (tmp_path / "run.yaml").write_text(json.dumps(config))
     assert main(["audit", str(store.path), "--config", str(tmp_path / "run.yaml")]) == 0
-    assert read_sidecar(store).background == "one"
+    assert read_sidecar(store).tasks["segmentation"].background == "one"
+    assert not any("is not used" in note for note in open_supervision(make_config(config)).notes)
+
+
+def test_a_class_is_muted_by_any_of_its_names():
+    advice, coco = Advice(muted={"sofa": ("couch",)}), LabelSpace.of(["cat", "couch"])
+    assert advice.muted_in(ClassMap.by_name(coco, coco)) == (2,)
+    assert advice.muted_in(ClassMap.by_name(coco, VOC)) == (VOC.index("sofa"),)
+    assert advice.muted_in(ClassMap.by_name(coco, LABELS)) == ()
+
+
+def test_an_audit_that_took_a_class_for_annotated_is_not_used(advised, tmp_path):
+    """The data has no dogs drawn, and says so: where the audit found dogs, it called them wrong."""
+    folder, store = advised
+    data = {"train": f"voc:{folder}", "annotated": [name for name in VOC.classes if name != "dog"]}
+    config = {"data": data, "supervision": {"detection": {"policy": "fill", "store": str(store.path)}}}
+    opened = open_supervision(make_config(config))
+    assert any("is not used, for it was made with dog as annotated; tutored audit" in note for note in opened.notes)
+    assert "audit" not in opened.stores["detection"][0]
+    (tmp_path / "run.yaml").write_text(json.dumps(config))
+    assert main(["audit", str(store.path), "--config", str(tmp_path / "run.yaml"), "--worst", "0"]) == 0
+    assert read_sidecar(store).tasks["detection"].unannotated == ("dog",)
     assert not any("is not used" in note for note in open_supervision(make_config(config)).notes)
 
 
@@ -251,9 +273,26 @@ def test_the_command_sees_the_store_as_the_run_does(advised, tmp_path, capsys):
     words = ["--config", str(tmp_path / "run.yaml"), "--renamed", "cow=ignore", "--worst", "0"]
     assert main(["audit", str(store.path), *words]) == 0
     assert "detection, 3 images:" in capsys.readouterr().out
-    seen = read_sidecar(store)
+    seen = read_sidecar(store).tasks["detection"]
     assert (seen.renamed, seen.elsewhere) == ({"cat": "dog", "cow": "ignore"}, "ignore")
     assert "contradict each other most" not in (store.path / "audit.html").read_text()
+
+
+def test_the_command_audits_each_task_as_the_run_has_it(advised, tmp_path):
+    folder, store = advised
+    task = {"policy": "fill", "store": str(store.path)}
+    tasks = {"detection": task, "segmentation": {**task, "elsewhere": "ignore", "renamed": {"cow": "sheep"}}}
+    config = {"data": {"train": f"voc:{folder}"}, "supervision": tasks}
+    (tmp_path / "run.yaml").write_text(json.dumps(config))
+    words = ["--config", str(tmp_path / "run.yaml"), "--worst", "0", "--json", str(tmp_path / "a.json")]
+    assert main(["audit", str(store.path), *words]) == 0
+    assert not any("is not used" in note for note in open_supervision(make_config(config)).notes)
+    seen = read_sidecar(store).tasks
+    assert {name: (part.renamed, part.elsewhere) for name, part in seen.items()} == {
+        "detection": ({}, "background"), "segmentation": ({"cow": "sheep"}, "ignore")
+    }  # fmt: skip
+    assert json.loads((tmp_path / "a.json").read_text())["tasks"].keys() == seen.keys()
+    assert {each.name for each in store.path.glob("*.html")} == {"audit-detection.html", "audit-segmentation.html"}
 
 
 def test_hidden_images_are_those_that_training_hides(advised):

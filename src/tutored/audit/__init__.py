@@ -14,7 +14,7 @@ import numpy as np
 
 from tutored.audit.agree import agreement
 from tutored.audit.boxes import judge_boxes
-from tutored.audit.facts import BoxFacts, PixelFacts, Said, box_facts, boxes_said, pixel_facts
+from tutored.audit.facts import BoxFacts, PixelFacts, Said, box_facts, boxes_said, pixel_facts, without_maps
 from tutored.audit.maps import judge_maps
 from tutored.audit.sidecar import (
     SIDECAR,
@@ -83,6 +83,7 @@ def audit(
     renamed: Mapping[str, str | None] | None = None,
     elsewhere: Elsewhere = "background",
     background: Rule = "noisy_or",
+    tasks: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Audit:
     """Hold a store against the ground truth of a data set's images, as far as each has any.
@@ -90,61 +91,56 @@ def audit(
     Args:
         renamed, elsewhere: how the tutor's classes become the data set's, as in `Task`.
         background: how a map is drawn from instances, as in `Loss`.
+        tasks: of the store's; None: all. Maps of more classes than a mask can tell apart are left out.
 
     Raises:
-        InputError: store and data set have no class or image in common, or no image that is answered has ground truth.
+        InputError: store and data set have no class or image in common, no image that is answered has ground truth, or
+            only such maps are there.
     """
     class_map = ClassMap.by_name(store.labels, dataset.labels, renamed=renamed, elsewhere=elsewhere)
     folded = Folded(store, class_map, background=background)
     ids = [image_id for image_id in dataset.ids if image_id in store]
     if not ids:
         raise InputError(f"{store.path} answers for none of the {len(dataset.ids)} images of {dataset.name}")
-    seen = _look(folded, dataset, ids, store.tasks, progress)
+    tasks = without_maps(store.tasks if tasks is None else tasks, dataset.labels)
+    seen = _look(folded, dataset, ids, tasks, progress)
     if not seen.boxes and not seen.maps:
         raise InputError(
-            f"{dataset.name} has no ground truth for {' or '.join(store.tasks)} of the {len(ids)} images that "
+            f"{dataset.name} has no ground truth for {' or '.join(tasks)} of the {len(ids)} images that "
             f"{store.path} answers for; --against OTHER_STORE compares it with another tutor instead"
         )
-    fitted = {image_id for image_id, place in ranks(ids, 0, "audit").items() if place < 0.5}
-    knows = {to for to in class_map.to if to}
-    tasks, contradictions = {}, {}
-    if seen.boxes:
-        boxes = judge_boxes(seen.boxes, seen.said, fitted, dataset.labels, knows)
-        verdict = verdict_on_boxes(boxes, class_map)
-        tasks["detection"] = _task(seen.boxes, boxes.figures, verdict)
-        contradictions["detection"] = boxes.contradictions
-    if seen.maps:
-        maps = judge_maps(seen.maps, seen.confident, fitted, dataset.labels, knows)
-        verdict = verdict_on_maps(maps, class_map)
-        tasks["segmentation"] = _task(seen.maps, maps.figures, verdict)
-        contradictions["segmentation"] = maps.contradictions
-    sidecar = Sidecar(
-        store=fingerprint(store),
-        tutor=tutor_of(store),
-        data=dataset.source,
-        split=dataset.split,
-        renamed=dict(renamed or {}),
-        elsewhere=elsewhere,
-        background=background,
-        tasks=tasks,
-    )
+    told = {
+        "data": dataset.source,
+        "split": dataset.split,
+        "renamed": dict(renamed or {}),
+        "elsewhere": elsewhere,
+        "background": background,
+        "unannotated": tuple(dataset.labels.names[index] for index in sorted(seen.unannotated)),
+    }
+    found, contradictions = _judge(seen, ids, class_map, told)
+    sidecar = Sidecar(store=fingerprint(store), tutor=tutor_of(store), tasks=found)
     return Audit(sidecar, dataset, folded, class_map, contradictions)
 
 
 @dataclass(slots=True)
 class _Seen:
-    """By image: what was said, and for those with ground truth what that makes of it."""
+    """By image: what was said, and for those with ground truth what that makes of it.
+
+    Attributes:
+        unannotated: classes that some of the images are not annotated for.
+    """
 
     said: dict[str, Said]
     boxes: dict[str, BoxFacts]
     confident: dict[str, float]
     maps: dict[str, PixelFacts]
+    unannotated: set[int]
 
 
 def _look(
     folded: Folded, dataset: Dataset, ids: Sequence[str], tasks: Sequence[str], progress: Progress | None
 ) -> _Seen:
-    seen = _Seen({}, {}, {}, {})
+    seen = _Seen({}, {}, {}, {}, set())
     classes = len(dataset.labels.classes)
     samples = min(MOST_PIXELS, max(LEAST_PIXELS, PIXELS // len(ids)))
     for done, image_id in enumerate(ids, start=1):
@@ -154,6 +150,8 @@ def _look(
                 f"{dataset.name}: image {image_id} has {truth.size[1]} x {truth.size[0]} pixels, the tutor saw "
                 f"{answer.size[1]} x {answer.size[0]}; label these very images"
             )
+        if truth.annotated is not None:
+            seen.unannotated.update(set(range(1, classes + 1)).difference(truth.annotated))
         if "detection" in tasks and answer.boxes_xyxy is not None:
             seen.said[image_id], ordered = boxes_said(answer, truth.annotated)
             if truth.boxes_xyxy is not None:
@@ -168,9 +166,37 @@ def _look(
     return seen
 
 
-def _task(seen: Mapping[str, object], figures: dict[str, object], verdict: Verdict) -> TaskAudit:
+def _judge(
+    seen: _Seen, ids: Sequence[str], class_map: ClassMap, told: Mapping[str, Any]
+) -> tuple[dict[str, TaskAudit], dict[str, dict[str, tuple[float, str]]]]:
+    """Each task's part, and its contradictions by image.
+
+    Args:
+        told: what each part says of the data and of how it was audited.
+    """
+    fitted = {image_id for image_id, place in ranks(ids, 0, "audit").items() if place < 0.5}
+    knows, labels = {to for to in class_map.to if to}, class_map.target
+    found, contradictions = {}, {}
+    if seen.boxes:
+        boxes = judge_boxes(seen.boxes, seen.said, fitted, labels, knows)
+        found["detection"] = _task(told, seen.boxes, boxes.figures, verdict_on_boxes(boxes, class_map))
+        contradictions["detection"] = boxes.contradictions
+    if seen.maps:
+        maps = judge_maps(seen.maps, seen.confident, fitted, labels, knows)
+        found["segmentation"] = _task(told, seen.maps, maps.figures, verdict_on_maps(maps, class_map))
+        contradictions["segmentation"] = maps.contradictions
+    return found, contradictions
+
+
+def _task(
+    told: Mapping[str, Any], seen: Mapping[str, object], figures: dict[str, object], verdict: Verdict
+) -> TaskAudit:
     return TaskAudit(
-        ids="\n".join(sorted(seen)), figures=_rounded(figures), findings=tuple(verdict.findings), advice=verdict.advice
+        **told,
+        ids="\n".join(sorted(seen)),
+        figures=_rounded(figures),
+        findings=tuple(verdict.findings),
+        advice=verdict.advice,
     )
 
 

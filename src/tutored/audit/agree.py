@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutored.audit.facts import without_maps
 from tutored.config import Loss
 from tutored.errors import InputError
 from tutored.evaluate.detection import match
@@ -31,12 +32,13 @@ def agreement(
     of them knows.
 
     Args:
-        labels: the label space to compare in; only classes that both tutors know are compared.
+        labels: the label space to compare in; only classes that both tutors know are compared. Maps of more classes
+            than a mask can tell apart are left out.
 
     Raises:
-        InputError: the stores have no task, class or image in common.
+        InputError: the stores have no task, class or image in common, or only such maps.
     """
-    tasks = [task for task in one.tasks if task in other.tasks]
+    tasks = without_maps([task for task in one.tasks if task in other.tasks], labels)
     shared = [each for each in ids if each in one and each in other]
     if not tasks or not shared:
         raise InputError(

@@ -107,7 +107,9 @@ def judge_boxes(
         "calibration": calibration.to_dict(),
         "coverage": _coverage(scores, band),
     }
-    contradictions = {each: _contradiction(facts[each], said[each], scores[each], band, labels) for each in ids}
+    contradictions = {
+        each: _contradiction(facts[each], said[each], scores[each], band, labels, tutor_knows) for each in ids
+    }
     matrix, called = confused.matrix(len(labels)), confused.own(labels)
     swapped = confused.swapped(matrix)
     return BoxReport(calibration, band, precision, recall, matrix, called, swapped, figures, contradictions)
@@ -178,8 +180,10 @@ def _coverage(scores: Mapping[str, Floats], band: Band) -> dict[str, Any]:
     }
 
 
-def _contradiction(facts: BoxFacts, said: Said, scores: Floats, band: Band, labels: LabelSpace) -> tuple[float, str]:
-    """Scores of teaching boxes that are wrong, and how surely objects were missed; larger objects count more.
+def _contradiction(
+    facts: BoxFacts, said: Said, scores: Floats, band: Band, labels: LabelSpace, tutor_knows: set[int]
+) -> tuple[float, str]:
+    """Scores of teaching boxes that are wrong, and how surely known objects were missed; larger ones count more.
 
     An object counts one from a tenth of the drawn objects' frame on, below it in proportion: detectors miss what is
     small, and that says little about labels.
@@ -196,7 +200,7 @@ def _contradiction(facts: BoxFacts, said: Said, scores: Floats, band: Band, labe
     if len(truth.truth_boxes_xyxy):
         sides = truth.truth_boxes_xyxy[:, 2:] - truth.truth_boxes_xyxy[:, :2]
         frame = np.prod(truth.truth_boxes_xyxy[:, 2:].max(axis=0))
-        for index in np.flatnonzero(~truth.difficult):
+        for index in np.flatnonzero(~truth.difficult & np.isin(truth.truth_classes, [*tutor_knows])):
             on = (facts.thing == index) & (said.classes == truth.truth_classes[index])
             best = scores[on].max(initial=0)
             if best < band.ignore_floor:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from tutored.boxes import iou
+from tutored.errors import InputError
 from tutored.evaluate.detection import IOU_FLOOR, Matches, match
 from tutored.evaluate.segmentation import Pixels, compare
 from tutored.judge import as_prediction
+from tutored.labels import LabelSpace
 from tutored.structures import BACKGROUND, IGNORE, GroundTruth, SoftLabels
 
 HEARD = 0.05
@@ -53,7 +55,7 @@ class PixelFacts(NamedTuple):
     Attributes:
         pixels: the confusion of all pixels.
         probs: float32 [N, C+1], sums of one, of pixels drawn at random.
-        right: int64 [N], their true classes.
+        right: int64 [N], their true classes; background where the tutor does not know the class.
         contradiction: mean over all pixels of the likeliest class' probability where it is wrong, 0 where it is right.
     """
 
@@ -61,6 +63,28 @@ class PixelFacts(NamedTuple):
     probs: NDArray[np.float32]
     right: NDArray[np.int64]
     contradiction: float
+
+
+def too_many(labels: LabelSpace) -> str:
+    """Why maps in this label space are left out; empty where they are not."""
+    if len(labels) <= IGNORE:
+        return ""
+    return (
+        f"{len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): boxes alone are looked at"
+    )
+
+
+def without_maps(tasks: Sequence[str], labels: LabelSpace) -> tuple[str, ...]:
+    """Those of the tasks that can be looked at in this label space.
+
+    Raises:
+        InputError: they are maps alone, of too many classes.
+    """
+    why = too_many(labels)
+    left = tuple(task for task in tasks if task == "detection" or not why)
+    if tasks and not left:
+        raise InputError(f"{why}, and the tutor has none; name fewer as data.classes of a run, and give its --config")
+    return left
 
 
 def boxes_said(answer: SoftLabels, annotated: Sequence[int] | None) -> tuple[Said, SoftLabels]:
@@ -101,6 +125,9 @@ def pixel_facts(
 ) -> tuple[PixelFacts | None, float]:
     """Hold a map, enlarged to the image, against the mask; and the share of pixels that the tutor is confident about.
 
+    On a class that the tutor does not know, background is right and no contradiction: training takes it for "may be
+    it", at the temperature that is fitted here. The confusion has the true class, as `tutored evaluate` has it.
+
     Args:
         samples: pixels to draw for calibration.
     """
@@ -113,7 +140,8 @@ def pixel_facts(
         return None, share
     pixels = compare(truth.mask.numpy(), said.to(torch.uint8).numpy(), classes, truth.annotated)
     drawn = truth.mask != IGNORE
-    wrong = drawn & (said != truth.mask)
+    meant = truth.mask.masked_fill(torch.isin(truth.mask, torch.tensor(answer.unknown, dtype=torch.uint8)), BACKGROUND)
+    wrong = drawn & (said != meant)
     if truth.annotated is not None:
         unknown = torch.tensor([index not in (BACKGROUND, *truth.annotated) for index in range(classes + 1)])
         wrong &= ~((truth.mask == BACKGROUND) & unknown[said])
@@ -121,7 +149,7 @@ def pixel_facts(
     if len(places) > samples:
         places = rng.choice(places, samples, replace=False)
     probs = _known(enlarged.flatten(1)[:, places].T.numpy(), truth.annotated)
-    right = truth.mask.flatten()[places].long().numpy()
+    right = meant.flatten()[places].long().numpy()
     contradiction = float((best * wrong).sum() / max(int(drawn.sum()), 1))
     return PixelFacts(pixels, probs, right, contradiction), share
 

@@ -94,7 +94,7 @@ def judge_maps(
         "calibration": calibration.to_dict(),
         "coverage": _coverage(list(confident.values())),
     }
-    contradictions = {each: (facts[each].contradiction, _told(facts[each], labels)) for each in ids}
+    contradictions = {each: (facts[each].contradiction, _told(facts[each], labels, tutor_knows)) for each in ids}
     del precision["background"], recall["background"]
     return MapReport(calibration, precision, recall, images, matrix, lower.swapped, figures, contradictions)
 
@@ -161,10 +161,11 @@ def _images(facts: Mapping[str, PixelFacts], index: int) -> tuple[int, int]:
     )
 
 
-def _told(facts: PixelFacts, labels: LabelSpace) -> str:
+def _told(facts: PixelFacts, labels: LabelSpace, tutor_knows: set[int]) -> str:
     """The largest confusions of one image, each of a twentieth of its pixels or more."""
     pixels = facts.pixels
-    wrong = np.flatnonzero((pixels.truth != pixels.answer) & (pixels.answer < len(labels)))
+    excused = (pixels.answer == BACKGROUND) & ~np.isin(pixels.truth, [*tutor_knows])
+    wrong = np.flatnonzero((pixels.truth != pixels.answer) & (pixels.answer < len(labels)) & ~excused)
     largest = wrong[np.argsort(-pixels.number[wrong], kind="stable")][:3]
     total = max(int(pixels.number.sum()), 1)
     return "; ".join(

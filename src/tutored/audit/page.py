@@ -75,9 +75,9 @@ def write_agreement(found: Mapping[str, Any], stores: Sequence[Path], data: str,
 
 def _pairs(audit: Audit, task: str, count: int, photos: bool) -> list[Pair]:
     pairs = []
-    advice = audit.sidecar.tasks[task].advice
+    found = audit.sidecar.tasks[task]
+    advice, rule = found.advice, found.background
     floor = advice.box_floor or Loss().box_floor
-    rule = audit.sidecar.background
     answers = Folded(audit.folded.store, audit.class_map, background=rule, temperature=advice.temperature)
     for image_id, much, text in audit.worst(task, count):
         truth, answer = audit.dataset.ground_truth(image_id), as_prediction(answers[image_id])

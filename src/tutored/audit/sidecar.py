@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from tutored.config.section import Section
 from tutored.errors import InputError
 from tutored.files import write_text
-from tutored.labels import ClassMap, Elsewhere
+from tutored.labels import ClassMap, Elsewhere, same_class
 from tutored.softlabels import Store
 from tutored.softlabels.draw import Rule
 
 SIDECAR = "audit.json"
 OF_THE_DATA = ("data", "split", "images", "ids_sha256")
-"""Fields of a store's identity that say what was labelled, not who answered."""
+"""Fields of a store's identity, and of the stores that it is made of, that say what was labelled, not who answered."""
 
 
 class Finding(Section):
@@ -58,18 +58,30 @@ class Advice(Section):
 
     def muted_in(self, class_map: ClassMap) -> tuple[int, ...]:
         """Classes of `class_map.target` to mute; not those that the tutor's classes were renamed away from."""
-        numbers = []
+        numbers = set()
         for name, sources in self.muted.items():
-            if name in class_map.target.names:
-                number = class_map.target.index(name)
-                if any(class_map.to[class_map.source.index(source)] == number for source in sources):
-                    numbers.append(number)
-        return tuple(numbers)
+            number = same_class(name, class_map.target)
+            if number is not None and number in {class_map.to[class_map.source.index(source)] for source in sources}:
+                numbers.add(number)
+        return tuple(sorted(numbers))
 
 
 class TaskAudit(Section):
-    """One task's part: the images whose ground truth was used (one id a line), figures, verdicts and advice."""
+    """One task's part: figures, verdicts and advice.
 
+    Attributes:
+        data, split: what the answers were held against.
+        renamed, elsewhere, background: as the audit was told.
+        unannotated: the data's classes that some of the images were not annotated for; older audits don't say.
+        ids: the images whose ground truth was used, one id a line.
+    """
+
+    data: str
+    split: str
+    renamed: dict[str, str | None] = Field(default_factory=dict)
+    elsewhere: Elsewhere = "background"
+    background: Rule = "noisy_or"
+    unannotated: tuple[str, ...] = ()
     ids: str
     figures: dict[str, Any]
     findings: tuple[Finding, ...]
@@ -82,21 +94,25 @@ class Sidecar(Section):
     Attributes:
         store: `fingerprint` of the store it lies in: labelled anew, that store needs another audit.
         tutor: who answered.
-        data, split: what the answers were held against.
-        renamed, elsewhere, background: as the audit was told.
         tasks: by "detection" and "segmentation".
     """
 
     format: Literal["tutored-audit"] = "tutored-audit"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     store: str
     tutor: dict[str, Any]
-    data: str
-    split: str
-    renamed: dict[str, str | None] = Field(default_factory=dict)
-    elsewhere: Elsewhere = "background"
-    background: Rule = "noisy_or"
     tasks: dict[str, TaskAudit]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, found: Any) -> Any:
+        """Version 1 said once, for all tasks, what they were held against and how."""
+        if not isinstance(found, dict) or found.get("version") != 1 or not isinstance(found.get("tasks"), dict):
+            return found
+        told = {name: found[name] for name in found.keys() & TaskAudit.model_fields.keys()}
+        kept = {name: found[name] for name in found.keys() - told.keys()}
+        parts = {name: told | part if isinstance(part, dict) else part for name, part in found["tasks"].items()}
+        return kept | {"version": 2, "tasks": parts}
 
 
 def fingerprint(store: Store) -> str:
@@ -108,7 +124,7 @@ def fingerprint(store: Store) -> str:
 
 def tutor_of(store: Store) -> dict[str, Any]:
     """The store's identity without what was labelled."""
-    return {name: value for name, value in store.identity.items() if name not in OF_THE_DATA}
+    return {name: value for name, value in store.identity.items() if name.rpartition(".")[2] not in OF_THE_DATA}
 
 
 def refuse_another_tutor(store: Store, tutor: Mapping[str, Any]) -> None:
@@ -123,10 +139,19 @@ def refuse_another_tutor(store: Store, tutor: Mapping[str, Any]) -> None:
 
 
 def write_sidecar(store: Store, sidecar: Sidecar) -> Path:
-    """Write the audit into a store of the same tutor, whole or not at all; raises as `refuse_another_tutor`."""
+    """Write the audit into a store of the same tutor, whole or not at all; raises as `refuse_another_tutor`.
+
+    What an earlier audit of this labelling found of another task stays.
+    """
     refuse_another_tutor(store, sidecar.tutor)
+    try:
+        earlier = read_sidecar(store)
+    except InputError:
+        earlier = None
+    tasks = {**(earlier.tasks if earlier else {}), **sidecar.tasks}
     path = store.path / SIDECAR
-    write_text(path, sidecar.model_copy(update={"store": fingerprint(store)}).model_dump_json(indent=1) + "\n")
+    written = sidecar.model_copy(update={"store": fingerprint(store), "tasks": tasks})
+    write_text(path, written.model_dump_json(indent=1) + "\n")
     return path
 
 

@@ -12,16 +12,21 @@ from tutored.cli.values import refuse
 from tutored.errors import InputError
 
 if TYPE_CHECKING:
+    from tutored.audit import Audit
     from tutored.config import Loss, Task
-    from tutored.labels import LabelSpace
+    from tutored.softlabels import Store
     from tutored.structures import Dataset
 
 
 def audit(given: argparse.Namespace) -> None:
+    from tutored.audit.facts import too_many
     from tutored.softlabels import Store
 
     store = Store.open(given.store)
-    dataset, task, loss = _ground_truth(given, store.labels)
+    dataset, settings, loss = _ground_truth(given, store)
+    maps_left_out = too_many(dataset.labels if dataset.labels.classes else store.labels)
+    if maps_left_out and len(store.tasks) > 1:
+        say(f"note: {maps_left_out}")
     if given.against is not None:
         if given.others:
             raise InputError("--for is not for --against, which writes no audit; leave it out")
@@ -43,31 +48,42 @@ def audit(given: argparse.Namespace) -> None:
     stores = [store, *map(Store.open, given.others)]
     for other in stores:
         refuse_another_tutor(other, tutor_of(store))
-    with bar("auditing") as step:
-        found = audit_store(
-            store,
-            dataset,
-            renamed=task.renamed,
-            elsewhere=task.elsewhere,
-            background=loss.background,
-            progress=step,
+    page, parts = given.page or store.path / "audit.html", {}
+    for names, task in settings:
+        with bar("auditing") as step:
+            found = audit_store(
+                store,
+                dataset,
+                renamed=task.renamed,
+                elsewhere=task.elsewhere,
+                background=loss.background,
+                tasks=names,
+                progress=step,
+            )
+        _say_verdicts(found)
+        for other in stores:
+            path = write_sidecar(other, found.sidecar)
+            say(f"wrote {path}; training uses it (supervision.TASK.audit: ignore does not)")
+        its_page = page if len(settings) == 1 else page.with_stem(f"{page.stem}-{names[0]}")
+        write_page(
+            found, given.store, its_page, photos=given.photos, worst=WORST if given.worst is None else given.worst
         )
+        say(f"wrote {its_page}")
+        parts.update(found.sidecar.tasks)
+    write_json(given.json, found.sidecar.model_copy(update={"tasks": parts}).model_dump(mode="json"))
+    tasks = " and ".join(f"supervision.{name}" for name in parts)
+    say_next(f"tutored train CONFIG.yaml --out RUN, with this store in {tasks}")
+
+
+def _say_verdicts(found: Audit) -> None:
     for name, part in found.sidecar.tasks.items():
         say(f"{name}, {len(part.ids.splitlines())} images:")
         for finding in part.findings:
             say(f"  {'! ' if finding.complaint else ''}{finding.text}")
-    for other in stores:
-        say(f"wrote {write_sidecar(other, found.sidecar)}; training uses it (supervision.TASK.audit: ignore does not)")
-    page = given.page or store.path / "audit.html"
-    write_page(found, given.store, page, photos=given.photos, worst=WORST if given.worst is None else given.worst)
-    say(f"wrote {page}")
-    write_json(given.json, found.sidecar.model_dump(mode="json"))
-    tasks = " and ".join(f"supervision.{name}" for name in found.sidecar.tasks)
-    say_next(f"tutored train CONFIG.yaml --out RUN, with this store in {tasks}")
 
 
-def _ground_truth(given: argparse.Namespace, labels: LabelSpace) -> tuple[Dataset, Task, Loss]:
-    """The data set to hold a store against, and what a run says of the store's classes and of drawing maps."""
+def _ground_truth(given: argparse.Namespace, store: Store) -> tuple[Dataset, list[tuple[tuple[str, ...], Task]], Loss]:
+    """The data set to hold a store against, what a run says of the store's classes, for which tasks, and of drawing."""
     from tutored.config import Loss, Task, load_config
     from tutored.data import open_dataset
     from tutored.engine.datasets import open_visible
@@ -76,15 +92,27 @@ def _ground_truth(given: argparse.Namespace, labels: LabelSpace) -> tuple[Datase
     if given.config is None:
         if given.data is None or given.split is None:
             raise InputError("give --data FORMAT:FOLDER and --split, or the --config of the run that is to be taught")
-        return open_dataset(given.data, given.split), Task(renamed=renamed), Loss()
+        return open_dataset(given.data, given.split), [(store.tasks, Task(renamed=renamed))], Loss()
     if given.data is not None or given.split is not None:
         raise InputError("--config says which data: give no --data and --split beside it")
     config = load_config(given.config)
-    tasks = config.supervision.tasks.values()
-    own = (task for task in tasks if given.store.resolve() in [path.resolve() for path in task.stores])
-    task = next(own, Task())
-    others = {name: ours for name, ours in task.renamed.items() if len(task.stores) == 1 or name in labels.names}
-    return open_visible(config), task.model_copy(update={"renamed": {**others, **renamed}}), config.loss
+    dataset = open_visible(config)
+    own = {
+        name: Task(renamed=_of_store(task, store) | renamed, elsewhere=task.elsewhere)
+        for name, task in config.supervision.tasks.items()
+        if given.store.resolve() in [path.resolve() for path in task.stores]
+    }
+    first = next(iter(own.values()), Task(renamed=renamed))
+    settings: list[tuple[tuple[str, ...], Task]] = [(store.tasks, first)]
+    if any(each != first for each in own.values()):
+        drawn = {name for image_id in dataset.ids for name in dataset.annotated_tasks(image_id)}
+        settings = [((name,), own[name]) for name in store.tasks if name in drawn] or settings
+    return dataset, settings, config.loss
+
+
+def _of_store(task: Task, store: Store) -> dict[str, str | None]:
+    """What a task renames, without the classes of its other stores."""
+    return {name: ours for name, ours in task.renamed.items() if len(task.stores) == 1 or name in store.labels.names}
 
 
 def _renamed(pairs: Sequence[str]) -> dict[str, str | None]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutored.audit import Advice, read_sidecar
-from tutored.config import Config, Data, Loss, Task
+from tutored.config import Config, Data, Loss, MoreData, Task
+from tutored.data import open_dataset
 from tutored.data.sources import drawn_and_hidden
 from tutored.engine.datasets import open_datasets, own_classes
 from tutored.errors import InputError
@@ -134,12 +135,16 @@ def _advice(
     sidecar = read_sidecar(store)
     if sidecar is None or name not in sidecar.tasks:
         return None
+    found = sidecar.tasks[name]
     drawn = name == "segmentation" and store.is_drawn
-    names = [f"{theirs}={ours}" for theirs, ours in sidecar.renamed.items() if task.renamed.get(theirs, "") != ours]
+    names = [f"{theirs}={ours}" for theirs, ours in found.renamed.items() if task.renamed.get(theirs, "") != ours]
+    left_out = {same_class(each, train.labels) for each in found.unannotated}
+    annotated = [train.labels.names[each] for each in sorted(_unannotated(config.data, train.labels, store) - left_out)]
     unlike = {
         f"renamed: {','.join(names)}": bool(names),
-        f"elsewhere: {sidecar.elsewhere}": sidecar.elsewhere != task.elsewhere,
-        f"loss.background: {sidecar.background}": drawn and sidecar.background != config.loss.background,
+        f"elsewhere: {found.elsewhere}": found.elsewhere != task.elsewhere,
+        f"loss.background: {found.background}": drawn and found.background != config.loss.background,
+        f"{', '.join(annotated)} as annotated": bool(annotated),
     }
     if any(unlike.values()):
         notes.append(
@@ -148,7 +153,7 @@ def _advice(
             "tutored audit STORE --config CONFIG.yaml makes it as the run has it"
         )
         return None
-    audited = set(sidecar.tasks[name].ids.splitlines())
+    audited = set(found.ids.splitlines())
     for ids, what in (
         (val.ids if val else (), "images that are validated on"),
         (drawn_and_hidden(train, config.supervision, name)[1], "images whose ground truth this run hides"),
@@ -160,7 +165,20 @@ def _advice(
                 "tutored audit STORE --config CONFIG.yaml sees only what the run may see"
             )
             return None
-    return sidecar.tasks[name].advice
+    return found.advice
+
+
+def _unannotated(data: Data, labels: LabelSpace, store: Store) -> set[int]:
+    """Numbers, in `labels`, of the classes that a data set with images in the store has and does not annotate."""
+    found: set[int] = set()
+    parts: tuple[Data | MoreData, ...] = (data, *data.more)
+    for part in parts:
+        if part.annotated is not None:
+            own = open_dataset(part.train, part.split)
+            if any(image_id in store for image_id in own.ids):
+                left = [same_class(name, labels) for name in own.labels.classes if name not in part.annotated]
+                found.update(number for number in left if number is not None)
+    return found
 
 
 def _with_band(loss: Loss, advice: Sequence[Advice | None], notes: list[str]) -> Loss:
