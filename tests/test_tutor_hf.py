@@ -104,15 +104,15 @@ def detr_of_timm(folder: Path) -> Made:
     return made
 
 
-def conditional(folder: Path) -> Made:
+def conditional(folder: Path, names: list[str] = NAMES) -> Made:
     config = transformers.ConditionalDetrConfig(backbone_config=transformers.ResNetConfig(**RESNET, **LEVELS), **DETR)
-    return save(folder, "ConditionalDetrForObjectDetection", config, "ConditionalDetrImageProcessor")
+    return save(folder, "ConditionalDetrForObjectDetection", config, "ConditionalDetrImageProcessor", names)
 
 
-def yolos(folder: Path) -> Made:
+def yolos(folder: Path, names: list[str] = NAMES[::2] + NAMES[3:]) -> Made:
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = transformers.YolosConfig(image_size=[64, 96], num_detection_tokens=9, **size)
-    return save(folder, "YolosForObjectDetection", config, "YolosImageProcessor", ["cat", "dog", "horse"])
+    return save(folder, "YolosForObjectDetection", config, "YolosImageProcessor", names)
 
 
 def _rt(channels: list[int]) -> dict[str, Any]:
@@ -168,6 +168,44 @@ def test_of_a_softmax_the_whole_distribution_is_kept_with_no_object_as_backgroun
     assert len(found.classes) == 12, "each query once"
 
 
+def test_boxes_of_a_padded_picture_come_back_as_they_were_drawn(tmp_path: Path) -> None:
+    processor = rt_detr(tmp_path)[2]
+    padded = {"size": {"max_height": 96, "max_width": 96}, "do_pad": True, "pad_size": {"height": 96, "width": 96}}
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | padded))
+    processor, tutor = type(processor).from_pretrained(tmp_path), open_tutor("hf", model=tmp_path, device="cpu")
+    image = noise(50, 80)  # 60 x 96 of 96 x 96
+    drawn = {"image_id": 1, "category_id": 0, "bbox": [20, 10, 40, 30], "area": 1200, "iscrowd": 0}
+    (taught,) = processor(images=image, annotations={"image_id": 1, "annotations": [drawn]})["labels"]
+    boxes = torch.as_tensor(taught["boxes"])[None].float()
+    assert torch.allclose(boxes[0, 0], torch.tensor([40 / 80, 25 / 80, 40 / 80, 30 / 80])), "shares of the square"
+    found = SimpleNamespace(logits=torch.tensor([[[3.0, -9, -9, -9]]]), pred_boxes=boxes)
+    tutor._model._network = lambda **inputs: found
+    assert ask(tutor, image).boxes_xyxy.tolist() == [pytest.approx([20, 10, 60, 40])]
+
+
+def test_what_is_not_finite_is_refused_and_names_its_image(tmp_path: Path) -> None:
+    network = detr(tmp_path)[1]
+    torch.nn.init.constant_(network.class_labels_classifier.bias, float("nan"))
+    network.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="image a: 36 of the network's 36 scores are NaN or infinite; take other"):
+        ask(open_tutor("hf", model=tmp_path, device="cpu"), noise())
+
+
+@pytest.mark.parametrize("background", ["background", "N/A"])
+def test_lines_name_outputs_of_sigmoids_and_of_softmaxes(tmp_path: Path, background: str) -> None:
+    (tmp_path / "names.txt").write_text(f"{background}\ncat\nN/A\ndog\n")
+    for make in (conditional, yolos):
+        made = make(tmp_path / make.__name__, [f"LABEL_{number}" for number in range(4)])
+        tutor = open_tutor("hf", model=made[0], device="cpu", labels=tmp_path / "names.txt", score_floor=0.0)
+        assert tutor.labels.classes == ("cat", "dog")
+        logits = raw(made, noise()).logits[0]
+        own = (logits.sigmoid() if make is conditional else logits.softmax(-1))[:, [1, 3]]
+        found = ask(tutor, noise())
+        assert float(found.scores[0]) == pytest.approx(float(own.max()), abs=1e-4)
+        assert int(found.classes[0]) == int(own.amax(0).argmax()) + 1
+
+
 def test_a_floor_and_suppression_are_what_the_identity_says(tmp_path: Path) -> None:
     conditional(tmp_path)
     image = noise()
@@ -212,6 +250,29 @@ def test_segformer_answers_as_transformers_does(tmp_path: Path) -> None:
     assert torch.allclose(coarse.map.mean((1, 2)), found.map.mean((1, 2)), atol=0.02)
     folded = ClassMap.by_name(tutor.labels, VOC)
     assert [VOC.names[to] for to in folded.to if to] == ["sofa"]
+
+
+def test_outputs_that_the_model_does_not_name_are_named_in_order(tmp_path: Path) -> None:
+    made, image = segformer(tmp_path, [f"LABEL_{number}" for number in range(21)]), noise()
+    own = raw(made, image).logits[0].softmax(0)
+    (tmp_path / "last.txt").write_text("\n".join([*VOC.classes, "background"]))
+    for labels, order in (("voc", range(21)), (tmp_path / "last.txt", [20, *range(20)])):
+        tutor = open_tutor("hf", model=tmp_path, device="cpu", stride=1, labels=labels)
+        assert tutor.labels == VOC
+        assert torch.allclose(ask(tutor, image).map, own[list(order)], atol=1e-5)
+
+
+def test_maps_and_masks_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    network = segformer(tmp_path / "map")[1]
+    torch.nn.init.constant_(network.decode_head.classifier.bias, float("nan"))
+    network.save_pretrained(tmp_path / "map")
+    with pytest.raises(InputError, match="image a: 1536 of the network's 1536 map values are NaN"):  # 4 x 16 x 24
+        ask(open_tutor("hf", model=tmp_path / "map", device="cpu"), noise())
+    network = mask2former(tmp_path / "masks")[1]
+    torch.nn.init.constant_(network.model.pixel_level_module.decoder.mask_projection.bias, float("nan"))
+    network.save_pretrained(tmp_path / "masks")
+    with pytest.raises(InputError, match="image a: 2304 of the network's 2304 mask values are NaN"):  # 6 x 16 x 24
+        ask(open_tutor("hf", model=tmp_path / "masks", device="cpu", instances=True), noise())
 
 
 def test_background_is_background_wherever_it_stands(tmp_path: Path) -> None:
@@ -391,6 +452,15 @@ def test_a_model_without_its_head_or_of_another_kind_is_refused(tmp_path: Path) 
         (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [name]}))
         with pytest.raises(InputError, match=f"{name} is no tutor; possible: object detection"):
             open_tutor("hf", model=tmp_path, device="cpu")
+
+
+def test_a_network_of_squares_whose_preprocessor_makes_none_is_refused(tmp_path: Path) -> None:
+    shape = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 16}
+    shape |= {"backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8}
+    config = transformers.DPTConfig(image_size=64, patch_size=16, **shape)
+    save(tmp_path, "DPTForSemanticSegmentation", config, "DPTImageProcessor", do_resize=False)
+    with pytest.raises(InputError, match=r"does not take what its preprocessor makes of a picture of 96 x 64 .*`size`"):
+        open_tutor("hf", model=tmp_path, device="cpu")
 
 
 def test_a_backbone_that_lies_elsewhere_is_not_asked_for(tmp_path: Path) -> None:

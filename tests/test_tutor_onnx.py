@@ -103,6 +103,15 @@ def test_a_file_of_names_lies_where_who_names_it_looks(tmp_path: Path, monkeypat
     assert open_tutor("onnx", weights=file, labels="names.txt").labels.classes == ("cat", "dog")
 
 
+def test_a_file_names_outputs_in_their_order(tmp_path: Path) -> None:
+    file = model(tmp_path / "m.onnx", {"boxes": [[[8, 8, 24, 24]]], "scores": [[[0.6, 0.3, 0.1]]]})
+    declare(file, labels="names.txt", detection=RAW)
+    for lines, probs in (("cat\nN/A\nbackground\n", [0.4, 0.6]), ("cat\ndog\n", [0.6, 0.3, 0.1])):
+        (tmp_path / "names.txt").write_text(lines)
+        found = ask(open_tutor("onnx", weights=file), Image.new("RGB", (32, 32)))
+        assert found.probs[0].tolist() == pytest.approx(probs), "of two lines for three outputs background is in front"
+
+
 def test_one_output_of_boxes_and_scores_as_newer_yolos_have_it(tmp_path: Path) -> None:
     rows = np.concatenate([np.array(BOXES), np.array(SCORES)], axis=2).transpose(0, 2, 1)
     file = model(tmp_path / "m.onnx", {"output0": rows})
@@ -151,6 +160,60 @@ def test_cells_on_the_corners_of_the_input(tmp_path: Path) -> None:
     found = ask(open_tutor("onnx", weights=file, stride=8), Image.new("RGB", (32, 32)))
     # Pixel x of 32 is x / 31; means over eight of them.
     assert found.map[1, 0].tolist() == pytest.approx([3.5 / 31, 11.5 / 31, 19.5 / 31, 27.5 / 31])
+
+
+@pytest.mark.parametrize(
+    ("activation", "values", "cells"),
+    [
+        ("sigmoid", [np.log(3)], [0.25, 0.75]),
+        ("none", [0.01], [0.99, 0.01]),
+        ("sigmoid", [np.log(3), 0], [0, 0.6, 0.4]),  # .75 and .5 exceed one
+        ("none", [0.3, 0.2], [0.5, 0.3, 0.2]),
+    ],
+)
+def test_what_outputs_of_a_map_leave_is_background(tmp_path: Path, activation, values, cells) -> None:
+    outputs = {"out": np.array(values)[None, :, None, None] + np.zeros((1, 1, 4, 4))}
+    head = {"logits": "out", "activation": activation}
+    file = declare(model(tmp_path / "m.onnx", outputs), labels=["cat", "dog"][: len(values)], segmentation=head)
+    found = ask(open_tutor("onnx", weights=file), Image.new("RGB", (32, 32))).map
+    assert torch.allclose(found, torch.tensor(cells)[:, None, None].expand(-1, 4, 4), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("activation", "values", "message"),
+    [
+        ("softmax", [-5], r"m\.onnx: a softmax over one output is 1 everywhere; declare `activation: sigmoid`"),
+        ("none", [0.8, 0.8], r"m\.onnx: out sums to 1\.6 in a cell, not to one; export what its activation takes"),
+        ("softmax", [np.nan, 0], "32 of the network's 32 scores are NaN"),
+    ],
+)
+def test_maps_that_are_no_probabilities_are_refused(tmp_path: Path, activation, values, message: str) -> None:
+    outputs = {"out": np.array(values)[None, :, None, None] + np.zeros((1, 1, 4, 4))}
+    head = {"logits": "out", "activation": activation}
+    file = declare(model(tmp_path / "m.onnx", outputs), labels=["cat", "dog"][: len(values)], segmentation=head)
+    with pytest.raises(InputError, match=message):
+        open_tutor("onnx", weights=file)
+
+
+def test_scores_that_rounding_took_above_one_are_one(tmp_path: Path) -> None:
+    file = model(tmp_path / "m.onnx", {"boxes": [[[8, 8, 24, 24]]], "scores": [[[1.0005, 0.3]]]})
+    found = ask(
+        open_tutor("onnx", weights=declare(file, labels=["cat", "dog"], detection=RAW)), Image.new("RGB", (8, 8))
+    )
+    assert found.probs[0].tolist() == [0, 1, 0], "no distribution has a negative entry"
+
+
+def test_boxes_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    file = model(tmp_path / "m.onnx", {"boxes": [[[8, 8, np.nan, 24]]], "scores": [[[0.9]]]})
+    tutor = open_tutor("onnx", weights=declare(file, labels=["cat"], detection=RAW))
+    with pytest.raises(InputError, match="image a: 1 of the network's 4 box sides are NaN"):
+        ask(tutor, Image.new("RGB", (32, 32)))
+
+
+def test_a_declared_yolox_gives_probabilities(tmp_path: Path) -> None:
+    file = model(tmp_path / "m.onnx", {"output": np.full((1, 21, 7), 2.0)})
+    with pytest.raises(InputError, match="scores from 2 to 2 are no probabilities; export the head with its sigmoids"):
+        open_tutor("onnx", weights=declare(file, labels=["cat", "dog"], detection={"kind": "yolox"}))
 
 
 def test_a_picture_is_placed_as_declared() -> None:

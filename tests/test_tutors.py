@@ -24,7 +24,7 @@ from tutored.errors import InputError
 from tutored.labels import COCO, COCO_NAMES, VOC, LabelSpace
 from tutored.structures import SoftLabels
 from tutored.tutors import open_tutor, read_labels
-from tutored.tutors.detections import answer, distribution, select
+from tutored.tutors.detections import answer, distribution, select, with_masks
 from tutored.tutors.onnx import letterbox
 from tutored.tutors.torchvision import Detector
 from tutored.tutors.torchvision_weights import MODELS, categories
@@ -75,19 +75,46 @@ def test_boxes_are_cut_at_the_image_and_dropped_outside() -> None:
     assert found.boxes_xyxy.tolist() == [[0, 0, 5, 5]] and found.scores.tolist() == pytest.approx([0.7])
 
 
+def test_what_is_not_finite_is_refused_but_for_boxes_below_the_floor() -> None:
+    boxes, scores = torch.tensor([[0, 0, 10, 10.0], [0, 0, 10, math.inf]]), torch.tensor([[0.9], [0.001]])
+    how = {"score_floor": 0.01, "nms_iou": 0.5, "max_boxes": 9}
+    assert select(boxes, scores, **how)[0].tolist() == [0]
+    with pytest.raises(InputError, match="1 of the network's 4 box sides are NaN or infinite"):
+        select(boxes[1:], scores[:1], **how)
+    with pytest.raises(InputError, match="1 of the network's 2 scores are NaN or infinite; take other weights"):
+        select(boxes, torch.tensor([[0.9], [math.nan]]), **how)
+    with pytest.raises(InputError, match="4 of the network's 4 mask values are NaN"):
+        with_masks(answer(boxes[:1], scores[:1], torch.tensor([0]), (20, 20)), torch.full((1, 2, 2), math.nan))
+
+
 # ONNX
 
 
-def yolox(path: Path, rows: dict[int, list[float]], classes: int = 2, side: int = 32, **metadata: str) -> Path:
-    """A model that answers with these rows of its output, whatever it sees."""
+def yolox(
+    path: Path,
+    rows: dict[int, list[float]],
+    classes: int = 2,
+    side: int = 32,
+    batch: int = 1,
+    half: bool = False,
+    more: tuple[str, ...] = (),
+    **metadata: str,
+) -> Path:
+    """A model that answers with these rows of its output, whatever it sees.
+
+    Args:
+        batch, half: of its input.
+        more: names of further inputs.
+    """
     cells = sum((side // stride) ** 2 for stride in (8, 16, 32))
     output = np.zeros((1, cells, 5 + classes), np.float32)
     for row, values in rows.items():
         output[0, row] = values
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     graph = helper.make_graph(
         [helper.make_node("Identity", ["fixed"], ["output"])],
         "yolox",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, side, side])],
+        [helper.make_tensor_value_info(name, kind, [batch, 3, side, side]) for name in ("images", *more)],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, output.shape)],
         [helper.make_tensor("fixed", TensorProto.FLOAT, output.shape, output.ravel())],
     )
@@ -137,6 +164,36 @@ def test_onnx_models_that_are_refused(tmp_path: Path) -> None:
         open_tutor("onnx", weights=two, device="tpu", labels=tmp_path / "names.txt")
     with pytest.raises(InputError, match="possible: onnx, torchvision, hf, student, files"):
         open_tutor("keras")
+
+
+def test_a_yolox_of_another_input(tmp_path: Path) -> None:
+    rows, names = {0: [0.5, 0.5, 0, 0, 0.8, 0.5, 0.25]}, {"names": "['cat', 'dog']"}
+    tutor = open_tutor("onnx", weights=yolox(tmp_path / "half.onnx", rows, half=True, **names))
+    found = ask(tutor, Image.new("RGB", (32, 32)))
+    assert found.boxes_xyxy[0].tolist() == [0, 0, 8, 8] and found.scores.tolist() == pytest.approx([0.4, 0.2])
+    for changes in ({"batch": 4}, {"more": ("sizes",)}):
+        file = yolox(tmp_path / "m.onnx", rows, **changes, **names)
+        with pytest.raises(
+            InputError, match=r"m\.onnx: does not take \[1, 3, 32, 32\] as images alone .*with one input"
+        ):
+            open_tutor("onnx", weights=file)
+
+
+def test_a_yolox_of_pixels_or_logits_or_nothing_finite_is_refused(tmp_path: Path) -> None:
+    # The 21 cells of 32 x 32 pixels by their centres: 16 of stride 8, 4 of 16, 1 of 32.
+    centres = [(stride * (x + 0.5), stride * (y + 0.5)) for stride in (8, 16, 32)
+               for y in range(32 // stride) for x in range(32 // stride)]  # fmt: skip
+    decoded = {row: [*centre, 8, 8, 0.9, 0.9, 0.1] for row, centre in enumerate(centres)}
+    names = {"names": "['cat', 'dog']"}
+    with pytest.raises(InputError, match="half of its boxes are 16 strides or more .* without --decode_in_inference"):
+        open_tutor("onnx", weights=yolox(tmp_path / "m.onnx", decoded, **names))
+    with pytest.raises(InputError, match="scores from 0 to 2 are no probabilities; export the head with its sigmoids"):
+        open_tutor("onnx", weights=yolox(tmp_path / "m.onnx", {0: [0, 0, 0, 0, 2, 0.1, 0.1]}, **names))
+    with pytest.raises(InputError, match="1 of the network's 63 scores are NaN"):
+        open_tutor("onnx", weights=yolox(tmp_path / "m.onnx", {0: [0, 0, 0, 0, math.nan, 0, 0]}, **names))
+    tutor = open_tutor("onnx", weights=yolox(tmp_path / "m.onnx", {0: [math.nan, 0, 0, 0, 1, 0.5, 0]}, **names))
+    with pytest.raises(InputError, match="image a: 2 of the network's 4 box sides are NaN"):
+        ask(tutor, Image.new("RGB", (32, 32)))
 
 
 def test_label_files(tmp_path: Path) -> None:
@@ -337,6 +394,51 @@ def test_own_detector_weights_with_frozen_normalisation(tmp_path: Path) -> None:
         open_tutor("torchvision", **given)
     with pytest.raises(InputError, match="not the weights of lraspp_mobilenet_v3_large"):
         open_tutor("torchvision", weights=given["weights"], model="lraspp_mobilenet_v3_large")
+
+
+def test_outputs_of_a_segmentation_model_that_are_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=4).eval()
+    torch.save(model.state_dict(), tmp_path / "own.pth")
+    (tmp_path / "names.txt").write_text("background\nN/A\ncat\nN/A\n")
+    given = {"weights": tmp_path / "own.pth", "model": "lraspp_mobilenet_v3_large"}
+    tutor = open_tutor("torchvision", **given, labels=tmp_path / "names.txt")
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    own = ask(open_tutor("torchvision", **given, labels=tmp_path / "names.txt"), noise(41, 65)).map
+    assert tutor.labels.classes == ("cat",)
+    assert torch.allclose(ask(tutor, noise(41, 65)).map, torch.stack([own[0] + own[1] + own[3], own[2]]), atol=1e-6)
+
+
+def test_scales_that_leave_a_network_nothing_to_see_are_refused(tmp_path: Path) -> None:
+    for name, sides in (("lraspp_mobilenet_v3_large", "520"), ("fasterrcnn_mobilenet_v3_large_320_fpn", "320")):
+        model = get_model(name, weights=None, weights_backbone=None, num_classes=2)
+        torch.save(model.state_dict(), tmp_path / "own.pth")
+        (tmp_path / "names.txt").write_text("cat\n")
+        given = {"weights": tmp_path / "own.pth", "model": name, "labels": tmp_path / "names.txt"}
+        with pytest.raises(InputError, match=rf"scales: 0\.0005 makes 0 of the {sides} pixels .* give 0\.\d+ or more"):
+            open_tutor("torchvision", scales=(0.0005, 1), **given)
+    least = open_tutor("torchvision", scales=(0.1,), **given)
+    assert ask(least, noise(41, 65)).boxes_xyxy is not None, "32 of 320 pixels"
+
+
+def test_torchvisions_answers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = network("ssdlite320_mobilenet_v3_large", outputs=3)
+    bias = model.head.classification_head.module_list[0][1].bias
+    torch.nn.init.constant_(bias, math.nan)
+    with pytest.raises(InputError, match=r"image a: \d+ of the network's 6468 scores are NaN"):  # 3,234 anchors
+        ask(Detector(model, ["background", "cat", "dog"], {}, 0.05, None, 9, 0.05), noise(60, 80))
+    torch.nn.init.zeros_(bias)
+    torch.nn.init.constant_(model.head.regression_head.module_list[0][1].bias, math.nan)
+    with pytest.raises(InputError, match=r"image a: \d+ of the network's \d+ box sides are NaN"):
+        ask(Detector(model, ["background", "cat", "dog"], {}, 0.05, None, 9, 0.05), noise(60, 80))
+    torch.save(model.state_dict(), tmp_path / "own.pth")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    with pytest.raises(
+        InputError, match=r"weights of head\.regression_head.*bias are NaN or infinite; take an earlier"
+    ):
+        open_tutor(
+            "torchvision:ssdlite320_mobilenet_v3_large", weights=tmp_path / "own.pth", labels=tmp_path / "names.txt"
+        )
 
 
 def test_torchvision_weights_that_are_refused(tmp_path: Path) -> None:

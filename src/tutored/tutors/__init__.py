@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
-from tutored.data.text import read_classes
+from tutored.data.text import BACKGROUND_NAMES, read_classes, read_lines
 from tutored.errors import InputError
 from tutored.files import sha256
 from tutored.labels import KNOWN, LabelSpace
@@ -107,6 +107,29 @@ def read_labels(labels: LabelSpace | Path | str) -> LabelSpace:
         return read_classes(Path(labels))
     except InputError as error:
         raise InputError(f"labels {error}; give {', '.join(KNOWN)}, or a text file with one class a line") from error
+
+
+def read_outputs(labels: LabelSpace | Path | str, count: int | None = None) -> list[str]:
+    """Names of a network's outputs in order: a label space as in `read_labels`, or a text file with an output a line.
+
+    Lines stand as they are: several may name the background, "N/A" or one class.
+
+    Args:
+        count: of the outputs; None, or where there is another number of names: those of the background are left out.
+
+    Raises:
+        InputError: no such file.
+    """
+    if isinstance(labels, LabelSpace) or str(labels) in KNOWN:
+        names = list(read_labels(labels).names)
+    else:
+        try:
+            names = [line.strip() for line in read_lines(Path(labels)) if line.strip()]
+        except InputError as error:
+            raise InputError(
+                f"labels {error}; give {', '.join(KNOWN)}, or a text file with one output a line"
+            ) from error
+    return names if len(names) == count else [name for name in names if name not in BACKGROUND_NAMES]
 
 
 def file_sha256(path: Path, what: str) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tutored.boxes import clip, nms
 from tutored.structures import Instances, SoftLabels
+from tutored.tutors.outputs import finite
 
 
 def select(
@@ -32,13 +33,16 @@ def select(
 
     Returns:
         int64 rows [K] and columns [K] into `scores`, by falling score.
+
+    Raises:
+        InputError: scores, or boxes above the floor, are not finite.
     """
-    rows, columns = (scores > score_floor).nonzero(as_tuple=True)
+    rows, columns = (finite(scores, "scores") > score_floor).nonzero(as_tuple=True)
     if groups is not None:
         kept = _best_of_each(scores[rows, columns], groups.expand_as(scores)[rows, columns], group_limit)
         rows, columns = rows[kept], columns[kept]
     boxes = boxes_xyxy[rows] if boxes_xyxy.dim() == 2 else boxes_xyxy[rows, columns]
-    kept = nms(boxes, scores[rows, columns], columns, nms_iou)[:max_boxes]
+    kept = nms(finite(boxes, "box sides"), scores[rows, columns], columns, nms_iou)[:max_boxes]
     return rows[kept], columns[kept]
 
 
@@ -72,9 +76,14 @@ def answer(boxes_xyxy: Tensor, scores: Tensor, columns: Tensor, size: tuple[int,
 
 
 def with_masks(found: SoftLabels, masks: Tensor) -> SoftLabels:
-    """The same answer with masks [N, m, m] for its first N boxes, the best-scored ones."""
+    """The same answer with masks [N, m, m] for its first N boxes, the best-scored ones.
+
+    Raises:
+        InputError: masks that are not finite.
+    """
     assert found.boxes_xyxy is not None and found.classes is not None
     boxes, classes, scores = (each[: len(masks)] for each in (found.boxes_xyxy, found.classes, found.scores))
+    masks = finite(masks, "mask values")
     return replace(found, instances=Instances(boxes_xyxy=boxes, classes=classes, scores=scores, masks=masks))
 
 

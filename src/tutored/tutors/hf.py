@@ -15,12 +15,12 @@ from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.structures import SoftLabels
-from tutored.tutors import read_labels
+from tutored.tutors import read_outputs
 from tutored.tutors.detections import answer, select, with_masks
 from tutored.tutors.hf_masks import boxes_around, mask_scores, picture_part, semantic_scores
 from tutored.tutors.hf_model import HfModel
 from tutored.tutors.instances import soft_masks
-from tutored.tutors.outputs import ClassOutputs, on_cells
+from tutored.tutors.outputs import ClassOutputs, finite, on_cells, one_by_one, with_background
 
 EVERY_BOX = 1.0
 """An IoU that no two boxes exceed: nothing is suppressed."""
@@ -42,7 +42,7 @@ def open_hf(
 
     Args:
         model, download: as in `HfModel`.
-        labels: the model's classes in the order of its outputs, where it does not name them.
+        labels: the names of the model's outputs in order, where it does not name them; see `read_outputs`.
         device: see `choose_device`.
         score_floor: weaker boxes are not kept.
         nms_iou: suppression within a class; None: none, as these detectors need none.
@@ -56,7 +56,7 @@ def open_hf(
     loaded = HfModel(
         model, download=download, device=choose_device(device), task="instance" if instances else "semantic"
     )
-    names = loaded.names if labels is None else read_labels(labels).classes
+    names = loaded.names if labels is None else read_outputs(labels, len(loaded.names))
     outputs = ClassOutputs(names, str(model))
     boxes = {"score_floor": score_floor, "nms_iou": nms_iou, "max_boxes": max_boxes}
     universal = loaded.kind == "AutoModelForUniversalSegmentation"
@@ -91,7 +91,7 @@ class HfTutor:
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         # One by one: in a batch pictures are padded to a common size, which changes their answers.
-        return [self._answer(image) for image in images]
+        return one_by_one(self._answer, images, image_ids)
 
     def at_scale(self, scale: float) -> Self:
         """See `Scalable`."""
@@ -100,8 +100,18 @@ class HfTutor:
         return scaled
 
     def check(self, origin: str) -> None:
-        """Ask it about a small grey picture, and refuse it where the number of its outputs is not that of its names."""
-        found, _ = self._model(Image.new("RGB", (64, 64), (128, 128, 128)))
+        """Ask it about a small grey picture that is no square.
+
+        Raises:
+            InputError: the network can't see it, or the number of its outputs is not that of its names.
+        """
+        try:
+            found, _ = self._model(Image.new("RGB", (96, 64), (128, 128, 128)))
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{origin}: the network does not take what its preprocessor makes of a picture of 96 x 64 ({error}); "
+                "set `size` in preprocessor_config.json to the height and width that it takes"
+            ) from error
         count = self._count(found)
         if count != len(self._outputs):
             raise InputError(
@@ -118,9 +128,12 @@ class HfTutor:
 class Detector(HfTutor):
     """DETR and its kin.
 
-    With one output more than classes, the last is "no object" and outputs are a softmax (DETR, YOLOS): each query is
-    a box of its likeliest class, and its distribution is the softmax' own. Otherwise they are sigmoids (RT-DETR,
-    D-FINE, Deformable and Conditional DETR): a query may stand under several classes, see `detections.distribution`.
+    With one output more than the model states classes, the last is "no object" and outputs are a softmax (DETR, YOLOS):
+    each query is a box of its likeliest class, and its distribution is the softmax' own. Otherwise they are sigmoids
+    (RT-DETR, D-FINE, Deformable and Conditional DETR): a query may stand under several classes, see
+    `detections.distribution`.
+
+    Boxes are shares of the whole input, padding included, as transformers normalises them for training.
     """
 
     def __init__(self, model: HfModel, outputs: ClassOutputs, facts: Mapping[str, Any]) -> None:
@@ -129,17 +142,18 @@ class Detector(HfTutor):
 
     def _count(self, found: Any) -> int:
         count = int(found.logits.shape[-1])
-        self._no_object = count == len(self._outputs) + 1
+        self._no_object = count == len(self._model.names) + 1
         return count - self._no_object
 
     def _answer(self, image: Image.Image) -> SoftLabels:
-        found, _ = self._model(image)
+        found, share = self._model(image)
         size = (image.height, image.width)
         logits, boxes = found.logits[0].cpu(), found.pred_boxes[0].cpu()
         scores = (logits.softmax(-1) if self._no_object else logits.sigmoid())[:, self._outputs.used]
-        eligible = torch.where(scores == scores.amax(1, keepdim=True), scores, 0) if self._no_object else scores
+        eligible = torch.where(scores < scores.amax(1, keepdim=True), 0, scores) if self._no_object else scores
         halves = boxes[:, 2:] / 2
-        boxes = torch.cat([boxes[:, :2] - halves, boxes[:, :2] + halves], dim=1) * boxes.new_tensor(size[::-1] * 2)
+        canvas = boxes.new_tensor([size[1] / share[1], size[0] / share[0]] * 2)
+        boxes = torch.cat([boxes[:, :2] - halves, boxes[:, :2] + halves], dim=1) * canvas
         rows, columns = select(
             boxes,
             eligible,
@@ -181,10 +195,8 @@ class UniversalSegmenter(Segmenter):
         return int(found.class_queries_logits.shape[-1]) - 1
 
     def _probs(self, found: Any) -> Tensor:
-        scores = self._outputs.fold(semantic_scores(found.class_queries_logits[0], found.masks_queries_logits[0]))
-        probs = scores / scores.sum(0).clamp(min=1)
-        probs[0] += 1 - probs.sum(0)
-        return probs
+        scores = semantic_scores(found.class_queries_logits[0], found.masks_queries_logits[0])
+        return with_background(self._outputs.fold(scores))
 
 
 class InstanceSegmenter(HfTutor):
@@ -200,7 +212,7 @@ class InstanceSegmenter(HfTutor):
     def _answer(self, image: Image.Image) -> SoftLabels:
         found, share = self._model(image)
         size = (image.height, image.width)
-        masks = picture_part(found.masks_queries_logits[0].cpu(), share).sigmoid()
+        masks = finite(picture_part(found.masks_queries_logits[0].cpu(), share).sigmoid(), "mask values")
         seen = (masks > 0.5).any(2).any(1)
         masks, logits = masks[seen], found.class_queries_logits[0].cpu()[seen]
         scores = logits.softmax(-1)[:, :-1][:, self._outputs.used] * mask_scores(masks)[:, None]

@@ -21,7 +21,7 @@ from tutored.tutors.onnx_declaration import declaration_of, declaration_path
 from tutored.tutors.onnx_declared import DeclaredTutor
 from tutored.tutors.onnx_file import OnnxFile
 from tutored.tutors.onnx_yolox import cells_of, decode
-from tutored.tutors.outputs import ClassOutputs
+from tutored.tutors.outputs import ClassOutputs, one_by_one
 
 FILL = 114
 
@@ -72,15 +72,15 @@ class OnnxTutor:
         Raises:
             InputError: the model has no YOLOX head, or its classes have no names.
         """
-        weights, self._session = model.path, model.session
-        given = self._session.get_inputs()[0]
+        self._model, weights = model, model.path
+        given = model.session.get_inputs()[0]
         if len(given.shape) != 4 or given.shape[1] != 3 or not all(isinstance(side, int) for side in given.shape[2:]):
             raise InputError(
                 f"{weights}: input {given.shape}, expected a fixed [1, 3, height, width]; export it with a fixed size"
             )
         self._input, self._side = given.name, (given.shape[2], given.shape[3])
         self._cells = cells_of(self._side)
-        self.labels = self._check_head(model, labels)
+        self.labels = self._check_head(labels)
         self._floor, self._nms_iou, self._max_boxes = score_floor, nms_iou, max_boxes
         self.identity: Mapping[str, Any] = {
             "kind": "onnx",
@@ -95,24 +95,28 @@ class OnnxTutor:
         }
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
-        return [self._answer(image) for image in images]
+        return one_by_one(self._answer, images, image_ids)
 
     def _answer(self, image: Image.Image) -> SoftLabels:
         size = (image.height, image.width)
         picture, scale = letterbox(image, self._side)
-        output = torch.from_numpy(self._session.run(None, {self._input: picture.numpy()})[0][0])
-        boxes, scores = decode(output, self._cells)
+        boxes, scores = decode(self._run(picture)[0], self._cells, self._model.path)
         rows, columns = select(boxes, scores, score_floor=self._floor, nms_iou=self._nms_iou, max_boxes=self._max_boxes)
         return answer(boxes[rows] / scale, scores[rows], columns, size)
 
-    def _check_head(self, model: OnnxFile, labels: LabelSpace | Path | str | None) -> LabelSpace:
-        weights = model.path
-        shape = self._session.run(None, {self._input: np.zeros((1, 3, *self._side), np.float32)})[0].shape
+    def _run(self, picture: Tensor) -> Tensor:
+        return next(iter(self._model.run(self._input, picture).values()))
+
+    def _check_head(self, labels: LabelSpace | Path | str | None) -> LabelSpace:
+        model, weights = self._model, self._model.path
+        output = self._run(torch.zeros(1, 3, *self._side))
+        shape = output.shape
         if len(shape) != 3 or shape[1] != len(self._cells) or shape[2] < 6:
             raise InputError(
                 f"{weights}: output {list(shape)}, a YOLOX head gives [1, {len(self._cells)}, 5 + classes] here; "
                 f"say what other heads mean in {declaration_path(weights)}"
             )
+        decode(output[0], self._cells, weights)
         count = shape[2] - 5
         stated = ClassOutputs(model.names, str(weights)).labels if model.names else None
         space = read_labels(labels) if labels is not None else stated or (COCO if count == 80 else None)

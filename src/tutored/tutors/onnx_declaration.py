@@ -11,7 +11,7 @@ from tutored.config import TASKS, read_yaml
 from tutored.config.section import Positive, Section, Share
 from tutored.errors import InputError
 from tutored.labels import KNOWN, LabelSpace
-from tutored.tutors import read_labels
+from tutored.tutors import read_outputs
 from tutored.tutors.onnx_file import OnnxFile
 from tutored.tutors.outputs import ClassOutputs
 
@@ -70,7 +70,8 @@ class Logits(Section):
     """Class scores [1, outputs, h, w] over the whole input."""
 
     logits: str
-    activation: Literal["none", "softmax"] = "softmax"
+    activation: Literal["none", "sigmoid", "softmax"] = "softmax"
+    """What makes probabilities of them; what those of `none` and `sigmoid` leave of one is background."""
     align_corners: bool = False
     """The outermost cells lie on the input's corners, as in TensorFlow's DeepLab."""
 
@@ -156,8 +157,9 @@ def name_outputs(
         names = list(wanted)
     elif wanted is not None:
         beside = given is None and str(wanted) not in KNOWN
-        space = read_labels(model.path.parent / str(wanted) if beside else wanted)
-        names = list(space.names if len(space) == count else space.classes)
+        names = read_outputs(model.path.parent / str(wanted) if beside else wanted, count)
+        if len(names) == count - 1:
+            names = ["background", *names]
     else:
         names = model.names or []
     if len(names) != count:

@@ -20,7 +20,10 @@ from tutored.tutors.detections import answer, select
 from tutored.tutors.onnx_declaration import BoxesAndScores, Declaration, Picture, Yolox, name_outputs
 from tutored.tutors.onnx_file import OnnxFile
 from tutored.tutors.onnx_yolox import cells_of, decode
-from tutored.tutors.outputs import ClassOutputs, on_cells
+from tutored.tutors.outputs import ClassOutputs, on_cells, one_by_one, probabilities, with_background
+
+SLACK = 0.01
+"""By how much the sum of a cell's probabilities may exceed one."""
 
 
 class DeclaredTutor:
@@ -45,12 +48,12 @@ class DeclaredTutor:
         Raises:
             InputError: the model is not what is declared, or its outputs have no names.
         """
-        weights = self._path = model.path
-        self._session, self._declared = model.session, declared
-        self._input = _input(weights, self._session, declared.input)
+        weights = model.path
+        self._model, self._declared = model, declared
+        self._input = _input(weights, model.session, declared.input)
         self._floor, self._max_boxes, self._stride = score_floor, max_boxes, stride
         self._cells = cells_of(self._input.side)
-        self._outputs = self._check(model, labels)
+        self._outputs = self._check(labels)
         self.labels = self._outputs.labels
         self.identity: Mapping[str, Any] = {
             "kind": "onnx",
@@ -66,35 +69,30 @@ class DeclaredTutor:
         }
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
-        return [self._answer(image) for image in images]
+        return one_by_one(self._answer, images, image_ids)
 
     def _answer(self, image: Image.Image) -> SoftLabels:
         size = (image.height, image.width)
         pixels, placed = place(image, self._input.side, self._declared.input)
-        found = self._run(pixels)
+        found = self._model.run(self._input.name, pixels)
         result = SoftLabels(size=size)
         if self._declared.detection:
             result = self._detect(found, placed, size)
         drawn = self._draw(found, placed, size) if self._declared.segmentation else None
         return replace(result, map=drawn)
 
-    def _run(self, pixels: Tensor) -> dict[str, Tensor]:
-        names = [output.name for output in self._session.get_outputs()]
-        values = self._session.run(None, {self._input.name: pixels.numpy()})
-        return {name: torch.from_numpy(value).float() for name, value in zip(names, values, strict=True)}
-
     def _raw_boxes(self, found: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Boxes xyxy [A, 4] in pixels of the network's input, and scores [A, N] of its outputs."""
         head = self._declared.detection
         assert head is not None
         if isinstance(head, Yolox):
-            return decode(found[head.output][0], self._cells)
+            return decode(found[head.output][0], self._cells, self._model.path)
         boxes, scores = found[head.boxes][0], found[head.scores][0]
         if head.transposed:
             boxes, scores = boxes.T, scores.T
         if head.boxes == head.scores:
             boxes, scores = boxes[:, :4], boxes[:, 4:]
-        return _xyxy(boxes, head, self._input.side), _probabilities(scores, head.activation, 1, self._path)
+        return _xyxy(boxes, head, self._input.side), _probabilities(scores, head.activation, 1, self._model.path)
 
     def _detect(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> SoftLabels:
         head = self._declared.detection
@@ -106,24 +104,36 @@ class DeclaredTutor:
         corner, scale = (boxes.new_tensor(pair).repeat(2) for pair in (placed.corner, placed.scale))
         return answer((boxes[rows] - corner) / scale, scores[rows], columns, size)
 
+    def _raw_map(self, found: Mapping[str, Tensor]) -> Tensor:
+        """Probabilities of the outputs, [N, h, w]; those of sigmoids may exceed one in sum."""
+        head = self._declared.segmentation
+        assert head is not None
+        probs = _probabilities(found[head.logits][0], head.activation, 0, self._model.path)
+        most = float(probs.sum(0).max())
+        if head.activation == "none" and most > 1 + SLACK:
+            raise InputError(
+                f"{self._model.path}: {head.logits} sums to {most:.3g} in a cell, not to one; export "
+                "what its activation takes, and declare that (`softmax`, `sigmoid`)"
+            )
+        return probs
+
     def _draw(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> Tensor:
         head = self._declared.segmentation
         assert head is not None
-        probs = self._outputs.fold(_probabilities(found[head.logits][0], head.activation, 0, self._path))
+        probs = self._outputs.fold(self._raw_map(found))
+        if head.activation != "softmax":
+            probs = with_background(probs)
         if placed.inner != self._input.side or head.align_corners:
             probs = interpolate(probs[None], self._input.side, mode="bilinear", align_corners=head.align_corners)[0]
             x, y = placed.corner
             probs = probs[:, y : y + placed.inner[0], x : x + placed.inner[1]]
         return on_cells(probs, size, self._stride)
 
-    def _check(self, model: OnnxFile, labels: LabelSpace | Path | str | None) -> ClassOutputs:
+    def _check(self, labels: LabelSpace | Path | str | None) -> ClassOutputs:
         """The classes of the outputs, after a look at the outputs for a black picture."""
-        weights = model.path
+        weights = self._model.path
         pixels, _ = place(Image.new("RGB", (64, 64)), self._input.side, self._declared.input)
-        try:
-            found = self._run(pixels)
-        except Exception as error:  # onnxruntime has no common base class for its errors
-            raise InputError(f"{weights}: does not take what is declared ({error}); correct `input`") from error
+        found = self._model.run(self._input.name, pixels)
         wanted = self._declared.names_of_outputs()
         lacking = sorted(wanted - found.keys())
         if lacking:
@@ -145,10 +155,10 @@ class DeclaredTutor:
             logits = found[self._declared.segmentation.logits]
             if logits.dim() != 4:
                 raise InputError(f"{weights}: logits {list(logits.shape)}, expected [1, classes, height, width]")
-            counts["logits"] = logits.shape[1]
+            counts["logits"] = len(self._raw_map(found))
         if len(set(counts.values())) > 1:
             raise InputError(f"{weights}: {counts['scores']} scores and {counts['logits']} logits; one list names both")
-        return name_outputs(model, self._declared, labels, min(counts.values()))
+        return name_outputs(self._model, self._declared, labels, min(counts.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +215,12 @@ def _xyxy(boxes: Tensor, head: BoxesAndScores, side: tuple[int, int]) -> Tensor:
 
 
 def _probabilities(values: Tensor, activation: str, dim: int, weights: Path) -> Tensor:
+    if activation == "softmax" and values.shape[dim] == 1:
+        raise InputError(
+            f"{weights}: a softmax over one output is 1 everywhere; declare `activation: sigmoid`, or `none`"
+        )
     values = values.softmax(dim) if activation == "softmax" else values.sigmoid() if activation == "sigmoid" else values
-    low, high = (float(edge) for edge in values.aminmax()) if values.numel() else (0.0, 0.0)
-    if not (low >= 0 and high <= 1.001):
-        raise InputError(f"{weights}: scores from {low:.3g} to {high:.3g} are no probabilities; declare `activation`")
-    return values
+    return probabilities(values, weights, "declare `activation`")
 
 
 def _input(weights: Path, session: Any, declared: Picture) -> Input:

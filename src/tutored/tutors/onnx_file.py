@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from tutored.config import TASKS
 from tutored.errors import InputError
 from tutored.tutors import file_sha256
+
+FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
+"""Types of input that pictures are cast to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,24 @@ class OnnxFile:
     def outputs(self) -> frozenset[str]:
         """Their names."""
         return frozenset(output.name for output in self.session.get_outputs())
+
+    def run(self, name: str, pixels: Tensor) -> dict[str, Tensor]:
+        """The outputs for one picture as the input of this name wants it, cast to its type; float32, by name.
+
+        Raises:
+            InputError: the model does not take it.
+        """
+        given = next(entry.type for entry in self.session.get_inputs() if entry.name == name)
+        try:
+            values = self.session.run(None, {name: pixels.numpy().astype(FLOATS[given])})
+            outputs = [output.name for output in self.session.get_outputs()]
+            return {output: torch.from_numpy(value).float() for output, value in zip(outputs, values, strict=True)}
+        except Exception as error:  # onnxruntime has no common base class for its errors
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{self.path}: does not take {list(pixels.shape)} as {name} alone ({reason}); declare its `input`, or "
+                "export it with one input, of floats, for one picture"
+            ) from error
 
 
 def _names(about: dict[str, str]) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -18,14 +19,17 @@ from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.structures import SoftLabels
-from tutored.tutors import file_sha256, read_labels
+from tutored.tutors import file_sha256, read_outputs
 from tutored.tutors.detections import answer, select, with_masks
+from tutored.tutors.outputs import ClassOutputs, finite, one_by_one
 from tutored.tutors.torchvision_heads import dense, soft_masks
 from tutored.tutors.torchvision_weights import build, categories, find
 
 UNUSED = "N/A"
 SHORT_SIDE = 520
 """Pixels to which torchvision's semantic segmentation models scale the shorter side."""
+FEWEST = 32
+"""Pixels of a side below which these networks, whose deepest cells are that wide, see nothing."""
 MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -46,7 +50,7 @@ def open_torchvision(
 
     Args:
         weights, model, download: as in `torchvision_weights.find`.
-        labels: the classes of weights of one's own; else those that torchvision states.
+        labels: the outputs of weights of one's own, background in front or left out; else as torchvision states them.
         device: see `choose_device`.
         nms_iou: suppression within a class; None: the model's own.
         max_boxes: of one image, the best.
@@ -57,7 +61,7 @@ def open_torchvision(
         InputError: the weights are not here (it says which file belongs where), or not this model's.
     """
     source = find(model, weights, download=download)
-    names = categories(source.model, source.published) if labels is None else list(read_labels(labels).names)
+    names = categories(source.model, source.published) if labels is None else ["background", *read_outputs(labels)]
     network = build(source, names).to(choose_device(device))
     identity = {
         "kind": "torchvision",
@@ -113,8 +117,8 @@ class Detector:
         resize = copy(self.model.transform)
         if resize.fixed_size is not None:
             raise InputError(f"scales: {self.identity['tutor']} takes pictures of one size only; leave scales out")
-        resize.min_size = tuple(round(side * scale) for side in resize.min_size)
-        resize.max_size = round(resize.max_size * scale)
+        resize.min_size = tuple(_side(pixels, scale) for pixels in resize.min_size)
+        resize.max_size = _side(resize.max_size, scale)
         scaled = copy(self)
         scaled.model = copy(self.model)
         # Parts of a module are attributes in a dictionary that its copy shares.
@@ -123,7 +127,7 @@ class Detector:
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         # One by one: in a batch torchvision pads images to a common size, which changes their answers.
-        return [self._answer(image) for image in images]
+        return one_by_one(self._answer, images, image_ids)
 
     @torch.no_grad()
     def _answer(self, image: Image.Image) -> SoftLabels:
@@ -160,7 +164,8 @@ class Segmenter:
 
     def __init__(self, model: Any, names: Sequence[str], identity: Mapping[str, Any], stride: int) -> None:
         self.model = model
-        self.labels = LabelSpace(tuple(names))
+        self._outputs = ClassOutputs(names, identity["tutor"])
+        self.labels = self._outputs.labels
         self._stride, self._short_side = stride, SHORT_SIDE
         self.identity: Mapping[str, Any] = {
             **identity,
@@ -173,11 +178,11 @@ class Segmenter:
     def at_scale(self, scale: float) -> Self:
         """See `Scalable`."""
         scaled = copy(self)
-        scaled._short_side = round(SHORT_SIDE * scale)
+        scaled._short_side = _side(SHORT_SIDE, scale)
         return scaled
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
-        return [self._answer(image) for image in images]
+        return one_by_one(self._answer, images, image_ids)
 
     @torch.no_grad()
     def _answer(self, image: Image.Image) -> SoftLabels:
@@ -187,8 +192,19 @@ class Segmenter:
         logits = self.model(transforms.normalize(picture, MEAN, DEVIATION)[None])["out"][0]
         grid = (-(-image.height // self._stride), -(-image.width // self._stride))
         # On the CPU: Apple's GPUs can't average over cells of unequal size.
-        cells = adaptive_avg_pool2d(logits.softmax(0).cpu(), grid)
-        return SoftLabels(size=(image.height, image.width), map=cells)
+        cells = finite(adaptive_avg_pool2d(logits.softmax(0).cpu(), grid), "map values")
+        return SoftLabels(size=(image.height, image.width), map=self._outputs.fold(cells))
+
+
+def _side(pixels: int, scale: float) -> int:
+    """A side of the network's input at a scale. Raises InputError: fewer than `FEWEST` pixels."""
+    scaled = round(pixels * scale)
+    if scaled < FEWEST:
+        raise InputError(
+            f"scales: {scale:g} makes {scaled} of the {pixels} pixels of the network's input; give "
+            f"{math.ceil(FEWEST / pixels * 1000) / 1000:g} or more"
+        )
+    return scaled
 
 
 def _picture(image: Image.Image, device: torch.device) -> Tensor:

@@ -22,7 +22,8 @@ class Dense(NamedTuple):
         boxes_xyxy: float32 [A, 4], or [A, N, 4] with a box for each class; clipped.
         scores: float32 [A, N] for the model's N outputs, Softmax with background in column 0 (R-CNNs,
             SSD), or independent sigmoids with an unused column 0 (RetinaNet, FCOS).
-        usable: bool [A, 1] or [A, N], which boxes are large enough to be detections.
+        usable: bool [A, 1] or [A, N], which boxes are large enough to be detections; those that are NaN stay, to be
+            refused.
         size: (height, width) of that input without padding.
         features: the backbone's maps, from which Mask R-CNN's masks are read.
         groups: as in `detections.select`; with `group_limit` the model's own bound on candidates.
@@ -45,7 +46,7 @@ def dense(model: Any, image: Tensor) -> Dense:
     if isinstance(model, FasterRCNN):
         boxes, scores = _rcnn(model, images, features)
         boxes = clip_boxes_to_image(boxes, size)
-        return Dense(boxes, scores, _shorter_side(boxes) >= SMALLEST_SIDE, size, features)
+        return Dense(boxes, scores, ~(_shorter_side(boxes) < SMALLEST_SIDE), size, features)
     maps = list(features.values())
     out = {name: values[0] for name, values in model.head(maps).items()}
     anchors = model.anchor_generator(images, maps)[0]
@@ -63,7 +64,7 @@ def dense(model: Any, image: Tensor) -> Dense:
     else:
         raise TypeError(f"no torchvision detector: {type(model).__name__}")
     boxes = clip_boxes_to_image(boxes, size)
-    usable = _shorter_side(boxes)[:, None] > 0
+    usable = ~(_shorter_side(boxes)[:, None] <= 0)
     return Dense(boxes, scores, usable, size, features, groups, model.topk_candidates)
 
 

@@ -127,4 +127,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     weights = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     if not weights or len(weights) < len(state):
         raise InputError(f"{path}: holds no dictionary of weights; save the model's state_dict()")
+    broken = next((name for name, value in weights.items() if not value.isfinite().all()), None)
+    if broken:  # R-CNNs drop proposals that are NaN, and would find nothing
+        raise InputError(f"{path}: weights of {broken} are NaN or infinite; take an earlier checkpoint of the training")
     return weights
