@@ -70,8 +70,8 @@ def make_store(folder: Path) -> None:
     finish(folder)
     store = Store.open(folder)
     advice = Advice(muted={"cat": ("cat",)}, temperature=1.5, box_floor=0.4)
-    task = TaskAudit(ids="a", figures={"ece": 0.1}, findings=(), advice=advice)
-    kept = Sidecar(store="", tutor=tutor_of(store), data="voc:x", split="train", tasks={"detection": task})
+    task = TaskAudit(data="voc:x", split="train", ids="a", figures={"ece": 0.1}, findings=(), advice=advice)
+    kept = Sidecar(store="", tutor=tutor_of(store), tasks={"detection": task})
     write_sidecar(store, kept)
 
 

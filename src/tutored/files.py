@@ -43,7 +43,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """The same for a folder; the former one stays, as `.NAME.old`, until the new one has taken its place.
 
-    Where `path` is a link, it stays one, and all of this is done where it leads to.
+    Where `path` is a link, that alone is replaced, and nothing is touched where it leads to.
 
     Raises:
         InputError: it is the folder that the process is in, which can't be replaced.
@@ -52,26 +52,32 @@ def whole_folder(path: Path) -> Iterator[Path]:
     if path.exists() and path.samefile(Path.cwd()):
         raise InputError(f"{path}: is the folder that you are in; give one of its own, such as {path / 'new'}")
     with _naming(path):
-        place = Path(os.path.realpath(path))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary, old = place.with_name(f".{place.name}.new"), former(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, old = path.with_name(f".{path.name}.new"), former(path)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
             yield temporary
-            if place.exists():
-                shutil.rmtree(old, ignore_errors=True)
-                os.replace(place, old)
-            os.replace(temporary, place)
-            shutil.rmtree(old, ignore_errors=True)
+            if path.exists():
+                _remove(old)
+                os.replace(path, old)
+            os.replace(temporary, path)
+            _remove(old)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 def former(path: Path) -> Path:
     """Where `whole_folder` keeps what was at `path` while it is replaced; what to read if `path` is missing."""
-    place = Path(os.path.realpath(path))
-    return place.with_name(f".{place.name}.old")
+    return path.with_name(f".{path.name}.old")
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or of a link to one the link, if it is there and may be."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def seal(facts: Mapping[str, Any], file: Path) -> str:

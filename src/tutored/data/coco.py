@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from faster_coco_eval.core.mask import area
 from PIL import Image
 from torch import Tensor
 
@@ -139,13 +138,15 @@ class Coco:
     def _mask(self, annotations: list[dict[str, Any]], size: tuple[int, int]) -> Tensor | None:
         if not self._drawn(annotations):
             return None
-        runs = [encode_segmentation(item["segmentation"], size, name_of(self.file, item)) for item in annotations]
+        names = [name_of(self.file, item) for item in annotations]
+        drawn = [
+            encode_segmentation(item["segmentation"], size, name) for item, name in zip(annotations, names, strict=True)
+        ]
         mask = np.zeros(size, np.uint8)
         # Crowds first, then instances from large to small: what is painted later lies above.
-        layers = zip(annotations, runs, strict=True)
-        for item, drawn in sorted(layers, key=lambda layer: (not _is_crowd(layer[0]), -int(area(layer[1])))):
-            region = decode_runs(drawn, name_of(self.file, item))
-            mask[region] = IGNORE if _is_crowd(item) else self._class_of[item["category_id"]]
+        layers = zip(annotations, names, drawn, strict=True)
+        for item, name, (runs, _) in sorted(layers, key=lambda layer: (not _is_crowd(layer[0]), -layer[2][1])):
+            mask[decode_runs(runs, name)] = IGNORE if _is_crowd(item) else self._class_of[item["category_id"]]
         return torch.from_numpy(mask)
 
 

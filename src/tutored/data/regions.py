@@ -19,10 +19,13 @@ def has_pixels(segmentation: Any) -> bool:
     return bool(segmentation) and (not isinstance(segmentation, list) or any(map(_is_area, segmentation)))
 
 
-def encode_segmentation(segmentation: Any, size: tuple[int, int], what: str) -> dict[str, Any]:
-    """One instance of an image of `size` (H, W) as compressed run lengths, from polygons or run lengths of either kind.
+def encode_segmentation(segmentation: Any, size: tuple[int, int], what: str) -> tuple[dict[str, Any], int]:
+    """One instance of an image of `size` (H, W), from polygons or run lengths of either kind.
 
     Polygons of fewer than three points cover nothing.
+
+    Returns:
+        Compressed run lengths, and how many pixels it has.
 
     Raises:
         InputError: beginning with `what`; a polygon that is none or lies far outside, or runs that don't fit the image.
@@ -36,7 +39,7 @@ def encode_segmentation(segmentation: Any, size: tuple[int, int], what: str) -> 
         raise InputError(f"{what}: run lengths must state the size {[height, width]} of the image, height first")
     with _named(what):
         runs: dict[str, Any] = rle.segmToRle(segmentation, width, height)
-        return runs
+        return runs, int(rle.area(runs))
 
 
 def decode_runs(runs: Mapping[str, Any], what: str) -> Region:
@@ -48,7 +51,7 @@ def decode_runs(runs: Mapping[str, Any], what: str) -> Region:
 
 def decode_segmentation(segmentation: Any, size: tuple[int, int], what: str) -> Region:
     """The pixels of one instance, bool [H, W]. Arguments and errors as `encode_segmentation`."""
-    return decode_runs(encode_segmentation(segmentation, size, what), what)
+    return decode_runs(encode_segmentation(segmentation, size, what)[0], what)
 
 
 @contextmanager

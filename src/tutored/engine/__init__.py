@@ -66,6 +66,7 @@ def train(
     with ExitStack() as stack:
         if trainer.accelerator.is_main_process:
             _claim(out, config, resume)
+            stack.callback((out / LOCK).unlink, missing_ok=True)
             stack.enter_context(_alone(out))
         trainer.accelerator.wait_for_everyone()
         if resume:
