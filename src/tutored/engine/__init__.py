@@ -66,8 +66,8 @@ def train(
     with ExitStack() as stack:
         if trainer.accelerator.is_main_process:
             _claim(out, config, resume)
-            stack.callback((out / LOCK).unlink, missing_ok=True)
             stack.enter_context(_alone(out))
+            stack.callback((out / LOCK).unlink, missing_ok=True)
         trainer.accelerator.wait_for_everyone()
         if resume:
             trainer.load()

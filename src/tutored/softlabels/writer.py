@@ -40,9 +40,8 @@ def look(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
     manifest = _own_manifest(folder, identity, join)
     if manifest is None:
         return False
-    names = [part["file"] for part in manifest["parts"] or ()]
-    there = all((folder / name).exists() for name in names)
-    finished = bool(manifest["complete"]) and there and not any(folder.glob(SEALS))
+    parts = [folder / part["file"] for part in manifest["parts"] or ()]
+    finished = bool(manifest["complete"] and all(map(Path.exists, parts)) and not any(folder.glob(SEALS)))
     if finished:
         _sweep(folder, ())
     return finished
