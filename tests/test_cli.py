@@ -268,6 +268,7 @@ def test_mistakes_are_one_message_and_exit_code_2(work, voc_folder, make_voc, tm
         [*predict, "--batch", "0"], capsys
     )
     assert "--score: 7 is not possible; give a number from 0 to 1" in complaint([*predict, "--score", "7"], capsys)
+    assert "4294967296 is not possible" in complaint(["quickstart", "--seed", str(2**32)], capsys), "train.seed's limit"
     assert "device gpu: not here; possible: " in complaint([*predict, "--device", "gpu"], capsys)
     assert "--classes: give names" in complaint(["evaluate", checkpoint, *data, "--classes", ","], capsys)
     assert "the following arguments are required: --out" in complaint(predict[:3], capsys)

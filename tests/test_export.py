@@ -317,11 +317,20 @@ def test_ten_lines_without_us_give_what_predict_gives(tmp_path: Path) -> None:
     assert len(lines.split("\n\n", 2)[2].splitlines()) == 10
 
 
-def test_a_name_of_pytorchs_is_not_given_to_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("onnx", "best.pt2", "a name of PyTorch's; give --to torch"),
+        ("torch", "best.onnx", "a name of ONNX's; give --to"),
+    ],
+)
+def test_a_name_of_one_format_is_not_given_to_the_other(
+    kind: str, name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     saved(tmp_path / "best")
-    assert main(["export", str(tmp_path / "best"), "--out", str(tmp_path / "best.pt2")]) == 2
-    assert "best.pt2: that is a name of PyTorch's; give --to torch" in capsys.readouterr().err
-    assert not (tmp_path / "best.pt2").exists()
+    assert main(["export", str(tmp_path / "best"), "--to", kind, "--out", str(tmp_path / name)]) == 2
+    assert f"{name}: that is {message}" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
 
 
 @pytest.mark.real

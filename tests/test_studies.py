@@ -414,6 +414,8 @@ def test_a_recipe_without_the_two_networks_has_nothing_held_against_them(single)
     message = "study beyond/single-task: `single_task` names 'maps only', of no row; possible: 'joint, ground truth', '"
     with pytest.raises(InputError, match=message):
         replace(own, single_task=("boxes alone", "maps only"))
+    with pytest.raises(InputError, match="`against` names 'boxes only', of no row; possible: 'joint, ground truth', '"):
+        replace(own, against=(("joint, ground truth", "boxes only"),))
 
 
 def test_a_row_asks_tutors_whatever_else_it_changes_of_supervision() -> None:

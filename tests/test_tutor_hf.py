@@ -252,6 +252,14 @@ def test_segformer_answers_as_transformers_does(tmp_path: Path) -> None:
     assert [VOC.names[to] for to in folded.to if to] == ["sofa"]
 
 
+def test_a_single_output_is_a_sigmoid(tmp_path: Path) -> None:
+    made, image = segformer(tmp_path, ["crack"]), noise()
+    found = ask(open_tutor("hf", model=tmp_path, device="cpu", stride=1), image).map
+    expected = raw(made, image).logits[0, 0].sigmoid()
+    assert torch.allclose(found[1], expected, atol=1e-4), "a softmax would say 1 everywhere"
+    assert torch.allclose(found[0], 1 - expected, atol=1e-4)
+
+
 def test_outputs_that_the_model_does_not_name_are_named_in_order(tmp_path: Path) -> None:
     made, image = segformer(tmp_path, [f"LABEL_{number}" for number in range(21)]), noise()
     own = raw(made, image).logits[0].softmax(0)

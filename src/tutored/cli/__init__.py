@@ -25,7 +25,7 @@ from tutored.cli.output import is_main, quoted, say, say_next, unheard, write_js
 from tutored.cli.predict import predict, serve
 from tutored.cli.report import report
 from tutored.cli.study import study_list, study_report, study_run
-from tutored.errors import InputError
+from tutored.errors import InputError, defect
 
 if TYPE_CHECKING:
     from tutored.structures import Dataset
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _lacks_memory(error):
             advice = "smaller batches (train.micro_batch, train.batch, --batch) or fewer train.workers need less"
             return _complain(f"not enough memory: {error}; {advice}{GO_ON.get(words[0], '')}", FAILED)
-        return _complain(f"{type(error).__name__}: {error} (a defect; TUTORED_DEBUG=1 shows where)", FAILED)
+        return _complain(defect(error), FAILED)
     return code
 
 

@@ -17,6 +17,8 @@ def export(given: argparse.Namespace) -> int:
     try:
         if given.to == "onnx" and given.out.suffix in (".pt2", ".pt"):
             raise InputError(f"--out {given.out}: that is a name of PyTorch's; give --to torch, or a name in .onnx")
+        if given.to == "torch" and given.out.suffix == ".onnx":
+            raise InputError(f"--out {given.out}: that is a name of ONNX's; give --to onnx, or a name in .pt2")
         if given.to == "onnx":
             parity = export_onnx(given.checkpoint, given.out, Options(given.nms, given.mask, given.half), pictures)
         elif given.nms or given.mask:

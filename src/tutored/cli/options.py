@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tutored.cli.label_options import label_options
-from tutored.cli.values import DEVICE, amount, count, data_options, names, positive, share
+from tutored.cli.values import DEVICE, amount, count, data_options, names, positive, seed, share
 from tutored.errors import InputError
 
 
@@ -36,7 +36,7 @@ def make_parser() -> Parser:
 
     one = command("quickstart", "quickstart", "make data, train tutors and students, and compare them")
     one.add_argument("--out", type=Path, default=Path("quickstart"), help="folder (default quickstart)")
-    one.add_argument("--seed", type=count, default=0, help="of data, weights and order (default 0)")
+    one.add_argument("--seed", type=seed, default=0, help="of data, weights and order (default 0)")
     one.add_argument("--scale", type=share, default=1.0, help="share of the usual images and epochs (tests use less)")
 
     _init(command("init", "init", "look at a folder of pictures and write a config to start from"))

@@ -54,6 +54,10 @@ def count(text: str) -> int:
     return int(_number(text, int, 0, math.inf, "a whole number from 0"))
 
 
+def seed(text: str) -> int:
+    return int(_number(text, int, 0, 2**32 - 1, "a whole number from 0 to 4294967295"))
+
+
 def amount(text: str) -> float:
     return _number(text, float, 0, math.inf, "a number from 0")
 

@@ -18,7 +18,7 @@ from tutored.engine.batches import Plan
 from tutored.engine.result import make_facts
 from tutored.engine.shown import Shown, choose_images, keep_answers, keep_references
 from tutored.engine.sources import count_sources, list_sources
-from tutored.engine.supervision import Supervision
+from tutored.engine.supervision import OpenSupervision
 from tutored.engine.track import numbers, start_trackers
 from tutored.evaluate import Record, details
 from tutored.files import write_text
@@ -61,7 +61,7 @@ class Journal:
         entries: of `log.jsonl`, so far.
     """
 
-    def __init__(self, config: Config, supervision: Supervision, accelerator: Accelerator, out: Path) -> None:
+    def __init__(self, config: Config, supervision: OpenSupervision, accelerator: Accelerator, out: Path) -> None:
         self.config, self.supervision, self.accelerator, self.out = config, supervision, accelerator, out
         self.entries: list[dict[str, Any]] = []
         self.shown: list[Shown] = []

@@ -10,11 +10,11 @@ import torch
 import torchvision
 
 from tutored.config import Config
-from tutored.engine.supervision import Supervision
+from tutored.engine.supervision import OpenSupervision
 
 
 def make_result(
-    config: Config, supervision: Supervision, device: torch.device, seconds: float, figures: dict[str, Any] | None
+    config: Config, supervision: OpenSupervision, device: torch.device, seconds: float, figures: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Figures, the complete config, cost and versions of a run; JSON-ready.
 
@@ -33,7 +33,7 @@ def make_result(
     }
 
 
-def make_facts(config: Config, supervision: Supervision, device: torch.device) -> dict[str, Any]:
+def make_facts(config: Config, supervision: OpenSupervision, device: torch.device) -> dict[str, Any]:
     """What is known of a run before its first step; JSON-ready."""
     return {
         "run_id": config.run_id,

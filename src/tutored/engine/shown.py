@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tutored.config import Config
 from tutored.data.sources import ranks
 from tutored.engine.sources import Row
-from tutored.engine.supervision import Supervision
+from tutored.engine.supervision import OpenSupervision
 from tutored.judge import as_prediction
 from tutored.predict import Predictor
 from tutored.runpage import TRUTH, TUTOR, keep_picture, validation_name
@@ -28,7 +28,7 @@ class Shown(NamedTuple):
     dataset: Dataset
 
 
-def choose_images(config: Config, supervision: Supervision, rows: Sequence[Row]) -> list[Shown]:
+def choose_images(config: Config, supervision: OpenSupervision, rows: Sequence[Row]) -> list[Shown]:
     """Validation images with ground truth, the same for every seed of training.
 
     Half as many training images follow where tutors teach, but answer for no validation image.
@@ -46,7 +46,7 @@ def choose_images(config: Config, supervision: Supervision, rows: Sequence[Row])
     return found
 
 
-def keep_references(out: Path, shown: Sequence[Shown], supervision: Supervision) -> None:
+def keep_references(out: Path, shown: Sequence[Shown], supervision: OpenSupervision) -> None:
     """Draw the ground truth and, where there are any, the tutors' answers."""
     for index, (image_id, _, dataset) in enumerate(shown):
         image, labels = dataset.image(image_id), dataset.labels

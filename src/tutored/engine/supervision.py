@@ -20,7 +20,7 @@ from tutored.structures import IGNORE, Dataset, SoftLabels
 from tutored.tutors.stores import open_store
 
 
-class Supervision(NamedTuple):
+class OpenSupervision(NamedTuple):
     """What a run learns from.
 
     Attributes:
@@ -40,7 +40,7 @@ class Supervision(NamedTuple):
     notes: tuple[str, ...]
 
 
-def open_supervision(config: Config) -> Supervision:
+def open_supervision(config: Config) -> OpenSupervision:
     """Open data sets and stores.
 
     Raises:
@@ -82,7 +82,7 @@ def open_supervision(config: Config) -> Supervision:
             soft_labels[name] = answers
     if config.data.classes:
         _refuse_unknown(config.data, train.labels, reached)
-    return Supervision(train, val, soft_labels, stores, loss, tuple(notes))
+    return OpenSupervision(train, val, soft_labels, stores, loss, tuple(notes))
 
 
 def _idle(config: Config, train: Dataset, val: Dataset | None) -> list[str]:

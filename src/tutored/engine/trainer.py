@@ -31,7 +31,7 @@ from tutored.engine.shard import load_weights, shard, whole_states
 from tutored.engine.start import make_student
 from tutored.engine.state import check_images, check_stores, load_state, save_state
 from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stopping
-from tutored.engine.supervision import Supervision
+from tutored.engine.supervision import OpenSupervision
 from tutored.errors import InputError
 from tutored.evaluate import figures, resample
 from tutored.files import write_json
@@ -48,7 +48,7 @@ LOG_EVERY = 20
 class Trainer:
     """The state of one run; `run` is the loop, `step` one update."""
 
-    def __init__(self, config: Config, supervision: Supervision, out: Path) -> None:
+    def __init__(self, config: Config, supervision: OpenSupervision, out: Path) -> None:
         self.config, self.out = config, out
         # A second run in this process may want another precision or device; accelerate keeps the first one's otherwise.
         AcceleratorState._reset_state(reset_partial_state=not distributed.is_initialized())

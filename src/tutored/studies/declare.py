@@ -58,7 +58,7 @@ class Study:
         lacks: tutors that the setting does not name; the rows that need them are left out.
 
     Raises:
-        InputError: `single_task` names a row that no recipe has.
+        InputError: `single_task` or `against` names a row that no recipe has.
     """
 
     name: str
@@ -73,12 +73,14 @@ class Study:
 
     def __post_init__(self) -> None:
         labels = list(dict.fromkeys(row.label for rows in self.rows.values() for row in rows))
-        unknown = [label for label in self.single_task or () if label not in labels]
-        if unknown and labels and not self.lacks:
-            raise InputError(
-                f"study {self.name}: `single_task` names {', '.join(map(repr, unknown))}, of no row; "
-                f"possible: {', '.join(map(repr, labels))}"
-            )
+        named = {"single_task": self.single_task or (), "against": [label for pair in self.against for label in pair]}
+        for key, wanted in named.items():
+            unknown = [label for label in wanted if label not in labels]
+            if unknown and labels and not self.lacks:
+                raise InputError(
+                    f"study {self.name}: `{key}` names {', '.join(map(repr, unknown))}, of no row; "
+                    f"possible: {', '.join(map(repr, labels))}"
+                )
 
     def within(self, tutors: Collection[str]) -> Study:
         """The same with the rows that these tutors suffice for."""

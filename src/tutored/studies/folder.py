@@ -19,7 +19,7 @@ from filelock import FileLock
 from tutored.audit.sidecar import fingerprint
 from tutored.config import flat, read_yaml
 from tutored.data.text import read_json
-from tutored.errors import InputError
+from tutored.errors import InputError, defect
 from tutored.files import write_json, write_text
 from tutored.judge import judge
 from tutored.softlabels import Store
@@ -226,7 +226,7 @@ def _other(runs: Sequence[Run], path: Path, hours: float | None, threads: int) -
     except Exception as error:
         if os.environ.get("TUTORED_DEBUG"):
             raise
-        sys.exit(f"tutored: {type(error).__name__}: {error} (a defect; TUTORED_DEBUG=1 shows where)")
+        sys.exit(f"tutored: {defect(error)}")
 
 
 def _end_with_parent() -> None:

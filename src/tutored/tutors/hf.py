@@ -165,7 +165,10 @@ class Detector(HfTutor):
 
 
 class Segmenter(HfTutor):
-    """SegFormer, BEiT, UperNet, DPT, ...: softmax of the class scores at the network's own stride."""
+    """SegFormer, BEiT, UperNet, DPT, ...: softmax of the class scores at the network's own stride.
+
+    Of a single output, which a softmax would make 1 everywhere, the sigmoid: SegFormer's loss for it is a binary one.
+    """
 
     def __init__(self, model: HfModel, outputs: ClassOutputs, stride: int) -> None:
         super().__init__(model, outputs, {"map_stride": stride})
@@ -176,7 +179,10 @@ class Segmenter(HfTutor):
 
     def _probs(self, found: Any) -> Tensor:
         """float32 [C+1, h, w] over the whole input of the network."""
-        return self._outputs.fold(found.logits[0].softmax(0))
+        logits = found.logits[0]
+        if len(logits) == 1:
+            return with_background(self._outputs.fold(logits.sigmoid()))
+        return self._outputs.fold(logits.softmax(0))
 
     def _answer(self, image: Image.Image) -> SoftLabels:
         found, share = self._model(image)
