@@ -20,13 +20,13 @@ from filelock import FileLock
 
 from made import TINY, Repeats
 from tutored.cli import main
-from tutored.config import THESIS
+from tutored.config import THESIS, flat
 from tutored.data import open_dataset
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.evaluate import Resampled
 from tutored.studies import choose, gather, load_setting, plan, run_all, studies_of
-from tutored.studies.ablation import ABLATION
+from tutored.studies.ablation import ABLATION, MENDED
 from tutored.studies.beyond import NO_GROUND_TRUTH, SINGLE_TASK
 from tutored.studies.declare import Row, Study, filled, supervision
 from tutored.studies.folder import Folder, _other, judge_tutors, load_folder, open_folder, work
@@ -159,6 +159,21 @@ def test_the_ablation_has_every_difference_between_the_recipes_where_it_matters(
     assert "instances" in instances["supervision"]["segmentation"]["store"]
     padded = next(row for name, row in rows.items() if name.startswith("loss.padding:"))
     assert padded["augment"]["zoom_out"] == "image"
+
+
+def test_what_is_mended_of_the_thesis_is_as_the_corrected_recipe_has_it() -> None:
+    rows = {row.label: config_of(row, "thesis", VOC, 0) for row in MENDED.rows["thesis"]}
+    hurt, ours = rows["detection tutor"], config_of(MENDED.rows["thesis"][0], "corrected", VOC, 0)
+    assert hurt.run_id == config_of(TABLE_12.rows["thesis"][2], "thesis", VOC, 0).run_id, "the table's own run"
+    changed = {}
+    for name, row in rows.items():
+        before, after, corrected = (flat(config.to_dict()) for config in (hurt, row, ours))
+        changed[name] = {key for key in after if after[key] != before.get(key)}
+        if name not in ("ground truth", "detection tutor"):
+            assert changed[name] and all(after[key] == corrected[key] for key in changed[name])
+    assert changed["detection tutor, no weak boxes, divided by weights"] == (
+        changed["detection tutor, no weak boxes"] | changed["detection tutor, divided by weights"]
+    )
 
 
 def test_a_shared_run_is_planned_once_and_seeds_come_one_after_another() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tutored.errors import InputError
-from tutored.studies.ablation import ABLATION
+from tutored.studies.ablation import ABLATION, MENDED
 from tutored.studies.beyond import BEYOND_STUDIES
 from tutored.studies.declare import Recipe, Row, Study
 from tutored.studies.outcome import StudyOutcome, gather
@@ -38,7 +38,7 @@ def studies_of(setting: Setting) -> tuple[Study, ...]:
     `tune` tries the setting's candidates; `beyond/tuned` is there once some were chosen.
     """
     chosen = [tuned(setting)] if setting.chosen else []
-    declared = (tune(setting), *THESIS_STUDIES, *BEYOND_STUDIES, ABLATION, *chosen)
+    declared = (tune(setting), *THESIS_STUDIES, *BEYOND_STUDIES, ABLATION, MENDED, *chosen)
     return tuple(study.within(setting.tutors) for study in declared)
 
 

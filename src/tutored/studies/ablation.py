@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from tutored.config import THESIS, merged
+from typing import Literal
+
+from tutored.config import THESIS, Augment, Loss, merged
 from tutored.studies.beyond import BOTH, FIFTH, GROUND_TRUTH, MASKS_OF_A_FIFTH, TUTORS_ALONE
 from tutored.studies.declare import Changes, Row, Study, filled, hidden, supervision, tutor
+from tutored.studies.thesis import detection_tutor
 
 TOGETHER = (
     {"box_floor", "ignore_floor", "normaliser"},
@@ -99,4 +102,30 @@ ABLATION = Study(
         (f"{ALONE.label}, maps weigh 3", f"{GROUND_TRUTH.label}, maps weigh 3"),
         (DRAWN_HALF, FIXED_HALF),
     ),
+)
+
+HURT = detection_tutor("thesis")
+
+
+def _mended(label: str, section: Literal["augment", "loss"], *keys: str) -> Row:
+    """The row of the detection tutor with some keys as `corrected` has them."""
+    ours = {"augment": Augment(), "loss": Loss()}[section]
+    return Row(f"{HURT.label}, {label}", merged(HURT.changes, {section: {key: getattr(ours, key) for key in keys}}))
+
+
+REPAIRS = (
+    _mended("no weak boxes", "loss", "box_floor", "ignore_floor"),
+    _mended("divided by weights", "loss", "normaliser"),
+    _mended("no weak boxes, divided by weights", "loss", "box_floor", "ignore_floor", "normaliser"),
+    _mended("crops follow what is taught", "augment", "crop_guides"),
+    _mended("conflicts resolved", "loss", "conflicts"),
+    _mended("mined in each image", "loss", "mining"),
+)
+MENDED = Study(
+    "beyond/mended",
+    "The thesis' detection tutor, with one thing mended",
+    "Where the detection tutor hurts in the recipe `thesis`: which of its choices does it? The ablation the other way "
+    "round: one of them at a time is what `corrected` has.",
+    {"thesis": (GROUND_TRUTH, HURT, *REPAIRS)},
+    against=((HURT.label, GROUND_TRUTH.label), *((row.label, HURT.label) for row in REPAIRS)),
 )

@@ -27,7 +27,7 @@ def _detection(recipe: Recipe, **sections: Changes) -> Changes:
     return supervision(detection=instead(recipe, "detection", 1.0), **sections)
 
 
-def _detection_tutor(recipe: Recipe) -> Row:
+def detection_tutor(recipe: Recipe) -> Row:
     return Row("detection tutor", _detection(recipe), printed={"mAP": 0.640, "mIoU": 0.634})
 
 
@@ -39,7 +39,7 @@ TABLE_12 = Study(
         recipe: (
             GROUND_TRUTH,
             Row("segmentation tutor", _segmentation(recipe), printed={"mAP": 0.624, "mIoU": 0.523}),
-            _detection_tutor(recipe),
+            detection_tutor(recipe),
         )
         for recipe in RECIPES
     },
@@ -57,7 +57,7 @@ TABLE_13 = Study(
                 _detection(recipe, loss={"box_floor": 0.0, "ignore_floor": 0.0}),
                 printed={"mAP": 0.610, "mIoU": 0.599},
             ),
-            _detection_tutor(recipe),
+            detection_tutor(recipe),
             Row(
                 "detection tutor, not weighed",
                 _detection(recipe, loss={"confidence": False}),
