@@ -34,6 +34,7 @@ done
 python "$here/vetting.py"
 python "$here/vouching.py"
 python "$here/doubt.py"
+python "$here/weak.py"
 python "$here/ceiling.py"
 cp -rn "$here/conflict" .
 for arm in "ground truth" "tutors alone" "tutors alone, vouched boxes"; do python "$here/conflict.py" "$arm" sum; done

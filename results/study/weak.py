@@ -6,6 +6,7 @@ their class (IoU .5 or more), and what share of all weight (their scores) they h
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -39,7 +40,7 @@ def main() -> None:
         right.append((hits & (classes[:, None] == truth.classes)).any(dim=1))
         scores.append(boxes.scores[chosen])
     score, hit = torch.cat(scores), torch.cat(right).float()
-    for low, high in zip(EDGES, EDGES[1:], strict=False):
+    for low, high in pairwise(EDGES):
         there = (score >= low) & (score <= high if high == EDGES[-1] else score < high)
         print(f"{low} to {high}: {there.sum() / len(dataset.ids):.1f} boxes an image", end=", ")
         print(f"{hit[there].mean():.3f} of them right, {score[there].sum() / score.sum():.3f} of the weight")
