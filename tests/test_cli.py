@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,12 +18,13 @@ from made import TINY
 from tutored.checkpoint import load_checkpoint, save_checkpoint
 from tutored.cli import main
 from tutored.cli.options import make_parser
-from tutored.cli.progress import bar
+from tutored.cli.progress import bar, watch_study
 from tutored.data import open_dataset
 from tutored.judge import predictions_of
 from tutored.labels import VOC, ClassMap
 from tutored.predict import Predictor, predict_dataset
 from tutored.softlabels import Folded, Store
+from tutored.studies import Standing
 
 
 @pytest.fixture(scope="module")
@@ -372,6 +374,16 @@ def test_a_bar_takes_any_name(monkeypatch):
     monkeypatch.setattr("tutored.cli.progress.Lasting.is_terminal", True)
     with bar("{3F25} [bold]film") as step:
         step(1, 10)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_row_of_a_study_has_any_name(watched, monkeypatch, capsys):
+    monkeypatch.setattr("tutored.cli.progress.LINE_SECONDS", -1)
+    monkeypatch.setattr("tutored.cli.progress.Lasting.is_terminal", watched)
+    run, report = SimpleNamespace(label="lr [/10] and [fast]"), SimpleNamespace(step=1, steps=2)
+    with watch_study() as watch:
+        watch(Standing(0, 1, run, report, None))
+    assert watched or "0 of 1 runs; lr [/10] and [fast]: step 1 of 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("kind", "option"), [("files", "--from FOLDER"), ("onnx", "--weights FILE")])

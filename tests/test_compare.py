@@ -91,6 +91,14 @@ def test_runs_without_a_common_figure_are_told(run, capsys):
     assert told.out == ""
 
 
+def test_the_order_of_classes_is_no_difference(run, capsys):
+    folders = [run("mine", 0, (0.5, 0.5)), run("theirs", 0, (0.5, 0.5))]
+    for folder, classes in zip(folders, (["cat", "dog"], ["dog", "cat"]), strict=True):
+        written = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps({**written, "figures": {"classes": classes}}))
+    assert compared(folders[0], "--against", folders[1]) == 0
+
+
 def test_what_can_not_be_compared(run, tmp_path, capsys):
     one, other, elsewhere = run("a", 0, (0.5, 0.5)), run("b", 1, (0.5, 0.5)), run("c", 0, (0.5, 0.5), images="test")
 
@@ -101,7 +109,7 @@ def test_what_can_not_be_compared(run, tmp_path, capsys):
     assert "result.json is missing" in complaint(tmp_path / "nowhere", "--against", one)
     assert "seeds 1 against 0; give runs of the same seeds" in complaint(other, "--against", one)
     assert "both have train.seed 0; give each seed once" in complaint(one, elsewhere, "--against", one, other)
-    assert "different images" in complaint(elsewhere, "--against", one)
+    assert f"{elsewhere} and {one}: validated on different images" in complaint(elsewhere, "--against", one)
     (elsewhere / "resamples.npz").unlink()
     assert "no resampled figures of a run" in complaint(elsewhere, "--against", one)
     for content, message in (("{}", "no result of a run"), ('{"config": {"data": {"train": "voc:x"}}}', "'figures'")):

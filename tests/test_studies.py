@@ -236,7 +236,7 @@ def test_stopped_after_each_step_a_study_ends_with_the_same_report(setting, tmp_
         for path in (tmp_path / name).glob("runs/*/result.json"):
             path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 1.0}))
         outcomes = [gather(MINI, made, [0], tmp_path / name)]
-        paths = write_report(outcomes, made, tmp_path / f"{name} report", seeds=[0], command="NAME")
+        paths = write_report(outcomes, made, tmp_path / f"{name} report", seeds=[0], command=str)
         reports.append([path.read_bytes() for path in paths])
     assert reports[0] == reports[1] and b"2 of 2 finished" in reports[0][1]
 
@@ -496,7 +496,14 @@ def test_a_setting_in_other_words_stays_as_it_is_and_paths_are_quoted(setting, t
     (out / "setting.yaml").write_text(text)
     folder = open_folder(out, load_setting(out / "setting.yaml"), ["tune"], 2)
     assert (out / "setting.yaml").read_text() == text
-    assert shlex.split(folder.command)[4:] == ["--setting", f"{out}/setting.yaml", "--seeds", "2", "--out", str(out)]
+    assert shlex.split(folder.command("tune"))[4:] == [
+        "--setting",
+        f"{out}/setting.yaml",
+        "--seeds",
+        "2",
+        "--out",
+        str(out),
+    ]
 
 
 def test_processes_that_begin_at_once_lose_no_study(setting, tmp_path) -> None:
@@ -532,7 +539,7 @@ def test_rows_whose_tutor_the_setting_lacks_are_left_out_and_said_so(setting, tm
     (tmp_path / "poor.yaml").write_text(yaml.safe_dump(poor.model_dump(mode="json")))
     assert main(["study", "list", "--setting", str(tmp_path / "poor.yaml")]) == 0
     assert "Boxes that maps vouch for (without the rows that need a tutor vouched)" in capsys.readouterr().out
-    write_report([gather(study, poor, [0], tmp_path)], poor, tmp_path, seeds=[0], command="NAME")
+    write_report([gather(study, poor, [0], tmp_path)], poor, tmp_path, seeds=[0], command=str)
     for name in ("report.md", "report.html"):
         assert "Rows that need the tutor vouched are left out" in (tmp_path / name).read_text()
 
@@ -545,6 +552,53 @@ def test_an_unknown_tutor_and_a_broken_setting_are_told(tmp_path) -> None:
     with pytest.raises(InputError, match="smal: Extra inputs"):
         load_setting(tmp_path / "setting.yaml")
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"run": {"recipe": "corrected"}}, "leave `recipe` out: a study says which of its rows are in which"),
+        ({"run": {"data": {"val": "voc:other"}}}, "leave `data.val` out: the setting's `data` says it"),
+        (
+            {"scales": {"x": {"data": {"val_split": "y"}}}},
+            "leave `data.val_split` out: the setting's `evaluation` says it",
+        ),
+        ({"run": {"train": 5}}, "`train` is 5; a section is a mapping of its keys"),
+        ({"candidates": {"fast": {"train": 7}}}, "`train` is 7; a section is a mapping of its keys"),
+        ({"run": {"supervision": {"detection": {"store": ["a", "b"]}}}}, "give the name of one tutor"),
+        ({"candidates": {"as set": {"loss": {"temperature": 2}}}}, "two candidates of `tune` are called 'as set'"),
+        ({"candidates": {"T": {}}, "tutor_candidates": {"T": {}}}, "two candidates of `tune` are called 'T'"),
+        ({"tutors": {"../../y": "stores/x"}}, "tutors.../../y"),
+    ],
+)
+def test_a_setting_says_nothing_that_would_be_lost_or_make_figures_of_other_images(given, message) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_setting(None, **given)
+
+
+def test_a_tutor_that_no_run_asks_does_not_stop_them(setting, tmp_path) -> None:
+    """Its answers for other images are nothing to be judged by."""
+    given = load_setting(setting)
+    label(Repeats(open_dataset(given.data, "val")), open_dataset(given.data, "train"), tmp_path / "store-val")
+    made = given.model_copy(update={"tutors": given.tutors | {"vouched": str(tmp_path / "store-{split}")}})
+    folder = open_folder(tmp_path / "study", made, ["thesis/figure-16"], 1)
+    told: list[str] = []
+    assert work(folder, ["thesis/figure-16"], recipe="corrected", hours=0, tell=told.append)[0] == 0
+    assert len(told) == 1 and "figures of the tutor vouched itself" in told[0] and "no answer for val_000" in told[0]
+
+
+def test_a_folder_keeps_the_studies_and_the_setting_it_was_asked_for(setting, tmp_path) -> None:
+    given = load_setting(setting)
+    chosen = given.model_copy(update={"chosen": {"tutors alone": {"loss": {"temperature": 2.0}}}})
+    open_folder(tmp_path / "tuned", chosen, ["beyond/tuned"], 1)
+    with pytest.raises(InputError, match="was asked for a study that this setting does not make .*'beyond/tuned'"):
+        open_folder(tmp_path / "tuned", given, ["tune"], 1)
+    with pytest.raises(InputError, match="1001 seeds are not possible; give 1 to 1000"):
+        open_folder(tmp_path / "seeds", given, ["tune"], 1001)
+    first = open_folder(tmp_path / "two", given, ["thesis/figure-16"], 1)
+    open_folder(tmp_path / "two", given.scaled("small"), ["thesis/figure-16"], 1)  # nothing is trained there yet
+    with pytest.raises(InputError, match=r"given another setting meanwhile \(run.train.epochs is 2 there, 1 is asked"):
+        work(first, ["thesis/figure-16"], hours=0)
 
 
 def test_stores_that_are_not_there_are_told_before_the_first_run(setting, tmp_path, capsys) -> None:

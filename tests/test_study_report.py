@@ -17,8 +17,9 @@ from tutored.studies.declare import NOBODY, supervision
 from tutored.studies.outcome import Comparison
 from tutored.studies.plan import config_of
 from tutored.studies.report import write_report
-from tutored.studies.report.charts import draw_curve
+from tutored.studies.report.charts import bars, draw_curve
 from tutored.studies.report.content import sentences
+from tutored.studies.run import seconds_left
 from tutored.visualise import save_mask
 
 SETTING = load_setting(None, name="made <up>", data="voc:/nowhere/VOC2012", reported=["cat", "dog"])
@@ -76,10 +77,11 @@ def answer(run, *, boxes=True, mask=True):
 def report(tmp_path):
     def write(*studies, seeds=(0, 1), **given):
         outcomes = [gather(study, SETTING, seeds, tmp_path) for study in studies]
-        command = "tutored study run NAME --out S"
         tutors = {"segmentation": {"mIoU": 0.833}, "detection": {"mAP_voc_area@.5": 0.8125}}
         given = {"tutors": tutors, **given}
-        paths = write_report(outcomes, SETTING, tmp_path / "out", seeds=seeds, command=command, **given)
+        paths = write_report(
+            outcomes, SETTING, tmp_path / "out", seeds=seeds, command="tutored study run {} --out S".format, **given
+        )
         return tuple(path.read_text() for path in paths)
 
     return tmp_path, write
@@ -315,7 +317,7 @@ def test_photographs_and_ground_truth_are_shown_only_where_they_are_asked_for(re
     (run / "answers" / "boxes.json").write_text(json.dumps({shown: boxes}))
     outcomes = [gather(TABLE, SETTING, (0,), folder)]
     pages = [
-        write_report(outcomes, there, folder / str(photos), seeds=(0,), command="", photos=photos)[0].read_text()
+        write_report(outcomes, there, folder / str(photos), seeds=(0,), command=str, photos=photos)[0].read_text()
         for photos in (False, True)
     ]
     plain, photographed = pages
@@ -326,3 +328,43 @@ def test_photographs_and_ground_truth_are_shown_only_where_they_are_asked_for(re
     )
     assert photographed.count("data:image/jpeg") == 2 and "left out" not in photographed
     assert str(voc_folder) not in photographed
+
+
+def test_a_damaged_run_is_named_with_what_to_do(report):
+    folder, write = report
+    base, other = (finish(folder, row, "corrected", 0, 0.5, 0.6) for row in (BASE, OTHER))
+    answer(other)
+    write(TABLE, seeds=(0,))
+    boxes = other / "answers" / "boxes.json"
+    boxes.write_text(boxes.read_text()[:20])
+    with pytest.raises(InputError, match=r"answers/boxes\.json: not readable as JSON"):
+        write(TABLE, seeds=(0,))
+    boxes.unlink()
+    kept = Resampled.load(base / "resamples.npz")
+    Resampled(kept.values, "others").save(base / "resamples.npz")
+    with pytest.raises(InputError, match=f"{other}: validated on other images than {base}; remove the folder"):
+        write(TABLE, seeds=(0,))
+    (base / "resamples.npz").unlink()
+    with pytest.raises(InputError, match="resamples.npz: no resampled figures of a run .*; remove the run's folder"):
+        write(TABLE, seeds=(0,))
+    for content in (
+        "{}",
+        "null",
+        json.dumps({**json.loads((base / "result.json").read_text()), "images": 0})[:-1] + "x",
+    ):
+        (base / "result.json").write_text(content)
+        assert seconds_left([], folder) == {}, "what is no result tells nothing"
+        with pytest.raises(InputError, match=rf"{base}/result\.json: no(t readable| result)"):
+            write(TABLE, seeds=(0,))
+
+
+def test_a_training_that_two_rows_share_is_missing_once(tmp_path):
+    twice = Study("made/twice", "Two", "Same?", {"corrected": (BASE, Row("again"), OTHER)})
+    assert len(gather(twice, SETTING, (0, 1), tmp_path).missing) == 4
+
+
+def test_names_of_many_classes_stand_upright(tmp_path):
+    few, many = ([f"class {number}" for number in range(count)] for count in (6, 80))
+    for classes, degrees in ((few, "-30"), (many, "-90")):
+        drawn = bars({"row": dict.fromkeys(classes, 0.5)}, classes, "AP", "corrected", "made")
+        assert f"rotate({degrees} " in drawn

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 30
 """Between two lines where nobody watches a bar."""
-TEXT = TextColumn("{task.fields[text]}")
+TEXT = TextColumn("{task.fields[text]}", markup=False)
 
 
 class Lasting(Console):
@@ -56,7 +56,7 @@ def _shown(what: str, *columns: ProgressColumn, since: float = -math.inf) -> Ite
             nonlocal last
             shown.update(task, completed=done, total=total, text=text)
             if not console.is_terminal and (now or time.monotonic() - last > LINE_SECONDS):
-                console.print(line, highlight=False, soft_wrap=True)
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
                 last = time.monotonic()
 
         yield step

@@ -46,20 +46,31 @@ def compare_runs(runs: Sequence[Path], against: Sequence[Path]) -> Compared:
         raise InputError(f"seeds {_listed(mine)} against {_listed(theirs)}; give runs of the same seeds on both sides")
     seeds = tuple(sorted(mine))
     first, *others = [*mine.values(), *theirs.values()]
-    for path, _, classes in others:
-        if classes != first[2]:
+    for other in others:
+        both = f"{first.path} and {other.path}"
+        if set(other.classes) != set(first.classes):
             raise InputError(
-                f"{first[0]} and {path}: means over different classes, {', '.join(first[2])} and {', '.join(classes)}; "
+                f"{both}: means over different classes, {', '.join(first.classes)} and {', '.join(other.classes)}; "
                 "compare runs with the same data.reported"
             )
-    sides = [[Resampled.load(side[seed][0] / "resamples.npz") for seed in seeds] for side in (theirs, mine)]
-    intervals = compare(*sides)
-    return Compared(seeds, intervals, _differences(*([side[seed][1] for seed in seeds] for side in (mine, theirs))))
+        if other.resampled.images != first.resampled.images:
+            raise InputError(f"{both}: validated on different images; compare runs with the same data.val_split")
+    intervals = compare(*([side[seed].resampled for seed in seeds] for side in (theirs, mine)))
+    differences = _differences(*([side[seed].config for seed in seeds] for side in (mine, theirs)))
+    return Compared(seeds, intervals, differences)
 
 
-def _by_seed(paths: Sequence[Path]) -> dict[int, tuple[Path, dict[str, Any], list[str]]]:
-    """Folder, flat config, and the classes that the figures are means over, of each run by its seed."""
-    found: dict[int, tuple[Path, dict[str, Any], list[str]]] = {}
+class _Run(NamedTuple):
+    """A finished run; `config` is flat, `classes` those that the figures are means over."""
+
+    path: Path
+    config: dict[str, Any]
+    classes: list[str]
+    resampled: Resampled
+
+
+def _by_seed(paths: Sequence[Path]) -> dict[int, _Run]:
+    found: dict[int, _Run] = {}
     for path in paths:
         result = path / "result.json"
         if not result.exists():
@@ -67,14 +78,15 @@ def _by_seed(paths: Sequence[Path]) -> dict[int, tuple[Path, dict[str, Any], lis
         try:
             content = read_json(result)
             config, figures = make_config(content["config"], origin=str(result)), content["figures"]
-        except (KeyError, TypeError) as error:
+            classes = [] if figures is None else list(figures.get("classes", []))
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{result}: no result of a run ({error})") from error
         if figures is None:
             raise InputError(f"{path}: not validated, so there is nothing to compare; train it with data.val_split")
         seed = config.train.seed
         if seed in found:
-            raise InputError(f"{found[seed][0]} and {path} both have train.seed {seed}; give each seed once")
-        found[seed] = path, flat(config.to_dict()), figures.get("classes", [])
+            raise InputError(f"{found[seed].path} and {path} both have train.seed {seed}; give each seed once")
+        found[seed] = _Run(path, flat(config.to_dict()), classes, Resampled.load(path / "resamples.npz"))
     return found
 
 

@@ -52,7 +52,9 @@ class Resampled:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(arrays["values"].astype(np.float64), str(arrays["images"]))
         except Exception as error:  # zip files and arrays fail in all sorts of ways
-            raise InputError(f"{path}: no resampled figures of a run ({error}); train the run again") from error
+            raise InputError(
+                f"{path}: no resampled figures of a run ({error}); remove the run's folder to train it again"
+            ) from error
 
 
 class Interval(NamedTuple):

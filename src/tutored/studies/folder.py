@@ -48,11 +48,10 @@ class Folder:
     names: tuple[str, ...]
     seeds: tuple[int, ...]
 
-    @property
-    def command(self) -> str:
-        """What trains the missing runs of a study, to be named in the place of NAME."""
+    def command(self, name: str) -> str:
+        """What trains the missing runs of a study."""
         setting, out = (shlex.quote(str(path)) for path in (self.path / "setting.yaml", self.path))
-        return f"tutored study run NAME --setting {setting} --seeds {len(self.seeds)} --out {out}"
+        return f"tutored study run {name} --setting {setting} --seeds {len(self.seeds)} --out {out}"
 
     def runs(self, names: Sequence[str], recipe: Recipe | None = None, seeds: int | None = None) -> list[Run]:
         """Every distinct run of some studies, of one recipe or both. Raises InputError for an unknown name."""
@@ -77,9 +76,12 @@ def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) 
     Several processes may do so at once. A `setting.yaml` that says the same in other words stays as it is.
 
     Raises:
-        InputError: an unknown study, `path` holds something else, or runs of another setting.
+        InputError: an unknown study, too many seeds, `path` holds something else, runs of another setting, or a study
+            that the setting no longer makes.
     """
     choose(names, setting)
+    if seeds > MOST_SEEDS:
+        raise InputError(f"{seeds} seeds are not possible; give 1 to {MOST_SEEDS}")
     locks = path / "locks"
     if path.exists() and any(path.iterdir()) and not (locks.exists() or (path / "study.yaml").exists()):
         raise InputError(f"{path} is not empty and holds no study; choose another --out")
@@ -89,6 +91,10 @@ def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) 
         if before and (path / "runs").exists():
             _refuse_another(before, setting)
         known = before.names if before else ()
+        try:
+            choose(known, setting)
+        except InputError as error:
+            raise InputError(f"{path} was asked for a study that this setting does not make ({error})") from error
         count = max(seeds, len(before.seeds) if before else 0)
         folder = Folder(path, setting, tuple(dict.fromkeys([*known, *names])), tuple(range(count)))
         if before is None or before.setting != setting:
@@ -98,19 +104,24 @@ def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) 
 
 
 def _refuse_another(before: Folder, setting: Setting) -> None:
+    differing = _differing(before.setting, setting)
+    if differing:
+        raise InputError(
+            f"{before.path} holds runs of another setting ({differing}); give another --out, or "
+            f"--setting {shlex.quote(str(before.path / 'setting.yaml'))} without --scale"
+        )
+
+
+def _differing(before: Setting, after: Setting) -> str:
     """Further tutors, and what `tune` tries and chooses, may come later; the rest would make every run another one."""
-    there, here = (flat(each.model_dump(mode="json", exclude=ADDED_LATER)) for each in (before.setting, setting))
-    new = {f"tutors.{name}" for name in setting.tutors.keys() - before.setting.tutors.keys()}
+    there, here = (flat(each.model_dump(mode="json", exclude=ADDED_LATER)) for each in (before, after))
+    new = {f"tutors.{name}" for name in after.tutors.keys() - before.tutors.keys()}
     differing = [
         f"{key} is {there.get(key)!r} there, {here.get(key)!r} is asked for"
         for key in sorted((there.keys() | here.keys()) - new)
         if there.get(key) != here.get(key)
     ]
-    if differing:
-        raise InputError(
-            f"{before.path} holds runs of another setting ({'; '.join(differing[:5])}); give another --out, or "
-            f"--setting {shlex.quote(str(before.path / 'setting.yaml'))} without --scale"
-        )
+    return "; ".join(differing[:5])
 
 
 def load_folder(path: Path) -> Folder:
@@ -153,10 +164,12 @@ def work(
     """
     runs = folder.runs(names, recipe, seeds)
     _refuse_missing([run for run in runs if not is_done(run_folder(folder.path, run))])
-    for name in judge_tutors(folder):
+    for name, why in judge_tutors(folder).items():
         if tell:
-            store = folder.setting.store(name, "evaluation")
-            tell(f"the report will lack figures of the tutor {name} itself, for there is no store {store}")
+            tell(f"the report will lack figures of the tutor {name} itself: {why}")
+    meanwhile = _differing(folder.setting, load_folder(folder.path).setting)
+    if meanwhile:
+        raise InputError(f"{folder.path} was given another setting meanwhile ({meanwhile}); give another --out")
     if jobs > 1:
         torch.set_num_threads(max((os.cpu_count() or 1) // jobs, 1))
     context = multiprocessing.get_context("spawn")
@@ -192,24 +205,28 @@ def _refuse_missing(runs: Sequence[Run]) -> None:
         )
 
 
-def judge_tutors(folder: Folder) -> list[str]:
+def judge_tutors(folder: Folder) -> dict[str, str]:
     """Write `tutors/NAME.json` for each tutor that has answers for the evaluation split and is not judged as it is.
 
     Returns:
-        The tutors that have none.
+        The tutors that can't be judged, and why.
     """
     setting = folder.setting
-    lacking = []
+    lacking = {}
     for name in setting.tutors:
         store = Path(setting.store(name, "evaluation"))
         written = folder.path / "tutors" / f"{name}.json"
         if not (store / "manifest.json").exists():
-            lacking.append(name)
+            lacking[name] = f"there is no store {store}"
             continue
-        judged = {"store": fingerprint(Store.open(store)), "reported": setting.reported and [*setting.reported]}
-        if not written.exists() or not judged.items() <= read_json(written).items():
-            result = judge(store, setting.data, setting.evaluation, setting.reported)
-            write_json(written, result.to_dict() | judged)
+        try:
+            judged = {"store": fingerprint(Store.open(store)), "reported": setting.reported and [*setting.reported]}
+            if not written.exists() or not judged.items() <= read_json(written).items():
+                result = judge(store, setting.data, setting.evaluation, setting.reported)
+                write_json(written, result.to_dict() | judged)
+        except InputError as error:
+            lacking[name] = str(error)
+            written.unlink(missing_ok=True)  # those figures were of other answers
     return lacking
 
 

@@ -21,6 +21,8 @@ from tutored.studies.setting import Setting
 
 FIGURES = {"mAP": "mAP_voc_area@.5", "mIoU": "mIoU"}
 """Short names, and the figures' names in `result.json`."""
+NEEDED = ("figures", "images", "seconds", "device", "threads", "versions")
+"""Of a result, what a report shows."""
 TWO_NETWORKS = "two single-task networks"
 
 
@@ -41,6 +43,10 @@ class RunOutcome:
     def figures(self) -> Mapping[str, Any] | None:
         """Those of its last validation; None while it is not finished, or where it was validated on nothing."""
         return None if self.result is None else self.result["figures"]
+
+    def resampled(self) -> Resampled:
+        """Its figures on resampled images. Raises InputError where it has none, or the file is damaged."""
+        return Resampled.load(self.folder / "resamples.npz")
 
     def figure(self, name: str) -> float | None:
         """ "mAP" or "mIoU", a share in 0..1; None while there is none, or where the task is not trained."""
@@ -98,9 +104,9 @@ class StudyOutcome:
 
     @property
     def missing(self) -> tuple[Run, ...]:
-        """Runs that have neither a result nor failed."""
-        each = (run for row in self.rows for run in row.runs)
-        return tuple(run.run for run in each if run.result is None and run.failure is None)
+        """Distinct runs that have neither a result nor failed."""
+        each = (run for row in self.rows for run in row.runs if run.result is None and run.failure is None)
+        return tuple({run.run.run_id: run.run for run in each}.values())
 
     def of(self, recipe: Recipe) -> tuple[RowOutcome, ...]:
         """The rows of one recipe."""
@@ -111,13 +117,15 @@ def gather(study: Study, setting: Setting, seeds: Sequence[int], folder: Path) -
     """Read the results of a study's runs from the study folder.
 
     Raises:
-        InputError: a result is damaged, or was made with another config than its run has today.
+        InputError: a result is damaged, was made with another config than its run has today, or is of other images than
+            the others.
     """
     rows = tuple(
         RowOutcome(row, recipe, tuple(_outcome(run, folder) for run in runs_of(row, recipe, setting, seeds)))
         for recipe, rows in study.rows.items()
         for row in rows
     )
+    _refuse_other_images([run for row in rows for run in row.runs if run.figures is not None])
     return StudyOutcome(study, rows, (*_comparisons(study, rows), *_recipes(study, rows), *_single_task(study, rows)))
 
 
@@ -129,6 +137,9 @@ def _outcome(run: Run, folder: Path) -> RunOutcome:
         try:
             result = read_json(written)
             config = make_config(result["config"], origin=str(written))
+            absent = [key for key in NEEDED if key not in result]
+            if absent:
+                raise ValueError(f"no {', '.join(absent)}")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{written}: no result of a run ({error}); remove its folder to train it again") from error
         if config != run.config:
@@ -138,6 +149,15 @@ def _outcome(run: Run, folder: Path) -> RunOutcome:
             )
     failure = failed.read_text().strip() if failed.exists() and result is None else None
     return RunOutcome(run, where, result, failure)
+
+
+def _refuse_other_images(runs: Sequence[RunOutcome]) -> None:
+    for run in runs[1:]:
+        if run.resampled().images != runs[0].resampled().images:
+            raise InputError(
+                f"{run.folder}: validated on other images than {runs[0].folder}; remove the folder of the one that is "
+                "wrong to train it again"
+            )
 
 
 def _comparisons(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
@@ -165,7 +185,7 @@ def _compared(recipe: Recipe | None, better: str, one: RowOutcome, than: str, ot
 
 
 def _validated(row: RowOutcome) -> dict[int, Resampled]:
-    return {run.run.seed: Resampled.load(run.folder / "resamples.npz") for run in row.runs if run.figures is not None}
+    return {run.run.seed: run.resampled() for run in row.runs if run.figures is not None}
 
 
 def _intervals(pair: Sequence[Sequence[Resampled]]) -> dict[str, Interval]:

@@ -6,6 +6,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from tutored.data.text import read_json
 from tutored.engine import Report, train
+from tutored.errors import InputError
 from tutored.files import write_text
 from tutored.runpage.read import read_run
 from tutored.studies.answers import keep_answers
@@ -111,17 +113,18 @@ def train_one(run: Run, where: Path, watch: Callable[[Report], None] | None = No
 def seconds_left(runs: Sequence[Run], folder: Path) -> dict[str, float]:
     """Expected seconds of every run that is not done, by id: those of finished runs, by split, size and epochs.
 
-    Of an interrupted run, what is left of it. Empty while none is finished.
+    Of an interrupted run, what is left of it. Empty while none is finished. What is no result tells nothing.
 
     Raises:
         InputError: a run's log or facts are damaged.
     """
-    results = [read_json(path) for path in sorted((folder / "runs").glob("*/result.json"))]
     paces: dict[tuple[str, int], list[float]] = {}
-    for result in results:
-        config = result["config"]
-        kind = (config["data"]["split"], config["student"]["size"])
-        paces.setdefault(kind, []).append(result["seconds"] / config["train"]["epochs"])
+    for path in sorted((folder / "runs").glob("*/result.json")):
+        with suppress(InputError, KeyError, TypeError):
+            result = read_json(path)
+            config = result["config"]
+            kind = (config["data"]["split"], config["student"]["size"])
+            paces.setdefault(kind, []).append(result["seconds"] / config["train"]["epochs"])
     if not paces:
         return {}
     usual = statistics.mean(statistics.mean(each) for each in paces.values())

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from tutored.config import merged, read_yaml
 from tutored.config.section import Section
 from tutored.errors import InputError
 
 Split = Literal["small", "large"]
+AS_SET = "as set"
+"""What `tune` calls the setting without a candidate."""
+WORDS = {"train": "data", "split": "small, large", "val": "data", "val_split": "evaluation", "reported": "reported"}
+"""Keys of a config's `data` that a setting has words of its own for, which studies and report go by."""
 
 
 class Setting(Section):
@@ -44,7 +48,7 @@ class Setting(Section):
     large_hidden: Annotated[float, Field(ge=0, lt=1)] = 0.0
     evaluation: str
     reported: tuple[str, ...] | None = None
-    tutors: dict[str, str]
+    tutors: dict[Annotated[str, StringConstraints(pattern=r"^\w[\w. -]*$")], str]
     run: dict[str, Any] = Field(default_factory=dict)
     recipes: dict[Literal["thesis", "corrected"], dict[str, Any]] = Field(default_factory=dict)
     scales: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -52,6 +56,25 @@ class Setting(Section):
     candidates: dict[str, dict[str, Any]] = Field(default_factory=dict)
     tutor_candidates: dict[str, dict[str, Any]] = Field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("run")
+    @classmethod
+    def _leave_what_the_setting_says(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return _refuse_no_sections(given)
+
+    @field_validator("recipes", "scales", "candidates", "tutor_candidates", "chosen")
+    @classmethod
+    def _leave_it_by_name(cls, given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for sections in given.values():
+            _refuse_no_sections(sections)
+        return given
+
+    @model_validator(mode="after")
+    def _name_candidates_apart(self) -> Self:
+        twice = {AS_SET, *self.candidates} & {*self.tutor_candidates} | {AS_SET} & {*self.candidates}
+        if twice:
+            raise ValueError(f"two candidates of `tune` are called {min(twice)!r}; give each a name of its own")
+        return self
 
     def data_of(self, split: Split) -> dict[str, Any]:
         """The section `data` of a run."""
@@ -88,6 +111,21 @@ class Setting(Section):
         keys = self.scales[scale]
         recipes = {recipe: merged(own, keys) for recipe, own in self.recipes.items()}
         return self.model_copy(update={"run": merged(self.run, keys), "recipes": recipes})
+
+
+def _refuse_no_sections(given: dict[str, Any]) -> dict[str, Any]:
+    """What can't be merged into a config section by section, or would make the figures those of other images."""
+    if "recipe" in given:
+        raise ValueError("leave `recipe` out: a study says which of its rows are in which")
+    for name, section in given.items():
+        if not isinstance(section, dict):
+            raise ValueError(f"`{name}` is {section!r}; a section is a mapping of its keys")
+    for key in WORDS.keys() & given.get("data", {}).keys():
+        raise ValueError(f"leave `data.{key}` out: the setting's `{WORDS[key]}` says it")
+    for task in given.get("supervision", {}).values():
+        if isinstance(task, dict) and not isinstance(task.get("store", ""), str):
+            raise ValueError(f"`store` is {task['store']!r}; give the name of one tutor")
+    return given
 
 
 VOC2012: dict[str, Any] = {

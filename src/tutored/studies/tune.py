@@ -6,7 +6,7 @@ from tutored.config import merged
 from tutored.errors import InputError
 from tutored.studies.beyond import FIFTH, GROUND_TRUTH, TUTORS_ALONE
 from tutored.studies.declare import Changes, Row, Study, both
-from tutored.studies.setting import Setting
+from tutored.studies.setting import AS_SET, Setting
 
 ARMS: dict[str, Changes] = {
     GROUND_TRUTH.label: {},
@@ -18,7 +18,7 @@ ARMS: dict[str, Changes] = {
 def tune(setting: Setting) -> Study:
     """The setting's candidates in all arms and both recipes, validated on the held-out part."""
     held_out = {"data": {"held_out": setting.held_out}}
-    everywhere = {"as set": {}, **setting.candidates}
+    everywhere = {AS_SET: {}, **setting.candidates}
     tried = dict.fromkeys(ARMS, everywhere) | {"tutors alone": {**everywhere, **setting.tutor_candidates}}
     rows = tuple(
         Row(f"{arm}: {name}", merged(merged(dict(taught), candidate), held_out))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ def write_report(
     out: Path,
     *,
     seeds: Sequence[int],
-    command: str,
+    command: Callable[[str], str],
     tutors: Mapping[str, Mapping[str, Any]] | None = None,
     photos: bool = False,
 ) -> tuple[Path, Path]:
@@ -48,7 +48,7 @@ def write_report(
 
     Args:
         out: folder.
-        command: what trains a study's missing runs, with NAME for the study's name. It is shown as it is given.
+        command: what trains the missing runs of a study, from its name. It is shown as it is given.
         tutors: by name, the figures of the tutors' own stores on the evaluation split.
         photos: draw on the evaluation split's photographs, the ground truth first; else answers on a plain ground, and
             no data set is opened.
@@ -78,7 +78,7 @@ def write_report(
     return out / "report.html", out / "report.md"
 
 
-def _study(outcome: StudyOutcome, setting: Setting, command: str, gallery: Gallery) -> dict[str, Any]:
+def _study(outcome: StudyOutcome, setting: Setting, command: Callable[[str], str], gallery: Gallery) -> dict[str, Any]:
     found = content.study(outcome, command)
     found["charts"], found["pictures"] = [], {}
     if outcome.study.axis is not None:

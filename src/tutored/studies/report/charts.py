@@ -13,7 +13,8 @@ from tutored.studies.outcome import RowOutcome, StudyOutcome
 MARKERS = {"thesis": "^", "corrected": "o"}
 LEVELS = (":", "-.")
 PRINTED, THESIS = "#8a8a8a", "printed in the thesis"
-FEW_CLASSES = 8
+FEW_CLASSES, MANY_CLASSES = 8, 24
+"""A broad chart takes more than the first, and names more than the second upright."""
 
 
 def curve(outcome: StudyOutcome, name: str, title: str) -> str | None:
@@ -99,7 +100,8 @@ def bars(
         for index, ((label, row), colour) in enumerate(shown):
             places = [classes.index(name) + (index - (len(shown) - 1) / 2) * width for name in row]
             panel.bar(places, list(row.values()), width, color=colour, edgecolor=INK, linewidth=0.4, label=label)
-        panel.set_xticks(range(len(classes)), classes, rotation=30, ha="right", rotation_mode="anchor")
+        upright = {"rotation": 90, "va": "center", "fontsize": 6} if len(classes) > MANY_CLASSES else {"rotation": 30}
+        panel.set_xticks(range(len(classes)), classes, ha="right", rotation_mode="anchor", **upright)
         panel.set(ylabel=measure, ylim=(0, 1))
         panel.set_title(f"recipe {recipe}", loc="left", fontsize=9)
         panel.grid(axis="y", alpha=0.25, linewidth=0.6)

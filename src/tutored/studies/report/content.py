@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def tutors(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def study(outcome: StudyOutcome, command: str) -> dict[str, Any]:
+def study(outcome: StudyOutcome, command: Callable[[str], str]) -> dict[str, Any]:
     """One study: tables, sentences by recipe ("" between the recipes), and what is missing."""
     declared = outcome.study
     said: dict[str, list[dict[str, Any]]] = {}
@@ -116,7 +116,7 @@ def study(outcome: StudyOutcome, command: str) -> dict[str, Any]:
         "lacks": ", ".join(declared.lacks),
         "missing": [run.label for run in outcome.missing],
         "failed": [(run.run.label, run.failure) for row in outcome.rows for run in row.runs if run.failure is not None],
-        "command": command.replace("NAME", declared.name),
+        "command": command(declared.name),
     }
 
 

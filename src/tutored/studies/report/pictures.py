@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from tutored.data import open_dataset
+from tutored.data.text import read_json
 from tutored.labels import LabelSpace
 from tutored.page import uri
 from tutored.palette import voc_palette
@@ -116,7 +116,7 @@ def _first(row: RowOutcome) -> Path | None:
 def _answers(run: Path) -> dict[str, Prediction]:
     """By file name; a student of one task answers with boxes alone or with maps alone."""
     folder = run / "answers"
-    boxes = {_file_name(image_id): found for image_id, found in json.loads((folder / "boxes.json").read_text()).items()}
+    boxes = {_file_name(image_id): found for image_id, found in read_json(folder / "boxes.json").items()}
     maps = {path.stem: torch.from_numpy(np.array(Image.open(path))) for path in sorted(folder.glob("*.png"))}
     return {name: _prediction(boxes.get(name), maps.get(name)) for name in boxes.keys() | maps.keys()}
 
