@@ -120,6 +120,15 @@ def test_nothing_above_the_floor_is_no_boxes_not_none() -> None:
     assert found.classes is not None and found.classes.dtype == torch.int64
 
 
+@pytest.mark.parametrize("name", ["deltas", "logits", "map_logits"])
+def test_a_student_that_diverged_is_no_student_that_finds_nothing(name: str) -> None:
+    answer = outputs([[0.1, 0.8, 0.1]], ANCHORS[:1])
+    broken = answer._replace(**{name: torch.full_like(getattr(answer, name), float("nan"))})
+    for ask in (decode, soft_decode):
+        with pytest.raises(FloatingPointError, match="no numbers, so its training diverged; lower train.lr"):
+            ask(broken, [(100, 100)], Decode(), 100)
+
+
 def test_soft_labels_keep_the_distribution_and_the_map_s_own_grid() -> None:
     logits = torch.zeros(1, 3, 2, 2)
     logits[0, 2] = torch.tensor(2.0).log()

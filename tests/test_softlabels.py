@@ -399,6 +399,18 @@ def test_two_classes_that_become_one_do_not_count_an_object_twice() -> None:
     assert read.classes.tolist() == [1] and read.probs[0].tolist() == pytest.approx([0.1, 0.9])
 
 
+def test_classes_that_become_one_are_no_surer_than_sure(tmp_path: Path) -> None:
+    """A store keeps the best class exactly and rounds the others, so that their sum may exceed 1."""
+    animal = LabelSpace.of(["animal"])
+    class_map = ClassMap.by_name(PETS, animal, renamed={"cat": "animal", "dog": "animal"})
+    others = [(number + 0.7) / 65535 for number in range(9000, 9060)]
+    rows = [([0, 0, 5, 5 + place], 1, [0.0, 1 - other, other]) for place, other in enumerate(others)]
+    answer = SoftLabels(size=(99, 99), **boxes(*rows))
+    store = Store.open(make_store(tmp_path / "store", {"a": answer}))
+    found = Folded(store, class_map, nms_iou=1.0, temperature=1.5)["a"]
+    assert len(found.classes) == len(rows) and bool((found.scores <= 1).all()), "NaN, where 1 - p was negative"
+
+
 def test_instances_are_drawn_in_our_classes() -> None:
     made = instances(([0, 0, 16, 16], 1, 0.8, torch.ones(4, 4)), ([0, 0, 16, 16], 2, 0.5, torch.ones(4, 4)))
     answer = SoftLabels(size=(16, 16), instances=made)

@@ -75,6 +75,14 @@ def test_classes_go_by_their_names(checkpoint):
     assert not torch.equal(student.boxes.logits[0].weight[2::4], plain.boxes.logits[0].weight[2::4])
 
 
+def test_classes_go_by_their_aliases(checkpoint):
+    """COCO's motorcycle and couch are VOC's motorbike and sofa."""
+    folder, other = checkpoint(LabelSpace.of(["couch", "cat", "motorcycle"]))
+    student, notes = make_student(config(folder), LabelSpace.of(["motorbike", "sofa"]))
+    assert notes == (f"starts from {folder}, which knows 2 of the 2 classes",)
+    assert torch.equal(student.map.logits.weight, other.map.logits.weight[[0, 3, 1]])
+
+
 def test_a_student_built_otherwise_is_refused_by_the_keys_that_differ(checkpoint):
     folder, _ = checkpoint(up_width=16)
     with pytest.raises(InputError, match=r"train\.start .*built otherwise, with up_width 16 instead of 32; set"):

@@ -107,8 +107,9 @@ def test_a_tutor_says_what_it_does_not_know_and_whom_it_does_not_answer_for(voc_
 def test_what_a_config_asks_for_in_vain_is_told(voc_folder, tmp_path):
     store = str(label(Silent("cat"), open_dataset(f"voc:{voc_folder}", "train"), tmp_path / "store"))
 
-    def notes(task, name="segmentation", **loss):
-        plain = {"data": {"train": f"voc:{voc_folder}"}, "supervision": {name: {"store": store, **task}}, "loss": loss}
+    def notes(task, name="segmentation", annotated=None, **loss):
+        data = {"train": f"voc:{voc_folder}", "annotated": annotated}
+        plain = {"data": data, "supervision": {name: {"store": store, **task}}, "loss": loss}
         return [note for note in open_supervision(make_config(plain)).notes if "of the tutor's" not in note]
 
     told = "{}: the store is not asked, for the policy is '{}'"
@@ -119,6 +120,13 @@ def test_what_a_config_asks_for_in_vain_is_told(voc_folder, tmp_path):
         {"policy": "fill", "vetted": True, "elsewhere": "ignore"}, map_target="softmax", map_weight="margin"
     )
     assert note.endswith("teaches every cell at full weight, in spite of vetted, elsewhere, map_weight")
+    assert notes({"policy": "fill", "share": 0.3, "weights": [1, 0]}) == [
+        "segmentation: share, weights has no effect, for the policy is 'fill'"
+    ]
+    (note,) = notes({"policy": "fill", "vetted": True}, "detection", box_floor=0.3, ignore_floor=0.3)
+    assert note.startswith("detection: no score is ignored") and notes({"policy": "fill", "vetted": True}) == []
+    (note,) = notes({"policy": "fill"}, annotated=["cat"], map_target="softmax")
+    assert "also softens what people drew, and teaches their void" in note
 
 
 def test_validation_without_ground_truth_is_told(make_voc, tmp_path):

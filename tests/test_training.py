@@ -65,6 +65,9 @@ def test_images_that_nobody_teaches_are_not_drawn():
     soft = {"detection": {"made0": None, "made1": None}}
     filled = {"policy": "fill", "store": "s", "hidden": 1.0}
     assert training_set(soft=soft, detection=filled, segmentation={"policy": "none"}).taught() == [0, 1]
+    for share, taught in ((1.0, [0, 1]), (0.5, [*range(10)])):
+        drawn = {"policy": "replace", "store": "s", "resampled": True, "share": share}
+        assert training_set(soft=soft, detection=drawn, segmentation={"policy": "none"}).taught() == taught
 
 
 def test_an_example_depends_on_seed_round_and_image_alone():

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tutored.config.section import Section, Share
+from tutored.config.section import Section, Share, Weight
 
 TASKS = ("detection", "segmentation")
 
@@ -71,7 +71,7 @@ class Task(Section):
     resampled: bool = False
     """The thesis' reading of the `share` that `replace` gives: other images at every step, so that none is without
     ground truth for good."""
-    weights: tuple[float, float] = (0.5, 0.5)
+    weights: tuple[Weight, Weight] = (0.5, 0.5)
     """Ground truth's and tutor's weight where `both` has both; without `loss.joint`, those of the sources' means over a
     batch, whatever each teaches in it (the thesis' formula 18)."""
     renamed: dict[str, str | None] = Field(default_factory=dict)
@@ -100,6 +100,13 @@ class Task(Section):
         if self.policy in ("fill", "replace", "both") and not self.store:
             raise ValueError(f"policy '{self.policy}' needs a tutor's `store`; `tutored label` makes one")
         return self
+
+    @field_validator("weights")
+    @classmethod
+    def _teach_something(cls, weights: tuple[float, float]) -> tuple[float, float]:
+        if not any(weights):
+            raise ValueError("both are 0, so that nobody teaches; give one of them more, or policy 'none'")
+        return weights
 
 
 class Supervision(Section):

@@ -118,7 +118,7 @@ class Loss(Section):
     """Negatives of an image without positives (`mining: image`; a batch without positives has none)."""
     difficult: Literal["train", "ignore"] = "ignore"
     """Objects that VOC marks difficult: positives, or neither positive nor negative."""
-    match_floor: Share = 0.5
+    match_floor: Annotated[float, Field(gt=0, le=1)] = 0.5
     """An anchor is positive from this IoU with a box on."""
     forced_floor: Share = 0.0
     """A box's best anchor is forced positive from this IoU on."""

@@ -67,7 +67,8 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         for name, task in self.tasks.items():
             drawn, answered = image_id in self.drawn[name], image_id in self.soft_labels.get(name, ())
             weights = source_weights(task, self.ranks[name][image_id], drawn=drawn, answered=answered)
-            if any(weights) or (task.policy == "replace" and task.resampled and (answered or drawn)):
+            sometimes = (answered and task.share > 0) or (drawn and task.share < 1)
+            if any(weights) or (task.policy == "replace" and task.resampled and sometimes):
                 return True
         return False
 

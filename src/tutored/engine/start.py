@@ -9,7 +9,7 @@ from torch import Tensor
 from tutored.checkpoint import load_checkpoint
 from tutored.config import Config, Student
 from tutored.errors import InputError
-from tutored.labels import LabelSpace
+from tutored.labels import LabelSpace, same_class
 from tutored.student import BlitzNet
 
 FREE = {"preset", "weights", "size", "scales", "frozen"}
@@ -17,9 +17,10 @@ FREE = {"preset", "weights", "size", "scales", "frozen"}
 
 
 def make_student(config: Config, labels: LabelSpace) -> tuple[BlitzNet, tuple[str, ...]]:
-    """A student to train, with the weights of `train.start`, if given; what its heads say of a class goes by the name.
+    """A student to train, with the weights of `train.start`, if given.
 
-    Classes that the other student does not know begin at random, as everything does without one.
+    What its heads say of a class goes by the class's name, or an alias. Classes that the other student does not know
+    begin at random, as everything does without one.
 
     Returns:
         The student, and what the user should know, a sentence each.
@@ -38,7 +39,7 @@ def make_student(config: Config, labels: LabelSpace) -> tuple[BlitzNet, tuple[st
         if key.startswith(("boxes.logits.", "map.logits.")):
             weights[key] = _by_name(own[key], weights[key], labels, known)
     student.load_state_dict(weights)
-    shared = sum(name in known.classes for name in labels.classes)
+    shared = sum(same_class(name, known) is not None for name in labels.classes)
     return student, (f"starts from {start}, which knows {shared} of the {len(labels.classes)} classes",)
 
 
@@ -58,7 +59,7 @@ def _check_alike(here: Student, there: Student, start: Path) -> None:
 def _by_name(own: Tensor, other: Tensor, labels: LabelSpace, others: LabelSpace) -> Tensor:
     """Rows of a layer of class logits, whose first axis is [anchors of a cell x classes], or classes alone."""
     rows = own.reshape(-1, len(labels), *own.shape[1:]).clone()
-    shared = [name for name in labels.names if name in others.names]
-    mine, theirs = ([space.names.index(name) for name in shared] for space in (labels, others))
+    known = {number: same_class(name, others) for number, name in enumerate(labels.names)}
+    mine, theirs = zip(*((number, place) for number, place in known.items() if place is not None), strict=True)
     rows[:, mine] = other.reshape(-1, len(others), *other.shape[1:])[:, theirs]
     return rows.reshape(own.shape)

@@ -12,11 +12,11 @@ from tutored.config import Config, Data, Loss, MoreData, Task
 from tutored.data import open_dataset
 from tutored.data.sources import drawn_and_hidden
 from tutored.engine.datasets import open_datasets, own_classes
+from tutored.engine.idle import idle_keys
 from tutored.errors import InputError
-from tutored.evaluate.figures import averaged_classes
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Folded, Store
-from tutored.structures import IGNORE, Dataset, SoftLabels
+from tutored.structures import Dataset, SoftLabels
 from tutored.tutors.stores import open_store
 
 
@@ -51,7 +51,7 @@ def open_supervision(config: Config) -> OpenSupervision:
     train, val = open_datasets(config)
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
-    loss, notes = config.loss, _idle(config, train, val)
+    loss, notes = config.loss, idle_keys(config, train, val)
     reached: set[int | None] = set()
     for name, task in config.supervision.tasks.items():
         opened = [open_store(path, name) for path in task.stores]
@@ -83,29 +83,6 @@ def open_supervision(config: Config) -> OpenSupervision:
     if config.data.classes:
         _refuse_unknown(config.data, train.labels, reached)
     return OpenSupervision(train, val, soft_labels, stores, loss, tuple(notes))
-
-
-def _idle(config: Config, train: Dataset, val: Dataset | None) -> list[str]:
-    """What the config asks for and does not get. Raises InputError for classes that there are not, or too many."""
-    averaged_classes(train.labels, config.data.reported)
-    if "segmentation" in config.taught and len(train.labels) > IGNORE:
-        raise InputError(
-            f"{len(train.labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): name fewer as "
-            "data.classes, or learn boxes alone (supervision.segmentation.policy: none)"
-        )
-    notes = [
-        f"{name}: the store is not asked, for the policy is '{task.policy}'"
-        for name, task in config.supervision.tasks.items()
-        if task.store and not task.stores
-    ]
-    if val is not None and not any(map(val.annotated_tasks, val.ids)):
-        notes.append(f"{val.name}: no image has ground truth to validate on, so there will be no figures")
-    maps, loss = config.supervision.segmentation, config.loss
-    lighter = {"vetted": maps.vetted, "elsewhere": maps.elsewhere == "ignore", "map_weight": loss.map_weight != "mass"}
-    if maps.stores and loss.map_target == "softmax" and any(lighter.values()):
-        keys = ", ".join(key for key, value in lighter.items() if value)
-        notes.append(f"segmentation: loss.map_target 'softmax' teaches every cell at full weight, in spite of {keys}")
-    return notes
 
 
 def _refuse_unknown(data: Data, labels: LabelSpace, reached: Container[int | None]) -> None:

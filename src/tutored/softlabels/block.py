@@ -92,6 +92,7 @@ class Boxes(NamedTuple):
         probs = np.zeros((before[-1], fold.space), np.float32)
         # One by one and by rising class: what a sum of float32 is depends on the order.
         np.add.at(probs.reshape(-1), before[boxes[heard]] * fold.space + entries[heard], self.probs[heard])
+        np.minimum(probs, 1, out=probs)  # classes that become one add up to more by what their bytes are rounded
         starts, corners, classes = before[self.starts], self.corners[kept], classes[kept]
         if fold.nms_iou is not None:
             once = [

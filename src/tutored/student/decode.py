@@ -79,6 +79,10 @@ def _at_most(probs: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _kept(outputs: Outputs, sizes: Sequence[tuple[int, int]], config: Decode, network_size: int) -> Iterator[_Kept]:
     probs = outputs.logits.float().softmax(dim=-1)
+    if any(bool(each.isnan().any()) for each in (probs, outputs.deltas, outputs.map_logits)):
+        raise FloatingPointError(
+            "the student's answers are no numbers, so its training diverged; lower train.lr, or set train.clip"
+        )
     found = boxes.decode(outputs.deltas.float(), outputs.anchors_xyxy)
     best = probs[..., 1:].transpose(1, 2).topk(min(config.top_k, probs.shape[1]), dim=-1)
     for index, (height, width) in enumerate(sizes):
