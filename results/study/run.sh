@@ -21,7 +21,7 @@ done
 
 mkdir -p study
 cp -rn "$here"/{runs,study.yaml,setting.yaml} study/
-tutored study run tune --recipe corrected --setting "$here/setting.yaml" --seeds 1 --jobs 2 --out study
+tutored study run tune --setting "$here/setting.yaml" --seeds 1 --jobs 2 --out study
 tutored study run all --setting "$here/setting.yaml" --seeds 3 --jobs 2 --out study
 
 for run in study/runs/*/; do
@@ -41,7 +41,7 @@ for arm in "ground truth" "tutors alone" "tutors alone, vouched boxes"; do pytho
 for how in project level; do python "$here/conflict.py" "tutors alone" $how; done
 python "$here/conflict.py" "ground truth" level
 cp -rn "$here/literature" .
-for seed in 0 1; do
+for seed in 0 1 2; do
     for how in dist cwd worst uncertainty; do python "$here/literature.py" "tutors alone" $how $seed; done
     python "$here/literature.py" "ground truth" uncertainty $seed
 done
