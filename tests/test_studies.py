@@ -30,6 +30,7 @@ from tutored.studies.ablation import ABLATION, MENDED
 from tutored.studies.beyond import NO_GROUND_TRUTH, SINGLE_TASK
 from tutored.studies.declare import Row, Study, filled, supervision
 from tutored.studies.folder import Folder, _other, judge_tutors, load_folder, open_folder, work
+from tutored.studies.outcome import NEEDED
 from tutored.studies.plan import config_of
 from tutored.studies.report import write_report
 from tutored.studies.run import run_folder, seconds_left
@@ -38,6 +39,8 @@ from tutored.tutors import open_tutor
 from tutored.tutors.label import label
 
 VOC = load_setting(None)
+REST = dict.fromkeys(NEEDED)
+"""Of a result that nobody looks at."""
 
 
 class KilledError(Exception):
@@ -397,7 +400,7 @@ def single(setting, tmp_path):
             config = config_of(row, "corrected", made, 0)
             run = tmp_path / "runs" / config.run_id
             run.mkdir(parents=True)
-            (run / "result.json").write_text(json.dumps({"figures": {}, "config": config.to_dict()}))
+            (run / "result.json").write_text(json.dumps({**REST, "figures": {}, "config": config.to_dict()}))
             Resampled(np.tile(values[row.label], (11, 1)), "same").save(run / "resamples.npz")
     return made, tmp_path
 
@@ -445,7 +448,7 @@ def test_a_result_of_another_config_is_refused(setting, tmp_path) -> None:
     run.mkdir(parents=True)
     former = config.to_dict()
     former["loss"]["negatives"] = 2.0
-    (run / "result.json").write_text(json.dumps({"figures": {}, "config": former}))
+    (run / "result.json").write_text(json.dumps({**REST, "figures": {}, "config": former}))
     with pytest.raises(InputError, match="made with another config than ground truth"):
         gather(MINI, made, [0], tmp_path)
     (run / "result.json").write_text("{")
