@@ -127,8 +127,8 @@ there is (specification, 8.1)."""
 MENDED = Study(
     "beyond/mended",
     "The thesis' detection tutor, with one thing mended",
-    "Where the detection tutor hurts in the recipe `thesis`: which of its choices does it? The ablation the other way "
-    "round: one of them at a time is what `corrected` has.",
+    "Where the detection tutor hurts in the thesis' recipe: which of its choices does it? The ablation the other way "
+    "round: one of them at a time is as the corrected recipe has it.",
     {"thesis": (GROUND_TRUTH, HURT, *REPAIRS, FEWER)},
     against=(
         *((row.label, GROUND_TRUTH.label) for row in (HURT, REPAIRS[0], FEWER)),
