@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +166,17 @@ def launch(processes: int, *words: str | Path) -> subprocess.CompletedProcess[st
     return done
 
 
-def take_steps(folder: Path, out: Path, processes: int, micro_batch: int | None, *words: str) -> list[tuple[Any, Any]]:
-    """What `child` wrote in each process: tensors and terms."""
-    out.mkdir()
-    launch(processes, __file__, folder, out, micro_batch or 0, *words)
-    files = [out / f"{rank}" for rank in range(processes)]
-    return [(load_file(f"{file}.safetensors"), json.loads(Path(f"{file}.json").read_text())) for file in files]
+def take_steps(folder: Path, out: Path, processes: int, *words: str) -> dict[str, list[tuple[Any, Any]]]:
+    """What `child` wrote in each process, tensors and terms, by the size of its micro-batches; "0": whole batches."""
+    names = ("0", "2")
+    for name in names:
+        (out / name).mkdir(parents=True)
+    launch(processes, __file__, folder, out, ",".join(names), *words)
+    return {name: [_written(out / name / str(rank)) for rank in range(processes)] for name in names}
+
+
+def _written(file: Path) -> tuple[Any, Any]:
+    return load_file(f"{file}.safetensors"), json.loads(Path(f"{file}.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -178,19 +185,20 @@ def unlike(make_voc, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(unlike: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    return take_steps(unlike, tmp_path_factory.mktemp("alone") / "out", 1, None)[0]
+def steps(unlike: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, list[tuple[Any, Any]]]]:
+    """`take_steps`, once for each number of processes and words: Python starts slowly."""
+    return cache(lambda *how: take_steps(unlike, tmp_path_factory.mktemp("steps") / "out", *how))
 
 
 @pytest.mark.parametrize(
     ("processes", "micro_batch", "words"),
-    [(1, 2, ()), (2, None, ()), (2, 2, ()), (2, None, ("shard",)), (2, 2, ("shard",))],
+    [(1, "2", ()), (2, "0", ()), (2, "2", ()), (2, "0", ("shard",)), (2, "2", ("shard",))],
 )
-def test_however_a_batch_is_split_the_step_is_the_same(unlike, alone, tmp_path, processes, micro_batch, words):
+def test_however_a_batch_is_split_the_step_is_the_same(steps, processes, micro_batch, words):
     """Processes whose images lack different things, micro-batches, weights in pieces: the same terms and weights."""
-    tensors, terms = alone
+    ((tensors, terms),) = steps(1)["0"]
     assert [len(step) for step in terms] == [6, 6, 6]
-    for found, found_terms in take_steps(unlike, tmp_path / "out", processes, micro_batch, *words):
+    for found, found_terms in steps(processes, *words)[micro_batch]:
         for mine, theirs in zip(terms, found_terms, strict=True):
             assert theirs == pytest.approx(mine, rel=1e-4)
         assert found.keys() == tensors.keys()
@@ -468,4 +476,5 @@ if __name__ == "__main__":
     elif sys.argv[3] == "resume":
         resume_child(sys.argv[1], sys.argv[2])
     else:
-        child(sys.argv[1], sys.argv[2], int(sys.argv[3]) or None, shards="shard" in sys.argv)
+        for name in sys.argv[3].split(","):
+            child(sys.argv[1], f"{sys.argv[2]}/{name}", int(name) or None, shards="shard" in sys.argv)
