@@ -121,7 +121,7 @@ def test_what_a_config_asks_for_in_vain_is_told(voc_folder, tmp_path):
     )
     assert note.endswith("teaches every cell at full weight, in spite of vetted, elsewhere, map_weight")
     assert notes({"policy": "fill", "share": 0.3, "weights": [1, 0]}) == [
-        "segmentation: share, weights has no effect, for the policy is 'fill'"
+        "segmentation: the policy 'fill' does not read share, weights"
     ]
     (note,) = notes({"policy": "fill", "vetted": True}, "detection", box_floor=0.3, ignore_floor=0.3)
     assert note.startswith("detection: no score is ignored") and notes({"policy": "fill", "vetted": True}) == []

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tutored.config.presets import PRESETS, Preset
-from tutored.config.section import Positive, Section, Share
+from tutored.config.section import Positive, Section, Share, Weight
 
 Width = Annotated[int, Field(ge=4, le=8192)]
 """Channels; a checkpoint's description is not to fill the memory before its weights are seen."""
@@ -134,9 +134,9 @@ class Loss(Section):
     the box score where a binary mask is positive, and 1, 1 - max, or 0 elsewhere."""
     padding: Literal["ignore", "background"] = "ignore"
     """Pixels outside the image: no loss, or background (ground truth) and uniform (tutor, `softmax`)."""
-    detection_weight: Annotated[float, Field(ge=0)] = 1.0
+    detection_weight: Weight = 1.0
     """Of class and box terms in the loss."""
-    segmentation_weight: Annotated[float, Field(ge=0)] = 1.0
+    segmentation_weight: Weight = 1.0
     """Of the map term in the loss."""
 
     @property

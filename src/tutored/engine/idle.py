@@ -16,8 +16,8 @@ READ_BY = {
 """Keys of a task that some policies alone read."""
 
 
-def idle_keys(config: Config, train: Dataset, val: Dataset | None) -> list[str]:
-    """What the config asks for and does not get. Raises InputError for classes that there are not, or too many."""
+def idle_notes(config: Config, train: Dataset, val: Dataset | None) -> list[str]:
+    """The same, a sentence each. Raises InputError for classes that there are not, or too many."""
     averaged_classes(train.labels, config.data.reported)
     if "segmentation" in config.taught and len(train.labels) > IGNORE:
         raise InputError(
@@ -32,7 +32,7 @@ def idle_keys(config: Config, train: Dataset, val: Dataset | None) -> list[str]:
     for name, task in config.supervision.tasks.items():
         idle = [key for key, policies in READ_BY.items() if task.policy not in policies and _is_set(task, key)]
         if idle:
-            notes.append(f"{name}: {', '.join(idle)} has no effect, for the policy is '{task.policy}'")
+            notes.append(f"{name}: the policy '{task.policy}' does not read {', '.join(idle)}")
     boxes = config.supervision.detection
     if boxes.stores and boxes.vetted and config.loss.ignore_floor > config.loss.silent_score:
         notes.append(

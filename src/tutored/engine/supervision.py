@@ -12,7 +12,7 @@ from tutored.config import Config, Data, Loss, MoreData, Task
 from tutored.data import open_dataset
 from tutored.data.sources import drawn_and_hidden
 from tutored.engine.datasets import open_datasets, own_classes
-from tutored.engine.idle import idle_keys
+from tutored.engine.idle import idle_notes
 from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Folded, Store
@@ -51,7 +51,7 @@ def open_supervision(config: Config) -> OpenSupervision:
     train, val = open_datasets(config)
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
-    loss, notes = config.loss, idle_keys(config, train, val)
+    loss, notes = config.loss, idle_notes(config, train, val)
     reached: set[int | None] = set()
     for name, task in config.supervision.tasks.items():
         opened = [open_store(path, name) for path in task.stores]

@@ -87,6 +87,7 @@ class Loaded:
 
         Raises:
             InputError: the file is broken or missing, or the array is something else.
+            FloatingPointError: the student's training diverged, so that it answers NaN.
         """
         if isinstance(image, (str, Path)):
             image = upright(read_picture(Path(image)))

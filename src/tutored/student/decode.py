@@ -36,6 +36,9 @@ def decode(outputs: Outputs, sizes: Sequence[tuple[int, int]], config: Decode, n
 
     Returns:
         Tensors on the CPU, whatever the device of `outputs`.
+
+    Raises:
+        FloatingPointError: the outputs are NaN, as those of a student whose training diverged.
     """
     predictions = []
     for logits, size, kept in zip(outputs.map_logits, sizes, _kept(outputs, sizes, config, network_size), strict=True):
@@ -56,7 +59,8 @@ def soft_decode(
 ) -> list[SoftLabels]:
     """As `decode`, but each box keeps its whole class distribution and the map its probabilities and its own grid.
 
-    Where an image has fewer pixels than the grid has cells, the map is averaged to one cell a pixel.
+    Where an image has fewer pixels than the grid has cells, the map is averaged to one cell a pixel. Raises as
+    `decode`.
     """
     return [
         SoftLabels(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
 from tutored.config import merged, read_yaml
 from tutored.config.section import Section
@@ -57,23 +57,19 @@ class Setting(Section):
     tutor_candidates: dict[str, dict[str, Any]] = Field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
-    @field_validator("run")
+    @field_validator("run", "recipes", "scales", "candidates", "tutor_candidates", "chosen")
     @classmethod
-    def _leave_what_the_setting_says(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return _refuse_no_sections(given)
-
-    @field_validator("recipes", "scales", "candidates", "tutor_candidates", "chosen")
-    @classmethod
-    def _leave_it_by_name(cls, given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for sections in given.values():
-            _refuse_no_sections(sections)
+    def _check_sections(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for sections in [given] if info.field_name == "run" else given.values():
+            _refuse_what_is_lost(sections)
         return given
 
     @model_validator(mode="after")
     def _name_candidates_apart(self) -> Self:
-        twice = {AS_SET, *self.candidates} & {*self.tutor_candidates} | {AS_SET} & {*self.candidates}
-        if twice:
-            raise ValueError(f"two candidates of `tune` are called {min(twice)!r}; give each a name of its own")
+        names = [AS_SET, *self.candidates, *self.tutor_candidates]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two candidates of `tune` are called {twice!r}; give each a name of its own")
         return self
 
     def data_of(self, split: Split) -> dict[str, Any]:
@@ -113,7 +109,7 @@ class Setting(Section):
         return self.model_copy(update={"run": merged(self.run, keys), "recipes": recipes})
 
 
-def _refuse_no_sections(given: dict[str, Any]) -> dict[str, Any]:
+def _refuse_what_is_lost(given: dict[str, Any]) -> None:
     """What can't be merged into a config section by section, or would make the figures those of other images."""
     if "recipe" in given:
         raise ValueError("leave `recipe` out: a study says which of its rows are in which")
@@ -125,7 +121,6 @@ def _refuse_no_sections(given: dict[str, Any]) -> dict[str, Any]:
     for task in given.get("supervision", {}).values():
         if isinstance(task, dict) and not isinstance(task.get("store", ""), str):
             raise ValueError(f"`store` is {task['store']!r}; give the name of one tutor")
-    return given
 
 
 VOC2012: dict[str, Any] = {
@@ -166,5 +161,8 @@ def load_setting(path: Path | None, **over: Any) -> Setting:
     try:
         return Setting.model_validate(given | {key: value for key, value in over.items() if value is not None})
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        found = [
+            (".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors()
+        ]
+        lines = [f"{place}: {text}" if place else text for place, text in found]
         raise InputError(f"{path or 'setting'}: " + "; ".join(lines)) from error
