@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterable
+import tempfile
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.data import AbsentError
-from benchmarks.report import described, drawn, page
-from benchmarks.timing import machine
-from tutored.files import write_text
-from tutored.page import COLOURS, INK, standalone, svg
+from benchmarks.harness import AbsentError, described, page, write
 
-NAMES = (
-    *("training", "operations", "optimisations", "memory", "two_networks", "tutors_live"),
-    *("store", "labelling", "evaluation", "prediction", "scaling", "graphics_card"),
-)
+NAMES = "training loader prediction labelling store evaluation two_networks growth gpu".split()
 
 
 def main() -> None:
-    """Run some benchmarks, print their tables, and write `NAME.json` and a chart for each table."""
+    """Run some benchmarks, print their tables, and write `NAME.json`, a chart and the page of all results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
     parser.add_argument("--scale", type=float, default=1.0, help="less is quicker and rougher (default 1)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
-    parser.add_argument("--work", type=Path, default=Path("/tmp/tutored-benchmarks"), help="data that is kept")
+    work = Path(tempfile.gettempdir(), "tutored-benchmarks")
+    parser.add_argument("--work", type=Path, default=work, help="made-up data, kept")
     parser.add_argument("--threads", type=int, help="of torch (default: its choice)")
     given = parser.parse_args()
     unknown = set(given.names) - set(NAMES)
@@ -38,42 +30,17 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     for name in given.names or NAMES:
-        measure: Callable[[Path, float], Iterable[dict[str, Any]]] = import_module(f"benchmarks.{name}").measure
-        content = {"machine": machine(), "scale": given.scale, "tables": []}
+        tables = []
         try:
-            for index, table in enumerate(measure(given.work, given.scale)):
-                content["tables"].append(table)
-                write_text(given.out / f"{name}.json", json.dumps(content, indent=1) + "\n")
-                print("\n".join(described(table)), flush=True)
-                if drawn(table):
-                    write_text(given.out / f"{name}-{index}.svg", standalone(_chart(table)))
+            for table in import_module(f"benchmarks.{name}").measure(given.work, given.scale):
+                tables.append(table)
+                print(described(table), flush=True)
         except AbsentError as error:
-            print(f"\n{name}: skipped, for {error}", flush=True)
-    write_text(given.out / "README.md", page(given.out, NAMES))
-
-
-def _chart(table: dict[str, Any]) -> str:
-    def draw(panel: Any) -> None:
-        panel.set_title(table["title"], loc="left", fontsize=9)
-        if "rows" not in table:
-            sizes, seconds = zip(*((row["size"], row["seconds"]) for row in table["points"]), strict=True)
-            panel.loglog(sizes, seconds, marker="o")
-            panel.set(xlabel=table["axis"], ylabel="seconds")
-            # Ticks where something was measured; matplotlib's own are powers in TeX, which an SVG's text is not.
-            panel.minorticks_off()
-            panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
-            ends = min(seconds), max(seconds)
-            panel.set_yticks(ends, [f"{end:.2g}" for end in ends])
-            return
-        rows = table["rows"][::-1]
-        values = [row["ratio"]["median"] for row in rows]
-        errors = [[row["ratio"]["median"] - row["ratio"]["low"] for row in rows],
-                  [row["ratio"]["high"] - row["ratio"]["median"] for row in rows]]  # fmt: skip
-        panel.barh([row["name"] for row in rows], values, xerr=errors, color=COLOURS[0], ecolor=INK, height=0.6)
-        panel.axvline(1, color=INK, linewidth=0.8)
-        panel.set(xlabel=f"times as fast as: {table['reference']}")
-
-    return svg(table["title"], draw, width=7.0)
+            print(f"\n{name}: skipped, because {error}", flush=True)
+        if tables:
+            write(given.out, name, given.scale, tables)
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "README.md").write_text(page(given.out, NAMES))
 
 
 if __name__ == "__main__":

@@ -1,79 +1,39 @@
-"""Prediction: eager, compiled and ONNX, network alone and end to end."""
+"""Prediction: eager, compiled and ONNX; the network alone, and from a picture to boxes and a mask of its size."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import onnxruntime
 import torch
 from PIL import Image
 
-from benchmarks.data import SIZE, make_data
-from benchmarks.timing import side_by_side, table
-from tutored.checkpoint import save_checkpoint
-from tutored.config import make_config
-from tutored.data import open_dataset
-from tutored.export import export_onnx
-from tutored.labels import VOC
-from tutored.predict import Predictor
-from tutored.student import BlitzNet
-
-SHAPES = {
-    "light, 160": {"preset": "light"},
-    "BlitzNet300 s8, ResNet-50": {"preset": "blitznet300-s8"},
-    "BlitzNet512 s8, ResNet-50": {"preset": "blitznet512-s8"},
-}
-BATCHES = (1, 16)
+from benchmarks.harness import SMALLEST, Table, side_by_side, table
+from benchmarks.package import make_data, make_predictor, make_session, open_dataset, students
 
 
-def measure(folder: Path, scale: float) -> Iterator[dict[str, Any]]:
+def measure(work: Path, scale: float) -> Iterator[Table]:
     """A table for each student and batch."""
-    data, _ = make_data(folder, max(32, round(128 * scale)))
+    data, _ = make_data(work, 32, scale)
     dataset = open_dataset(data, "train")
-    pictures = [dataset.image(image_id) for image_id in dataset.ids[: max(BATCHES)]]
-    for name, shape in SHAPES.items():
-        for batch in BATCHES:
-            yield _one(name, shape, pictures[:batch], 3 if batch > 1 else 5)
-
-
-def _one(name: str, shape: dict[str, Any], pictures: list[Image.Image], rounds: int) -> dict[str, Any]:
-    config = make_config({"data": {"train": "voc:somewhere"}, "student": shape})
-    torch.manual_seed(0)
-    student = BlitzNet(config.student, VOC).eval()
-    size, batch = config.student.size, len(pictures)
-    images = torch.rand(batch, 3, size, size)
-    with tempfile.TemporaryDirectory() as out:
-        save_checkpoint(Path(out) / "checkpoint", student, config)
-        export_onnx(Path(out) / "checkpoint", Path(out) / "student.onnx")
-        session = onnxruntime.InferenceSession(
-            (Path(out) / "student.onnx").read_bytes(), _options(), ["CPUExecutionProvider"]
-        )
-    predictor = Predictor(student, config.decode, batch=batch)
-    compiled = torch.compile(student)
-
-    def network(model: Any) -> Callable[[], None]:
-        def run() -> None:
+    pictures = [dataset.image(image_id) for image_id in dataset.ids[:16]]
+    for name, (shape, _) in students(scale).items():
+        predictor, session = make_predictor(shape, 16), make_session(shape)
+        network = predictor.student
+        compiled = None if scale < SMALLEST else torch.compile(network)
+        size = session.get_inputs()[0].shape[2]
+        for batch in (1,) if scale < SMALLEST else (1, 16):
+            images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+            part: list[Image.Image] = pictures[:batch]
+            things: dict[str, Callable[[], object]] = {
+                "network, eager": partial(network, images),
+                "network, ONNX Runtime": partial(session.run, None, {"images": images.numpy()}),
+                "picture to result, eager": partial(predictor, part),
+            }
+            if compiled:
+                things["network, compiled"] = partial(compiled, images)
             with torch.no_grad():
-                model(images)
-
-        return run
-
-    things: dict[str, Callable[[], object]] = {
-        "network, eager": network(student),
-        "network, compiled": network(compiled),
-        "network, ONNX Runtime": lambda: session.run(None, {"images": images.numpy()}),
-        "end to end, eager": lambda: predictor(pictures),
-    }
-    note = f"batch {batch}; end to end: {SIZE[0]} x {SIZE[1]} pictures in memory to boxes and masks of their size"
-    return table(
-        f"prediction: {name}, batch {batch}", side_by_side(things, batch, rounds), "network, eager", "images/s", note
-    )
-
-
-def _options() -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    return options
+                timed = side_by_side(things, batch, scale=scale)
+            note = f"pictures of {part[0].size} in memory; random weights, which leave the most boxes to suppress"
+            yield table(f"prediction: {name}, batch {batch}", timed, "network, eager", note)

@@ -1,139 +1,167 @@
-"""The store against the thesis' files, on photographs with answers of YOLOX-nano and DeepLab: bytes, and reading."""
+"""Stored answers against the thesis' dense arrays and tutors in the loop: to read, in bytes, and to train with."""
 
 from __future__ import annotations
 
 import gc
 import os
 import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
-from xml.etree import ElementTree
 
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torchvision.models import detection, segmentation
 
-from benchmarks.data import real
-from benchmarks.timing import Timed, side_by_side, table
-from tutored.data import open_dataset
-from tutored.data.part import Part
-from tutored.labels import ClassMap
-from tutored.softlabels import Folded, Store, store
-from tutored.structures import SoftLabels
-from tutored.tutors import open_tutor
-from tutored.tutors.label import label
-
-ROUNDS = 3
-ARRAYS, COMPRESSED = "the thesis' files: .npy and XML", "the thesis' files: .npz and XML"
-FIRST, NEXT = "our stores, first pass", "our stores, next passes"
-ALONE = "our stores, each block for one image"
-NOTE = (
-    "boxes and maps of an image, in random order; ours with opening and the fold into our classes, the thesis' as they "
-    "are. A pass decodes and folds each part of 64 images once; a store of more than 4,096 images is decoded by "
-    "blocks of eight, and the larger it is, the more often a block is decoded for one of them alone"
+from benchmarks.harness import SMALLEST, Table, real, repeated, side_by_side, table
+from benchmarks.package import (
+    TASKS,
+    Run,
+    SoftMap,
+    Subset,
+    label,
+    make_data,
+    make_run_config,
+    open_answers,
+    open_dataset,
+    open_tutor,
+    students,
 )
 
+PLAIN, FIRST, NEXT = "dense arrays", "our stores, first pass", "our stores, later passes"
+MAPS = TASKS[1]
+Answers = Mapping[str, Any]
 
-def measure(folder: Path, scale: float) -> list[dict[str, Any]]:
-    """Answers that are ready for training, from files that the system has in memory, or that it has to fetch."""
+
+def measure(work: Path, scale: float) -> Iterator[Table]:
+    """Training with made-up answers, then reading the answers of real tutors for photographs."""
+    yield _training(work, scale)
     dataset = open_dataset(f"voc:{real('data', 'voc2012-animals')}", "train_small")
-    some = Part(dataset, "some", dataset.ids[: max(64, round(256 * scale))])
-    boxes = open_tutor("onnx", weights=real("weights", "yolox_nano.onnx"), score_floor=1e-4)
-    maps = open_tutor("files", folders=[real("data", "voc2012-animals-deeplab")], default_labels=dataset.labels)
-    class_maps = {
-        label(tutor, some, folder / f"real-{name}-{len(some.ids)}", resume=True): ClassMap.by_name(
-            tutor.labels, dataset.labels
-        )
-        for name, tutor in (("boxes", boxes), ("maps", maps))
-    }
-    thesis = folder / f"real-thesis-{len(some.ids)}"
-    _write_thesis(thesis, some.ids, _opened(class_maps))
+    some = Subset(dataset, "some", dataset.ids[: 4 if scale < SMALLEST else max(64, round(256 * scale))])
+    stores = _label(some, work)
+    dense = work / f"dense-{len(some.ids)}"
+    boxes, maps = _opened(stores)
+    _write_dense(dense, {image_id: maps[image_id] for image_id in some.ids})
     order = random.Random(0).sample(some.ids, len(some.ids))
+
+    def read(answers: list[Answers]) -> None:
+        for image_id in order:
+            for each in answers:
+                each[image_id]
+
+    arrays = Changed(boxes, lambda image_id, _: _read_dense(dense / f"{image_id}.npy"))
     ways: dict[str, Callable[[], None]] = {
-        ARRAYS: lambda: _read_thesis(thesis, order, ".npy"),
-        COMPRESSED: lambda: _read_thesis(thesis, order, ".npz"),
-        FIRST: lambda: _read_all(_opened(class_maps), order),
-        ALONE: lambda: _read_all(_opened(class_maps, blocks=0), order),
+        PLAIN: lambda: read([boxes, arrays]),
+        FIRST: lambda: read(_opened(stores)),
     }
-    ours = [file for path in class_maps for file in path.iterdir()]
-    files = {name: [thesis / f"{each}{end}" for each in order for end in (name[19:23], ".xml")] for name in ways}
-    files |= dict.fromkeys((FIRST, ALONE, NEXT), ours)
-    kept = _opened(class_maps)
-    warm = side_by_side({**ways, NEXT: lambda: _read_all(kept, order)}, len(order), ROUNDS)
-    tables = [
-        table("answers for training, files in memory", warm, ARRAYS, "images/s", NOTE),
-        table("answers for training, files evicted", _evicted(ways, files, len(order)), ARRAYS, "images/s", NOTE),
-    ]
+    ours = [file for path in stores for file in path.iterdir()]
+    files = {PLAIN: [dense / f"{each}.npy" for each in order], FIRST: ours, NEXT: ours}
+    kept = _opened(stores)
+    note = (
+        "boxes of YOLOX-nano and maps of DeepLab in random order, remapped to our classes; dense: float32 [H, W, C + 1]"
+    )
+    warm = side_by_side(ways | {NEXT: lambda: read(kept)}, len(order), 3, scale=scale)
+    tables = [table("answers for training, files in the system's memory", warm, PLAIN, note)]
+    cold = side_by_side(ways, len(order), 3, scale=scale, before=lambda name: _evict(files[name]))
+    tables.append(table("answers for training, files on disk", cold, PLAIN, note))
     for row in (row for each in tables for row in each["rows"]):
         row["kB an image"] = round(sum(file.stat().st_size for file in files[row["name"]]) / len(order) / 1000, 2)
-    return tables
+    yield from tables
 
 
-def _opened(class_maps: Mapping[Path, ClassMap], blocks: int = store.CACHED_BLOCKS) -> list[Folded]:
-    with patch.object(store, "CACHED_BLOCKS", blocks):
-        return [Folded(Store.open(path), class_map) for path, class_map in class_maps.items()]
+def _label(some: Subset, work: Path) -> list[Path]:
+    boxes = open_tutor("onnx", weights=real("weights", "yolox_nano.onnx"), score_floor=1e-4)
+    maps = open_tutor("files", folders=[real("data", "voc2012-animals-deeplab")], dataset=some)
+    tutors = {"boxes": boxes, "maps": maps}
+    return [label(tutor, some, work / f"real-{name}-{len(some.ids)}", resume=True) for name, tutor in tutors.items()]
 
 
-def _read_all(stores: Sequence[Folded], ids: Sequence[str]) -> None:
-    for image_id in ids:
-        for each in stores:
-            each[image_id]
+def _opened(stores: list[Path]) -> list[Answers]:
+    return [open_answers(path, kind) for kind, path in zip(TASKS, stores, strict=True)]
 
 
-def _write_thesis(folder: Path, ids: Sequence[str], stores: Sequence[Folded]) -> None:
-    """float32 [H, W, 21] of the picture's own size, plain and compressed, and an XML file of boxes (section 3.5)."""
+def _write_dense(folder: Path, answers: Answers) -> None:
+    """The thesis' format (section 3.5): every pixel's value for every class."""
     folder.mkdir(parents=True, exist_ok=True)
-    for image_id in ids:
-        if not (folder / f"{image_id}.xml").exists():
-            boxes, maps = (each[image_id] for each in stores)
-            assert maps.map is not None
-            full = F.interpolate(maps.map[None], size=maps.size, mode="bilinear", align_corners=False)[0]
+    for image_id, answer in answers.items():
+        if not (folder / f"{image_id}.npy").exists():
+            cells = answer.tasks[MAPS].map
+            full = F.interpolate(cells[None], size=answer.size, mode="bilinear", align_corners=False)[0]
             dense = full.permute(1, 2, 0).contiguous().numpy()
             np.save(folder / f"{image_id}.npy", dense)
-            np.savez_compressed(folder / f"{image_id}.npz", probs=dense)
-            (folder / f"{image_id}.xml").write_bytes(_xml(boxes))
 
 
-def _xml(answer: SoftLabels) -> bytes:
-    root = ElementTree.Element("annotation")
-    assert answer.boxes_xyxy is not None and answer.classes is not None
-    rows = zip(answer.boxes_xyxy.tolist(), answer.classes.tolist(), answer.scores.tolist(), strict=True)
-    for corners, number, score in rows:
-        found = ElementTree.SubElement(root, "object")
-        for name, value in {"name": number, "confidence": score}.items():
-            ElementTree.SubElement(found, name).text = str(value)
-        box = ElementTree.SubElement(found, "bndbox")
-        for name, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True):
-            ElementTree.SubElement(box, name).text = f"{value:.2f}"
-    return ElementTree.tostring(root)
+def _evict(files: list[Path]) -> None:
+    """Ask the system to drop files from its memory."""
+    gc.collect()  # what is still mapped is not dropped
+    for file in files:
+        opened = os.open(file, os.O_RDONLY)
+        os.fsync(opened)
+        os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(opened)
 
 
-def _read_thesis(folder: Path, ids: Sequence[str], ending: str) -> None:
-    for image_id in ids:
-        dense = np.load(folder / f"{image_id}{ending}", allow_pickle=False)
-        torch.from_numpy(dense if ending == ".npy" else dense["probs"])
-        objects = ElementTree.parse(folder / f"{image_id}.xml").getroot()
-        torch.tensor([[float(side.text or 0) for side in each[2]] for each in objects])
-        torch.tensor([[float(each[0].text or 0), float(each[1].text or 0)] for each in objects])
+class Changed(Mapping[str, Any]):
+    """Answers by image id, each got by a function of the image id and the stored answer."""
+
+    def __init__(self, answers: Answers, change: Callable[[str, Any], Any]) -> None:
+        self.answers, self.change = answers, change
+
+    def __getitem__(self, image_id: str) -> Any:
+        return self.change(image_id, self.answers[image_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.answers)
+
+    def __len__(self) -> int:
+        return len(self.answers)
 
 
-def _evicted(
-    ways: Mapping[str, Callable[[], None]], files: Mapping[str, Sequence[Path]], count: int
-) -> dict[str, Timed]:
-    """As `side_by_side`, but before each turn the system is asked to drop the files from its memory."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, do in ways.items():
-            gc.collect()  # what is still mapped is not dropped
-            for file in files[name]:
-                opened = os.open(file, os.O_RDONLY)
-                os.fsync(opened)
-                os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
-                os.close(opened)
-            started = time.perf_counter()
-            do()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: Timed(tuple(each), count) for name, each in seconds.items()}
+def _read_dense(file: Path) -> torch.Tensor:
+    return torch.from_numpy(np.load(file, allow_pickle=False)).permute(2, 0, 1)
+
+
+def _live(dataset: Any) -> Callable[[str, Any], Any]:
+    """Two of torchvision's smallest networks are asked; then the stored answer is given."""
+    detector = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
+    segmenter = segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
+
+    @torch.no_grad()
+    def ask(image_id: str, stored: Any) -> Any:
+        pixels = torch.from_numpy(np.array(dataset.image(image_id))).permute(2, 0, 1).float() / 255
+        detector([pixels])
+        segmenter(F.interpolate(pixels[None], size=(520, 694)))["out"].softmax(dim=1)
+        return stored
+
+    return ask
+
+
+def _training(work: Path, scale: float) -> Table:
+    """Whole training steps, taught by tutors alone, by where their answers come from."""
+    data, store = make_data(work, 128, scale)
+    name, (shape, batch) = next(iter(students(scale).items()))
+    config = make_run_config(data, store, shape, "replace", train={"batch": batch})
+    dataset, dense = open_dataset(data, "train"), work / f"made-{store.name}"
+    _write_dense(dense, open_answers(store, MAPS))
+
+    def read_map(image_id: str) -> SoftMap:
+        return SoftMap(map=_read_dense(dense / f"{image_id}.npy"))
+
+    def maps(change: Callable[[str, Any], Any]) -> Callable[[Any], Any]:
+        return lambda given: {**given, MAPS: Changed(given[MAPS], change)}
+
+    runs = {
+        "stored answers": Run(config),
+        "the thesis' dense arrays": Run(
+            config, maps(lambda image_id, stored: replace(stored, tasks={MAPS: read_map(image_id)}))
+        ),
+        "tutors in the loop": Run(config, maps(_live(dataset))),
+    }
+    steps = max(1, round(2 * scale))
+    timed = side_by_side({who: repeated(run.loop(), steps) for who, run in runs.items()}, batch * steps, 3, scale=scale)
+    note = (
+        "in the loop: SSDLite320 and LR-ASPP (MobileNetV3), about the smallest that torchvision has, an image at a time"
+    )
+    return table(f"training by where answers come from: {name}", timed, "stored answers", note)

@@ -1,131 +1,67 @@
-"""A training step: the whole loop against the bare network, by source; and where the time goes."""
+"""Training: the loop against the bare network, what tutors cost, and the shares of a step."""
 
 from __future__ import annotations
 
-import tempfile
+import statistics
 from collections.abc import Callable, Iterator
-from itertools import cycle
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch.utils.data import DataLoader
-
-from benchmarks.data import config, make_data
-from benchmarks.timing import side_by_side, table
-from tutored import losses
-from tutored.data.training import collate
-from tutored.engine.batches import to_device
-from tutored.engine.supervision import open_supervision
-from tutored.engine.trainer import Trainer
-from tutored.targets import Batch
-
-POLICIES = {"ground truth": "ground_truth", "tutors": "replace", "both": "both"}
-STUDENTS: dict[str, dict[str, Any]] = {
-    "light, 160 pixels": {"student": {"preset": "light"}, "train": {"batch": 16}},
-    "BlitzNet300 s8, ResNet-50": {"student": {"preset": "blitznet300-s8"}, "train": {"batch": 4}},
-}
+from benchmarks.harness import Table, repeated, side_by_side, table
+from benchmarks.package import POLICIES, Run, make_data, make_run_config, students
 
 
-def measure(folder: Path, scale: float) -> Iterator[dict[str, Any]]:
-    """For each student three tables: the loop's efficiency, what tutors cost, and the parts of a step."""
-    data, store = make_data(folder, max(32, round(128 * scale)))
-    for number, (name, changes) in enumerate(STUDENTS.items()):
-        steps, rounds = (1, 3) if number else (max(1, round(6 * scale)), 5)
-        with tempfile.TemporaryDirectory() as out:
-            trainers = {
-                who: Trainer(
-                    one := config(data, None if policy == "ground_truth" else store, policy, **changes),
-                    open_supervision(one),
-                    Path(out),
-                )
-                for who, policy in POLICIES.items()
-            }
-            plain = trainers["ground truth"]
-            loops = {f"the loop, {workers} workers": loop(plain, steps, workers) for workers in (0, 1)}
-            timed = side_by_side(
-                {"bare network": bare(plain, steps), **loops}, plain.config.train.batch * steps, rounds
-            )
-            yield table(f"the whole loop against the bare network: {name}", timed, "bare network", "images/s", NOTE)
-            by = {who: loop(trainer, steps, 0) for who, trainer in trainers.items()}
-            timed = side_by_side(by, plain.config.train.batch * steps, rounds)
-            yield table(f"a step by who teaches: {name}", timed, "ground truth", "images/s", IN_TURNS)
-            yield _parts(trainers["both"], name, rounds)
+def measure(work: Path, scale: float) -> Iterator[Table]:
+    """For each student the loop, the sources, and the shares of a step."""
+    data, store = make_data(work, 128, scale)
+    for name, (shape, batch) in students(scale).items():
+        runs = {
+            who: Run(make_run_config(data, store, shape, policy, train={"batch": batch}))
+            for who, policy in POLICIES.items()
+        }
+        plain, both = runs["ground truth"], runs["both"]
+        steps = max(1, round(24 * scale / batch))
+        resident = plain.resident()
+        loops = {
+            "bare network": repeated(partial(plain.network, resident, update=True), steps),
+            "the loop, read by itself": repeated(plain.loop(), steps),
+            "the loop, read by 1 process": repeated(plain.loop(1), steps),
+        }
+        timed = side_by_side(loops, batch * steps, scale=scale)
+        note = (
+            "bare: forward, backward and update on one resident batch; the loop also reads, augments, assigns, averages"
+        )
+        yield table(f"the loop: {name}", timed, "bare network", note)
+        by = {who: repeated(run.loop(), steps) for who, run in runs.items()}
+        timed = side_by_side(by, batch * steps, scale=scale)
+        yield table(f"a step by what teaches: {name}", timed, "ground truth", "one process reads and trains in turns")
+        yield _shares(both, name, scale)
 
 
-NOTE = "forward, backward and update on one resident batch; the loop also reads, augments, assigns, sums and averages"
-IN_TURNS = "one process reads and trains in turns"
-
-
-def bare(trainer: Trainer, steps: int) -> Callable[[], None]:
-    """Forward, backward and update of one batch that is in memory."""
-    images = to_device(next(batches(trainer, 0)), trainer.device).images.float() / 255
-
-    def run() -> None:
-        for _ in range(steps):
-            trainer.model.train()
-            outputs = trainer.model(images)
-            trainer.accelerator.backward(outputs.deltas.mean() + outputs.logits.mean() + outputs.map_logits.mean())
-            trainer.optimizer.step()
-            trainer.optimizer.zero_grad(set_to_none=True)
-
-    return run
-
-
-def _parts(trainer: Trainer, name: str, rounds: int) -> dict[str, Any]:
-    """Seconds of each part of a step that both sources teach, an image."""
-    places = next(iter(trainer.plan))
-    examples = [trainer.set[place] for place in places]
-    batch = collate(examples)
-    assert isinstance(batch, Batch)
-    student, settings = trainer.student, trainer.config.loss
-    student.train()
-    images = batch.images.float() / 255
-    assigned = losses.assign(student.anchors_xyxy, batch, settings)
-    outputs = student(images)
-    detached = type(outputs)(outputs.anchors_xyxy, *[each.detach().requires_grad_() for each in outputs[1:]])
-
-    def total(raw: Any) -> torch.Tensor:
-        return losses.mix(losses.sums(raw, batch, assigned, settings), losses.divide(assigned.weights, settings))
-
-    def network() -> None:
-        made = student(images)
-        (made.deltas.mean() + made.logits.mean() + made.map_logits.mean()).backward()
-        student.zero_grad()
-
-    parts: dict[str, Callable[[], object]] = {
-        "read, decode, augment": lambda: [trainer.set[place] for place in places],
-        "collate": lambda: collate(examples),
-        "assign": lambda: losses.assign(student.anchors_xyxy, batch, settings),
-        "loss terms, with gradients": lambda: total(detached).backward(),
-        "network, forward": lambda: student(images),
-        "network, forward and backward": network,
-        "the whole step": lambda: trainer.step(batch),
+def _shares(run: Run, name: str, scale: float) -> Table:
+    """Milliseconds an image of each part of a step that ground truth and tutors teach, and its share."""
+    places = next(iter(run.trainer.plan))
+    examples, batch = [run.examples[place] for place in places], run.resident()
+    things: dict[str, Callable[[], object]] = {
+        "read": lambda: [run.examples[place] for place in places],
+        "collate": lambda: run.examples.collate(examples),
+        "network": lambda: run.network(batch),
+        "gradients": lambda: run.gradients(batch),
+        "step": lambda: run.step(batch),
     }
-    timed = side_by_side(parts, len(places), rounds)
-    note = "a ratio of 10 is a tenth of the step"
-    return table(f"parts of a step, taught by both: {name}", timed, "the whole step", "images/s", note)
-
-
-def loop(trainer: Trainer, steps: int, workers: int) -> Callable[[], None]:
-    """Steps as `Trainer` takes them: a loader before each."""
-    each = batches(trainer, workers)
-
-    def run() -> None:
-        for _ in range(steps):
-            trainer.step(next(each))
-
-    return run
-
-
-def batches(trainer: Trainer, workers: int) -> Any:
-    """The run's batches, again and again. Workers live on from round to round."""
-    loader = DataLoader(
-        trainer.set,
-        batch_sampler=list(trainer.plan),
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=trainer.device.type == "cuda",
-    )
-    return (batch for _ in cycle([0]) for batch in loader)
+    timed = side_by_side(things, scale=scale)
+    took = {part: 1000 * statistics.median(each.seconds) / len(places) for part, each in timed.items()}
+    parts = {
+        "network, forward and backward": took["network"],
+        "assignment and loss terms, forward and backward": took["gradients"] - took["network"],
+        "update, clipping and averaged weights": took["step"] - took["gradients"],
+        "read, decode, augment": took["read"],
+        "collate": took["collate"],
+    }
+    whole = took["step"] + took["read"] + took["collate"]
+    rows = [{"name": part, "ms an image": round(ms, 3), "share": round(ms / whole, 3)} for part, ms in parts.items()]
+    return {
+        "title": f"shares of a step: {name}",
+        "note": "the second and third row are differences of medians",
+        "rows": rows,
+    }

@@ -14,17 +14,16 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from tutored.config import Loss, Task
 from tutored.data import open_dataset
 from tutored.data.sources import ranks, source_weights
 from tutored.files import write_text
 from tutored.labels import VOC
-from tutored.losses import segmentation
-from tutored.page import COLOURS, INK, standalone, svg
+from tutored.pages import COLOURS, INK, standalone, svg
 from tutored.palette import voc_palette
 from tutored.scenes import make_scenes
-from tutored.structures import Prediction
-from tutored.targets import Targets
+from tutored.tasks.detection import Detection, Detections, DetectionSection
+from tutored.tasks.segmentation import MapTargets, Segmentation, SegmentationSection
+from tutored.types import Prediction
 from tutored.visualise import draw, grid
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -54,24 +53,24 @@ def answers() -> Image.Image:
         dataset = open_dataset(f"voc:{made}", "train")
         image_id = dataset.ids[-1]
         image, truth = dataset.image(image_id).convert("RGB"), dataset.ground_truth(image_id)
-    assert truth.boxes_xyxy is not None and truth.classes is not None and truth.mask is not None
+    tasks = {task.kind: task(task.kind, VOC) for task in (Detection, Segmentation)}
+    drawn, mask = truth.tasks["detection"], truth.tasks["segmentation"].mask
     scores = {"cat": 0.71, "boat": 0.93, "bottle": 0.41}
-    boxes = Prediction(
-        size=truth.size,
-        boxes_xyxy=truth.boxes_xyxy + torch.tensor([3.0, -4.0, 5.0, 2.0]),
-        classes=truth.classes,
-        scores=torch.tensor([scores[VOC.names[number]] for number in truth.classes.tolist()]),
+    boxes = Detections(
+        boxes_xyxy=drawn.boxes_xyxy + torch.tensor([3.0, -4.0, 5.0, 2.0]),
+        classes=drawn.classes,
+        scores=torch.tensor([scores[VOC.names[number]] for number in drawn.classes.tolist()]),
     )
-    said = probabilities(truth.mask, scores)
+    only_boxes = {"detection": tasks["detection"]}
+    said = probabilities(mask, scores)
     weak = Image.blend(image.convert("L").convert("RGB"), Image.new("RGB", image.size, "white"), 0.5)
     cells = Image.fromarray((said @ voc_palette()[: len(VOC)]).astype(np.uint8)).resize(
         image.size, Image.Resampling.NEAREST
     )
     sure = Image.fromarray(((1 - said[..., 0]) * 230).astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
-    upper = grid([[_enlarged(image), draw(image, truth, VOC)]], ["image", "ground truth"])
-    lower = grid(
-        [[draw(image, boxes, VOC), _enlarged(Image.composite(cells, weak, sure))]], ["tutor: boxes", "tutor: map"]
-    )
+    tutor = draw(image, Prediction.of(truth.size, boxes), only_boxes), _enlarged(Image.composite(cells, weak, sure))
+    upper = grid([[_enlarged(image), draw(image, truth, tasks)]], ["image", "ground truth"])
+    lower = grid([tutor], ["tutor: boxes", "tutor: map"])
     sheet = Image.new("RGB", (upper.width, upper.height + lower.height), "white")
     sheet.paste(upper)
     sheet.paste(lower, (0, upper.height))
@@ -97,17 +96,19 @@ def probabilities(mask: Tensor, scores: dict[str, float]) -> Any:
 
 def sources() -> str:
     """An SVG: who teaches each of 12 images one task, by the code that decides it in a run."""
-    rows = [
-        ("ground_truth", Task(hidden=0.0)),
-        ("ground_truth, hidden: 0.5", Task(hidden=0.5)),
-        ("fill, hidden: 0.2", Task(policy="fill", hidden=0.2, store="S")),
-        ("fill, hidden: 0.5", Task(policy="fill", hidden=0.5, store="S")),
-        ("fill, hidden: 0.8", Task(policy="fill", hidden=0.8, store="S")),
-        ("replace, share: 0.5", Task(policy="replace", share=0.5, store="S")),
-        ("both", Task(policy="both", store="S")),
+    rows: list[dict[str, Any]] = [
+        {},
+        {"hidden": 0.5},
+        {"policy": "fill", "hidden": 0.2},
+        {"policy": "fill", "hidden": 0.5},
+        {"policy": "fill", "hidden": 0.8},
+        {"policy": "replace", "share": 0.5},
+        {"policy": "both"},
     ]
     ordered, left, parts = ranks(IMAGES, 0, "detection"), 190, []
-    for row, (title, task) in enumerate(rows):
+    for row, keys in enumerate(rows):
+        task = DetectionSection(kind="detection", store="S", **keys)
+        title = ", ".join([task.policy, *(f"{key}: {value}" for key, value in keys.items() if key != "policy")])
         top = 8 + row * (CELL + 8)
         parts.append(f'<text x="{left - 12}" y="{top + 15}" text-anchor="end">{title}</text>')
         for column, image in enumerate(IMAGES):
@@ -141,21 +142,21 @@ def temperature(panel: Any) -> None:
     steps = np.linspace(0.1, 1, 46)
     for number, certain in enumerate((1.0, 0.7)):
         for recipe, kind, line in (("thesis", "softmax", "-"), ("corrected", "power", "--")):
-            values = [target(certain, Loss(map_target=kind, temperature=step)) for step in steps]
+            values = [target(certain, target=kind, temperature=step) for step in steps]
             title = f"{recipe}, the tutor says {certain:.0%}"
             panel.plot(steps, values, line, color=COLOURS[number], label=title)
     panel.axvline(0.4, color=INK, linewidth=0.8, linestyle=":")
     panel.set(xlabel="temperature T (thesis: 0.4, corrected: 1)", ylabel="target for that class", ylim=(0, 1.05))
 
 
-def target(certain: float, loss: Loss) -> float:
+def target(certain: float, **keys: Any) -> float:
     """What the student is to say of a class that a tutor of 20 classes is so certain of, the rest on background."""
     said = torch.zeros(1, len(VOC), 1, 1)
     said[0, 0], said[0, 1] = 1 - certain, certain
-    nothing, one = torch.zeros(1, 0), torch.ones(1)
-    inside, known = torch.ones(1, 1, 1, dtype=torch.bool), torch.zeros(1, len(VOC), dtype=torch.bool)
-    taught = Targets(nothing, nothing, nothing, nothing, said, inside, known, known, one, one)
-    return float(segmentation.assign(taught, loss, tutor=True).probs[0, 1, 0, 0])
+    inside, unknown = torch.ones(1, 1, 1, dtype=torch.bool), torch.zeros(1, 0, dtype=torch.bool)
+    task = Segmentation("segmentation", VOC, SegmentationSection(kind="segmentation", **keys))
+    taught = MapTargets(said, inside, unknown, torch.ones(1))
+    return float(task.assign(taught, tutor=True).probs[0, 1, 0, 0])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from tutored.data import open_dataset
-from tutored.data.check import Report, check
+from tutored.data.check import Report, SplitReport, TaskReport, check
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
 MakeVoc = Callable[..., Path]
@@ -23,6 +23,11 @@ MakeVoc = Callable[..., Path]
 
 def checked(folder: Path, *splits: str) -> Report:
     return check({split: open_dataset(f"voc:{folder}", split) for split in splits})
+
+
+def annotated(split: SplitReport) -> tuple[int, ...]:
+    """Images in all, with boxes, with masks, with both, with neither."""
+    return (split.images, *(task.images for task in split.tasks.values()), split.complete, split.none)
 
 
 def shown(report: Report, **how: int) -> str:
@@ -34,8 +39,8 @@ def shown(report: Report, **how: int) -> str:
 def test_images_are_counted_by_what_they_have(voc_folder: Path) -> None:
     report = checked(voc_folder, "train", "val")
     train, val = report.splits["train"], report.splits["val"]
-    assert (train.images, train.boxes, train.masks, train.both, train.none) == (8, 5, 5, 3, 1)
-    assert (val.images, val.boxes, val.masks, val.both, val.none) == (4, 4, 4, 4, 0)
+    assert annotated(train) == (8, 5, 5, 3, 1) and annotated(val) == (4, 4, 4, 4, 0)
+    assert tuple(train.tasks) == ("detection", "segmentation")
     assert report.ok and not train.problems and not report.overlaps
 
 
@@ -50,13 +55,17 @@ def test_objects_and_pixels_are_counted_by_class(make_voc: MakeVoc, tmp_path: Pa
         text = f"<object><name>cat</name><difficult>{difficult}</difficult>{box}</object>"
         (folder / f"Annotations/{name}.xml").write_text(f"<annotation>{text}</annotation>")
     report = checked(folder, "train")
-    train = report.splits["train"]
-    assert {name: count for name, count in train.objects.items() if count} == {"cat": 2}
-    assert {name: count for name, count in train.difficult.items() if count} == {"cat": 1}
-    assert {name: count for name, count in train.pixels.items() if count} == {"background": 154, "cat": 4, "ignore": 2}
-    assert len(train.objects) == 20 and len(train.pixels) == 22
-    (line,) = (line for line in shown(report).splitlines() if "│ cat " in line)
-    assert "2 (1)" in line and "2.50%" in line
+    boxes, masks = (task.counts for task in report.splits["train"].tasks.values())
+    assert {name: count for name, count in boxes["objects"].items() if count} == {"cat": 2}
+    assert {name: count for name, count in boxes["difficult"].items() if count} == {"cat": 1}
+    assert {name: count for name, count in masks["pixels"].items() if count} == {
+        "background": 154,
+        "cat": 4,
+        "ignore": 2,
+    }
+    assert len(boxes["objects"]) == 20 and len(masks["pixels"]) == 22
+    cats = [line.split() for line in shown(report).splitlines() if "│ cat " in line]
+    assert cats == ["│ cat │ 2 │ 1 │".split(), "│ cat │ 2.50% │".split()]
 
 
 def test_pictures_that_are_to_be_turned_are_told(make_voc: MakeVoc, tmp_path: Path) -> None:
@@ -84,14 +93,12 @@ def test_every_broken_item_is_named_once(make_voc: MakeVoc, tmp_path: Path) -> N
     files = ("train_000.jpg", "train_003.jpg", "train_004.xml", "train_005.png")
     assert len(train.problems) == 4
     assert all(file in problem for file, problem in zip(files, train.problems, strict=True))
-    assert (train.images, train.boxes, train.masks, train.both, train.none) == (8, 3, 4, 3, 1)
+    assert annotated(train) == (8, 3, 4, 3, 1)
     text = shown(report, most=3)
     assert "train: 4 problems" in text and "and 1 more" in text and "train_005.png" not in text
 
 
-def test_boxes_and_mask_of_one_image_are_judged_apart_and_every_object_by_itself(
-    make_voc: MakeVoc, tmp_path: Path
-) -> None:
+def test_every_broken_object_and_mask_is_named(make_voc: MakeVoc, tmp_path: Path) -> None:
     folder = make_voc(tmp_path, {"train": ("both", "both")})
     box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>{}</xmax><ymax>2</ymax></bndbox>"
     broken = f"<object><name>kat</name>{box.format(2)}</object><object><name>cat</name>{box.format(2)}</object>"
@@ -127,7 +134,7 @@ def test_images_in_two_splits_are_reported(make_voc: MakeVoc, tmp_path: Path) ->
     assert "train & val: 1 images are in both" in shown(report)
 
 
-def test_different_pictures_of_one_name_are_told_from_images_in_two_splits(tmp_path: Path) -> None:
+def test_pictures_of_one_name_are_not_one_image_in_two_splits(tmp_path: Path) -> None:
     categories = [{"id": 1, "name": "cat"}]
     for split, grey in (("train", 0), ("val", 255)):
         (tmp_path / split).mkdir()
@@ -155,15 +162,15 @@ def test_classes_beyond_what_a_mask_tells_apart_are_counted(tmp_path: Path) -> N
     }
     (tmp_path / "instances.json").write_text(json.dumps(content))
     report = check({"val": open_dataset(f"coco:{tmp_path}", "val")})
-    assert report.splits["val"].objects["c300"] == 1
-    assert list(report.splits["val"].pixels) == ["background", *(f"c{number}" for number in range(1, 301)), "ignore"]
+    boxes, masks = report.splits["val"].tasks.values()
+    assert boxes.counts["objects"]["c300"] == 1 and masks == TaskReport(images=0, counts={})
     assert any("│ c300 " in line and " 1 " in line for line in shown(report).splitlines())
 
 
 def test_ignored_pixels_are_not_of_class_255(make_voc: MakeVoc, tmp_path: Path) -> None:
     folder = make_voc(tmp_path, {"train": ("masks",)})
     (folder / "labels.txt").write_text("".join(f"c{number}\n" for number in range(1, 301)))
-    pixels = checked(folder, "train").splits["train"].pixels
+    pixels = checked(folder, "train").splits["train"].tasks["segmentation"].counts["pixels"]
     assert pixels["ignore"] > 0 and pixels["c255"] == pixels["c300"] == 0
 
 
@@ -195,5 +202,6 @@ def test_progress_and_json(voc_folder: Path) -> None:
 def test_the_genuine_validation_split_is_clean() -> None:
     report = checked(REAL / "data/voc2012-animals", "val")
     val = report.splits["val"]
-    assert report.ok and (val.images, val.both) == (300, 300)
-    assert (val.objects["cat"], val.objects["dog"], val.objects["person"]) == (91, 102, 79)
+    assert report.ok and annotated(val) == (300, 300, 300, 300, 0)
+    objects = val.tasks["detection"].counts["objects"]
+    assert (objects["cat"], objects["dog"], objects["person"]) == (91, 102, 79)

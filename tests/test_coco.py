@@ -19,11 +19,12 @@ from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
-from tutored.convert.coco import write_coco
 from tutored.data import open_dataset
-from tutored.data.regions import decode_segmentation
+from tutored.data.coco import decode_segmentation
+from tutored.data.views import relabelled
 from tutored.errors import InputError
-from tutored.structures import GroundTruth, SoftLabels
+from tutored.tasks.detection import Boxes
+from tutored.types import Dataset
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
 
@@ -54,25 +55,34 @@ def made(folder: Path, *annotations: dict[str, Any], **changes: Any) -> Path:
     return folder
 
 
-def truth_of(folder: Path, image_id: str = "001") -> GroundTruth:
-    return open_dataset(f"coco:{folder}", "val").ground_truth(image_id)
+def boxes_of(dataset: Path | Dataset, image_id: str = "001") -> Boxes:
+    dataset = open_dataset(f"coco:{dataset}", "val") if isinstance(dataset, Path) else dataset
+    return dataset.ground_truth(image_id).tasks["detection"]
+
+
+def mask_of(dataset: Path | Dataset, image_id: str = "001") -> torch.Tensor | None:
+    """The mask, or None where there is none, as `annotated_tasks` must say too."""
+    dataset = open_dataset(f"coco:{dataset}", "val") if isinstance(dataset, Path) else dataset
+    tasks = dataset.ground_truth(image_id).tasks
+    assert tuple(tasks) == dataset.annotated_tasks(image_id)
+    return tasks["segmentation"].mask if "segmentation" in tasks else None
 
 
 def test_boxes_classes_and_crowds(tmp_path: Path) -> None:
     dataset = open_dataset(
         f"coco:{made(tmp_path, instance(3, [2, 1, 4, 3]), instance(7, [-1, 0, 5.5, 99], iscrowd=1))}", "val"
     )
-    assert dataset.labels.names == ("background", "zebra", "cat")
+    assert [each.names for each in dataset.labels.values()] == [("background", "zebra", "cat")] * 2
     assert dataset.ids == ("001", "002")
     assert dataset.name == f"coco:{tmp_path}/val"
     assert (dataset.source, dataset.split) == (f"coco:{tmp_path.name}", "val")
-    truth = dataset.ground_truth("001")
+    truth = boxes_of(dataset)
     assert truth.boxes_xyxy.tolist() == [[2, 1, 6, 4], [0, 0, 4.5, 8]]
     assert truth.classes.tolist() == [CAT, ZEBRA]
     assert truth.difficult.tolist() == [False, True]
 
 
-def test_small_instances_lie_over_large_ones_and_bare_crowd_is_ignored(tmp_path: Path) -> None:
+def test_small_instances_lie_over_large_ones_over_crowds(tmp_path: Path) -> None:
     whole = reference.encode(np.asfortranarray(np.ones((8, 10), np.uint8)))
     crowd = {"size": [8, 10], "counts": whole["counts"].decode()}
     folder = made(
@@ -84,23 +94,23 @@ def test_small_instances_lie_over_large_ones_and_bare_crowd_is_ignored(tmp_path:
     )
     expected = np.full((8, 10), 255)
     expected[:, :6], expected[1:3, 2:4], expected[:, 9] = ZEBRA, CAT, CAT
-    assert truth_of(folder).mask.tolist() == expected.tolist()
+    assert mask_of(folder).tolist() == expected.tolist()
 
 
 def test_an_image_without_annotations_shows_nothing(tmp_path: Path) -> None:
-    truth = truth_of(made(tmp_path, instance(3, [0, 0, 1, 8], COLUMN_0)), "002")
-    assert truth.boxes_xyxy.shape == (0, 4)
-    assert truth.mask.shape == (8, 10) and truth.mask.sum() == 0
+    folder = made(tmp_path, instance(3, [0, 0, 1, 8], COLUMN_0))
+    assert boxes_of(folder, "002").boxes_xyxy.shape == (0, 4)
+    assert mask_of(folder, "002").tolist() == [[0] * 10] * 8
 
 
 def test_without_segmentations_there_is_no_mask(tmp_path: Path) -> None:
     folder = made(tmp_path, instance(3, [0, 0, 1, 8], []), instance(3, [0, 0, 1, 8]))
-    assert truth_of(folder).mask is None and truth_of(folder, "002").mask is None
+    assert mask_of(folder) is None and mask_of(folder, "002") is None
     partly = made(tmp_path, instance(3, [0, 0, 1, 8], []), instance(3, [0, 0, 1, 8], COLUMN_0, image_id=2))
-    assert truth_of(partly).mask is None and truth_of(partly, "002").mask.sum() == 8 * CAT
+    assert mask_of(partly) is None and mask_of(partly, "002").sum() == 8 * CAT
 
 
-def test_images_that_share_a_stem_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_images_that_share_a_stem_have_folders_in_their_ids(tmp_path: Path) -> None:
     names = {1: "a/0001.jpg", 2: "b/0001.jpg", 3: "c/0003.jpg"}
     folder = made(
         tmp_path,
@@ -112,15 +122,11 @@ def test_images_that_share_a_stem_are_told_apart_by_their_folders(tmp_path: Path
         Image.new("RGB", (10, 8)).save(folder / "val" / name)
     dataset = open_dataset(f"coco:{folder}", "val")
     assert dataset.ids == ("a/0001", "b/0001", "0003")
-    assert [len(dataset.ground_truth(image_id).classes) for image_id in dataset.ids] == [0, 1, 0]
-    box = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([CAT]), torch.tensor([[0.0, 0, 1]])
-    said = SoftLabels(size=(8, 10), boxes_xyxy=box[0], classes=box[1], probs=box[2])
-    write_coco([("b/0001", said), ("0003", said)], dataset, tmp_path / "results.json", 0.5)
-    entries = json.loads((tmp_path / "results.json").read_text())
-    assert [(entry["image_id"], entry["category_id"]) for entry in entries] == [(2, 3), (3, 3)]
+    assert [len(boxes_of(dataset, image_id).classes) for image_id in dataset.ids] == [0, 1, 0]
+    assert dataset.numbers == {"a/0001": 1, "b/0001": 2, "0003": 3} and dataset.categories == {7: "zebra", 3: "cat"}
 
 
-def test_masks_of_a_large_file_tell_the_classes_apart_that_are_asked_for(tmp_path: Path) -> None:
+def test_masks_of_a_large_file_in_fewer_classes(tmp_path: Path) -> None:
     """As of LVIS, whose 1,203 classes no mask holds."""
     made(
         tmp_path,
@@ -130,20 +136,20 @@ def test_masks_of_a_large_file_tell_the_classes_apart_that_are_asked_for(tmp_pat
         categories=[{"id": number, "name": f"c{number}"} for number in range(1, 301)],
     )
     whole = open_dataset(f"coco:{tmp_path}", "val")
-    assert whole.ground_truth("001").mask is None and whole.ground_truth("001").classes.tolist() == [300, 5, 255]
-    assert whole.annotated_tasks("001") == ("detection",)
+    assert mask_of(whole) is None and boxes_of(whole).classes.tolist() == [300, 5, 255]
     (note,) = whole.notes
-    assert note.endswith(
-        "300 classes are more than a mask can tell apart (254): boxes alone, unless data.classes names fewer"
-    )
-    few = open_dataset(f"coco:{tmp_path}", "val", classes=("c300", "c5"))
-    truth = few.ground_truth("001")
-    assert truth.mask.tolist() == [[1, 1, 1, 1, 0, 0, 2, 2, 0, 0]] * 8, "what another class lies on is background"
-    assert truth.classes.tolist() == [1, 2] and truth.boxes_xyxy.tolist() == [[0, 0, 4, 8], [6, 0, 10, 8]]
-    assert truth.annotated is None and few.notes == ()
-    assert few.annotated_tasks("001") == ("detection", "segmentation")
-    some = open_dataset(f"coco:{tmp_path}", "val", annotated=("c5",))
-    assert some.ground_truth("001").classes.tolist() == [5] and some.ground_truth("001").annotated == (5,)
+    assert "300 classes are more than a mask can tell apart (254): no masks, unless the task's `classes`" in note
+    few = relabelled(whole, {"segmentation": ("c300", "c5"), "detection": ("c5", "c300")})
+    assert mask_of(few).tolist() == [[1, 1, 1, 1, 0, 0, 2, 2, 0, 0]] * 8, "what another class lies on is background"
+    assert boxes_of(few).classes.tolist() == [2, 1] and boxes_of(few).boxes_xyxy.tolist() == [
+        [0, 0, 4, 8],
+        [6, 0, 10, 8],
+    ]
+    assert boxes_of(few).annotated is None and few.notes == ()
+    some = relabelled(whole, {}, {"detection": ("c5",)})
+    assert boxes_of(some).classes.tolist() == [5] and boxes_of(some).annotated == (5,)
+    masks = relabelled(whole, {"segmentation": ("c5", "zebra")}).ground_truth("001").tasks["segmentation"]
+    assert masks.annotated == (1,) and masks.mask.sum() == 16
 
 
 @pytest.mark.parametrize("nothing", [[], [[]], [[2, 2, 4, 4]]])
@@ -151,9 +157,7 @@ def test_an_object_whose_polygon_is_none_is_not_background(tmp_path: Path, nothi
     drawn = {**instance(3, [0, 0, 2, 2], rectangle(0, 0, 2, 2)), "image_id": 2}
     folder = made(tmp_path, instance(3, [2, 1, 4, 3]) | {"segmentation": nothing}, drawn)
     dataset = open_dataset(f"coco:{folder}", "val")
-    assert dataset.annotated_tasks("001") == ("detection",) and dataset.ground_truth("001").mask is None
-    assert dataset.annotated_tasks("002") == ("detection", "segmentation")
-    assert int((dataset.ground_truth("002").mask == CAT).sum()) == 4
+    assert mask_of(dataset) is None and int((mask_of(dataset, "002") == CAT).sum()) == 4
 
 
 def test_what_other_tools_write(tmp_path: Path) -> None:
@@ -163,11 +167,11 @@ def test_what_other_tools_write(tmp_path: Path) -> None:
     nothing = instance(0, [0, 0, 9, 7], rectangle(0, 0, 9, 7))
     cat = instance(3, [2, 1, 4, 3], rectangle(2, 1, 6, 4), iscrowd="0")
     dataset = open_dataset(f"coco:{made(tmp_path, nothing, cat, images=images, categories=categories)}", "val")
-    assert dataset.labels.classes == ("zebra", "cat")
-    truth = dataset.ground_truth("001")
+    assert dataset.labels["detection"].classes == ("zebra", "cat")
+    truth, mask = boxes_of(dataset), mask_of(dataset)
     assert (truth.boxes_xyxy.tolist(), truth.classes.tolist()) == ([[2, 1, 6, 4]], [CAT])
     assert truth.difficult.tolist() == [False]
-    assert int((truth.mask == CAT).sum()) == 12 and int((truth.mask == 0).sum()) == 68
+    assert int((mask == CAT).sum()) == 12 and int((mask == 0).sum()) == 68
     assert dataset.ground_truth("002").size == (8, 10)
 
 
@@ -178,7 +182,7 @@ def test_the_objects_of_an_image_are_painted_one_by_one(tmp_path: Path) -> None:
     Image.new("RGB", (side, side)).save(folder / "val/001.jpg")
     dataset = open_dataset(f"coco:{folder}", "val")
     tracemalloc.start()
-    mask = dataset.ground_truth("001").mask
+    mask = mask_of(dataset)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert int((mask == CAT).sum()) == count * 400
@@ -187,7 +191,7 @@ def test_the_objects_of_an_image_are_painted_one_by_one(tmp_path: Path) -> None:
 
 def test_boxes_of_no_area_are_left_out_and_noted(tmp_path: Path) -> None:
     dataset = open_dataset(f"coco:{made(tmp_path, instance(3, [2, 1, 0, 3]), instance(7, [2, 1, 4, 3]))}", "val")
-    assert dataset.ground_truth("001").classes.tolist() == [ZEBRA]
+    assert boxes_of(dataset).classes.tolist() == [ZEBRA]
     assert len(dataset.notes) == 1 and "annotation 50 of image 1: a box of no area" in dataset.notes[0]
 
 
@@ -243,11 +247,11 @@ def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
         ({"images": [{"id": 1}]}, r"images\[0\] lacks `file_name`"),
         (
             {"images": [{"id": 1, "file_name": "x/a.jpg"}, {"id": 2, "file_name": "x/a.png"}]},
-            r"2 \(x/a.png\) has the number, or but for the suffix the name, of one before it",
+            r"2 \(x/a.png\) has the number of an earlier one, or its name up to the suffix",
         ),
         (
             {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]},
-            r"1 \(b.jpg\) has the number, .* list each image once",
+            r"1 \(b.jpg\) has the number of .* list each image once",
         ),
         ({"categories": [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}]}, "two categories share an id"),
         ({"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]}, "twice: cat"),
@@ -279,11 +283,11 @@ def test_a_box_outside_and_an_image_of_another_size_are_refused(tmp_path: Path) 
     with pytest.raises(
         InputError, match=r"annotation 50 of image 1: the box \(10, 0, 14, 3\) has no area in its image"
     ):
-        truth_of(made(tmp_path, instance(3, [10, 0, 4, 3])))
+        boxes_of(made(tmp_path, instance(3, [10, 0, 4, 3])))
     folder = made(tmp_path)
     Image.new("RGB", (20, 16)).save(folder / "val/001.jpg")
     with pytest.raises(InputError, match=r"001\.jpg: the image is 20x16 pixels, .*instances_val\.json says 10x8"):
-        truth_of(folder)
+        boxes_of(folder)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +352,7 @@ def test_genuine_annotations_decode_as_pycocotools_has_them() -> None:
         region = decode_segmentation(annotation["segmentation"], (image["height"], image["width"]), "here")
         assert np.array_equal(region, coco.annToMask(annotation).astype(bool))
     dataset = open_dataset(f"coco:{folder}", "val")
-    truths = [dataset.ground_truth(image_id) for image_id in dataset.ids]
-    assert len(dataset.ids) == 164 and len(dataset.labels) == 81
+    truths = [boxes_of(dataset, image_id) for image_id in dataset.ids]
+    assert len(dataset.ids) == 164 and len(dataset.labels["detection"]) == 81
     assert sum(len(truth.classes) for truth in truths) == len(coco.anns) == 1560
     assert sum(int(truth.difficult.sum()) for truth in truths) == 17

@@ -20,8 +20,10 @@ from tutored.convert import convert
 from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.structures import SoftLabels
+from tutored.tasks.detection import SoftBoxes
+from tutored.tasks.segmentation import SoftMap
 from tutored.tutors.label import label
+from tutored.types import SoftLabels
 
 PETS = LabelSpace.of(["cat", "dog"])
 
@@ -40,7 +42,8 @@ class Tutor:
         cells = torch.zeros(3, 2, 2)
         cells[:, :, 0], cells[:, :, 1] = torch.tensor([[0.0], [1], [0]]), torch.tensor([[0.4], [0.2], [0.4]])
         boxes = torch.tensor([[0.0, 0, width / 2, height], [width / 2, 0, width, height]])
-        return SoftLabels(size=(height, width), boxes_xyxy=boxes, classes=torch.tensor([1, 2]), probs=probs, map=cells)
+        found = SoftBoxes(boxes_xyxy=boxes, classes=torch.tensor([1, 2]), probs=probs)
+        return SoftLabels.of((height, width), found, SoftMap(map=cells))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root, root / "store"
 
 
-def test_coco_results_have_the_files_own_numbers_and_the_whole_distribution(coco, tmp_path: Path) -> None:
+def test_coco_results_have_the_file_s_numbers_and_all_probs(coco, tmp_path: Path) -> None:
     root, store = coco
     where = ["--data", f"coco:{root}", "--split", "val", "--out", str(tmp_path / "r.json")]
     assert main(["convert", str(store), "--to", "coco", *where]) == 0
@@ -86,14 +89,14 @@ def test_a_voc_folder_is_a_data_set_again(coco, tmp_path: Path) -> None:
         Image.new("RGB", (40, 20)).save(tmp_path / "voc" / "JPEGImages" / f"{name}.jpg")
     dataset = open_dataset(f"voc:{tmp_path / 'voc'}", "val")
     truth = dataset.ground_truth("a")
-    assert dataset.labels == PETS and dataset.ids == ("a", "b")
-    assert truth.boxes_xyxy is not None and truth.mask is not None and truth.classes is not None
-    assert truth.boxes_xyxy.tolist() == [[0, 0, 20, 20]] and truth.classes.tolist() == [1]
-    assert truth.mask[10, 0] == 1
-    assert truth.mask[10, 39] == 255, "of .4 and .4 nothing is said"
+    boxes, mask = truth.tasks["detection"], truth.tasks["segmentation"].mask
+    assert set(dataset.labels.values()) == {PETS} and dataset.ids == ("a", "b")
+    assert boxes.boxes_xyxy.tolist() == [[0, 0, 20, 20]] and boxes.classes.tolist() == [1]
+    assert mask[10, 0] == 1
+    assert mask[10, 39] == 255, "of .4 and .4 nothing is said"
 
 
-def test_cleanlab_gets_what_the_tutor_says_of_each_box_and_pixel(coco, tmp_path: Path) -> None:
+def test_cleanlab_gets_probabilities_of_boxes_and_pixels(coco, tmp_path: Path) -> None:
     root, store = coco
     convert(store, "cleanlab", f"coco:{root}", "val", tmp_path / "arrays")
     arrays = {path.stem: np.load(path, allow_pickle=False) for path in (tmp_path / "arrays").glob("*.npy")}
@@ -122,7 +125,7 @@ def test_a_full_disk_leaves_no_cut_arrays(coco, tmp_path: Path, small_files: Sma
 
 
 @pytest.mark.parametrize("kind", ["voc", "cleanlab", "fiftyone"])
-def test_a_folder_is_whole_or_not_there_and_the_same_command_makes_it(coco, tmp_path: Path, kind: str) -> None:
+def test_a_folder_is_whole_or_not_there(coco, tmp_path: Path, kind: str) -> None:
     root, store = coco
 
     def full(done: int, _total: int) -> None:
@@ -141,7 +144,7 @@ def test_a_folder_is_whole_or_not_there_and_the_same_command_makes_it(coco, tmp_
     )
 
 
-def test_fiftyone_gets_relative_boxes_with_distributions_and_masks(coco, tmp_path: Path) -> None:
+def test_fiftyone_gets_relative_boxes_with_distributions(coco, tmp_path: Path) -> None:
     root, store = coco
     convert(store, "fiftyone", f"coco:{root}", "val", tmp_path / "fo")
     content = json.loads((tmp_path / "fo" / "labels.json").read_text())
@@ -153,7 +156,7 @@ def test_fiftyone_gets_relative_boxes_with_distributions_and_masks(coco, tmp_pat
     assert np.array(Image.open(tmp_path / "fo" / "masks" / "a.png"))[10, 0] == 1
 
 
-def test_a_union_of_splits_is_a_split_with_a_name_of_its_own(make_voc: Any, tmp_path: Path) -> None:
+def test_a_union_of_splits_is_a_split_of_its_own(make_voc: Any, tmp_path: Path) -> None:
     folder = make_voc(tmp_path / "voc", {"train": ("both",), "val": ("both",)})
     whole = open_dataset(f"voc:{folder}", "train+val")
     label(Tutor(), whole, tmp_path / "store")
@@ -167,17 +170,17 @@ def test_what_leaves_nothing_to_write_is_refused(coco, tmp_path: Path) -> None:
 
     class Maps(Tutor):
         def answer(self, height: int, width: int) -> SoftLabels:
-            return SoftLabels(size=(height, width), map=super().answer(height, width).map)
+            return super().answer(height, width).without("detection")
 
     label(Maps(), open_dataset(f"coco:{root}", "val"), tmp_path / "maps")
-    with pytest.raises(InputError, match="answers segmentation alone, and COCO results are boxes"):
+    with pytest.raises(InputError, match="answers with segmentation, which coco can't hold"):
         convert(tmp_path / "maps", "coco", f"coco:{root}", "val", tmp_path / "a.json")
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "labels.txt").write_text("cat\ndog\n")
     shutil.copytree(root / "images", tmp_path / "plain" / "all")
     images = f"images:{tmp_path / 'plain'}"
     label(Tutor(), open_dataset(images, "all"), tmp_path / "boxes")
-    with pytest.raises(InputError, match="no image has ground truth of a task that the store answers"):
+    with pytest.raises(InputError, match="no image has ground truth of what the store answers"):
         convert(tmp_path / "boxes", "cleanlab", images, "all", tmp_path / "arrays")
     assert not (tmp_path / "a.json").exists() and not (tmp_path / "arrays").exists()
 

@@ -1,6 +1,6 @@
 """Properties of the training step and of several processes that need no clock and no GPU.
 
-As a program this file is one process of those that `take_steps` starts.
+As a program this file is one process of those that `launch` starts.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -19,27 +20,27 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from made import TINY, truthful
-from tutored import losses
+from made import LABELS, TINY, Repeats
 from tutored.checkpoint import load_checkpoint
 from tutored.cli import main
 from tutored.config import Config, make_config
-from tutored.data.training import collate
-from tutored.device import choose_device
+from tutored.data import open_dataset
 from tutored.engine import shard
 from tutored.engine import trainer as trainer_module
-from tutored.engine.gradients import means
+from tutored.engine.batches import means
 from tutored.engine.optimise import Average, make_optimizer
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.softlabels.writer import PART_ROWS, finish, write_part
-from tutored.structures import SoftLabels
-from tutored.targets import Batch, Targets
+from tutored.tasks.detection import SoftBoxes
+from tutored.tasks.segmentation import SoftMap
+from tutored.tutors.label import label
+from tutored.types import SOURCES, Batch, SoftLabels
+from tutored.watch import Watcher
 
 SMALL = 5_000
 """Parameters of a block in pieces, so that a tiny student has seven of them."""
@@ -47,42 +48,39 @@ UNLIKE = ("boxes", "masks", "boxes", "masks", "none", "both", "boxes", "masks")
 """Of a batch of these, the first of two processes sees all boxes but one image's, and no mask; the other the masks."""
 BATCHES = ((0, 1, 2, 3, 4, 5, 6, 7), (4, 1, 0, 3, 4, 5, 6, 7), (4, 1, 4, 3, 4, 5, 4, 7))
 """Positions in the split. In the last batch nobody teaches the first of two processes anything."""
+ANSWERED = ("train_001", "train_005")
 
 
 def config(folder: Path, **sections: Any) -> Config:
+    """A run on a folder; where a store lies in it, its tutor teaches beside the ground truth."""
+    task = {"policy": "both", "store": str(folder / "store")} if (folder / "store").exists() else {}
     plain: dict[str, Any] = {
         "data": {"train": f"voc:{folder}"},
-        "student": TINY,
+        "tasks": {"detection": task, "segmentation": task},
+        "student": {"kind": "blitznet", **TINY},
         "train": {"epochs": 2, "batch": 8, "workers": 0, "lr": 1e-3, "device": "cpu", "threads": 1, "clip": 5.0},
     }
     for name, section in sections.items():
-        plain[name] = {**plain.get(name, {}), **section}
+        plain[name] = {**plain[name], **section} if isinstance(section, dict) and name in plain else section
     return make_config(plain)
 
 
-def make_trainer(run: Config, out: Path, answered: tuple[int, ...] = ()) -> Trainer:
-    """A trainer whose tutor knows the truth about the images at some positions."""
-    supervision = open_supervision(run)
-    train = supervision.train
-    answers = {}
-    for image_id in (train.ids[position] for position in answered):
-        truth = train.ground_truth(image_id)
-        if truth.boxes_xyxy is not None and truth.mask is not None:
-            answers[image_id] = truthful(truth, len(train.labels))
-        else:
-            blank = torch.full((len(train.labels), 8, 8), 1 / len(train.labels))
-            answers[image_id] = SoftLabels(size=truth.size, map=blank)
-    taught = {"detection": answers, "segmentation": answers} if answers else {}
-    both = {task: {"policy": "both", "store": "unused"} for task in taught}
-    return Trainer(
-        make_config(run.to_dict() | {"supervision": both}) if both else run,
-        supervision._replace(soft_labels=taught),
-        out,
-    )
+def make_trainer(run: Config, out: Path, kind: type[Trainer] = Trainer) -> Trainer:
+    return kind(run, open_supervision(run), out)
+
+
+def some_answers(answer: SoftLabels, image_id: str) -> SoftLabels:
+    """A truthful tutor's answers for two images; of the one without boxes an undecided map."""
+    if image_id not in ANSWERED:
+        return SoftLabels(answer.size)
+    if image_id == "train_001":
+        classes = len(answer.tasks["segmentation"].map)
+        return SoftLabels.of(answer.size, SoftMap(map=torch.full((classes, 8, 8), 1 / classes)))
+    return answer
 
 
 def keep_statistics(trainer: Trainer) -> None:
-    """Batch norms as they are outside training, for theirs is the one statistic of a process' own images."""
+    """Batch norms as they are outside training, since theirs are statistics of a process' own images."""
     for module in trainer.student.modules():
         if isinstance(module, nn.BatchNorm2d):
             with torch.no_grad():  # timm starts some at 0, which stops what lies before them
@@ -90,13 +88,22 @@ def keep_statistics(trainer: Trainer) -> None:
             module.eval().train = lambda mode=True, module=module: module  # type: ignore[method-assign]
 
 
+def batch_of(trainer: Trainer, positions: tuple[int, ...]) -> Batch:
+    """This process' part of a batch."""
+    mine = positions[trainer.plan.rank :: trainer.plan.processes]
+    batch = trainer.training.collate([trainer.training[0, position] for position in mine])
+    assert isinstance(batch, Batch)
+    return batch
+
+
 def child(folder: str, out: str, micro_batch: int | None, *, shards: bool = False) -> None:
     """Three steps; writes each step's gradients, the weights after it and the terms of the whole batch."""
     shard.UNIT = SMALL
     run = config(Path(folder), train={"micro_batch": micro_batch, "warmup": 0.0, "clip": None, "shard": shards})
-    trainer = make_trainer(run, Path(out), answered=(1, 5))
+    trainer = make_trainer(run, Path(out))
     keep_statistics(trainer)
-    rank, processes = trainer.plan.rank, trainer.plan.processes
+    heads, rank = trainer.student.heads, trainer.plan.rank
+    names = [f"{task}/{term}/{source}" for source in SOURCES for task in heads for term in heads[task].terms]
     tensors: dict[str, Tensor] = {}
     terms = []
     for number, positions in enumerate(BATCHES):
@@ -108,9 +115,8 @@ def child(folder: str, out: str, micro_batch: int | None, *, shards: bool = Fals
                     gradients[name] = shard.whole(parameter.grad.detach()).clone()
 
         handle = trainer.optimizer.optimizer.register_step_pre_hook(spy)
-        values = trainer.step(collate([trainer.training[0, position] for position in positions[rank::processes]]))
+        terms.append(means(trainer.step(batch_of(trainer, positions)), names, 1, trainer.accelerator))
         handle.remove()
-        terms.append(means(values, 1, trainer.accelerator))
         tensors |= {f"{number}/gradient/{name}": value for name, value in gradients.items()}
         weights = {name: shard.whole(p.detach()) for name, p in trainer.student.named_parameters()}
         tensors |= {f"{number}/weight/{name}": weight.clone() for name, weight in weights.items()}
@@ -126,7 +132,7 @@ def resume_child(folder: str, out: str) -> None:
     shard.UNIT = SMALL
     for positions in BATCHES[:2]:
         trainer = make_resumed(Path(folder), Path(out))
-        trainer.step(collate([trainer.training[0, position] for position in positions[trainer.plan.rank :: 2]]))
+        trainer.step(batch_of(trainer, positions))
         trainer.average.fill()
         trainer.save()
         trainer.accelerator.wait_for_everyone()
@@ -135,18 +141,25 @@ def resume_child(folder: str, out: str) -> None:
 
 
 def make_resumed(folder: Path, out: Path) -> Trainer:
-    trainer = make_trainer(config(folder, train={"shard": True, "warmup": 0.0}), out, answered=(1, 5))
+    trainer = make_trainer(config(folder, train={"shard": True, "warmup": 0.0}), out)
     keep_statistics(trainer)
     trainer.load()
     return trainer
 
 
 def stop_child(folder: str, out: str) -> None:
-    """The second of two processes is asked to stop after its first step. Writes the step at which each of them did."""
+    """The second of two processes is asked to stop in its first step. Writes the step at which each of them did."""
+
+    class Stopped(Trainer):
+        def step(self, batch: Batch) -> dict[str, Tensor]:
+            if self.plan.rank == 1 and self.done == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().step(batch)
+
     trainer_module.LOG_EVERY = 3
-    trainer = make_trainer(config(Path(folder), train={"epochs": 9}), Path(out))
+    trainer = make_trainer(config(Path(folder), train={"epochs": 9}), Path(out), Stopped)
     try:
-        trainer._loop(None, lambda: trainer.plan.rank == 1 and trainer.done >= 1)
+        trainer.run(Watcher())
     except KeyboardInterrupt:
         Path(f"{out}/{trainer.plan.rank}.step").write_text(str(trainer.done))
 
@@ -172,22 +185,34 @@ def take_steps(folder: Path, out: Path, processes: int, *words: str) -> dict[str
     for name in names:
         (out / name).mkdir(parents=True)
     launch(processes, __file__, folder, out, ",".join(names), *words)
-    return {name: [_written(out / name / str(rank)) for rank in range(processes)] for name in names}
-
-
-def _written(file: Path) -> tuple[Any, Any]:
-    return load_file(f"{file}.safetensors"), json.loads(Path(f"{file}.json").read_text())
+    return {
+        name: [
+            (load_file(out / name / f"{rank}.safetensors"), json.loads((out / name / f"{rank}.json").read_text()))
+            for rank in range(processes)
+        ]
+        for name in names
+    }
 
 
 @pytest.fixture(scope="module")
 def unlike(make_voc, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_voc(tmp_path_factory.mktemp("unlike"), {"train": UNLIKE, "val": ("both",) * 40})
+    folder = make_voc(tmp_path_factory.mktemp("unlike"), {"train": UNLIKE, "val": ("both",) * 40})
+    dataset = open_dataset(f"voc:{folder}", "train")
+    label(Repeats(dataset, some_answers), dataset, folder / "store")
+    return folder
 
 
 @pytest.fixture(scope="module")
 def steps(unlike: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, list[tuple[Any, Any]]]]:
     """`take_steps`, once for each number of processes and words: Python starts slowly."""
     return cache(lambda *how: take_steps(unlike, tmp_path_factory.mktemp("steps") / "out", *how))
+
+
+def assert_near(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        worst = 1e-4 * float(value.abs().max()) + 1e-7
+        assert torch.allclose(found[name], value, rtol=1e-3, atol=worst), name
 
 
 @pytest.mark.parametrize(
@@ -201,13 +226,10 @@ def test_however_a_batch_is_split_the_step_is_the_same(steps, processes, micro_b
     for found, found_terms in steps(processes, *words)[micro_batch]:
         for mine, theirs in zip(terms, found_terms, strict=True):
             assert theirs == pytest.approx(mine, rel=1e-4)
-        assert found.keys() == tensors.keys()
-        for name, value in tensors.items():
-            worst = 1e-4 * float(value.abs().max()) + 1e-7
-            assert torch.allclose(found[name], value, rtol=1e-3, atol=worst), name
+        assert_near(found, tensors)
 
 
-def test_weights_in_pieces_are_saved_whole_and_taken_up_by_any_number_of_processes(unlike, tmp_path):
+def test_weights_in_pieces_go_on_in_any_number_of_processes(unlike, tmp_path):
     """Two steps in one process; two in two that stop between them; and the second one in one, from what two left."""
     (tmp_path / "two").mkdir()
     launch(2, __file__, unlike, tmp_path / "two", "resume")
@@ -215,23 +237,23 @@ def test_weights_in_pieces_are_saved_whole_and_taken_up_by_any_number_of_process
     assert (straight.done, resumed.done) == (0, 1)
     for trainer in (straight, resumed):
         for positions in BATCHES[trainer.done : 2]:
-            trainer.step(collate([trainer.training[0, position] for position in positions]))
+            trainer.step(batch_of(trainer, positions))
         trainer.out.mkdir(exist_ok=True)
         trainer.save()
     wanted = load_file(tmp_path / "straight" / "state" / "state.safetensors")
     assert {name.split("/")[0] for name in wanted} == {"model", "average", "optimizer"}
     for folder in (tmp_path / "two", tmp_path / "two-half"):
-        found = load_file(folder / "state" / "state.safetensors")
-        assert found.keys() == wanted.keys()
-        for name, value in wanted.items():
-            worst = 1e-4 * float(value.abs().max()) + 1e-7
-            assert torch.allclose(found[name], value, rtol=1e-3, atol=worst), name
-        checkpoint, *_ = load_checkpoint(folder / "checkpoint")
-        assert all(torch.equal(found[f"average/{name}"], value) for name, value in checkpoint.state_dict().items())
+        assert_near(load_file(folder / "state" / "state.safetensors"), wanted)
+        assert_checkpoint_is_the_average(folder)
+
+
+def assert_checkpoint_is_the_average(run: Path) -> None:
+    saved, (student, _) = load_file(run / "state" / "state.safetensors"), load_checkpoint(run / "checkpoint")
+    assert all(torch.equal(saved[f"average/{name}"], value) for name, value in student.state_dict().items())
 
 
 def test_processes_stop_together_with_their_step_saved(make_voc, tmp_path):
-    """Asked after the first of three steps of an epoch, at the epoch's end; logs are due after every third."""
+    """Asked in the first of three steps of an epoch, at the epoch's end; logs are due after every third."""
     folder = make_voc(tmp_path / "voc", {"train": ("both",) * 24, "val": ("both",)})
     launch(2, __file__, folder, tmp_path, "stop")
     assert [(tmp_path / f"{rank}.step").read_text() for rank in range(2)] == ["3", "3"]
@@ -240,13 +262,13 @@ def test_processes_stop_together_with_their_step_saved(make_voc, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(unlike: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A run of two processes, and what they printed. Its 40 images of validation are three batches of at most 16."""
+    """A run of two processes with weights in pieces, and what they printed; 40 images take three batches."""
     folder = tmp_path_factory.mktemp("trained")
-    (folder / "run.yaml").write_text(yaml.safe_dump(config(unlike).to_dict()))
+    (folder / "run.yaml").write_text(yaml.safe_dump(config(unlike, train={"shard": True}).to_dict()))
     return folder / "run", launch(2, "-m", "tutored", "train", folder / "run.yaml", "--out", folder / "run")
 
 
-def test_processes_that_share_an_evaluation_give_its_figures_to_the_bit(unlike, trained, tmp_path, capsys):
+def test_processes_share_an_evaluation_to_the_bit(unlike, trained, tmp_path, capsys):
     """By two processes, by one, and by the two that trained, at the end of their run."""
     torch.set_num_threads(1)
     words = ["evaluate", trained[0] / "checkpoint", "--data", f"voc:{unlike}", "--split", "val", "--device", "cpu"]
@@ -254,47 +276,44 @@ def test_processes_that_share_an_evaluation_give_its_figures_to_the_bit(unlike, 
     said = capsys.readouterr().out
     done = launch(2, "-m", "tutored", *words, "--json", tmp_path / "two.json")
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
-    assert two == one
+    assert two == one and one["images"] == 40
     assert done.stdout.replace("two.json", "one.json").split() == said.split()
-    figures = json.loads((trained[0] / "result.json").read_text())["figures"]
-    assert figures["images"] == 40
-    assert figures == {name: one[name] for name in figures}
-
-
-def test_a_run_in_pieces_goes_as_one_that_is_not(unlike, trained, tmp_path):
-    """Two processes: the second step's loss, after an update, and what is validated and saved."""
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config(unlike, train={"shard": True}).to_dict()))
-    launch(2, "-m", "tutored", "train", tmp_path / "run.yaml", "--out", tmp_path / "run")
-    found, wanted = (
-        [json.loads(line) for line in (run / "log.jsonl").open()] for run in (tmp_path / "run", trained[0])
-    )
-    assert [entry["step"] for entry in found] == [1, 2, 2]
-    for mine, theirs in zip(found[:2], wanted[:2], strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
-    assert found[2]["val"]["images"] == 40
-    saved = load_file(tmp_path / "run" / "state" / "state.safetensors")
-    checkpoint, *_ = load_checkpoint(tmp_path / "run" / "checkpoint")
-    assert all(torch.equal(saved[f"average/{name}"], value) for name, value in checkpoint.state_dict().items())
+    assert json.loads((trained[0] / "result.json").read_text())["figures"] == one["tasks"]
+    assert_checkpoint_is_the_average(trained[0])
 
 
 def test_of_several_processes_one_speaks(trained):
     run, done = trained
     said = [line for line in (done.stdout + done.stderr).splitlines() if "OMP_NUM_THREADS" not in line]
-    assert sum("wrote" in line for line in said) == 1
-    assert sum("next: tutored evaluate" in line for line in said) == 1
-    assert sum("step 2 of 2" in line for line in said) == 1
-    assert max(Counter(filter(None, said)).values()) == 1
+    for words in ("wrote", "next: tutored evaluate", "step 2 of 2"):
+        assert sum(words in line for line in said) == 1
+    assert max(Counter(line for line in said if line.startswith("note: ")).values()) == 1
     assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [1, 2, 2]
 
 
-def step_without_values(run: Config, out: Path, batch: Batch | None = None) -> Counter[str]:
+# --- A step without values
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations that torch is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.operations[str(func)] += 1
+        return func(*args, **kwargs or {})
+
+
+def step_without_values(run: Config, out: Path, change: Callable[[Batch], Batch] = lambda batch: batch) -> Counter[str]:
     """One step on tensors that have shapes but no values; the operations that it takes.
 
     Whatever asks a tensor for a value raises: `item`, `bool`, `tolist`, a copy to the host, and all operations whose
     result's shape depends on values, such as `nonzero` and indexing with a mask. On a GPU these stop the host.
     """
-    trainer = make_trainer(run, out, answered=(1, 5))
-    batch = batch or collate([trainer.training[0, position] for position in BATCHES[0]])
+    trainer = make_trainer(run, out)
+    batch = change(batch_of(trainer, BATCHES[0]))
     trainer.device = torch.device("meta")
     trainer.student.to("meta")
     trainer.averaged.to("meta")
@@ -306,94 +325,43 @@ def step_without_values(run: Config, out: Path, batch: Batch | None = None) -> C
     return counted.operations
 
 
-def test_of_several_runs_in_one_process_each_has_its_own_device(voc_folder, tmp_path):
-    """What accelerate keeps of a process decides it, with and without a GPU here."""
-    for device, cpu in (("auto", False), ("cpu", True), ("auto", False)):
-        trainer = make_trainer(config(voc_folder, train={"device": device}), tmp_path / "run")
-        assert PartialState()._cpu is cpu
-        assert trainer.device.type == ("cpu" if cpu else choose_device().type)
-
-
-class Counted(TorchDispatchMode):
-    """Counts the operations that torch is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: Counter[str] = Counter()
-        self.computing = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.operations[str(func)] += 1
-        self.computing += not func.is_view
-        return func(*args, **kwargs or {})
-
-
-@pytest.mark.parametrize("wrong", [
-    Tensor.item, bool, Tensor.tolist, Tensor.cpu, Tensor.nonzero, torch.unique, lambda value: value[value > 0],
-])  # fmt: skip
-def test_what_waits_for_a_device_raises_without_values(wrong):
-    """So the next test can fail."""
-    with pytest.raises((NotImplementedError, RuntimeError)):
-        wrong(torch.ones((), device="meta")) if wrong in (Tensor.item, bool) else wrong(torch.ones(3, device="meta"))
-
-
 @pytest.mark.parametrize("sections", [
     {},
     {"train": {"clip": None, "ema": 0, "micro_batch": 2}},
     {"train": {"precision": "bf16"}},
-    {"loss": {"joint": False, "mining": "batch", "class_target": "soft", "map_target": "softmax", "temperature": 0.5,
-              "difficult": "train", "padding": "background", "normaliser": "positives"}},
-    {"loss": {"temperature": 0.5}, "student": {"freeze_norm": True, "backbone": "tf_efficientnet_lite0"}},
+    {"recipe": "thesis"},
+    {"student": {"freeze_norm": True, "backbone": "tf_efficientnet_lite0"}},
 ])  # fmt: skip
 def test_a_step_never_waits_for_the_device(unlike, tmp_path, sections):
     step_without_values(config(unlike, **sections), tmp_path)
 
 
-def widened(targets: Targets | None, images: int, boxes: int) -> Targets | None:
-    """The same targets for more images, with rows of padding."""
-    if targets is None:
-        return None
-    more = [part.repeat(images, *[1] * (part.dim() - 1)) for part in targets]
-    return Targets(*[torch.cat([part, *[part[:, -1:]] * boxes], dim=1) for part in more[:4]], *more[4:])
-
-
 def test_more_images_and_boxes_take_no_more_operations(unlike, tmp_path):
     """No loop over either of them is in the step."""
-    run = config(unlike)
-    trainer = make_trainer(run, tmp_path, answered=(1, 5))
-    batch = collate([trainer.training[0, position] for position in BATCHES[0]])
-    large = Batch(
-        batch.image_ids * 4,
-        batch.images.repeat(4, 1, 1, 1),
-        widened(batch.ground_truth, 4, 50),
-        widened(batch.tutor, 4, 50),
-    )
-    few, many = (step_without_values(run, tmp_path, each) for each in (batch, large))
-    assert few == many
-    assert few.total() > 100
+
+    def widened(batch: Batch) -> Batch:
+        larger = batch._replace(image_ids=batch.image_ids * 4).map(lambda x: x.repeat(4, *[1] * (x.dim() - 1)))
+        for source, targets in larger.targets["detection"].items():
+            padded = [torch.cat([part, *[part[:, -1:]] * 50], dim=1) for part in targets[:4]]
+            larger.targets["detection"][source] = type(targets)(*padded, *targets[4:])
+        return larger
+
+    few, many = (step_without_values(config(unlike), tmp_path, change) for change in (lambda batch: batch, widened))
+    assert few == many and few.total() > 100
 
 
-@pytest.mark.parametrize(("answered", "most"), [((), 140), ((1, 5), 265)])
-def test_losses_take_few_operations(unlike, tmp_path, answered, most):
-    """Views aside, from assignment to gradients; `benchmarks/operations.py` counts a whole step."""
-    trainer = make_trainer(config(unlike), tmp_path, answered)
-    batch, settings = collate([trainer.training[0, position] for position in BATCHES[0]]), trainer.config.loss
-    outputs = trainer.student(batch.images.float() / 255)
-    raw = outputs._replace(**{name: getattr(outputs, name).detach().requires_grad_() for name in outputs._fields[1:]})
-    with Counted() as counted:
-        assigned = losses.assign(outputs.anchors_xyxy, batch, settings)
-        factors = losses.divide(assigned.weights, settings)
-        losses.mix(losses.sums(raw, batch, assigned, settings), factors).backward()
-    assert 100 < counted.computing <= most
+def test_a_compiled_network_takes_the_same_steps(unlike, tmp_path, monkeypatch):
+    """Network and losses as one graph each; with the compiler's front end alone, for its back end takes minutes."""
+    compiler = torch.compile
+    monkeypatch.setattr("torch.compile", lambda function: compiler(function, backend="eager", fullgraph=True))
+    values = {}
+    for compiles in (False, True):
+        trainer = make_trainer(config(unlike, train={"compile": compiles}), tmp_path)
+        values[compiles] = [float(sum(trainer.step(batch_of(trainer, each)).values())) for each in BATCHES[:2]]
+    assert values[True] == pytest.approx(values[False], rel=1e-3)
 
 
-@pytest.mark.parametrize("rows", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
-def test_reading_a_store_to_its_end_takes_no_more_memory_than_its_beginning(tmp_path, rows):
-    """The first 5,000 rows fill what is kept of them; the index, image id to part and row, is there from the start."""
-    write_rows(tmp_path / "store", rows)
-    opened, begun, ended = map(int, launch(1, "-c", READ_ALL, tmp_path / "store").stdout.split())
-    assert ended - begun < 8_000_000
-    assert opened < 30_000_000 + 500 * rows
+# --- Memory
 
 
 READ_ALL = """
@@ -406,68 +374,27 @@ before = resident()
 store = Store.open(sys.argv[1])
 opened = resident() - before
 for number, image_id in enumerate(store):
-    assert len(store[image_id].boxes_xyxy) == 2
+    assert len(store[image_id].tasks["detection"].boxes_xyxy) == 2
     if number == 5_000:
         begun = resident()
-print(opened, begun, resident())
+print(opened, begun, resident(), int("pandas" in sys.modules))
 """
 
 
-def write_rows(path: Path, rows: int) -> None:
-    """A store of rows with two boxes."""
-    identity = {"kind": "synthetic", "labels": ["background", "cat"], "images": rows}
+@pytest.mark.parametrize("rows", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_reading_a_store_to_its_end_takes_no_more_memory(tmp_path, rows):
+    """The first 5,000 rows fill what is kept of them; the index, image id to part and row, is there from the start."""
+    identity = {"kind": "synthetic", "labels": list(LABELS.names[:2]), "images": rows}
     probs, boxes = torch.tensor([[0.2, 0.8], [0.6, 0.4]]), torch.tensor([[0.0, 0, 10, 10], [5, 5, 50, 60]])
-    answer = SoftLabels(size=(64, 64), boxes_xyxy=boxes, classes=torch.tensor([1, 1]), probs=probs)
-    parts = range(-(-rows // PART_ROWS))
-    for part in parts:
+    answer = SoftLabels.of((64, 64), SoftBoxes(boxes_xyxy=boxes, classes=torch.tensor([1, 1]), probs=probs))
+    for part in range(-(-rows // PART_ROWS)):
         ids = [f"image{row:08d}" for row in range(part * PART_ROWS, min((part + 1) * PART_ROWS, rows))]
-        write_part(path, identity, part, ids, [answer] * len(ids))
-    finish(path)
-
-
-def test_beside_a_tutor_ground_truth_teaches_half_of_what_it_teaches_alone_however_few_images_have_it(unlike, tmp_path):
-    """Formula 18, from the config to the terms of a step; the tutor answers for all images, four have a mask."""
-    run = config(unlike, loss={"joint": False, "untaught": "skipped"})
-    terms = []
-    for name, answered in (("alone", ()), ("both", BATCHES[0])):
-        trainer = make_trainer(run, tmp_path / name, answered)
-        terms.append(trainer.backward(collate([trainer.training[0, position] for position in BATCHES[0]])))
-    alone, both = terms
-    for term in losses.TASK:
-        assert both[f"{term}/ground_truth"].item() == pytest.approx(
-            0.5 * alone[f"{term}/ground_truth"].item(), rel=1e-5
-        )
-        assert alone[f"{term}/ground_truth"] > 0
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_two_steps_in_every_precision_have_a_finite_loss(unlike, tmp_path, precision):
-    run = config(unlike, train={"precision": precision})
-    trainer = make_trainer(run, tmp_path, answered=(1, 5))
-    for positions in BATCHES[:2]:
-        values = trainer.step(collate([trainer.training[0, position] for position in positions]))
-        assert all(value.isfinite() for value in values.values())
-    assert trainer.student.map.logits.weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_a_compiled_network_takes_the_same_steps(unlike, tmp_path, monkeypatch):
-    """Network and losses as one graph each; with the compiler's front end alone, for its back end takes minutes."""
-    compiled: list[Any] = []
-    compiler = torch.compile
-
-    def compile_(function: Any) -> Any:
-        compiled.append(function)
-        return compiler(function, backend="eager", fullgraph=True)
-
-    monkeypatch.setattr("torch.compile", compile_)
-    values = {}
-    for compiles in (False, True):
-        run = config(unlike, train={"compile": compiles})
-        trainer = make_trainer(run, tmp_path, answered=(1, 5))
-        batches = [collate([trainer.training[0, position] for position in positions]) for positions in BATCHES[:2]]
-        values[compiles] = [float(sum(trainer.step(batch).values())) for batch in batches]
-    assert compiled == [trainer.student._call_impl, losses.assign, losses.sums]
-    assert values[True] == pytest.approx(values[False], rel=1e-3)
+        write_part(tmp_path / "store", identity, part, ids, [answer] * len(ids))
+    finish(tmp_path / "store")
+    opened, begun, ended, pandas = map(int, launch(1, "-c", READ_ALL, tmp_path / "store").stdout.split())
+    assert ended - begun < 8_000_000
+    assert opened < 30_000_000 + 500 * rows
+    assert not pandas, "40 MB and a second in each worker"
 
 
 if __name__ == "__main__":

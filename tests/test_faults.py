@@ -1,11 +1,11 @@
-"""Every reader against damaged and hostile files: a valid value or one message, and nothing else.
+"""Damaged files are refused by name or read as valid; commands that are disturbed go on to the same bytes.
 
-`benchmarks/faults/inputs.py` does the same thousands of times.
+`python -m benchmarks.faults` does the same hundreds of times.
 """
 
 from __future__ import annotations
 
-import json
+import signal
 import time
 from collections.abc import Iterator
 from operator import attrgetter
@@ -14,133 +14,87 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 pytest.importorskip("onnxruntime")
-pytest.importorskip("starlette")
 
-from benchmarks.faults import inputs
-from benchmarks.faults.damage import damage_bytes
-from benchmarks.faults.hostile import TRIED, Hostile
-from benchmarks.faults.inputs import attacked, damaged, guarded, judged
-from benchmarks.faults.kept import KEPT, make_checkpoint, make_state, read_checkpoint, read_state
-from benchmarks.faults.readers import READERS, Reader
+from benchmarks.faults import readers
+from benchmarks.faults.campaign import Job, differing, disturbed, make_jobs
+from benchmarks.faults.readers import READERS, Reader, attempt, examine, guarded
+from benchmarks.faults.work import Fault, run
 
 from tutored.config import read_yaml
 from tutored.errors import InputError
 
-EVERY = (*READERS, *KEPT)
-TIMES = 40
-"""Times its weight, a file is damaged so often."""
+EXAMPLES = 30
+STOPPED = "tutored: stopped; what is finished is kept, go on with --resume"
 
 
-@pytest.fixture(autouse=True)
-def _guarded() -> Iterator[None]:
-    with guarded():
-        yield
-
-
-@pytest.mark.parametrize("reader", EVERY, ids=attrgetter("name"))
-def test_a_damaged_file_is_read_as_a_valid_value_or_refused_by_name(reader: Reader, tmp_path: Path) -> None:
-    times = max(round(TIMES * reader.weight), 3)
-    row = damaged(reader, tmp_path / "at", 0, times)
-    assert row.faults == () and (row.tried, row.survived + row.refused) == (times, times)
-
-
-@pytest.mark.parametrize("hostile", TRIED, ids=attrgetter("name"))
-def test_a_hostile_file_does_nothing(hostile: Hostile, tmp_path: Path) -> None:
-    row = attacked(hostile, tmp_path / "at")
-    assert row.faults == ()
-    assert (row.survived, row.refused) == ((1, 0) if hostile.harmless else (0, 1))
-
-
-keys = st.sampled_from(
-    "images annotations categories id file_name bbox labels parts identity step epoch seeds x".split()
-)
-values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-trees = st.recursive(
-    values, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
-)
-contents = (
-    st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | trees.map(lambda tree: json.dumps(tree).encode())
-)
-quick = [reader for reader in EVERY if reader.weight >= 0.4]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder with valid files for each reader."""
-    made = {reader.name: tmp_path_factory.mktemp("any") for reader in quick}
-    for reader in quick:
-        reader.make(made[reader.name])
-    return made
-
-
-@given(st.sampled_from(quick), contents)
-@settings(derandomize=True, max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_content_is_read_as_a_valid_value_or_refused_by_name(
-    folders: dict[str, Path], reader: Reader, content: bytes
-) -> None:
-    folder = folders[reader.name]
-    (folder / reader.file).write_bytes(content)
-    outcome, fault = judged(lambda: reader.read(folder), str(folder))
-    assert outcome != "lost", fault
-
-
-def test_a_reader_that_fails_otherwise_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "SECONDS", 0.2)
-
-    def reader(read: Any, sealed: bool = False) -> Reader:
-        return Reader("x", "x", lambda at: (at / "x").write_bytes(b"abc"), read, damage_bytes, sealed)
-
-    def unless_whole(error: BaseException) -> Any:
-        def read(folder: Path) -> None:
-            if (folder / "x").read_bytes() != b"abc":
-                raise error
-
-        return read
-
-    def sleep(folder: Path) -> None:
-        if (folder / "x").read_bytes() != b"abc":
-            time.sleep(5)
-
-    def lost(one: Reader) -> int:
-        return damaged(one, tmp_path, 0, 5).lost
-
-    assert lost(reader(unless_whole(KeyError("a")))) == 5
-    assert lost(reader(unless_whole(InputError("something is wrong somewhere")))) == 5
-    assert lost(reader(unless_whole(InputError("/a/file: is wrong")))) == 0
-    assert lost(reader(lambda at: (at / "x").read_bytes())) == 0
-    assert lost(reader(lambda at: (at / "x").read_bytes(), sealed=True)) == 5
-    assert damaged(reader(sleep), tmp_path, 0, 1).faults == ("NeverEndsError: not read within 0.2 seconds",)
-    assert attacked(Hostile("x", lambda at: bytearray(2**40)), tmp_path).faults == ("MemoryError: ",)
+@pytest.mark.parametrize("reader", READERS, ids=attrgetter("name"))
+def test_a_damaged_file_is_refused_or_read_as_valid(reader: Reader, tmp_path: Path) -> None:
+    row = examine(reader, tmp_path / "at", max(round(EXAMPLES * reader.share), 3), seed=0)
+    assert row["losses"] == [] and row["tried"] > 2
 
 
 @pytest.mark.parametrize(
-    ("make", "read", "file", "old", "new"),
+    ("read", "told"),
     [
-        (make_checkpoint, read_checkpoint, "checkpoint/checkpoint.json", '"score_floor": 0.01', '"score_floor": 0.02'),
-        (make_state, read_state, "state/state.json", '"lr": 0.1', '"lr": 0.2'),
+        (lambda text: {}[text], "KeyError"),
+        (lambda text: bytearray(2**40), "MemoryError"),
+        (lambda text: (_ for _ in ()).throw(InputError("something is wrong")), "no file is named"),
     ],
 )
-def test_one_other_digit_is_refused_and_older_folders_without_a_hash_are_read(
-    tmp_path: Path, make: Any, read: Any, file: str, old: str, new: str
-) -> None:
-    make(tmp_path)
-    whole, path = read(tmp_path), tmp_path / file
-    text = path.read_text()
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new))
-    with pytest.raises(InputError, match="'sha256' differs from its content"):
-        read(tmp_path)
-    content = json.loads(text)
-    del content["sha256"]
-    path.write_text(json.dumps(content))
-    assert read(tmp_path) == whole
+def test_a_reader_that_fails_otherwise_is_found(read: Any, told: str, tmp_path: Path) -> None:
+    def unless_whole(folder: Path) -> None:
+        if (folder / "x").read_bytes() != b"abc":
+            read("x")
+
+    row = examine(Reader("x", "x", lambda at: (at / "x").write_bytes(b"abc"), unless_whole), tmp_path / "at", 5, seed=0)
+    assert row["lost"] == 1 and told in row["losses"][0]
 
 
-def test_yaml_may_have_aliases_as_long_as_they_stay_few(tmp_path: Path) -> None:
+def test_a_reader_that_never_ends_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "SECONDS", 0.2)
+    with guarded(), pytest.raises(AssertionError, match="not read within"):
+        attempt(lambda: time.sleep(5))
+
+
+def test_a_sealed_file_may_not_be_read_as_another(tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "x").write_bytes(b"abc")
+
+    row = examine(Reader("x", "x", make, lambda at: (at / "x").read_bytes(), sealed=True), tmp_path / "at", 5, seed=0)
+    assert row["lost"] == 1 and "other content" in row["losses"][0]
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Job]]:
+    return make_jobs(tmp_path_factory.mktemp("jobs"), ("label", "train"))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("label", "killed before a change of a file"), ("train", "full disk")])
+def test_a_disturbed_command_goes_on_to_the_same_bytes(name: str, kind: str, jobs: dict[str, Job]) -> None:
+    assert disturbed(jobs[name], kind, 1, seed=0)["losses"] == []
+
+
+def test_ctrl_c_in_all_processes_stops_with_a_clear_line(jobs: dict[str, Job], tmp_path: Path) -> None:
+    job, out = jobs["train"], tmp_path / "run"
+    words = [*job.words, "--train.workers", "2", "--out", str(out)]
+    ended = run(words, out, Fault(signal.SIGINT, change=job.undisturbed.changes // 2))
+    assert (ended.code, ended.last_line, "Traceback" in ended.text) == (1, STOPPED, False)
+    assert run(words, out).code == 0
+    assert differing(out / "checkpoint", job.whole / "checkpoint", {"config"}) == []
+
+
+def test_results_that_differ_are_told_apart(tmp_path: Path) -> None:
+    for name, seconds, loss in (("one", 1, 2), ("other", 5, 2), ("third", 1, 3)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.json").write_text(f'{{"seconds": {seconds}, "loss": {loss}}}')
+    assert differing(tmp_path / "one", tmp_path / "other") == []
+    assert differing(tmp_path / "one", tmp_path / "third") == ["log.json"]
+    assert differing(tmp_path / "one", tmp_path / "third", {"loss"}) == []
+
+
+def test_yaml_may_have_few_aliases(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(yaml.safe_dump({"a": [1, 2]}) + "b: &b {c: 1}\nd: *b\n")
     assert read_yaml(file) == {"a": [1, 2], "b": {"c": 1}, "d": {"c": 1}}

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tutored.data import open_dataset
+from tutored.data.views import relabelled
 from tutored.errors import InputError
 
 
@@ -17,17 +18,18 @@ def picture(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
     return path
 
 
-def test_a_folder_of_pictures_has_ids_sizes_and_nothing_annotated(tmp_path: Path) -> None:
+def test_a_folder_of_pictures_has_nothing_annotated(tmp_path: Path) -> None:
     picture(tmp_path / "new" / "b.png")
     picture(tmp_path / "new" / "deep" / "a.jpg", (4, 9))
     (tmp_path / "new" / "notes.txt").write_text("no picture")
     dataset = open_dataset(f"images:{tmp_path}", "new")
     assert dataset.ids == ("b", "deep/a") and dataset.annotated_tasks("b") == ()
     truth = dataset.ground_truth("deep/a")
-    assert truth.size == (9, 4) and truth.boxes_xyxy is None and truth.mask is None
+    assert truth.size == (9, 4) and not truth.tasks and not dataset.problems("b")
     assert dataset.image("b").getpixel((0, 0)) == (200, 0, 0)
-    assert dataset.labels.classes == ()
-    assert open_dataset(f"images:{tmp_path}", "new", classes=("cat", "dog")).labels.classes == ("cat", "dog")
+    assert [labels.classes for labels in dataset.labels.values()] == [(), ()]
+    seen = relabelled(dataset, {"segmentation": ("cat", "dog")})
+    assert (seen.labels["detection"].classes, seen.labels["segmentation"].classes) == ((), ("cat", "dog"))
 
 
 def test_links_to_folders_are_followed_each_once(tmp_path: Path) -> None:
@@ -48,7 +50,7 @@ def test_a_list_holds_paths_and_addresses(tmp_path: Path) -> None:
     dataset = open_dataset(f"images:{tmp_path}", "mixed")
     assert dataset.ids == ("near", str(far.with_suffix("")).lstrip("/"))
     assert [dataset.image(image_id).size for image_id in dataset.ids] == [(8, 6), (5, 5)]
-    assert dataset.labels.classes == ("cat",)
+    assert dataset.labels["detection"].classes == ("cat",)
 
 
 def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +78,7 @@ def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         open_dataset(f"images:{tmp_path}", "val").image("nowhere/x")
     big = picture(tmp_path / "big.png", (400, 400))
     (tmp_path / "val.txt").write_text(f"file://{big}\n")
-    monkeypatch.setattr("tutored.data.pictures.MOST_BYTES", 100)
+    monkeypatch.setattr("tutored.pictures.MOST_BYTES", 100)
     with pytest.raises(InputError, match="can't be read"):
         dataset = open_dataset(f"images:{tmp_path}", "val")
         dataset.image(dataset.ids[0])

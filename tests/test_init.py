@@ -13,9 +13,11 @@ from PIL import Image
 
 from tutored.cli import main
 from tutored.config import load_config
+from tutored.config.entries import DEFAULT_TASKS
 from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.init import init, make_example
+from tutored.init import init
+from tutored.scenes import make_example
 
 TINY = """--student.backbone test_resnet --student.size 64 --student.extra 2 --student.extra_width 32
 --student.up_width 32 --student.map_width 8 --train.epochs 1 --train.workers 0 --train.device cpu""".split()
@@ -35,15 +37,16 @@ def photos(make_voc: Any, tmp_path: Path) -> Path:
 
 
 def starts(folder: Path, out: Path) -> dict[str, Any]:
-    """The counts of images by split."""
+    """By split: images, those with boxes, with masks, with both, with neither."""
     report = init(folder, out).report
     assert report.ok
     return {
-        name: (split.images, split.boxes, split.masks, split.both, split.none) for name, split in report.splits.items()
+        name: (split.images, *(task.images for task in split.tasks.values()), split.complete, split.none)
+        for name, split in report.splits.items()
     }
 
 
-def test_loose_files_become_a_data_set_of_links_and_the_config_trains_as_it_is(
+def test_loose_files_become_a_data_set_that_trains(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -52,8 +55,8 @@ def test_loose_files_become_a_data_set_of_links_and_the_config_trains_as_it_is(
     printed = capsys.readouterr().out
     assert "photos: pictures with 5 VOC XMLs and 5 PNG masks" in printed
     # One of each kind that is annotated is for validation: 2 of 2 both would leave none.
-    assert "missing: 4 of 7 training images have no boxes" in printed
-    assert "missing: 4 of 7 training images have no masks" in printed
+    for task in DEFAULT_TASKS:
+        assert f"missing: 4 of 7 training images are not annotated for {task}" in printed
     assert "next: tutored train tutored.yaml --out runs/first" in printed
     assert sorted(photos.rglob("*")) == before
 
@@ -64,36 +67,26 @@ def test_loose_files_become_a_data_set_of_links_and_the_config_trains_as_it_is(
     shutil.move(tmp_path / "elsewhere", tmp_path / "photos")
 
     text = (tmp_path / "tutored.yaml").read_text()
-    assert "# 3 of 7 training images have boxes." in text
-    assert (
-        "#   tutored label onnx --weights DETECTOR.onnx --data voc:tutored-data --split train --out stores/boxes"
-        in text
-    )
-    assert "  # Passes over as many images as the split has.\n  epochs: 40" in text
+    assert "# 3 of 7 training images are annotated for it." in text
+    command = "tutored label onnx:DETECTOR.onnx --data voc:tutored-data --split train --out stores/"
+    assert f"#   {command}{DEFAULT_TASKS[0]}" in text and f"{command}{DEFAULT_TASKS[0]}" in printed
     assert main(["train", "tutored.yaml", "--out", "runs/first", *TINY]) == 0
     config = load_config(tmp_path / "runs/first/config.yaml")
-    assert config.supervision.detection.policy == config.supervision.segmentation.policy == "ground_truth"
-    assert "mIoU" in json.loads((tmp_path / "runs/first/result.json").read_text())["figures"]
+    assert {task.policy for task in config.tasks.values()} == {"ground_truth"}
+    assert list(json.loads((tmp_path / "runs/first/result.json").read_text())["figures"]) == list(DEFAULT_TASKS)
 
 
 def test_what_the_comments_say_to_uncomment_asks_the_tutor(photos: Path, tmp_path: Path) -> None:
     init(photos, tmp_path / "t.yaml")
-    text = (tmp_path / "t.yaml").read_text()
-    assert text.count("    # policy: fill") == text.count("    # store: stores/") == 2
-    text = (
-        text.replace("    policy: ground_truth", "    #")
-        .replace("    # policy", "    policy")
-        .replace("    # store", "    store")
-    )
-    (tmp_path / "filled.yaml").write_text(text)
-    supervision = load_config(tmp_path / "filled.yaml").supervision
-    assert [(task.policy, task.stores) for task in (supervision.detection, supervision.segmentation)] == [
-        ("fill", (Path("stores/boxes"),)),
-        ("fill", (Path("stores/maps"),)),
-    ]
+    text = (tmp_path / "t.yaml").read_text().replace("    policy: ground_truth", "    #")
+    (tmp_path / "filled.yaml").write_text(text.replace("# policy", "policy").replace("# store", "store"))
+    tasks = load_config(tmp_path / "filled.yaml").tasks
+    assert {name: (task.policy, task.stores) for name, task in tasks.items()} == {
+        name: ("fill", (Path(f"stores/{name}"),)) for name in DEFAULT_TASKS
+    }
 
 
-def test_folders_named_train_and_val_are_the_splits_and_names_may_repeat(make_voc: Any, tmp_path: Path) -> None:
+def test_folders_named_train_and_val_are_the_splits(make_voc: Any, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     for split, kinds in (("train", ("both", "boxes", "none")), ("valid", ("both", "masks"))):
         made = make_voc(tmp_path / f"made-{split}", {"x": kinds}, seed=len(split))
@@ -114,30 +107,27 @@ def test_masks_beside_their_pictures(tmp_path: Path) -> None:
     Image.fromarray(grey).save(tmp_path / "a grey picture.png")
     (tmp_path / "classes.txt").write_text("leaf\n")
     start = init(tmp_path, tmp_path / "t.yaml")
-    assert {name: (split.images, split.masks) for name, split in start.report.splits.items()} == {
-        "train": (4, 3),
-        "val": (1, 1),
-    }
-    assert start.report.splits["train"].pixels == {"background": 0, "leaf": 3 * 2000, "ignore": 0}
-    config = load_config(tmp_path / "t.yaml")
-    assert (config.supervision.detection.policy, config.taught) == ("none", ("segmentation",))
+    train, val = start.report.splits.values()
+    boxes, masks = train.tasks.values()
+    assert (train.images, val.images, boxes.images, masks.images) == (4, 1, 0, 3)
+    assert masks.counts["pixels"] == {"leaf": 3 * 2000, "ignore": 0}
+    assert load_config(tmp_path / "t.yaml").taught == DEFAULT_TASKS[1:]
 
 
 def test_a_voc_folder_is_taken_as_it_is(voc_folder: Path, tmp_path: Path) -> None:
     assert starts(voc_folder, tmp_path / "t.yaml") == {"train": (8, 5, 5, 3, 1), "val": (4, 4, 4, 4, 0)}
     assert not (tmp_path / "t-data").exists()
     assert load_config(tmp_path / "t.yaml").data.train == f"voc:{voc_folder}"
-    assert "# All 4" not in (tmp_path / "t.yaml").read_text()
 
 
-def test_a_voc_folder_without_lists_or_with_own_names_is_completed(make_voc: Any, tmp_path: Path) -> None:
+def test_a_voc_folder_without_lists_is_completed(make_voc: Any, tmp_path: Path) -> None:
     folder = make_voc(tmp_path / "voc", {"train": ("boxes",) * 5})
     for path in (folder / "Annotations").iterdir():
         path.write_text(path.read_text().replace("<name>", "<name>my "))
     assert starts(folder, tmp_path / "t.yaml") == {"train": (4, 4, 0, 0, 0), "val": (1, 1, 0, 0, 0)}
     names = (tmp_path / "t-data" / "labels.txt").read_text().split("\n")
     assert names == [*sorted(names[:-1]), ""] and all(name.startswith("my ") for name in names[:-1])
-    assert "# All 4 training images have boxes." in (tmp_path / "t.yaml").read_text()
+    assert "# All 4 training images are annotated for it." in (tmp_path / "t.yaml").read_text()
 
 
 def voc_with_lists(folder: Path, **lists: str) -> Path:
@@ -183,13 +173,13 @@ def test_pictures_alone_say_what_was_left_out_too(tmp_path: Path) -> None:
     layout = init(tmp_path / "p", tmp_path / "t.yaml").layout
     assert layout.what == "pictures that nobody annotated"
     told = " ".join(layout.notes)
-    assert "1.tif are left out" in told and "1 files of YOLO's boxes" in told
+    assert "1.tif, are left out" in told and "1 files of YOLO's boxes" in told
     (tmp_path / "p.txt").write_text("my notes")
     with pytest.raises(InputError, match=r"p\.txt would be taken for the list"):
         init(tmp_path / "p", tmp_path / "u.yaml")
 
 
-def test_pictures_in_a_folder_called_unlabelled_are_pictures(tmp_path: Path) -> None:
+def test_a_folder_called_unlabelled_holds_pictures(tmp_path: Path) -> None:
     for folder, names in (("labelled", "abc"), ("masks", "abc"), ("unlabelled", "defg")):
         (tmp_path / "p" / folder).mkdir(parents=True)
         for name in names:
@@ -242,7 +232,7 @@ def test_a_coco_folder_with_two_splits_and_with_one(tmp_path: Path) -> None:
     two, one = coco(tmp_path / "two", ("train2017", "val2017")), coco(tmp_path / "one", ("default",))
     start = init(two, tmp_path / "two.yaml")
     assert (start.layout.train, start.layout.val, start.layout.what) == ("train2017", "val2017", "a COCO folder")
-    assert start.report.splits["train2017"].objects == {"boat": 4}
+    assert start.report.splits["train2017"].tasks[DEFAULT_TASKS[0]].counts["objects"] == {"boat": 4}
     init(one, tmp_path / "one.yaml")
     data = load_config(tmp_path / "one.yaml").data
     assert (data.split, data.held_out) == ("default", 0.2)
@@ -258,9 +248,9 @@ def test_pictures_alone_need_a_tutor_first(
     monkeypatch.chdir(tmp_path)
     assert main(["init", "album"]) == 0
     printed = capsys.readouterr().out
-    assert "a tutor must answer: tutored label onnx --weights DETECTOR.onnx --data images:. --split album" in printed
+    assert "a tutor must answer: tutored label onnx:DETECTOR.onnx --data images:. --split album" in printed
     config = load_config(Path("tutored.yaml"))
-    assert config.supervision.detection.policy == "fill" and config.data.val_split is None
+    assert {task.policy for task in config.tasks.values()} == {"fill"} and config.data.val_split is None
     assert set(open_dataset(config.data.train, config.data.split).ids) == {"a", "2024/b"}
     monkeypatch.chdir(tmp_path / "album")
     assert init(Path("."), Path("here.yaml")).report.splits["album"].images == 2
@@ -287,7 +277,7 @@ def test_what_is_ambiguous_or_left_out_is_said(photos: Path, tmp_path: Path) -> 
     Image.new("RGB", (9, 9)).save(photos / "x.bmp")
     notes = " ".join(init(photos, tmp_path / "notes.yaml").layout.notes)
     assert "1 files belong to no picture, such as" in notes and "lost.xml" in notes
-    assert "1 files of YOLO's boxes" in notes and "x.bmp are left out" in notes
+    assert "1 files of YOLO's boxes" in notes and "x.bmp, are left out" in notes
 
     shutil.copy(photos / "pictures" / "x_000.jpg", photos / "x_000.jpg")
     with pytest.raises(InputError, match="both are called x_000"):
@@ -312,16 +302,16 @@ def test_broken_files_are_named_and_the_config_is_there(photos: Path, tmp_path: 
     assert main(["init", str(photos), "--out", str(tmp_path / "t.yaml")]) == 0
     printed = capsys.readouterr().out
     assert "correct them first" in printed and "unknown class" in printed and "put the classes" not in printed
-    assert load_config(tmp_path / "t.yaml").data.classes is None, "as after they are corrected"
+    assert all(task.classes is None for task in load_config(tmp_path / "t.yaml").tasks.values()), "once corrected"
 
 
-def test_what_tutored_wrote_into_the_folder_is_no_picture_of_it(photos: Path) -> None:
+def test_what_tutored_wrote_is_no_picture_of_the_folder(photos: Path) -> None:
     first = starts(photos, photos / "t.yaml")
     (photos / "run" / "page").mkdir(parents=True)
     for name in ("config.yaml", "log.jsonl"):
         (photos / "run" / name).touch()
     (photos / "seen").mkdir()
-    for name in ("run/page/00-truth.jpg", "seen/x.predicted.jpg", "seen/x.mask.png"):
+    for name in ("run/page/00-truth.jpg", "seen/x.predicted.jpg", "seen/x.predicted.png"):
         Image.new("L", (8, 8)).save(photos / name)
     assert starts(photos, photos / "again.yaml") == first
     notes = init(photos, photos / "third.yaml").layout.notes
@@ -339,11 +329,6 @@ def test_printed_commands_bear_blanks(photos: Path, tmp_path: Path, capsys: Any)
     printed = capsys.readouterr().out
     assert f"tutored train '{config}' --out runs/first" in printed
     assert f"--data 'voc:{tmp_path}/my first-data' --split train" in printed
-
-
-def test_a_mask_without_a_picture_is_none_in_capitals_either(photos: Path, tmp_path: Path) -> None:
-    Image.new("P", (8, 8)).save(photos / "pictures" / "seg" / "orphan.PNG", "PNG")
-    assert any("orphan.PNG" in note for note in init(photos, tmp_path / "t.yaml").layout.notes)
 
 
 def test_the_folder_to_practise_on(tmp_path: Path) -> None:
@@ -374,11 +359,11 @@ def test_photographs_in_a_folder_called_like_one_of_masks(tmp_path: Path) -> Non
     (tmp_path / "p" / "labels.txt").write_text("cat\n")
     (tmp_path / "p" / "annotations.coco.json").write_text("{}")
     start = init(tmp_path / "p", tmp_path / "t.yaml")
-    assert start.report.splits["train"].masks == 2
-    assert any("annotations.coco.json is not read; of COCO's boxes" in note for note in start.layout.notes)
+    assert start.report.splits["train"].tasks[DEFAULT_TASKS[1]].images == 2
+    assert any("annotations.coco.json, are not read" in note for note in start.layout.notes)
 
 
-def test_names_with_blanks_and_no_folder_is_left_where_it_fails(
+def test_no_folder_of_links_is_left_where_init_fails(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in [*photos.rglob("x_*.*")]:

@@ -1,4 +1,4 @@
-"""Labelling a split into a store: resumed, shared, refused."""
+"""Labelling a split into a store: resumed, shared between processes, refused."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from PIL import Image
 from tutored import files
 from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.labels import ClassMap, LabelSpace
-from tutored.softlabels import Folded, Store, writer
-from tutored.structures import SoftLabels
+from tutored.labels import LabelSpace
+from tutored.softlabels import Store, writer
+from tutored.tasks.detection import SoftBoxes
+from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import label as label_module
 from tutored.tutors.label import label
+from tutored.types import SoftLabels
 
 COUNT = 23
 PART_ROWS = 5
@@ -31,16 +33,15 @@ PART_ROWS = 5
 
 class Pictures:
     name, source, split, notes = "voc:nowhere/pets/val", "voc:pets", "val", ()
-    labels = LabelSpace.of(["cat", "dog"])
     ids = tuple(f"picture{index:02d}" for index in range(COUNT))
 
+    def __init__(self, *broken: str, ids: Sequence[str] = ids) -> None:
+        self.broken, self.ids = broken, tuple(ids)
+
     def image(self, image_id: str) -> Image.Image:
+        if image_id in self.broken:
+            raise InputError(f"{image_id}: broken")
         return Image.new("RGB", (20 + int(image_id[-2:]), 30))
-
-    def ground_truth(self, image_id: str) -> Any:
-        raise AssertionError("labelling needs no ground truth")
-
-    annotated_tasks = problems = ground_truth
 
 
 class Guesser:
@@ -54,21 +55,21 @@ class Guesser:
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         self.asked += image_ids
-        return [self._answer(image, image_id) for image, image_id in zip(images, image_ids, strict=True)]
+        return [self.answer(image, image_id) for image, image_id in zip(images, image_ids, strict=True)]
 
-    def _answer(self, image: Image.Image, image_id: str) -> SoftLabels:
+    def answer(self, image: Image.Image, image_id: str) -> SoftLabels:
         generator = torch.Generator().manual_seed(int(hashlib.sha256(image_id.encode()).hexdigest()[:8], 16))
-        return SoftLabels(
-            size=(image.height, image.width),
+        boxes = SoftBoxes(
             boxes_xyxy=torch.rand(4, 4, generator=generator) + torch.tensor([0, 0, 5, 5]),
             classes=torch.tensor([1, 2, 1, 2]),
             probs=torch.rand(4, 3, generator=generator).softmax(1),
-            map=torch.rand(3, 4, 3, generator=generator).softmax(0),
         )
+        soft_map = SoftMap(map=torch.rand(3, 4, 3, generator=generator).softmax(0))
+        return SoftLabels.of((image.height, image.width), boxes, soft_map)
 
 
 class Killed(Guesser):
-    """Kills its process when it is asked about this many images, as the power cut does."""
+    """Kills its process when it is asked about this many images, as a power cut does."""
 
     def __init__(self, after: int) -> None:
         super().__init__()
@@ -131,6 +132,12 @@ def label_together(folder: str, rounds: int) -> None:
         assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
 
 
+def elsewhere(call: str) -> None:
+    """Run a function of this file in a new process: this one may have threads, which do not survive a fork."""
+    command = f"import test_label; test_label.{call}"
+    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=120)
+
+
 def small_parts() -> None:
     writer.PART_ROWS = label_module.PART_ROWS = PART_ROWS
 
@@ -145,29 +152,35 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.fixture
+def whole(tmp_path: Path) -> dict[str, bytes]:
+    """The files of a store that one process makes."""
+    return content(label(Guesser(), Pictures(), tmp_path / "whole", batch=2))
+
+
+def half(folder: Path) -> Path:
+    """An unfinished store of the parts 0, 2 and 4."""
+    return label(Guesser(), Pictures(), folder, rank=0, processes=2)
+
+
 def test_a_store_holds_the_answers(tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     out = label(Guesser(), Pictures(), tmp_path / "store", batch=2, progress=lambda *step: steps.append(step))
     store = Store.open(out)
     store.verify()
     assert tuple(store) == Pictures.ids
-    given = Guesser()([Pictures().image("picture07")], ["picture07"])[0]
-    assert store["picture07"].size == (30, 27) and torch.equal(store["picture07"].boxes_xyxy, given.boxes_xyxy)
-    assert sorted(content(out)) == [
-        "index.arrow",
-        "manifest.json",
-        *(f"part-{index:05d}.parquet" for index in range(5)),
-    ]
+    given = Guesser()([Pictures().image("picture07")], ["picture07"])[0].tasks["detection"]
+    assert store["picture07"].size == (30, 27)
+    assert torch.equal(store["picture07"].tasks["detection"].boxes_xyxy, given.boxes_xyxy)
+    parts = [f"part-{index:05d}.parquet" for index in range(5)]
+    assert sorted(content(out)) == ["index.arrow", "manifest.json", *parts]
     assert steps[0] == (2, COUNT) and steps[-1] == (COUNT, COUNT)
     assert store.identity["kind"] == "guesser" and store.identity["labels"] == ["background", "cat", "dog"]
     assert store.identity["data"] == "voc:pets" and store.identity["split"] == "val", "and no path of this machine"
 
 
-def test_killed_at_any_moment_and_resumed_the_store_is_the_same_to_the_byte(tmp_path: Path) -> None:
-    whole = content(label(Guesser(), Pictures(), tmp_path / "whole", batch=2))
-    # Not from here: this process may have threads, which do not survive a fork.
-    command = f"from test_label import kill_all; kill_all({str(tmp_path)!r})"
-    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=120)
+def test_killed_and_resumed_the_bytes_are_the_same(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    elsewhere(f"kill_all({str(tmp_path)!r})")
     left = []
     for moment, count in MOMENTS:
         out, tutor = tmp_path / f"{moment}{count}", Guesser()
@@ -180,43 +193,27 @@ def test_killed_at_any_moment_and_resumed_the_store_is_the_same_to_the_byte(tmp_
     assert left == [23, 18, 23, 18, 13, 0, 0]
 
 
-def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path) -> None:
-    whole = content(label(Guesser(), Pictures(), tmp_path / "one"))
+def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path, whole: dict[str, bytes]) -> None:
     tutors = [Guesser(), Guesser()]
-    for rank in (1, 0):
-        label(tutors[rank], Pictures(), tmp_path / "two", rank=rank, processes=2)
+    label(tutors[1], Pictures(), tmp_path / "two", rank=1, processes=2)
+    with pytest.raises(InputError, match="'complete' is false"):
+        Store.open(tmp_path / "two")
+    label(tutors[0], Pictures(), tmp_path / "two", rank=0, processes=2)
     assert content(tmp_path / "two") == whole
     assert len(tutors[0].asked) == 13 and len(tutors[1].asked) == 10, "parts 0, 2, 4 and parts 1, 3"
-
-
-def test_two_processes_at_the_same_time_give_the_same_bytes_as_one(tmp_path: Path) -> None:
-    whole = content(label(Guesser(), Pictures(), tmp_path / "one"))
-    command = f"from test_label import label_together; label_together({str(tmp_path)!r}, 10)"
-    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=120)
+    elsewhere(f"label_together({str(tmp_path)!r}, 10)")
     assert all(content(tmp_path / str(number)) == whole for number in range(10))
+    few = Pictures(ids=Pictures.ids[:5])
+    for rank in (1, 0):
+        label(Guesser(), few, tmp_path / "few", rank=rank, processes=2)
+    assert tuple(Store.open(tmp_path / "few")) == few.ids, "of two processes one has no part"
 
 
-def test_a_process_that_comes_just_before_is_no_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, other = writer.read_manifest, []
-
-    def overtaken(folder: Path) -> dict[str, Any] | None:
-        found = read(folder)
-        if not other:
-            other.append("comes between our look for a manifest and what we do then")
-            label(Guesser(), Pictures(), folder, rank=1, processes=2)
-        return found
-
-    monkeypatch.setattr(writer, "read_manifest", overtaken)
-    label(Guesser(), Pictures(), tmp_path / "store", rank=0, processes=2)
-    assert content(tmp_path / "store") == content(label(Guesser(), Pictures(), tmp_path / "one"))
-
-
-def test_a_try_that_fails_leaves_the_folder_free(tmp_path: Path) -> None:
+def test_a_try_that_fails_leaves_the_folder_free(tmp_path: Path, whole: dict[str, bytes]) -> None:
     class Fails(Guesser):
         def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
             raise InputError("no entry for picture00")
 
-    whole = content(label(Guesser(), Pictures(), tmp_path / "whole"))
     for number, options in enumerate(({}, {"resume": True}, {"processes": 2, "rank": 0})):
         out = tmp_path / str(number)
         with pytest.raises(InputError, match="no entry"):
@@ -225,8 +222,7 @@ def test_a_try_that_fails_leaves_the_folder_free(tmp_path: Path) -> None:
         assert content(label(Guesser(), Pictures(), out)) == whole
 
 
-def test_an_unfinished_store_without_a_part_is_anybodys_and_with_one_nobody_elses(tmp_path: Path) -> None:
-    whole = content(label(Guesser(), Pictures(), tmp_path / "whole"))
+def test_only_a_store_with_a_part_is_somebodys(tmp_path: Path, whole: dict[str, bytes]) -> None:
     first = dict(Store.open(tmp_path / "whole").identity)
     writer.claim(tmp_path / "store", first | {"kind": "killed"}, join=False)
     assert content(label(Guesser(), Pictures(), tmp_path / "store")) == whole
@@ -234,14 +230,9 @@ def test_an_unfinished_store_without_a_part_is_anybodys_and_with_one_nobody_else
     for resume, message in ((True, "'kind' is 'guesser' there, 'other' is asked for"), (False, "already there")):
         with pytest.raises(InputError, match=message):
             label(Guesser(kind="other"), Pictures(), tmp_path / "half", resume=resume)
-    few = Pictures()
-    few.ids = Pictures.ids[:5]
-    for rank in (1, 0):
-        label(Guesser(), few, tmp_path / "few", rank=rank, processes=2)
-    assert tuple(Store.open(tmp_path / "few")) == few.ids, "of two processes one has no part"
 
 
-def test_of_two_tutors_in_one_folder_who_writes_first_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_tutors_the_first_to_write_has_the_folder(tmp_path: Path, whole: dict[str, bytes]) -> None:
     class Overtaken(Guesser):
         def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
             if not self.asked:
@@ -251,23 +242,7 @@ def test_of_two_tutors_in_one_folder_who_writes_first_has_it(tmp_path: Path, mon
     with pytest.raises(InputError, match="'kind' is 'guesser' there, 'other' is asked for"):
         label(Overtaken(kind="other"), Pictures(), tmp_path / "store")
     label(Guesser(), Pictures(), tmp_path / "store", rank=0, processes=2)
-    assert content(tmp_path / "store") == content(label(Guesser(), Pictures(), tmp_path / "one"))
-
-    write = writer._write_manifest
-    identity = dict(Store.open(tmp_path / "one").identity)
-    monkeypatch.setattr(writer, "_write_manifest", lambda folder, *_: write(folder, identity, None))
-    with pytest.raises(InputError, match="'kind' is 'guesser' there, 'other' is asked for"):
-        writer.claim(tmp_path / "at once", identity | {"kind": "other"}, join=True)
-
-
-def test_what_a_living_process_is_writing_is_not_swept_away(tmp_path: Path) -> None:
-    label(Guesser(), Pictures(), tmp_path / "store", rank=0, processes=2)
-    young, old = (tmp_path / "store" / f".manifest.json.{process}.new" for process in (1, 2))
-    for path in (young, old):
-        path.touch()
-    os.utime(old, (0, 0))
-    label(Guesser(), Pictures(), tmp_path / "store", rank=1, processes=2)
-    assert young.exists() and not old.exists()
+    assert content(tmp_path / "store") == whole
 
 
 def test_the_identity_has_the_split_as_it_was_written(tmp_path: Path, voc_folder: Path) -> None:
@@ -275,42 +250,6 @@ def test_the_identity_has_the_split_as_it_was_written(tmp_path: Path, voc_folder
         dataset = open_dataset(f"voc:{voc_folder}", split)
         found = Store.open(label(Guesser(), dataset, tmp_path / str(number))).identity
         assert (found["data"], found["split"]) == (f"voc:{voc_folder.name}", split)
-
-
-def test_confidences_are_stored_as_they_are(tmp_path: Path) -> None:
-    class Thesis(Guesser):
-        def _answer(self, image: Image.Image, image_id: str) -> SoftLabels:
-            cell = torch.tensor([0.0, 0.8, 0.6])[:, None, None]
-            return SoftLabels(size=(image.height, image.width), map=cell)
-
-    store = Store.open(label(Thesis(map_values="confidences"), Pictures(), tmp_path / "store"))
-    assert store.map_values == "confidences" and store.tasks == ("segmentation",)
-    assert store["picture00"].map.flatten().tolist() == pytest.approx([0, 0.8, 0.6])
-    same = ClassMap.by_name(store.labels, store.labels)
-    for rule, expected in {
-        "noisy_or": [0.08 / 1.48, 0.8 / 1.48, 0.6 / 1.48],
-        "one": [0, 0.8, 0.6],
-        "complement": [0.2, 0.8, 0.6],
-        "zero": [0, 0.8, 0.6],
-    }.items():
-        assert Folded(store, same, background=rule)["picture00"].map.flatten().tolist() == pytest.approx(expected)
-    # Of classes that become one, the greater confidence counts, or that either is there; a dropped one is not seen.
-    pet = LabelSpace.of(["pet"])
-    both = ClassMap.by_name(store.labels, pet, renamed={"cat": "pet", "dog": "pet"})
-    assert Folded(store, both)["picture00"].map.flatten().tolist() == pytest.approx([0.08, 0.92])
-    assert Folded(store, both, background="complement")["picture00"].map.flatten().tolist() == pytest.approx([0.2, 0.8])
-    cat = LabelSpace.of(["cat"])
-    assert Folded(store, ClassMap.by_name(store.labels, cat))["picture00"].map.flatten().tolist() == pytest.approx(
-        [0.2, 0.8]
-    )
-    ignoring = Folded(store, ClassMap.by_name(store.labels, cat, elsewhere="ignore"))
-    assert ignoring["picture00"].map.flatten().tolist() == pytest.approx([0.08 / 1.48, 0.8 / 1.48])
-
-
-def test_a_store_is_unfinished_until_its_last_part(tmp_path: Path) -> None:
-    label(Guesser(), Pictures(), tmp_path / "two", rank=0, processes=2)
-    with pytest.raises(InputError, match="'complete' is false"):
-        Store.open(tmp_path / "two")
 
 
 def test_a_finished_store_is_left_alone(tmp_path: Path) -> None:
@@ -323,45 +262,15 @@ def test_a_finished_store_is_left_alone(tmp_path: Path) -> None:
         label(tutor, Pictures(), tmp_path / "store")
 
 
-def test_a_lost_part_is_made_again(tmp_path: Path) -> None:
-    whole = content(label(Guesser(), Pictures(), tmp_path / "store"))
-    (tmp_path / "store" / "part-00003.parquet").unlink()
-    tutor = Guesser()
-    label(tutor, Pictures(), tmp_path / "store", resume=True)
-    assert tutor.asked == list(Pictures.ids[15:20]) and content(tmp_path / "store") == whole
-
-
-class Broken(Pictures):
-    """The same, where pictures can't be read."""
-
-    def __init__(self, *broken: str) -> None:
-        self.broken = broken
-
-    def image(self, image_id: str) -> Image.Image:
-        if image_id in self.broken:
-            raise InputError(f"{image_id}: broken")
-        return super().image(image_id)
-
-
-BROKEN = ("picture01", "picture07")
-"""In parts 0 and 1."""
-
-
-def with_failures(out: Path) -> Path:
-    """A finished store that lacks both."""
-    label(Guesser(), Broken(*BROKEN), out, skip_broken=True)
-    assert tuple(Store.open(out).failed) == BROKEN
-    return out
-
-
-def test_a_retry_that_ends_halfway_is_gone_on_with(tmp_path: Path) -> None:
-    whole = content(label(Guesser(), Pictures(), tmp_path / "whole"))
-    out = with_failures(tmp_path / "store")
+def test_a_retry_that_ends_halfway_is_gone_on_with(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    broken, out = ("picture01", "picture07"), tmp_path / "store"  # in parts 0 and 1
+    label(Guesser(), Pictures(*broken), out, skip_broken=True)
+    assert tuple(Store.open(out).failed) == broken
     with pytest.raises(InputError, match="picture07: broken"):  # when part 0 has its answer already
-        label(Guesser(), Broken("picture07"), out, resume=True)
+        label(Guesser(), Pictures("picture07"), out, resume=True)
     with pytest.raises(InputError, match="labelling did not finish.*--resume"):
         Store.open(out)
-    label(Guesser(), Broken("picture07"), out, resume=True, skip_broken=True)
+    label(Guesser(), Pictures("picture07"), out, resume=True, skip_broken=True)
     store = Store.open(out)
     store.verify()
     assert tuple(store.failed) == ("picture07",)
@@ -369,33 +278,15 @@ def test_a_retry_that_ends_halfway_is_gone_on_with(tmp_path: Path) -> None:
     assert content(out) == whole
 
 
-def test_a_retry_by_two_processes_keeps_what_both_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = content(label(Guesser(), Pictures(), tmp_path / "whole"))
-    write, started = writer._write_manifest, []
-    out = with_failures(tmp_path / "store")
-
-    def other_first(*given: Any) -> None:
-        if not started:  # the other one does all of its work, and ends, when this one is about to write
-            started.append(True)
-            label(Guesser(), Pictures(), out, resume=True, rank=1, processes=2)
-        write(*given)
-
-    monkeypatch.setattr(writer, "_write_manifest", other_first)
-    label(Guesser(), Pictures(), out, resume=True, rank=0, processes=2)
-    assert started and content(out) == whole
-
-
-def half(folder: Path) -> Path:
-    """An unfinished store of the parts 0, 2 and 4."""
-    return label(Guesser(), Pictures(), folder, rank=0, processes=2)
-
-
-def test_a_damaged_part_of_an_unfinished_store_is_made_again(tmp_path: Path) -> None:
-    whole = content(label(Guesser(), Pictures(), tmp_path / "whole"))
+def test_a_lost_or_damaged_part_is_made_again(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    (tmp_path / "whole" / "part-00003.parquet").unlink()
+    tutor = Guesser()
+    label(tutor, Pictures(), tmp_path / "whole", resume=True)
+    assert tutor.asked == list(Pictures.ids[15:20]) and content(tmp_path / "whole") == whole
     part = half(tmp_path / "half") / "part-00002.parquet"
     size = part.stat().st_size
     # Pages have checksums of their own; what lies between and behind them has none.
-    for place in (*range(0, size, size // 25), *range(size - 12, size)):
+    for place in (*range(0, size, size // 12), *range(size - 12, size, 3)):
         out = tmp_path / "damaged"
         shutil.copytree(tmp_path / "half", out)
         changed = bytearray(part.read_bytes())
@@ -405,41 +296,31 @@ def test_a_damaged_part_of_an_unfinished_store_is_made_again(tmp_path: Path) -> 
         label(tutor, Pictures(), out, resume=True)
         assert tutor.asked == [*Pictures.ids[5:20]] and content(out) == whole
         shutil.rmtree(out)
+    (tmp_path / "half" / "part-00000.parquet").unlink()
+    (tmp_path / "half" / ".part-00004.sha256").write_bytes(b"\xff")
+    tutor = Guesser()
+    label(tutor, Pictures(), tmp_path / "half", resume=True)
+    assert [name for name in Pictures.ids if name not in tutor.asked] == list(Pictures.ids[10:15])
+    assert content(tmp_path / "half") == whole
 
 
-def test_a_part_that_is_damaged_meanwhile_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_part_that_is_damaged_meanwhile_is_refused(tmp_path: Path, whole: dict[str, bytes]) -> None:
     out = half(tmp_path / "store")
     part = out / "part-00002.parquet"
     part.write_bytes(part.read_bytes()[:-1] + b"?")
     with pytest.raises(InputError, match=r"part-00002\.parquet: the bytes are not those that were written.*--resume"):
         label(Guesser(), Pictures(), out, rank=1, processes=2)
     label(Guesser(), Pictures(), out, resume=True)
-    assert content(out) == content(label(Guesser(), Pictures(), tmp_path / "whole"))
+    assert content(out) == whole
 
 
-def test_a_hash_without_its_part_or_damaged_costs_that_part(tmp_path: Path) -> None:
-    out = half(tmp_path / "store")
-    (out / "part-00000.parquet").unlink()
-    (out / ".part-00004.sha256").write_bytes(b"\xff")
-    tutor = Guesser()
-    label(tutor, Pictures(), out, resume=True)
-    assert [name for name in Pictures.ids if name not in tutor.asked] == list(Pictures.ids[10:15])
-    assert content(out) == content(label(Guesser(), Pictures(), tmp_path / "whole"))
-
-
-@pytest.mark.parametrize("field", ["kind", "weights_sha256", "score_floor", "preprocessing"])
-def test_another_tutor_is_refused_by_the_field_that_differs(tmp_path: Path, field: str) -> None:
+def test_another_tutor_or_split_is_refused_by_its_field(tmp_path: Path) -> None:
     label(Guesser(), Pictures(), tmp_path / "store")
-    with pytest.raises(InputError, match=f"'{field}' is"):
-        label(Guesser(**{field: "other"}), Pictures(), tmp_path / "store", resume=True)
-
-
-def test_another_split_is_refused(tmp_path: Path) -> None:
-    label(Guesser(), Pictures(), tmp_path / "store")
-    other = Pictures()
-    other.ids = (*Pictures.ids[1:], "picture99")
+    for field in ("kind", "weights_sha256", "score_floor", "preprocessing"):
+        with pytest.raises(InputError, match=f"'{field}' is"):
+            label(Guesser(**{field: "other"}), Pictures(), tmp_path / "store", resume=True)
     with pytest.raises(InputError, match="'ids_sha256' is"):
-        label(Guesser(), other, tmp_path / "store", resume=True)
+        label(Guesser(), Pictures(ids=(*Pictures.ids[1:], "picture99")), tmp_path / "store", resume=True)
 
 
 def test_what_can_not_be_labelled_is_refused(tmp_path: Path) -> None:
@@ -447,32 +328,24 @@ def test_what_can_not_be_labelled_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine" / "holiday.jpg").touch()
     with pytest.raises(InputError, match=r"not empty \(holiday.jpg\)"):
         label(Guesser(), Pictures(), tmp_path / "mine")
-    data = Pictures()
-    data.ids = ("a", "b", "a")
     with pytest.raises(InputError, match="image a is listed twice"):
-        label(Guesser(), data, tmp_path / "store")
-    data.ids = ()
+        label(Guesser(), Pictures(ids=("a", "b", "a")), tmp_path / "store")
     with pytest.raises(InputError, match="no images"):
-        label(Guesser(), data, tmp_path / "store")
+        label(Guesser(), Pictures(ids=()), tmp_path / "store")
     with pytest.raises(InputError, match="ranks are 0 to 1"):
         label(Guesser(), Pictures(), tmp_path / "store", rank=2, processes=2)
 
+    class Turned(Guesser):
+        def answer(self, image: Image.Image, image_id: str) -> SoftLabels:
+            return super().answer(image.transpose(Image.Transpose.ROTATE_90), image_id)
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = writer.pq.write_table, []
+    with pytest.raises(InputError, match=r"picture00: the tutor answers for \(height, width\) \(20, 30\), the image"):
+        label(Turned(), Pictures(), tmp_path / "store")
 
-    def full(table: Any, path: Path, **options: Any) -> None:
-        calls.append(path)
-        if len(calls) == 3:
-            path.write_bytes(b"half a part")
-            raise OSError(28, "No space left on device", str(path))
-        real(table, path, **options)
 
-    whole = content(label(Guesser(), Pictures(), tmp_path / "whole"))
-    monkeypatch.setattr(writer.pq, "write_table", full)
-    with pytest.raises(OSError, match="No space left"):
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, whole: dict[str, bytes], small_files: Any) -> None:
+    with small_files(2048), pytest.raises(OSError, match="File too large"):
         label(Guesser(), Pictures(), tmp_path / "store")
-    parts = [name.format(part) for name in (".part-{:05}.sha256", "part-{:05}.parquet") for part in range(2)]
-    assert sorted(content(tmp_path / "store")) == sorted(["manifest.json", *parts])
+    assert not list((tmp_path / "store").glob("part-*")), "every part is larger"
     label(Guesser(), Pictures(), tmp_path / "store", resume=True)
     assert content(tmp_path / "store") == whole

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from random import Random
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from made import Repeats
-from test_label import PART_ROWS, Guesser, Pictures, small_parts
+from made import TINY, Repeats
 from tutored.checkpoint import save_checkpoint
-from tutored.cli import main, progress
+from tutored.cli import main
 from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.judge import judge
 from tutored.labels import LabelSpace
-from tutored.softlabels import Store, writer
-from tutored.structures import SoftLabels
-from tutored.student import BlitzNet
+from tutored.softlabels import Store
+from tutored.students import make_student
+from tutored.tasks import open_task
 from tutored.tutors import label as label_module
+from tutored.tutors import open_tutor
 from tutored.tutors.label import label
-from tutored.tutors.student import StudentTutor
+from tutored.types import SoftLabels
 
-TINY = {"backbone": "mobilenetv3_small_050", "size": 64, "extra_width": 32, "up_width": 16, "map_width": 8}
 IMAGES = 150
-KILLS = 20
 
 
 def content(store: Path) -> dict[str, bytes]:
@@ -41,23 +37,50 @@ def content(store: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def work(make_voc, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(make_voc: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data` (150 images: three parts), a `student` and the `store` that one process makes."""
     root = tmp_path_factory.mktemp("scale")
     make_voc(root / "data", {"train": ("none",) * IMAGES})
     torch.manual_seed(0)
     config = make_config({"data": {"train": "voc:somewhere"}, "student": TINY})
-    save_checkpoint(root / "student", BlitzNet(config.student, LabelSpace.of(["cat", "dog"])).eval(), config)
-    label(StudentTutor(root / "student"), open_dataset(f"voc:{root / 'data'}", "train"), root / "store")
+    labels = LabelSpace.of(["cat", "dog"])
+    tasks = {name: open_task(name, labels, section) for name, section in config.tasks.items()}
+    save_checkpoint(root / "student", make_student(config.student, tasks).eval(), config)
+    tutor = open_tutor("student", weights=root / "student", device="cpu")
+    label(tutor, open_dataset(f"voc:{root / 'data'}", "train"), root / "store")
     return root
 
 
 def words(work: Path, out: Path) -> list[str]:
     data = ["--data", f"voc:{work / 'data'}", "--split", "train"]
-    return ["label", "student", "--weights", str(work / "student"), "--device", "cpu", *data, "--out", str(out)]
+    return ["label", f"student:{work / 'student'}", "--device", "cpu", *data, "--out", str(out)]
 
 
-def test_broken_pictures_are_recorded_and_tried_again(work: Path, tmp_path: Path, capsys) -> None:
+def test_a_student_answers_the_tasks_that_are_named(work: Path) -> None:
+    image, student = Image.new("RGB", (70, 50)), work / "student"
+    both = open_tutor(f"student:{student}", device="cpu")
+    assert set(both([image], ["a"])[0].tasks) == {"detection", "segmentation"}
+    assert both.labels.classes == ("cat", "dog") and both.identity["score_floor"] == 0.01
+    one = open_tutor(f"student:{student}", device="cpu", tasks=["detection"], score_floor=0.5)
+    assert set(one([image], ["a"])[0].tasks) == {"detection"}
+    assert one.identity["score_floor"] == 0.5 and one.identity["input_map_stride"] is None
+    with pytest.raises(InputError, match="was not taught 'depth'; possible: detection, segmentation"):
+        open_tutor(f"student:{student}", tasks=["depth"])
+    with pytest.raises(InputError, match="max_boxes: unknown"):
+        open_tutor(f"student:{student}", max_boxes=3)
+
+
+def test_tasks_with_other_classes_need_a_choice(tmp_path: Path) -> None:
+    config = make_config({"data": {"train": "voc:somewhere"}, "student": TINY})
+    spaces = {"detection": LabelSpace.of(["cat", "dog"]), "segmentation": LabelSpace.of(["cat"])}
+    tasks = {name: open_task(name, spaces[name], section) for name, section in config.tasks.items()}
+    save_checkpoint(tmp_path / "student", make_student(config.student, tasks).eval(), config)
+    with pytest.raises(InputError, match="tasks: .*detection, segmentation are of one kind or have other classes"):
+        open_tutor("student", weights=tmp_path / "student")
+    assert open_tutor("student", weights=tmp_path / "student", tasks=["segmentation"]).labels.classes == ("cat",)
+
+
+def test_broken_pictures_are_recorded_and_tried_again(work: Path, tmp_path: Path, capsys: Any) -> None:
     dataset = open_dataset(f"voc:{work / 'data'}", "train")
     picture = next((work / "data" / "JPEGImages").glob(f"{dataset.ids[70]}.*"))
     whole = picture.read_bytes()
@@ -66,8 +89,8 @@ def test_broken_pictures_are_recorded_and_tried_again(work: Path, tmp_path: Path
         assert main(words(work, tmp_path / "strict")) == 2
         assert dataset.ids[70] in capsys.readouterr().err
         assert main([*words(work, tmp_path / "store"), "--skip-broken"]) == 0
-        said = capsys.readouterr().out
-        assert f"{IMAGES - 1} images" in said and "1 others could not be read" in said
+        told = capsys.readouterr().out
+        assert f"{IMAGES - 1} images" in told and "1 others could not be read" in told
         store = Store.open(tmp_path / "store")
         assert len(store) == IMAGES - 1 and list(store.failed) == [dataset.ids[70]]
         assert dataset.ids[70] not in store and dataset.ids[71] in store
@@ -78,7 +101,7 @@ def test_broken_pictures_are_recorded_and_tried_again(work: Path, tmp_path: Path
     assert content(tmp_path / "store") == content(work / "store")
 
 
-def test_a_store_without_broken_pictures_is_not_judged_and_says_why(make_voc, tmp_path: Path) -> None:
+def test_a_store_without_broken_pictures_is_not_judged(make_voc: Any, tmp_path: Path) -> None:
     folder = make_voc(tmp_path / "voc", {"val": ("both",) * 3})
     dataset = open_dataset(f"voc:{folder}", "val")
     picture = folder / "JPEGImages" / "val_001.jpg"
@@ -86,33 +109,29 @@ def test_a_store_without_broken_pictures_is_not_judged_and_says_why(make_voc, tm
     picture.write_bytes(whole[:100])
     label(Repeats(dataset), dataset, tmp_path / "store", skip_broken=True)
     picture.write_bytes(whole)
-    with pytest.raises(
-        InputError, match=r"no answer for 1 images .*val_001\.jpg: .*; then label with --resume, or take"
-    ):
+    with pytest.raises(InputError, match=r"no answer for 1 .*val_001\.jpg: .*; then label with --resume, or take"):
         judge(tmp_path / "store", f"voc:{folder}", "val")
 
 
 def test_the_next_batch_is_read_while_the_tutor_answers(work: Path, tmp_path: Path) -> None:
-    """The tutor waits for an image of the batch after its own to be asked for: it would wait in vain otherwise."""
-    import threading
-
+    """The tutor waits until an image after its own batch is read: it would wait in vain otherwise."""
     dataset = open_dataset(f"voc:{work / 'data'}", "train")
     asked: dict[str, threading.Event] = {image_id: threading.Event() for image_id in dataset.ids}
 
     class Watched:
-        name, source, split, ids, labels = dataset.name, dataset.source, dataset.split, dataset.ids, dataset.labels
+        name, source, split, ids = dataset.name, dataset.source, dataset.split, dataset.ids
 
-        def image(self, image_id: str):
+        def image(self, image_id: str) -> Image.Image:
             asked[image_id].set()
             return dataset.image(image_id)
 
-    tutor = StudentTutor(work / "student")
+    tutor = open_tutor("student", weights=work / "student", device="cpu")
     seen = []
 
     class Waiting:
         labels, identity = tutor.labels, tutor.identity
 
-        def __call__(self, images, image_ids):
+        def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
             after = dataset.ids.index(image_ids[-1]) + 1
             if after % label_module.PART_ROWS and after < IMAGES:
                 seen.append(asked[dataset.ids[after]].wait(10))
@@ -139,82 +158,3 @@ def test_rays_workers_make_the_same_store(work: Path, tmp_path: Path) -> None:
     (tmp_path / "store" / "part-00001.parquet").unlink()
     subprocess.run([*command, "--resume"], check=True, timeout=300)
     assert content(tmp_path / "store") == content(work / "store")
-
-
-class Noting(Guesser):
-    """Notes what it is asked in a file that outlives it."""
-
-    def __init__(self, notes: Path) -> None:
-        super().__init__()
-        self.notes = notes
-
-    def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
-        with self.notes.open("a") as file:
-            file.writelines(f"{image_id}\n" for image_id in image_ids)
-        return super().__call__(images, image_ids)
-
-
-def begin(out: Path, notes: Path) -> int:
-    """A process that labels, or goes on."""
-    notes.write_text("")
-    child = os.fork()
-    if child == 0:
-        label(Noting(notes), Pictures(), out, batch=2, resume=True)
-        os._exit(0)
-    return child
-
-
-def kill_at_random(folder: str) -> None:
-    """`store0`, `store1`, ... are killed again and again, each until it is finished; 20 kills in all."""
-    import pandas  # noqa: F401  # pyarrow would, in each child
-
-    small_parts()
-    root, notes, rng = Path(folder), Path(folder) / "asked", Random(0)
-    for name in ("first", "whole"):
-        started = time.monotonic()
-        assert os.waitpid(begin(root / name, notes), 0)[1] == 0
-    seconds = time.monotonic() - started
-    store = killed = 0
-    while killed < KILLS:
-        out = root / f"store{store}"
-        before = {path.name for path in out.glob("part-*")}
-        child = begin(out, notes)
-        time.sleep(rng.uniform(0, seconds))
-        os.kill(child, signal.SIGKILL)
-        status = os.waitpid(child, 0)[1]
-        assert status in (0, signal.SIGKILL)
-        assert before <= {path.name for path in out.glob("part-*")}, "nothing that was whole is lost"
-        asked = notes.read_text().split()
-        again = {f"part-{Pictures.ids.index(image_id) // PART_ROWS:05d}.parquet" for image_id in asked}
-        assert not again & before, "nor asked about twice"
-        killed += status == signal.SIGKILL
-        store += status == 0
-
-
-def test_killed_at_twenty_random_moments_it_goes_on_to_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Not from here: this process may have threads, which do not survive a fork.
-    command = f"from test_label_scale import kill_at_random; kill_at_random({str(tmp_path)!r})"
-    subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parent, check=True, timeout=300)
-    monkeypatch.setattr(writer, "PART_ROWS", PART_ROWS)
-    monkeypatch.setattr(label_module, "PART_ROWS", PART_ROWS)
-    stores = sorted(tmp_path.glob("store*"))
-    assert stores
-    for out in stores:
-        for left_over in out.glob(".*.new"):
-            os.utime(left_over, (0, 0))  # killed an hour ago
-        label(Guesser(), Pictures(), out, batch=2, resume=True)
-        assert content(out) == content(tmp_path / "whole")
-    assert tuple(Store.open(stores[0])) == Pictures.ids
-
-
-@pytest.mark.parametrize(("rank", "lines"), [("0", "labelling: 1 of 2"), ("1", "")])
-def test_of_several_processes_one_shows_progress(
-    rank: str, lines: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("RANK", rank)
-    monkeypatch.setattr(progress, "LINE_SECONDS", -1)
-    with progress.bar("labelling") as step:
-        step(1, 2)
-    assert capsys.readouterr().err.split(", ")[0] == lines

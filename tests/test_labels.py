@@ -5,11 +5,9 @@ from hypothesis import strategies as st
 
 from tutored.errors import InputError
 from tutored.labels import ALIASES, COCO, KNOWN, VOC, ClassMap, LabelSpace
-from tutored.softlabels import Folded
-from tutored.structures import Instances, SoftLabels
 
 
-def test_all_twenty_voc_classes_are_found_in_coco_the_six_respelled_ones_too():
+def test_all_voc_classes_are_found_in_coco_six_respelled():
     pairs = ClassMap.by_name(VOC, COCO)
     assert None not in pairs.to
     named = {VOC.names[index]: COCO.names[to] for index, to in enumerate(pairs.to)}
@@ -27,13 +25,13 @@ def test_all_twenty_voc_classes_are_found_in_coco_the_six_respelled_ones_too():
     assert back.unreached == ()
 
 
-def test_folding_by_hand():
+def test_remapping_by_hand():
     source, target = LabelSpace.of(["truck", "car", "bear"]), LabelSpace.of(["car"])
     probs = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
     merged = ClassMap.by_name(source, target, renamed={"truck": "car"})
-    assert merged.fold(probs).tolist() == [[pytest.approx(0.5), pytest.approx(0.5)]]
+    assert merged.remap(probs).tolist() == [[pytest.approx(0.5), pytest.approx(0.5)]]
     strict = ClassMap.by_name(source, target, elsewhere="ignore")
-    assert strict.fold(probs)[0].tolist() == pytest.approx([0.1, 0.3])
+    assert strict.remap(probs)[0].tolist() == pytest.approx([0.1, 0.3])
     assert strict.unmapped == ("truck", "bear")
     assert strict.describe() == "1 of the tutor's 3 classes map to ours; the other 2 (truck, bear) are ignored"
 
@@ -43,28 +41,18 @@ def test_each_dropped_class_may_say_where_its_probability_goes():
     probs = torch.tensor([[0.05, 0.1, 0.2, 0.25, 0.4]])
     renamed = {"armchair": "ignore"}
     some = ClassMap.by_name(source, target, renamed=renamed)
-    assert some.fold(probs)[0].tolist() == pytest.approx([0.7, 0.1])
+    assert some.remap(probs)[0].tolist() == pytest.approx([0.7, 0.1])
     assert some.describe().endswith("; 2 (wall, cat) count as background; 1 (armchair) are ignored")
     most = ClassMap.by_name(source, target, renamed={"wall": "background", "cat": None}, elsewhere="ignore")
-    assert most.fold(probs)[0].tolist() == pytest.approx([0.3, 0.1]) and most.ignored == {2, 4}
-    # The same for boxes, which are dropped in any case, and for instances: 1 - .5 and 1 - .8 of what is drawn.
-    box = torch.tensor([[0, 0, 8, 8.0]])
-    made = Instances(
-        boxes_xyxy=box.repeat(3, 1), classes=torch.tensor([1, 2, 3]), scores=torch.tensor([0.5, 0.8, 0.9]),
-        masks=torch.ones(3, 4, 4),
-    )  # fmt: skip
-    answer = SoftLabels(size=(8, 8), boxes_xyxy=box, classes=torch.tensor([3]), probs=probs, instances=made)
-    read = Folded({"a": answer}, ClassMap.by_name(source, target, renamed={**renamed, "wall": "background"}))["a"]
-    assert read.boxes_xyxy.shape == (0, 4)
-    assert read.map[:, 0, 0].tolist() == pytest.approx([0.1 / 1.4, 0.5 / 1.4]), "the armchair keeps .8 of 1.4"
+    assert most.remap(probs)[0].tolist() == pytest.approx([0.3, 0.1]) and most.ignored == {2, 4}
 
 
 @given(st.lists(st.floats(0, 1), min_size=81, max_size=81))
-def test_folding_keeps_all_probability_where_the_rest_is_background(values):
+def test_all_probability_is_kept_where_the_rest_is_background(values):
     probs = torch.tensor(values).reshape(81, 1, 1)
-    folded = ClassMap.by_name(COCO, VOC).fold(probs, dim=0)
-    assert folded.shape == (21, 1, 1)
-    assert folded.sum().item() == pytest.approx(probs.sum().item(), abs=1e-4)
+    remapped = ClassMap.by_name(COCO, VOC).remap(probs, dim=0)
+    assert remapped.shape == (21, 1, 1)
+    assert remapped.sum().item() == pytest.approx(probs.sum().item(), abs=1e-4)
 
 
 def test_mistakes_name_the_class_and_what_is_near():
@@ -97,7 +85,7 @@ def test_a_tutor_that_lacks_a_class_of_ours_says_so():
 ADE20K, OPEN_IMAGES = KNOWN["ade20k"], KNOWN["open-images"]
 
 
-def test_the_known_label_spaces_have_their_sizes_and_map_to_voc_and_coco():
+def test_known_label_spaces_map_to_voc_and_coco():
     assert {name: len(space.classes) for name, space in KNOWN.items()} == {
         "voc": 20, "coco": 80, "ade20k": 150, "cityscapes": 19, "open-images": 601
     }  # fmt: skip
@@ -128,7 +116,7 @@ def test_of_synonyms_behind_commas_the_first_counts():
     assert ClassMap.by_name(full, ADE20K).to[3:] == (ADE20K.index("screen door"), ADE20K.index("pot"))
 
 
-def test_every_alias_is_a_name_that_some_data_set_uses_once():
+def test_every_alias_is_a_name_of_some_data_set():
     known = {name for space in KNOWN.values() for name in space.names}
     named = [name for alias in ALIASES for name in alias]
     assert set(named) <= known and len(named) == len(set(named))
@@ -140,7 +128,7 @@ SPACE = st.lists(st.sampled_from([*COCO.classes, *ADE20K.classes]), min_size=1, 
 
 
 @given(SPACE, st.data())
-def test_a_fold_moves_keeps_or_removes_exactly_what_the_map_says(classes, data):
+def test_remapping_moves_keeps_or_removes_as_the_map_says(classes, data):
     source, target = LabelSpace.of(classes), LabelSpace.of(["person", "cat", "everything"])
     choice = st.sampled_from([None, *target.classes])
     renamed = {classes[0]: "everything"} | {name: data.draw(choice) for name in classes[1:]}
@@ -148,8 +136,8 @@ def test_a_fold_moves_keeps_or_removes_exactly_what_the_map_says(classes, data):
     probs = torch.tensor(values, dtype=torch.float32)
     dropped = sum(value for name, value in zip(classes, values[1:], strict=True) if renamed[name] is None)
     for elsewhere in ("background", "ignore"):
-        folded = ClassMap.by_name(source, target, renamed=renamed, elsewhere=elsewhere).fold(probs)
+        remapped = ClassMap.by_name(source, target, renamed=renamed, elsewhere=elsewhere).remap(probs)
         own = [sum(v for n, v in zip(classes, values[1:], strict=True) if renamed[n] == c) for c in target.classes]
-        assert folded[1:].tolist() == own, "many to one"
-        assert folded[0] == values[0] + (dropped if elsewhere == "background" else 0)
-        assert sum(values) - folded.sum() == (0 if elsewhere == "background" else dropped)
+        assert remapped[1:].tolist() == own, "many to one"
+        assert remapped[0] == values[0] + (dropped if elsewhere == "background" else 0)
+        assert sum(values) - remapped.sum() == (0 if elsewhere == "background" else dropped)

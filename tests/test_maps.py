@@ -10,7 +10,7 @@ from tutored import maps
 from tutored.maps import likeliest
 
 
-def test_the_likeliest_class_is_found_between_two_cells_where_their_scores_are_equal() -> None:
+def test_classes_meet_where_their_scores_are_equal() -> None:
     """Cell centres lie at 2 and 6 of 8 columns; between them the scores cross at 4."""
     scores = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
     assert likeliest(scores, (1, 8)).tolist() == [[0, 0, 0, 0, 1, 1, 1, 1]]
@@ -27,3 +27,15 @@ def test_strips_give_the_same_as_the_whole(h: int, w: int, height: int, width: i
         maps.AT_ONCE = usual
     assert strips.dtype == torch.uint8 and strips.shape == (height, width)
     assert float((strips != whole).float().mean()) <= 1 / (height * width), "a tie may fall either way"
+
+
+def test_a_slice_of_a_channels_last_batch_is_enlarged_fast() -> None:
+    """Its classes lie side by side, but PyTorch's kernels see that by the strides of a batch alone."""
+    batch = torch.randn(3, 21, 16, 16).contiguous(memory_format=torch.channels_last)
+    for scores in (batch[1], batch.contiguous()[1]):
+        packed = maps.channels_last(scores)
+        assert packed.stride() == (16 * 16 * 21, 1, 16 * 21, 21)
+        assert torch.equal(packed[0], scores)
+        enlarged = torch.nn.functional.interpolate(packed, size=(40, 50), mode="bilinear", align_corners=False)
+        assert enlarged.stride() == (40 * 50 * 21, 1, 50 * 21, 21), "the kernel took the layout"
+        assert torch.equal(likeliest(scores, (40, 50)), likeliest(scores.contiguous(), (40, 50)))

@@ -7,9 +7,9 @@ import sys
 import pytest
 from PIL import Image
 
+from tutored.config.entries import DEFAULT_TASKS
 from tutored.errors import InputError
-from tutored.quickstart import run_quickstart
-from tutored.quickstart.together import run_together
+from tutored.quickstart import run_quickstart, run_together
 from tutored.softlabels import Store
 
 
@@ -22,16 +22,11 @@ def test_a_rehearsal_runs_from_scenes_to_the_picture(tmp_path, capsys):
     assert all(0 <= row["mAP"] <= 1 and 0 <= row["mIoU"] <= 1 for row in rows)
     assert Image.open(picture).width > 4 * 200
 
-    boxes, maps = Store.open(out / "detection-store"), Store.open(out / "segmentation-store")
-    assert boxes.labels == maps.labels
-    assert len(boxes.labels.classes) == 20
-    assert {"airplane", "dog"} < set(boxes.labels.classes)
-    assert "aeroplane" not in boxes.labels.classes
-    image_id = next(iter(boxes))
-    assert boxes[image_id].boxes_xyxy is not None
-    assert boxes[image_id].map is None
-    assert maps[image_id].boxes_xyxy is None
-    assert maps[image_id].map is not None
+    stores = {task: Store.open(out / f"{task}-store") for task in DEFAULT_TASKS}
+    for task, store in stores.items():
+        assert len(store.labels.classes) == 20
+        assert {"airplane", "dog"} < set(store.labels.classes) and "aeroplane" not in store.labels.classes
+        assert list(store[next(iter(store))].tasks) == [task]
 
     printed = capsys.readouterr().out
     assert "tutored init FOLDER" in printed
@@ -63,7 +58,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("code", "kind"), [(2, InputError), (1, OSError)])
-def test_a_failed_command_says_itself_why_after_its_progress(tmp_path, capfd, monkeypatch, code, kind):
+def test_a_failed_command_says_itself_why(tmp_path, capfd, monkeypatch, code, kind):
     command = tmp_path / "python"
     command.write_text(f"#!/bin/sh\necho 'step 3 of 9' >&2\necho 'tutored: x: it broke; mend it' >&2\nexit {code}\n")
     command.chmod(0o755)

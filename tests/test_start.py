@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from made import TINY
+from made import TINY, two_tasks
 from tutored.checkpoint import save_checkpoint
 from tutored.config import Config, make_config
 from tutored.engine import train
-from tutored.engine.start import make_student
+from tutored.engine.start import start_student
 from tutored.engine.state import load_state
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
-from tutored.student import BlitzNet
+from tutored.students import make_student
 
 
 def config(start=None, data="voc:unread", student=None, **train_keys) -> Config:
@@ -27,6 +27,10 @@ def config(start=None, data="voc:unread", student=None, **train_keys) -> Config:
     )
 
 
+def told(folder, known):
+    return tuple(f"{name}: starts from {folder}, which knows {known} classes" for name in two_tasks())
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """`make(labels, **student)`: a folder of a student with random weights, all of them, also the heads' biases."""
@@ -35,7 +39,7 @@ def checkpoint(tmp_path_factory):
         folder = tmp_path_factory.mktemp("start") / "checkpoint"
         torch.manual_seed(7)
         made = config(student=student)
-        net = BlitzNet(made.student, labels)
+        net = make_student(made.student, two_tasks(labels))
         for name, value in net.named_parameters():
             if name.endswith("bias"):
                 torch.nn.init.normal_(value)
@@ -48,11 +52,15 @@ def checkpoint(tmp_path_factory):
 @pytest.mark.parametrize("changed", [{}, {"size": 96, "scales": [0.05, 0.1, 0.9], "frozen": 8}])
 def test_weights_are_the_other_students(checkpoint, changed):
     folder, other = checkpoint()
-    student, notes = make_student(config(folder, student=changed), VOC)
-    assert notes == (f"starts from {folder}, which knows 20 of the 20 classes",)
+    student, notes = start_student(config(folder, student=changed), two_tasks(VOC))
+    assert notes == told(folder, "20 of the 20")
     mine = student.state_dict()
     assert all(torch.equal(value, mine[name]) for name, value in other.state_dict().items())
     assert student.config.size == changed.get("size", 64)
+
+
+def map_weight(student):
+    return student.heads["segmentation"].network.logits.weight
 
 
 def test_classes_go_by_their_names(checkpoint):
@@ -60,38 +68,49 @@ def test_classes_go_by_their_names(checkpoint):
     folder, other = checkpoint(LabelSpace.of(["cat", "dog", "bus"]))
     labels = LabelSpace.of(["zebra", "dog", "cat"])
     torch.manual_seed(0)
-    student, notes = make_student(config(folder), labels)
+    student, notes = start_student(config(folder), two_tasks(labels))
     torch.manual_seed(0)
-    plain, _ = make_student(config(), labels)
-    assert notes == (f"starts from {folder}, which knows 2 of the 3 classes",)
+    plain, _ = start_student(config(), two_tasks(labels))
+    assert notes == told(folder, "2 of the 3")
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         before, after = other(images), student.eval()(images)
-    torch.testing.assert_close(after.deltas, before.deltas)
-    torch.testing.assert_close(after.logits[..., [0, 3, 2]], before.logits[..., [0, 1, 2]])
-    torch.testing.assert_close(after.map_logits[:, [0, 3, 2]], before.map_logits[:, [0, 1, 2]])
-    assert torch.equal(student.map.logits.weight[1], plain.map.logits.weight[1])
-    assert torch.equal(student.boxes.logits[0].weight[1::4], plain.boxes.logits[0].weight[1::4])
-    assert not torch.equal(student.boxes.logits[0].weight[2::4], plain.boxes.logits[0].weight[2::4])
+    (boxes, maps), (old_boxes, old_maps) = after.values(), before.values()
+    torch.testing.assert_close(boxes.deltas, old_boxes.deltas)
+    torch.testing.assert_close(boxes.logits[..., [0, 3, 2]], old_boxes.logits[..., [0, 1, 2]])
+    torch.testing.assert_close(maps[:, [0, 3, 2]], old_maps[:, [0, 1, 2]])
+    mine, theirs = student.heads["detection"].logits[0].weight, plain.heads["detection"].logits[0].weight
+    assert torch.equal(map_weight(student)[1], map_weight(plain)[1])
+    assert torch.equal(mine[1::4], theirs[1::4])
+    assert not torch.equal(mine[2::4], theirs[2::4])
 
 
 def test_classes_go_by_their_aliases(checkpoint):
     """COCO's motorcycle and couch are VOC's motorbike and sofa."""
     folder, other = checkpoint(LabelSpace.of(["couch", "cat", "motorcycle"]))
-    student, notes = make_student(config(folder), LabelSpace.of(["motorbike", "sofa"]))
-    assert notes == (f"starts from {folder}, which knows 2 of the 2 classes",)
-    assert torch.equal(student.map.logits.weight, other.map.logits.weight[[0, 3, 1]])
+    student, notes = start_student(config(folder), two_tasks(LabelSpace.of(["motorbike", "sofa"])))
+    assert notes == told(folder, "2 of the 2")
+    assert torch.equal(map_weight(student), map_weight(other)[[0, 3, 1]])
+
+
+def test_a_task_that_the_other_student_lacks_begins_at_random(checkpoint):
+    folder, other = checkpoint()
+    tasks = {"detection": two_tasks(VOC)["detection"], "parts": two_tasks(VOC)["segmentation"]}
+    student, notes = start_student(config(folder), tasks)
+    assert notes[-1] == f"parts: starts at random, since {folder} has no such task"
+    mine, theirs = student.state_dict(), other.state_dict()
+    assert all(torch.equal(theirs[name], mine[name]) for name in theirs if not name.startswith("heads.segmentation."))
 
 
 def test_a_student_built_otherwise_is_refused_by_the_keys_that_differ(checkpoint):
     folder, _ = checkpoint(up_width=16)
     with pytest.raises(InputError, match=r"train\.start .*built otherwise, with up_width 16 instead of 32; set"):
-        make_student(config(folder), VOC)
+        start_student(config(folder), two_tasks(VOC))
 
 
 def test_a_start_that_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no checkpoint .*give a folder that `tutored train` wrote"):
-        make_student(config(str(tmp_path)), VOC)
+        start_student(config(str(tmp_path)), two_tasks(VOC))
 
 
 def test_training_starts_there_and_resumes_from_its_own_state(voc_folder, tmp_path, checkpoint):
@@ -101,7 +120,7 @@ def test_training_starts_there_and_resumes_from_its_own_state(voc_folder, tmp_pa
     begun = Trainer(given, open_supervision(given), tmp_path / "begun")
     assert all(torch.equal(value, begun.averaged.state_dict()[name]) for name, value in other.state_dict().items())
     result = train(given, tmp_path / "run")
-    assert result["notes"][-1].startswith(f"starts from {folder}")
+    assert f"starts from {folder}" in result["notes"][-1]
     resumed = Trainer(given, open_supervision(given), tmp_path / "run")
     resumed.load()
     state = load_state(tmp_path / "run")

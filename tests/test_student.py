@@ -14,22 +14,29 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tutored.config import Student
+from made import two_tasks
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
-from tutored.student import BlitzNet
-from tutored.student.anchors import anchors, level_scales
+from tutored.students.anchors import anchors, level_scales
+from tutored.students.blitznet import BlitzNet, BlitzNetSection
+from tutored.tasks import Task
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
 LITE0 = REAL / "weights" / "tf_efficientnet_lite0.in1k.safetensors"
 
-PETS = LabelSpace.of(["cat", "dog"])
-TINY = Student(backbone="mobilenetv3_small_050", size=64, extra_width=32, up_width=16, map_width=8)
+PETS = two_tasks(LabelSpace.of(["cat", "dog"]))
 
 
-def on_meta(config: Student, labels: LabelSpace = VOC) -> BlitzNet:
+def shape(**keys: Any) -> BlitzNetSection:
+    return BlitzNetSection(kind="blitznet", **keys)
+
+
+TINY = shape(backbone="mobilenetv3_small_050", size=64, extra_width=32, up_width=16, map_width=8)
+
+
+def on_meta(config: BlitzNetSection, tasks: dict[str, Task] | None = None) -> BlitzNet:
     with torch.device("meta"):
-        return BlitzNet(config, labels)
+        return BlitzNet(config, tasks or two_tasks(VOC))
 
 
 def count(module: nn.Module) -> int:
@@ -76,24 +83,29 @@ def count(module: nn.Module) -> int:
 def test_the_original_four_have_its_parameters_and_anchors(
     name: str, sides: tuple[int, ...], parameters: int, wide_map: int, boxes: int, parts: tuple[int, ...]
 ) -> None:
-    student = on_meta(Student(preset=name))
+    student = on_meta(shape(preset=name))
     assert count(student) == parameters
     assert count(student.backbone) == 23_508_032
-    assert (count(student.down), count(student.up), count(student.boxes), count(student.map)) == parts
+    assert (
+        count(student.down),
+        count(student.up),
+        count(student.heads["detection"]),
+        count(student.heads["segmentation"]),
+    ) == parts
     assert student.sides == sides
-    assert student.anchors_xyxy.shape == (boxes, 4)
-    assert count(on_meta(Student(preset=name).model_copy(update={"map_kernel": 3}))) == wide_map
+    assert student.heads["detection"].anchors_xyxy.shape == (boxes, 4)
+    assert count(on_meta(shape(preset=name).model_copy(update={"map_kernel": 3}))) == wide_map
 
 
 def test_a_shared_head_is_one_head_for_all_levels() -> None:
-    student = on_meta(Student(preset="blitznet300-s8").model_copy(update={"shared_head": True}))
-    assert count(student.boxes) == 691_350
+    student = on_meta(shape(preset="blitznet300-s8").model_copy(update={"shared_head": True}))
+    assert count(student.heads["detection"]) == 691_350
 
 
 def test_the_light_variant() -> None:
-    student = on_meta(Student(preset="light"))
+    student = on_meta(shape(preset="light"))
     assert student.sides == (20, 10, 5, 3, 2, 1)
-    assert len(student.anchors_xyxy) == 6 * (400 + 100 + 25 + 9 + 4 + 1) == 3_234
+    assert len(student.heads["detection"].anchors_xyxy) == 6 * (400 + 100 + 25 + 9 + 4 + 1) == 3_234
 
 
 @pytest.mark.parametrize(
@@ -113,7 +125,7 @@ def test_the_light_variant() -> None:
     ],
 )
 def test_scales_are_those_of_the_specification(name: str, scales: list[float], larger: list[float]) -> None:
-    found = level_scales(len(scales), Student(preset=name).scales)
+    found = level_scales(len(scales), shape(preset=name).scales)
     assert [scale for scale, _ in found] == pytest.approx(scales)
     assert [scale for _, scale in found] == pytest.approx(larger, abs=5e-5)
 
@@ -151,36 +163,39 @@ def test_every_map_cell_has_its_anchors(size: int, stride: int, extra: int, back
     config = TINY.model_copy(update={"size": size, "stride": stride, "extra": extra, "backbone": backbone})
     student = on_meta(config)
     outputs = student(torch.empty(2, 3, size, size, device="meta"))
-    assert outputs.deltas.shape == (2, len(outputs.anchors_xyxy), 4)
-    assert outputs.logits.shape == (2, len(outputs.anchors_xyxy), 21)
+    count = len(student.heads["detection"].anchors_xyxy)
+    assert outputs["detection"].deltas.shape == (2, count, 4)
+    assert outputs["detection"].logits.shape == (2, count, 21)
     side = math.ceil(size / stride) if backbone != "convnext_atto" else student.sides[0]
-    assert outputs.map_logits.shape == (2, 21, side, side)
+    assert outputs["segmentation"].shape == (2, 21, side, side)
 
 
 def test_a_backbone_that_pads_less_has_fewer_cells() -> None:
     student = on_meta(TINY.model_copy(update={"backbone": "inception_v3", "size": 160}))
     assert student.sides == (17, 8, 3, 2, 1, 1)
-    assert student(torch.empty(2, 3, 160, 160, device="meta")).logits.shape[1] == len(student.anchors_xyxy)
+    assert student(torch.empty(2, 3, 160, 160, device="meta"))["detection"].logits.shape[1] == len(
+        student.heads["detection"].anchors_xyxy
+    )
 
 
 def test_a_cell_answers_for_the_anchors_on_it() -> None:
     student = BlitzNet(TINY, PETS).requires_grad_(False)
     levels = [torch.zeros(1, 16, side, side) for side in student.sides]
     levels[1][0, 0, 1, 2] = 1.0  # of 4 x 4 cells: second row, third column
-    for head in (student.boxes.deltas[1], student.boxes.logits[1]):
+    for head in (student.heads["detection"].deltas[1], student.heads["detection"].logits[1]):
         head.weight.zero_()
         head.weight[:, 0, 1, 1] = torch.arange(1.0, len(head.weight) + 1)
-    deltas, logits = student.boxes(levels)
+    deltas, logits = student.heads["detection"](levels)
     rows = deltas[0].any(dim=1).nonzero()[:, 0]
     assert rows.tolist() == list(range(6 * 64 + 6 * (1 * 4 + 2), 6 * 64 + 6 * (1 * 4 + 3)))
-    boxes = student.anchors_xyxy[rows]
+    boxes = student.heads["detection"].anchors_xyxy[rows]
     torch.testing.assert_close((boxes[:, :2] + boxes[:, 2:]) / 2, torch.tensor([[2.5 * 16, 1.5 * 16]] * 6))
     assert deltas[0, rows].flatten().tolist() == list(range(1, 25))
     assert logits[0, rows].flatten().tolist() == list(range(1, 19))
 
 
 def test_strides_move_to_the_first_convolution() -> None:
-    config = Student(backbone="resnet26", size=96, stride_in_1x1=True)
+    config = shape(backbone="resnet26", size=96, stride_in_1x1=True)
     student = on_meta(config)
     unit = student.backbone.net.layer2[0]
     assert (unit.conv1.stride, unit.conv2.stride, unit.downsample[0].stride) == ((2, 2), (1, 1), (2, 2))
@@ -190,14 +205,14 @@ def test_strides_move_to_the_first_convolution() -> None:
 
 
 def test_extra_blocks_subsample_where_widths_agree() -> None:
-    student = on_meta(Student(backbone="resnet26", size=96))
+    student = on_meta(shape(backbone="resnet26", size=96))
     assert student.down.blocks[0][0].projection is None
     assert on_meta(TINY).down.blocks[0][0].projection[0].stride == (2, 2)
     assert on_meta(TINY).down.blocks[1][0].projection is None
 
 
 def test_an_extra_block_has_no_stride_over_a_single_cell() -> None:
-    student = on_meta(Student(size=64, extra=3))
+    student = on_meta(shape(size=64, extra=3))
     assert student.sides == (8, 4, 2, 1, 1, 1)
     assert [block[0].stride for block in student.down.blocks] == [2, 1, 1]
 
@@ -206,7 +221,7 @@ def test_the_global_level_is_the_mean_of_the_first_shortcut() -> None:
     student = BlitzNet(TINY, PETS).eval()
     seen: dict[str, torch.Tensor] = {}
     student.up.blocks[0].projection.register_forward_hook(lambda _m, _i, out: seen.update(shortcut=out))
-    student.boxes.register_forward_pre_hook(lambda _m, inputs: seen.update(last=inputs[0][-1]))
+    student.heads["detection"].register_forward_pre_hook(lambda _m, inputs: seen.update(last=inputs[0][-1]))
     student(torch.rand(2, 3, 64, 64))
     torch.testing.assert_close(seen["last"][:, :, 0, 0], seen["shortcut"].mean((2, 3)))
     assert bool((seen["last"] < 0).any())
@@ -214,15 +229,17 @@ def test_the_global_level_is_the_mean_of_the_first_shortcut() -> None:
 
 
 def test_initial_spread_of_the_weights() -> None:
-    student = BlitzNet(TINY.model_copy(update={"extra_width": 128, "up_width": 64}), VOC).requires_grad_(False)
+    student = BlitzNet(TINY.model_copy(update={"extra_width": 128, "up_width": 64}), two_tasks(VOC)).requires_grad_(
+        False
+    )
     conv = student.down.blocks[1][0].residual[0]
     sigma = math.sqrt(2.6 / 128)
     assert float(conv.weight.abs().max()) <= 2 * sigma
     assert float(conv.weight.std()) == pytest.approx(math.sqrt(2 / 128), rel=0.05)
-    head = student.boxes.logits[0]
+    head = student.heads["detection"].logits[0]
     assert float(head.weight.std()) == pytest.approx(math.sqrt(0.1 / (64 * 9)), rel=0.05)
     assert float(head.weight.abs().max()) <= 2 * math.sqrt(0.13 / (64 * 9))
-    assert float(student.map.logits.weight.abs().max()) <= math.sqrt(6 / ((6 * 8 + 21) * 9))
+    assert float(student.heads["segmentation"].network.logits.weight.abs().max()) <= math.sqrt(6 / ((6 * 8 + 21) * 9))
     assert not head.bias.any()
 
 
@@ -239,10 +256,15 @@ def test_losses_reach_the_parameters_they_should(stride: int) -> None:
     def all_but(*parts: str) -> set[str]:
         return {name for name, _ in student.named_parameters() if name.startswith(parts)}
 
-    assert untouched(lambda o: o.deltas.sum() + o.logits.sum() + o.map_logits.sum()) == set()
-    assert untouched(lambda o: o.deltas.sum() + o.logits.sum()) == all_but("map.")
-    assert untouched(lambda o: o.map_logits.sum()) == all_but("boxes.")
-    assert untouched(lambda o: o.deltas.sum()) == all_but("map.", "boxes.logits.")
+    boxes, maps = "heads.detection.", "heads.segmentation."
+    assert untouched(lambda o: sum(each.sum() for each in (*o["detection"], o["segmentation"]))) == set()
+    assert untouched(lambda o: o["detection"].deltas.sum() + o["detection"].logits.sum()) == all_but(maps)
+    assert untouched(lambda o: o["segmentation"].sum()) == all_but(boxes)
+    assert untouched(lambda o: o["detection"].deltas.sum()) == all_but(maps, f"{boxes}logits.")
+
+
+def flat(raw: Any) -> list[torch.Tensor]:
+    return [raw] if isinstance(raw, torch.Tensor) else list(raw)
 
 
 def test_a_batch_answers_as_its_images_alone() -> None:
@@ -251,8 +273,9 @@ def test_a_batch_answers_as_its_images_alone() -> None:
     together = student(images)
     for index in range(3):
         alone = student(images[index : index + 1])
-        for whole, part in zip(together[1:], alone[1:], strict=True):
-            torch.testing.assert_close(whole[index : index + 1], part, atol=1e-5, rtol=1e-4)
+        for name in together:
+            for whole, part in zip(flat(together[name]), flat(alone[name]), strict=True):
+                torch.testing.assert_close(whole[index : index + 1], part, atol=1e-5, rtol=1e-4)
 
 
 def test_images_of_another_size_are_refused() -> None:
@@ -395,7 +418,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ({"backbone": "resnet5O"}, "did you mean resnet"),
         ({"backbone": "hf-hub:someone/something"}, "timm has no such network"),
         ({"backbone": "resnet50.no_such_tag"}, "timm can't give its feature maps"),
-        ({"backbone": "vit_small_patch16_224", "size": 224}, r"BlitzNet needs \[8, 16, 32\]"),
+        ({"backbone": "vit_small_patch16_224", "size": 224}, r"the student needs \[8, 16, 32\]"),
         ({"backbone": "swin_tiny_patch4_window7_224"}, "can't take images of 64 x 64"),
         ({"backbone": "swin_tiny_patch4_window7_224", "size": 224}, r"not \[channels, height, width\]"),
         ({"backbone": "resnet18", "stride_in_1x1": True}, "is for ResNets with bottleneck units"),
@@ -404,6 +427,30 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
 def test_unfit_backbones_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         on_meta(TINY.model_copy(update=changed))
+
+
+def test_any_number_of_tasks_with_their_own_classes() -> None:
+    """Boxes of twenty classes beside masks of two, twice."""
+    few, boxes = two_tasks(LabelSpace.of(["cat", "dog"])), two_tasks(VOC)
+    tasks = {"boxes": boxes["detection"], "objects": few["segmentation"], "parts": few["segmentation"]}
+    student = on_meta(TINY, tasks)
+    raw = student(torch.empty(2, 3, 64, 64, device="meta"))
+    assert {name: flat(each)[-1].shape[1 if name != "boxes" else 2] for name, each in raw.items()} == {
+        "boxes": 21,
+        "objects": 3,
+        "parts": 3,
+    }
+
+
+def test_a_kind_without_a_head_is_refused() -> None:
+    class Sounds(Task):
+        kind = "sounds"
+
+    Sounds.__abstractmethods__ = frozenset()
+    with pytest.raises(
+        InputError, match=r"tasks\.bark: the student blitznet has no head for kind sounds; possible: det"
+    ):
+        on_meta(TINY, {"bark": Sounds("bark", VOC, PETS["detection"].section)})
 
 
 def test_a_failed_download_asks_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +475,7 @@ def test_the_real_weights_give_the_whole_model_s_features() -> None:
     with torch.no_grad():
         whole(images * 2 - 1)  # its mean and std are .5
         for frozen in (False, True):
-            config = Student(preset="light").model_copy(update={"weights": str(LITE0), "freeze_norm": frozen})
-            found = BlitzNet(config, VOC).eval().backbone(images)
+            config = shape(preset="light").model_copy(update={"weights": str(LITE0), "freeze_norm": frozen})
+            found = BlitzNet(config, two_tasks(VOC)).eval().backbone(images)
             for got, want in zip(found, expected, strict=True):
                 torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)

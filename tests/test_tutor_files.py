@@ -1,4 +1,4 @@
-"""Answers in files: COCO results about a COCO data set, whose ids they have, and what `tutored convert` wrote."""
+"""Answers in files: COCO results, XML with confidences, arrays of maps; and what the numbers in them mean."""
 
 from __future__ import annotations
 
@@ -6,21 +6,269 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from test_tutors import REAL, ask, ask_boxes, ask_map, blank, real
 from tutored.cli import main
 from tutored.convert import convert
 from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.judge import judge
-from tutored.labels import COCO
+from tutored.labels import COCO, VOC, LabelSpace
 from tutored.softlabels import Store
-from tutored.structures import SoftLabels
+from tutored.tasks.detection import SoftBoxes
 from tutored.tutors import open_tutor
-from tutored.tutors.files_coco_ids import CocoIds
 from tutored.tutors.label import label
+from tutored.types import SoftLabels
+
+
+def opened(folders: Any, **options: Any) -> Any:
+    return open_tutor("files", folders=folders, **options)
+
+
+class Pictures:
+    """A data set of blank pictures in some classes, which nobody annotated."""
+
+    name, source, split = "made:pictures/all", "made:pictures", "all"
+
+    def __init__(self, labels: LabelSpace, sizes: dict[str, tuple[int, int]] | None = None) -> None:
+        self.labels, self.sizes = {"detection": labels, "segmentation": labels}, sizes or {"a": (30, 40)}
+        self.ids = tuple(self.sizes)
+
+    def image(self, image_id: str) -> Image.Image:
+        return blank(*self.sizes[image_id])
+
+
+def results(folder: Path, entries: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(entries))
+    return folder
+
+
+def entry(image_id: Any = "a", category_id: int = 17, score: float = 0.75, **more: Any) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": category_id, "bbox": [2, 4, 10, 6], "score": score} | more
+
+
+def test_coco_results(tmp_path: Path) -> None:
+    tutor = opened(results(tmp_path, [entry(), entry(category_id=90), entry(139), entry("x")]))
+    assert tutor.labels == COCO
+    assert set(ask(tutor, blank(30, 40)).tasks) == {"detection"}
+    found = ask_boxes(tutor, blank(30, 40))
+    assert found.boxes_xyxy.tolist() == [[2, 4, 12, 10]] * 2
+    assert [COCO.names[index] for index in found.classes] == ["cat", "toothbrush"]
+    assert found.probs[0, [0, 16]].tolist() == [0.25, 0.75]
+    assert len(ask_boxes(tutor, blank(30, 40), "000000000139").classes) == 1, "a number is the stem's"
+    with pytest.raises(InputError, match='no entry for image b; .*missing="allow"'):
+        ask(tutor, blank(30, 40), "b")
+    lenient = opened(tmp_path, missing="allow")
+    assert ask_boxes(lenient, blank(30, 40), "b").boxes_xyxy.shape == (0, 4), "nothing was found there"
+
+
+def test_category_numbers_never_mean_two_things(tmp_path: Path) -> None:
+    ambiguous = results(tmp_path / "ambiguous", [entry(category_id=8)])
+    with pytest.raises(
+        InputError, match=r"category 8 may be cat, by position in .* or truck, by COCO's numbering; say which"
+    ):
+        opened(ambiguous, dataset=Pictures(VOC))
+    eighth = {"voc": "cat", "coco": "truck"}
+    for labels, name in eighth.items():
+        tutor = opened(ambiguous, labels=labels)
+        assert tutor.labels.names[int(ask_boxes(tutor, blank(30, 40)).classes[0])] == name
+    assert opened(results(tmp_path / "coco", [entry(category_id=44)]), dataset=Pictures(VOC)).labels == COCO
+    assert opened(results(tmp_path / "voc", [entry(category_id=12)]), dataset=Pictures(VOC)).labels == VOC
+    with pytest.raises(InputError, match="category 95 .*neither COCO's numbers nor positions"):
+        opened(results(tmp_path / "neither", [entry(category_id=95)]), dataset=Pictures(VOC))
+    same = LabelSpace.of(["person", "bicycle"])
+    agreed = opened(results(tmp_path / "same", [entry(category_id=2)]), dataset=Pictures(same))
+    assert agreed.labels == same, "number 2 is the bicycle, whoever counts"
+    own = {
+        "annotations": [entry(7, 3)],
+        "categories": [{"id": 3, "name": "cow"}],
+        "images": [{"id": 7, "file_name": "x/a.jpg"}],
+    }
+    tutor = opened(results(tmp_path / "own", own))
+    assert tutor.labels.classes == ("cow",) and ask_boxes(tutor, blank(30, 40)).classes.tolist() == [1]
+
+
+def test_masks_of_coco_results_are_instances(tmp_path: Path) -> None:
+    # Uncompressed runs, column by column of a 30 x 40 image: columns 2 to 11, rows 4 to 9.
+    runs = [2 * 30 + 4] + [6, 24] * 9 + [6]
+    runs.append(30 * 40 - sum(runs))
+    segmentation = {"size": [30, 40], "counts": runs}
+    tutor = opened(results(tmp_path, [entry(segmentation=segmentation), entry(category_id=1)]))
+    found = ask(tutor, blank(30, 40)).tasks
+    made = found["instances"]
+    assert len(found["detection"].classes) == 2 and made.boxes_xyxy.tolist() == [[2, 4, 12, 10]]
+    assert made.masks.shape == (1, 56, 56) and made.masks[0, 8:48, 8:48].min() > 0.999
+    only_mask = {key: value for key, value in entry(segmentation=segmentation).items() if key != "bbox"}
+    tutor = opened(results(tmp_path, [only_mask]))
+    assert ask_boxes(tutor, blank(30, 40)).boxes_xyxy.tolist() == [[2, 4, 12, 10]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score": 1.5}, "a score is a probability from 0 to 1"),
+        ({"score": None}, "'score' must be a number"),
+        ({"bbox": [2, 4, 10]}, "'bbox' must be"),
+        ({"bbox": [2, 4, -10, 5]}, "negative side"),
+        ({"bbox": [2, 4, float("nan"), 5]}, "'bbox' must be a number"),
+        ({"bbox": [200, 4, 10, 5]}, "40x30"),
+        ({"segmentation": {"size": [4, 4], "counts": [16]}}, "must state the size"),
+    ],
+)
+def test_broken_results_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    tutor = opened(results(tmp_path, [entry("x"), entry(**change)]))
+    with pytest.raises(InputError, match=rf"results\.json: entry 1.*{message}"):
+        ask(tutor, blank(30, 40))
+
+
+def test_the_thesis_xml(tmp_path: Path) -> None:
+    horse = "<object><name>horse</name><class_index>13</class_index><bndbox><xmin>0.0</xmin><ymin>1.5</ymin>"
+    horse += "<xmax>19.25</xmax><ymax>9</ymax></bndbox><confidence>3.63e-06</confidence></object>"
+    (tmp_path / "a.xml").write_text(f"<annotation><folder>VOC2012</folder>{horse}</annotation>")
+    (tmp_path / "empty.xml").write_text("<annotation/>")
+    tutor = opened([tmp_path])
+    found = ask_boxes(tutor, blank(10, 20))
+    assert tutor.labels == VOC and found.boxes_xyxy.tolist() == [[0, 1.5, 19.25, 9]] and found.classes.tolist() == [13]
+    assert found.scores.tolist() == pytest.approx([3.63e-6]) and found.probs[0, 0] == pytest.approx(1 - 3.63e-6)
+    assert ask_boxes(tutor, blank(10, 20), "empty").boxes_xyxy.shape == (0, 4)
+    with pytest.raises(InputError, match=r"no b\.xml"):
+        ask(tutor, blank(10, 20), "b")
+    lenient = opened([tmp_path], missing="allow")
+    assert ask(lenient, blank(10, 20), "b").tasks == {}, "not asked"
+    for old, new, message in (
+        ("confidence>", "certainty>", "object 1: 'confidence' must be a number, got None"),
+        (">horse<", ">hors<", "did you mean horse"),
+        ("</annotation>", "", "not readable as XML"),
+    ):
+        (tmp_path / "a.xml").write_text(f"<annotation>{horse}</annotation>".replace(old, new))
+        with pytest.raises(InputError, match=rf"a\.xml.*{message}"):
+            ask(tutor, blank(10, 20))
+
+
+def test_probability_maps_of_every_type(tmp_path: Path) -> None:
+    counts = np.array([[[255, 0, 0], [200, 50, 5]]], np.uint8)
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\n")
+    for number, (dtype, scale) in enumerate((("uint8", 1), ("float16", 255), ("float32", 255), ("float64", 255))):
+        for suffix in (".npz", ".npy"):
+            folder = tmp_path / f"{number}{suffix}"
+            folder.mkdir()
+            array = (counts / scale).astype(dtype)
+            np.savez(folder / "a.npz", probs=array) if suffix == ".npz" else np.save(folder / "a.npy", array)
+            found = ask_map(opened(folder, labels=names), blank(8, 16))
+            assert found.shape == (3, 1, 2)
+            assert np.rint(found.numpy() * 255).tolist() == counts.transpose(2, 0, 1).tolist()
+
+
+def test_fine_maps_are_averaged_to_the_stride(tmp_path: Path) -> None:
+    array = np.zeros((8, 16, 21), np.float32)
+    array[..., 0] = 1
+    array[:4, :8, [0, 8]] = 0, 1
+    np.save(tmp_path / "a.npy", array)
+    found = ask_map(opened(tmp_path), blank(8, 16))
+    assert found[[0, 8]].tolist() == [[[0.5, 1]], [[0.5, 0]]]
+
+
+def test_the_thesis_arrays_are_confidences(tmp_path: Path) -> None:
+    array = np.zeros((2, 3, 21))
+    array[0, 0, 8], array[0, 1, [8, 12]] = 0.9, (0.8, 0.5)
+    array[1, :, 0] = 1
+    np.save(tmp_path / "a.npy", array)
+    tutor = opened(tmp_path, stride=1)
+    assert tutor.identity["tutor"] == "maps of confidences"
+    answer = ask(tutor, blank(2, 3)).tasks["segmentation"]
+    found = answer.map
+    assert answer.confidences
+    assert found[[0, 8], 0, 0].tolist() == pytest.approx([0, 0.9])
+    assert found[[0, 8, 12], 0, 1].tolist() == pytest.approx([0, 0.8, 0.5])
+    assert found[:, 0, 2].sum() == 0 and found[:, 1].sum() == 0, "channel 0 says nothing"
+
+
+def test_of_fine_confidences_those_at_the_cells_centres_count(tmp_path: Path) -> None:
+    array = np.zeros((6, 6, 21))
+    array[1, 1, 8], array[:, 3:, 12] = 0.9, 0.4
+    np.save(tmp_path / "a.npy", array)
+    found = ask_map(opened(tmp_path, stride=3), blank(6, 6))
+    assert found[8].tolist() == pytest.approx(np.array([[0.9, 0], [0, 0]]))
+    assert found[12].tolist() == pytest.approx(np.array([[0, 0.4], [0, 0.4]]))
+
+
+def test_boxes_and_maps_together(tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    np.savez(tmp_path / "maps" / "a.npz", probs=np.eye(21, dtype=np.float32)[None, :1])
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "a.xml").write_text("<annotation/>")
+    tutor = opened([tmp_path / "boxes", tmp_path / "maps"])
+    assert ask_boxes(tutor, blank(8, 8)).boxes_xyxy.shape == (0, 4)
+    assert ask_map(tutor, blank(8, 8)).shape == (21, 1, 1)
+    before = tutor.identity["weights_sha256"]
+    (tmp_path / "boxes" / "b.xml").write_text("<annotation/>")
+    after = opened([tmp_path / "boxes", tmp_path / "maps"]).identity["weights_sha256"]
+    assert before != after, "other answers are another tutor"
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((2, 2, 21), np.nan), "probabilities lie from 0 to 1"),
+        (np.full((2, 2, 21), 2.0), "probabilities lie from 0 to 1"),
+        (np.zeros((2, 2)), r"expected \[height, width, classes\]"),
+        (np.zeros((2, 2, 21), np.int64), "expected .* of uint8"),
+        (np.eye(22)[None], "22 channels, expected 21"),
+        (np.eye(21)[None].repeat(9, 0), "is it another image's"),
+        (np.full((2, 2, 21), 0.5), "sum to 10.5 to 10.5, not to one"),
+        (np.array([{"a": 1}], dtype=object), "without running code"),
+    ],
+)
+def test_broken_maps_are_refused(tmp_path: Path, array: Any, message: str) -> None:
+    np.savez(tmp_path / "a.npz", probs=np.eye(21, dtype=np.float32)[None, :1])
+    np.savez(tmp_path / "b.npz", probs=array)
+    with pytest.raises(InputError, match=rf"b\.npz.*{message}"):
+        ask(opened(tmp_path), blank(8, 21), "b")
+
+
+def test_folders_that_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no answers of a tutor here; possible files: \.json"):
+        opened(tmp_path)
+    with pytest.raises(InputError, match="there is no such folder"):
+        opened(tmp_path / "absent")
+    (tmp_path / "inner" / "Annotations").mkdir(parents=True)
+    (tmp_path / "inner" / "Annotations" / "a.xml").touch()
+    with pytest.raises(InputError, match=r"no answers .*; perhaps .*inner/Annotations is meant$"):
+        opened(tmp_path / "inner")
+    results(tmp_path, [entry()])
+    (tmp_path / "a.xml").write_text("<annotation/>")
+    with pytest.raises(InputError, match=r"boxes as \.xml, but .*\.json; choose one"):
+        opened(tmp_path)
+    (tmp_path / "m").mkdir()
+    np.savez(tmp_path / "m" / "a.npz", other=np.zeros(3))
+    with pytest.raises(InputError, match=r"a\.npz: holds no array 'probs'"):
+        opened(tmp_path / "m")
+    np.savez(tmp_path / "m" / "a.npz", probs=np.full((1, 1, 5), 0.2))
+    with pytest.raises(InputError, match="5 channels, background included, fit no known classes"):
+        opened(tmp_path / "m")
+
+
+@pytest.mark.real
+@real
+def test_the_deeplab_maps_go_through_a_store_bit_exact(tmp_path: Path) -> None:
+    folder = REAL / "data" / "voc2012-animals-deeplab"
+    paths = sorted(folder.glob("*.npz"))[::170]
+    given = {path.stem: np.load(path)["probs"] for path in paths}
+    data = Pictures(VOC, {name: (8 * each.shape[0], 8 * each.shape[1]) for name, each in given.items()})
+    store = Store.open(label(opened(folder), data, tmp_path / "store"))
+    for name, array in given.items():
+        stored = store[name].tasks["segmentation"].map.permute(1, 2, 0).numpy() * 255
+        assert (np.rint(stored) == array).all()
+
+
+# What numbers mean
+
 
 IDS = {"1": 3, "2": 2, "3": 1}
 """Of the images, by stem: each but one is another's stem."""
@@ -45,7 +293,7 @@ def pets(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def results(folder: Path, path: Path, **change: Any) -> Path:
+def perfect(folder: Path, path: Path, **change: Any) -> Path:
     """What a perfect detector gives in COCO's format; `change` holds functions of an entry."""
     entries = json.loads((folder / "all.json").read_text())["annotations"]
     entries = [{**entry, "score": 0.99} for entry in entries]
@@ -56,73 +304,79 @@ def results(folder: Path, path: Path, **change: Any) -> Path:
 def answers(folder: Path, file: Path, **options: Any) -> dict[str, tuple[list[int], list[list[float]]]]:
     """Classes and boxes of each image."""
     dataset = open_dataset(f"coco:{folder}", "all")
-    options = {"default_labels": dataset.labels, "own_ids": CocoIds.of(dataset), **options}
-    found = open_tutor("files", folders=file, **options)([Image.new("RGB", (64, 48))] * 3, dataset.ids)
-    return {
-        image_id: (answer.classes.tolist(), answer.boxes_xyxy.tolist())
-        for image_id, answer in zip(dataset.ids, found, strict=True)
-    }
+    tutor = opened(file, dataset=dataset, **options)
+    return {image_id: seen(ask(tutor, blank(48, 64), image_id)) for image_id in dataset.ids}
+
+
+def seen(answer: SoftLabels) -> tuple[list[int], list[list[float]]]:
+    """Classes and boxes."""
+    boxes = answer.tasks["detection"]
+    return boxes.classes.tolist(), boxes.boxes_xyxy.tolist()
 
 
 TRUE = {"1": ([1], [[2, 2, 22, 22]]), "2": ([2], [[10, 10, 30, 30]]), "3": ([2], [[40, 20, 60, 40]])}
 
 
-def test_numbers_in_coco_results_are_the_data_sets_own_there_and_back(pets: Path, tmp_path: Path) -> None:
+def test_numbers_are_the_coco_data_sets_own(pets: Path, tmp_path: Path) -> None:
     where = ["--data", f"coco:{pets}", "--split", "all"]
-    given = results(pets, tmp_path / "given.json")
+    given = perfect(pets, tmp_path / "given.json")
     assert main(["label", "files", "--from", str(given), *where, "--out", str(tmp_path / "one")]) == 0
     convert(tmp_path / "one", "coco", f"coco:{pets}", "all", tmp_path / "back.json")
     assert main(["label", "files", "--from", str(tmp_path / "back.json"), *where, "--out", str(tmp_path / "two")]) == 0
     for name in ("one", "two"):
         store = Store.open(tmp_path / name)
-        found = {image_id: (store[image_id].classes.tolist(), store[image_id].boxes_xyxy.tolist()) for image_id in IDS}
+        found = {image_id: seen(store[image_id]) for image_id in IDS}
         assert store.labels.classes == ("cat", "dog") and found == TRUE
-        assert judge(tmp_path / name, f"coco:{pets}", "all").map_area == 1
+        (figures,) = judge(tmp_path / name, f"coco:{pets}", "all").tasks.values()
+        assert figures.means["mAP_voc_area@.5"] == 1
 
 
-def test_texts_are_stems_and_so_are_numbers_where_they_can_not_be_ids(pets: Path, tmp_path: Path) -> None:
+def test_numbers_that_are_no_ids_are_stems(pets: Path, tmp_path: Path) -> None:
     stems = {number: stem for stem, number in IDS.items()}
-    text = results(pets, tmp_path / "text.json", image_id=lambda entry: stems[entry["image_id"]])
+    text = perfect(pets, tmp_path / "text.json", image_id=lambda entry: stems[entry["image_id"]])
     assert answers(pets, text) == TRUE
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     assert answers(pets, text, labels=tmp_path / "names.txt") == TRUE, "the data set's classes have its numbers"
     file = pets / "all.json"
     file.write_text(file.read_text().replace('"id": 3, "file', '"id": 30, "file').replace('_id": 3', '_id": 30'))
-    number = results(pets, tmp_path / "n.json", image_id=lambda entry: {30: 1, 2: 2, 1: 3}[entry["image_id"]])
+    number = perfect(pets, tmp_path / "n.json", image_id=lambda entry: {30: 1, 2: 2, 1: 3}[entry["image_id"]])
     assert answers(pets, number) == TRUE
 
 
-def test_numbers_that_mean_nothing_in_the_data_set_or_something_else_are_refused(pets: Path, tmp_path: Path) -> None:
+def test_numbers_that_the_data_set_lacks_are_refused(pets: Path, tmp_path: Path) -> None:
     for change, message in (
-        ({"image_id": lambda entry: 9}, r"image_id 9 is none of the data set's own \(3: 1, 2: 2, 1: 3\); leave out"),
-        ({"category_id": lambda entry: 44}, r"category 44 is none of the data set's own \(2: cat, 1: dog\); say which"),
+        ({"image_id": lambda entry: 9}, r"the data set has no image_id 9 \(3: 1, 2: 2, 1: 3\); leave out"),
+        ({"category_id": lambda entry: 44}, r"the data set has no category 44 \(2: cat, 1: dog\); say which"),
         ({"category": lambda entry: "cat"}, "entries call category 1 cat, and it was taken for dog"),
     ):
         with pytest.raises(InputError, match=rf"bad\.json: {message}"):
-            answers(pets, results(pets, tmp_path / "bad.json", **change))
-    bottles = answers(pets, results(pets, tmp_path / "bad.json", category_id=lambda entry: 44), labels="coco")
+            answers(pets, perfect(pets, tmp_path / "bad.json", **change))
+    bottles = answers(pets, perfect(pets, tmp_path / "bad.json", category_id=lambda entry: 44), labels="coco")
     assert bottles["1"][0] == [40]
 
 
 def test_other_numbers_make_another_tutor(pets: Path, tmp_path: Path) -> None:
-    file = results(pets, tmp_path / "given.json")
-    ids = CocoIds.of(open_dataset(f"coco:{pets}", "all"))
-    assert ids is not None
-    swapped = ids._replace(images={1: "1", 2: "2", 3: "3"})
-    first, second = (open_tutor("files", folders=file, own_ids=each).identity for each in (ids, swapped))
+    file, data = perfect(pets, tmp_path / "given.json"), f"coco:{pets}"
+    first = opened(file, dataset=open_dataset(data, "all")).identity
+    content = json.loads((pets / "all.json").read_text())
+    names = [image["file_name"] for image in content["images"]]
+    for image, name in zip(content["images"], names[::-1], strict=True):
+        image["file_name"] = name
+    (pets / "all.json").write_text(json.dumps(content))
+    second = opened(file, dataset=open_dataset(data, "all")).identity
     assert {key for key in first if first[key] != second[key]} == {"own_ids_sha256"}
 
 
 def test_a_converted_voc_folder_has_the_boxes_of_the_store(pets: Path, tmp_path: Path) -> None:
+    boxes = SoftBoxes(
+        boxes_xyxy=torch.tensor([[0.0, 5, 64, 20]]), classes=torch.tensor([1]), probs=torch.tensor([[0.25, 0.75, 0]])
+    )
+
     class Tutor:
-        labels = open_dataset(f"coco:{pets}", "all").labels
-        identity = {"kind": "test"}  # noqa: RUF012
+        labels, identity = LabelSpace.of(["cat", "dog"]), {"kind": "test"}
 
         def __call__(self, images: list[Image.Image], image_ids: list[str]) -> list[SoftLabels]:
-            box, probs = torch.tensor([[0.0, 5, 64, 20]]), torch.tensor([[0.25, 0.75, 0]])
-            return [
-                SoftLabels(size=(48, 64), boxes_xyxy=box, classes=torch.tensor([1]), probs=probs) for _ in image_ids
-            ]
+            return [SoftLabels.of((48, 64), boxes) for _ in image_ids]
 
     label(Tutor(), open_dataset(f"coco:{pets}", "all"), tmp_path / "store")
     convert(tmp_path / "store", "voc", f"coco:{pets}", "all", tmp_path / "voc")
@@ -140,54 +394,28 @@ def pictures(folder: Path, *entries: dict[str, Any]) -> list[str]:
     return ["--data", f"images:{folder}", "--split", "all"]
 
 
-def entry(image_id: str) -> dict[str, Any]:
-    return {"image_id": image_id, "category_id": 17, "bbox": [2, 4, 10, 6], "score": 0.75}
-
-
 def test_pictures_that_nobody_annotated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = pictures(tmp_path, entry("a"), entry("b"))
     store, out = tmp_path / "store", tmp_path / "out.json"
     assert main(["label", "files", "--from", str(tmp_path / "results.json"), *where, "--out", str(store)]) == 0
-    assert capsys.readouterr().out.endswith(
-        "next: tutored train CONFIG.yaml --out RUN, with this store in supervision.TASK.store\n"
-    )
+    assert capsys.readouterr().out.endswith("with this store in tasks.TASK.store\n")
     assert main(["convert", str(store), "--to", "coco", *where, "--out", str(out)]) == 0
     assert [(found["image_id"], found["category"]) for found in json.loads(out.read_text())] == [
         ("a", "cat"),
         ("b", "cat"),
     ]
-    for classes in ("", "cat\n"):
-        (tmp_path / "labels.txt").write_text(classes)
-        for command in ("evaluate", "audit"):
-            capsys.readouterr()
-            assert main([command, str(store), *where]) == 2
-            assert capsys.readouterr().err.startswith(f"tutored: images:{tmp_path}/all: no image has ground truth to ")
 
 
-def test_a_data_set_without_classes_is_told(pets: Path, tmp_path: Path) -> None:
-    where = pictures(tmp_path, entry("1"), entry("2"), entry("3"))
-    for stem in IDS:
-        Image.new("RGB", (40, 30)).save(tmp_path / f"{stem}.png")
-    (tmp_path / "all.txt").write_text("1.png\n2.png\n3.png\n")
-    assert main(["label", "files", "--from", str(tmp_path / "results.json"), *where, "--out", str(tmp_path / "s")]) == 0
-    content = json.loads((pets / "all.json").read_text())
-    (pets / "all.json").write_text(json.dumps(content | {"categories": [], "annotations": []}))
-    with pytest.raises(InputError, match=r"no class in common: .* 60 more, the other none; give"):
-        judge(tmp_path / "s", f"coco:{pets}", "all")
-
-
-def test_a_try_without_missing_leaves_room_for_one_that_allows_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_refused_store_may_be_made_with_missing_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["label", "files", "--from", str(tmp_path / "results.json"), *pictures(tmp_path, entry("a"))]
     words += ["--out", str(tmp_path / "store")]
     assert main(words) == 2
     assert 'give --missing allow (missing="allow") if the tutor has no answer' in capsys.readouterr().err
     assert main([*words, "--missing", "allow"]) == 0
-    assert [len(answer.scores) for answer in Store.open(tmp_path / "store").values()] == [1, 0]
+    assert [len(seen(answer)[0]) for answer in Store.open(tmp_path / "store").values()] == [1, 0]
 
 
-def test_no_results_about_pictures_alone_are_in_cocos_classes(tmp_path: Path) -> None:
+def test_no_results_are_in_cocos_classes(tmp_path: Path) -> None:
     where = pictures(tmp_path)
     words = ["label", "files", "--from", str(tmp_path / "results.json"), *where, "--missing", "allow"]
     assert main([*words, "--out", str(tmp_path / "store")]) == 0
@@ -204,20 +432,18 @@ def scored(ids: list[Any], folder: Path, *paths: str, **more: Any) -> dict[str, 
     file.write_text(json.dumps({"annotations": entries, **more} if more else entries))
     where = ["--data", f"images:{folder}", "--split", "in", "--out", str(folder / "store")]
     assert main(["label", "files", "--from", str(file), "--labels", "coco", "--missing", "allow", *where]) == 0
-    return {image_id: len(answer.scores) for image_id, answer in Store.open(folder / "store").items()}
+    return {image_id: len(seen(answer)[0]) for image_id, answer in Store.open(folder / "store").items()}
 
 
-def test_results_about_no_image_of_the_data_set_are_refused(
-    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_about_other_images_are_refused(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = pictures(tmp_path, entry("a.png"), entry("b.png"))
     words = ["label", "files", "--from", str(tmp_path / "results.json"), *where, "--missing", "allow"]
     assert main([*words, "--out", str(tmp_path / "store")]) == 2
     told = capsys.readouterr().err
-    assert "no entry is about an image of the data set: image_id 'a.png' is none, 'a' is one; write" in told
-    texts = results(pets, tmp_path / "texts.json", image_id=lambda entry: f"0{entry['image_id']}1")
-    with pytest.raises(InputError, match="image_id '031' is none, '1' is one"):
-        answers(pets, texts, missing="allow", image_ids=IDS)
+    assert "no entry is about an image of the data set, which has 'a' and not 'a.png'; write" in told
+    texts = perfect(pets, tmp_path / "texts.json", image_id=lambda entry: f"0{entry['image_id']}1")
+    with pytest.raises(InputError, match="which has '1' and not '031'"):
+        answers(pets, texts, missing="allow")
 
 
 def test_names_that_differ_by_zeros_are_two_images(tmp_path: Path) -> None:
@@ -235,7 +461,7 @@ def test_names_with_folders_there_and_back(tmp_path: Path) -> None:
     words = ["label", "files", "--from", str(tmp_path / "voc" / "Annotations"), "--labels", "coco", *where]
     assert main([*words, "--out", str(tmp_path / "back")]) == 0
     back, first = Store.open(tmp_path / "back"), Store.open(tmp_path / "store")
-    assert all(torch.equal(back[name].boxes_xyxy, first[name].boxes_xyxy) for name in found)
+    assert all(seen(back[name]) == seen(first[name]) for name in found)
     before = back.identity["weights_sha256"]
     path = tmp_path / "voc" / "Annotations" / "x" / "a.xml"
     path.write_text(path.read_text() + " ")

@@ -9,19 +9,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import test_tutors
+from test_tutors import ask, ask_boxes, ask_map
 from tutored.boxes import iou
 from tutored.cli import main
 from tutored.errors import InputError
 from tutored.labels import VOC, ClassMap
 from tutored.softlabels import Store
-from tutored.structures import SoftLabels
 from tutored.tutors import open_tutor
-from tutored.tutors.hf_masks import boxes_around, mask_scores, picture_part, semantic_scores
+from tutored.tutors.hf import mask_scores, picture_part, semantic_scores
 
 transformers = pytest.importorskip("transformers")
 
@@ -56,13 +56,12 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert not asked, "a tutor from a folder asks nobody"
 
 
-def noise(height: int = 41, width: int = 65, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+def noise(height: int = 41, width: int = 65) -> Image.Image:
+    return test_tutors.noise(height, width)
 
 
-def ask(tutor: Any, image: Image.Image) -> SoftLabels:
-    (found,) = tutor([image], ["a"])
-    return found
+def opened(folder: Path, **options: Any) -> Any:
+    return open_tutor("hf", model=folder, device="cpu", **options)
 
 
 def save(folder: Path, model: str, config: Any, processor: str, names: list[str] = NAMES, **settings: Any) -> Made:
@@ -115,33 +114,22 @@ def yolos(folder: Path, names: list[str] = NAMES[::2] + NAMES[3:]) -> Made:
     return save(folder, "YolosForObjectDetection", config, "YolosImageProcessor", names)
 
 
-def _rt(channels: list[int]) -> dict[str, Any]:
-    shape = {"d_model": 32, "encoder_hidden_dim": 32, "encoder_in_channels": channels, "num_denoising": 0}
-    shape |= {"decoder_in_channels": [32] * 3, "decoder_layers": 2, "num_queries": 40}
-    return shape | {name: size for name, size in DETR.items() if "ffn" in name or "heads" in name}
-
-
 def rt_detr(folder: Path) -> Made:
+    shape = {"d_model": 32, "encoder_hidden_dim": 32, "encoder_in_channels": [8, 16, 16], "num_denoising": 0}
+    shape |= {"decoder_in_channels": [32] * 3, "decoder_layers": 2, "num_queries": 40}
+    shape |= {name: size for name, size in DETR.items() if "ffn" in name or "heads" in name}
     backbone = transformers.RTDetrResNetConfig(**RESNET | {"hidden_sizes": [8, 8, 16, 16]}, **LEVELS)
-    config = transformers.RTDetrConfig(backbone_config=backbone, **_rt([8, 16, 16]))
+    config = transformers.RTDetrConfig(backbone_config=backbone, **shape)
     return save(folder, "RTDetrForObjectDetection", config, "RTDetrImageProcessor")
 
 
-def d_fine(folder: Path) -> Made:
-    shape = {"stem_channels": [3, 8, 8], "stage_in_channels": [8, 8, 16, 16], "stage_mid_channels": [8] * 4}
-    shape |= {"stage_out_channels": [8, 16, 16, 16], "hidden_sizes": [8, 16, 16, 16], "stage_num_blocks": [1] * 4}
-    backbone = transformers.HGNetV2Config(stage_numb_of_layers=[1] * 4, **shape, **LEVELS)
-    config = transformers.DFineConfig(backbone_config=backbone, **_rt([16, 16, 16]))
-    return save(folder, "DFineForObjectDetection", config, "RTDetrImageProcessor")
-
-
-@pytest.mark.parametrize("make", [detr, detr_of_timm, yolos, conditional, rt_detr, d_fine])
+@pytest.mark.parametrize("make", [detr, detr_of_timm, yolos, conditional, rt_detr])
 def test_detectors_answer_as_transformers_does(make: Callable[[Path], Made], tmp_path: Path) -> None:
     made, image = make(tmp_path), noise()
     names = list(made[1].config.id2label.values())
     tutor = open_tutor(f"hf:{tmp_path}", device="cpu", score_floor=0.0)
     assert tutor.labels.classes == ("cat", "dog", "horse"), "read from the model, without what is nothing"
-    found = ask(tutor, image)
+    found = ask_boxes(tutor, image)
     outputs = raw(made, image)
     (theirs,) = made[2].post_process_object_detection(outputs, threshold=0.0, target_sizes=[(41, 65)])
     order = theirs["scores"].argsort(descending=True, stable=True)
@@ -159,49 +147,49 @@ def test_detectors_answer_as_transformers_does(make: Callable[[Path], Made], tmp
     assert torch.allclose(found.probs.sum(1), torch.ones(len(found.probs)), atol=1e-5)
 
 
-def test_of_a_softmax_the_whole_distribution_is_kept_with_no_object_as_background(tmp_path: Path) -> None:
+def test_a_softmax_is_kept_as_a_whole_distribution(tmp_path: Path) -> None:
     made, image = detr(tmp_path), noise()
-    found = ask(open_tutor("hf", model=tmp_path, device="cpu"), image)
+    found = ask_boxes(opened(tmp_path), image)
     own = raw(made, image).logits[0].softmax(-1)
     best = own[:, :3].amax(1).argsort(descending=True)
     assert torch.allclose(found.probs, own[best][:, [3, 0, 1, 2]], atol=1e-5)
     assert len(found.classes) == 12, "each query once"
 
 
-def test_boxes_of_a_padded_picture_come_back_as_they_were_drawn(tmp_path: Path) -> None:
+def test_boxes_of_a_padded_picture_come_back_as_drawn(tmp_path: Path) -> None:
     processor = rt_detr(tmp_path)[2]
     padded = {"size": {"max_height": 96, "max_width": 96}, "do_pad": True, "pad_size": {"height": 96, "width": 96}}
     file = tmp_path / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | padded))
-    processor, tutor = type(processor).from_pretrained(tmp_path), open_tutor("hf", model=tmp_path, device="cpu")
+    processor, tutor = type(processor).from_pretrained(tmp_path), opened(tmp_path)
     image = noise(50, 80)  # 60 x 96 of 96 x 96
     drawn = {"image_id": 1, "category_id": 0, "bbox": [20, 10, 40, 30], "area": 1200, "iscrowd": 0}
     (taught,) = processor(images=image, annotations={"image_id": 1, "annotations": [drawn]})["labels"]
     boxes = torch.as_tensor(taught["boxes"])[None].float()
     assert torch.allclose(boxes[0, 0], torch.tensor([40 / 80, 25 / 80, 40 / 80, 30 / 80])), "shares of the square"
     found = SimpleNamespace(logits=torch.tensor([[[3.0, -9, -9, -9]]]), pred_boxes=boxes)
-    tutor._model._network = lambda **inputs: found
-    assert ask(tutor, image).boxes_xyxy.tolist() == [pytest.approx([20, 10, 60, 40])]
+    tutor.network = lambda **inputs: found
+    assert ask_boxes(tutor, image).boxes_xyxy.tolist() == [pytest.approx([20, 10, 60, 40])]
 
 
-def test_what_is_not_finite_is_refused_and_names_its_image(tmp_path: Path) -> None:
+def test_an_answer_that_is_not_finite_names_its_image(tmp_path: Path) -> None:
     network = detr(tmp_path)[1]
     torch.nn.init.constant_(network.class_labels_classifier.bias, float("nan"))
     network.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="image a: 36 of the network's 36 scores are NaN or infinite; take other"):
-        ask(open_tutor("hf", model=tmp_path, device="cpu"), noise())
+        ask(opened(tmp_path), noise())
 
 
 @pytest.mark.parametrize("background", ["background", "N/A"])
-def test_lines_name_outputs_of_sigmoids_and_of_softmaxes(tmp_path: Path, background: str) -> None:
+def test_lines_name_outputs_of_sigmoids_and_softmaxes(tmp_path: Path, background: str) -> None:
     (tmp_path / "names.txt").write_text(f"{background}\ncat\nN/A\ndog\n")
     for make in (conditional, yolos):
         made = make(tmp_path / make.__name__, [f"LABEL_{number}" for number in range(4)])
-        tutor = open_tutor("hf", model=made[0], device="cpu", labels=tmp_path / "names.txt", score_floor=0.0)
+        tutor = opened(made[0], labels=tmp_path / "names.txt", score_floor=0.0)
         assert tutor.labels.classes == ("cat", "dog")
         logits = raw(made, noise()).logits[0]
         own = (logits.sigmoid() if make is conditional else logits.softmax(-1))[:, [1, 3]]
-        found = ask(tutor, noise())
+        found = ask_boxes(tutor, noise())
         assert float(found.scores[0]) == pytest.approx(float(own.max()), abs=1e-4)
         assert int(found.classes[0]) == int(own.amax(0).argmax()) + 1
 
@@ -209,16 +197,16 @@ def test_lines_name_outputs_of_sigmoids_and_of_softmaxes(tmp_path: Path, backgro
 def test_a_floor_and_suppression_are_what_the_identity_says(tmp_path: Path) -> None:
     conditional(tmp_path)
     image = noise()
-    plain = ask(open_tutor("hf", model=tmp_path, device="cpu", score_floor=0.0), image)
+    plain = ask_boxes(opened(tmp_path, score_floor=0.0), image)
     floor = float(plain.scores[10])
-    tutor = open_tutor("hf", model=tmp_path, device="cpu", score_floor=floor, nms_iou=0.5, max_boxes=4)
+    tutor = opened(tmp_path, score_floor=floor, nms_iou=0.5, max_boxes=4)
     assert (tutor.identity["score_floor"], tutor.identity["nms_iou"], tutor.identity["max_boxes"]) == (floor, 0.5, 4)
     assert tutor.identity["tutor"] == "ConditionalDetrForObjectDetection"
     assert '"size": {"height": 64, "width": 96}' in tutor.identity["preprocessing"]
     assert len(tutor.identity["weights_sha256"]) == 64 and str(tmp_path) not in json.dumps(tutor.identity)
-    found = ask(tutor, image)
+    found = ask_boxes(tutor, image)
     assert len(found.scores) <= 4 and found.scores.min() > floor and found.scores[0] == plain.scores[0]
-    apart = ask(open_tutor("hf", model=tmp_path, device="cpu", score_floor=0.0, nms_iou=0.0), image)
+    apart = ask_boxes(opened(tmp_path, score_floor=0.0, nms_iou=0.0), image)
     same = apart.classes[:, None] == apart.classes
     assert (iou(apart.boxes_xyxy, apart.boxes_xyxy) * same).fill_diagonal_(0).max() == 0 < len(apart.scores)
     assert len(apart.scores) < len(plain.scores)
@@ -235,39 +223,38 @@ def segformer(folder: Path, names: list[str] = NAMES) -> Made:
 
 def test_segformer_answers_as_transformers_does(tmp_path: Path) -> None:
     made, image = segformer(tmp_path, ["wall", "bed ", "sofa, couch, lounge"]), noise()
-    tutor = open_tutor("hf", model=tmp_path, device="cpu", stride=1)
+    tutor = opened(tmp_path, stride=1)
     assert tutor.labels.classes == ("wall", "bed", "sofa, couch, lounge")
-    found = ask(tutor, image)
-    assert found.map.shape == (4, 16, 24), "the network's own grid: a quarter of 64 x 96"
-    assert found.map[0].abs().max() == 0, "no background: each pixel is one of the classes"
+    found = ask_map(tutor, image)
+    assert found.shape == (4, 16, 24), "the network's own grid: a quarter of 64 x 96"
+    assert found[0].abs().max() == 0, "no background: each pixel is one of the classes"
     logits = raw(made, image).logits[0]
-    assert torch.allclose(found.map[1:], logits.softmax(0), atol=1e-4)
+    assert torch.allclose(found[1:], logits.softmax(0), atol=1e-4)
     (theirs,) = made[2].post_process_semantic_segmentation(raw(made, image), target_sizes=[(41, 65)])
-    enlarged = torch.nn.functional.interpolate(found.map[None, 1:].log(), (41, 65), mode="bilinear")[0]
+    enlarged = torch.nn.functional.interpolate(found[None, 1:].log(), (41, 65), mode="bilinear")[0]
     assert (enlarged.argmax(0) == theirs).float().mean() > 0.999, "interpolated logits, but for ties"
-    coarse = ask(open_tutor("hf", model=tmp_path, device="cpu"), image)
-    assert coarse.map.shape == (4, 6, 9) and torch.allclose(coarse.map.sum(0), torch.ones(6, 9), atol=1e-5)
-    assert torch.allclose(coarse.map.mean((1, 2)), found.map.mean((1, 2)), atol=0.02)
-    folded = ClassMap.by_name(tutor.labels, VOC)
-    assert [VOC.names[to] for to in folded.to if to] == ["sofa"]
+    coarse = ask_map(opened(tmp_path), image)
+    assert coarse.shape == (4, 6, 9) and torch.allclose(coarse.sum(0), torch.ones(6, 9), atol=1e-5)
+    assert torch.allclose(coarse.mean((1, 2)), found.mean((1, 2)), atol=0.02)
+    assert [VOC.names[to] for to in ClassMap.by_name(tutor.labels, VOC).to if to] == ["sofa"]
 
 
 def test_a_single_output_is_a_sigmoid(tmp_path: Path) -> None:
     made, image = segformer(tmp_path, ["crack"]), noise()
-    found = ask(open_tutor("hf", model=tmp_path, device="cpu", stride=1), image).map
+    found = ask_map(opened(tmp_path, stride=1), image)
     expected = raw(made, image).logits[0, 0].sigmoid()
     assert torch.allclose(found[1], expected, atol=1e-4), "a softmax would say 1 everywhere"
     assert torch.allclose(found[0], 1 - expected, atol=1e-4)
 
 
-def test_outputs_that_the_model_does_not_name_are_named_in_order(tmp_path: Path) -> None:
+def test_outputs_without_names_are_named_in_order(tmp_path: Path) -> None:
     made, image = segformer(tmp_path, [f"LABEL_{number}" for number in range(21)]), noise()
     own = raw(made, image).logits[0].softmax(0)
     (tmp_path / "last.txt").write_text("\n".join([*VOC.classes, "background"]))
     for labels, order in (("voc", range(21)), (tmp_path / "last.txt", [20, *range(20)])):
-        tutor = open_tutor("hf", model=tmp_path, device="cpu", stride=1, labels=labels)
+        tutor = opened(tmp_path, stride=1, labels=labels)
         assert tutor.labels == VOC
-        assert torch.allclose(ask(tutor, image).map, own[list(order)], atol=1e-5)
+        assert torch.allclose(ask_map(tutor, image), own[list(order)], atol=1e-5)
 
 
 def test_maps_and_masks_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -275,30 +262,30 @@ def test_maps_and_masks_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     torch.nn.init.constant_(network.decode_head.classifier.bias, float("nan"))
     network.save_pretrained(tmp_path / "map")
     with pytest.raises(InputError, match="image a: 1536 of the network's 1536 map values are NaN"):  # 4 x 16 x 24
-        ask(open_tutor("hf", model=tmp_path / "map", device="cpu"), noise())
+        ask(opened(tmp_path / "map"), noise())
     network = mask2former(tmp_path / "masks")[1]
     torch.nn.init.constant_(network.model.pixel_level_module.decoder.mask_projection.bias, float("nan"))
     network.save_pretrained(tmp_path / "masks")
     with pytest.raises(InputError, match="image a: 2304 of the network's 2304 mask values are NaN"):  # 6 x 16 x 24
-        ask(open_tutor("hf", model=tmp_path / "masks", device="cpu", instances=True), noise())
+        ask(opened(tmp_path / "masks", instances=True), noise())
 
 
 def test_background_is_background_wherever_it_stands(tmp_path: Path) -> None:
     made, image = segformer(tmp_path, ["cat", "background", "N/A", "cat"]), noise()
-    found = ask(open_tutor("hf", model=tmp_path, device="cpu", stride=1), image)
+    found = ask_map(opened(tmp_path, stride=1), image)
     own = raw(made, image).logits[0].softmax(0)
-    assert found.map.shape[0] == 2
-    assert torch.allclose(found.map, torch.stack([own[1] + own[2], own[0] + own[3]]), atol=1e-5)
+    assert found.shape[0] == 2
+    assert torch.allclose(found, torch.stack([own[1] + own[2], own[0] + own[3]]), atol=1e-5)
 
 
-def test_the_whole_picture_is_seen_where_a_model_would_crop_it(tmp_path: Path) -> None:
+def test_the_whole_picture_is_seen_without_a_crop(tmp_path: Path) -> None:
     made = segformer(tmp_path)
     file = tmp_path / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"do_center_crop": True, "crop_size": [32, 32]}))
-    found = ask(open_tutor("hf", model=tmp_path, device="cpu", stride=1), noise())
-    assert torch.allclose(found.map.sum(0), torch.ones(16, 24), atol=1e-5)
+    found = ask_map(opened(tmp_path, stride=1), noise())
+    assert torch.allclose(found.sum(0), torch.ones(16, 24), atol=1e-5)
     own = raw(made, noise()).logits[0].softmax(0)
-    assert torch.allclose(found.map[1], own[0], atol=1e-5)
+    assert torch.allclose(found[1], own[0], atol=1e-5)
 
 
 # Universal models
@@ -324,22 +311,22 @@ def maskformer(folder: Path) -> Made:
 
 def test_maskformers_map_is_its_own_scores(tmp_path: Path) -> None:
     made, image = maskformer(tmp_path), noise()
-    tutor = open_tutor("hf", model=tmp_path, device="cpu", stride=1)
-    found = ask(tutor, image)
-    grid = found.map.shape[1:]
+    tutor = opened(tmp_path, stride=1)
+    found = ask_map(tutor, image)
+    grid = found.shape[1:]
     (theirs,) = made[2].post_process_semantic_segmentation(
         raw(made, image), target_sizes=[tuple(grid)], return_segmentation_scores=True
     )
     scores = theirs["segmentation_scores"]
-    assert grid == (16, 24) and torch.allclose(found.map.sum(0), torch.ones(grid), atol=1e-5)
+    assert grid == (16, 24) and torch.allclose(found.sum(0), torch.ones(grid), atol=1e-5)
     classes = scores[[0, 2, 3]]
     total = scores.sum(0).clamp(min=1)
-    assert torch.allclose(found.map[1:], classes / total, atol=1e-4)
-    assert torch.allclose(found.map[0], 1 - classes.sum(0) / total, atol=1e-4), "N/A and what nobody claims"
+    assert torch.allclose(found[1:], classes / total, atol=1e-4)
+    assert torch.allclose(found[0], 1 - classes.sum(0) / total, atol=1e-4), "N/A and what nobody claims"
 
 
-def test_mask2formers_scores_and_instances_are_transformers(tmp_path: Path) -> None:
-    _, network, processor = mask2former(tmp_path)
+def test_mask2formers_scores_are_those_of_transformers(tmp_path: Path) -> None:
+    processor = mask2former(tmp_path)[2]
     generator = torch.Generator().manual_seed(0)
     classes = torch.randn(1, 6, 5, generator=generator) * 2
     # On the grid of 384 x 384 that theirs enlarges every mask to, both compute from the same numbers.
@@ -348,25 +335,25 @@ def test_mask2formers_scores_and_instances_are_transformers(tmp_path: Path) -> N
     (theirs,) = processor.post_process_semantic_segmentation(outputs, return_segmentation_scores=True)
     assert torch.allclose(semantic_scores(classes[0], masks[0]), theirs["segmentation_scores"], atol=1e-4)
     (objects,) = processor.post_process_instance_segmentation(outputs, threshold=0.0, return_binary_maps=True)
-    ours = classes[0].softmax(-1)[:, :-1] * mask_scores(masks[0].sigmoid())[:, None]
-    expected = sorted(segment["score"] for segment in objects["segments_info"])
+    probs = classes[0].softmax(-1)[:, :-1]
     # Theirs takes the likeliest pairs by class before it knows the masks' scores.
-    chosen = classes[0].softmax(-1)[:, :-1].flatten().topk(6).indices
-    assert sorted(ours.flatten()[chosen].tolist()) == pytest.approx(expected, abs=1e-4)
-    assert network.config.model_type == "mask2former"
+    ours = (probs * mask_scores(masks[0].sigmoid())[:, None]).flatten()[probs.flatten().topk(6).indices]
+    expected = [segment["score"] for segment in objects["segments_info"]]
+    assert sorted(ours.tolist()) == pytest.approx(sorted(expected), abs=1e-4)
 
 
 def test_mask2former_gives_a_map_or_instances(tmp_path: Path) -> None:
     made, image = mask2former(tmp_path), noise()
-    drawn = ask(open_tutor("hf", model=tmp_path, device="cpu", stride=1), image)
+    drawn = ask_map(opened(tmp_path, stride=1), image)
     outputs = raw(made, image)
     scores = semantic_scores(outputs.class_queries_logits[0], outputs.masks_queries_logits[0])
-    assert drawn.boxes_xyxy is None and drawn.map.shape == (4, 16, 24)
-    assert torch.allclose(drawn.map[2], scores[2] / scores.sum(0).clamp(min=1), atol=1e-5)
-    tutor = open_tutor("hf", model=tmp_path, device="cpu", instances=True, score_floor=0.0)
-    found = ask(tutor, image)
-    assert found.map is None and torch.equal(found.instances.boxes_xyxy, found.boxes_xyxy)
-    assert torch.equal(found.instances.scores, found.scores) and found.instances.masks.shape[1:] == (28, 28)
+    assert drawn.shape == (4, 16, 24)
+    assert torch.allclose(drawn[2], scores[2] / scores.sum(0).clamp(min=1), atol=1e-5)
+    tutor = opened(tmp_path, instances=True, score_floor=0.0)
+    answer = ask(tutor, image).tasks
+    found, seen = answer["detection"], answer["instances"]
+    assert len(answer) == 2 and torch.equal(seen.boxes_xyxy, found.boxes_xyxy)
+    assert torch.equal(seen.scores, found.scores) and seen.masks.shape[1:] == (28, 28)
     assert len(found.classes) == 18, "six queries under three classes"
     masks = outputs.masks_queries_logits[0].sigmoid()
     own = outputs.class_queries_logits[0].softmax(-1)[:, [0, 2, 3]] * mask_scores(masks)[:, None]
@@ -397,23 +384,21 @@ def test_oneformer_is_told_its_task_and_needs_no_class_file(tmp_path: Path) -> N
         given = torch.tensor(tokens["input_ids"]) * torch.tensor(tokens["attention_mask"])
         with torch.no_grad():
             outputs = made[1](pixel_values=pixels, task_inputs=given)
-        found = ask(open_tutor("hf", model=tmp_path, device="cpu", stride=1, **options), image)
+        found = ask(opened(tmp_path, stride=1, **options), image).tasks
         if task == "semantic":
+            drawn = found["segmentation"].map
             (theirs,) = made[2].post_process_semantic_segmentation(
-                outputs, target_sizes=[found.map.shape[1:]], return_segmentation_scores=True
+                outputs, target_sizes=[drawn.shape[1:]], return_segmentation_scores=True
             )
             scores = theirs["segmentation_scores"]
-            assert torch.allclose(found.map[1], scores[0] / scores.sum(0).clamp(min=1), atol=1e-4)
+            assert torch.allclose(drawn[1], scores[0] / scores.sum(0).clamp(min=1), atol=1e-4)
         else:
             best = (outputs.class_queries_logits[0].softmax(-1)[:, [0, 2, 3]]).amax(1)
             best = best * mask_scores(outputs.masks_queries_logits[0].sigmoid())
-            assert float(found.scores[0]) == pytest.approx(float(best.max()), abs=1e-4)
+            assert float(found["detection"].scores[0]) == pytest.approx(float(best.max()), abs=1e-4)
 
 
-def test_boxes_and_pictures_within_masks_by_hand() -> None:
-    region = torch.zeros(1, 4, 6, dtype=torch.bool)
-    region[0, 1:3, 2:5] = True
-    assert boxes_around(region).tolist() == [[2, 1, 5, 3]]
+def test_pictures_within_masks_by_hand() -> None:
     assert picture_part(torch.arange(24.0).reshape(1, 4, 6), (0.5, 0.5)).tolist() == [[[0, 1, 2], [6, 7, 8]]]
     assert mask_scores(torch.tensor([[[0.75, 0.25], [1.0, 0.0]]])).tolist() == [0.875]
 
@@ -424,18 +409,15 @@ def test_boxes_and_pictures_within_masks_by_hand() -> None:
 def test_models_that_are_refused(tmp_path: Path) -> None:
     made = segformer(tmp_path / "m", ["LABEL_0", "LABEL_1"])
     with pytest.raises(InputError, match="its 2 classes have no names; give labels=FILE"):
-        open_tutor("hf", model=tmp_path / "m", device="cpu")
+        opened(tmp_path / "m")
     (tmp_path / "names.txt").write_text("cat\ndog\n")
-    assert open_tutor("hf", model=tmp_path / "m", device="cpu", labels=tmp_path / "names.txt").labels.classes == (
-        "cat",
-        "dog",
-    )
+    assert opened(tmp_path / "m", labels=tmp_path / "names.txt").labels.classes == ("cat", "dog")
     with pytest.raises(InputError, match="2 classes, but 20 names"):
-        open_tutor("hf", model=tmp_path / "m", device="cpu", labels="voc")
+        opened(tmp_path / "m", labels="voc")
     with pytest.raises(InputError, match="gives no instances; leave `instances` out"):
-        open_tutor("hf", model=tmp_path / "m", device="cpu", labels=tmp_path / "names.txt", instances=True)
-    with pytest.raises(InputError, match="score_floor: this tutor `hf` answers with a map and has no boxes"):
-        open_tutor("hf", model=tmp_path / "m", device="cpu", labels=tmp_path / "names.txt", score_floor=0.3)
+        opened(tmp_path / "m", labels=tmp_path / "names.txt", instances=True)
+    with pytest.raises(InputError, match="score_floor: the tutor SegformerForSemanticSegmentation has no use for"):
+        opened(tmp_path / "m", labels=tmp_path / "names.txt", score_floor=0.3)
     with pytest.raises(InputError, match=r"nobody/nothing: no such folder, and no such repository .*--download"):
         open_tutor("hf:nobody/nothing")
     with pytest.raises(InputError, match=r"no config\.json"):
@@ -443,10 +425,10 @@ def test_models_that_are_refused(tmp_path: Path) -> None:
     torch.save(made[1].state_dict(), tmp_path / "m" / "pytorch_model.bin")
     (tmp_path / "m" / "model.safetensors").unlink()
     with pytest.raises(InputError, match="no weights as safetensors, and pickles are never loaded"):
-        open_tutor("hf", model=tmp_path / "m", device="cpu")
+        opened(tmp_path / "m")
 
 
-def test_a_model_without_its_head_or_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_its_head_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     segformer(tmp_path)
@@ -454,21 +436,21 @@ def test_a_model_without_its_head_or_of_another_kind_is_refused(tmp_path: Path) 
     headless = {name: value for name, value in weights.items() if "classifier" not in name}
     save_file(headless, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"lacks weights of SegformerForSemanticSegmentation, such as decode_head\.cl"):
-        open_tutor("hf", model=tmp_path, device="cpu")
+        opened(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for name in ("SegformerForImageClassification", "EomtForUniversalSegmentation"):
         (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [name]}))
         with pytest.raises(InputError, match=f"{name} is no tutor; possible: object detection"):
-            open_tutor("hf", model=tmp_path, device="cpu")
+            opened(tmp_path)
 
 
-def test_a_network_of_squares_whose_preprocessor_makes_none_is_refused(tmp_path: Path) -> None:
+def test_a_preprocessor_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     shape = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 16}
     shape |= {"backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8}
     config = transformers.DPTConfig(image_size=64, patch_size=16, **shape)
     save(tmp_path, "DPTForSemanticSegmentation", config, "DPTImageProcessor", do_resize=False)
     with pytest.raises(InputError, match=r"does not take what its preprocessor makes of a picture of 96 x 64 .*`size`"):
-        open_tutor("hf", model=tmp_path, device="cpu")
+        opened(tmp_path)
 
 
 def test_a_backbone_that_lies_elsewhere_is_not_asked_for(tmp_path: Path) -> None:
@@ -476,7 +458,7 @@ def test_a_backbone_that_lies_elsewhere_is_not_asked_for(tmp_path: Path) -> None
     settings = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(settings | {"backbone_config": None, "backbone": "some/swin"}))
     with pytest.raises(InputError, match=r"can't be loaded from its own files .*offline mode"):
-        open_tutor("hf", model=tmp_path, device="cpu")
+        opened(tmp_path)
 
 
 # Scales, and the command
@@ -484,18 +466,18 @@ def test_a_backbone_that_lies_elsewhere_is_not_asked_for(tmp_path: Path) -> None
 
 def test_scales_are_those_of_the_networks_input(tmp_path: Path) -> None:
     segformer(tmp_path)
-    tutor = open_tutor("hf", model=tmp_path, device="cpu", stride=1)
-    assert ask(tutor.at_scale(2), noise()).map.shape == (4, 32, 48) and ask(tutor, noise()).map.shape == (4, 16, 24)
+    tutor = opened(tmp_path, stride=1)
+    assert ask_map(tutor.at_scale(2), noise()).shape == (4, 32, 48) and ask_map(tutor, noise()).shape == (4, 16, 24)
     joined = open_tutor(f"hf:{tmp_path}", device="cpu", stride=1, flip=True, scales=(1, 2))
     assert (joined.identity["flip"], joined.identity["scales"]) == (True, [1.0, 2.0])
-    found = ask(joined, noise()).map
+    found = ask_map(joined, noise())
     assert found.shape == (4, 32, 48) and torch.allclose(found.sum(0), torch.ones(32, 48), atol=1e-5)
-    mirrored = ask(joined, noise().transpose(Image.Transpose.FLIP_LEFT_RIGHT)).map
+    mirrored = ask_map(joined, noise().transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     assert torch.allclose(found, mirrored.flip(-1), atol=1e-5), "the mean over both sides has no side"
     file = tmp_path / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"do_resize": False}))
     with pytest.raises(InputError, match="takes pictures as they are; leave scales out"):
-        open_tutor("hf", model=tmp_path, device="cpu", scales=(0.5, 1))
+        opened(tmp_path, scales=(0.5, 1))
 
 
 def test_the_command_labels_with_a_folder_by_its_short_name(
@@ -506,6 +488,6 @@ def test_the_command_labels_with_a_folder_by_its_short_name(
     words = ["label", f"hf:{tmp_path / 'model'}", "--score-floor", "0.2", "--device", "cpu", "--flip", *data]
     assert main([*words, "--out", str(tmp_path / "store")]) == 0, capsys.readouterr().err
     made = Store.open(tmp_path / "store")
-    assert made.labels.classes == ("cat", "dog", "horse") and made.tasks == ("detection",)
+    assert made.labels.classes == ("cat", "dog", "horse") and made.kinds == ("detection",)
     assert made.identity["weights"] == "model" and made.identity["flip"] is True
     assert main(["evaluate", str(tmp_path / "store"), *data]) == 0

@@ -1,7 +1,9 @@
-"""ONNX networks that a file beside them declares, and our own exports."""
+"""Networks in ONNX files: YOLOX, what a file beside them declares, and our own exports."""
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,159 @@ import yaml
 from onnx import TensorProto, helper
 from PIL import Image
 
+from test_tutors import REAL, ask, ask_boxes, ask_map, blank, real
 from tutored.errors import InputError
-from tutored.labels import VOC
-from tutored.structures import SoftLabels
+from tutored.labels import COCO, VOC
 from tutored.tutors import open_tutor
-from tutored.tutors.onnx_declaration import Declaration, Picture
-from tutored.tutors.onnx_declared import place
+from tutored.tutors.onnx import place
+from tutored.tutors.onnx_declaration import YOLOX, Declaration, Picture
+
+# YOLOX
+
+
+def opened(weights: Path, **options: Any) -> Any:
+    return open_tutor("onnx", weights=weights, **options)
+
+
+def yolox(
+    path: Path,
+    rows: dict[int, list[float]],
+    classes: int = 2,
+    side: int = 32,
+    batch: int = 1,
+    half: bool = False,
+    more: tuple[str, ...] = (),
+    **metadata: str,
+) -> Path:
+    """A model that answers with these rows of its output, whatever it sees.
+
+    Args:
+        batch, half: of its input.
+        more: names of further inputs.
+    """
+    cells = sum((side // stride) ** 2 for stride in (8, 16, 32))
+    output = np.zeros((1, cells, 5 + classes), np.float32)
+    for row, values in rows.items():
+        output[0, row] = values
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["fixed"], ["output"])],
+        "yolox",
+        [helper.make_tensor_value_info(name, kind, [batch, 3, side, side]) for name in ("images", *more)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, output.shape)],
+        [helper.make_tensor("fixed", TensorProto.FLOAT, output.shape, output.ravel())],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
+
+
+def test_a_yolox_head_by_hand(tmp_path: Path) -> None:
+    # Row 1: stride 8, cell (1, 0), centre (12, 4), side 8. Row 16: stride 16, cell (0, 0), centre (8, 8), 16 x 8.
+    rows = {1: [0.5, 0.5, 0, 0, 0.8, 0.5, 0.25], 16: [0.5, 0.5, 0, -math.log(2), 1, 0.9, 0.9]}
+    tutor = opened(yolox(tmp_path / "m.onnx", rows, names="{0: 'cat', 1: 'dog'}"))
+    assert tutor.labels.classes == ("cat", "dog")
+    # An image of 64 x 32 pixels is halved: boxes double, and come as (box, class) pairs by falling score.
+    found = ask_boxes(tutor, blank(32, 64))
+    assert found.boxes_xyxy.tolist() == [[0, 8, 32, 24], [0, 8, 32, 24], [16, 0, 32, 16], [16, 0, 32, 16]]
+    assert found.classes.tolist() == [1, 2, 1, 2]
+    assert torch.allclose(found.scores, torch.tensor([0.9, 0.9, 0.4, 0.2]))
+    assert torch.allclose(found.probs[0], torch.tensor([0, 0.9, 0.1]), atol=1e-6), "the other class shrinks"
+    assert torch.allclose(found.probs[3], torch.tensor([0.4, 0.4, 0.2]))
+
+
+def test_a_yolox_sees_bgr_top_left_on_114() -> None:
+    picture, placed = place(Image.new("RGB", (64, 32), (10, 20, 30)), (32, 32), YOLOX.input)
+    assert placed.scale == (0.5, 0.5) and picture.shape == (1, 3, 32, 32)
+    assert picture[0, :, 15, 31].tolist() == [30, 20, 10] and picture[0, :, 16, 0].tolist() == [114, 114, 114]
+    assert place(Image.new("RGB", (400, 1)), (32, 32), YOLOX.input)[0].shape == (1, 3, 32, 32)
+
+
+def test_onnx_models_that_are_refused(tmp_path: Path) -> None:
+    two = yolox(tmp_path / "two.onnx", {})
+    with pytest.raises(InputError, match="2 outputs, but no names are known; give labels=FILE"):
+        opened(two)
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    assert opened(two, labels=tmp_path / "names.txt").labels.classes == ("cat", "dog")
+    with pytest.raises(InputError, match="2 outputs, but 20 names are given"):
+        opened(two, labels="voc")
+    assert opened(yolox(tmp_path / "coco.onnx", {}, classes=80)).labels == COCO
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"broken\.onnx: not an ONNX model"):
+        opened(tmp_path / "broken.onnx")
+    with pytest.raises(InputError, match=r"absent\.onnx: the model can't be read"):
+        opened(tmp_path / "absent.onnx")
+    with pytest.raises(InputError, match="device tpu"):
+        opened(two, device="tpu", labels=tmp_path / "names.txt")
+
+
+def test_a_yolox_of_another_input(tmp_path: Path) -> None:
+    rows, names = {0: [0.5, 0.5, 0, 0, 0.8, 0.5, 0.25]}, {"names": "['cat', 'dog']"}
+    tutor = opened(yolox(tmp_path / "half.onnx", rows, half=True, **names))
+    found = ask_boxes(tutor, blank(32, 32))
+    assert found.boxes_xyxy[0].tolist() == [0, 0, 8, 8] and found.scores.tolist() == pytest.approx([0.4, 0.2])
+    for changes in ({"batch": 4}, {"more": ("sizes",)}):
+        file = yolox(tmp_path / "m.onnx", rows, **changes, **names)
+        with pytest.raises(
+            InputError, match=r"m\.onnx: does not take \[1, 3, 32, 32\] as images alone .*with one input"
+        ):
+            opened(file)
+
+
+def test_a_yolox_of_pixels_or_logits_is_refused(tmp_path: Path) -> None:
+    # The 21 cells of 32 x 32 pixels by their centres: 16 of stride 8, 4 of 16, 1 of 32.
+    centres = [(stride * (x + 0.5), stride * (y + 0.5)) for stride in (8, 16, 32)
+               for y in range(32 // stride) for x in range(32 // stride)]  # fmt: skip
+    decoded = {row: [*centre, 8, 8, 0.9, 0.9, 0.1] for row, centre in enumerate(centres)}
+    names = {"names": "['cat', 'dog']"}
+    with pytest.raises(InputError, match="half of its boxes are 16 strides or more .* without --decode_in_inference"):
+        opened(yolox(tmp_path / "m.onnx", decoded, **names))
+    with pytest.raises(InputError, match="scores from 0 to 2 are no probabilities; export the head with its sigmoids"):
+        opened(yolox(tmp_path / "m.onnx", {0: [0, 0, 0, 0, 2, 0.1, 0.1]}, **names))
+    with pytest.raises(InputError, match="1 of the network's 63 scores are NaN"):
+        opened(yolox(tmp_path / "m.onnx", {0: [0, 0, 0, 0, math.nan, 0, 0]}, **names))
+    tutor = opened(yolox(tmp_path / "m.onnx", {0: [math.nan, 0, 0, 0, 1, 0.5, 0]}, **names))
+    with pytest.raises(InputError, match="image a: 2 of the network's 4 box sides are NaN"):
+        ask(tutor, blank(32, 32))
+
+
+@pytest.mark.real
+@real
+def test_yolox_nano_sees_the_animals() -> None:
+    tutor = opened(REAL / "weights" / "yolox_nano.onnx")
+    folder = REAL / "data" / "voc2012-animals"
+    assert tutor.labels.classes[14:19] == ("bird", "cat", "dog", "horse", "sheep")
+    sure, right = 0, 0
+    for image_id in (folder / "ImageSets" / "Main" / "val.txt").read_text().split()[:40]:
+        annotation = (folder / "Annotations" / f"{image_id}.xml").read_text()
+        found = ask_boxes(tutor, Image.open(folder / "JPEGImages" / f"{image_id}.jpg"))
+        names = {tutor.labels.names[index] for index in found.classes[found.scores > 0.7]} & set(VOC.names)
+        sure += len(names)
+        right += sum(f"<name>{name}</name>" in annotation for name in names)
+    assert sure >= 20 and right >= 0.9 * sure, (right, sure)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@real
+def test_the_tutors_have_their_known_quality(tmp_path: Path) -> None:
+    from tutored.data import open_dataset
+    from tutored.judge import judge
+    from tutored.tutors.label import label
+
+    data, six = f"voc:{REAL}/data/voc2012-animals", ("cat", "cow", "dog", "horse", "person", "sheep")
+    yolox = opened(REAL / "weights" / "yolox_nano.onnx")
+    deeplab = open_tutor("files", folders=REAL / "data" / "voc2012-animals-deeplab")
+    boxes = label(yolox, open_dataset(data, "val"), tmp_path / "boxes")
+    maps = label(deeplab, open_dataset(data, "val"), tmp_path / "maps")
+    assert judge(boxes, data, "val", six).tasks["detection"].means["mAP_voc_area@.5"] == pytest.approx(0.805, abs=0.01)
+    assert judge(maps, data, "val", six).tasks["segmentation"].means["mIoU"] == pytest.approx(0.833, abs=0.01)
+    size = sum(path.stat().st_size for folder in (boxes, maps) for path in folder.iterdir())
+    assert size / 300 <= 10_000, "bytes an image, boxes and map together"
+
+
+# Declared
 
 
 def model(path: Path, outputs: dict[str, Any], shape: list[Any] | None = None, **metadata: str) -> Path:
@@ -45,9 +194,8 @@ def declare(path: Path, **content: Any) -> Path:
     return path
 
 
-def ask(tutor: Any, image: Image.Image) -> SoftLabels:
-    (found,) = tutor([image], ["a"])
-    return found
+def declared(folder: Path, outputs: dict[str, Any], **content: Any) -> Path:
+    return declare(model(folder / "m.onnx", outputs), **content)
 
 
 BOXES = [[[8, 8, 24, 24], [8, 9, 24, 25], [0, 0, 8, 8.0]]]
@@ -59,7 +207,7 @@ def test_declared_boxes_by_hand(tmp_path: Path) -> None:
     file = model(tmp_path / "m.onnx", {"boxes": BOXES, "scores": SCORES}, names="['cat', 'dog']")
     tutor = open_tutor(f"onnx:{declare(file, detection=RAW)}", score_floor=0.06)
     assert tutor.labels.classes == ("cat", "dog") and tutor.identity["nms_iou"] == 0.5
-    found = ask(tutor, Image.new("RGB", (64, 96)))  # stretched to 32 x 32: twice as wide, thrice as high
+    found = ask_boxes(tutor, blank(96, 64))  # stretched to 32 x 32: twice as wide, thrice as high
     assert found.boxes_xyxy.tolist() == [[16, 24, 48, 72], [0, 0, 16, 24], [16, 24, 48, 72]], "the second is suppressed"
     assert found.classes.tolist() == [1, 2, 2] and torch.allclose(found.scores, torch.tensor([0.9, 0.5, 0.1]))
     assert torch.allclose(found.probs[0], torch.tensor([0, 0.9, 0.1]), atol=1e-6)
@@ -76,22 +224,20 @@ def test_declared_boxes_by_hand(tmp_path: Path) -> None:
     ],
 )
 def test_ways_to_write_one_box(tmp_path: Path, boxes: Any, scores: Any, changes: dict[str, Any]) -> None:
-    file = declare(
-        model(tmp_path / "m.onnx", {"boxes": boxes, "scores": scores}), labels=["cat", "dog"], detection=RAW | changes
-    )
-    found = ask(open_tutor("onnx", weights=file, max_boxes=1), Image.new("RGB", (32, 32)))
+    file = declared(tmp_path, {"boxes": boxes, "scores": scores}, labels=["cat", "dog"], detection=RAW | changes)
+    found = ask_boxes(opened(file, max_boxes=1), blank(32, 32))
     assert found.boxes_xyxy.tolist() == [[8, 8, 24, 24]] and found.scores.tolist() == pytest.approx([0.9], abs=1e-6)
 
 
 def test_a_declaration_in_yml_is_one_too(tmp_path: Path) -> None:
-    file = model(tmp_path / "m.onnx", {"boxes": BOXES, "scores": SCORES})
-    declare(file, labels=["cat", "dog"], inputs={"white": 255}, detection=RAW)
+    outputs = {"boxes": BOXES, "scores": SCORES}
+    file = declared(tmp_path, outputs, labels=["cat", "dog"], inputs={"white": 255}, detection=RAW)
     file.with_suffix(".yaml").rename(file.with_suffix(".yml"))
-    with pytest.raises(InputError, match=r"m\.yml: inputs: Extra inputs"):
+    with pytest.raises(InputError, match=r"m\.yml: inputs: unknown; possible: labels, input, det"):
         open_tutor(f"onnx:{file}")
 
 
-def test_a_file_of_names_lies_where_who_names_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_declarations_file_of_names_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models").mkdir()
     file = declare(
         model(tmp_path / "models" / "m.onnx", {"boxes": BOXES, "scores": SCORES}), labels="names.txt", detection=RAW
@@ -99,33 +245,35 @@ def test_a_file_of_names_lies_where_who_names_it_looks(tmp_path: Path, monkeypat
     for folder, names in (("models", "wolf\nfox\n"), (".", "cat\ndog\n")):
         (tmp_path / folder / "names.txt").write_text(names)
     monkeypatch.chdir(tmp_path)
-    assert open_tutor("onnx", weights=file).labels.classes == ("wolf", "fox"), "the declaration's lies beside it"
-    assert open_tutor("onnx", weights=file, labels="names.txt").labels.classes == ("cat", "dog")
+    assert opened(file).labels.classes == ("wolf", "fox"), "the declaration's lies beside it"
+    assert opened(file, labels="names.txt").labels.classes == ("cat", "dog")
 
 
 def test_a_file_names_outputs_in_their_order(tmp_path: Path) -> None:
-    file = model(tmp_path / "m.onnx", {"boxes": [[[8, 8, 24, 24]]], "scores": [[[0.6, 0.3, 0.1]]]})
-    declare(file, labels="names.txt", detection=RAW)
+    outputs = {"boxes": [[[8, 8, 24, 24]]], "scores": [[[0.6, 0.3, 0.1]]]}
+    file = declared(tmp_path, outputs, labels="names.txt", detection=RAW)
     for lines, probs in (("cat\nN/A\nbackground\n", [0.4, 0.6]), ("cat\ndog\n", [0.6, 0.3, 0.1])):
         (tmp_path / "names.txt").write_text(lines)
-        found = ask(open_tutor("onnx", weights=file), Image.new("RGB", (32, 32)))
+        found = ask_boxes(opened(file), blank(32, 32))
         assert found.probs[0].tolist() == pytest.approx(probs), "of two lines for three outputs background is in front"
 
 
-def test_one_output_of_boxes_and_scores_as_newer_yolos_have_it(tmp_path: Path) -> None:
+def test_boxes_and_scores_in_one_output(tmp_path: Path) -> None:
     rows = np.concatenate([np.array(BOXES), np.array(SCORES)], axis=2).transpose(0, 2, 1)
-    file = model(tmp_path / "m.onnx", {"output0": rows})
     head = RAW | {"boxes": "output0", "scores": "output0", "transposed": True}
-    tutor = open_tutor("onnx", weights=declare(file, labels=["cat", "dog"], detection=head), score_floor=0.3)
-    assert ask(tutor, Image.new("RGB", (32, 32))).boxes_xyxy.tolist() == [BOXES[0][0], BOXES[0][2]]
+    tutor = opened(declared(tmp_path, {"output0": rows}, labels=["cat", "dog"], detection=head), score_floor=0.3)
+    assert ask_boxes(tutor, blank(32, 32)).boxes_xyxy.tolist() == [BOXES[0][0], BOXES[0][2]]
 
 
-def test_a_softmax_with_no_object_last_is_a_whole_distribution(tmp_path: Path) -> None:
+def test_no_object_may_be_the_last_output(tmp_path: Path) -> None:
     logits = np.log([[[0.6, 0.3, 0.1]]])
-    file = model(tmp_path / "m.onnx", {"boxes": [[[0, 0, 8, 8]]], "scores": logits})
     head = RAW | {"activation": "softmax", "nms_iou": None}
-    tutor = open_tutor("onnx", weights=declare(file, labels=["cat", "dog", "background"], detection=head))
-    found = ask(tutor, Image.new("RGB", (32, 32)))
+    tutor = opened(
+        declared(
+            tmp_path, {"boxes": [[[0, 0, 8, 8]]], "scores": logits}, labels=["cat", "dog", "background"], detection=head
+        )
+    )
+    found = ask_boxes(tutor, blank(32, 32))
     assert tutor.labels.classes == ("cat", "dog") and tutor.identity["nms_iou"] is None
     assert torch.allclose(found.probs, torch.tensor([[0.1, 0.6, 0.3]] * 2), atol=1e-6)
 
@@ -133,33 +281,30 @@ def test_a_softmax_with_no_object_last_is_a_whole_distribution(tmp_path: Path) -
 def test_declared_logits_are_a_map(tmp_path: Path) -> None:
     probs = np.zeros((1, 21, 4, 4)) + 1e-9
     probs[0, 0, :, :2], probs[0, 8, :, 2:] = 1, 1
-    file = declare(model(tmp_path / "m.onnx", {"out": np.log(probs)}), labels="voc", segmentation={"logits": "out"})
-    tutor = open_tutor("onnx", weights=file)
-    found = ask(tutor, Image.new("RGB", (64, 16)))
-    assert tutor.labels == VOC and found.boxes_xyxy is None and found.map.shape == (21, 2, 4)
-    assert found.map[[0, 8], 0].tolist() == pytest.approx(np.array([[1, 1, 0, 0], [0, 0, 1, 1]]), abs=1e-6)
+    file = declared(tmp_path, {"out": np.log(probs)}, labels="voc", segmentation={"logits": "out"})
+    tutor = opened(file)
+    found = ask_map(tutor, blank(16, 64))
+    assert tutor.labels == VOC and found.shape == (21, 2, 4)
+    assert found[[0, 8], 0].tolist() == pytest.approx(np.array([[1, 1, 0, 0], [0, 0, 1, 1]]), abs=1e-6)
 
 
 def test_of_a_letterboxed_map_only_the_picture_counts(tmp_path: Path) -> None:
     probs = np.zeros((1, 2, 4, 4)) + 1e-9
     probs[0, 0, 2:], probs[0, 1, :2] = 1, 1  # the lower half lies on padding
-    file = declare(
-        model(tmp_path / "m.onnx", {"out": np.log(probs)}),
-        labels=["background", "cat"], segmentation={"logits": "out"}, input={"fit": "letterbox"},
-    )  # fmt: skip
-    found = ask(open_tutor("onnx", weights=file, stride=16), Image.new("RGB", (64, 32)))
-    assert found.map.shape == (2, 2, 4) and found.map[1, 0].min() > 0.999
-    assert found.map[1, 1].min() > 0.75, "but for the bilinear enlargement at its lower edge"
+    told = {"labels": ["background", "cat"], "input": {"fit": "letterbox"}, "segmentation": {"logits": "out"}}
+    found = ask_map(opened(declared(tmp_path, {"out": np.log(probs)}, **told), stride=16), blank(32, 64))
+    assert found.shape == (2, 2, 4) and found[1, 0].min() > 0.999
+    assert found[1, 1].min() > 0.75, "its lower edge is enlarged bilinearly"
 
 
 def test_cells_on_the_corners_of_the_input(tmp_path: Path) -> None:
     probs = np.zeros((1, 2, 2, 2))
     probs[0, 0, :, 0], probs[0, 1, :, 1] = 1, 1
     head = {"logits": "out", "activation": "none", "align_corners": True}
-    file = declare(model(tmp_path / "m.onnx", {"out": probs}), labels=["background", "cat"], segmentation=head)
-    found = ask(open_tutor("onnx", weights=file, stride=8), Image.new("RGB", (32, 32)))
+    file = declared(tmp_path, {"out": probs}, labels=["background", "cat"], segmentation=head)
+    found = ask_map(opened(file, stride=8), blank(32, 32))
     # Pixel x of 32 is x / 31; means over eight of them.
-    assert found.map[1, 0].tolist() == pytest.approx([3.5 / 31, 11.5 / 31, 19.5 / 31, 27.5 / 31])
+    assert found[1, 0].tolist() == pytest.approx([3.5 / 31, 11.5 / 31, 19.5 / 31, 27.5 / 31])
 
 
 @pytest.mark.parametrize(
@@ -171,11 +316,11 @@ def test_cells_on_the_corners_of_the_input(tmp_path: Path) -> None:
         ("none", [0.3, 0.2], [0.5, 0.3, 0.2]),
     ],
 )
-def test_what_outputs_of_a_map_leave_is_background(tmp_path: Path, activation, values, cells) -> None:
+def test_the_rest_of_a_maps_sum_is_background(tmp_path: Path, activation, values, cells) -> None:
     outputs = {"out": np.array(values)[None, :, None, None] + np.zeros((1, 1, 4, 4))}
     head = {"logits": "out", "activation": activation}
-    file = declare(model(tmp_path / "m.onnx", outputs), labels=["cat", "dog"][: len(values)], segmentation=head)
-    found = ask(open_tutor("onnx", weights=file), Image.new("RGB", (32, 32))).map
+    file = declared(tmp_path, outputs, labels=["cat", "dog"][: len(values)], segmentation=head)
+    found = ask_map(opened(file), blank(32, 32))
     assert torch.allclose(found, torch.tensor(cells)[:, None, None].expand(-1, 4, 4), atol=1e-6)
 
 
@@ -190,30 +335,32 @@ def test_what_outputs_of_a_map_leave_is_background(tmp_path: Path, activation, v
 def test_maps_that_are_no_probabilities_are_refused(tmp_path: Path, activation, values, message: str) -> None:
     outputs = {"out": np.array(values)[None, :, None, None] + np.zeros((1, 1, 4, 4))}
     head = {"logits": "out", "activation": activation}
-    file = declare(model(tmp_path / "m.onnx", outputs), labels=["cat", "dog"][: len(values)], segmentation=head)
+    file = declared(tmp_path, outputs, labels=["cat", "dog"][: len(values)], segmentation=head)
     with pytest.raises(InputError, match=message):
-        open_tutor("onnx", weights=file)
+        opened(file)
 
 
-def test_scores_that_rounding_took_above_one_are_one(tmp_path: Path) -> None:
-    file = model(tmp_path / "m.onnx", {"boxes": [[[8, 8, 24, 24]]], "scores": [[[1.0005, 0.3]]]})
-    found = ask(
-        open_tutor("onnx", weights=declare(file, labels=["cat", "dog"], detection=RAW)), Image.new("RGB", (8, 8))
+def test_scores_that_were_rounded_above_one(tmp_path: Path) -> None:
+    found = ask_boxes(
+        opened(
+            declared(
+                tmp_path,
+                {"boxes": [[[8, 8, 24, 24]]], "scores": [[[1.0005, 0.3]]]},
+                labels=["cat", "dog"],
+                detection=RAW,
+            )
+        ),
+        blank(8, 8),
     )
     assert found.probs[0].tolist() == [0, 1, 0], "no distribution has a negative entry"
 
 
 def test_boxes_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    file = model(tmp_path / "m.onnx", {"boxes": [[[8, 8, np.nan, 24]]], "scores": [[[0.9]]]})
-    tutor = open_tutor("onnx", weights=declare(file, labels=["cat"], detection=RAW))
+    tutor = opened(
+        declared(tmp_path, {"boxes": [[[8, 8, np.nan, 24]]], "scores": [[[0.9]]]}, labels=["cat"], detection=RAW)
+    )
     with pytest.raises(InputError, match="image a: 1 of the network's 4 box sides are NaN"):
-        ask(tutor, Image.new("RGB", (32, 32)))
-
-
-def test_a_declared_yolox_gives_probabilities(tmp_path: Path) -> None:
-    file = model(tmp_path / "m.onnx", {"output": np.full((1, 21, 7), 2.0)})
-    with pytest.raises(InputError, match="scores from 2 to 2 are no probabilities; export the head with its sigmoids"):
-        open_tutor("onnx", weights=declare(file, labels=["cat", "dog"], detection={"kind": "yolox"}))
+        ask(tutor, blank(32, 32))
 
 
 def test_a_picture_is_placed_as_declared() -> None:
@@ -232,7 +379,7 @@ def test_a_picture_is_placed_as_declared() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"detection": RAW, "labels": ["cat"]}, "2 outputs, but 1 names are given; declare `labels`"),
+        ({"detection": RAW, "labels": ["cat"]}, "2 outputs, but 1 names are given; .* or declare `labels`"),
         ({"detection": RAW}, "2 outputs, but no names are known"),
         ({"detection": RAW | {"scores": "score"}}, "no output 'score'; possible: boxes, scores"),
         ({"detection": RAW | {"transposed": True}}, r"expected \[1, A, 4\]"),
@@ -245,47 +392,48 @@ def test_a_picture_is_placed_as_declared() -> None:
     ],
 )  # fmt: skip
 def test_declarations_that_are_refused(tmp_path: Path, content: dict[str, Any], message: str) -> None:
-    file = declare(model(tmp_path / "m.onnx", {"boxes": BOXES, "scores": SCORES}), **content)
+    file = declared(tmp_path, {"boxes": BOXES, "scores": SCORES}, **content)
     with pytest.raises(InputError, match=message):
-        open_tutor("onnx", weights=file)
+        opened(file)
 
 
 def test_a_size_that_the_model_leaves_open_is_declared(tmp_path: Path) -> None:
     outputs = {"boxes": BOXES, "scores": SCORES}
     file = model(tmp_path / "m.onnx", outputs, shape=[1, 3, "h", "w"], names="{0: 'cat', 1: 'dog'}")
-    with pytest.raises(InputError, match="no fixed size; declare `input.size"):
-        open_tutor("onnx", weights=declare(file, detection=RAW))
-    tutor = open_tutor("onnx", weights=declare(file, detection=RAW, input={"size": [64, 32]}), max_boxes=1)
-    assert ask(tutor, Image.new("RGB", (32, 32))).boxes_xyxy.tolist() == [[8, 4, 24, 12]]
+    with pytest.raises(InputError, match="no fixed size; export it with one, or declare `input.size"):
+        opened(declare(file, detection=RAW))
+    tutor = opened(declare(file, detection=RAW, input={"size": [64, 32]}), max_boxes=1)
+    assert ask_boxes(tutor, blank(32, 32)).boxes_xyxy.tolist() == [[8, 4, 24, 12]]
+
+
+def exported(path: Path, *outputs: str, map_names: tuple[str, ...] = ("background", "cat", "dog")) -> Path:
+    """An export of ours with the tasks `boxes` and `map`, and some of their outputs."""
+    boxes, probs = [[[8, 8, 24, 24]]], [[[0.2, 0.7, 0.1]]]
+    arrays = {"boxes_candidates": boxes, "boxes_probs": probs, "map_map": np.zeros((1, 3, 4, 4)), "map_mask": [[[0]]]}
+    tasks = {"boxes": {"kind": "detection", "names": ["background", "cat", "dog"]}}
+    tasks["map"] = {"kind": "segmentation", "names": list(map_names)}
+    outputs = {name: arrays[name] for name in outputs}
+    return model(path, outputs, tasks=json.dumps(tasks), made_by="tutored 0.1")
 
 
 def test_our_own_exports_need_no_declaration(tmp_path: Path) -> None:
-    logits = np.log(np.array([[[0.2, 0.7, 0.1]]]))
-    drawn = np.zeros((1, 3, 4, 4))
-    file = model(
-        tmp_path / "m.onnx", {"boxes": [[[8, 8, 24, 24]]], "logits": logits, "map_logits": drawn},
-        names='["background", "cat", "dog"]', made_by="tutored 0.1",
-    )  # fmt: skip
-    tutor = open_tutor("onnx", weights=file)
-    found = ask(tutor, Image.new("RGB", (32, 32)))
-    assert tutor.labels.classes == ("cat", "dog") and found.boxes_xyxy[0].tolist() == [8, 8, 24, 24]
-    assert torch.allclose(found.probs[0], torch.tensor([0.2, 0.7, 0.1]), atol=1e-6)
-    assert torch.allclose(found.map, torch.full((3, 4, 4), 1 / 3), atol=1e-6)
+    boxes = ("boxes_candidates", "boxes_probs")
+    tutor = opened(exported(tmp_path / "m.onnx", *boxes, "map_map"))
+    found = ask(tutor, blank(32, 32)).tasks
+    assert tutor.labels.classes == ("cat", "dog") and set(found) == {"detection", "segmentation"}
+    assert found["detection"].boxes_xyxy[0].tolist() == [8, 8, 24, 24]
+    assert torch.allclose(found["detection"].probs[0], torch.tensor([0.2, 0.7, 0.1]), atol=1e-6)
+    assert torch.allclose(found["segmentation"].map, torch.full((3, 4, 4), 1 / 3), atol=1e-6)
+    masked = exported(tmp_path / "n.onnx", *boxes, "map_mask")
+    assert set(ask(opened(masked), blank(32, 32)).tasks) == {"detection"}, "a mask is not soft"
 
 
-@pytest.mark.parametrize(("taught", "tasks"), [("detection", (True, False)), ("segmentation", (False, True))])
-def test_an_export_answers_the_tasks_that_its_student_was_taught(tmp_path: Path, taught, tasks) -> None:
-    outputs = {"boxes": [[[8, 8, 24, 24]]], "logits": np.zeros((1, 1, 3)), "map_logits": np.zeros((1, 3, 4, 4))}
-    names = {"names": '["background", "cat", "dog"]', "made_by": "tutored 0.1", "tasks": f'["{taught}"]'}
-    found = ask(open_tutor("onnx", weights=model(tmp_path / "m.onnx", outputs, **names)), Image.new("RGB", (32, 32)))
-    assert (found.boxes_xyxy is not None, found.map is not None) == tasks
-
-
-def test_an_export_with_final_answers_is_no_tutor(tmp_path: Path) -> None:
-    outputs = {"boxes": [[[8, 8, 24, 24]]], "scores": [[0.5]], "map_logits": np.zeros((1, 3, 4, 4))}
-    file = model(tmp_path / "m.onnx", outputs, names='["background", "cat", "dog"]', made_by="tutored 0.1")
+def test_an_export_without_soft_answers_is_no_tutor(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"exported with --nms or --mask.*export it without, or label with the check"):
-        open_tutor("onnx", weights=file)
+        opened(exported(tmp_path / "m.onnx", "map_mask"))
+    soft = ("boxes_candidates", "boxes_probs", "map_map")
+    with pytest.raises(InputError, match="tasks with other classes; label with the checkpoint"):
+        opened(exported(tmp_path / "n.onnx", *soft, map_names=("background", "cat")))
 
 
 def test_the_declarations_in_the_manual_are_possible() -> None:

@@ -15,18 +15,20 @@ import torch
 from PIL import Image
 
 from conftest import SmallFiles
+from made import two_tasks
 from tutored.cli import main
-from tutored.config import Decode, Student
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.predict import Predictor, find_videos, predict_video, video
-from tutored.structures import Prediction
-from tutored.student import BlitzNet
+from tutored.students import Student
+from tutored.students.blitznet import BlitzNetSection
+from tutored.tasks.detection import Detections
+from tutored.tasks.segmentation import ClassMap
+from tutored.types import Prediction
 
 av = pytest.importorskip("av")
 
 PETS = LabelSpace.of(["cat", "dog"])
-TINY = Student(backbone="mobilenetv3_small_050", size=64, extra_width=32, up_width=16, map_width=8)
 
 
 class Brightest(Predictor):
@@ -37,10 +39,10 @@ class Brightest(Predictor):
     """
 
     def __init__(self, batch: int = 4) -> None:
-        super().__init__(BlitzNet(TINY, PETS), Decode(), batch=batch)
+        super().__init__(Student(BlitzNetSection(kind="blitznet"), two_tasks(PETS)), batch=batch)
         self.seen: list[int] = []
 
-    def __call__(self, images: Any) -> list[Prediction]:
+    def __call__(self, images: Any) -> Any:
         self.seen.append(len(images))
         return [self._one(np.asarray(image.convert("L"))) for image in images]
 
@@ -48,14 +50,15 @@ class Brightest(Predictor):
         bright = grey > 128
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         height, width = grey.shape
-        return Prediction(
-            size=(height, width),
-            boxes_xyxy=torch.tensor(
-                [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], [0, 0, width, height]], dtype=torch.float32
+        boxes = [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], [0, 0, width, height]]
+        return Prediction.of(
+            (height, width),
+            Detections(
+                boxes_xyxy=torch.tensor(boxes, dtype=torch.float32),
+                classes=torch.tensor([2, 1]),
+                scores=torch.tensor([0.7, 0.2]),
             ),
-            classes=torch.tensor([2, 1]),
-            scores=torch.tensor([0.7, 0.2]),
-            mask=torch.from_numpy(bright.astype(np.uint8) * 2),
+            ClassMap(mask=torch.from_numpy(bright.astype(np.uint8) * 2)),
         )
 
 
@@ -101,7 +104,7 @@ def test_every_frame_is_drawn_and_told_at_its_time(tmp_path: Path) -> None:
 
     lines = [json.loads(line) for line in written[1].read_text().splitlines()]
     assert [(line["frame"], line["time"]) for line in lines] == [(i, time / 10) for i, time in enumerate(times)]
-    dog, cat = lines[3]["boxes"]
+    dog, cat = lines[3]["tasks"]["detection"]
     assert dog == {"category_id": 2, "category": "dog", "bbox": [0, 0, 64, 64], "score": 0.7}
     assert cat["category"] == "cat"
 
@@ -117,24 +120,18 @@ def test_a_lying_video_is_turned_upright(tmp_path: Path) -> None:
     source = film(tmp_path / "phone.mp4", [0, 1], turn=-90)  # to be shown turned by 90 degrees clockwise
     drawn, lines = predict_video(Brightest(), source, tmp_path / "out" / "phone.mp4")
     assert frames(drawn)[0][1].size == (320, 480)
-    x, y, width, height = json.loads(lines.read_text().splitlines()[0])["boxes"][0]["bbox"]
+    x, y, width, height = json.loads(lines.read_text().splitlines()[0])["tasks"]["detection"][0]["bbox"]
     assert (x, y, x + width, y + height) == pytest.approx((256, 0, 320, 64), abs=1)
 
 
-def test_masks_are_written_if_asked_for(tmp_path: Path) -> None:
-    source = film(tmp_path / "clip.mov", [0, 1, 2])
-    (masks,) = predict_video(Brightest(), source, tmp_path / "out" / "clip.mov", kinds=("masks",))
-    assert sorted(file.name for file in masks.iterdir()) == ["000000.png", "000001.png", "000002.png"]
-    mask = np.array(Image.open(masks / "000002.png"))
-    assert mask.shape == (320, 480) and (mask[:60, :60] == 2).all() and not mask[70:, 70:].any()
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["clip.masks"]
-
-
-def test_masks_take_the_place_of_an_earlier_video_s(tmp_path: Path) -> None:
+def test_files_are_written_if_asked_for_in_place_of_old_ones(tmp_path: Path) -> None:
     for times in ([0, 1, 2], [0, 1]):
-        source = film(tmp_path / "clip.mp4", times)
-        (masks,) = predict_video(Brightest(), source, tmp_path / "out" / "clip.mp4", kinds=("masks",))
-    assert sorted(file.name for file in masks.iterdir()) == ["000000.png", "000001.png"]
+        source = film(tmp_path / "clip.mov", times)
+        (masks,) = predict_video(Brightest(), source, tmp_path / "out" / "clip.mov", kinds=("files",))
+        assert sorted(file.name for file in masks.iterdir()) == [f"{time:06d}.png" for time in times]
+    mask = np.array(Image.open(masks / "000001.png"))
+    assert mask.shape == (320, 480) and (mask[:60, :60] == 2).all() and not mask[70:, 70:].any()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["clip.segmentation.predicted"]
 
 
 def test_no_more_than_a_batch_is_read_ahead(tmp_path: Path) -> None:
@@ -179,7 +176,7 @@ def test_a_video_that_breaks_off_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path) -> None:
     class Tired(Brightest):
-        def __call__(self, images: Any) -> list[Prediction]:
+        def __call__(self, images: Any) -> Any:
             if self.seen:
                 raise KeyboardInterrupt
             return super().__call__(images)
@@ -206,7 +203,7 @@ def test_a_camera_records_until_it_is_stopped(
     """FFmpeg's test picture, which never ends, in the place of a camera; the signal is Ctrl-C's."""
 
     class Interrupted(Brightest):
-        def __call__(self, images: Any) -> list[Prediction]:
+        def __call__(self, images: Any) -> Any:
             if len(self.seen) == 4:
                 signal.raise_signal(signal.SIGINT)
             return super().__call__(images)
@@ -214,14 +211,14 @@ def test_a_camera_records_until_it_is_stopped(
     monkeypatch.setattr(video, "CAMERAS", {sys.platform: ("lavfi", "testsrc=size=480x320:rate={}")})
     predictor = Interrupted()
     monkeypatch.setattr(Predictor, "load", lambda *_: predictor)
-    assert main(["predict", "checkpoint", "camera:10", "--out", str(tmp_path)]) == 0
+    assert main(["predict", str(tmp_path), "camera:10", "--out", str(tmp_path)]) == 0
     assert predictor.seen == [1, 1, 1, 1, 1]
     assert len(frames(tmp_path / "camera-10.predicted.mp4")) == 5
     assert len((tmp_path / "camera-10.predicted.jsonl").read_text().splitlines()) == 5
     assert "camera:10: Ctrl-C ends the recording" in capsys.readouterr().out
 
 
-def test_where_there_is_no_camera_or_no_av_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_camera_or_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(InputError, match="^camera:9876: there is no such camera, or another program has it"):
         predict_video(Brightest(), "camera:9876", tmp_path / "camera")

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tutored.data import open_dataset
-from tutored.data.voc_boxes import read_boxes
+from tutored.data.voc import VocBoxes
 from tutored.errors import InputError
 from tutored.labels import VOC
-from tutored.structures import GroundTruth
+from tutored.tasks.detection import Boxes
+from tutored.types import GroundTruth
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
 MakeVoc = Callable[..., Path]
+BOTH = ("detection", "segmentation")
 
 
 def xml(*objects: str) -> str:
@@ -48,63 +50,72 @@ def truth_of(folder: Path) -> GroundTruth:
     return open_dataset(f"voc:{folder}", "train").ground_truth("train_000")
 
 
+def boxes_of(folder: Path) -> Boxes:
+    return truth_of(folder).tasks["detection"]
+
+
+def mask_of(folder: Path) -> torch.Tensor:
+    return truth_of(folder).tasks["segmentation"].mask
+
+
 def test_boxes_become_continuous_edges_and_keep_their_flags(one: Path) -> None:
     # Pixels 1..10 by 1..8 are the whole image; pixel 3, 4 alone is the unit square at (2, 3).
     (one / "Annotations/train_000.xml").write_text(
         xml(thing("cat", (1, 1, 10, 8)), thing("person", (3, 4, 3, 4), "<difficult>1</difficult>"))
     )
-    truth = truth_of(one)
-    assert truth.size == (8, 10)
-    assert truth.boxes_xyxy.tolist() == [[0, 0, 10, 8], [2, 3, 3, 4]]
-    assert truth.classes.tolist() == [8, 15]
-    assert truth.difficult.tolist() == [False, True]
-    assert truth.annotated is None
+    assert truth_of(one).size == (8, 10)
+    boxes = boxes_of(one)
+    assert boxes.boxes_xyxy.tolist() == [[0, 0, 10, 8], [2, 3, 3, 4]]
+    assert boxes.classes.tolist() == [8, 15]
+    assert boxes.difficult.tolist() == [False, True]
+    assert boxes.annotated is None
 
 
 def test_fractions_are_accepted_and_a_pixel_too_far_is_cut(one: Path) -> None:
     (one / "Annotations/train_000.xml").write_text(
         xml(thing("cat", ("2.5", 1, "4.25", 2)), thing("dog", (0, 0, 11, 9)))
     )
-    assert truth_of(one).boxes_xyxy.tolist() == [[1.5, 0, 4.25, 2], [0, 0, 10, 8]]
+    assert boxes_of(one).boxes_xyxy.tolist() == [[1.5, 0, 4.25, 2], [0, 0, 10, 8]]
 
 
 def test_parts_of_an_object_are_not_objects(one: Path) -> None:
     part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
     (one / "Annotations/train_000.xml").write_text(xml(thing("cat", (2, 2, 5, 5), part)))
-    assert truth_of(one).boxes_xyxy.tolist() == [[1, 1, 5, 5]]
+    assert boxes_of(one).boxes_xyxy.tolist() == [[1, 1, 5, 5]]
 
 
 def test_nothing_there_is_not_the_same_as_not_annotated(voc_folder: Path, one: Path) -> None:
     dataset = open_dataset(f"voc:{voc_folder}", "train")
-    truths = [dataset.ground_truth(image_id) for image_id in dataset.ids]
-    assert [truth.boxes_xyxy is not None for truth in truths] == [True] * 5 + [False] * 3
-    assert [truth.mask is not None for truth in truths] == [True] * 3 + [False] * 2 + [True] * 2 + [False]
-    empty = truth_of(one)
-    assert empty.boxes_xyxy.shape == (0, 4) and empty.classes.shape == (0,) and empty.mask.sum() == 0
+    assert {name: labels.names for name, labels in dataset.labels.items()} == dict.fromkeys(BOTH, VOC.names)
+    annotated = [BOTH] * 3 + [BOTH[:1]] * 2 + [BOTH[1:]] * 2 + [()]
+    assert [dataset.annotated_tasks(image_id) for image_id in dataset.ids] == annotated
+    assert [tuple(dataset.ground_truth(image_id).tasks) for image_id in dataset.ids] == annotated
+    empty = boxes_of(one)
+    assert empty.boxes_xyxy.shape == (0, 4) and empty.classes.shape == (0,) and mask_of(one).sum() == 0
 
 
 def test_boxes_and_mask_agree_to_the_pixel_with_the_picture(voc_folder: Path) -> None:
     dataset = open_dataset(f"voc:{voc_folder}", "val")
     colours = {8: (220, 40, 40), 12: (40, 200, 60), 15: (50, 80, 230), 6: (230, 210, 30)}
     for image_id in dataset.ids:
-        truth = dataset.ground_truth(image_id)
+        boxes, drawn = (dataset.ground_truth(image_id).tasks[task] for task in BOTH)
         pixels = np.asarray(dataset.image(image_id)).astype(int)
-        inside = torch.zeros_like(truth.mask)
-        for box, label in zip(truth.boxes_xyxy.long().tolist(), truth.classes.tolist(), strict=True):
+        inside = torch.zeros_like(drawn.mask)
+        for box, label in zip(boxes.boxes_xyxy.long().tolist(), boxes.classes.tolist(), strict=True):
             x1, y1, x2, y2 = box
             inside[y1:y2, x1:x2] = label
             assert np.abs(pixels[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2] - colours[label]).max() < 12
-        assert torch.equal(inside[:-1], truth.mask[:-1]) and (truth.mask[-1] == 255).all()
+        assert torch.equal(inside[:-1], drawn.mask[:-1]) and (drawn.mask[-1] == 255).all()
 
 
 def test_sbds_masks_fill_the_gaps_and_official_ones_win(one: Path) -> None:
     (one / "SegmentationClassAug").mkdir()
     Image.new("L", (10, 8), 3).save(one / "SegmentationClassAug/train_000.png")
-    assert truth_of(one).mask.unique().tolist() == [0]
+    assert mask_of(one).unique().tolist() == [0]
     (one / "SegmentationClass/train_000.png").unlink()
-    assert truth_of(one).mask.unique().tolist() == [3]
+    assert mask_of(one).unique().tolist() == [3]
     (one / "SegmentationClassAug/train_000.png").unlink()
-    assert truth_of(one).mask is None
+    assert tuple(truth_of(one).tasks) == BOTH[:1]
 
 
 def test_a_bare_split_is_every_image_on_either_list(make_voc: MakeVoc, tmp_path: Path) -> None:
@@ -160,8 +171,7 @@ def test_suffixes_may_be_capitals(one: Path) -> None:
     for folder in ("JPEGImages", "Annotations", "SegmentationClass"):
         (path,) = (one / folder).iterdir()
         path.rename(path.with_suffix(path.suffix.upper()))
-    truth = truth_of(one)
-    assert truth.boxes_xyxy is not None and truth.mask is not None
+    assert tuple(truth_of(one).tasks) == BOTH
     assert open_dataset(f"voc:{one}", "train").image("train_000").size == (10, 8)
 
 
@@ -207,7 +217,7 @@ def test_an_impossible_data_set_says_what_is_possible(tmp_path: Path, spec: str,
         (xml(thing("cat", (11, 3, 11, 6))), "has no area"),
     ],
 )
-def test_wrong_xml_is_refused_with_file_object_and_field(one: Path, text: str, message: str) -> None:
+def test_wrong_xml_is_refused_by_file_object_and_field(one: Path, text: str, message: str) -> None:
     (one / "Annotations/train_000.xml").write_text(text)
     with pytest.raises(InputError, match=message) as caught:
         truth_of(one)
@@ -219,7 +229,7 @@ def test_xml_of_another_version_of_the_image_is_refused(one: Path) -> None:
     size = "<size><width>{}</width><height>{}</height></size>"
     for width, height in ((10, 8), (0, 0), ("", "")):
         file.write_text(f"<annotation>{size.format(width, height)}</annotation>")
-        assert truth_of(one).boxes_xyxy.shape == (0, 4)
+        assert boxes_of(one).boxes_xyxy.shape == (0, 4)
     for width, height in ((8, 10), (10, 9), (20, 0)):
         file.write_text(f"<annotation>{size.format(width, height)}</annotation>")
         with pytest.raises(InputError, match=rf"_000\.xml: <size> says {width}x{height} pixels, the image is 10x8"):
@@ -229,19 +239,14 @@ def test_xml_of_another_version_of_the_image_is_refused(one: Path) -> None:
 def test_own_classes_come_from_labels_txt(one: Path) -> None:
     (one / "labels.txt").write_text("whale\n\nseal\n")
     (one / "Annotations/train_000.xml").write_text(xml(thing("seal", (1, 1, 2, 2))))
-    assert open_dataset(f"voc:{one}", "train").labels.names == ("background", "whale", "seal")
-    assert truth_of(one).classes.tolist() == [2]
+    labels = open_dataset(f"voc:{one}", "train").labels
+    assert labels["detection"].names == labels["segmentation"].names == ("background", "whale", "seal")
+    assert boxes_of(one).classes.tolist() == [2]
     (one / "labels.txt").write_text("background\nwhale\nseal\n")
-    assert truth_of(one).classes.tolist() == [2]
+    assert boxes_of(one).classes.tolist() == [2]
     (one / "labels.txt").write_text("whale\nwhale\n")
     with pytest.raises(InputError, match=r"labels\.txt: a label space names each class once; twice: whale"):
         truth_of(one)
-
-
-def test_a_data_set_may_be_seen_in_the_students_classes(one: Path) -> None:
-    (one / "Annotations/train_000.xml").write_text(xml(thing("dog", (1, 1, 2, 2)), thing("cat", (3, 1, 4, 2))))
-    truth = open_dataset(f"voc:{one}", "train", annotated=("cat",), classes=("dog", "cat")).ground_truth("train_000")
-    assert truth.annotated == (2,) and truth.classes.tolist() == [2]
 
 
 tags = st.sampled_from(
@@ -263,15 +268,17 @@ documents = st.lists(trees | things, max_size=4).map(lambda parts: xml(*parts)) 
 @given(documents.map(str.encode) | st.binary(max_size=80))
 @settings(max_examples=400, deadline=None)
 def test_any_file_is_read_as_valid_boxes_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "fuzz.xml"
-    path.write_bytes(content)
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "fuzz.xml").write_bytes(content)
+    reader = VocBoxes(kind="detection", folders=(folder,), suffixes=(".xml",), labels=VOC)
     try:
-        boxes, classes, difficult = read_boxes(path, (8, 10), VOC)
+        found = reader.read("fuzz", (8, 10))
     except InputError:
         return
-    assert len(boxes) == len(classes) == len(difficult)
+    boxes = found.boxes_xyxy
+    assert len(boxes) == len(found.classes) == len(found.difficult)
     assert (boxes >= 0).all() and (boxes[:, 2] <= 10).all() and (boxes[:, 3] <= 8).all()
-    assert (boxes[:, 2:] > boxes[:, :2]).all() and (classes > 0).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all() and (found.classes > 0).all()
 
 
 @pytest.mark.real
@@ -281,5 +288,6 @@ def test_a_genuine_image_reads_as_its_files_say() -> None:
     assert len(dataset.ids) == 3434
     truth = dataset.ground_truth("2011_003256")
     assert truth.size == (288, 384)
-    assert truth.boxes_xyxy.tolist() == [[188, 99, 306, 167], [3, 94, 220, 204], [3, 57, 318, 236]]
-    assert [dataset.labels.names[index] for index in truth.classes] == ["dog", "dog", "sofa"]
+    boxes = truth.tasks["detection"]
+    assert boxes.boxes_xyxy.tolist() == [[188, 99, 306, 167], [3, 94, 220, 204], [3, 57, 318, 236]]
+    assert [VOC.names[index] for index in boxes.classes] == ["dog", "dog", "sofa"]

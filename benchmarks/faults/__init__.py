@@ -1,5 +1,5 @@
-"""What happens to tutored when things go wrong: `python -m benchmarks.faults`.
+"""What happens to tutored when files are damaged, processes are killed and disks are full.
 
-Processes killed at random moments and before each change of a file, signals, full disks, closed pipes, files with
-random damage, and files made to do harm. Everything is drawn from one seed, but for the moments of random kills.
+`python -m benchmarks.faults`: hypothesis damages every file that a reader takes, files made to do harm are read, and
+`label`, `train` and `study run` are killed, stopped and kept from writing, and then resumed.
 """

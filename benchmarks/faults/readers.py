@@ -1,200 +1,293 @@
-"""Every reader of users' files: a valid example of each, and what a valid answer is."""
+"""Every reader of files: hypothesis damages its file, and the reader refuses it by name or reads what is valid."""
 
 from __future__ import annotations
 
-import os
+import atexit
+import contextlib
+import json
+import logging
+import resource
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import anyio
-import httpx
+import hypothesis
+import numpy as np
+import onnx.parser
+import torch
+import yaml
+from PIL import Image
 
-from benchmarks.faults.damage import Damage, damage_array, damage_bytes, damage_json, damage_text, damage_xml
-from benchmarks.faults.examples import (
-    PETS,
-    SIZE,
-    make_coco,
-    make_confidences,
-    make_list,
-    make_maps,
-    make_results,
-    make_upload,
-    make_voc,
-    picture,
-)
+from benchmarks.faults.damage import damaged
+from benchmarks.faults.work import CONFIG, make_answers
+from tutored.checkpoint import load_checkpoint
+from tutored.cli import main
+from tutored.config import load_config
 from tutored.data import open_dataset
 from tutored.data.check import check
-from tutored.data.pictures import picture_size, read_picture
+from tutored.engine.state import load_state
 from tutored.errors import InputError
-from tutored.init import init
-from tutored.labels import VOC, LabelSpace
-from tutored.predict import find_pictures, sort_inputs
-from tutored.serve.app import make_app
-from tutored.structures import Dataset, GroundTruth, Prediction, SoftLabels
+from tutored.evaluate import Resampled
+from tutored.pages.run import read_run
+from tutored.pictures import read_picture
+from tutored.scenes import make_scenes
+from tutored.softlabels import Store
+from tutored.softlabels.advice import read_sidecar
+from tutored.studies.folder import load_folder, open_folder
+from tutored.studies.setting import load_setting
 from tutored.tutors import open_tutor
+from tutored.types import IGNORE
+
+SECONDS, MEMORY = 20, 2 << 30
+"""What reading a file may take at most: time, and bytes of address space beyond what there was before."""
+MODEL = """<ir_version: 8, opset_import: ["" : 13]>
+    g (float[1,3,32,32] images) => (float[1,1,4] boxes, float[1,1,2] scores) {
+        boxes = Constant <value = float[1,1,4] {1, 1, 5, 6}> ()
+        scores = Constant <value = float[1,1,2] {0.9, 0.1}> ()
+    }"""
 
 
 class Reader(NamedTuple):
     """One reader and a file that it reads.
 
     Attributes:
-        name: for the table.
-        file: the one that is damaged, in a folder of its own.
-        make: fills the folder with valid files.
-        read: reads them; asserts that what it got is valid, and gives what can be compared.
-        damage: what is done to the file.
-        sealed: only the very content that was written may be read.
-        weight: of how often, against the others.
+        file: the one that is damaged.
+        make: fills the folder with valid files; a name is that of a folder in `originals`.
+        read: reads them, asserts that the result is valid, and returns what can be compared.
+        form: its format, one of `damage.FORMS` or bytes.
+        sealed: a hash guards it, so that nothing else than what was written may be read.
+        share: of the usual number of examples; less for a slow reader.
     """
 
     name: str
     file: str
-    make: Callable[[Path], object]
-    read: Callable[[Path], object]
-    damage: Damage
+    make: str | Callable[[Path], object]
+    read: Callable[[Path], Any]
+    form: str = "bytes"
     sealed: bool = False
-    weight: float = 1.0
+    share: float = 1.0
 
 
-def valid_truth(truth: GroundTruth, labels: LabelSpace) -> tuple[Any, ...]:
-    """Assert that boxes and mask are possible; they, as plain values."""
-    assert truth.size == SIZE or truth.boxes_xyxy is not None or truth.mask is not None
-    height, width = truth.size
-    if truth.boxes_xyxy is not None and truth.classes is not None:
-        boxes = truth.boxes_xyxy
-        assert bool((boxes >= 0).all() and (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all())
-        assert bool((truth.classes > 0).all() and (truth.classes < len(labels)).all())
-    if truth.mask is not None:
-        assert bool(((truth.mask < len(labels)) | (truth.mask == 255)).all())
-    return tuple(None if each is None else each.tolist() for each in (truth.boxes_xyxy, truth.classes, truth.mask))
+def examine(reader: Reader, folder: Path, examples: int, seed: int) -> dict[str, Any]:
+    """Let hypothesis damage the file and read it: a row for the table.
+
+    `lost` is 1 where an example was neither refused by name nor read as valid; the smallest one is described.
+    """
+    if isinstance(reader.make, str):
+        shutil.copytree(originals() / reader.make, folder)
+    else:
+        folder.mkdir(parents=True)
+        reader.make(folder)
+    file, found, losses, checks = folder / reader.file, Counter[str](), [], list(hypothesis.HealthCheck)
+    whole, wanted = file.read_bytes(), reader.read(folder)
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(max_examples=examples, deadline=None, database=None, suppress_health_check=checks)
+    @hypothesis.given(damaged(whole, reader.form))
+    def read_damaged(content: bytes) -> None:
+        file.write_bytes(content)
+        refusal, value = attempt(lambda: reader.read(folder))
+        assert refusal is None or str(folder) in refusal or refusal.startswith("/"), f"no file is named: {refusal}"
+        assert refusal or not reader.sealed or value == wanted, "read as other content than was written"
+        found["refused" if refusal else "read"] += 1
+
+    with guarded():
+        try:
+            read_damaged()
+        except (AssertionError, ExceptionGroup, hypothesis.errors.Flaky) as error:
+            losses = [str(error)[:500]]
+    tried = found.total() + len(losses)
+    return {"what": reader.name, "tried": tried, "refused": found["refused"], "lost": len(losses), "losses": losses}
 
 
-def valid_dataset(dataset: Dataset) -> list[Any]:
-    """Assert that every image and its ground truth are possible."""
-    found = []
-    for image_id in dataset.ids:
-        dataset.problems(image_id)
-        truth = dataset.ground_truth(image_id)
-        assert dataset.image(image_id).size == truth.size[::-1]
-        found.append((image_id, valid_truth(truth, dataset.labels)))
-    return found
-
-
-def valid_answer(answer: SoftLabels, classes: int, *, sums: bool = True) -> tuple[Any, ...]:
-    """Assert that soft labels hold probabilities, whose `sums` are at most one, and boxes within reach."""
-    given = [each for each in (answer.probs, answer.map) if each is not None]
-    if answer.instances is not None:
-        given += [answer.instances.scores, answer.instances.masks]
-        assert bool(((answer.instances.classes > 0) & (answer.instances.classes < classes)).all())
-    for values in given:
-        assert bool(((values >= 0) & (values <= 1)).all())
-    if answer.boxes_xyxy is not None and answer.classes is not None and answer.probs is not None:
-        assert bool(answer.boxes_xyxy.isfinite().all()) and answer.probs.shape[1] == classes
-        assert bool(((answer.classes > 0) & (answer.classes < classes)).all())
-        assert bool((answer.probs.sum(1) <= 1.01).all())
-    if answer.map is not None:
-        assert len(answer.map) == classes and (not sums or bool((answer.map.sum(0) <= 1.01).all()))
-    assert min(answer.size) > 0
-    every = (answer.boxes_xyxy, answer.classes, answer.probs, answer.map)
-    return tuple(None if each is None else each.tolist() for each in every)
-
-
-def read_answers(folder: Path) -> object:
-    """As `tutored label files` reads them."""
-    tutor = open_tutor("files", folders=folder, default_labels=VOC)
-    (answer,) = tutor([picture()], ["a"])
-    return valid_answer(answer, len(tutor.labels), sums="map_values" not in tutor.identity)
-
-
-def read_image(file: Path) -> object:
-    """Its size and its pixels."""
-    size = picture_size(file)
-    read = read_picture(file)
-    assert read.mode == "RGB" and read.size == size[::-1]
-    return read.tobytes()
-
-
-def read_list(folder: Path) -> object:
-    """As `tutored predict CHECKPOINT -` reads standard input."""
-    with (folder / "list.txt").open(errors="surrogateescape") as lines:
-        inputs = sort_inputs(["-"], (line if os.path.isabs(line) else f"{folder}/{line}" for line in lines))
-    return [*find_pictures(inputs.pictures, inputs.under)]
-
-
-def read_upload(folder: Path) -> object:
-    """The page's answer, as `tutored serve` gives it."""
-
-    async def ask() -> httpx.Response:
-        app = make_app(lambda image: Prediction(size=(image.height, image.width)), PETS, megabytes=1)
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            form = {"content-type": "multipart/form-data; boundary=x"}
-            return await client.post("/predict", content=(folder / "body").read_bytes(), headers=form)
-
-    with ThreadPoolExecutor(1) as thread:  # whose event loop is free
-        answer = thread.submit(anyio.run, ask).result()
-    if answer.status_code >= 400:
-        assert answer.status_code in (400, 413, 415, 422) and answer.json()["error"], answer.text
-        raise RefusedUploadError(answer.json()["error"])
-    return answer.json()["width"], answer.json()["height"]
-
-
-class RefusedUploadError(Exception):
-    """The server said no, with a message."""
-
-
-def scan(folder: Path) -> object:
-    """As `tutored init` looks at a folder."""
-    out = folder.parent / f"{folder.name}.yaml"
-    out.unlink(missing_ok=True)
-    shutil.rmtree(out.with_name(f"{out.stem}-data"), ignore_errors=True)
-    return init(folder, out).layout.what
-
-
-def checked(spec: str, split: str) -> object:
-    """As training reads a data set; `tutored data check` must find a fault where, and only where, that raises one."""
-    dataset = open_dataset(spec, split)
-    report = check({split: dataset})
+def attempt(read: Callable[[], Any]) -> tuple[str | None, Any]:
+    """The message with which a file is refused, or None and what was read. Raises AssertionError for anything else."""
     try:
-        found = valid_dataset(dataset)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        return None, read()
+    except InputError as error:
+        return str(error), None
+    except (Exception, _EndlessError) as error:
+        raise AssertionError(f"{type(error).__name__}: {str(error)[:200]}") from error
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class _EndlessError(BaseException):
+    """Not an `Exception`, which a reader might catch."""
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Inside, reading ends after `SECONDS` and gets no more than `MEMORY`, and libraries log nothing."""
+
+    def stop(_number: int, _frame: Any) -> None:
+        raise _EndlessError(f"not read within {SECONDS} seconds")
+
+    have = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits, before = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, stop)
+    resource.setrlimit(resource.RLIMIT_AS, (have + MEMORY, limits[1]))
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        signal.signal(signal.SIGALRM, before)
+
+
+@cache
+def originals() -> Path:
+    """Folders that the commands made: data, answers, results, run, store and study."""
+    folder = Path(tempfile.mkdtemp(prefix="tutored-faults-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    data = f"voc:{make_scenes(folder / 'data', 'student', {'train': 8, 'val': 2}, seed=0, size=(72, 56))}"
+    answers = make_answers(folder / "answers", data, ("train", "val"))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"train": data}} | CONFIG))
+    store, split = folder / "store", ("--data", data, "--split", "train")
+    for words in (
+        ("train", folder / "config.yaml", "--out", folder / "run"),
+        ("label", "files", "--from", answers, *split, "--out", store),
+        ("audit", store, *split),
+        ("convert", store, "--to", "coco", *split, "--out", folder / "results" / "a.json"),
+    ):
+        assert main([str(word) for word in words]) == 0
+    open_folder(folder / "study", load_setting(None), ["thesis/table-12"], 2)
+    return folder
+
+
+def make_pictures(folder: Path) -> None:
+    """Two pictures and a list of them."""
+    for name in ("a.jpg", "b.png"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 10, 3), np.uint8)).save(folder / name)
+    (folder / "list.txt").write_text("a.jpg\nb.png\n")
+
+
+def make_coco(folder: Path) -> None:
+    """An image with boxes, polygons and both kinds of run lengths."""
+    (folder / "val").mkdir()
+    make_pictures(folder / "val")
+    runs = {"size": [8, 10], "counts": [8, 20, 52]}
+    regions = [[[1, 1, 6, 1, 6, 6, 1, 6]], runs, runs | {"counts": "8d0d1"}]
+    box = {"image_id": 1, "category_id": 3, "bbox": [1, 1, 5, 5]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 10}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+        "annotations": [box | {"id": n, "iscrowd": n % 2, "segmentation": each} for n, each in enumerate(regions)],
+    }
+    (folder / "val.json").write_text(json.dumps(content))
+
+
+def make_onnx(folder: Path) -> None:
+    """A model that answers with fixed boxes and scores, and its declaration."""
+    onnx.save(onnx.parser.parse_model(MODEL), folder / "m.onnx")
+    head = {"kind": "boxes_scores", "boxes": "boxes", "scores": "scores"}
+    declared = {"labels": ["cat", "dog"], "detection": head, "input": {"mean": [0.1, 0.2, 0.3], "fit": "letterbox"}}
+    (folder / "m.yaml").write_text(yaml.safe_dump(declared))
+
+
+def plain(value: Any) -> Any:
+    """The same with tensors as bytes, so that `==` compares it. Asserts that they are finite."""
+    if isinstance(value, torch.Tensor):
+        assert bool(value.isfinite().all())
+        return value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def dataset(spec: str, split: str) -> Any:
+    """As training reads a data set; `tutored data check` must find a fault where, and only where, that raises one."""
+    opened = open_dataset(spec, split)
+    report, found = check({split: opened}), []
+    try:
+        for image_id in opened.ids:
+            truth, (width, height) = opened.ground_truth(image_id), opened.image(image_id).size
+            assert truth.size == (height, width)
+            for task, drawn in truth.tasks.items():
+                numbers = drawn.classes if task == "detection" else drawn.mask[drawn.mask != IGNORE]
+                assert bool(((numbers >= (task == "detection")) & (numbers < len(opened.labels[task]))).all())
+                corners = getattr(drawn, "boxes_xyxy", torch.zeros(0, 4))
+                assert bool(((corners >= 0) & (corners <= torch.tensor([width, height] * 2))).all())
+            found.append((image_id, plain(asdict(truth))))
     except InputError:
-        assert not report.ok, "the check finds nothing"
+        assert not report.ok, "data check finds nothing"
         raise
-    assert report.ok, "the check finds a fault that nobody else does"
+    assert report.ok, "data check finds a fault, reading does not"
     return found
 
 
-def voc(folder: Path) -> object:
-    return checked(f"voc:{folder}", "train")
+def answer(found: Any, classes: int) -> Any:
+    """Asserts that soft labels are probabilities of the classes that there are."""
+    for given in found.tasks.values():
+        for values in (getattr(given, name, torch.zeros(0)) for name in ("probs", "map", "scores", "masks")):
+            assert bool(((values >= 0) & (values <= 1)).all())
+        numbers = getattr(given, "classes", torch.ones(0))
+        assert bool(((numbers > 0) & (numbers < classes)).all())
+        assert len(getattr(given, "map", range(classes))) == classes
+    return plain(asdict(found))
 
 
-def _picture(suffix: str) -> Reader:
-    file = f"a{suffix}"
-    kind = suffix.removeprefix(".").upper()
-    return Reader(
-        f"{kind} picture", file, lambda at: picture().save(at / file), lambda at: read_image(at / file), damage_bytes
-    )
+def asked(kind: str, **options: Any) -> Any:
+    """A tutor's answer for the first image of the data."""
+    tutor = open_tutor(kind, **options)
+    image = Image.open(originals() / "data" / "JPEGImages" / "train_00000.jpg")
+    return answer(tutor([image], ["train_00000"])[0], len(tutor.labels))
+
+
+def store(folder: Path) -> Any:
+    opened = Store.open(folder)
+    opened.verify()
+    return [(name, answer(opened[name], len(opened.labels))) for name in opened]
+
+
+def checkpoint(folder: Path) -> Any:
+    student, config = load_checkpoint(folder / "checkpoint")
+    return [plain(student.state_dict()), config.to_dict(), [task.labels.names for task in student.tasks.values()]]
+
+
+def runs(folder: Path) -> Any:
+    return [run.run_id for found in [load_folder(folder)] for run in found.runs(found.names)]
 
 
 READERS = (
-    *(_picture(suffix) for suffix in (".jpg", ".png", ".bmp", ".webp")),
-    Reader("VOC: annotation (XML)", "Annotations/a.xml", make_voc, voc, damage_xml),
-    Reader("VOC: mask (PNG)", "SegmentationClass/a.png", make_voc, voc, damage_bytes),
-    Reader("VOC: list of a split", "ImageSets/Main/train.txt", make_voc, voc, damage_text),
-    Reader("VOC: class names", "labels.txt", make_voc, voc, damage_text),
-    Reader("COCO: instances (JSON)", "val.json", make_coco, lambda at: checked(f"coco:{at}", "val"), damage_json),
-    Reader("images: list of pictures", "list.txt", make_list, lambda at: checked(f"images:{at}", "list"), damage_text),
-    Reader("answers: COCO results (JSON)", "results.json", make_results, read_answers, damage_json),
-    Reader("answers: XML with confidences", "a.xml", make_confidences, read_answers, damage_xml),
-    Reader("answers: maps (.npz)", "a.npz", partial(make_maps, packed=True), read_answers, damage_array),
-    Reader("answers: maps (.npy)", "a.npy", partial(make_maps, packed=False), read_answers, damage_array),
-    Reader("predict: list on standard input", "list.txt", make_list, read_list, damage_text),
-    Reader("serve: body of a request", "body", make_upload, read_upload, damage_bytes, weight=0.3),
-    Reader("init: annotation in a folder", "Annotations/a.xml", make_voc, scan, damage_xml, weight=0.15),
-    Reader("init: mask in a folder", "SegmentationClass/a.png", make_voc, scan, damage_bytes, weight=0.15),
-    Reader("init: instances in a folder", "val.json", make_coco, scan, damage_json, weight=0.15),
+    Reader("picture: JPEG", "a.jpg", make_pictures, lambda at: read_picture(at / "a.jpg").tobytes()),
+    Reader("picture: PNG", "b.png", make_pictures, lambda at: read_picture(at / "b.png").tobytes()),
+    Reader("VOC: boxes", "Annotations/val_00000.xml", "data", lambda at: dataset(f"voc:{at}", "val"), "xml"),
+    Reader("VOC: mask", "SegmentationClass/val_00000.png", "data", lambda at: dataset(f"voc:{at}", "val")),
+    Reader("VOC: split", "ImageSets/Main/val.txt", "data", lambda at: dataset(f"voc:{at}", "val")),
+    Reader("VOC: classes", "labels.txt", "data", lambda at: dataset(f"voc:{at}", "val")),
+    Reader("COCO: instances", "val.json", make_coco, lambda at: dataset(f"coco:{at}", "val"), "json"),
+    Reader("images: list", "list.txt", make_pictures, lambda at: dataset(f"images:{at}", "list")),
+    Reader("results (COCO)", "a.json", "results", lambda at: asked("files", folders=at, labels="voc"), "json"),
+    Reader("boxes (XML)", "train_00000.xml", "answers", lambda at: asked("files", folders=at, labels="voc"), "xml"),
+    Reader("map (.npz)", "train_00000.npz", "answers", lambda at: asked("files", folders=at, labels="voc"), "array"),
+    Reader("store: manifest", "manifest.json", "store", store, "json"),
+    Reader("store: part", "part-00000.parquet", "store", store, sealed=True),
+    Reader("store: index", "index.arrow", "store", store, sealed=True),
+    Reader("store: audit", "audit.json", "store", lambda at: read_sidecar(Store.open(at)), "json"),
+    Reader("checkpoint: description", "checkpoint/checkpoint.json", "run", checkpoint, "json", True, 0.1),
+    Reader("checkpoint: weights", "checkpoint/model.safetensors", "run", checkpoint, sealed=True, share=0.1),
+    Reader("state: facts", "state/state.json", "run", lambda at: plain(load_state(at)), "json", True, 0.1),
+    Reader("state: weights", "state/state.safetensors", "run", lambda at: plain(load_state(at)), "bytes", True, 0.1),
+    Reader("config", "config.yaml", "run", lambda at: load_config(at / "config.yaml").run_id, "yaml", share=0.5),
+    Reader("run: log", "log.jsonl", "run", lambda at: read_run(at).done, share=0.5),
+    Reader("run: result", "result.json", "run", lambda at: read_run(at).finished, "json", share=0.5),
+    Reader("run: resampled figures", "resamples.npz", "run", lambda at: Resampled.load(at / "resamples.npz"), "array"),
+    Reader("study: seeds", "study.yaml", "study", runs, "yaml", share=0.3),
+    Reader("study: setting", "setting.yaml", "study", runs, "yaml", share=0.3),
+    Reader("ONNX: declaration", "m.yaml", make_onnx, lambda at: asked("onnx", weights=at / "m.onnx"), "yaml"),
+    Reader("ONNX: model", "m.onnx", make_onnx, lambda at: asked("onnx", weights=at / "m.onnx")),
 )
+
+
+def measure(folder: Path, seed: int, scale: float) -> Iterator[dict[str, Any]]:
+    """A row for every reader."""
+    for number, reader in enumerate(READERS):
+        yield examine(reader, folder / str(number), max(round(1000 * reader.share * scale), 3), seed)

@@ -15,7 +15,7 @@ for split in Segmentation/train Main/train Segmentation/val; do
         --data $data --split $split --out stores/segmentation-$name --resume
     tutored label torchvision --model maskrcnn_resnet50_fpn_v2 --weights COCO_V1 --download \
         --data $data --split $split --out stores/instances-$name --resume
-    tutored label vouched --boxes stores/detection-$name --maps stores/segmentation-$name --data $data --split $split \
+    tutored label rescored --boxes stores/detection-$name --maps stores/segmentation-$name --data $data --split $split \
         --out stores/vouched-$name --resume
 done
 tutored study run all --out study "$@"

@@ -1,4 +1,4 @@
-"""Train one network for detection and semantic segmentation from partly labelled images and tutors."""
+"""Train one network for several vision tasks from partly labelled images, taught by ground truth and tutors."""
 
 from __future__ import annotations
 

@@ -15,20 +15,21 @@ from tutored.config import Config, make_config
 from tutored.errors import InputError
 from tutored.files import former, seal, whole_folder
 from tutored.labels import LabelSpace
-from tutored.student import BlitzNet
+from tutored.students import Student, make_student
+from tutored.tasks import open_task
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "checkpoint.json"
 
 
-def save_checkpoint(path: Path, student: BlitzNet, config: Config) -> None:
+def save_checkpoint(path: Path, student: Student, config: Config) -> None:
     """Write a checkpoint folder, whole or not at all; an older checkpoint at `path` is replaced with all it holds.
 
     Args:
         path: the folder.
         student: with the weights to use: the averaged ones, if there are any.
-        config: the run's complete configuration; its section `student` is the network's shape.
+        config: the run's complete configuration; `student` is the network's shape, `tasks` its heads.
 
     Raises:
         InputError: `path` is a file, or a folder that holds something else.
@@ -39,7 +40,7 @@ def save_checkpoint(path: Path, student: BlitzNet, config: Config) -> None:
     description = {
         "format": FORMAT,
         "tutored": version("tutored"),
-        "labels": list(student.labels.names),
+        "tasks": {name: list(task.labels.names) for name, task in student.tasks.items()},
         "config": config.to_dict(),
     }
     weights = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
@@ -49,23 +50,19 @@ def save_checkpoint(path: Path, student: BlitzNet, config: Config) -> None:
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 
 
-def load_checkpoint(path: Path, labels: LabelSpace | None = None) -> tuple[BlitzNet, Config, LabelSpace]:
+def load_checkpoint(path: Path) -> tuple[Student, Config]:
     """Build the student of a checkpoint folder, in evaluation mode on the CPU, from nothing but that folder.
 
-    Args:
-        labels: refuse a student of another label space; None takes any.
-
     Raises:
-        InputError: no checkpoint, a newer format, another label space, weights that do not fit its configuration, or
-            bytes that are not those that were written.
+        InputError: no checkpoint, another format, weights that do not fit its configuration, or bytes that are not
+            those that were written.
     """
     folder = path if path.exists() else former(path)
     description = _describe(folder, path)
-    config, own = _meaning(description, path / DESCRIPTION)
-    if labels is not None and own != labels:
-        raise InputError(f"{path}: {_difference(own, labels)}; give a checkpoint trained for these classes")
+    config, labels = _meaning(description, path / DESCRIPTION)
     try:
-        student = BlitzNet(config.student.model_copy(update={"weights": None}), own)
+        tasks = {name: open_task(name, labels[name], section) for name, section in config.tasks.items()}
+        student = make_student(config.student.model_copy(update={"weights": None}), tasks)
     except InputError as error:
         raise InputError(f"{path / DESCRIPTION}: {error}") from error
     try:
@@ -80,11 +77,10 @@ def load_checkpoint(path: Path, labels: LabelSpace | None = None) -> tuple[Blitz
             f"{path / WEIGHTS}: does not fit {DESCRIPTION} beside it: {len(wrong)} tensors are missing, unexpected or "
             f"of another shape ({', '.join(wrong[:3])}); copy or train the checkpoint again"
         )
-    stated = description.pop("sha256", None)  # which former versions did not write
-    if stated is not None and stated != seal(description, folder / WEIGHTS):
+    if description.pop("sha256", None) != seal(description, folder / WEIGHTS):
         raise InputError(f"{path}: damaged ('sha256' differs from its content); copy or train the checkpoint again")
     student.load_state_dict(weights)
-    return student.eval(), config, own
+    return student.eval(), config
 
 
 def _describe(folder: Path, path: Path) -> dict[str, Any]:
@@ -110,16 +106,16 @@ def _describe(folder: Path, path: Path) -> dict[str, Any]:
     return found
 
 
-def _meaning(description: Mapping[str, Any], origin: Path) -> tuple[Config, LabelSpace]:
+def _meaning(description: Mapping[str, Any], origin: Path) -> tuple[Config, dict[str, LabelSpace]]:
     try:
-        labels, config = LabelSpace(tuple(description["labels"])), dict(description["config"])
-    except (KeyError, TypeError, ValueError) as error:
+        labels = {str(name): LabelSpace(tuple(names)) for name, names in description["tasks"].items()}
+        config = dict(description["config"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{origin}: damaged ({error!r}); copy or train the checkpoint again") from error
-    return make_config(config, origin=str(origin)), labels
-
-
-def _difference(own: LabelSpace, wanted: LabelSpace) -> str:
-    if sorted(own.names) == sorted(wanted.names):
-        return "has the same classes in another order"
-    more, less = sorted(set(own.names) - set(wanted.names)), sorted(set(wanted.names) - set(own.names))
-    return f"has another label space (only there: {', '.join(more) or 'none'}; only here: {', '.join(less) or 'none'})"
+    meant = make_config(config, origin=str(origin))
+    if meant.tasks.keys() != labels.keys():
+        raise InputError(
+            f"{origin}: its tasks are {', '.join(labels)}, those of its config {', '.join(meant.tasks)}; "
+            "copy or train the checkpoint again"
+        )
+    return meant, labels

@@ -1,30 +1,27 @@
-"""The figures of whatever answers for a split: a checkpoint or a store, by the same code."""
+"""The figures of a checkpoint or a store on a split, by the same code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from tutored import processes
 from tutored.checkpoint import load_checkpoint
-from tutored.config import Config
-from tutored.data import open_dataset
-from tutored.data.part import Part
-from tutored.data.relabelled import relabelled
+from tutored.config.data import Annotates, Names
+from tutored.data import TaskSource, open_dataset
+from tutored.data.views import Subset, relabelled
 from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.evaluate import Record, Result, figures, record
-from tutored.evaluate.figures import averaged_classes
 from tutored.labels import ClassMap, LabelSpace
-from tutored.maps import likeliest
-from tutored.predict import Predictor, predict_dataset
 from tutored.progress import Progress
-from tutored.softlabels import Folded, Store
-from tutored.structures import IGNORE, Dataset, Prediction, SoftLabels
-from tutored.student import BlitzNet
+from tutored.softlabels import Remapped, Store
+from tutored.students import Student, answer
+from tutored.tasks import Task, task_class
+from tutored.tasks.averages import averaged_classes
+from tutored.types import Dataset, Prediction
 
 BATCH = 16
 """Pictures that a student sees at once."""
@@ -34,65 +31,117 @@ def judge(
     subject: Path,
     data: str,
     split: str,
-    classes: Sequence[str] | None = None,
+    classes: Annotates = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
-    annotated: tuple[str, ...] | None = None,
+    annotated: Annotates = None,
 ) -> Result:
     """Evaluate a checkpoint or a store of soft labels on one split.
 
-    A store is held against the data set's classes, a checkpoint against its own. The result's notes say where the
-    two label spaces differ. Several processes (torchrun) share the images; all return the figures of the whole split,
-    those of one process to the bit.
+    A store is evaluated in the data set's classes and for the tasks that its format has, a checkpoint in its own
+    classes and for the tasks that it was taught. The result's notes say where the two label spaces differ. Several
+    processes (torchrun) share the images; all return the figures of the whole split, to the bit those of one process.
 
     Args:
         subject: a checkpoint's folder, or a store's.
-        classes: the classes that the means are over.
+        classes: the classes that means are over, for all tasks or by task; None: those that the checkpoint's config
+            reports, or all.
         device: of a checkpoint; see `choose_device`.
-        annotated: the data set's classes that it annotates; None: all.
+        annotated: the data set's classes that it annotates, likewise; None: all.
 
     Raises:
-        InputError: `subject` is neither, the split has no ground truth, it and `subject` have no class in common, or
-            the store lacks images of it.
+        InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
+            common, a task or class is unknown, or the store lacks images of the split.
     """
     if (subject / "manifest.json").exists():
-        dataset = _open(data, split, annotated)
-        store = Store.open(subject)
-        averaged_classes(dataset.labels, classes)
-        class_map = _class_map(store.labels, dataset.labels, f"the store {subject}", dataset.name)
-        unread = [image_id for image_id in dataset.ids if image_id in store.failed]
-        if unread:
-            raise InputError(
-                f"{subject} has no answer for {len(unread)} images of {dataset.name} that could not be read, such as "
-                f"{store.failed[unread[0]]}; then label with --resume, or take them off the split's list"
-            )
-        part = _share(dataset)
-        answers = predictions_of(Folded(store, class_map), part, subject, _of_main(progress))
-        records = _gathered(answers, dataset)
-        notes: tuple[str, ...] = (f"{subject}: {class_map.describe()}",)
-        return replace(processes.from_main(lambda: figures(records, dataset.labels, classes)), notes=notes)
+        return _judge_store(subject, data, split, classes, progress, annotated)
     if not subject.exists():
         raise InputError(f"{subject}: there is no such checkpoint or store; give the folder of one")
-    student, config, labels = load_checkpoint(subject)
-    averaged_classes(labels, classes)
-    given = _open(data, split)
-    class_map = _class_map(given.labels, labels, given.name, f"the checkpoint {subject}")
-    dataset = relabelled(given, annotated, labels.classes)
+    student, config = load_checkpoint(subject)
+    sources = {
+        name: TaskSource(each.kind, each.folder, getattr(each, "labels", None), required=False)
+        for name, each in config.tasks.items()
+        if name in config.taught
+    }
+    if not sources:
+        raise InputError(f"{subject}: nobody taught it any task, so that there is nothing to evaluate")
+    given = open_dataset(data, split, sources)
+    tasks = _reporting(_annotated({name: student.tasks[name] for name in sources}, given), classes)
+    maps = {
+        name: _class_map(given.labels[name], task.labels, given.name, f"the checkpoint {subject}")
+        for name, task in tasks.items()
+    }
+    own = {name: task.labels.classes for name, task in tasks.items()}
+    dataset = relabelled(given, own, _by_task(annotated, tasks, "annotated"))
     processes.place()  # says which GPU is this process' own
     student.to(choose_device(device))
-    records = record_student(student, dataset, config, progress)
-    notes = _differences(class_map, subject, given.name)
-    return replace(processes.from_main(lambda: figures(records, labels, classes)), notes=notes)
+    records = record_student(student, dataset, tasks, progress)
+    notes = _by_text({name: _differences(each, subject, given.name) for name, each in maps.items()})
+    return processes.from_main(lambda: figures(records, tasks))._replace(notes=notes)
 
 
-def _open(data: str, split: str, annotated: tuple[str, ...] | None = None) -> Dataset:
-    dataset = open_dataset(data, split, annotated)
-    if not any(map(dataset.annotated_tasks, dataset.ids)):
-        raise InputError(f"{dataset.name}: no image has ground truth to evaluate against; give a split that has")
-    return dataset
+def _judge_store(
+    subject: Path, data: str, split: str, classes: Annotates, progress: Progress | None, annotated: Annotates
+) -> Result:
+    given, store = open_dataset(data, split), Store.open(subject)
+    bound = {kind: task_class(kind)(kind, labels) for kind, labels in given.labels.items()}
+    answered = {kind: task for kind, task in bound.items() if store.teaches(task)}
+    if not answered:
+        both = (", ".join(store.kinds) or "nothing", ", ".join(bound) or "nothing")
+        raise InputError(f"{subject} answers {both[0]}, {given.name} annotates {both[1]}; give data of the same tasks")
+    tasks = _reporting(_annotated(answered, given), classes)
+    dataset = relabelled(given, {}, _by_task(annotated, tasks, "annotated"))
+    unread = [image_id for image_id in dataset.ids if image_id in store.failed]
+    if unread:
+        raise InputError(
+            f"{subject} has no answer for {len(unread)} images of {dataset.name} that could not be read, such as "
+            f"{store.failed[unread[0]]}; then label with --resume, or take them off the split's list"
+        )
+    maps = {
+        name: _class_map(store.labels, task.labels, f"the store {subject}", given.name) for name, task in tasks.items()
+    }
+    answers = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
+    records = _gathered(_answers(store, answers, _share(dataset), _of_main(progress)), dataset, tasks)
+    notes = _by_text({name: (f"{subject}: {each.describe()}",) for name, each in maps.items() if each.target.classes})
+    return processes.from_main(lambda: figures(records, tasks))._replace(notes=notes)
+
+
+def _annotated(tasks: Mapping[str, Task], dataset: Dataset) -> dict[str, Task]:
+    """The tasks that an image of the data set is annotated for."""
+    there = {name for image_id in dataset.ids for name in dataset.annotated_tasks(image_id)}
+    found = {name: task for name, task in tasks.items() if name in there}
+    if not found:
+        raise InputError(
+            f"{dataset.name}: no image has ground truth of {', '.join(tasks)} to evaluate against; "
+            "give a split that has"
+        )
+    return found
+
+
+def _by_task(given: Annotates, tasks: Mapping[str, Task], what: str) -> dict[str, Names | None]:
+    """What is given for all tasks that have classes, or by task."""
+    if not isinstance(given, Mapping):
+        return {name: given if task.labels.classes else None for name, task in tasks.items()}
+    unknown = sorted(given.keys() - tasks.keys())
+    if unknown:
+        raise InputError(f"{what}: the task {unknown[0]!r} is not evaluated; possible: {', '.join(tasks)}")
+    return dict(given)
+
+
+def _reporting(tasks: Mapping[str, Task], classes: Annotates) -> dict[str, Task]:
+    """The tasks with other classes that their means are over."""
+    found = dict(tasks)
+    for name, wanted in _by_task(classes, tasks, "classes").items():
+        if wanted is not None:
+            task = tasks[name]
+            section = task.section.model_copy(update={"reported": averaged_classes(task.labels, wanted)})
+            found[name] = type(task)(name, task.labels, section)
+    return found
 
 
 def _class_map(source: LabelSpace, target: LabelSpace, source_name: str, target_name: str) -> ClassMap:
+    if not target.classes:  # a task without classes
+        return ClassMap(source, target, (0, *[None] * len(source.classes)))
     try:
         return ClassMap.by_name(source, target)
     except InputError as error:
@@ -103,16 +152,25 @@ def _class_map(source: LabelSpace, target: LabelSpace, source_name: str, target_
 
 
 def _differences(class_map: ClassMap, checkpoint: Path, data: str) -> tuple[str, ...]:
-    """From the data set's classes to the checkpoint's: what only one of them has."""
+    """From the data set's classes to the checkpoint's: classes that only one of them has."""
     notes = []
+    if not class_map.target.classes:
+        return ()
     if class_map.unmapped:
         notes.append(
             f"{checkpoint} does not know {_some(class_map.unmapped)} of {data}: "
-            "their boxes are left out, their pixels count as background"
+            "they are left out, and in maps count as background"
         )
     if class_map.unreached:
         notes.append(f"{data} does not have {_some(class_map.unreached)} of {checkpoint}: they are not evaluated")
     return tuple(notes)
+
+
+def _by_text(notes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Notes on tasks, each once, with the tasks' names where it is not true of all."""
+    texts = dict.fromkeys(text for each in notes.values() for text in each)
+    of = {text: [name for name, each in notes.items() if text in each] for text in texts}
+    return tuple(text if len(of[text]) == len(notes) else f"{', '.join(of[text])}: {text}" for text in texts)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -120,62 +178,61 @@ def _some(names: Sequence[str]) -> str:
 
 
 def record_student(
-    student: BlitzNet, dataset: Dataset, config: Config, progress: Progress | None = None
+    student: Student, dataset: Dataset, tasks: Mapping[str, Task], progress: Progress | None = None
 ) -> list[Record]:
-    """A student's answers held against a data set of its own label space, on the device where the student is.
+    """A student's answers compared with a data set in the tasks' label spaces, on the device where the student is.
 
     Of several processes each answers for its share of the images, and the main one gets all records, in the data set's
-    order; the others none.
+    order; the others get none.
     """
-    predictor = Predictor(student, config.decode, student.anchors_xyxy.device, BATCH, config.taught)
-    return _gathered(predict_dataset(predictor, _share(dataset), _of_main(progress)), dataset)
+    return _gathered(_predictions(student, _share(dataset), tuple(tasks), _of_main(progress)), dataset, tasks)
+
+
+def _predictions(
+    student: Student, dataset: Dataset, tasks: Sequence[str], progress: Progress | None
+) -> Iterator[tuple[str, Prediction]]:
+    student.eval()
+    device = next(student.parameters()).device
+    for first in range(0, len(dataset.ids), BATCH):
+        ids = dataset.ids[first : first + BATCH]
+        yield from zip(ids, answer(student, [dataset.image(each) for each in ids], device, tasks), strict=True)
+        if progress:
+            progress(first + len(ids), len(dataset.ids))
+
+
+def _answers(
+    store: Store, answers: Mapping[str, Remapped], dataset: Dataset, progress: Progress | None
+) -> Iterator[tuple[str, Prediction]]:
+    """A store's soft answers as final ones."""
+    for done, image_id in enumerate(dataset.ids, start=1):
+        if image_id not in store:
+            raise InputError(f"{store.path} has no answer for {image_id} of {dataset.name}; label this split")
+        found = {name: soft for name, each in answers.items() if (soft := each.get(image_id)) is not None}
+        size = next((each.size for each in found.values()), None) or store[image_id].size
+        final = {
+            name: answers[name].task.final(each.tasks[answers[name].task.kind], size) for name, each in found.items()
+        }
+        yield image_id, Prediction(size, final)
+        if progress:
+            progress(done, len(dataset.ids))
 
 
 def _share(dataset: Dataset) -> Dataset:
     """Every n-th batch of n processes: whole batches, for a network's last bits may depend on a batch's size."""
     rank, count = processes.place()
     ids = tuple(image_id for index, image_id in enumerate(dataset.ids) if index // BATCH % count == rank)
-    return dataset if count == 1 else Part(dataset, f"process {rank + 1} of {count}", ids)
+    return dataset if count == 1 else Subset(dataset, f"process {rank + 1} of {count}", ids)
 
 
 def _of_main(progress: Progress | None) -> Progress | None:
     return progress if processes.place()[0] == 0 else None
 
 
-def _gathered(predictions: Iterable[tuple[str, Prediction]], dataset: Dataset) -> list[Record]:
+def _gathered(
+    predictions: Iterable[tuple[str, Prediction]], dataset: Dataset, tasks: Mapping[str, Task]
+) -> list[Record]:
     records = [
-        record(image_id, dataset.ground_truth(image_id), prediction, dataset.labels)
-        for image_id, prediction in predictions
+        record(image_id, dataset.ground_truth(image_id), prediction, tasks) for image_id, prediction in predictions
     ]
     place = {image_id: index for index, image_id in enumerate(dataset.ids)}
     return sorted(processes.gather(records), key=lambda each: place[each.image_id])
-
-
-def predictions_of(
-    answers: Mapping[str, SoftLabels], dataset: Dataset, origin: Path, progress: Progress | None = None
-) -> Iterator[tuple[str, Prediction]]:
-    """Soft labels as final predictions: each box with its class' probability, each pixel its likeliest class.
-
-    Raises:
-        InputError: an image of the data set has no answer.
-    """
-    for done, image_id in enumerate(dataset.ids, start=1):
-        answer = answers.get(image_id)
-        if answer is None:
-            raise InputError(f"{origin} has no answer for {image_id} of {dataset.name}; label this split")
-        yield image_id, as_prediction(answer)
-        if progress:
-            progress(done, len(dataset.ids))
-
-
-def as_prediction(answer: SoftLabels) -> Prediction:
-    """The boxes as they are, and the map enlarged bilinearly to the image, then its likeliest class.
-
-    More classes than a mask can tell apart leave it out.
-    """
-    mask = None if answer.map is None or len(answer.map) > IGNORE else likeliest(answer.map, answer.size)
-    if answer.boxes_xyxy is None:
-        return Prediction(size=answer.size, mask=mask)
-    return Prediction(
-        size=answer.size, boxes_xyxy=answer.boxes_xyxy, classes=answer.classes, scores=answer.scores, mask=mask
-    )

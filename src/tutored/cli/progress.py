@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rich import progress as columns
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
 
-from tutored.cli.output import is_main, unheard
+from tutored.cli.common import is_main, say, unheard
 from tutored.progress import Progress
+from tutored.watch import Report, Validation, Watcher
 
 if TYPE_CHECKING:
-    from tutored.engine import Report
+    from tutored.evaluate import Result
     from tutored.studies import Standing
 
 LINE_SECONDS = 30
 """Between two lines where nobody watches a bar."""
-TEXT = TextColumn("{task.fields[text]}", markup=False)
+COUNT = columns.BarColumn(14), columns.MofNCompleteColumn()
+TEXT = columns.TextColumn("{task.fields[text]}", markup=False)
 
 
 class Lasting(Console):
-    """Work goes on where nobody reads of it any more."""
+    """A console on which names are never markup, and whose reader may leave while the work goes on."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -41,22 +38,19 @@ class Lasting(Console):
 
 
 @contextmanager
-def _shown(what: str, *columns: ProgressColumn, since: float = -math.inf) -> Iterator[Callable[..., None]]:
-    """Give a function to call with items done, items in all, what `TEXT` shows, and a line for where nobody watches.
-
-    Args:
-        since: when the last line is taken to have been printed.
-    """
+def _shown(what: str, *shown: columns.ProgressColumn) -> Iterator[Callable[..., None]]:
+    """Give a function to call with items done, items in all, what `TEXT` shows, and a line for where nobody watches."""
     console = Lasting(stderr=True, quiet=not is_main())
-    last = since
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task(what, total=None, text="")
+    last = time.monotonic()
+    live: dict[str, Any] = {"transient": True, "disable": not console.is_terminal}
+    with columns.Progress(*shown, console=console, redirect_stdout=sys.stdout.isatty(), **live) as bars:
+        task = bars.add_task(what, total=None, text="")
 
         def step(done: int, total: int, text: str, line: str, *, now: bool = False) -> None:
             nonlocal last
-            shown.update(task, completed=done, total=total, text=text)
+            bars.update(task, completed=done, total=total, text=text)
             if not console.is_terminal and (now or time.monotonic() - last > LINE_SECONDS):
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                console.print(line, soft_wrap=True)
                 last = time.monotonic()
 
         yield step
@@ -66,9 +60,9 @@ def _shown(what: str, *columns: ProgressColumn, since: float = -math.inf) -> Ite
 def bar(what: str) -> Iterator[Progress]:
     """Give a function to call with items done and items in all; it shows count, speed and time left."""
     started = time.monotonic()
-    name = TextColumn("{task.description}", markup=False)
-    columns = (name, BarColumn(), MofNCompleteColumn(), TEXT, TimeElapsedColumn(), TimeRemainingColumn())
-    with _shown(what, *columns, since=started) as step:
+    name = columns.TextColumn("{task.description}", markup=False)
+    left = columns.TimeElapsedColumn(), columns.TimeRemainingColumn()
+    with _shown(what, name, *COUNT, TEXT, *left) as step:
 
         def watch(done: int, total: int) -> None:
             rate = f"{done / max(time.monotonic() - started, 1e-6):.1f}/s"
@@ -77,23 +71,50 @@ def bar(what: str) -> Iterator[Progress]:
         yield watch
 
 
+class TrainingLine(Watcher):
+    """Shows step, epoch, loss and time left of a training; a line of figures after each validation.
+
+    Attributes:
+        result: of the last validation.
+    """
+
+    def __init__(self, step: Callable[..., None]) -> None:
+        super().__init__()
+        self.result: Result | None = None
+        self._step = step
+
+    def __call__(self, report: Report) -> None:
+        terms: dict[str, float] = {}
+        for name, value in report.loss.items():
+            term = name.rpartition("/")[0]
+            terms[term] = terms.get(term, 0.0) + value
+        loss, left = sum(terms.values()), timedelta(seconds=round(report.seconds_left))
+        parts = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        pace = f"{report.images_per_second:.1f} images/s, {left} left"
+        line = f"step {report.step} of {report.steps}, epoch {report.epoch}: loss {loss:.3f} ({parts}), {pace}"
+        text = f"epoch {report.epoch} loss {loss:.3f} {pace}"
+        self._step(report.step, report.steps, text, line, now=report.step == report.steps)
+
+    def validated(self, validation: Validation) -> None:
+        self.result, found = validation.result, []
+        for name, figures in validation.result.tasks.items():
+            metric, short = validation.student.tasks[name].headline
+            value = figures.means.get(metric)
+            found.append(f"{name} {short} {'unknown' if value is None else f'{value:.3f}'}")
+        say(f"epoch {validation.epoch}: {', '.join(found)}")
+
+
 @contextmanager
-def watch_training() -> Iterator[Callable[[Report], None]]:
-    """Give a watcher for `engine.train`: step, epoch, loss terms, images/s and time left."""
-    with _shown("training", BarColumn(), MofNCompleteColumn(), TEXT) as step:
-
-        def watch(report: Report) -> None:
-            text = f"epoch {report.epoch}: {describe(report)}"
-            line = f"step {report.step} of {report.steps}, {text}"
-            step(report.step, report.steps, text, line, now=report.step == report.steps)
-
-        yield watch
+def watch_training() -> Iterator[TrainingLine]:
+    """Give a watcher for `engine.train`."""
+    with _shown("training", *COUNT, TEXT) as step:
+        yield TrainingLine(step)
 
 
 @contextmanager
 def watch_study() -> Iterator[Callable[[Standing], None]]:
     """Give a watcher for `studies.run_all`: runs done, what is being trained and how far, time left for all."""
-    with _shown("study", TEXT, BarColumn(), MofNCompleteColumn()) as step:
+    with _shown("study", TEXT, *COUNT) as step:
 
         def watch(standing: Standing) -> None:
             report, left = standing.report, "unknown"
@@ -103,14 +124,3 @@ def watch_study() -> Iterator[Callable[[Standing], None]]:
             step(standing.done, standing.total, text, f"{standing.done} of {standing.total} runs; {text}")
 
         yield watch
-
-
-def describe(report: Report) -> str:
-    """One line: the loss and its terms (both sources together), speed, time left."""
-    terms: dict[str, float] = {}
-    for name, value in report.loss.items():
-        term = name.split("/")[0]
-        terms[term] = terms.get(term, 0.0) + value
-    parts = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
-    left = timedelta(seconds=round(report.seconds_left))
-    return f"loss {sum(terms.values()):.3f} ({parts}), {report.images_per_second:.1f} images/s, {left} left"

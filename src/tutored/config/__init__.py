@@ -1,24 +1,21 @@
 """One run's complete configuration: frozen, validated, from YAML with dotted overrides, hashed to a run id."""
 
-from tutored.config.presets import PRESETS
+from tutored.config.data import Augment, Data, MoreData
 from tutored.config.read import load_config, make_config, read_yaml
-from tutored.config.run import THESIS, Config, flat, merged
-from tutored.config.supervision import TASKS, Data, MoreData, Supervision, Task
-from tutored.config.training import Augment, Decode, Loss, Student, Train
+from tutored.config.run import Config, flat, merged
+from tutored.config.student import StudentSection
+from tutored.config.tasks import ClassSection, TaskSection
+from tutored.config.train import Loss, Train
 
 __all__ = [
-    "PRESETS",
-    "TASKS",
-    "THESIS",
     "Augment",
+    "ClassSection",
     "Config",
     "Data",
-    "Decode",
     "Loss",
     "MoreData",
-    "Student",
-    "Supervision",
-    "Task",
+    "StudentSection",
+    "TaskSection",
     "Train",
     "flat",
     "load_config",

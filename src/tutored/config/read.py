@@ -10,8 +10,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tutored.config.presets import PRESETS
-from tutored.config.run import THESIS, Config, merged
+from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, resolve
+from tutored.config.run import Config, merged, recipe_defaults
 from tutored.errors import InputError
 
 MOST_ENTRIES = 100_000
@@ -30,6 +30,8 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
     given = read_yaml(path) or {}
     if not isinstance(given, dict):
         raise InputError(f"{path}: a config is a mapping of sections ({', '.join(Config.model_fields)})")
+    if any(key.startswith("tasks.") for key, _ in overrides):
+        given = {"tasks": {name: {} for name in DEFAULT_TASKS}} | given
     for key, value in overrides:
         try:
             parsed = yaml.safe_load(value)
@@ -44,27 +46,56 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
 
 def _refuse_idle(key: str, value: Any, given: Mapping[str, Any], path: Path) -> None:
     """A recipe or preset only sets defaults: of a complete file, such as a run's, it would change its name alone."""
-    set_there = {name: section if isinstance(section, Mapping) else {} for name, section in given.items()}
     decided: dict[str, Any] = {}
     if key == "recipe" and value != given.get("recipe", "corrected"):
-        decided = THESIS
-    elif key == "student.preset" and str(value) in PRESETS and value != set_there.get("student", {}).get("preset"):
-        decided = {"student": PRESETS[value]}
-    if decided and all(set(keys) <= set(set_there.get(section, ())) for section, keys in decided.items()):
+        decided = recipe_defaults({**given, "recipe": value})
+    elif key == "student.preset":
+        student = given.get("student")
+        student = student if isinstance(student, Mapping) else {}
+        presets = getattr(_student_section(student), "PRESETS", {})
+        if str(value) in presets and value != student.get("preset"):
+            decided = {"student": presets[value]}
+    if decided and _covers(given, decided):
         raise InputError(
             f"--{key} {value}: {path} sets every key that it decides ({', '.join(decided)}), so nothing would change; "
             "take those out of the file, or set the keys themselves"
         )
 
 
+def _covers(given: Any, decided: Mapping[str, Any]) -> bool:
+    """Whether a nested mapping sets every key of another one."""
+    return isinstance(given, Mapping) and all(
+        key in given and (not isinstance(value, Mapping) or _covers(given[key], value))
+        for key, value in decided.items()
+    )
+
+
+def _student_section(student: Mapping[str, Any]) -> Any:
+    return resolve(str(student.get("kind", next(iter(STUDENTS)))), STUDENTS, "student").Section
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice: YAML forbids it, and PyYAML would take the last one in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
+
+
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds: plain values, whatever tags it has.
 
     Raises:
-        InputError: it can't be read, is no YAML, or its aliases make it larger than any configuration.
+        InputError: it can't be read, is no YAML, names a key twice, or its aliases make it larger than any
+            configuration.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); give the path of a YAML file") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -83,25 +114,42 @@ def make_config(given: Mapping[str, Any], *, origin: str = "config") -> Config:
     try:
         return Config.model_validate(dict(given))
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
+        lines = [_explain(item, given) for item in error.errors()]
         raise InputError(f"{origin}: " + "; ".join(lines)) from error
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from error
 
 
-def _explain(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"])
+def _explain(item: Any, given: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in item["loc"] if "[" not in str(part))  # without the types of a union
     if item["type"] != "extra_forbidden":
         text = str(item["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list, such as [a, b]")
-        given = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
-        return f"{place}: {text}{given}"
-    section: Any = Config
-    for part in item["loc"][:-1]:
-        if not isinstance(part, int):
-            section = _section(section.model_fields[part].annotation)
-    names = list(section.model_fields)
+        value = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
+        return f"{place}: {text}{value}" if place else text
+    section = _section_at(item["loc"][:-1], given)
+    names = [field.alias or name for name, field in section.model_fields.items()]
     near = difflib.get_close_matches(str(item["loc"][-1]), names, n=3)
     return f"{place}: no such key; " + (
         f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
     )
+
+
+def _section_at(place: Sequence[Any], given: Mapping[str, Any]) -> Any:
+    """The section's class at a place of a config; a task's and the student's own are those that `given` names."""
+    section: Any = Config
+    for depth, part in enumerate(place):
+        if isinstance(part, int):
+            continue
+        if depth == 0 and part == "tasks":
+            continue
+        if depth == 1 and place[0] == "tasks":
+            kind = str((given.get("tasks", {}).get(part) or {}).get("kind", part))
+            section = resolve(kind, TASKS, "kind of task").Section
+        elif depth == 0 and part == "student":
+            section = _student_section(given.get("student", {}))
+        else:
+            section = _section(section.model_fields[part].annotation)
+    return section
 
 
 def _section(annotation: Any) -> Any:

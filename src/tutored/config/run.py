@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, SerializeAsAny, field_validator, model_validator
 
-from tutored.config.section import Section
-from tutored.config.supervision import Data, Supervision
-from tutored.config.training import Augment, Decode, Loss, Student, Train
+from tutored.config.data import Augment, Data, MoreData
+from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, resolve
+from tutored.config.student import StudentSection
+from tutored.config.tasks import TaskSection
+from tutored.config.train import Loss, Train
+from tutored.errors import InputError
+from tutored.section import Section
 
 THESIS: dict[str, Any] = {
     "augment": {"zoom_out": "run", "crop_guides": "all"},
-    "loss": {
-        "box_floor": 0.001,
-        "ignore_floor": 0.001,
-        "conflicts": "keep",
-        "normaliser": "positives",
-        "joint": False,
-        "untaught": "skipped",
-        "mining": "batch",
-        "difficult": "train",
-        "map_target": "softmax",
-        "temperature": 0.4,
-        "background": "one",
-        "padding": "background",
-    },
+    "loss": {"joint": False, "untaught": "skipped"},
     "train": {
         "optimizer": "adam",
         "lr": 1e-4,
@@ -39,57 +31,133 @@ THESIS: dict[str, Any] = {
         "ema": 0.0,
     },
 }
-"""What the recipe `thesis` sets: the specification's sections 3 and 4, its defects included."""
+"""What the recipe `thesis` sets beside the keys of tasks and student (`Section.RECIPES`): the specification's
+sections 3 and 4, its defects included."""
+
+
+def _as_task(given: Any) -> Any:
+    return _as_section(given, TASKS, "kind of task")
+
+
+def _as_student(given: Any) -> Any:
+    return _as_section(given, STUDENTS, "student")
+
+
+def _as_section(given: Any, table: Mapping[str, str], what: str) -> Any:
+    """A section as the class of its own kind validates it."""
+    if not isinstance(given, Mapping):
+        return given
+    return resolve(given["kind"], table, what).Section.model_validate(dict(given))
 
 
 class Config(Section):
-    """One complete run. `recipe` chooses the defaults of `augment`, `loss` and `train`; every field may be set."""
+    """One complete run. `recipe` chooses the defaults of all other sections; every field may be set."""
 
     recipe: Literal["corrected", "thesis"] = "corrected"
-    """Whose defaults `augment`, `loss` and `train` have."""
+    """Whose defaults the sections have."""
     data: Data
-    supervision: Supervision = Supervision()
-    student: Student = Student()
+    tasks: dict[str, Annotated[SerializeAsAny[TaskSection], BeforeValidator(_as_task)]]
+    """By name. Each kind of task brings the keys of its section."""
+    student: Annotated[SerializeAsAny[StudentSection], BeforeValidator(_as_student)]
+    """Each student brings the keys of its section."""
     augment: Augment = Augment()
     loss: Loss = Loss()
     train: Train = Train()
-    decode: Decode = Decode()
 
     @model_validator(mode="before")
     @classmethod
-    def _recipe_defaults(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.get("recipe") == "thesis":
-            plain = {
-                key: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
-                for key, value in given.items()
-            }
-            return merged(THESIS, plain)
+    def _complete(cls, given: Any) -> Any:
+        """Name what is left out (default tasks, kinds, the student), and merge the recipe's defaults."""
+        if not isinstance(given, Mapping):
+            return given
+        named = {"tasks": {name: {} for name in DEFAULT_TASKS}, "student": {}, **given}
+        if isinstance(named["tasks"], Mapping):
+            named["tasks"] = {name: _of_kind(each, str(name)) for name, each in named["tasks"].items()}
+        named["student"] = _of_kind(named["student"], next(iter(STUDENTS)))
+        return merged(recipe_defaults(named), named)
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _with_possible_names(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        if not given:
+            raise ValueError("got {}, no task at all; name one or more")
+        wrong = [name for name in given if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name))]
+        if wrong:
+            raise ValueError(f"a task's name is of small letters, digits and _, got {wrong[0]!r}")
         return given
 
     @model_validator(mode="after")
-    def _whole_batches_for_batch_mining(self) -> Self:
-        if self.loss.mining == "batch" and self.train.micro_batch is not None:
-            raise ValueError("loss.mining 'batch' needs the whole batch at once; leave train.micro_batch out")
+    def _tasks_fit(self) -> Config:
+        for name, task in self.tasks.items():
+            other = getattr(task, "vetted_by", None)
+            if other is not None:
+                kinds = {each: resolve(section.kind, TASKS, "kind of task") for each, section in self.tasks.items()}
+                fit = [each for each in self.tasks if each != name and kinds[each].kind in kinds[name].vetting]
+                if other not in fit:
+                    possible = ", ".join(fit) or "there is no other task whose annotations can vet it"
+                    raise ValueError(f"tasks.{name}.vetted_by names {other!r}; possible: {possible}")
+        parts: dict[str, Data | MoreData] = {"data": self.data}
+        parts |= {f"data.more.{number}": part for number, part in enumerate(self.data.more)}
+        for place, part in parts.items():
+            by_task = {key: getattr(part, key, None) for key in ("annotated", "val_annotated")}
+            named = {key: names for key, names in by_task.items() if isinstance(names, dict)}
+            for key, names in {"tasks": part.tasks or (), **named}.items():
+                unknown = sorted({*names} - self.tasks.keys())
+                if unknown:
+                    raise ValueError(f"{place}.{key} names {unknown[0]!r}; possible: {', '.join(self.tasks)}")
+        taken = {name for part in parts.values() for name in (self.tasks if part.tasks is None else part.tasks)}
+        for name, task in self.tasks.items():
+            if name not in taken and not task.stores:
+                raise ValueError(
+                    f"tasks.{name}: no data set is read for it and no tutor teaches it; add it to data.tasks, or leave "
+                    "the task out"
+                )
+        self.student.check(self)
         return self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain, complete and JSON-ready; `Config.model_validate` reads it back."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
     @property
     def taught(self) -> tuple[str, ...]:
         """The tasks that somebody teaches; the student's answers for another one mean nothing."""
-        return tuple(name for name, task in self.supervision.tasks.items() if task.policy != "none")
+        return tuple(name for name, task in self.tasks.items() if task.policy != "none")
 
     @property
     def run_id(self) -> str:
-        """Twelve hex digits that change when any field changes.
-
-        They are of the fields that differ from their defaults, so that a new key whose default changes nothing leaves
-        the ids of former runs as they are.
-        """
+        """Twelve hex digits that change when any field that differs from its default changes."""
         text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recipe of a config sets, for the tasks and the student that the config names."""
+    recipe = given.get("recipe", "corrected")
+    if recipe == "corrected":
+        return {}
+    found: dict[str, Any] = dict(THESIS) if recipe == "thesis" else {}
+    tasks = given.get("tasks")
+    for name, section in tasks.items() if isinstance(tasks, Mapping) else ():
+        found.setdefault("tasks", {})[name] = _defaults(_of_kind(section, str(name)), TASKS, recipe)
+    student = _of_kind(given.get("student", {}), next(iter(STUDENTS)))
+    return found | {"student": _defaults(student, STUDENTS, recipe)}
+
+
+def _of_kind(section: Any, usual: str) -> Any:
+    """A task's or a student's mapping with its kind, which is `usual` where it is left out."""
+    return {**section, "kind": str(section.get("kind", usual))} if isinstance(section, Mapping) else section
+
+
+def _defaults(section: Any, table: Mapping[str, str], recipe: str) -> dict[str, Any]:
+    if not isinstance(section, Mapping):
+        return {}
+    try:
+        return dict(resolve(section["kind"], table, "kind").Section.RECIPES.get(recipe, {}))
+    except InputError:
+        return {}  # the section's own validation says it, with its place
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +169,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested configuration with dotted keys."""
     found: dict[str, Any] = {}
     for key, value in section.items():

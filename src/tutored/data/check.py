@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from tutored.data.pictures import orientation
+from tutored.data.joined import differ
 from tutored.errors import InputError
+from tutored.labels import LabelSpace
+from tutored.pictures import orientation
 from tutored.progress import Progress
-from tutored.structures import IGNORE, Dataset, GroundTruth
+from tutored.types import Dataset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReport:
+    """What one split holds for one task.
+
+    Attributes:
+        images: that are annotated. Ground truth that can't be read counts nowhere.
+        counts: by column, such as `objects` or `pixels`, and class, what the annotations say of themselves. Background
+            is left out where it has none.
+    """
+
+    images: int
+    counts: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,23 +41,16 @@ class SplitReport:
 
     Attributes:
         images: ids of the split.
-        boxes, masks: images that have them, whatever else they have. Ground truth that can't be read counts nowhere.
-        both, none: images with boxes and mask; with neither.
-        objects: boxes per class of the label space, difficult ones included.
-        difficult: difficult boxes (COCO: crowds) per class.
-        pixels: mask pixels per class, "background" and "ignore" included; none of classes beyond what a mask holds.
+        tasks: by task.
+        complete, none: images that are annotated for every task, and for no task.
         problems: one message for each item that can't be used; it names the file.
-        notes: what the reader left out, and which pictures say that they are to be turned, which nothing here does.
+        notes: what the reader left out, and pictures whose EXIF turns them, which nothing here does.
     """
 
     images: int
-    boxes: int
-    masks: int
-    both: int
+    tasks: Mapping[str, TaskReport]
+    complete: int
     none: int
-    objects: Mapping[str, int]
-    difficult: Mapping[str, int]
-    pixels: Mapping[str, int]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -70,41 +79,45 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
     def show(self, console: Console, most: int = 20) -> None:
-        """Print two tables, images per split and objects and pixels per class, then at most `most` lines a list."""
-        console.print(self._images())
-        console.print(self._classes())
+        """Print images per split, for each task what there is of each class, then at most `most` lines a list."""
+        tasks = list(dict.fromkeys(task for split in self.splits.values() for task in split.tasks))
+        console.print(self._images(tasks), *(each for each in map(self._classes, tasks) if each.row_count))
+        lists: dict[str, Sequence[str]] = {}
         for name, split in self.splits.items():
-            _show_list(console, f"{name}: {len(split.problems)} problems", split.problems, most)
-            _show_list(console, f"{name}: {len(split.notes)} notes", split.notes, most)
+            lists[f"{name}: {len(split.problems)} problems"] = split.problems
+            lists[f"{name}: {len(split.notes)} notes"] = split.notes
         for pair, ids in self.overlaps.items():
-            _show_list(console, f"{pair}: {len(ids)} images are in both", ids, most)
+            lists[f"{pair}: {len(ids)} images are in both"] = ids
         for pair, ids in self.namesakes.items():
-            title = f"{pair}: {len(ids)} names are of different pictures; rename those of one split"
-            _show_list(console, title, ids, most)
+            lists[f"{pair}: {len(ids)} names are of different pictures; rename those of one split"] = ids
+        for title, lines in lists.items():
+            if lines:
+                console.print(f"\n{title}", style="bold", markup=False, highlight=False)
+            more = [f"and {len(lines) - most:,} more; --json lists all"] if len(lines) > most else []
+            for line in (*lines[:most], *more):
+                console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
-    def _images(self) -> Table:
-        columns = ("images", "boxes", "masks", "both", "none")
-        table = Table("split", title="Images, and how many of them have")
-        for column in (*columns, "objects", "problems"):
+    def _images(self, tasks: Sequence[str]) -> Table:
+        table = Table("split", title="Images, and how many of them are annotated")
+        for column in ("images", *tasks, "all tasks", "no task", "problems"):
             table.add_column(column, justify="right")
         for name, split in self.splits.items():
-            counts = [getattr(split, column) for column in columns]
-            row = (*counts, sum(split.objects.values()), len(split.problems))
-            table.add_row(name, *(f"{value:,}" for value in row))
+            annotated = [split.tasks[task].images if task in split.tasks else 0 for task in tasks]
+            row = (split.images, *annotated, split.complete, split.none, len(split.problems))
+            table.add_row(escape(name), *(f"{value:,}" for value in row))
         return table
 
-    def _classes(self) -> Table:
-        table = Table("class", title="Objects (difficult) and share of the mask pixels")
-        for name in self.splits:
-            table.add_column(f"{name} objects", justify="right")
-            table.add_column(f"{name} pixels", justify="right")
-        for name in dict.fromkeys(name for split in self.splits.values() for name in split.pixels):
-            row = []
-            for split in self.splits.values():
-                objects, difficult = split.objects.get(name, 0), split.difficult.get(name, 0)
-                share = split.pixels.get(name, 0) / max(1, sum(split.pixels.values()))
-                row += [f"{objects:,}" + (f" ({difficult:,})" if difficult else ""), f"{share:.2%}"]
-            table.add_row(name, *row)
+    def _classes(self, task: str) -> Table:
+        """What is counted of each class: numbers, or of pixels, which are many, the share."""
+        table = Table("class", title=task)
+        columns: list[Mapping[str, str]] = []
+        for name, split in self.splits.items():
+            for column, counts in split.tasks[task].counts.items() if task in split.tasks else ():
+                table.add_column(escape(f"{name} {column}"), justify="right")
+                share = max(1, sum(counts.values())) if column == "pixels" else None
+                columns.append({key: f"{n / share:.2%}" if share else f"{n:,}" for key, n in counts.items()})
+        for each in dict.fromkeys(each for column in columns for each in column):
+            table.add_row(escape(each), *(column.get(each, "") for column in columns))
         return table
 
 
@@ -139,19 +152,10 @@ def check(dataset_by_split: Mapping[str, Dataset], progress: Progress | None = N
     return Report(splits=splits, overlaps=overlaps, namesakes=namesakes)
 
 
-def differ(one: Dataset, other: Dataset, image_id: str) -> bool:
-    """Whether two data sets have pictures of other pixels under one id; False where one of them can't be read."""
-    try:
-        return not np.array_equal(np.asarray(one.image(image_id)), np.asarray(other.image(image_id)))
-    except InputError:
-        return False
-
-
 def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
-    images: Counter[str] = Counter()
-    objects: Counter[int] = Counter()
-    difficult: Counter[int] = Counter()
-    pixels = torch.zeros(IGNORE + 1, dtype=torch.int64)
+    annotated = dict.fromkeys(dataset.labels, 0)
+    counts: dict[str, dict[str, Any]] = {task: defaultdict(int) for task in dataset.labels}
+    complete = none = 0
     problems: dict[str, None] = {}
     turned: list[str] = []
     for image_id in dataset.ids:
@@ -165,49 +169,37 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
         except InputError:
             problems |= dict.fromkeys(dataset.problems(image_id))
         else:
-            images[_kind(truth)] += 1
-            if truth.classes is not None and truth.difficult is not None:
-                objects.update(truth.classes.tolist())
-                difficult.update(truth.classes[truth.difficult].tolist())
-            if truth.mask is not None:
-                pixels += torch.bincount(truth.mask.flatten(), minlength=IGNORE + 1)
+            complete += len(truth.tasks) == len(dataset.labels) > 0
+            none += not truth.tasks
+            for task, annotation in truth.tasks.items():
+                annotated[task] += 1
+                for column, numbers in annotation.counts(len(dataset.labels[task])).items():
+                    counts[task][column] += np.array(numbers)
         step()
+    notes = [
+        f"{len(turned):,} picture(s), such as {image_id}, say that they are to be turned or mirrored (EXIF): they are "
+        "read as stored, as boxes and masks must be, and as tutors and student see them"
+        for image_id in turned[:1]
+    ]
     return SplitReport(
         images=len(dataset.ids),
-        boxes=images["boxes"] + images["both"],
-        masks=images["masks"] + images["both"],
-        both=images["both"],
-        none=images["none"],
-        objects={name: objects[index] for index, name in enumerate(dataset.labels.names) if index},
-        difficult={name: difficult[index] for index, name in enumerate(dataset.labels.names) if index},
-        pixels=dict.fromkeys(dataset.labels.names, 0)
-        | dict(zip(dataset.labels.names, pixels[:IGNORE].tolist(), strict=False))
-        | {"ignore": int(pixels[IGNORE])},
+        tasks={
+            task: TaskReport(images=annotated[task], counts=_by_class(counts[task], space))
+            for task, space in dataset.labels.items()
+        },
+        complete=complete,
+        none=none,
         problems=tuple(problems),
-        notes=(*dataset.notes, *_turned(turned)),
+        notes=(*dataset.notes, *notes),
     )
 
 
-def _turned(image_ids: Sequence[str]) -> tuple[str, ...]:
-    if not image_ids:
-        return ()
-    return (
-        f"{len(image_ids):,} picture(s), such as {image_ids[0]}, say that they are to be turned or mirrored (EXIF): "
-        "they are read as stored, as boxes and masks must be, and as tutors and student see them",
-    )
-
-
-def _kind(truth: GroundTruth) -> str:
-    if truth.boxes_xyxy is None:
-        return "none" if truth.mask is None else "masks"
-    return "boxes" if truth.mask is None else "both"
-
-
-def _show_list(console: Console, title: str, lines: Sequence[str], most: int) -> None:
-    if not lines:
-        return
-    console.print(f"\n{title}", style="bold", highlight=False)
-    for line in lines[:most]:
-        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
-    if len(lines) > most:
-        console.print(f"  and {len(lines) - most:,} more; --json lists all", markup=False, highlight=False)
+def _by_class(columns: Mapping[str, Sequence[int]], labels: LabelSpace) -> dict[str, dict[str, int]]:
+    return {
+        column: {
+            name: int(number)
+            for name, number in zip((*labels.names, "ignore"), numbers, strict=False)
+            if number or name != labels.names[0]
+        }
+        for column, numbers in columns.items()
+    }

@@ -1,153 +1,145 @@
-"""Data sets in COCO's layout: one JSON file of instances, read once, and a folder of images."""
+"""Data sets in COCO's layout: one JSON file of instances, read and checked once, and a folder of images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from faster_coco_eval.core import mask as rle
+from numpy.typing import NDArray
 
-from tutored.data.coco_file import Entry, box_of, name_of, read_instances
-from tutored.data.pictures import Box, fit_box, is_empty, picture_size, read_picture
-from tutored.data.regions import Region, decode_runs, decode_segmentation, encode_segmentation, has_pixels
-from tutored.data.text import complaints, own_name
+from tutored.data.images import Annotations, Images, Size
+from tutored.data.text import BACKGROUND_NAMES, gather, read_json, refuse_climbing
+from tutored.data.voc import as_boxes
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.structures import IGNORE, GroundTruth
+from tutored.pictures import Box, fit_box, is_empty
+from tutored.tasks.detection.types import Boxes
+from tutored.tasks.segmentation.types import ClassMask
+from tutored.types import BACKGROUND, IGNORE
+
+LARGEST = 1e9
+"""No coordinate is larger, so that a broken file can't make numbers overflow."""
+MOST = 50
+"""Broken entries that one message lists."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Coco:
-    """One COCO instances file. Image ids are the stems of the file names; of those that share one, also their folders.
-
-    Every image is annotated: one without annotations shows nothing. Masks are missing (None) where an object of
-    the image has no segmentation, or a polygon of less than three points, no object of the whole file has one, or
-    `labels` are more than a mask can tell apart (254).
-
-    Attributes:
-        file: the JSON file.
-        labels: the file's own categories, in the file's order, or those of `seen_in`.
-        annotated: as in `GroundTruth`.
-    """
+class Instance(NamedTuple):
+    """One annotation: what messages call it, its box, its class (0: background) and its pixels as the file has them."""
 
     name: str
-    source: str
-    split: str
-    file: Path
-    labels: LabelSpace
-    ids: tuple[str, ...]
-    _entries: Mapping[str, Entry]
-    _class_of: Mapping[Any, int]
-    _has_regions: bool
-    _notes: tuple[str, ...]
-    annotated: tuple[int, ...] | None = None
+    box: Box
+    number: int
+    crowd: bool
+    segmentation: Any
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """More classes than a mask can tell apart, boxes of no area, which are left out, and those that are cut.
+    def is_drawn(self) -> bool:
+        """Whether it has run lengths, or a polygon of three points or more."""
+        drawn = self.segmentation
+        return bool(drawn) and (not isinstance(drawn, list) or any(map(_is_area, drawn)))
 
-        The latter reach out of the image by more than a pixel, as far as the file says how large it is.
-        """
-        return (*_many(self.labels, self.file), *self._notes)
 
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """The file's own number of each image."""
-        return {image_id: entry.number for image_id, entry in self._entries.items()}
+class Entry(NamedTuple):
+    """One image: the file's number of it, its picture, the size that the file states, and its annotations."""
 
-    @property
-    def categories(self) -> dict[Any, str]:
-        """The class of each of the file's category numbers that `labels` has."""
-        return {number: self.labels.names[index] for number, index in self._class_of.items() if index}
+    number: Any
+    picture: Path
+    stated_size: tuple[float, float] | None
+    instances: list[Instance]
 
-    def seen_in(self, labels: LabelSpace, to: Sequence[int], annotated: tuple[int, ...] | None) -> Coco:
-        """The same in another label space, as `Relabelled` has it; masks need tell only its classes apart."""
-        class_of = {number: to[index] for number, index in self._class_of.items()}
-        return replace(self, labels=labels, _class_of=class_of, annotated=annotated)
 
-    def image(self, image_id: str) -> Image.Image:
-        """The RGB picture as stored. Raises InputError, naming the file, where it can't be read."""
-        return read_picture(self._entries[image_id].picture)
+@dataclass(frozen=True, kw_only=True)
+class CocoAnnotations(Annotations):
+    """What boxes and masks share."""
 
-    def ground_truth(self, image_id: str) -> GroundTruth:
-        """Boxes, cut at the image's borders, and the semantic mask, both in the stored pixels of the image.
+    states_classes: ClassVar[bool] = True
+    path: Path
+    entries: Mapping[str, Entry]
 
-        Crowds are difficult boxes. In the mask smaller instances lie over larger ones, and crowd pixels that no
-        instance covers are 255 (ignore).
-
-        Raises:
-            InputError: naming the file and the annotation that is impossible.
-        """
-        size, annotations = self._size(image_id), self._entries[image_id].annotations
-        boxed = [item for item in annotations if not is_empty(box_of(item))]
-        boxes = [self._fitted(item, size) for item in boxed]
-        classes = torch.tensor([self._class_of[item["category_id"]] for item in boxed], dtype=torch.int64)
-        kept = classes > 0
-        return GroundTruth(
-            size=size,
-            boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)[kept],
-            classes=classes[kept],
-            difficult=torch.tensor([_is_crowd(item) for item in boxed], dtype=torch.bool)[kept],
-            mask=self._mask(annotations, size),
-            annotated=self.annotated,
-        )
-
-    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
-        """Of "detection" and "segmentation" those with ground truth; boxes always are."""
-        drawn = self._drawn(self._entries[image_id].annotations)
-        return ("detection", "segmentation") if drawn else ("detection",)
-
-    def problems(self, image_id: str) -> tuple[str, ...]:
-        """Every box and segmentation that is impossible; where the image has another size than stated, that alone."""
-        try:
-            size = self._size(image_id)
-        except InputError as error:
-            return (str(error),)
-        annotations = self._entries[image_id].annotations
-        boxes = [partial(self._fitted, item, size) for item in annotations if not is_empty(box_of(item))]
-        drawn = annotations if self._drawn(annotations) else []
-        return complaints(boxes) + complaints(partial(self._region, item, size) for item in drawn)
-
-    def _size(self, image_id: str) -> tuple[int, int]:
-        _, picture, stated, _ = self._entries[image_id]
-        size = picture_size(picture)
+    def instances(self, image_id: str, size: Size) -> list[Instance]:
+        """The annotations of an image. Raises InputError where the file states another size of it."""
+        _, picture, stated, instances = self.entries[image_id]
         if stated is not None and stated != size:
             raise InputError(
-                f"{picture}: the image is {size[1]}x{size[0]} pixels, {self.file} says {stated[1]:g}x{stated[0]:g}; "
+                f"{picture}: the image is {size[1]}x{size[0]} pixels, {self.path} says {stated[1]:g}x{stated[0]:g}; "
                 "the annotations belong to another version of the image"
             )
-        return size
+        return instances
 
-    def _fitted(self, item: Mapping[str, Any], size: tuple[int, int]) -> Box:
-        return fit_box(box_of(item), size, name_of(self.file, item))
 
-    def _region(self, item: Mapping[str, Any], size: tuple[int, int]) -> Region:
-        return decode_segmentation(item["segmentation"], size, name_of(self.file, item))
+@dataclass(frozen=True, kw_only=True)
+class CocoBoxes(CocoAnnotations):
+    """Boxes, cut at the image's borders; crowds are difficult. Every image is annotated, perhaps with no object."""
 
-    def _drawn(self, annotations: list[dict[str, Any]]) -> bool:
-        possible = self._has_regions and len(self.labels) <= IGNORE
-        return possible and all(has_pixels(item.get("segmentation")) for item in annotations)
+    def has(self, image_id: str) -> bool:
+        return True
 
-    def _mask(self, annotations: list[dict[str, Any]], size: tuple[int, int]) -> Tensor | None:
-        if not self._drawn(annotations):
-            return None
-        names = [name_of(self.file, item) for item in annotations]
-        drawn = [
-            encode_segmentation(item["segmentation"], size, name) for item, name in zip(annotations, names, strict=True)
-        ]
+    def read(self, image_id: str, size: Size) -> Boxes:
+        boxed = [each for each in self.instances(image_id, size) if not is_empty(each.box)]
+        boxes = zip(gather(partial(fit_box, each.box, size, each.name) for each in boxed), boxed, strict=True)
+        return as_boxes([(box, each.number, each.crowd) for box, each in boxes if each.number != BACKGROUND])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoMasks(CocoAnnotations):
+    """Semantic masks: smaller instances lie over larger ones, and crowd pixels that no instance covers are 255.
+
+    An image has none where one of its objects has no segmentation, or a polygon of less than three points, where no
+    object of the whole file has one, or where `labels` are more than a mask can tell apart (254).
+
+    Attributes:
+        to: the class in `labels` of each of the file's classes.
+        annotated: as in `ClassMask`.
+        possible: whether the file has segmentations at all.
+    """
+
+    to: Sequence[int]
+    possible: bool
+    annotated: tuple[int, ...] | None = None
+
+    def seen_in(self, labels: LabelSpace, to: Sequence[int], annotated: tuple[int, ...] | None) -> CocoMasks:
+        """The same in another label space, as in `ClassMask.relabelled`; a mask need tell only its classes apart."""
+        notes = _notes_of_masks(self.path, labels)
+        return replace(self, labels=labels, to=[to[each] for each in self.to], annotated=annotated, notes=notes)
+
+    def has(self, image_id: str) -> bool:
+        possible = self.possible and len(self.labels) <= IGNORE
+        return possible and all(each.is_drawn for each in self.entries[image_id].instances)
+
+    def read(self, image_id: str, size: Size) -> ClassMask:
+        instances = self.instances(image_id, size)
+        encoded = gather(partial(_encode, each.segmentation, size, each.name) for each in instances)
         mask = np.zeros(size, np.uint8)
+
+        def paint(each: Instance, runs: Mapping[str, Any]) -> None:
+            mask[_decode(runs, each.name)] = IGNORE if each.crowd else self.to[each.number]
+
         # Crowds first, then instances from large to small: what is painted later lies above.
-        layers = zip(annotations, names, drawn, strict=True)
-        for item, name, (runs, _) in sorted(layers, key=lambda layer: (not _is_crowd(layer[0]), -layer[2][1])):
-            mask[decode_runs(runs, name)] = IGNORE if _is_crowd(item) else self._class_of[item["category_id"]]
-        return torch.from_numpy(mask)
+        layers = sorted(zip(instances, encoded, strict=True), key=lambda layer: (not layer[0].crowd, -layer[1][1]))
+        gather(partial(paint, each, runs) for each, (runs, _) in layers)
+        return ClassMask(mask=torch.from_numpy(mask), annotated=self.annotated)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Coco(Images):
+    """One COCO instances file.
+
+    Attributes:
+        numbers: the file's own number of each image.
+        categories: the class of each of the file's category numbers, background left out.
+    """
+
+    numbers: Mapping[str, Any]
+    categories: Mapping[Any, str]
 
 
 def open_coco(folder: Path, split: str) -> Coco:
@@ -155,33 +147,42 @@ def open_coco(folder: Path, split: str) -> Coco:
 
     Also possible: SPLIT.json in FOLDER or FOLDER/annotations, and instances.json in FOLDER, which answers to any
     split. Images lie in FOLDER/SPLIT, FOLDER/images/SPLIT, FOLDER/images or FOLDER, the first of these that exists.
+    An image's id is the stem of its file name; where several share one, the file name without its suffix.
 
     Raises:
-        InputError: no such split (the possible ones are named), or the file is not COCO instances; of annotations
-            that can't be used, all are named.
+        InputError: no such split (the possible ones are named), or the file is not COCO instances; of entries that
+            can't be used, all of one kind are named.
     """
-    file = _instances_file(folder, split)
+    path = _instances_file(folder, split)
     places = (folder / split, folder / "images" / split, folder / "images", folder)
-    pictures = next(path for path in places if path.is_dir())
-    labels, class_of, entries = read_instances(file, pictures)
-    return Coco(
-        name=f"coco:{folder}/{split}",
-        source=f"coco:{own_name(folder)}",
-        split=split,
-        file=file,
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: COCO instances are an object with images, annotations and categories")
+    labels, class_of = _read_categories(data, path)
+    entries = _read_images(data, next(place for place in places if place.is_dir()), path)
+    _read_annotations(data, entries, class_of, path)
+    every = [(entry, each) for entry in entries.values() for each in entry.instances]
+    notes = tuple(note for entry, each in every for note in _notes_of_box(each, entry.stated_size))
+    boxes = CocoBoxes(labels=labels, path=path, entries=entries, notes=notes)
+    masks = CocoMasks(
         labels=labels,
-        ids=tuple(entries),
-        _entries=entries,
-        _class_of=class_of,
-        _has_regions=any(
-            has_pixels(item.get("segmentation")) for entry in entries.values() for item in entry.annotations
-        ),
-        _notes=tuple(note for entry in entries.values() for note in _notes(entry, file)),
+        path=path,
+        entries=entries,
+        notes=_notes_of_masks(path, labels),
+        to=range(len(labels)),
+        possible=any(each.is_drawn for _, each in every),
     )
-
-
-def _is_crowd(annotation: Mapping[str, Any]) -> bool:
-    return annotation.get("iscrowd") in (1, "1")
+    return Coco(
+        format="coco",
+        folder=folder,
+        split=split,
+        classes=labels,
+        ids=tuple(entries),
+        place={image_id: entry.picture for image_id, entry in entries.items()}.__getitem__,
+        tasks={"detection": boxes, "segmentation": masks},
+        numbers={image_id: entry.number for image_id, entry in entries.items()},
+        categories={number: labels.names[index] for number, index in class_of.items() if index},
+    )
 
 
 def _instances_file(folder: Path, split: str) -> Path:
@@ -199,20 +200,170 @@ def _instances_file(folder: Path, split: str) -> Path:
     )
 
 
-def _many(labels: LabelSpace, file: Path) -> Iterator[str]:
-    if len(labels) > IGNORE:
-        yield (
-            f"{file}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): boxes alone, "
-            "unless data.classes names fewer"
-        )
+def _notes_of_masks(path: Path, labels: LabelSpace) -> tuple[str, ...]:
+    if len(labels) <= IGNORE:
+        return ()
+    return (
+        f"{path}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): no masks, unless "
+        "the task's `classes` name fewer",
+    )
 
 
-def _notes(entry: Entry, file: Path) -> Iterator[str]:
-    for item in entry.annotations:
-        x1, y1, x2, y2 = box = box_of(item)
-        height, width = entry.stated_size or (math.inf, math.inf)
-        out = max(-x1, -y1, x2 - width, y2 - height)
-        if is_empty(box):
-            yield f"{name_of(file, item)}: a box of no area, left out"
-        elif out > 1:
-            yield f"{name_of(file, item)}: the box {box} reaches {out:g} pixels out of its image, cut"
+def _notes_of_box(instance: Instance, stated: tuple[float, float] | None) -> Iterator[str]:
+    """Boxes without area are left out; boxes that reach out of an image whose size the file states are cut."""
+    x1, y1, x2, y2 = instance.box
+    height, width = stated or (math.inf, math.inf)
+    out = max(-x1, -y1, x2 - width, y2 - height)
+    if is_empty(instance.box):
+        yield f"{instance.name}: a box of no area, left out"
+    elif out > 1:
+        yield f"{instance.name}: the box {instance.box} reaches {out:g} pixels out of its image, cut"
+
+
+# --- The file
+
+
+def _items(data: dict[str, Any], key: str, fields: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The list under `key`, each item of it known to have `fields` of these types."""
+    items = data.get(key)
+    if not isinstance(items, list):
+        raise InputError(f"{path}: there is no list `{key}`; COCO instances have images, annotations and categories")
+    _refuse(
+        f"{path}: {key}[{number}] lacks `{name}`, or it is of the wrong type"
+        for number, item in enumerate(items)
+        for name, kind in fields.items()
+        if not isinstance(item, dict) or not isinstance(item.get(name), kind)
+    )
+    return items
+
+
+def _refuse(faults: Iterable[str]) -> None:
+    """One InputError with a line for each fault, if there is any."""
+    lines = list(faults)
+    if lines:
+        raise InputError("\n".join([*lines[:MOST], *([f"and {len(lines) - MOST:,} more"] * (len(lines) > MOST))]))
+
+
+def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict[Any, int]]:
+    """The label space, and the class of each category number."""
+    categories = _items(data, "categories", {"id": (int, str), "name": str}, path)
+    if len({item["id"] for item in categories}) < len(categories):
+        raise InputError(f"{path}: two categories share an id; give each its own")
+    classes = [item for item in categories if item["name"] not in BACKGROUND_NAMES]
+    class_of = {item["id"]: BACKGROUND for item in categories}
+    class_of |= {item["id"]: index for index, item in enumerate(classes, start=1)}
+    try:
+        return LabelSpace.of([item["name"] for item in classes]), class_of
+    except ValueError as error:
+        raise InputError(f"{path}: categories: {error}") from error
+
+
+def _read_images(data: dict[str, Any], pictures: Path, path: Path) -> dict[str, Entry]:
+    """The images by id, in the file's order, without annotations."""
+    images = _items(data, "images", {"id": (int, str), "file_name": str}, path)
+    sharing = Counter(PurePath(item["file_name"]).stem for item in images)
+    entries: dict[str, Entry] = {}
+    numbers: set[Any] = set()
+    for item in images:
+        refuse_climbing(item["file_name"], path)
+        name = PurePath(item["file_name"])
+        image_id = name.stem if sharing[name.stem] == 1 else (name.parent / name.stem).as_posix()
+        if item["id"] in numbers or image_id in entries:
+            raise InputError(
+                f"{path}: image {item['id']} ({item['file_name']}) has the number of an earlier one, or its name up to "
+                "the suffix; list each image once, with a number and a name of its own"
+            )
+        entries[image_id] = Entry(item["id"], pictures / name, _stated_size(item), [])
+        numbers.add(item["id"])
+    if not entries:
+        raise InputError(f"{path}: the split lists no image; give one that does")
+    return entries
+
+
+def _stated_size(item: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Height and width, also as texts; None where one is missing or 0, which some tools write for an unknown size."""
+    try:
+        height, width = float(item["height"]), float(item["width"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _read_annotations(
+    data: dict[str, Any], entries: Mapping[str, Entry], class_of: Mapping[Any, int], path: Path
+) -> None:
+    """Give each image its annotations."""
+    fields = {"image_id": (int, str), "category_id": (int, str), "bbox": list}
+    by_number = {entry.number: entry for entry in entries.values()}
+    faults = []
+    for item in _items(data, "annotations", fields, path):
+        name = f"{path}: annotation {item.get('id')} of image {item['image_id']}"
+        if item["image_id"] not in by_number:
+            alike = [number for number in by_number if str(number) == str(item["image_id"])]
+            advice = f"there is {alike[0]!r}: write both as numbers" if alike else "remove the annotation"
+            faults.append(f"{name}: there is no such image in the file; {advice}")
+        elif item["category_id"] not in class_of:
+            faults.append(f"{name}: category {item['category_id']} is not one of {sorted(class_of, key=str)}")
+        elif len(item["bbox"]) != 4 or not all(_is_number(value, LARGEST) for value in item["bbox"]):
+            faults.append(f"{name}: bbox must be four numbers x, y, width, height, got {item['bbox']}")
+        else:
+            x, y, width, height = item["bbox"]
+            box, number = (x, y, x + width, y + height), class_of[item["category_id"]]
+            crowd = item.get("iscrowd") in (1, "1")
+            by_number[item["image_id"]].instances.append(Instance(name, box, number, crowd, item.get("segmentation")))
+    _refuse(faults)
+
+
+# --- Segmentations
+
+
+def decode_segmentation(segmentation: Any, size: Size, what: str) -> NDArray[np.bool_]:
+    """The pixels of an instance in an image of `size` (H, W), bool [H, W], from polygons or either kind of run lengths.
+
+    Polygons of fewer than three points cover nothing.
+
+    Raises:
+        InputError: beginning with `what`; something else than polygons, one that lies far outside, or run lengths that
+            don't fit the image.
+    """
+    return _decode(_encode(segmentation, size, what)[0], what)
+
+
+def _encode(segmentation: Any, size: Size, what: str) -> tuple[dict[str, Any], int]:
+    """Compressed run lengths of one instance, and how many pixels it has."""
+    height, width = size
+    if isinstance(segmentation, list):
+        if not all(_is_polygon(points, 2 * max(size)) for points in segmentation):
+            raise InputError(f"{what}: a polygon is a list x, y, x, y, ... within its image of {width}x{height} pixels")
+        segmentation = list(filter(_is_area, segmentation)) or {"size": [height, width], "counts": [height * width]}
+    elif not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
+        raise InputError(f"{what}: run lengths must state the size {[height, width]} of the image, height first")
+    with _named(what):
+        runs: dict[str, Any] = rle.segmToRle(segmentation, width, height)
+        return runs, int(rle.area(runs))
+
+
+def _decode(runs: Mapping[str, Any], what: str) -> NDArray[np.bool_]:
+    with _named(what):
+        region: NDArray[np.bool_] = rle.decode(runs).astype(np.bool_)
+        return region
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise InputError(f"{what}: its segmentation can't be decoded ({error})") from error
+
+
+def _is_area(points: Any) -> bool:
+    return not isinstance(points, list) or len(points) >= 6
+
+
+def _is_polygon(points: Any, far: float) -> bool:
+    return isinstance(points, list) and len(points) % 2 == 0 and all(_is_number(value, far) for value in points)
+
+
+def _is_number(value: Any, far: float) -> bool:
+    return isinstance(value, int | float) and abs(value) <= far

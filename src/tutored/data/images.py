@@ -1,63 +1,246 @@
-"""Pictures that nobody annotated: a folder of them, or a list of paths and addresses."""
+"""Images of one split with annotations by task, the shape in which every format is read; and folders of bare pictures.
+
+A format is a list of images and, for each kind of task that it can annotate, an `Annotations`. A run takes them under
+the names of its tasks, and further ones from folders with one file an image (`with_tasks`).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, NamedTuple
 
 from PIL import Image
 
-from tutored.data.pictures import picture_size, read_picture
-from tutored.data.text import own_name, read_classes, read_lines, refuse_unwritable
+from tutored.config import ClassSection
+from tutored.config.entries import DEFAULT_TASKS
+from tutored.data.text import gather, own_name, read_classes, read_lines, refuse_unwritable
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.structures import GroundTruth
+from tutored.pictures import picture_size, read_picture
+from tutored.tasks import task_class
+from tutored.types import GroundTruth
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Of the pictures in a folder."""
+LISTS = "give a file with one class a line, in the order of their numbers"
+Size = tuple[int, int]
+"""(height, width) in pixels."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Images:
-    """Pictures without any ground truth, for tutors to answer for. Image ids are their paths without suffix."""
+@dataclass(frozen=True, kw_only=True)
+class Annotations:
+    """The annotations of one task; as it stands, nobody annotated anything.
 
-    name: str
-    source: str
-    split: str
+    Attributes:
+        labels: the classes that annotations are in.
+        notes: what was left out or changed, a line each that names the file.
+        states_classes: whether the annotations say themselves what their numbers or names mean.
+    """
+
+    states_classes: ClassVar[bool] = False
     labels: LabelSpace
-    ids: tuple[str, ...]
-    _places: Mapping[str, Path | str]
     notes: tuple[str, ...] = ()
+
+    def has(self, image_id: str) -> bool:
+        """Whether the image is annotated, found without reading the annotation."""
+        return False
+
+    def read(self, image_id: str, size: Size) -> Any:
+        """The annotation of an image that has one. Raises InputError, a line for each fault, naming file and object."""
+        raise LookupError(image_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationFiles(Annotations):
+    """One file an image, in the first of `folders` that has one; each kind of task reads its own."""
+
+    kind: str
+    folders: tuple[Path, ...]
+    suffixes: tuple[str, ...]
+
+    def path(self, image_id: str) -> Path | None:
+        return first_file(self.folders, image_id, self.suffixes)
+
+    def has(self, image_id: str) -> bool:
+        return self.path(image_id) is not None
+
+    def read(self, image_id: str, size: Size) -> Any:
+        path = self.path(image_id)
+        assert path is not None
+        return task_class(self.kind).read(path, size, self.labels)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Images:
+    """Images of one split; see `types.Dataset`.
+
+    Attributes:
+        format: such as `voc`.
+        folder: of the data set.
+        classes: the classes that the folder states.
+        place: the file or address of an image's picture by its id; an absent one raises when it is read.
+        tasks: annotations by the names of tasks, as a format gives them by the names of kinds.
+    """
+
+    format: str
+    folder: Path
+    split: str
+    classes: LabelSpace
+    ids: tuple[str, ...]
+    place: Callable[[str], Path | str]
+    tasks: Mapping[str, Annotations]
+
+    @property
+    def name(self) -> str:
+        return f"{self.format}:{self.folder}/{self.split}"
+
+    @property
+    def source(self) -> str:
+        return f"{self.format}:{own_name(self.folder)}"
+
+    @property
+    def labels(self) -> Mapping[str, LabelSpace]:
+        return {name: each.labels for name, each in self.tasks.items()}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(note for each in self.tasks.values() for note in each.notes))
 
     def image(self, image_id: str) -> Image.Image:
         """The RGB picture as stored. Raises InputError, naming the file or address, where it can't be read."""
-        return read_picture(self._places[image_id])
+        return read_picture(self.place(image_id))
 
     def ground_truth(self, image_id: str) -> GroundTruth:
-        """Nothing is annotated. Raises InputError where the picture's size can't be read."""
-        return GroundTruth(size=picture_size(self._places[image_id]))
+        """The annotations in the stored pixels of the image, whose size is read from its own file.
+
+        Raises:
+            InputError: a line for each fault, naming the file and the object that is impossible.
+        """
+        size = picture_size(self.place(image_id))
+        there = {name: each for name, each in self.tasks.items() if each.has(image_id)}
+        found = gather(partial(each.read, image_id, size) for each in there.values())
+        return GroundTruth(size, dict(zip(there, found, strict=True)))
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
-        return ()
+        return tuple(name for name, each in self.tasks.items() if each.has(image_id))
 
     def problems(self, image_id: str) -> tuple[str, ...]:
+        """Every fault of the annotations; where the picture has no size to compare with, that one alone."""
+        try:
+            self.ground_truth(image_id)
+        except InputError as error:
+            return tuple(str(error).split("\n"))
         return ()
+
+
+class TaskSource(NamedTuple):
+    """Where a run's task has its annotations in a data set.
+
+    Attributes:
+        kind: of the task.
+        folder: in the data set's folder, with one annotation file an image; None: where the format has them.
+        labels: file with the classes of the annotations, in the data set's folder or a path; None: those that the
+            data set states.
+        required: whether the format must be able to annotate this kind of task; False where a tutor teaches it, and no
+            image need be annotated.
+    """
+
+    kind: str
+    folder: str | None = None
+    labels: Path | None = None
+    required: bool = True
+
+
+def with_tasks(dataset: Images, sources: Mapping[str, TaskSource]) -> Images:
+    """The data set, as its format has it, with the annotations of a run's tasks under the names of these.
+
+    Raises:
+        InputError: naming the task's key; a kind that the format does not annotate, or that has no files of its own, a
+            folder or file with classes that is absent, or no class at all.
+    """
+    return replace(dataset, tasks={name: _annotations(dataset, name, source) for name, source in sources.items()})
+
+
+def _annotations(dataset: Images, name: str, source: TaskSource) -> Annotations:
+    kind = source.kind if source.kind in dataset.tasks else task_class(source.kind).kind
+    own = dataset.tasks.get(kind)
+    labels = _labels(dataset, own, name, source)
+    if source.folder is None:
+        annotated = [kind for kind, each in dataset.tasks.items() if type(each) is not Annotations]
+        if own is None and annotated and source.required:
+            raise InputError(
+                f"tasks.{name}: {dataset.name} has no annotations of kind {kind!r}; possible: {', '.join(annotated)}; "
+                f"or let tasks.{name}.from name a folder with one file an image"
+            )
+        return Annotations(labels=labels) if own is None else replace(own, labels=labels)
+    folder = dataset.folder / Path(source.folder).expanduser()
+    if not folder.is_dir():
+        there = sorted(path.name for path in dataset.folder.iterdir() if path.is_dir())
+        raise InputError(f"tasks.{name}.from: there is no folder {folder}; possible: {', '.join(there) or 'none'}")
+    if isinstance(own, AnnotationFiles):
+        files = replace(own, kind=source.kind, folders=(folder,), labels=labels)
+    else:
+        suffixes = task_class(source.kind).suffixes
+        files = AnnotationFiles(kind=source.kind, folders=(folder,), suffixes=suffixes, labels=labels)
+    if not files.suffixes:
+        raise InputError(
+            f"tasks.{name}.from: of kind {kind!r} there are no files for single images here; leave the key out"
+        )
+    if any(map(files.has, dataset.ids)):
+        return files
+    example = f"{dataset.ids[0]}{files.suffixes[0]}"
+    note = f"{folder}: no annotation of tasks.{name} for any of {len(dataset.ids):,} images, such as {example}"
+    return replace(files, notes=(note,))
+
+
+def _labels(dataset: Images, own: Annotations | None, name: str, source: TaskSource) -> LabelSpace:
+    """The classes of a task's annotations."""
+    key, place = f"tasks.{name}.labels", source.labels
+    has_classes = own is not None or issubclass(task_class(source.kind).Section, ClassSection)
+    if place is None:
+        space = LabelSpace.of(()) if not has_classes else dataset.classes if own is None else own.labels
+    elif own is not None and own.states_classes and source.folder is None:
+        raise InputError(
+            f"{key}: {dataset.name} states its classes itself; leave the key out, or choose by tasks.{name}.classes"
+        )
+    else:
+        path = next((path for path in (dataset.folder / place, place) if path.is_file()), None)
+        if path is None:
+            raise InputError(
+                f"{key}: there is no file {place}, neither in {dataset.folder} nor seen from here; {LISTS}"
+            )
+        try:
+            space = read_classes(path)
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from error
+    if has_classes and not space.classes and (source.folder or place):
+        raise InputError(f"{key}: {place or dataset.name} names no class; {LISTS}")
+    return space
+
+
+def first_file(folders: Sequence[Path], image_id: str, suffixes: Sequence[str]) -> Path | None:
+    """The first of an image's possible files that is there; cameras write suffixes in capitals."""
+    either = (*suffixes, *(suffix.upper() for suffix in suffixes))
+    paths = (folder / f"{image_id}{suffix}" for folder in folders for suffix in either)
+    return next((path for path in paths if os.path.exists(path)), None)  # False for impossible names, too
 
 
 def open_images(folder: Path, split: str) -> Images:
-    """Open FOLDER/SPLIT.txt, a picture a line, or the pictures in and under FOLDER/SPLIT.
+    """Open FOLDER/SPLIT.txt, a picture a line, or the pictures in and under FOLDER/SPLIT; nothing is annotated.
 
     In a folder, links to others of its pictures are left out, and links to folders are followed. A line is a path, seen
-    from FOLDER, or an address that fsspec opens, such as https://..., s3://... or gs://... . The classes are those of
-    FOLDER/labels.txt; without it there are none.
+    from FOLDER, or an address that fsspec opens, such as https://..., s3://... or gs://... . Image ids are these paths
+    without suffix. The classes are those of FOLDER/labels.txt; without it there are none.
 
     Raises:
-        InputError: neither is there, it holds no picture, or two pictures have the same name but for the suffix.
+        InputError: neither is there, it holds no picture, or the names of two pictures differ in the suffix alone.
     """
-    places = _places(folder, split)
     found: dict[str, Path | str] = {}
-    for name, place in places:
+    for name, place in _pictures(folder, split):
         path = PurePosixPath(name.lstrip("/"))
         if not path.name:
             raise InputError(f"{folder}/{split}.txt: {name!r} is no picture; correct the line or remove it")
@@ -69,38 +252,20 @@ def open_images(folder: Path, split: str) -> Images:
             raise InputError(f"{found[image_id]} and {place}: both are called {image_id}; {advice}")
         found[image_id] = place
     names = folder / "labels.txt"
+    labels = read_classes(names) if names.is_file() else LabelSpace.of(())
     return Images(
-        name=f"images:{folder}/{split}",
-        source=f"images:{own_name(folder)}",
+        format="images",
+        folder=folder,
         split=split,
-        labels=read_classes(names) if names.is_file() else LabelSpace.of(()),
+        classes=labels,
         ids=tuple(found),
-        _places=found,
+        place=found.__getitem__,
+        tasks=dict.fromkeys(DEFAULT_TASKS, Annotations(labels=labels)),
     )
 
 
-def files_in(folder: Path) -> Iterator[Path]:
-    """The files in and under a folder, through links too; those of a folder that several ways lead to, once."""
-    seen: set[str] = set()
-    left = [str(folder)]
-    for top in left:
-        for place, inside, names in os.walk(top):
-            if (real := os.path.realpath(place)) in seen:
-                inside.clear()
-                continue
-            seen.add(real)
-            yield from (Path(place, name) for name in names)
-            inside[:] = sorted(name for name in inside if not name.startswith("."))
-            # Links come last, so that a folder that is there without one keeps its own name.
-            left += filter(os.path.islink, (os.path.join(place, name) for name in inside))
-
-
-def is_hidden(file: Path, folder: Path) -> bool:
-    """Whether it, or a folder on the way to it, has a name from a dot on, as what systems put beside pictures has."""
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
-
-
-def _places(folder: Path, split: str) -> list[tuple[str, Path | str]]:
+def _pictures(folder: Path, split: str) -> list[tuple[str, Path | str]]:
+    """Name and place of each picture."""
     listed, inside = folder / f"{split}.txt", folder / split
     if listed.is_file():
         lines = [line.strip() for line in read_lines(listed) if line.strip()]
@@ -123,3 +288,24 @@ def _places(folder: Path, split: str) -> list[tuple[str, Path | str]]:
     if not places:
         raise InputError(f"{listed if listed.is_file() else inside}: no picture; possible: {', '.join(SUFFIXES)}")
     return places
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """The files in and under a folder, through links too; a folder that several links lead to is read once."""
+    seen: set[str] = set()
+    left = [str(folder)]
+    for top in left:
+        for place, inside, names in os.walk(top):
+            if (real := os.path.realpath(place)) in seen:
+                inside.clear()
+                continue
+            seen.add(real)
+            yield from (Path(place, name) for name in names)
+            inside[:] = sorted(name for name in inside if not name.startswith("."))
+            # Links come last, so that a folder that is there without one keeps its own name.
+            left += filter(os.path.islink, (os.path.join(place, name) for name in inside))
+
+
+def is_hidden(file: Path, folder: Path) -> bool:
+    """Whether the file, or a folder between it and `folder`, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)

@@ -1,44 +1,49 @@
-"""Several data sets as one, in one label space; what one of them does not annotate is not background there."""
+"""Several data sets as one; what one of them does not annotate is not background there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, same_class
-from tutored.structures import Dataset, GroundTruth
+from tutored.types import Dataset, GroundTruth
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Joined:
-    """Images of several data sets, each read by its own; all in the label space `labels`."""
+    """Images of several data sets.
+
+    Attributes:
+        homes: by image id the data sets that have the image; several annotate other tasks of the same picture.
+    """
 
     name: str
     source: str
     split: str
     notes: tuple[str, ...]
-    labels: LabelSpace
+    labels: Mapping[str, LabelSpace]
     ids: tuple[str, ...]
-    home: Mapping[str, Dataset]
+    homes: Mapping[str, tuple[Dataset, ...]]
 
     def image(self, image_id: str) -> Image.Image:
-        """The picture from its own data set."""
-        return self.home[image_id].image(image_id)
+        return self.homes[image_id][0].image(image_id)
 
     def ground_truth(self, image_id: str) -> GroundTruth:
-        """The ground truth from its own data set."""
-        return self.home[image_id].ground_truth(image_id)
+        """What all data sets say of the image. Raises InputError also where its pictures are not of one size."""
+        first, *others = (home.ground_truth(image_id) for home in self.homes[image_id])
+        if any(truth.size != first.size for truth in others):
+            raise _other_pictures(image_id, *self.homes[image_id][:2])
+        return GroundTruth(first.size, {**first.tasks, **{k: v for each in others for k, v in each.tasks.items()}})
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
-        """As its own data set has it."""
-        return self.home[image_id].annotated_tasks(image_id)
+        return tuple(task for home in self.homes[image_id] for task in home.annotated_tasks(image_id))
 
     def problems(self, image_id: str) -> tuple[str, ...]:
-        """Those that its own data set finds."""
-        return self.home[image_id].problems(image_id)
+        return tuple(dict.fromkeys(fault for home in self.homes[image_id] for fault in home.problems(image_id)))
 
 
 def union(spaces: Sequence[LabelSpace]) -> tuple[str, ...]:
@@ -50,26 +55,59 @@ def union(spaces: Sequence[LabelSpace]) -> tuple[str, ...]:
 
 
 def join(datasets: Sequence[Dataset]) -> Dataset:
-    """One data set of all; a single one stays as it is.
+    """One data set of all; a single one stays as it is. Each task has one label space in all that have it.
+
+    An image may be in several, with the same name and picture, where each annotates other tasks: boxes come from one
+    folder and masks from another.
 
     Raises:
-        InputError: two of them have an image of the same id.
+        InputError: two annotate one task of an image, or have different pictures of its name (the first few, and
+            later all sizes, are compared).
     """
     if len(datasets) == 1:
         return datasets[0]
-    assert all(dataset.labels == datasets[0].labels for dataset in datasets), "join data sets of one label space"
-    home: dict[str, Dataset] = {}
+    labels: dict[str, LabelSpace] = {}
+    homes: dict[str, tuple[Dataset, ...]] = {}
+    compared = 0
     for dataset in datasets:
+        assert all(labels.setdefault(task, space) == space for task, space in dataset.labels.items()), "relabel first"
         for image_id in dataset.ids:
-            other = home.setdefault(image_id, dataset)
-            if other is not dataset:
-                raise InputError(f"{other.name} and {dataset.name} both have an image {image_id}; rename one of them")
+            for other in homes.get(image_id, ()):
+                twice = sorted({*other.annotated_tasks(image_id)} & {*dataset.annotated_tasks(image_id)})
+                if twice:
+                    raise InputError(
+                        f"{other.name} and {dataset.name} both have an image {image_id} and annotate its {twice[0]}; "
+                        "rename one of them, or say which tasks each data set is for: data.tasks, data.more[].tasks"
+                    )
+                compared += 1
+                if compared <= COMPARED and differ(other, dataset, image_id):
+                    raise _other_pictures(image_id, other, dataset)
+            homes[image_id] = (*homes.get(image_id, ()), dataset)
     return Joined(
         name=" + ".join(dataset.name for dataset in datasets),
         source=" + ".join(dataset.source for dataset in datasets),
         split=" + ".join(dataset.split for dataset in datasets),
-        notes=tuple(note for dataset in datasets for note in dataset.notes),
-        labels=datasets[0].labels,
-        ids=tuple(home),
-        home=home,
+        notes=tuple(dict.fromkeys(note for dataset in datasets for note in dataset.notes)),
+        labels=labels,
+        ids=tuple(homes),
+        homes=homes,
+    )
+
+
+COMPARED = 3
+"""Images in several data sets whose pictures `join` compares."""
+
+
+def differ(one: Dataset, other: Dataset, image_id: str) -> bool:
+    """Whether two data sets have pictures of other pixels under one id; False where one of them can't be read."""
+    try:
+        return not np.array_equal(np.asarray(one.image(image_id)), np.asarray(other.image(image_id)))
+    except InputError:
+        return False
+
+
+def _other_pictures(image_id: str, one: Dataset, other: Dataset) -> InputError:
+    return InputError(
+        f"{one.name} and {other.name} have different pictures of the name {image_id}; an image is known by its name "
+        "alone: rename the files of one of the two, and what lists them"
     )

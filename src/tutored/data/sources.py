@@ -1,4 +1,4 @@
-"""Who answers for each image and task: decided once, from a seed, and nested over shares."""
+"""Who teaches each image and task: decided once, from a seed, and nested over shares."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 import random
 from collections.abc import Sequence
 
-from tutored.config import Supervision, Task
-from tutored.structures import Dataset
+from tutored.config import TaskSection
+from tutored.types import Dataset
 
 Weights = tuple[float, float]
 """Weight of the ground truth and of the tutor for one image and task; (0, 0): nobody teaches."""
@@ -27,16 +27,16 @@ def ranks(image_ids: Sequence[str], seed: int, task: str) -> dict[str, float]:
     return {image_id: place / len(ordered) for place, image_id in enumerate(ordered)}
 
 
-def drawn_and_hidden(dataset: Dataset, supervision: Supervision, name: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The images whose ground truth for a task a run sees, and those whose it hides (`Task.hidden`)."""
-    annotated = [image_id for image_id in dataset.ids if name in dataset.annotated_tasks(image_id)]
-    places, share = ranks(annotated, supervision.seed, name), supervision.tasks[name].hidden
+def drawn_and_hidden(dataset: Dataset, task: str, share: float, seed: int) -> tuple[frozenset[str], frozenset[str]]:
+    """The images whose ground truth for a task a run sees, and those whose it hides (`TaskSection.hidden`)."""
+    annotated = [image_id for image_id in dataset.ids if task in dataset.annotated_tasks(image_id)]
+    places = ranks(annotated, seed, task)
     hidden = frozenset(image_id for image_id, place in places.items() if place < share)
     return frozenset(annotated) - hidden, hidden
 
 
 def source_weights(
-    task: Task,
+    task: TaskSection,
     rank: float,
     *,
     drawn: bool,
@@ -51,7 +51,8 @@ def source_weights(
         drawn: there is ground truth for it, and it is not hidden.
         answered: the tutor has an answer for it.
         rng: for `resampled`, which draws at every visit.
-        joint: as `Loss.joint`; without it `Task.weights` mix the sources' means, and every image counts one in each.
+        joint: as `Loss.joint`; without it `TaskSection.weights` mix the sources' means, and every image counts
+            one in each.
     """
     if task.policy == "none":
         return (0.0, 0.0)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 from xml.etree.ElementTree import Element
 
 from defusedxml import ElementTree
@@ -14,8 +14,9 @@ from defusedxml import ElementTree
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 
+Found = TypeVar("Found")
 BACKGROUND_NAMES = ("background", "__background__")
-"""What lists of classes call what is none."""
+"""What lists of classes call the background, which is no class of its own."""
 
 
 def read_lines(path: Path) -> list[str]:
@@ -29,7 +30,7 @@ def read_lines(path: Path) -> list[str]:
 def read_classes(path: Path) -> LabelSpace:
     """The label space of a file with one object class a line, in the order of their numbers.
 
-    Empty lines, and lines that name the background, count for nothing. Raises InputError, naming the file.
+    Empty lines, and lines that name the background, are skipped. Raises InputError, naming the file.
     """
     names = [line.strip() for line in read_lines(path)]
     try:
@@ -64,7 +65,7 @@ def refuse_climbing(name: str, file: Path) -> None:
 
 
 def refuse_unwritable(files: Iterable[Path]) -> None:
-    """Refuse files whose names are no UTF-8, as old archives have them. Raises InputError."""
+    """Refuse files whose names are not UTF-8, as old archives have them. Raises InputError."""
     for file in files:
         if not _is_utf8(str(file)):
             raise InputError(f"{os.fsencode(file)!r}: a name that is not UTF-8 can't be an image's; rename the file")
@@ -79,16 +80,19 @@ def _is_utf8(text: str) -> bool:
 
 
 def own_name(folder: Path) -> str:
-    """A folder's name without the way to it, also of `.`; links are not followed."""
+    """The last part of a folder's absolute path, also of `.`; links are not followed."""
     return Path(os.path.abspath(folder)).name
 
 
-def complaints(steps: Iterable[Callable[[], object]]) -> tuple[str, ...]:
-    """The messages of those steps that raise InputError."""
-    found = []
+def gather(steps: Iterable[Callable[[], Found]]) -> list[Found]:
+    """The results of all steps. Raises one InputError with the messages of all steps that raise one, a line each."""
+    found: list[Found] = []
+    faults: dict[str, None] = {}
     for step in steps:
         try:
-            step()
+            found.append(step())
         except InputError as error:
-            found.append(str(error))
-    return tuple(found)
+            faults[str(error)] = None
+    if faults:
+        raise InputError("\n".join(faults))
+    return found

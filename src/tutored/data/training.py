@@ -6,20 +6,29 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from torchvision.transforms.v2 import functional as colour
 
-from tutored.config import TASKS, Config
+from tutored.config import Augment
 from tutored.data.sources import Weights, drawn_and_hidden, ranks, source_weights
-from tutored.data.teaching import Example, Teaching, complete, teach_ground_truth, teach_soft_labels
-from tutored.data.transforms import draw_geometry, jitter_colour
-from tutored.data.vetting import boxes_by_mask, map_by_boxes, unannotated_boxes
 from tutored.errors import InputError
-from tutored.structures import Dataset, GroundTruth, SoftLabels
-from tutored.targets import Batch, Targets
+from tutored.geometry import draw_geometry
+from tutored.tasks import Task
+from tutored.types import SOURCES, Batch, Dataset, GroundTruth, SoftLabels
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One augmented image (uint8 [3, S, S]), and by task both sources' rows and weights."""
+
+    image_id: str
+    image: Tensor
+    rows: dict[str, tuple[Any, Any]]
+    weights: dict[str, Weights]
 
 
 class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
@@ -28,28 +37,38 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
     A round is one pass over the images that somebody teaches.
 
     Args:
-        dataset: images and ground truth.
-        soft_labels: for each task the tutor's answers by image id, in the data set's label space. Any mapping will do;
-            it lacks the images that the tutor has no answer for.
-        map_side: cells along one side of the student's map.
+        dataset: images and ground truth, under the names of `tasks`.
+        grids: by task, cells along one side of the map for which targets are made; 0 for a head without a map.
+        soft_labels: by task the tutor's answers by image id, in the task's label space. Any mapping will do; images
+            for which the tutor has no answer are not in it.
+        size: side of the student's input in pixels.
+        seed: of order and augmentation.
+        data_seed: of which images are hidden or given to the tutor.
+        joint: as `Loss.joint`.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        config: Config,
-        map_side: int,
+        tasks: Mapping[str, Task],
+        grids: Mapping[str, int],
         soft_labels: Mapping[str, Mapping[str, SoftLabels]] | None = None,
+        *,
+        size: int,
+        augment: Augment,
+        seed: int = 0,
+        data_seed: int = 0,
+        joint: bool = True,
     ) -> None:
-        self.dataset = dataset
-        self.config = config
-        self.map_side = map_side
+        self.dataset, self.tasks, self.grids = dataset, tasks, grids
         self.soft_labels = soft_labels or {}
-        self.tasks = config.supervision.tasks
-        self.ranks = {task: ranks(dataset.ids, config.supervision.seed, task) for task in TASKS}
-        self.drawn = {task: drawn_and_hidden(dataset, config.supervision, task)[0] for task in TASKS}
-        run_draw = random.Random(f"{config.train.seed}/zoom-out").random()
-        self.zoom_out_run = run_draw < config.augment.zoom_out_share
+        self.size, self.augment, self.seed, self.joint = size, augment, seed, joint
+        self.ranks = {name: ranks(dataset.ids, data_seed, name) for name in tasks}
+        self.drawn = {
+            name: drawn_and_hidden(dataset, name, task.section.hidden, data_seed)[0] for name, task in tasks.items()
+        }
+        run_draw = random.Random(f"{seed}/zoom-out").random()
+        self.zoom_out_run = run_draw < augment.zoom_out_share
 
     def __len__(self) -> int:
         return len(self.dataset.ids)
@@ -60,15 +79,16 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON-ready: how many images there are, and a hash of which, and of those with ground truth of each task."""
-        there = [list(self.dataset.ids), *(sorted(self.drawn[task]) for task in TASKS)]
+        there = [list(self.dataset.ids), *(sorted(self.drawn[task]) for task in self.tasks)]
         return {"count": len(self), "sha256": hashlib.sha256(json.dumps(there).encode()).hexdigest()}
 
     def _is_taught(self, image_id: str) -> bool:
         for name, task in self.tasks.items():
+            section = task.section
             drawn, answered = image_id in self.drawn[name], image_id in self.soft_labels.get(name, ())
-            weights = source_weights(task, self.ranks[name][image_id], drawn=drawn, answered=answered)
-            sometimes = (answered and task.share > 0) or (drawn and task.share < 1)
-            if any(weights) or (task.policy == "replace" and task.resampled and sometimes):
+            weights = source_weights(section, self.ranks[name][image_id], drawn=drawn, answered=answered)
+            sometimes = (answered and section.share > 0) or (drawn and section.share < 1)
+            if any(weights) or (section.policy == "replace" and section.resampled and sometimes):
                 return True
         return False
 
@@ -81,123 +101,106 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
 
     def _example(self, turn: int, position: int) -> Example:
         image_id = self.dataset.ids[position]
-        rng = random.Random(f"{self.config.train.seed}/{turn}/{image_id}")
+        rng = random.Random(f"{self.seed}/{turn}/{image_id}")
         truth = self.dataset.ground_truth(image_id)
-        soft = {task: self._answer(task, image_id, truth.size) for task in TASKS}
+        soft = {name: self._answer(name, image_id, truth.size) for name in self.tasks}
         weights = {
             name: source_weights(
-                task,
+                task.section,
                 self.ranks[name][image_id],
                 drawn=image_id in self.drawn[name],
                 answered=soft[name] is not None,
                 rng=rng,
-                joint=self.config.loss.joint,
+                joint=self.joint,
             )
             for name, task in self.tasks.items()
         }
-        completed = [
-            name
-            for name, task in self.tasks.items()
-            if task.policy == "fill" and truth.annotated is not None and weights[name][0] > 0 and soft[name] is not None
-        ]
-        boxes, drawn_map = soft["detection"], soft["segmentation"]
-        if boxes and "detection" in completed:
-            boxes = soft["detection"] = unannotated_boxes(boxes, truth)
-        if boxes and self._vetted("detection", "segmentation", image_id, weights):
-            soft["detection"] = boxes_by_mask(boxes, truth, self.config.loss.silent_score)
-        if drawn_map and self._vetted("segmentation", "detection", image_id, weights):
-            soft["segmentation"] = map_by_boxes(drawn_map, truth)
-        guides = self._guides(truth, soft["detection"], weights["detection"])
-        geometry = draw_geometry(
-            truth.size, guides, self.config.student.size, self.config.augment, rng, zoom_out=self._zoom_out(rng)
-        )
+        completed = [name for name in self.tasks if self._completes(name, truth, soft[name], weights[name])]
+        for name in completed:
+            soft[name] = self.tasks[name].unannotated(soft[name], truth.tasks[name])
+        for name in self.tasks:
+            soft[name] = self._vetted(name, soft[name], image_id, truth, weights)
+        guides = self._guides(truth, soft, weights)
+        geometry = draw_geometry(truth.size, guides, self.size, self.augment, rng, zoom_out=self._zoom_out(rng))
         image, (rows, columns) = geometry.image(self.dataset.image(image_id))
-        if self.config.augment.colour and rows.stop > rows.start and columns.stop > columns.start:
+        if self.augment.colour and rows.stop > rows.start and columns.stop > columns.start:
             image[:, rows, columns] = jitter_colour(image[:, rows, columns], rng)
 
-        given = teach_ground_truth(truth, geometry, len(self.dataset.labels), self.map_side)
-        answered = teach_soft_labels(soft, geometry, given, self.config.loss)
-        for name in completed:
-            answered = complete(given, answered, name, self.config.loss.conflict_iou)
-            weights[name] = (0.0, 1.0)
-        return Example(image_id, image, given, answered, weights)
+        taught: dict[str, tuple[Any, Any]] = {}
+        for name, task in self.tasks.items():
+            given = task.teach(truth.tasks.get(name), truth.size, geometry, self.grids[name])
+            answer = soft[name] if weights[name][1] or name in completed else None
+            answered = task.teach_soft(answer, truth.size, geometry, self.grids[name])
+            if name in completed:
+                answered, weights[name] = task.complete(given, answered), (0.0, 1.0)
+            taught[name] = given, answered
+        return Example(image_id, image, taught, weights)
 
-    def _answer(self, task: str, image_id: str, size: tuple[int, int]) -> SoftLabels | None:
+    def _answer(self, name: str, image_id: str, size: tuple[int, int]) -> Any | None:
         """The tutor's answer, if it has one for this task."""
-        answer = self.soft_labels.get(task, {}).get(image_id)
-        if answer is None or (answer.boxes_xyxy if task == "detection" else answer.map) is None:
-            return None
-        if answer.size != size:
+        answer = self.soft_labels.get(name, {}).get(image_id)
+        if answer is not None and answer.size != size:
             raise InputError(
-                f"{self.dataset.name}: image {image_id} has {size[1]} x {size[0]} pixels, the tutor of {task} saw "
+                f"{self.dataset.name}: image {image_id} has {size[1]} x {size[0]} pixels, the tutor of {name} saw "
                 f"{answer.size[1]} x {answer.size[0]}; label these very images"
             )
-        return answer
+        return None if answer is None else answer.tasks.get(self.tasks[name].kind)
 
-    def _vetted(self, task: str, other: str, image_id: str, weights: Mapping[str, Weights]) -> bool:
-        """Whether the other task's ground truth vets: neither hidden nor replaced, but perhaps not trained."""
-        untrained = self.tasks[other].policy == "none" and image_id in self.drawn[other]
-        return self.tasks[task].vetted and (weights[other][0] > 0 or untrained)
+    def _completes(self, name: str, truth: GroundTruth, answer: Any | None, weights: Weights) -> bool:
+        """Whether the tutor answers for the classes that an image is not annotated for."""
+        if self.tasks[name].section.policy != "fill" or answer is None or not weights[0]:
+            return False
+        return getattr(truth.tasks[name], "annotated", None) is not None
 
-    def _guides(self, truth: GroundTruth, answer: SoftLabels | None, weights: Weights) -> Tensor:
+    def _vetted(
+        self, name: str, answer: Any | None, image_id: str, truth: GroundTruth, weights: Mapping[str, Weights]
+    ) -> Any | None:
+        """The answer without what the vetting task's ground truth contradicts, where that is there.
+
+        It vets where it is neither hidden nor replaced, also where nobody trains its task.
+        """
+        task = self.tasks[name]
+        other = getattr(task.section, "vetted_by", None)
+        if other is None or answer is None:
+            return answer
+        untrained = self.tasks[other].section.policy == "none" and image_id in self.drawn[other]
+        if not (weights[other][0] > 0 or untrained):
+            return answer
+        return task.vet(answer, truth.size, truth.tasks[other], self.tasks[other].labels)
+
+    def _guides(self, truth: GroundTruth, soft: Mapping[str, Any], weights: Mapping[str, Weights]) -> Tensor:
         """Boxes that steer the crop."""
-        everything = self.config.augment.crop_guides == "all"
+        everything = self.augment.crop_guides == "all"
         guides = [torch.zeros(0, 4)]
-        if truth.boxes_xyxy is not None and (everything or weights[0] > 0):
-            guides.append(truth.boxes_xyxy)
-        if everything and answer is not None and answer.boxes_xyxy is not None:
-            guides.append(answer.boxes_xyxy)
+        for name, task in self.tasks.items():
+            if name in truth.tasks and (everything or weights[name][0] > 0):
+                guides.append(task.guides(truth.tasks[name]))
+            if everything and soft[name] is not None:
+                guides.append(task.guides(soft[name]))
         return torch.cat(guides)
 
     def _zoom_out(self, rng: random.Random) -> bool:
-        augment = self.config.augment
-        drawn = rng.random() < augment.zoom_out_share
-        return {"image": drawn, "run": self.zoom_out_run, "never": False}[augment.zoom_out]
+        drawn = rng.random() < self.augment.zoom_out_share
+        return {"image": drawn, "run": self.zoom_out_run, "never": False}[self.augment.zoom_out]
 
+    def collate(self, items: Sequence[Example | InputError]) -> Batch | InputError:
+        """Stack examples; a source that teaches no image of the batch anything of a task is left out.
 
-def collate(items: Sequence[Example | InputError]) -> Batch | InputError:
-    """Stack examples; boxes are padded to the most of any image. A source that no image uses becomes None.
-
-    Returns:
-        The first error instead, where an item is one.
-    """
-    examples = [item for item in items if isinstance(item, Example)]
-    if len(examples) < len(items):
-        return next(item for item in items if isinstance(item, InputError))
-    weights = [example.weights for example in examples]
-    return Batch(
-        tuple(example.image_id for example in examples),
-        torch.stack([example.image for example in examples]),
-        _stack([example.ground_truth for example in examples], weights, 0),
-        _stack([example.tutor for example in examples], weights, 1),
-    )
-
-
-def _stack(taught: Sequence[Teaching], weights: Sequence[Mapping[str, Weights]], source: int) -> Targets | None:
-    by_task = {task: torch.tensor([each[task][source] for each in weights]) for task in TASKS}
-    if not any(bool(weight.any()) for weight in by_task.values()):
-        return None
-
-    def padded(name: str) -> Tensor:
-        return pad_sequence([getattr(each, name) for each in taught], batch_first=True)
-
-    def unknown(task: str) -> Tensor:
-        # What is known before the batch goes to a device need not be computed, or asked for, there.
-        marks = torch.stack([each.unknown[task] for each in taught])
-        return marks if marks.any() else marks[:, :0]
-
-    return Targets(
-        padded("boxes_xyxy"),
-        padded("classes"),
-        padded("probs"),
-        padded("difficult"),
-        torch.stack([each.map for each in taught]),
-        torch.stack([each.inside for each in taught]),
-        unknown("detection"),
-        unknown("segmentation"),
-        by_task["detection"],
-        by_task["segmentation"],
-    )
+        Returns:
+            The first error instead, where an item is one.
+        """
+        examples = [item for item in items if isinstance(item, Example)]
+        if len(examples) < len(items):
+            return next(item for item in items if isinstance(item, InputError))
+        targets: dict[str, dict[str, Any]] = {}
+        for name, task in self.tasks.items():
+            targets[name] = {}
+            for number, source in enumerate(SOURCES):
+                weight = torch.tensor([example.weights[name][number] for example in examples])
+                if weight.any():
+                    targets[name][source] = task.stack([example.rows[name][number] for example in examples], weight)
+        images = torch.stack([example.image for example in examples])
+        return Batch(tuple(example.image_id for example in examples), images, targets)
 
 
 def epoch_batches(
@@ -223,3 +226,19 @@ def epoch_batches(
     order = order[skipped : skipped + images]
     for first in range(0, max(images - batch, 0) + 1, batch):
         yield order[first : first + batch][rank::processes]
+
+
+def jitter_colour(image: Tensor, rng: random.Random) -> Tensor:
+    """Brightness, saturation, hue and contrast of uint8 [3, H, W], in one of four orders (specification 4.3, 1)."""
+    brightness, hue = rng.uniform(-0.125, 0.125), rng.uniform(-0.07, 0.07)
+    saturation, contrast = rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5)
+    steps = {
+        "b": lambda x: (x + brightness).clamp(0, 1),
+        "s": lambda x: colour.adjust_saturation(x, saturation),
+        "h": lambda x: colour.adjust_hue(x, hue),
+        "c": lambda x: colour.adjust_contrast(x, contrast),
+    }
+    result = image.float() / 255
+    for step in rng.choice(("bshc", "sbch", "chbs", "hscb")):
+        result = steps[step](result)
+    return (result.clamp(0, 1) * 255).round().to(torch.uint8)

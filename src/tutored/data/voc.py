@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
 
-from PIL import Image
+import torch
 
-from tutored.data.pictures import picture_size, read_mask, read_picture
-from tutored.data.text import complaints, own_name, read_classes, read_lines, refuse_climbing
-from tutored.data.voc_boxes import box_problems, read_boxes
+from tutored.data.images import AnnotationFiles, Images, Size, first_file
+from tutored.data.text import gather, read_classes, read_lines, read_xml, refuse_climbing
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
-from tutored.structures import GroundTruth
+from tutored.pictures import Box, fit_box
+from tutored.tasks.detection.types import Boxes
+from tutored.types import BACKGROUND
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 OF_ONE_CLASS = re.compile(r"\s(-1|0|1)\s*$")
@@ -25,82 +28,14 @@ MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 """Where a mask is looked for, in this order; the second holds SBD's masks, as people commonly add them to VOC2012."""
 
 
-@dataclass(frozen=True, slots=True)
-class Voc:
-    """One split of a VOC folder.
+def open_voc(folder: Path, split: str) -> Images:
+    """Open a split of a VOC folder, or of the VOCdevkit folder above it where that holds only one.
 
     An image without XML has no boxes annotated; XML without an object says that nothing is there. An image without
     a PNG in `MASK_FOLDERS` has no mask.
 
-    Attributes:
-        folder: holds JPEGImages, Annotations, SegmentationClass and ImageSets.
-        split: as the user wrote it.
-    """
-
-    folder: Path
-    split: str
-    labels: LabelSpace
-    ids: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return f"voc:{self.folder}/{self.split}"
-
-    @property
-    def source(self) -> str:
-        return f"voc:{own_name(self.folder)}"
-
-    def image(self, image_id: str) -> Image.Image:
-        """The RGB picture as stored. Raises InputError, naming the file, where it can't be read."""
-        return read_picture(self._picture(image_id))
-
-    def ground_truth(self, image_id: str) -> GroundTruth:
-        """Boxes and mask in the stored pixels of the image; the image's size is read from its own file.
-
-        Raises:
-            InputError: naming the file and, in XML, the object and field that is missing or impossible.
-        """
-        size = picture_size(self._picture(image_id))
-        annotation, mask = self._annotation(image_id), self._mask(image_id)
-        boxes = read_boxes(annotation, size, self.labels) if annotation else (None, None, None)
-        return GroundTruth(
-            size=size,
-            boxes_xyxy=boxes[0],
-            classes=boxes[1],
-            difficult=boxes[2],
-            mask=read_mask(mask, size, self.labels) if mask else None,
-        )
-
-    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
-        """Of "detection" and "segmentation" those with a file for this image."""
-        boxes, mask = self._annotation(image_id), self._mask(image_id)
-        return (*(("detection",) if boxes else ()), *(("segmentation",) if mask else ()))
-
-    def problems(self, image_id: str) -> tuple[str, ...]:
-        """Every fault of boxes and mask; where the picture has no size to compare with, that one alone."""
-        try:
-            size = picture_size(self._picture(image_id))
-        except InputError as error:
-            return (str(error),)
-        annotation, mask = self._annotation(image_id), self._mask(image_id)
-        boxes = box_problems(annotation, size, self.labels) if annotation else ()
-        return boxes + (complaints([partial(read_mask, mask, size, self.labels)]) if mask else ())
-
-    def _picture(self, image_id: str) -> Path:
-        return _picture(self.folder, image_id) or self.folder / "JPEGImages" / f"{image_id}.jpg"
-
-    def _annotation(self, image_id: str) -> Path | None:
-        return _find(self.folder, ("Annotations",), image_id, (".xml",))
-
-    def _mask(self, image_id: str) -> Path | None:
-        return _find(self.folder, MASK_FOLDERS, image_id, (".png",))
-
-
-def open_voc(folder: Path, split: str) -> Voc:
-    """Open a split of a VOC folder, or of the VOCdevkit folder above it where that holds only one.
-
     Args:
+        folder: holds JPEGImages, Annotations, SegmentationClass and ImageSets.
         split: a list of ImageSets. `Main/train` or `Segmentation/train` is that list alone; `train` is every image
             on either (in VOC2012 they differ, and training takes from each image what it has). `a+b` is the union
             of splits, in this order.
@@ -112,7 +47,101 @@ def open_voc(folder: Path, split: str) -> Voc:
     """
     folder = _dataset_folder(folder)
     own = folder / "labels.txt"
-    return Voc(folder, split, read_classes(own) if own.exists() else VOC, _read_split(folder, split))
+    labels = read_classes(own) if own.exists() else VOC
+    xml = VocBoxes(kind="detection", folders=(folder / "Annotations",), suffixes=(".xml",), labels=labels)
+    places = tuple(folder / name for name in MASK_FOLDERS)
+    masks = AnnotationFiles(kind="segmentation", folders=places, suffixes=(".png",), labels=labels)
+    return Images(
+        format="voc",
+        folder=folder,
+        split=split,
+        classes=labels,
+        ids=_read_split(folder, split),
+        place=partial(_picture, folder),
+        tasks={xml.kind: xml, masks.kind: masks},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocBoxes(AnnotationFiles):
+    """The objects of VOC's XML files.
+
+    A file is refused that is of an image of another size, and an object that lacks a field, has an unknown class, or a
+    box that sticks out by more than the pixel that rounding explains.
+    """
+
+    def read(self, image_id: str, size: Size) -> Boxes:
+        path = self.path(image_id)
+        assert path is not None
+        root = read_xml(path)
+        if root.tag != "annotation":
+            raise InputError(f"{path}: a VOC annotation begins with <annotation>, got <{root.tag}>")
+        steps: list[Callable[[], Any]] = [partial(_check_size, root, size, path)]
+        for number, element in enumerate(root.findall("object"), start=1):
+            steps.append(partial(_read_object, element, size, self.labels, f"{path}: object {number}"))
+        return as_boxes(gather(steps)[1:])
+
+
+def as_boxes(objects: Sequence[tuple[Box, int, bool]]) -> Boxes:
+    """An annotation from box, class and difficult flag of each object."""
+    return Boxes(
+        boxes_xyxy=torch.tensor([box for box, _, _ in objects], dtype=torch.float32).reshape(-1, 4),
+        classes=torch.tensor([number for _, number, _ in objects], dtype=torch.int64),
+        difficult=torch.tensor([difficult for _, _, difficult in objects], dtype=torch.bool),
+    )
+
+
+def _check_size(root: Element, size: Size, path: Path) -> None:
+    """Some tools write 0, or nothing, for a size that they do not know."""
+    stated = root.find("size")
+    if stated is None:
+        return
+    for field, pixels in (("width", size[1]), ("height", size[0])):
+        if (stated.findtext(field) or "").strip() and _number(stated, field, f"{path}: <size>") not in (0, pixels):
+            width, height = stated.findtext("width"), stated.findtext("height")
+            raise InputError(
+                f"{path}: <size> says {width}x{height} pixels, the image is {size[1]}x{size[0]}; "
+                "the boxes belong to another version of the image"
+            )
+
+
+def _read_object(element: Element, size: Size, labels: LabelSpace, what: str) -> tuple[Box, int, bool]:
+    name = _text(element, "name", what)
+    what = f"{what} ({name})"
+    try:
+        index = labels.index(name)
+    except InputError as error:
+        raise InputError(f"{what}: {error}; own classes go into a file labels.txt in the data folder") from error
+    if index == BACKGROUND:
+        raise InputError(f"{what}: background is no object; remove it")
+    box = element.find("bndbox")
+    if box is None:
+        raise InputError(f"{what}: there is no <bndbox>; add it or remove the object")
+    xmin, ymin, xmax, ymax = (_number(box, field, what) for field in ("xmin", "ymin", "xmax", "ymax"))
+    # VOC counts pixels from 1 and includes the last one; from here on, boxes are 0-based continuous edges.
+    fitted = fit_box((xmin - 1, ymin - 1, xmax, ymax), size, what, slack=1)
+    flag = (element.findtext("difficult") or "0").strip()
+    if flag not in ("0", "1"):
+        raise InputError(f"{what}: <difficult> is 0 or 1, got {flag!r}")
+    return fitted, index, flag == "1"
+
+
+def _number(element: Element, field: str, what: str) -> float:
+    text = _text(element, field, what)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{what}: <{field}> must be a number of pixels, got {text!r}")
+    return value
+
+
+def _text(element: Element, field: str, what: str) -> str:
+    text = (element.findtext(field) or "").strip()
+    if not text:
+        raise InputError(f"{what}: <{field}> is missing or empty; add it or remove the object")
+    return text
 
 
 def _dataset_folder(folder: Path) -> Path:
@@ -128,15 +157,10 @@ def _dataset_folder(folder: Path) -> Path:
     )
 
 
-def _picture(folder: Path, image_id: str) -> Path | None:
-    return _find(folder, ("JPEGImages",), image_id, PICTURE_SUFFIXES)
-
-
-def _find(folder: Path, inside: tuple[str, ...], image_id: str, suffixes: tuple[str, ...]) -> Path | None:
-    """The first of these files that is there; cameras write suffixes in capitals."""
-    either = (*suffixes, *(suffix.upper() for suffix in suffixes))
-    paths = (folder / part / f"{image_id}{suffix}" for part in inside for suffix in either)
-    return next((path for path in paths if os.path.exists(path)), None)  # False for impossible names, too
+def _picture(folder: Path, image_id: str) -> Path:
+    """An image's picture; where there is none, the path that it should have."""
+    pictures = folder / "JPEGImages"
+    return first_file((pictures,), image_id, PICTURE_SUFFIXES) or pictures / f"{image_id}.jpg"
 
 
 def _read_split(folder: Path, split: str) -> tuple[str, ...]:
@@ -166,8 +190,11 @@ def _read_ids(folder: Path, path: Path) -> tuple[str, ...]:
 
 
 def _are_of_one_class(folder: Path, lines: Sequence[str]) -> bool:
-    """Whether all lines end as those of a list of one class, and none is a picture's own name."""
-    return all(map(OF_ONE_CLASS.search, lines)) and not any(_picture(folder, line) for line in lines)
+    """Whether all lines end as in a list of one class, and none is a picture's own name."""
+    pictures = folder / "JPEGImages"
+    return all(map(OF_ONE_CLASS.search, lines)) and not any(
+        first_file((pictures,), line, PICTURE_SUFFIXES) for line in lines
+    )
 
 
 def _possible(folder: Path, lists: dict[str, Path]) -> str:

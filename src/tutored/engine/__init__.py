@@ -12,41 +12,42 @@ import yaml
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from tutored.config import Config, flat, load_config
-from tutored.engine.journal import Report, Watcher
+from tutored.engine.journal import check_trackers
 from tutored.engine.state import load_state
 from tutored.engine.supervision import open_supervision
-from tutored.engine.track import check_trackers
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.files import LEFTOVERS, write_text
+from tutored.watch import Watcher
 
-__all__ = ["Report", "Watcher", "train"]
+__all__ = ["train"]
 
 LOCK = ".lock"
 WAIT = 15.0
-"""Seconds that a run folder may still be held by processes that read for one that was killed."""
+"""Seconds that a run folder may still be held by processes that read for a training that was killed."""
 
 
 def train(
     config: Config,
-    out: Path,
+    out: Path | str,
     *,
     resume: bool = False,
     watch: Watcher | None = None,
     tell: Callable[[str], None] | None = None,
+    trainer: type[Trainer] = Trainer,
 ) -> dict[str, Any]:
     """Train one student and validate it.
 
     The run folder `out` gets `config.yaml` (complete), `log.jsonl`, `checkpoint/` (what to evaluate, predict with and
-    export: the averaged weights), `state/` (what `resume` needs), `report.html` with what it is made of in `page/`, and
-    at the end `result.json`.
+    export: the averaged weights), `state/` (what `resume` needs), and at the end `result.json`.
 
     Args:
         resume: go on from `out/state` if there is one. The same seed gives the same weights whether or not a run
             was interrupted, on one machine and number of processes.
-        watch: is told of the steps at hand.
+        watch: is told of the steps at hand, such as a run's page (`pages.RunPage`).
         tell: is given what the user should know before the first step, a sentence each: what was mapped, what is
             missing, what of an audit is used.
+        trainer: a subclass may compute a batch's gradients in another way (`Trainer.backward`).
 
     Returns:
         What `result.json` holds.
@@ -56,27 +57,28 @@ def train(
             another process trains there.
         FloatingPointError: the loss is not finite; the message names term and images.
     """
-    kept = "freeze_norm" if config.student.freeze_norm else "frozen" if config.student.frozen else None
-    if kept and config.student.weights is None and config.train.start is None:
-        raise InputError(f"student.{kept} keeps what student.weights or train.start would bring; give one of them")
+    out = Path(out)
+    frozen = "freeze_norm" if config.student.freeze_norm else "frozen" if config.student.frozen else None
+    if frozen and config.student.weights is None and config.train.start is None:
+        raise InputError(f"student.{frozen} keeps what student.weights or train.start would bring; give one of them")
     check_trackers(config.train.trackers)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    trainer = Trainer(config, open_supervision(config), out)
+    run = trainer(config, open_supervision(config), out)
     with ExitStack() as stack:
-        if trainer.accelerator.is_main_process:
+        if run.accelerator.is_main_process:
             _claim(out, config, resume)
             stack.enter_context(_alone(out))
             stack.callback((out / LOCK).unlink, missing_ok=True)
-        trainer.accelerator.wait_for_everyone()
+        run.accelerator.wait_for_everyone()
         if resume:
-            trainer.load()
+            run.load()
         if tell:
-            for note in trainer.supervision.notes:
+            for note in run.supervision.notes:
                 tell(note)
-        stack.callback(trainer.journal.close)
-        trainer.run(watch)
-        return trainer.finish()
+        stack.callback(run.close)
+        run.run(watch or Watcher())
+        return run.finish()
 
 
 def _alone(out: Path) -> AcquireReturnProxy[Any]:

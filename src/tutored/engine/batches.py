@@ -1,18 +1,23 @@
-"""Which images each step sees, a batch cut into micro-batches, and brought to the device."""
+"""Which images each step sees, and the gradients of a batch that micro-batches and processes share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor, nn
 
-from tutored.config import Config
+from tutored import losses
+from tutored.config import Config, Loss
 from tutored.data.training import TrainingSet, epoch_batches
 from tutored.errors import InputError
-from tutored.targets import Batch, Targets
+from tutored.losses import Head
+from tutored.students import Student
+from tutored.types import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +74,14 @@ def make_plan(config: Config, data: TrainingSet, name: str, accelerator: Acceler
     positions, images, batch = data.taught(), len(data), config.train.batch
     processes = accelerator.num_processes
     if not positions:
-        raise InputError(f"{name}: nobody teaches any image; see supervision.*.policy and .hidden")
+        raise InputError(f"{name}: nobody teaches any image; see tasks.*.policy and .hidden")
     if images < 2:
         raise InputError(f"{name}: one image is too few for batch statistics; add images")
     uneven = batch % processes or batch < 2 * processes or images < batch
-    if processes > 1 and (uneven or config.loss.mining == "batch"):
+    if processes > 1 and (uneven or not config.student.splittable):
         raise InputError(
             f"{processes} processes share a batch of {batch} of {images} images: the batch must be a multiple of the "
-            "processes, two images for each at least, and no larger than the data, and loss.mining must be 'image'"
+            "processes, two images for each at least, and no larger than the data, and student.mining must be 'image'"
         )
     return Plan(positions, images, batch, config.train.epochs, config.train.seed, accelerator.process_index, processes)
 
@@ -87,20 +92,65 @@ def split(batch: Batch, size: int | None) -> list[Batch]:
     parts = max(min(-(-count // (size or count)), count // 2), 1)
     edges = [count * part // parts for part in range(parts + 1)]
     return [
-        Batch(
-            batch.image_ids[first:last],
-            batch.images[first:last],
-            *[None if part is None else Targets(*[tensor[first:last] for tensor in part]) for part in batch[2:]],
-        )
+        batch._replace(image_ids=batch.image_ids[first:last]).map(lambda tensor, a=first, b=last: tensor[a:b])
         for first, last in pairwise(edges)
     ]
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The same batch on a device."""
+def backward(
+    model: nn.Module,
+    student: Student,
+    parts: Sequence[Batch],
+    config: Loss,
+    accelerator: Accelerator,
+    *,
+    mixture: Mapping[str, tuple[float, float]] | None = None,
+    assign: Callable[..., losses.Assigned] = losses.assign,
+    sums: Callable[..., dict[str, Tensor]] = losses.sums,
+) -> dict[str, Tensor]:
+    """Add the whole batch's gradients to the parameters'; nothing in it waits for the device.
 
-    def moved(targets: Targets | None) -> Targets | None:
-        return None if targets is None else Targets(*[t.to(device, non_blocking=True) for t in targets])
+    Args:
+        model: the student as `accelerator.prepare` gave it.
+        parts: this process' micro-batches, on the device.
+        mixture: as `losses.divide`.
+        assign, sums: those of `losses`, or what the compiler made of them.
 
-    images = batch.images.to(device, non_blocking=True)
-    return Batch(batch.image_ids, images, moved(batch.ground_truth), moved(batch.tutor))
+    Returns:
+        Every term, divided and weighted; over the processes their mean is the batch's. A term that nobody teaches in
+        this process' part may be missing.
+    """
+    heads: Mapping[str, Head] = student.heads  # type: ignore[assignment]
+    assigned = [assign(heads, part, config) for part in parts]
+    total = _total([each.weights for each in assigned], accelerator)
+    factors = losses.divide(total, heads, config, mixture=mixture, processes=accelerator.num_processes)
+    images = sum(len(part.image_ids) for part in parts)
+    values: dict[str, Tensor] = {}
+    for number, (part, targets) in enumerate(zip(parts, assigned, strict=True), start=1):
+        # Gradients travel between processes once, with the last micro-batch.
+        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
+            pictures = part.images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+            found = sums(model(pictures), part, targets, heads)
+            terms = dict(zip(found, losses.weigh(found, factors), strict=True))
+            accelerator.backward(student.combine(terms, len(part.image_ids) / images))
+        values = {name: values.get(name, 0) + term.detach() for name, term in terms.items()}
+    return values
+
+
+def _total(weights: Sequence[Mapping[str, Tensor]], accelerator: Accelerator) -> dict[str, Tensor]:
+    """Weights of the whole batch: all micro-batches, all processes."""
+    names = list(weights[0])
+    total = torch.stack([torch.stack([each[name] for name in names]) for each in weights]).sum(0)
+    return dict(zip(names, accelerator.reduce(total, "sum"), strict=True))
+
+
+def means(terms: Mapping[str, Tensor], names: Sequence[str], steps: int, accelerator: Accelerator) -> dict[str, float]:
+    """Each term's mean over some steps, from its sum over them in every process; some may lack a term.
+
+    Args:
+        names: of all possible terms, the same in every process.
+    """
+    nothing = torch.zeros((), device=accelerator.device)
+    rows = [torch.stack([terms.get(name, nothing), nothing + (name in terms)]) for name in names]
+    values = accelerator.reduce(torch.stack(rows), "mean").tolist()
+    return {name: value / steps for name, (value, taught) in zip(names, values, strict=True) if taught}

@@ -1,99 +1,86 @@
-"""What a run tells while it trains: its log, its page and trackers. Of several processes the main one tells."""
+"""A run's own record: the log, what trackers are told, who teaches each image, and what is known of the machine."""
 
 from __future__ import annotations
 
 import json
-import time
+import platform
+import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import timm
+import torch
+import torchvision
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 
-from tutored.config import Config
+from tutored.config import Config, flat
+from tutored.data.joined import Joined
+from tutored.data.sources import source_weights
 from tutored.data.training import TrainingSet
-from tutored.engine.batches import Plan
-from tutored.engine.result import make_facts
-from tutored.engine.shown import Shown, choose_images, keep_answers, keep_references
-from tutored.engine.sources import count_sources, list_sources
+from tutored.data.views import Subset
 from tutored.engine.supervision import OpenSupervision
-from tutored.engine.track import numbers, start_trackers
-from tutored.evaluate import Record, details
+from tutored.errors import InputError
 from tutored.files import write_text
-from tutored.predict import Predictor
-from tutored.runpage import keep_facts, keep_sources, keep_validation, write_page
-from tutored.runpage.read import read_log
+from tutored.types import Dataset
+from tutored.watch import Source, read_log
 
-REFRESH = 30
-"""Seconds after which a browser reads the page of a running training again."""
-PAGE_SHARE = 0.02
-"""The page takes at most this share of the time, but for the last one."""
-FIRST_PAGE = 20.0
-"""Seconds before the first page; a run that ends sooner writes one, at its end."""
-
-
-class Report(NamedTuple):
-    """What a watcher is told after some steps.
-
-    Attributes:
-        loss: every term's mean since the last report, already divided and weighted.
-        images_per_second: of all processes, over the same steps.
-        seconds_left: expected, validation not counted.
-    """
-
-    step: int
-    steps: int
-    epoch: int
-    loss: dict[str, float]
-    images_per_second: float
-    seconds_left: float
-
-
-Watcher = Callable[[Report], None]
+PROJECT = "tutored"
+IN_EXTRA = ("tensorboard", "trackio")
 
 
 class Journal:
-    """A run's log, page and trackers.
+    """A run's log and trackers; of several processes the main one writes.
 
     Attributes:
         entries: of `log.jsonl`, so far.
     """
 
-    def __init__(self, config: Config, supervision: OpenSupervision, accelerator: Accelerator, out: Path) -> None:
-        self.config, self.supervision, self.accelerator, self.out = config, supervision, accelerator, out
+    def __init__(self, config: Config, accelerator: Accelerator, out: Path) -> None:
+        self.config, self.accelerator, self.out = config, accelerator, out
         self.entries: list[dict[str, Any]] = []
-        self.shown: list[Shown] = []
-        self.page_due = time.monotonic() + FIRST_PAGE
 
     @property
     def _log(self) -> Path:
         return self.out / "log.jsonl"
 
-    def begin(self, training: TrainingSet, plan: Plan, done: int) -> None:
-        """Start the trackers and keep what the page says before the first step.
+    def begin(self, done: int) -> None:
+        """Begin this run at every tracker, under the name of its folder; TensorBoard's files go to `out/tensorboard`.
+
+        Args:
+            done: steps of an interrupted run that goes on. TensorBoard hides what it was told of later ones, trackio
+                goes on with the run of that name; the others begin a new one.
 
         Raises:
             InputError: a tracker can't begin.
         """
-        start_trackers(self.accelerator, self.config, self.out, done)
-        if not self.accelerator.is_main_process:
-            return
-        with _unharmed("the run's page"):
-            rows = list_sources(training)
-            self.shown = choose_images(self.config, self.supervision, rows)
-            facts = make_facts(self.config, self.supervision, self.accelerator.device)
-            shown = [{"image": each.image_id, "split": each.split} for each in self.shown]
-            more = {"epoch_steps": plan.epoch_steps, "coverage": count_sources(rows), "shown": shown}
-            keep_sources(self.out, rows)
-            keep_facts(self.out, facts | more)
-            keep_references(self.out, self.shown, self.supervision)
+        name = f"{self.out.resolve().name}-{self.config.run_id}"
+        arguments = {
+            "tensorboard": {"purge_step": done + 1 if done else None},
+            "wandb": {"name": name, "dir": str(self.out)},
+            "mlflow": {"run_name": name},
+            "trackio": {"name": name, "resume": "allow" if done else "never"},
+        }
+        settings = {
+            key: value if isinstance(value, (str, int, float)) else json.dumps(value)
+            for key, value in flat(self.config.to_dict()).items()
+        }
+        try:
+            self.accelerator.init_trackers(PROJECT, config=settings, init_kwargs=arguments)
+        except Exception as error:
+            self.accelerator.trackers.clear()
+            raise InputError(
+                f"train.trackers: {', '.join(self.config.train.trackers)} can't begin ({type(error).__name__}: "
+                f"{error}); see to their settings, or leave them out"
+            ) from error
 
     def add(self, entry: dict[str, Any]) -> None:
         """A new entry of the log, which is written by `save`."""
         self.entries.append(entry)
-        with _unharmed("a tracker"):
+        with _unharmed():
             self.accelerator.log(numbers(entry), step=entry["step"])
 
     def save(self) -> None:
@@ -105,39 +92,131 @@ class Journal:
 
     @property
     def figures(self) -> dict[str, Any] | None:
-        """Those of the last validation."""
-        return next((entry["val"] for entry in reversed(self.entries) if "val" in entry), None)
-
-    def keep(self, epoch: int, records: Sequence[Record], predictor: Predictor) -> None:
-        """Keep what the page shows of a validation."""
-        with _unharmed("the run's page"):
-            labels = self.supervision.train.labels
-            keep_validation(self.out, epoch, details(records, labels), labels)
-            keep_answers(self.out, self.shown, epoch, predictor)
-
-    def page(self) -> None:
-        """Write the page where it is due."""
-        began = time.monotonic()
-        if began >= self.page_due:
-            with _unharmed("the run's page"):
-                write_page(self.out, refresh=REFRESH)
-            self.page_due = time.monotonic() + (time.monotonic() - began) / PAGE_SHARE
+        """Those of the last validation, by task."""
+        return next((entry["val"]["tasks"] for entry in reversed(self.entries) if "val" in entry), None)
 
     def close(self) -> None:
-        """However training ends: the page as it stays, and the trackers' end."""
-        if self.accelerator.is_main_process and self._log.exists():
-            with _unharmed("the run's page"):
-                write_page(self.out)
+        """However training ended, end the trackers."""
         for tracker in self.accelerator.trackers:
-            with _unharmed("a tracker"):
+            with _unharmed():
                 tracker.finish()
 
 
 @contextmanager
-def _unharmed(what: str) -> Iterator[None]:
-    """Training goes on without its page or trackers, and says so."""
+def _unharmed() -> Iterator[None]:
+    """Training goes on without its trackers, and says so: a server far away may fail."""
     try:
         yield
     except Exception as error:
-        # A full disk stops a run at its next save, in words of its own; a page alone, or a server far away, does not.
-        warnings.warn(f"{what} failed: {type(error).__name__}: {error}; training goes on", RuntimeWarning, stacklevel=4)
+        warnings.warn(
+            f"a tracker failed: {type(error).__name__}: {error}; training goes on", RuntimeWarning, stacklevel=4
+        )
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise InputError where a tracker's package is missing; accelerate would leave it out in silence."""
+    there = {str(name) for name in get_available_trackers()}
+    missing = [name for name in names if name not in there]
+    if missing:
+        packages = ["'tutored[track]'"] if set(missing) & set(IN_EXTRA) else []
+        packages += [name for name in missing if name not in IN_EXTRA]
+        raise InputError(
+            f"train.trackers: {', '.join(missing)} can't be used, a package is missing; pip install "
+            f"{' '.join(packages)}, or leave it out"
+        )
+
+
+def numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+    """What trackers are told of an entry of the log: `train/...` or, of a validation, the means as `val/TASK/...`.
+
+    Names are of letters, digits and `_./-` alone, since some trackers take no others.
+    """
+    if "val" in entry:
+        found = {
+            f"val/{task}/{name}": value for task, each in entry["val"]["tasks"].items() for name, value in each.items()
+        }
+        found = {name: value for name, value in found.items() if not name.endswith("/images")}
+    else:
+        terms = {f"loss/{name}": value for name, value in entry["loss"].items()}
+        named = {**entry, "loss/all": sum(terms.values()), **terms}
+        found = {f"train/{name}": value for name, value in named.items() if name != "step"}
+    return {
+        re.sub(r"[^A-Za-z0-9_./-]", "_", name): float(value)
+        for name, value in found.items()
+        if isinstance(value, (int, float))
+    }
+
+
+def list_sources(training: TrainingSet) -> list[Source]:
+    """Who teaches each training image, in the data set's order."""
+    partly: dict[tuple[str, str], bool] = {}
+    sources = []
+    for image_id in training.dataset.ids:
+        homes = _homes(training.dataset, image_id)
+        teaches = {name: _teaches(training, homes, name, image_id, partly) for name in training.tasks}
+        sources.append(Source(image_id, " + ".join(f"{home.source}, {home.split}" for home in homes), teaches))
+    return sources
+
+
+def _homes(dataset: Dataset, image_id: str) -> tuple[Dataset, ...]:
+    """The data sets that an image is from, where several are joined."""
+    if isinstance(dataset, Subset):
+        return _homes(dataset.inner, image_id)
+    return dataset.homes[image_id] if isinstance(dataset, Joined) else (dataset,)
+
+
+def _teaches(
+    training: TrainingSet, homes: Sequence[Dataset], name: str, image_id: str, partly: dict[tuple[str, str], bool]
+) -> str:
+    section = training.tasks[name].section
+    drawn, answered = image_id in training.drawn[name], image_id in training.soft_labels.get(name, ())
+    truth, tutor = source_weights(section, training.ranks[name][image_id], drawn=drawn, answered=answered)
+    if drawn and answered:
+        if section.policy == "replace" and section.resampled and 0 < section.share < 1:
+            return "both"
+        if section.policy == "fill":
+            home = next(each for each in homes if name in each.annotated_tasks(image_id))
+            if (home.name, name) not in partly:
+                annotation = home.ground_truth(image_id).tasks[name]
+                partly[home.name, name] = getattr(annotation, "annotated", None) is not None
+            return "both" if partly[home.name, name] else "ground_truth"
+    both = {(True, True): "both", (True, False): "ground_truth", (False, True): "tutor"}
+    return both.get((truth > 0, tutor > 0), "nobody")
+
+
+def make_facts(config: Config, supervision: OpenSupervision, device: torch.device) -> dict[str, Any]:
+    """What is known of a run before its first step; JSON-ready."""
+    return {
+        "run_id": config.run_id,
+        "images": len(supervision.train.ids),
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "timm": timm.__version__,
+        },
+        "stores": supervision.stores,
+        "notes": list(supervision.notes),
+    }
+
+
+def make_result(
+    facts: Mapping[str, Any], config: Config, seconds: float, figures: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What a finished run says about itself: figures by task, the complete config, cost and versions; JSON-ready.
+
+    Args:
+        facts: those of `make_facts`.
+        seconds: spent in training steps, over all resumptions; validation not counted.
+        figures: the last validation's, or None.
+    """
+    first = {"run_id": facts["run_id"], "figures": figures, "images": facts["images"], "seconds": round(seconds, 1)}
+    return {**first, **{key: value for key, value in facts.items() if key not in first}, "config": config.to_dict()}
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()})"

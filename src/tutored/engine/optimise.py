@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from tutored.config import Train
 from tutored.engine.shard import own, piece, whole
-from tutored.student import BlitzNet
+from tutored.students import Student
 
 
-def make_optimizer(student: BlitzNet, config: Train, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(student: Student, config: Train, device: torch.device) -> torch.optim.Optimizer:
     """Adam with coupled or AdamW with decoupled weight decay; convolution kernels decay, norms and biases do not.
 
     Args:

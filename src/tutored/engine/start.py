@@ -2,52 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from tutored.checkpoint import load_checkpoint
-from tutored.config import Config, Student
+from tutored.config import Config, StudentSection
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, same_class
-from tutored.student import BlitzNet
-
-FREE = {"preset", "weights", "size", "scales", "frozen"}
-"""The keys of `student` in which the two may differ: none changes what a weight is for."""
+from tutored.students import Head, Student, make_student
+from tutored.tasks import Task
 
 
-def make_student(config: Config, labels: LabelSpace) -> tuple[BlitzNet, tuple[str, ...]]:
+def start_student(config: Config, tasks: Mapping[str, Task]) -> tuple[Student, tuple[str, ...]]:
     """A student to train, with the weights of `train.start`, if given.
 
-    What its heads say of a class goes by the class's name, or an alias. Classes that the other student does not know
-    begin at random, as everything does without one.
+    What its heads know of a class is found by the class's name, or an alias. Classes and tasks that the other student
+    does not know begin at random, as everything does without one.
 
     Returns:
         The student, and what the user should know, a sentence each.
 
     Raises:
-        InputError: no checkpoint there, or its student is built otherwise; see `BlitzNet`.
+        InputError: no checkpoint there, or its student is built otherwise; see the student's class.
     """
-    student = BlitzNet(config.student, labels)
+    student = make_student(config.student, tasks)
     if config.train.start is None:
         return student, ()
     start = Path(config.train.start)
-    given, others, known = load_checkpoint(start)
+    given, others = load_checkpoint(start)
     _check_alike(config.student, others.student, start)
-    own, weights = student.state_dict(), given.state_dict()
-    for key in weights:
-        if key.startswith(("boxes.logits.", "map.logits.")):
-            weights[key] = _by_name(own[key], weights[key], labels, known)
-    student.load_state_dict(weights)
+    shared = [name for name in tasks if name in given.tasks and given.tasks[name].kind == tasks[name].kind]
+    own, weights = student.state_dict(), {}
+    for key, value in given.state_dict().items():
+        _, _, rest = key.partition("heads.")
+        name, _, inside = rest.partition(".")
+        if not rest:
+            weights[key] = value
+        elif name in shared:
+            head = student.heads[name]
+            assert isinstance(head, Head)
+            labels, known = tasks[name].labels, given.tasks[name].labels
+            weights[key] = _by_name(own[key], value, labels, known) if inside.startswith(head.by_class) else value
+    student.load_state_dict(own | weights)
+    notes = [f"{name}: starts from {start}, {_known(tasks[name].labels, given.tasks[name].labels)}" for name in shared]
+    new = [name for name in tasks if name not in shared]
+    return student, (*notes, *(f"{name}: starts at random, since {start} has no such task" for name in new))
+
+
+def _known(labels: LabelSpace, known: LabelSpace) -> str:
     shared = sum(same_class(name, known) is not None for name in labels.classes)
-    return student, (f"starts from {start}, which knows {shared} of the {len(labels.classes)} classes",)
+    return f"which knows {shared} of the {len(labels.classes)} classes"
 
 
-def _check_alike(here: Student, there: Student, start: Path) -> None:
+def _check_alike(here: StudentSection, there: StudentSection, start: Path) -> None:
+    keys = [key for key in type(here).model_fields if key not in here.FREE]
     differing = [
-        f"{key} {getattr(there, key)!r} instead of {getattr(here, key)!r}"
-        for key in Student.model_fields
-        if key not in FREE and getattr(here, key) != getattr(there, key)
+        f"{key} {getattr(there, key, None)!r} instead of {getattr(here, key)!r}"
+        for key in keys
+        if getattr(here, key) != getattr(there, key, None)
     ]
     if differing:
         raise InputError(

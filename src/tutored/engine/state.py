@@ -69,14 +69,13 @@ def check_stores(run: Path, began: Stores, now: Stores) -> None:
         )
 
 
-def check_images(run: Path, began: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
-    """Raise InputError where a run does not go on with the images that it began with; None: it did not note them.
+def check_images(run: Path, began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise InputError where a run does not go on with the images that it began with.
 
     Args:
         began, now: `TrainingSet.fingerprint`.
     """
-    if began not in (None, now):
-        assert began is not None
+    if began != now:
         raise InputError(
             f"{run}: the training images, or which of them have ground truth, have changed since the run began "
             f"({began['count']} then, {now['count']} now); bring them back, or train into another --out, as with "
@@ -87,8 +86,7 @@ def check_images(run: Path, began: Mapping[str, Any] | None, now: Mapping[str, A
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     facts = json.loads((folder / "state.json").read_text())
     tensors = load_file(folder / "state.safetensors")
-    stated = facts.pop("sha256", None)  # which former versions did not write
-    if stated is not None and stated != seal(facts, folder / "state.safetensors"):
+    if facts.pop("sha256", None) != seal(facts, folder / "state.safetensors"):
         raise ValueError("'sha256' differs from its content")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}
     slots: dict[int, dict[str, Tensor]] = {}

@@ -7,17 +7,24 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tutored.audit import Advice, read_sidecar
-from tutored.config import Config, Data, Loss, MoreData, Task
-from tutored.data import open_dataset
+from tutored.config import Config, TaskSection
 from tutored.data.sources import drawn_and_hidden
-from tutored.engine.datasets import open_datasets, own_classes
-from tutored.engine.idle import idle_notes
+from tutored.engine.data_sets import by_task, open_datasets, open_parts, open_tasks, own_classes, parts_of
 from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace, same_class
-from tutored.softlabels import Folded, Store
-from tutored.structures import Dataset, SoftLabels
-from tutored.tutors.stores import open_store
+from tutored.softlabels import Remapped, Store
+from tutored.softlabels.advice import Advice, read_sidecar
+from tutored.tasks import Task
+from tutored.tasks.averages import averaged_classes
+from tutored.types import Dataset, SoftLabels
+
+READ_BY = {
+    "share": ("replace",),
+    "resampled": ("replace",),
+    "weights": ("both",),
+    **dict.fromkeys(("vetted_by", "renamed", "elsewhere"), ("fill", "replace", "both")),
+}
+"""Keys of a task that only some policies read."""
 
 
 class OpenSupervision(NamedTuple):
@@ -26,17 +33,18 @@ class OpenSupervision(NamedTuple):
     Attributes:
         train: images and ground truth.
         val: what it is validated on, or None.
-        soft_labels: by task, the tutor's answers by image id in the label space of `train`.
-        stores: by task, the identities of the stores behind them, each with what was taken from its `audit`, if so.
-        loss: the config's, with the band of scores that the tutor's audit found where the config leaves it open.
+        tasks: by name, in the label spaces of `train`, with the band of scores that a tutor's audit found where the
+            config leaves it open.
+        soft_labels: by task, the tutor's answers by image id.
+        stores: by task, the identities of the stores behind them, each with what was taken from its `audit`, if any.
         notes: what the user should know, a sentence each.
     """
 
     train: Dataset
     val: Dataset | None
+    tasks: dict[str, Task]
     soft_labels: dict[str, Mapping[str, SoftLabels]]
     stores: dict[str, list[dict[str, Any]]]
-    loss: Loss
     notes: tuple[str, ...]
 
 
@@ -44,96 +52,131 @@ def open_supervision(config: Config) -> OpenSupervision:
     """Open data sets and stores.
 
     Raises:
-        InputError: train and validation share images, a store answers for no image, two stores for the same one, a
-            tutor's classes and the student's have nothing in common, nobody has one of `data.classes`, or a store's
-            audit is of another labelling; whatever opening one of them raises.
+        InputError: train and validation share images, a store answers for no image, two stores answer for the same
+            one, a tutor's classes and the student's have nothing in common, nobody has one of a task's `classes`, or a
+            store's audit is of another labelling; whatever opening one of them raises.
     """
     train, val = open_datasets(config)
+    tasks, notes = open_tasks(config, train), _idle_notes(config, val)
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
-    loss, notes = config.loss, idle_notes(config, train, val)
-    reached: set[int | None] = set()
-    for name, task in config.supervision.tasks.items():
-        opened = [open_store(path, name) for path in task.stores]
-        advice = [_advice(store, name, config, train, val, notes) for store in opened]
-        if name == "detection":
-            loss = _with_band(config.loss, advice, notes)
+    for name, section in config.tasks.items():
+        try:
+            averaged_classes(tasks[name].labels, getattr(section, "reported", None))
+        except InputError as error:
+            raise InputError(f"tasks.{name}.reported: {error}") from error
+        opened = [open_store(path, tasks[name]) for path in section.stores]
+        advice = [_advice(store, tasks[name], config, train, val, notes) for store in opened]
+        tasks[name] = task = _with_band(tasks[name], advice, notes)
         answers: ChainMap[str, SoftLabels] = ChainMap()
         stores[name] = []
+        reached: set[int | None] = set()
         for store, advised in zip(opened, advice, strict=True):
-            renamed = _renamed(task, store, opened)
-            class_map = ClassMap.by_name(store.labels, train.labels, renamed=renamed, elsewhere=task.elsewhere)
+            class_map = _class_map(task, store, opened)
             reached.update(class_map.to)
-            taken = _taken(advised, class_map, name, config.loss)
-            folded = Folded(
-                store, class_map, background=config.loss.background, muted_score=loss.silent_score, task=name, **taken
-            )
-            twice = next((image_id for image_id in folded if image_id in answers), None)
+            taken = _taken(advised, class_map, config.tasks[name])
+            remapped = Remapped(store, class_map, task, **taken)
+            twice = next((image_id for image_id in remapped if image_id in answers), None)
             if twice is not None:
                 raise InputError(
                     f"store {store.path}: another store of {name} answers for {twice} too; give one of them"
                 )
-            answers.maps.append(folded)  # type: ignore[arg-type]  # read only
-            audited = taken if loss is config.loss or name != "detection" else taken | _band(loss)
+            answers.maps.append(remapped)  # type: ignore[arg-type]  # read only
+            audited = taken | ({} if task.section is section or advised is None else dict(advised.band))
             stores[name].append({**store.identity, **({"audit": audited} if audited else {})})
-            notes.append(f"{name} tutor {store.path}: {class_map.describe()}{_told(taken, train)}")
-        if task.stores:
-            notes += _coverage(name, task.stores, answers, train)
+            notes.append(f"{name} tutor {store.path}: {class_map.describe()}{_told(taken, task.labels)}")
+        if section.stores:
+            notes += _coverage(name, section.stores, answers, train)
             soft_labels[name] = answers
-    if config.data.classes:
-        _refuse_unknown(config.data, train.labels, reached)
-    return OpenSupervision(train, val, soft_labels, stores, loss, tuple(notes))
+        if getattr(section, "classes", None):
+            _refuse_unknown(name, config, task.labels, reached)
+    return OpenSupervision(train, val, tasks, soft_labels, stores, tuple(notes))
 
 
-def _refuse_unknown(data: Data, labels: LabelSpace, reached: Container[int | None]) -> None:
+def open_store(path: Path, task: Task) -> Store:
+    """A store that can teach a task. Raises InputError where it can't, or where there is none."""
+    store = Store.open(path)
+    if not store.teaches(task):
+        answers = " and ".join(store.kinds) or "nothing"
+        raise InputError(
+            f"store {path} answers {answers}, tasks.{task.name} needs {task.kind}; give another one as its `store`"
+        )
+    return store
+
+
+def _idle_notes(config: Config, val: Dataset | None) -> list[str]:
+    """What a config asks for and does not get, a sentence each."""
+    notes = [
+        f"{name}: the store is not read, because the policy is '{task.policy}'"
+        for name, task in config.tasks.items()
+        if task.store and not task.stores
+    ]
+    for name, task in config.tasks.items():
+        idle = [key for key, policies in READ_BY.items() if task.policy not in policies and _is_set(task, key)]
+        if idle:
+            notes.append(f"{name}: the policy '{task.policy}' does not read {', '.join(idle)}")
+        notes += [f"{name}: {note}" for note in task.idle(config)]
+    if val is not None and not any(map(val.annotated_tasks, val.ids)):
+        notes.append(f"{val.name}: no image has ground truth to validate on, so there will be no figures")
+    return notes
+
+
+def _is_set(task: TaskSection, key: str) -> bool:
+    field = type(task).model_fields.get(key)
+    return field is not None and bool(getattr(task, key) != field.get_default(call_default_factory=True))
+
+
+def _refuse_unknown(name: str, config: Config, labels: LabelSpace, reached: Container[int | None]) -> None:
     """Raises InputError for a class that no data set has and no tutor's answers reach, such as a misspelt one."""
-    own = LabelSpace.of(own_classes(data))
-    for index, name in enumerate(labels.classes, start=1):
-        if index not in reached and same_class(name, own) is None:
+    own = LabelSpace.of(own_classes(open_parts(config)).get(name, ()))
+    for index, each in enumerate(labels.classes, start=1):
+        if index not in reached and same_class(each, own) is None:
             try:
-                own.index(name)
+                own.index(each)
             except InputError as error:
-                raise InputError(f"data.classes: no data set and no tutor knows one of them: {error}") from error
+                raise InputError(
+                    f"tasks.{name}.classes: no data set and no tutor knows one of them: {error}"
+                ) from error
 
 
-def _renamed(task: Task, store: Store, stores: Sequence[Store]) -> dict[str, str | None]:
-    """What `renamed` says of a store: the names that it knows, and those that none does, which are refused."""
+def _class_map(task: Task, store: Store, stores: Sequence[Store]) -> ClassMap:
+    """From the classes of a store to those of a task; a task without classes has nothing to map."""
+    section = task.section
+    if not hasattr(section, "renamed"):
+        return ClassMap(store.labels, task.labels, (0,) + (None,) * (len(store.labels) - 1))
     known = {name for each in stores for name in each.labels.names}
-    return {name: ours for name, ours in task.renamed.items() if name in store.labels.names or name not in known}
+    renamed = {name: ours for name, ours in section.renamed.items() if name in store.labels.names or name not in known}
+    try:
+        return ClassMap.by_name(store.labels, task.labels, renamed=renamed, elsewhere=section.elsewhere)
+    except InputError as error:
+        raise InputError(f"tasks.{task.name}: store {store.path}: {error}") from error
 
 
 def _advice(
-    store: Store, name: str, config: Config, train: Dataset, val: Dataset | None, notes: list[str]
+    store: Store, task: Task, config: Config, train: Dataset, val: Dataset | None, notes: list[str]
 ) -> Advice | None:
     """What the audit in the store's folder advises; None without one, and where it knows what the run must not."""
-    task = config.supervision.tasks[name]
-    if task.audit == "ignore" or config.recipe == "thesis":
+    section, name = config.tasks[task.name], task.name
+    if section.audit == "ignore" or config.recipe == "thesis":
         return None
     sidecar = read_sidecar(store)
-    if sidecar is None or name not in sidecar.tasks:
+    found = sidecar.of(task) if sidecar else None
+    if found is None:
         return None
-    found = sidecar.tasks[name]
-    drawn = name == "segmentation" and store.is_drawn
-    names = [f"{theirs}={ours}" for theirs, ours in found.renamed.items() if task.renamed.get(theirs, "") != ours]
-    left_out = {same_class(each, train.labels) for each in found.unannotated}
-    annotated = [train.labels.names[each] for each in sorted(_unannotated(config.data, train.labels, store) - left_out)]
-    unlike = {
-        f"renamed: {','.join(names)}": bool(names),
-        f"elsewhere: {found.elsewhere}": found.elsewhere != task.elsewhere,
-        f"loss.background: {found.background}": drawn and found.background != config.loss.background,
-        f"{', '.join(annotated)} as annotated": bool(annotated),
-    }
-    if any(unlike.values()):
+    left_out = {same_class(each, task.labels) for each in found.unannotated}
+    annotated = [task.labels.names[each] for each in sorted(_unannotated(config, task, store) - left_out)]
+    unlike = [*found.unlike(section), *([f"{', '.join(annotated)} as annotated"] if annotated else [])]
+    if unlike:
         notes.append(
-            f"{name} tutor {store.path}: its audit is not used, for it was made with "
-            f"{' and '.join(key for key, differs in unlike.items() if differs)}; "
+            f"{name} tutor {store.path}: its audit is not used, for it was made with {' and '.join(unlike)}; "
             "tutored audit STORE --config CONFIG.yaml makes it as the run has it"
         )
         return None
     audited = set(found.ids.splitlines())
+    hidden = drawn_and_hidden(train, name, section.hidden, config.data.seed)[1]
     for ids, what in (
         (val.ids if val else (), "images that are validated on"),
-        (drawn_and_hidden(train, config.supervision, name)[1], "images whose ground truth this run hides"),
+        (hidden, "images whose ground truth this run hides"),
     ):
         shared = len(audited.intersection(ids))
         if shared:
@@ -145,57 +188,47 @@ def _advice(
     return found.advice
 
 
-def _unannotated(data: Data, labels: LabelSpace, store: Store) -> set[int]:
-    """Numbers, in `labels`, of the classes that a data set with images in the store has and does not annotate."""
+def _unannotated(config: Config, task: Task, store: Store) -> set[int]:
+    """Numbers of the classes that a data set with images in the store has and does not annotate."""
     found: set[int] = set()
-    parts: tuple[Data | MoreData, ...] = (data, *data.more)
-    for part in parts:
-        if part.annotated is not None:
-            own = open_dataset(part.train, part.split)
-            if any(image_id in store for image_id in own.ids):
-                left = [same_class(name, labels) for name in own.labels.classes if name not in part.annotated]
-                found.update(number for number in left if number is not None)
+    for part, own in zip(parts_of(config), open_parts(config), strict=True):
+        annotated = by_task(part.annotated, config)[task.name]
+        if annotated is not None and task.name in own.labels and any(image_id in store for image_id in own.ids):
+            left = [same_class(each, task.labels) for each in own.labels[task.name].classes if each not in annotated]
+            found.update(number for number in left if number is not None)
     return found
 
 
-def _with_band(loss: Loss, advice: Sequence[Advice | None], notes: list[str]) -> Loss:
-    """The loss with the band of the stores' audits, if they agree and the config leaves it at the defaults."""
-    bands = {(each.box_floor, each.ignore_floor) if each else (None, None) for each in advice}
-    if bands <= {(None, None)} or _set_by_hand(loss):
-        return loss
-    if len(bands) > 1:
-        notes.append("the stores of detection have audits with different bands of scores: the config's is used")
-        return loss
-    ((box_floor, ignore_floor),) = bands
-    notes.append(
-        f"boxes teach from score {box_floor:.2f} on and are ignored from {ignore_floor:.2f} on, "
-        "as the audit of the detection tutor found"
-    )
-    return loss.model_copy(update={"box_floor": box_floor, "ignore_floor": ignore_floor})
+def _with_band(task: Task, advice: Sequence[Advice | None], notes: list[str]) -> Task:
+    """The task with the keys that the audits of its stores advise, if they agree and the config leaves the defaults."""
+    bands = [dict(each.band) if each else {} for each in advice]
+    if not any(bands) or _band_is_set(task.section, bands):
+        return task
+    if any(band != bands[0] for band in bands):
+        notes.append(f"the stores of {task.name} have audits with different advice on scores: the config's is used")
+        return task
+    told = ", ".join(f"{key} {value:.2f}" for key, value in bands[0].items())
+    notes.append(f"{task.name}: {told}, as the audit of the tutor found")
+    return type(task)(task.name, task.labels, task.section.model_copy(update=bands[0]))
 
 
-def _band(loss: Loss) -> dict[str, float]:
-    return loss.model_dump(include={"box_floor", "ignore_floor"})
+def _band_is_set(section: TaskSection, bands: Sequence[Mapping[str, float]]) -> bool:
+    return any(_is_set(section, key) for band in bands for key in band)
 
 
-def _set_by_hand(loss: Loss) -> bool:
-    return _band(loss) != _band(Loss())
-
-
-def _taken(advice: Advice | None, class_map: ClassMap, name: str, loss: Loss) -> dict[str, Any]:
-    """What `Folded` is told. Scores that are held against floors set by hand, and maps with a temperature, stay."""
+def _taken(advice: Advice | None, class_map: ClassMap, section: TaskSection) -> dict[str, Any]:
+    """What `Remapped` is told. Probabilities that the config's own keys treat are not calibrated."""
     if advice is None:
         return {}
-    by_hand = _set_by_hand(loss) if name == "detection" else loss.temperature != 1 or loss.map_target != "power"
     muted = list(advice.muted_in(class_map))
-    temperature = {} if by_hand or advice.temperature == 1 else {"temperature": advice.temperature}
-    return {**({"muted": muted} if muted else {}), **temperature}
+    calibrates = advice.temperature != 1 and not any(_is_set(section, key) for key in section.OWN_SCALE)
+    return {**({"muted": muted} if muted else {}), **({"temperature": advice.temperature} if calibrates else {})}
 
 
-def _told(taken: Mapping[str, Any], train: Dataset) -> str:
+def _told(taken: Mapping[str, Any], labels: LabelSpace) -> str:
     told = []
     if "muted" in taken:
-        told.append("does not teach " + ", ".join(train.labels.names[index] for index in taken["muted"]))
+        told.append("does not teach " + ", ".join(labels.names[index] for index in taken["muted"]))
     if "temperature" in taken:
         told.append(f"is taken at temperature {taken['temperature']:.2f}")
     return f"; by its audit it {' and '.join(told)}" if told else ""

@@ -21,23 +21,22 @@ from torch.utils.data import DataLoader
 from tutored import losses, processes
 from tutored.checkpoint import save_checkpoint
 from tutored.config import Config
-from tutored.data.training import TrainingSet, collate
-from tutored.engine.batches import make_plan, split, to_device
-from tutored.engine.gradients import backward, means
-from tutored.engine.journal import Journal, Report, Watcher
+from tutored.data.training import TrainingSet
+from tutored.engine.batches import backward, make_plan, means, split
+from tutored.engine.journal import Journal, list_sources, make_facts, make_result
 from tutored.engine.optimise import Average, load_optimizer, make_optimizer, rate_factor, set_rate
-from tutored.engine.result import make_result
 from tutored.engine.shard import load_weights, shard, whole_states
-from tutored.engine.start import make_student
+from tutored.engine.start import start_student
 from tutored.engine.state import check_images, check_stores, load_state, save_state
 from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stopping
 from tutored.engine.supervision import OpenSupervision
 from tutored.errors import InputError
-from tutored.evaluate import figures, resample
+from tutored.evaluate import Record, figures, resample
 from tutored.files import write_json
 from tutored.judge import record_student
-from tutored.predict import Predictor
-from tutored.targets import Batch
+from tutored.students import Head
+from tutored.types import SOURCES, Batch
+from tutored.watch import Report, Start, Validation, Watcher
 
 PATIENCE = timedelta(hours=1)
 """How long processes wait for one another: the main one alone works out figures and writes."""
@@ -62,12 +61,21 @@ class Trainer:
         )
         self.device = self.accelerator.device
         torch.manual_seed(config.train.seed)
-        self.student, notes = make_student(config, supervision.train.labels)
+        self.student, notes = start_student(config, supervision.tasks)
         if precision == "fp16" and self.device.type == "cpu":
             notes = (*notes, "train.precision fp16: a CPU computes in fp32 instead")
         self.supervision = supervision = supervision._replace(notes=(*supervision.notes, *notes))
-        taught = config.model_copy(update={"loss": supervision.loss})
-        self.training = TrainingSet(supervision.train, taught, self.student.sides[0], supervision.soft_labels)
+        self.training = TrainingSet(
+            supervision.train,
+            supervision.tasks,
+            self.student.grids,
+            supervision.soft_labels,
+            size=config.student.size,
+            augment=config.augment,
+            seed=config.train.seed,
+            data_seed=config.data.seed,
+            joint=config.loss.joint,
+        )
         self.plan = make_plan(config, self.training, supervision.train.name, self.accelerator)
         # Its own forward pass is never of lower precision: as `tutored evaluate` has it.
         self.averaged = copy.deepcopy(self.student).eval().to(self.device)
@@ -82,9 +90,11 @@ class Trainer:
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self.student, config.train, self.device))
         self.average = Average(self.averaged, self.student)
         self.done, self.seconds = 0, 0.0
-        self.journal = Journal(config, supervision, self.accelerator, out)
+        self.journal = Journal(config, self.accelerator, out)
+        self.watch = Watcher()
+        self.facts = make_facts(config, supervision, self.device)
 
-    def run(self, watch: Watcher | None) -> None:
+    def run(self, watch: Watcher) -> None:
         """Train from the step that is done to the last.
 
         Ctrl-C and SIGTERM end it after the step at hand, with its state saved; several processes, which may be asked at
@@ -94,20 +104,37 @@ class Trainer:
             KeyboardInterrupt: it was asked to stop.
             InputError: a tracker can't begin.
         """
-        self.journal.begin(self.training, self.plan, self.done)
+        self.journal.begin(self.done)
+        self.watch = watch if self.accelerator.is_main_process else Watcher()
+        supervision = self.supervision
+        self.watch.begin(
+            Start(
+                self.out,
+                self.config,
+                supervision.tasks,
+                supervision.train,
+                supervision.val,
+                supervision.soft_labels,
+                list_sources(self.training),
+                self.plan.epoch_steps,
+                self.facts,
+            )
+        )
         together = self.accelerator.num_processes > 1 or multiprocessing.parent_process() is not None
         with stopping(patient=together) as asked:
-            self._loop(watch, asked)
+            self._loop(asked)
 
-    def _loop(self, watch: Watcher | None, asked: Callable[[], bool]) -> None:
+    def _loop(self, asked: Callable[[], bool]) -> None:
         loader = DataLoader(
             self.training,
             batch_sampler=replace(self.plan, done=self.done),
-            collate_fn=collate,
+            collate_fn=self.training.collate,
             num_workers=self.config.train.workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=hear_parent,
         )
+        terms_of = {name: head.terms for name, head in self.student.heads.items() if isinstance(head, Head)}
+        names = [f"{task}/{term}/{source}" for source in SOURCES for task, each in terms_of.items() for term in each]
         terms: dict[str, Tensor] = {}
         image_ids: list[str] = []
         counted, since = 0, time.monotonic()
@@ -123,7 +150,7 @@ class Trainer:
             if report or self.device.type == "cpu":
                 stop_unless_finite(terms, image_ids[-len(batch.image_ids) :] if not report else image_ids, self.done)
             if report:
-                self._report(watch, means(terms, counted, self.accelerator), counted, time.monotonic() - since)
+                self._report(means(terms, names, counted, self.accelerator), counted, time.monotonic() - since)
             if last_of_epoch:
                 self._end_of_epoch(self.done // self.plan.epoch_steps)
             if report:
@@ -159,46 +186,54 @@ class Trainer:
         return values
 
     def backward(self, batch: Batch) -> dict[str, Tensor]:
-        """Gradients of the whole batch, micro-batch by micro-batch; returns every term, divided and weighted."""
-        parts = [to_device(part, self.device) for part in split(batch, self.config.train.micro_batch)]
-        anchors_xyxy, loss = self.student.anchors_xyxy, self.supervision.loss
-        tasks = self.config.supervision.tasks
-        mixture = {name: task.weights for name, task in tasks.items() if task.policy == "both"}
-        return backward(self.model, anchors_xyxy, parts, loss, self.accelerator, mixture=mixture, **self.losses)
+        """Gradients of the whole batch, micro-batch by micro-batch; returns every term, divided and weighted.
 
-    def _report(self, watch: Watcher | None, loss: dict[str, float], steps: int, elapsed: float) -> None:
+        A subclass may compute the gradients in another way.
+        """
+        parts = [part.map(self._to_device) for part in split(batch, self.config.train.micro_batch)]
+        tasks = self.config.tasks
+        mixture = {name: task.weights for name, task in tasks.items() if task.policy == "both"}
+        return backward(
+            self.model, self.student, parts, self.config.loss, self.accelerator, mixture=mixture, **self.losses
+        )
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+    def _report(self, loss: dict[str, float], steps: int, elapsed: float) -> None:
         self.seconds += elapsed
         rate = round(steps * self.plan.seen / elapsed, 2)
         lr = self.config.train.lr * rate_factor(self.done - 1, self.plan.steps, self.config.train)
         self.journal.add({"step": self.done, "loss": loss, "lr": lr, "images_per_second": rate})
-        if watch and self.accelerator.is_main_process:
-            left = (self.plan.steps - self.done) * elapsed / steps
-            epoch = (self.done - 1) // self.plan.epoch_steps + 1
-            watch(Report(self.done, self.plan.steps, epoch, loss, rate, left))
+        left = (self.plan.steps - self.done) * elapsed / steps
+        epoch = (self.done - 1) // self.plan.epoch_steps + 1
+        self.watch(Report(self.done, self.plan.steps, epoch, loss, rate, left))
 
     def _end_of_epoch(self, epoch: int) -> None:
-        train, reported, labels = self.config.train, self.config.data.reported, self.supervision.train.labels
+        train = self.config.train
         last = epoch == train.epochs
         if not train.ema:
             self.average.update(0.0, self.done)
         self.average.fill()
-        main = self.accelerator.is_main_process
-        records = None
         if self.supervision.val is not None and (last or epoch % train.val_every == 0):
-            broadcast(dict(self.averaged.named_buffers()))  # each process has seen batch statistics of its own
-            found = records = record_student(self.averaged, self.supervision.val, self.config)
-            if last and main:
-                resample(records, labels, reported).save(self.out / "resamples.npz")
-            result = processes.from_main(lambda: figures(found, labels, reported))
-            self.journal.add({"step": self.done, "epoch": epoch, "val": result.to_dict()})
-        if main and records is not None:  # before it is saved: what is saved is not done again
-            predictor = Predictor(self.averaged, self.config.decode, self.device, tasks=self.config.taught)
-            self.journal.keep(epoch, records, predictor)
+            self._validate(epoch, last)
         if last or epoch % train.save_every == 0:
             self.save()
-            if main:
-                self.journal.page()
         self.accelerator.wait_for_everyone()
+
+    def _validate(self, epoch: int, last: bool) -> None:
+        """Compare the averaged student's answers with the validation images' ground truth."""
+        assert self.supervision.val is not None
+        tasks = {name: self.supervision.tasks[name] for name in self.config.taught}
+        broadcast(dict(self.averaged.named_buffers()))  # each process has seen batch statistics of its own
+        records: list[Record] = record_student(self.averaged, self.supervision.val, tasks)
+        main = self.accelerator.is_main_process
+        if last and main:
+            resample(records, tasks).save(self.out / "resamples.npz")
+        result = processes.from_main(lambda: figures(records, tasks))
+        self.journal.add({"step": self.done, "epoch": epoch, "val": result.to_dict()})
+        if main:  # before it is saved: what is saved is not done again
+            self.watch.validated(Validation(epoch, records, self.averaged, result))
 
     def save(self) -> None:
         """Write log, checkpoint and state; each whole or not at all. Every process calls it, the main one writes."""
@@ -228,7 +263,7 @@ class Trainer:
             return
         model, average, optimizer, facts = saved
         check_stores(self.out, facts["stores"], self.supervision.stores)
-        check_images(self.out, facts.get("images"), self.training.fingerprint())
+        check_images(self.out, facts["images"], self.training.fingerprint())
         load_weights(self.student, model)
         self.averaged.load_state_dict(average)
         self.average = Average(self.averaged, self.student)
@@ -240,7 +275,12 @@ class Trainer:
 
     def finish(self) -> dict[str, Any]:
         """Write `result.json` and return what it holds."""
-        result = make_result(self.config, self.supervision, self.device, self.seconds, self.journal.figures)
+        result = make_result(self.facts, self.config, self.seconds, self.journal.figures)
         if self.accelerator.is_main_process:
             write_json(self.out / "result.json", result)
         return result
+
+    def close(self) -> None:
+        """However training ended: the trackers' end, and the watcher's."""
+        self.journal.close()
+        self.watch.end()

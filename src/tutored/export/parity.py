@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from tutored import boxes
-from tutored.export.network import RAW, Network
-from tutored.export.sample import Sample
-from tutored.structures import Outputs, Prediction
-from tutored.student import BlitzNet, decode
+from tutored.config import Config
+from tutored.data import open_dataset
+from tutored.errors import InputError
+from tutored.export.network import Network
+from tutored.pictures import read_picture, upright
+from tutored.students import preprocess
 
 TOLERANCE, TOLERANCE_HALF = 1e-4, 1e-2
 """Largest difference, as a share of the output's largest value (of 1, if that is less)."""
-BOXES_APART, PIXELS_APART = 1e-2, 1e-4
-"""Share of boxes and pixels that may come out otherwise than `decode` makes them of the same raw outputs: where two
-scores, or an overlap and its limit, differ by a rounding, either choice is right."""
-
-Answers = Mapping[str, NDArray[Any]]
+COUNT = 8
+"""Pictures to check on, where the user names none."""
+BATCH = 3
 
 
 class NotEqualError(RuntimeError):
     """An exported network computes something else than PyTorch."""
+
+
+class Sample(NamedTuple):
+    """Pictures, and in words where they are from."""
+
+    pictures: Sequence[Image.Image]
+    words: str
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """The first picture alone, the others in batches, as the network takes them."""
+        pictures = self.pictures if len(self.pictures) > 1 else [*self.pictures] * BATCH
+        yield preprocess(pictures[:1], size)
+        for first in range(1, len(pictures), BATCH):
+            yield preprocess(pictures[first : first + BATCH], size)
+
+
+def choose_sample(config: Config, files: Sequence[Path]) -> Sample:
+    """These pictures; without any, some that the run validates on; where they can't be read here, noise.
+
+    Raises:
+        InputError: one of `files` is no picture.
+    """
+    if files:
+        return Sample([upright(read_picture(file)) for file in files], f"{len(files)} picture(s)")
+    data = config.data
+    place, split = data.train, data.split
+    if data.val_split and not data.held_out:
+        place, split = data.val or data.train, data.val_split
+    try:
+        dataset = open_dataset(place, split)
+        count = min(COUNT, len(dataset.ids))
+        ids = [dataset.ids[index * len(dataset.ids) // count] for index in range(count)]
+        return Sample([dataset.image(image_id) for image_id in ids], f"{len(ids)} image(s) of {dataset.source}/{split}")
+    except InputError:
+        side = config.student.size
+        noise = np.random.default_rng(0).integers(0, 256, (COUNT, side, side, 3), dtype=np.uint8)
+        return Sample([Image.fromarray(pixels) for pixels in noise], "noise: the run's images are not here")
 
 
 class Parity(NamedTuple):
@@ -37,135 +75,69 @@ class Parity(NamedTuple):
         tolerance: see `TOLERANCE`.
         differences: raw output -> largest difference.
         largest: raw output -> its largest value in PyTorch.
-        boxes: final boxes of either side without a partner on the other, and the student's boxes; None without NMS.
-            Partners are of one class, and differ by less than the tolerance in score and times S in pixels.
-        pixels: those of another class, and all; None without mask.
+        final: by task with final answers, how many of them (boxes, pixels) are others than PyTorch's, and how many
+            there are.
     """
 
     sample: str
     tolerance: float
     differences: dict[str, float]
     largest: dict[str, float]
-    boxes: tuple[int, int] | None
-    pixels: tuple[int, int] | None
+    final: dict[str, tuple[int, int]]
 
     def lines(self) -> list[str]:
         """The same for people."""
         found = [
-            f"{name}: differ by up to {self.differences[name]:.1g}, the largest value is {self.largest[name]:.3g}"
-            for name in RAW
+            f"{name}: differ by up to {difference:.1g}, the largest value is {self.largest[name]:.3g}"
+            for name, difference in self.differences.items()
         ]
-        if self.boxes:
-            found.append(f"final boxes: {self.boxes[0]} without a partner, PyTorch has {self.boxes[1]}")
-        if self.pixels:
-            found.append(f"mask: {self.pixels[0]} of {self.pixels[1]} pixels differ")
-        return found
+        return found + [
+            f"{task}: {apart} of {count} final answers differ" for task, (apart, count) in self.final.items()
+        ]
 
 
-class _Part(NamedTuple):
-    """Of one batch. `*_apart`: from what the student says; `*_astray`: from `decode` of the same raw outputs."""
-
-    differences: list[float]
-    largest: list[float]
-    boxes_apart: int = 0
-    boxes_astray: int = 0
-    boxes: int = 0
-    pixels_apart: int = 0
-    pixels_astray: int = 0
-    pixels: int = 0
-
-
-def check(student: BlitzNet, network: Network, answer: Callable[[Tensor], Answers], sample: Sample) -> Parity:
-    """Hold what was written against the student.
-
-    Raw outputs must be equal within the tolerance; final boxes and mask must be what `decode` makes of them.
+def check(
+    reference: Network, network: Network, answer: Callable[[Tensor], Mapping[str, NDArray[Any]]], sample: Sample
+) -> Parity:
+    """Compare what was written with the student: raw outputs, and final ones with what our decoding gives.
 
     Args:
-        answer: images to `network.names`, by what was written.
+        reference: the student without options.
+        network: what was written, in PyTorch.
+        answer: images to the outputs of `network`, by what was written.
 
     Raises:
-        NotEqualError: it differs.
+        NotEqualError: raw outputs differ by more than the tolerance, or more final answers than may differ.
     """
-    parts = [_compare(student, network, answer(images), images) for images in sample.batches(network.size)]
-    tolerance = TOLERANCE_HALF if network.options.half else TOLERANCE
-    worst = np.max([part.differences for part in parts], axis=0).tolist()
-    largest = np.max([part.largest for part in parts], axis=0).tolist()
-    for name, difference, value in zip(RAW, worst, largest, strict=True):
-        if not difference <= tolerance * max(1.0, value):
+    half = network.options.half
+    tolerance = TOLERANCE_HALF if half else TOLERANCE
+    parity = Parity(sample.words, tolerance, {}, {}, {})
+    for images in sample.batches(network.size):
+        with torch.no_grad():
+            wanted = reference.answers(images)
+        values = {name: torch.from_numpy(value) for name, value in answer(images).items()}
+        for task, raw in wanted.items():
+            prefix, export = f"{task}_", network.exports[task]
+            if network.is_final(task):
+                got = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+                before = parity.final.get(task, (0, 0))
+                apart, count = export.apart(got, raw, tolerance)
+                parity.final[task] = (before[0] + apart, before[1] + count)
+                continue
+            for name, want in raw.items():
+                difference = float((values[prefix + name] - want).abs().nan_to_num(torch.inf).max())
+                for table, value in ((parity.differences, difference), (parity.largest, float(want.abs().max()))):
+                    table[prefix + name] = max(table.get(prefix + name, 0.0), value)
+    where = f"on {sample.words}; nothing was written"
+    for name, difference in parity.differences.items():
+        if difference > tolerance * max(1.0, parity.largest[name]):
             raise NotEqualError(
                 f"the exported network's {name} differ from PyTorch's by up to {difference:.2g}, the largest value is "
-                f"{value:.3g}, on {sample.words}; nothing was written"
+                f"{parity.largest[name]:.3g}, {where}"
             )
-    apart, astray, count = (sum(getattr(part, f"boxes{end}") for part in parts) for end in ("_apart", "_astray", ""))
-    _refuse_astray("boxes", astray, count, BOXES_APART, sample)
-    other, lost, pixels = (sum(getattr(part, f"pixels{end}") for part in parts) for end in ("_apart", "_astray", ""))
-    _refuse_astray("pixels of the mask", lost, pixels, PIXELS_APART, sample)
-    return Parity(
-        sample=sample.words,
-        tolerance=tolerance,
-        differences=dict(zip(RAW, worst, strict=True)),
-        largest=dict(zip(RAW, largest, strict=True)),
-        boxes=(apart, count) if network.options.nms else None,
-        pixels=(other, pixels) if network.options.mask else None,
-    )
-
-
-def _refuse_astray(what: str, astray: int, count: int, share: float, sample: Sample) -> None:
-    if astray > share * count:
-        raise NotEqualError(
-            f"of the exported network's {what} {astray} (PyTorch has {count}) are not what its own raw outputs say, "
-            f"on {sample.words}; nothing was written"
-        )
-
-
-def _compare(student: BlitzNet, network: Network, got: Answers, images: Tensor) -> _Part:
-    with torch.no_grad():
-        outputs = student(images)
-    anchors = outputs.anchors_xyxy
-    raw = [torch.from_numpy(got[name]) for name in network.raw]
-    expected = (boxes.decode(outputs.deltas, anchors), outputs.logits, outputs.map_logits)
-    part = _Part(
-        [float((found - want).abs().max()) for found, want in zip(raw, expected, strict=True)],
-        [float(want.abs().max()) for want in expected],
-    )
-    if network.options.raw:
-        return part
-    sizes = [(network.size, network.size)] * len(images)
-    wanted = decode(outputs, sizes, network.config, network.size)
-    own = Outputs(anchors, boxes.encode(raw[0], anchors), raw[1], raw[2])
-    implied = decode(own, sizes, network.config, network.size)
-    if network.options.nms:
-        tolerance = TOLERANCE_HALF if network.options.half else TOLERANCE
-        part = part._replace(
-            boxes_apart=_without_partner(wanted, got, tolerance, network.size),
-            boxes_astray=_without_partner(implied, got, TOLERANCE, network.size),
-            boxes=sum(len(prediction.scores) for prediction in wanted if prediction.scores is not None),
-        )
-    if network.options.mask:
-        part = part._replace(
-            pixels_apart=_other_pixels(wanted, got),
-            pixels_astray=_other_pixels(implied, got),
-            pixels=got["mask"].size,
-        )
-    return part
-
-
-def _without_partner(wanted: Sequence[Prediction], got: Answers, tolerance: float, size: int) -> int:
-    count = 0
-    for prediction, boxes_xyxy, scores, classes, many in zip(
-        wanted, got["boxes"], got["scores"], got["classes"], got["count"], strict=True
-    ):
-        assert prediction.boxes_xyxy is not None and prediction.scores is not None and prediction.classes is not None
-        apart = np.abs(prediction.boxes_xyxy.numpy()[:, None] - boxes_xyxy[None, :many]).max(axis=-1)
-        partners = (
-            (apart <= tolerance * size)
-            & (np.abs(prediction.scores.numpy()[:, None] - scores[None, :many]) <= tolerance)
-            & (prediction.classes.numpy()[:, None] == classes[None, :many])
-        )
-        count += int((~partners.any(axis=0)).sum() + (~partners.any(axis=1)).sum())
-    return count
-
-
-def _other_pixels(wanted: Sequence[Prediction], got: Answers) -> int:
-    masks = [prediction.mask.numpy() for prediction in wanted if prediction.mask is not None]
-    return int((np.stack(masks) != got["mask"]).sum())
+    for task, (apart, count) in parity.final.items():
+        if apart > network.exports[task].most_apart[half] * count:
+            raise NotEqualError(
+                f"of the exported network's final answers for {task} {apart} differ from PyTorch's {count}, {where}"
+            )
+    return parity

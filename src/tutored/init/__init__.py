@@ -6,25 +6,35 @@ links; nothing in the folder itself is touched.
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutored.config import TASKS
+import numpy as np
+from PIL import Image
+
+from tutored.config.entries import DEFAULT_TASKS
 from tutored.data import open_dataset
 from tutored.data.check import Report, check
+from tutored.data.sources import ranks
+from tutored.data.text import own_name, read_classes
+from tutored.data.voc import PICTURE_SUFFIXES
 from tutored.errors import InputError
-from tutored.files import write_text
-from tutored.init.arrange import arrange
-from tutored.init.example import make_example
-from tutored.init.known import known_layout
-from tutored.init.layout import Layout
-from tutored.init.loose import find_loose
-from tutored.init.text import config_text
+from tutored.files import whole_folder, write_text
+from tutored.init.loose import TRAIN, VAL, Item, find_loose, first, objects_in
+from tutored.init.text import Layout, config_text
+from tutored.labels import VOC, LabelSpace
 from tutored.progress import Progress
+from tutored.types import IGNORE
 
-__all__ = ["Layout", "Start", "init", "make_example"]
+__all__ = ["Layout", "Start", "init"]
+
+CLASS_FILES = ("labels.txt", "classes.txt")
+HELD_OUT = 0.2
+"""Share of the annotated pictures, of each kind, that becomes the split `val`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +44,14 @@ class Start:
     Attributes:
         layout: the data set that the config names.
         report: what is in its splits, as `tutored data check` has it.
-        drawn: by task, the training images that have something drawn for it, be it broken.
+        annotated: by task, the training images that are annotated for it, be it by a broken file.
         config: the file that was written.
         arranged: the folder of links that was made, or None where the folder is a data set as it is.
     """
 
     layout: Layout
     report: Report
-    drawn: Mapping[str, int]
+    annotated: Mapping[str, int]
     config: Path
     arranged: Path | None
 
@@ -62,19 +72,173 @@ def init(folder: Path, out: Path, progress: Progress | None = None) -> Start:
     for path in (out, links):
         if path.exists():
             raise InputError(f"{path} exists, and is left alone; remove it, or give another --out")
-    layout, arranged = known_layout(folder), None
+    layout, arranged = _voc(folder) or _coco(folder), None
     if layout is None:
-        loose = find_loose(folder)
-        layout = loose.alone or arrange(loose, links)
-        arranged = None if loose.alone else links
+        items, notes = find_loose(folder)
+        if any(item.kind for item in items.values()):
+            layout, arranged = _arrange(folder, items, notes, links), links
+        else:
+            layout = _pictures_alone(folder, notes)
     try:
         splits = {split: open_dataset(layout.data, split) for split in (layout.train, layout.val) if split}
         report = check(splits, progress)
         there = splits[layout.train]
-        drawn = {task: sum(task in there.annotated_tasks(image_id) for image_id in there.ids) for task in TASKS}
-        write_text(out, config_text(layout, drawn, len(there.ids)))
+        counts = Counter(task for image_id in there.ids for task in there.annotated_tasks(image_id))
+        annotated = {task: counts[task] for task in DEFAULT_TASKS}
+        write_text(out, config_text(layout, annotated, len(there.ids)))
     except BaseException:
         if arranged:
             shutil.rmtree(arranged)
         raise
-    return Start(layout=layout, report=report, drawn=drawn, config=out, arranged=arranged)
+    return Start(layout=layout, report=report, annotated=annotated, config=out, arranged=arranged)
+
+
+# --- Folders that are data sets as they are
+
+
+def _voc(folder: Path) -> Layout | None:
+    inner = [path for path in (folder, *sorted(folder.glob("VOC*"))) if (path / "JPEGImages").is_dir()]
+    if not inner:
+        return None
+    if len(inner) > 1:
+        raise InputError(f"{folder}: holds several data sets; give one: {', '.join(map(str, inner))}")
+    data, place = f"voc:{inner[0]}", inner[0]
+    lists = [path.stem for path in place.glob("ImageSets/*/*.txt")]
+    train, val = (first(names, [name for name in lists if _opens(data, name)]) for names in (TRAIN, VAL))
+    # Without objects, masks are taken to have VOC's numbers.
+    names = {name for path in (place / "Annotations").glob("*.xml") for name in objects_in(path)}
+    if not train or not val or not ((place / "labels.txt").is_file() or names <= set(VOC.classes)):
+        return None
+    listed = {image_id for split in (train, val) for image_id in open_dataset(data, split).ids}
+    left = len(
+        {path.stem for path in (place / "JPEGImages").iterdir() if path.suffix.lower() in PICTURE_SUFFIXES} - listed
+    )
+    note = f"{left:,} pictures are neither on the list of {train} nor on that of {val}, and are not used"
+    return Layout(what="a VOC folder", data=data, train=train, val=val, notes=(note,) if left else ())
+
+
+def _coco(folder: Path) -> Layout | None:
+    files = [*folder.glob("annotations/instances_*.json"), *folder.glob("*.json"), *folder.glob("annotations/*.json")]
+    data = f"coco:{folder}"
+    names = dict.fromkeys(path.stem.removeprefix("instances_") for path in files)
+    # Files may be hundreds of megabytes: the usual ones are opened first.
+    train, val = (
+        first(usual, [name for name in names if name in usual and _opens(data, name)]) for usual in (TRAIN, VAL)
+    )
+    train = train or next((name for name in names if name not in (*TRAIN, val) and _opens(data, name)), None)
+    if not train:
+        return None
+    note = "there is one split alone: a fifth of its images is held out to validate on"
+    return Layout(what="a COCO folder", data=data, train=train, val=val, notes=() if val else (note,))
+
+
+def _opens(data: str, split: str) -> bool:
+    try:
+        return bool(open_dataset(data, split).ids)
+    except InputError:
+        return False
+
+
+def _pictures_alone(folder: Path, notes: Sequence[str]) -> Layout:
+    parent, name = folder.parent if folder.name else Path(".."), own_name(folder)
+    if (parent / f"{name}.txt").is_file():
+        raise InputError(f"{parent / name}.txt would be taken for the list of the pictures in {folder}; rename it")
+    what = "pictures that nobody annotated"
+    return Layout(what=what, data=f"images:{parent}", train=name, val=None, notes=tuple(notes))
+
+
+# --- A VOC folder of links to loose files, with lists of splits and classes
+
+
+def _arrange(folder: Path, items: Mapping[str, Item], left_out: Sequence[str], out: Path) -> Layout:
+    """Make the folder `out`. Raises InputError where it can't be known which class a number in the masks means."""
+    labels, source = _classes(folder, items.values())
+    splits = _splits(items)
+    with whole_folder(out) as made:
+        for part in ("JPEGImages", "Annotations", "SegmentationClass"):
+            (made / part).mkdir()
+        for name, item in items.items():
+            _link(item.picture, made / "JPEGImages" / f"{name}{item.picture.suffix.lower()}")
+            if item.boxes:
+                _link(item.boxes, made / "Annotations" / f"{name}.xml")
+            if item.mask:
+                _link(item.mask, made / "SegmentationClass" / f"{name}.png")
+        for split, ids in splits.items():
+            write_text(made / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{name}\n" for name in ids))
+        write_text(made / "labels.txt", "".join(f"{name}\n" for name in labels.classes))
+    notes = [f"classes are {source}", *left_out]
+    if "val" in splits and not any(item.split == "val" for item in items.values()):
+        notes.append(
+            "val is a fifth of what is annotated, drawn at random; pictures that resemble each other, such as those of "
+            f"one film, belong on one side: the lists are in {out}/ImageSets/Main"
+        )
+    kinds = Counter(kind for item in items.values() for kind in item.kind)
+    what = " and ".join(f"{kinds[kind]:,} {kind}" for kind in ("VOC XMLs", "PNG masks") if kinds[kind])
+    val = "val" if "val" in splits else None
+    return Layout(what=f"pictures with {what}", data=f"voc:{out}", train="train", val=val, notes=tuple(notes))
+
+
+def _splits(items: Mapping[str, Item]) -> dict[str, list[str]]:
+    """As folders say; else a fifth of each kind that is annotated."""
+    splits: dict[str, list[str]] = defaultdict(list)
+    told = any(item.split == "val" for item in items.values())
+    kinds = Counter(item.kind for item in items.values() if item.split != "test")
+    left = {kind: max(round(count * HELD_OUT), min(count - 1, 1)) for kind, count in kinds.items() if kind}
+    for name in ranks(tuple(items), 0, "held out"):
+        split, kind = items[name].split, items[name].kind
+        if not told and split != "test" and left.get(kind, 0):
+            left[kind] -= 1
+            split = "val"
+        splits[split or "train"].append(name)
+    return {split: sorted(names) for split, names in splits.items()}
+
+
+def _classes(folder: Path, items: Collection[Item]) -> tuple[LabelSpace, str]:
+    """The classes in the order of their numbers in masks, and where they are from."""
+    file = next((folder / name for name in CLASS_FILES if (folder / name).is_file()), None)
+    if file:
+        return read_classes(file), f"those of {file}"
+    xmls = [item.boxes for item in items if item.boxes]
+    masks = [item.mask for item in items if item.mask]
+    names = sorted({name for path in xmls for name in objects_in(path)} - {""})
+    if masks:
+        values = sorted(_values(masks) - {0, IGNORE})
+        if not values:
+            raise InputError(
+                f'{folder}: the masks hold no class: 0 is background and {IGNORE} is "ignore"; '
+                "write classes as 1, 2, 3, ... (colours are not read)"
+            )
+        if names and set(names) <= set(VOC.classes) and set(values) <= {VOC.index(name) for name in names}:
+            return VOC, "VOC's twenty, for all objects in the XMLs have their names"
+        if len(names) != 1 or values != [1]:
+            raise InputError(
+                f"{folder}: the masks hold {', '.join(map(str, values[:12]))}, and nothing says what these "
+                f"numbers mean; write {folder / CLASS_FILES[0]}, one class a line, number 1 first"
+                + (f" (the XMLs have {', '.join(names[:12])})" if names else "")
+            )
+    elif not names:
+        raise InputError(f"{folder}: the XMLs hold no object, so there is no class to learn")
+    return LabelSpace.of(names), "the names in the XMLs, by the alphabet"
+
+
+def _values(masks: Sequence[Path]) -> set[int]:
+    """The numbers in masks; a file that can't be read or holds colours has none: `check` names it."""
+    found: set[int] = set()
+    for path in masks:
+        try:
+            with Image.open(path, formats=("PNG",)) as picture:
+                found |= set(np.unique(np.asarray(picture)).tolist()) if picture.mode in ("P", "L") else set()
+        except Exception:  # decoders raise all sorts of errors on broken bytes
+            continue
+    return found
+
+
+def _link(target: Path, place: Path) -> None:
+    """A link that still holds when both are moved together; a copy where links are not to be had.
+
+    It is made in a folder that will be renamed to its final name, beside this one, so that the way to it is the same.
+    """
+    try:
+        place.symlink_to(os.path.relpath(target.resolve(), place.parent.resolve()))
+    except (OSError, ValueError):
+        shutil.copyfile(target, place)

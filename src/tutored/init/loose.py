@@ -1,4 +1,4 @@
-"""Pictures, VOC XMLs and PNG masks in any folders: which belongs to which."""
+"""Pictures, VOC XMLs and PNG masks in any folders: which belongs to which, and to which split."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from tutored.data.images import files_in
-from tutored.data.text import own_name, read_xml, refuse_unwritable
-from tutored.data.voc import PICTURE_SUFFIXES
+from tutored.data.images import files_in, is_hidden
+from tutored.data.text import read_lines, read_xml, refuse_unwritable
+from tutored.data.voc import PICTURE_SUFFIXES as SUFFIXES
 from tutored.errors import InputError
-from tutored.init.layout import Layout
-from tutored.init.lists import listed_splits
-from tutored.init.ours import written_by_us
+from tutored.predict.inputs import is_result
 
+TRAIN = ("train", "train2017", "train2014", "trainval", "default")
+VAL = ("val", "val2017", "val2014", "valid", "validation", "test", "test2017")
+"""Names of splits, the most likely first."""
+PER_CLASS = ("_train", "_val", "_trainval", "_test")
+"""How VOC's lists of one class end, which are no splits."""
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
 }  # fmt: skip
@@ -27,12 +30,13 @@ MARK = re.compile(r"[ _.-]?(mask|masks|seg|segmentation|label|labels|labelids|gt
 MASKS = re.compile(r"mask(?!ed)|seg|label(?!l?ed)|annot(?!ated)|\bgt\b", re.I)
 """A folder of this name may hold masks; one called "unlabelled" holds pictures."""
 LEFT_OUT = frozenset({"SegmentationObject", "__MACOSX"})
-YOLO = re.compile(r"\d+( +-?[\d.]+){4,}\s*$")
+UNREAD = (".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic")
+YOLO = re.compile(r"\d+( +-?[\d.]+){4,}\s*$", re.M)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A picture, what a person drew on it, and the split in whose folder it lies, if in any."""
+    """A picture, what a person drew on it, and the split in whose folder or on whose list it is, if any."""
 
     picture: Path
     boxes: Path | None
@@ -40,74 +44,51 @@ class Item:
     split: str | None
 
     @property
-    def kind(self) -> str:
-        """ "both", "boxes", "masks" or "none"."""
-        if self.boxes is None:
-            return "none" if self.mask is None else "masks"
-        return "boxes" if self.mask is None else "both"
+    def kind(self) -> tuple[str, ...]:
+        """What there is of "VOC XMLs" and "PNG masks"."""
+        return ("VOC XMLs",) * bool(self.boxes) + ("PNG masks",) * bool(self.mask)
 
 
-@dataclass(frozen=True, slots=True)
-class Loose:
-    """What a folder holds.
-
-    Attributes:
-        items: by image id.
-        alone: the data set of the pictures, where there is nothing else.
-        notes: what was left out, a sentence each.
-    """
-
-    folder: Path
-    items: dict[str, Item]
-    alone: Layout | None
-    notes: tuple[str, ...]
-
-
-def find_loose(folder: Path) -> Loose:
+def find_loose(folder: Path) -> tuple[dict[str, Item], tuple[str, ...]]:
     """Pair the files in and under `folder`: an XML or a mask belongs to the picture of its name.
 
     What tutored wrote there itself, such as the links of a former `init`, is left out.
 
+    Returns:
+        Pictures by image id, and what was left out, a sentence each.
+
     Raises:
         InputError: there is no picture, two have one name, one has a name that no list can hold, or masks are JPEGs.
     """
-    found = (path for path in sorted(files_in(folder)) if path.is_file())
-    files = [path for path in found if not _skipped(path.relative_to(folder))]
+    files = [path for path in sorted(files_in(folder)) if path.is_file() and not is_hidden(path, folder)]
+    files = [path for path in files if LEFT_OUT.isdisjoint(path.relative_to(folder).parts)]
     refuse_unwritable(files)
-    ours = written_by_us(files)
+    ours = _written_by_us(files, folder)
     files = [path for path in files if path not in ours]
-    shown = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
-    by_base: dict[str, list[Path]] = defaultdict(list)
-    for path in shown:
-        by_base[MARK.sub("", path.stem)].append(path)
-    masks = [path for path in shown if _is_mask(path, by_base[MARK.sub("", path.stem)], folder)]
-    masked = {MARK.sub("", path.stem) for path in masks}
-    alone = [path for path in shown if MARK.sub("", path.stem) not in masked]
-    lost = [path for path in alone if masks and path.suffix.lower() == ".png" and _named(path, folder)]
-    pictures = [path for path in shown if path not in {*masks, *lost}]
+    pictures, masks, lost = _told_apart([path for path in files if path.suffix.lower() in SUFFIXES], folder)
     if not pictures:
-        raise InputError(
-            f"{folder}: no picture in it; possible: {', '.join(PICTURE_SUFFIXES)}, in and under the folder"
-        )
-    xmls = [path for path in files if path.suffix.lower() == ".xml" and _root(path) == "annotation"]
-    _refuse_twins(pictures, folder)
-    boxes_of, mask_of = _by_name(xmls, folder), _by_name(masks, folder)
-    listed, notes = listed_splits(files, pictures)
+        raise InputError(f"{folder}: no picture in it; possible: {', '.join(SUFFIXES)}, in and under the folder")
+    xmls = [path for path in files if path.suffix.lower() == ".xml" and _is_annotation(path)]
+    # Of two files of one name, the first; a mask is also found by its name without what marks it.
+    drawn = [
+        {(_split(path, folder), stem): path for path in reversed(paths) for stem in (path.stem, _bare(path))}
+        for paths in (xmls, masks)
+    ]
+    listed, notes = _listed_splits(files, pictures)
     stems = Counter(path.stem for path in pictures)
     items: dict[str, Item] = {}
     for path in pictures:
-        split = _split(path, folder)
-        name = path.stem if stems[path.stem] == 1 else f"{split}_{path.stem}"
+        split, stem = _split(path, folder), path.stem
+        name = stem if stems[stem] == 1 else f"{split}_{stem}"
         if name in items or name != name.strip():
             raise InputError(f"{path}: another is called {name}, or it begins or ends with a blank; rename the file")
-        boxes, mask = _own(boxes_of, path.stem, split), _own(mask_of, path.stem, split)
-        items[name] = Item(path, boxes, mask, listed.get(path.stem, split))
+        boxes, mask = (by_name.get((split, stem)) or by_name.get((None, stem)) for by_name in drawn)
+        items[name] = Item(path, boxes, mask, listed.get(stem, split))
     used = {each for item in items.values() for each in (item.boxes, item.mask)}
     lost += [path for path in (*xmls, *masks) if path not in used]
     if listed:
         items = {name: item for name, item in items.items() if item.picture.stem in listed}
-    notes = (*notes, *_notes(files, lost, ours))
-    return Loose(folder, items, None if xmls or masks else _alone(folder, notes), notes)
+    return items, (*notes, *_notes(files, lost, ours))
 
 
 def objects_in(path: Path) -> list[str]:
@@ -118,21 +99,56 @@ def objects_in(path: Path) -> list[str]:
         return []
 
 
-def _alone(folder: Path, notes: tuple[str, ...]) -> Layout:
-    parent, name = folder.parent if folder.name else Path(".."), own_name(folder)
-    if (parent / f"{name}.txt").is_file():
-        raise InputError(f"{parent / name}.txt would be taken for the list of the pictures in {folder}; rename it")
-    what = "pictures that nobody annotated"
-    return Layout(what=what, data=f"images:{parent}", train=name, val=None, notes=notes)
+def first(wanted: Iterable[str], there: Collection[str]) -> str | None:
+    """The first of the wanted names that is there."""
+    return next((name for name in wanted if name in there), None)
 
 
-def _skipped(path: Path) -> bool:
-    return any(part.startswith(".") or part in LEFT_OUT for part in path.parts)
+def _written_by_us(files: Sequence[Path], folder: Path) -> set[Path]:
+    """What lies in folders of runs and of links to others of these files, and results of `tutored predict`."""
+    there = {path.resolve() for path in files if not path.is_symlink()}
+    links = {path for path in files if path.is_symlink() and path.resolve() in there}
+    folders = {path.parent for path in files if path.name == "config.yaml" and (path.parent / "log.jsonl").exists()}
+    folders |= {path.parent.parent for path in links if path.parent.name == "JPEGImages"}
+    results = (path for path in files if is_result(path.relative_to(folder)) or path.name == "predictions.json")
+    return {*links, *results, *(path for path in files if not folders.isdisjoint(path.parents))}
+
+
+def _is_annotation(path: Path) -> bool:
+    try:
+        return read_xml(path).tag == "annotation"
+    except InputError:
+        return True  # broken: `check` names it
+
+
+def _bare(path: Path) -> str:
+    return MARK.sub("", path.stem)
 
 
 def _split(path: Path, folder: Path) -> str | None:
     parts = path.relative_to(folder).parts[:-1]
     return next((SPLIT_FOLDERS[part.lower()] for part in parts if part.lower() in SPLIT_FOLDERS), None)
+
+
+def _told_apart(shown: Sequence[Path], folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Pictures, masks, and masks that belong to no picture. Raises InputError where two pictures have one name."""
+    alike: dict[str, list[Path]] = defaultdict(list)
+    for path in shown:
+        alike[_bare(path)].append(path)
+    masks = [path for path in shown if _is_mask(path, alike[_bare(path)], folder)]
+    masked = {_bare(path) for path in masks}
+    pngs = [path for path in shown if masks and path.suffix.lower() == ".png" and _bare(path) not in masked]
+    lost = [path for path in pngs if _is_named(path, folder)]
+    pictures = [path for path in shown if path not in {*masks, *lost}]
+    by_name: dict[tuple[str | None, str], Path] = {}
+    for path in pictures:
+        other = by_name.setdefault((_split(path, folder), path.stem), path)
+        if other != path:
+            raise InputError(
+                f"{other} and {path}: both are called {path.stem}, and a picture's XML and mask are found by its name; "
+                "rename one (if one is a mask, put it into a folder `masks`)"
+            )
+    return pictures, masks, lost
 
 
 def _is_mask(path: Path, alike: Sequence[Path], folder: Path) -> bool:
@@ -141,7 +157,7 @@ def _is_mask(path: Path, alike: Sequence[Path], folder: Path) -> bool:
     others = [other for other in alike if other != path and (not split or _split(other, folder) in (None, split))]
     if not others:
         return False
-    told = MARK.search(path.stem) or (_named(path, folder) and not all(_named(other, folder) for other in others))
+    told = MARK.search(path.stem) or (_is_named(path, folder) and not all(_is_named(each, folder) for each in others))
     if told and path.suffix.lower() != ".png":
         raise InputError(
             f"{path}: by its name the mask of {others[0]}, and JPEG changes the numbers of classes; save masks as PNG "
@@ -150,7 +166,8 @@ def _is_mask(path: Path, alike: Sequence[Path], folder: Path) -> bool:
     return bool(told) or (_holds_indices(path) and not any(map(_holds_indices, others)))
 
 
-def _named(path: Path, folder: Path) -> bool:
+def _is_named(path: Path, folder: Path) -> bool:
+    """Whether a file's name, or its folder's, is that of a mask."""
     return bool(MARK.search(path.stem) or MASKS.search(path.relative_to(folder).parent.as_posix()))
 
 
@@ -165,53 +182,48 @@ def _holds_indices(path: Path) -> bool:
         return False
 
 
-def _root(path: Path) -> str:
-    try:
-        return read_xml(path).tag
-    except InputError:
-        return "annotation"  # broken: `check` names it
+def _listed_splits(files: Iterable[Path], pictures: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
+    """The splits of pictures as the lists among some files (VOC's `ImageSets`) have them.
 
+    What is on two lists belongs to the later one of train, val, test; without a list for training, all that is on no
+    list is for training.
 
-def _by_name(paths: Iterable[Path], folder: Path) -> dict[tuple[str | None, str], Path]:
-    """By split and name; a mask's also by the name without what marks it."""
-    pairs = [(path, stem) for path in paths for stem in (MARK.sub("", path.stem), path.stem)]
-    return {(_split(path, folder), stem): path for path, stem in reversed(pairs)}  # of two, the first
-
-
-def _own(paths: dict[tuple[str | None, str], Path], stem: str, split: str | None) -> Path | None:
-    return paths.get((split, stem)) or paths.get((None, stem))
-
-
-def _refuse_twins(pictures: Sequence[Path], folder: Path) -> None:
-    first: dict[tuple[str | None, str], Path] = {}
-    for path in pictures:
-        other = first.setdefault((_split(path, folder), path.stem), path)
-        if other != path:
-            raise InputError(
-                f"{other} and {path}: both are called {path.stem}, and a picture's XML and mask are found by its name; "
-                "rename one (if one is a mask, put it into a folder `masks`)"
-            )
+    Returns:
+        By the name without suffix of each picture that is used "train", "val" or "test"; empty where no list names any.
+        And what should be known of the lists, a sentence each.
+    """
+    lists: dict[str, set[str]] = defaultdict(set)
+    for path in files:
+        if path.suffix == ".txt" and path.parent.parent.name == "ImageSets":
+            lists[path.stem] |= {PurePosixPath(line.strip()).name for line in read_lines(path)}
+    train, val = first(TRAIN, lists), first(VAL, lists)
+    chosen = {"train": train, "val": val, "test": "test" if "test" in lists and val != "test" else None}
+    stems = {path.stem for path in pictures}
+    splits = {name: split for split, wanted in chosen.items() if wanted for name in lists[wanted] & stems}
+    if not splits:
+        return {}, []
+    if train is None:
+        splits = dict.fromkeys(stems, "train") | splits
+    used = [name for name in chosen.values() if name]
+    others = [name for name in lists if name not in {*used, *TRAIN} and not name.endswith(PER_CLASS)]
+    notes = [f"splits are those of the lists in ImageSets: {', '.join(used)}"]
+    if others:
+        notes.append(f"other lists there are not used: {', '.join(others)}")
+    if left := len(stems - splits.keys()):
+        notes.append(f"{left:,} pictures are on none of these lists, and are not used")
+    return splits, notes
 
 
 def _notes(files: Sequence[Path], lost: Sequence[Path], ours: Collection[Path]) -> Iterable[str]:
-    if ours:
-        yield f"{len(ours):,} files that tutored itself wrote, such as {min(ours)}, are left out"
-    if lost:
-        yield (
-            f"{len(lost):,} files belong to no picture, such as {lost[0]}: their names differ, or another has it "
-            "already, and they are left out"
-        )
-    others = [path for path in files if path.suffix.lower() in (".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic")]
-    if others:
-        yield f"{len(others):,} pictures such as {others[0]} are left out; save them as JPEG or PNG"
-    texts = [path for path in files if path.suffix == ".txt" and _is_yolo(path)]
-    if texts:
-        yield f"{len(texts):,} files of YOLO's boxes, such as {texts[0]}, are not read; convert them to COCO's JSON"
+    others = [path for path in files if path.suffix.lower() in UNREAD]
+    texts = [path for path in files if path.suffix == ".txt" and YOLO.match(path.read_text(errors="replace"))]
     tables = [path for path in files if path.suffix.lower() == ".json"]
-    if tables:
-        yield f"{tables[0]} is not read; of COCO's boxes, FOLDER/SPLIT.json is, with the pictures in FOLDER/SPLIT"
-
-
-def _is_yolo(path: Path) -> bool:
-    with path.open(errors="replace") as file:
-        return bool(YOLO.match(file.readline()))
+    for paths, what, fate in (
+        (sorted(ours), "files that tutored itself wrote", "are left out"),
+        (lost, "files belong to no picture", "are left out: their names differ, or another file has it already"),
+        (others, "pictures of other formats", "are left out; save them as JPEG or PNG"),
+        (texts, "files of YOLO's boxes", "are not read; convert them to COCO's JSON"),
+        (tables, "files of JSON", "are not read; COCO's is as FOLDER/SPLIT.json, with the pictures in FOLDER/SPLIT"),
+    ):
+        if paths:
+            yield f"{len(paths):,} {what}, such as {paths[0]}, {fate}"

@@ -92,7 +92,7 @@ def _index(labels: LabelSpace, name: str, whose: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ClassMap:
-    """How one label space's probabilities fold into another's.
+    """How the probabilities of one label space become those of another.
 
     Attributes:
         source: the tutor's label space.
@@ -160,8 +160,8 @@ class ClassMap:
         """Target classes that this tutor knows nothing about."""
         return tuple(name for index, name in enumerate(self.target.names) if index not in self.to)
 
-    def fold(self, probs: Tensor, dim: int = -1) -> Tensor:
-        """Fold probabilities along `dim` (size: source space) into the target space."""
+    def remap(self, probs: Tensor, dim: int = -1) -> Tensor:
+        """Remap probabilities along `dim` (size: source space) into the target space."""
         if probs.shape[dim] != len(self.source):
             raise ValueError(f"expected {len(self.source)} classes along dimension {dim}, got {tuple(probs.shape)}")
         heard = [number for number in range(len(self.to)) if number not in self.ignored]

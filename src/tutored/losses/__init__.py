@@ -1,91 +1,126 @@
-"""From raw outputs and targets to one scalar: named terms, each a weighted sum and its weight.
+"""From raw outputs and targets to one scalar: named terms, each a weighted sum and its weight. No task is named here.
 
-    assigned = assign(anchors, batch, config)           what each anchor and cell learns; no outputs needed
-    factors = divide(assigned.weights, config)          one a term, from weights summed over the whole batch
-    loss = mix(sums(outputs, batch, assigned, config), factors)
+    assigned = assign(heads, batch, config)             what each head learns from each source; no outputs needed
+    factors = divide(assigned.weights, heads, config)   one a term, from weights summed over the whole batch
+    loss = weigh(sums(outputs, batch, assigned, heads), factors).sum()
 
 The weights may be added up over micro-batches and processes before `divide`, and then the loss and its gradients
-do not depend on how the batch was split (`mining: image`).
+do not depend on how the batch was split.
+
+A head is one task of one student. It has loss terms by name (`Head.terms`); a further term is one more entry:
+
+    student.heads["segmentation"].terms["relations"] = Term(lambda targets, cells: cells.normaliser, my_sum)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from tutored.config import Loss
-from tutored.losses import detection, segmentation
-from tutored.structures import Outputs
-from tutored.targets import Batch, Targets
+from tutored.types import SOURCES, Batch
 
-SOURCES = ("ground_truth", "tutor")
-TASK = {"class": "detection", "box": "detection", "map": "segmentation"}
-"""Every term and the task it belongs to."""
+
+class Term(NamedTuple):
+    """One term of a head's loss, for one source of one batch.
+
+    Attributes:
+        weight: (targets, assigned) -> float32 scalar, what the sum is to be divided by. It must depend on targets
+            alone, so that a batch may be split in any way.
+        sum: (raw outputs of the head, targets, assigned) -> float32 scalar, the weighted sum.
+        sources: whose targets it learns from.
+    """
+
+    weight: Callable[[Any, Any], Tensor]
+    sum: Callable[[Any, Any, Any], Tensor]
+    sources: tuple[str, ...] = SOURCES
+
+
+class Head(Protocol):
+    """One task of one student, as losses see it.
+
+    Attributes:
+        terms: by name.
+    """
+
+    terms: dict[str, Term]
+
+    def assign(self, targets: Any, *, tutor: bool) -> Any:
+        """What the head's outputs learn from one source, built from targets alone."""
+
+    @property
+    def weight(self) -> float:
+        """Of the head's terms in the loss."""
 
 
 class Assigned(NamedTuple):
-    """One batch's targets, for each source that teaches in it.
+    """What one batch teaches.
 
     Attributes:
-        anchors: by source.
-        cells: by source.
-        weights: float32 scalars, `term/source`: what the term's sum is to be divided by; `images/task/source`: the
+        learned: by task and source, what `Head.assign` gave.
+        weights: float32 scalars, `task/term/source`: what the term's sum is to be divided by; `images/task/source`: the
             summed weights of the images that the source teaches; with `untaught: counted` also `taught/task`, the
             images that anybody teaches, and `images`, all of them.
     """
 
-    anchors: dict[str, detection.AnchorTargets]
-    cells: dict[str, segmentation.MapTargets]
+    learned: dict[str, dict[str, Any]]
     weights: dict[str, Tensor]
 
 
-def assign(anchors_xyxy: Tensor, batch: Batch, config: Loss) -> Assigned:
-    """Match anchors and cells to both sources' targets."""
-    anchors, cells = {}, {}
+def assign(heads: Mapping[str, Head], batch: Batch, config: Loss) -> Assigned:
+    """What every head learns from both sources."""
+    nothing = torch.zeros((), device=batch.images.device)
+    learned: dict[str, dict[str, Any]] = {}
     weights: dict[str, Tensor] = {}
-    teaching: list[Tensor] = []
-    tasks = tuple(dict.fromkeys(TASK.values()))
-    for source in SOURCES:
-        targets: Targets | None = getattr(batch, source)
-        if targets is None:
-            nothing = torch.zeros((), device=anchors_xyxy.device)
-            weights |= dict.fromkeys([f"{term}/{source}" for term in TASK], nothing)
-            weights |= dict.fromkeys([f"images/{task}/{source}" for task in TASK.values()], nothing)
-            continue
-        anchors[source] = detection.assign(anchors_xyxy, targets, config)
-        cells[source] = segmentation.assign(targets, config, tutor=source == "tutor")
-        weights[f"class/{source}"] = weights[f"box/{source}"] = anchors[source].normaliser
-        weights[f"map/{source}"] = cells[source].normaliser
-        images = torch.stack([getattr(targets, f"{task}_weight") for task in tasks])
-        teaching.append(images)
-        weights |= {f"images/{task}/{source}": total for task, total in zip(tasks, images.sum(dim=1), strict=True)}
+    for task, head in heads.items():
+        targets = batch.targets.get(task, {})
+        learned[task] = {source: head.assign(each, tutor=source == "tutor") for source, each in targets.items()}
+        for source in SOURCES:
+            there = targets.get(source)
+            weights[f"images/{task}/{source}"] = nothing if there is None else there.weight.sum()
+            for name, term in head.terms.items():
+                teaches = there is not None and source in term.sources
+                weights[f"{task}/{name}/{source}"] = term.weight(there, learned[task][source]) if teaches else nothing
+        if config.untaught == "counted":
+            together = sum((each.weight for each in targets.values()), nothing.new_zeros(len(batch.images)))
+            weights[f"taught/{task}"] = (together > 0).sum(dtype=torch.float32)
     if config.untaught == "counted":
-        count = len(batch.images)
-        together = sum(teaching[1:], teaching[0]) if teaching else anchors_xyxy.new_zeros((len(tasks), count))
-        taught = (together > 0).sum(dim=1, dtype=torch.float32)
-        weights |= {f"taught/{task}": number for task, number in zip(tasks, taught, strict=True)}
-        weights["images"] = taught.new_full((), count)
-    return Assigned(anchors, cells, weights)
+        weights["images"] = nothing + len(batch.images)
+    return Assigned(learned, weights)
 
 
-def sums(outputs: Outputs, batch: Batch, assigned: Assigned, config: Loss) -> dict[str, Tensor]:
-    """The weighted sum of every term, `term/source`; float32 scalars, differentiable also where nobody teaches."""
-    if not assigned.anchors:
-        return {"class/ground_truth": sum((each.sum() for each in outputs[1:]), outputs.logits.new_zeros(())) * 0}
+def sums(outputs: Mapping[str, Any], batch: Batch, assigned: Assigned, heads: Mapping[str, Head]) -> dict[str, Tensor]:
+    """The weighted sum of every term, `task/term/source`; float32 scalars.
+
+    A task that nobody teaches in this batch has its first term, zero, so that every parameter has a gradient.
+    """
     result = {}
-    for source, anchors in assigned.anchors.items():
-        targets: Targets = getattr(batch, source)
-        result[f"class/{source}"] = detection.class_sum(outputs.logits.float(), targets, anchors, config)
-        result[f"box/{source}"] = detection.box_sum(outputs.deltas.float(), outputs.anchors_xyxy, targets, anchors)
-        result[f"map/{source}"] = segmentation.map_sum(outputs.map_logits.float(), targets, assigned.cells[source])
+    for source in SOURCES:
+        for task, head in heads.items():
+            if source in assigned.learned[task]:
+                targets, learned = batch.targets[task][source], assigned.learned[task][source]
+                for name, term in head.terms.items():
+                    if source in term.sources:
+                        result[f"{task}/{name}/{source}"] = term.sum(outputs[task], targets, learned)
+    for task, head in heads.items():
+        if not any(name.startswith(f"{task}/") for name in result):
+            result[f"{task}/{next(iter(head.terms))}/{SOURCES[0]}"] = _zero(outputs[task])
     return result
+
+
+def _zero(raw: Any) -> Tensor:
+    """Zero, with a gradient for every raw output of a head."""
+    tensors = [raw] if isinstance(raw, Tensor) else [each for each in raw if isinstance(each, Tensor)]
+    total: Tensor = sum((each.sum() for each in tensors[1:]), tensors[0].sum()) * 0
+    return total
 
 
 def divide(
     weights: Mapping[str, Tensor],
+    heads: Mapping[str, Head],
     config: Loss,
     *,
     mixture: Mapping[str, tuple[float, float]] | None = None,
@@ -103,35 +138,25 @@ def divide(
             whatever they teach in this batch). For `joint` they are in the images' weights already.
         processes: whose gradients will be averaged, each with sums of its own images and with these weights.
     """
-
-    def table(*names: str) -> Tensor:
-        return torch.stack([weights[f"{name}/{source}"] for name in names for source in SOURCES]).view(-1, len(SOURCES))
-
-    mine = table(*TASK)
-    share: Tensor | float = 1.0
-    if config.untaught == "counted":
-        taught = torch.stack([weights[f"taught/{task}"] for task in TASK.values()])
-        share = (taught / weights["images"])[:, None]
-    if config.joint:
-        shares = (share / mine.sum(dim=1, keepdim=True).clamp(min=1)).expand_as(mine)
-    else:
-        fixed = {task: mine.new_tensor(pair) for task, pair in (mixture or {}).items()}
-        images = table(*[f"images/{task}" for task in TASK.values()])
-        images = torch.stack([fixed.get(task, row) for task, row in zip(TASK.values(), images, strict=True)])
-        shares = share * images / images.sum(dim=1, keepdim=True).clamp(min=1e-6) / mine.clamp(min=1)
     factors: dict[str, Tensor] = {}
-    for (term, task), row in zip(TASK.items(), shares, strict=True):
-        weight = config.detection_weight if task == "detection" else config.segmentation_weight
-        scaled = row * (weight * processes)
-        factors |= {f"{term}/{source}": factor for source, factor in zip(SOURCES, scaled, strict=True)}
+    for task, head in heads.items():
+        images = torch.stack([weights[f"images/{task}/{source}"] for source in SOURCES])
+        if mixture and task in mixture:
+            images = images.new_tensor(mixture[task])
+        share: Tensor | float = 1.0
+        if config.untaught == "counted":
+            share = weights[f"taught/{task}"] / weights["images"]
+        for name in head.terms:
+            own = torch.stack([weights[f"{task}/{name}/{source}"] for source in SOURCES])
+            if config.joint:
+                factor = (share / own.sum().clamp(min=1)).expand_as(own)
+            else:
+                factor = share * images / images.sum().clamp(min=1e-6) / own.clamp(min=1)
+            scaled = factor * (head.weight * processes)
+            factors |= {f"{task}/{name}/{source}": each for source, each in zip(SOURCES, scaled, strict=True)}
     return factors
 
 
 def weigh(sums: Mapping[str, Tensor], factors: Mapping[str, Tensor]) -> Tensor:
     """Every term's sum by its factor, float32 [terms] in the order of `sums`; the loss is their sum."""
     return torch.stack(list(sums.values())) * torch.stack([factors[name] for name in sums])
-
-
-def mix(sums: Mapping[str, Tensor], factors: Mapping[str, Tensor]) -> Tensor:
-    """The loss."""
-    return weigh(sums, factors).sum()

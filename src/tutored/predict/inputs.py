@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from tutored.data.images import SUFFIXES, files_in, is_hidden
-from tutored.data.pictures import picture_size
 from tutored.errors import InputError
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts")
 CAMERA = "camera:"
-DRAWN, MASK = ".predicted.jpg", ".mask.png"
-"""How the names of results end; no picture in a folder is taken that ends so."""
+RESULT = ".predicted"
+"""In the name of every result before its suffix; no picture with such a name is taken from a folder."""
 
 
 class Inputs(NamedTuple):
     """What a user named.
 
     Attributes:
-        pictures: files that are no videos, and folders.
+        pictures: folders, and files that are no videos.
         videos: files, by their suffix.
         cameras: such as `camera:0`.
         under: where paths came as a list, the folder that all of them lie in; else None.
@@ -64,11 +62,19 @@ def find_pictures(paths: Sequence[Path], under: Path | None = None) -> dict[str,
     Raises:
         InputError: a path is missing or no picture, a folder has none, or two names differ in their suffix only.
     """
+    from tutored.data.images import SUFFIXES, files_in, is_hidden
+    from tutored.pictures import picture_size
+
     found: list[tuple[Path, Path]] = []
     for path in paths:
-        inside = _pictures_in(path) if os.path.isdir(path) else [path]
-        if not inside:
-            raise InputError(f"{path}: no picture in this folder; possible: {', '.join(SUFFIXES)}")
+        inside = [path]
+        if os.path.isdir(path):
+            files = (file for file in files_in(path) if file.suffix.lower() in SUFFIXES)
+            inside = sorted(
+                file for file in files if not is_hidden(file, path) and not is_result(file.relative_to(path))
+            )
+            if not inside:
+                raise InputError(f"{path}: no picture in this folder; possible: {', '.join(SUFFIXES)}")
         for file in inside:
             picture_size(file)
             found.append((_name(file, under or (path if os.path.isdir(path) else None)), file))
@@ -76,7 +82,7 @@ def find_pictures(paths: Sequence[Path], under: Path | None = None) -> dict[str,
 
 
 def find_videos(paths: Sequence[Path], under: Path | None = None) -> dict[str, Path]:
-    """The same for videos, which are taken one by one: none is looked for in folders.
+    """The same for videos, which are taken one by one: folders are not searched for them.
 
     Raises:
         InputError: a file is missing, or two names differ in their suffix only.
@@ -87,9 +93,9 @@ def find_videos(paths: Sequence[Path], under: Path | None = None) -> dict[str, P
     return _distinct([(_name(path, under), path) for path in paths])
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    files = (file for file in files_in(folder) if file.suffix.lower() in SUFFIXES)
-    return sorted(file for file in files if not file.name.endswith((DRAWN, MASK)) and not is_hidden(file, folder))
+def is_result(path: PurePath) -> bool:
+    """Whether a file has the name of a result, or lies in a folder that has."""
+    return any(RESULT in part for part in path.parts)
 
 
 def _name(file: Path, folder: Path | None) -> Path:

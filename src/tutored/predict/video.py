@@ -1,4 +1,10 @@
-"""Videos and cameras: frames as they come, in batches, to a drawn video and a line of JSON each."""
+"""Videos and cameras: frames as they come, in batches, to a drawn video, a line of JSON for each, and files.
+
+`NAME.predicted.mp4` (H.264, no sound) shows every frame at its time, in the size of the source; as with pictures, a
+small one is enlarged, and sides are made even, as the codec wants. Frames are turned upright where the file says how. A
+line of `NAME.predicted.jsonl` holds `frame` (from 0), `time` (seconds from the first frame) and `tasks` (see
+`Task.describe`). The folder `NAME.TASK.predicted` holds one file a frame, of a task that has files.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +22,11 @@ from PIL import Image
 
 from tutored.errors import InputError
 from tutored.files import whole_file, whole_folder
-from tutored.predict.inputs import CAMERA
-from tutored.predict.predictor import Predictor
-from tutored.predict.results import FILMED, box_entries, choose_kinds
+from tutored.predict.inputs import CAMERA, RESULT
+from tutored.predict.pictures import FILMED, choose_kinds, gives
+from tutored.predict.predictor import Predictor, describe
 from tutored.progress import Progress
-from tutored.visualise import draw, save_mask
+from tutored.visualise import draw
 
 CLOCK = 90_000
 """Ticks of a second in what is written; the times of all usual frame rates are whole numbers of it."""
@@ -42,18 +48,13 @@ def predict_video(
     kinds: Collection[str] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
-    """Write a video with boxes and mask drawn in, and a line of JSON for each frame; memory is that of one batch.
-
-    The drawn video (H.264, no sound) shows every frame at its time, in the size of the source; as with pictures, a
-    small one is enlarged, and sides are made even, as the codec wants. Frames are turned upright where the file says
-    how. A line holds `frame` (from 0), `time` (seconds from the first frame) and `boxes` (see `box_entries`).
+    """Write a video with the answers drawn in, a line of JSON for each frame, and files; memory is that of one batch.
 
     Args:
         source: a video file, or a camera: `camera:0` (Windows: `camera:NAME`).
-        into: results are `into` without suffix and with `.predicted.mp4`, `.predicted.jsonl` and, a folder with a mask
-            per frame, `.masks`, in place of an earlier one.
+        into: results are `into` without suffix and with the endings above, in place of earlier ones.
         score: boxes from this score on are drawn.
-        kinds: what is written, of `KINDS`; None: of `FILMED`, what the student was taught.
+        kinds: what is written, of `KINDS`; None: of `FILMED`, what the tasks have.
         stop: is asked before each frame; when it says yes the files end there.
 
     Returns:
@@ -62,99 +63,87 @@ def predict_video(
     Raises:
         InputError: av is missing, no such camera, not a video, or a broken one; see `choose_kinds`.
     """
-    kinds = choose_kinds(kinds, FILMED, predictor.tasks)
-    labels, count = predictor.student.labels, 0
-    drawn, lines, masks = (into.with_suffix(end) for end in (".predicted.mp4", ".predicted.jsonl", ".masks"))
+    kinds, tasks, count = choose_kinds(kinds, FILMED, predictor.tasks), predictor.tasks, 0
+    endings = {"pictures": "mp4", "json": "jsonl"}
+    written = {kind: into.with_suffix(f"{RESULT}.{endings[kind]}") for kind in endings if kind in kinds}
+    saving = {
+        name: into.with_suffix(f".{name}{RESULT}") for name in tasks if "files" in kinds and gives(tasks[name], "files")
+    }
     with ExitStack() as stack:
-        video = stack.enter_context(_open(source))
-        film = stack.enter_context(_film(drawn, video.rate)) if "pictures" in kinds else None
-        text = stack.enter_context(_text(lines)) if "json" in kinds else None
-        folder = stack.enter_context(whole_folder(masks)) if "masks" in kinds else None
-        frames = video.frames(stop)
+        container = stack.enter_context(_open(str(source)))
+        stream = container.streams.video[0]
+        rate = Fraction(stream.average_rate or RATE)
+        length = stream.frames or round((container.duration or 0) / 1_000_000 * rate)
+        film = stack.enter_context(_film(written["pictures"], rate)) if "pictures" in kinds else None
+        text = stack.enter_context(_text(written["json"])) if "json" in kinds else None
+        folders = {name: stack.enter_context(whole_folder(path)) for name, path in saving.items()}
+        frames = takewhile(lambda _: not stop(), _frames(container, str(source), rate))
         # A camera's frames come slowly: each is answered at once.
-        while part := list(islice(frames, 1 if video.live else predictor.batch)):
-            for (time, image), prediction in zip(part, predictor([image for _, image in part]), strict=True):
+        at_once = 1 if str(source).startswith(CAMERA) else predictor.batch
+        while batch := list(islice(frames, at_once)):
+            for (time, image), prediction in zip(batch, predictor([image for _, image in batch]), strict=True):
                 if film:
-                    film(time, draw(image, prediction.above(score), labels))
+                    film(time, draw(image, prediction, tasks, score=score))
                 if text:
-                    text({"frame": count, "time": round(time, 6), "boxes": box_entries(prediction, labels)})
-                if folder and prediction.mask is not None:
-                    save_mask(prediction.mask, folder / f"{count:06d}.png")
+                    text({"frame": count, "time": round(time, 6), "tasks": describe(prediction, tasks)})
+                for name, folder in folders.items():
+                    tasks[name].save(prediction.tasks[name], folder / f"{count:06d}")
                 count += 1
             if progress:
-                progress(count, max(video.length, count))
+                progress(count, max(length, count))
         if not count:
             raise InputError(f"{source}: there is no picture in it")
-    written = {"pictures": drawn, "json": lines, "masks": masks}
-    return [path for kind, path in written.items() if kind in kinds]
+    return [*written.values(), *saving.values()]
 
 
-class Video:
-    """An open video or camera.
+def _frames(container: Any, name: str, rate: Fraction) -> Iterator[tuple[float, Image.Image]]:
+    """Seconds from the first frame, and the frame, upright, RGB."""
+    import av
 
-    Attributes:
-        live: whether it is a camera.
-        rate: frames a second, on the whole.
-        length: frames, as far as the file says; else 0.
-    """
-
-    def __init__(self, container: Any, name: str, live: bool) -> None:
-        if not container.streams.video:
-            raise InputError(f"{name}: there is no picture in it; give a video")
-        self._container, self._name, self.live = container, name, live
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        self.rate = Fraction(stream.average_rate or RATE)
-        seconds = (container.duration or 0) / 1_000_000
-        self.length = stream.frames or round(seconds * self.rate)
-
-    def frames(self, stop: Callable[[], bool]) -> Iterator[tuple[float, Image.Image]]:
-        """Seconds from the first frame, and the frame, upright, RGB."""
-        import av
-
-        count, start = 0, None
-        try:
-            for frame in self._container.decode(video=0):
-                if stop():
-                    return
-                seconds = float(count / self.rate) if frame.time is None else frame.time
-                start = seconds if start is None else start
-                yield seconds - start, frame.to_image().rotate(frame.rotation, expand=True)
-                count += 1
-        except (av.error.FFmpegError, OSError) as error:
-            raise InputError(
-                f"{self._name}: can't be read past frame {count} ({error.strerror}); fetch or record it again"
-            ) from error
+    count, start = 0, None
+    try:
+        for frame in container.decode(video=0):
+            seconds = float(count / rate) if frame.time is None else frame.time
+            start = seconds if start is None else start
+            yield seconds - start, frame.to_image().rotate(frame.rotation, expand=True)
+            count += 1
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(
+            f"{name}: can't be read past frame {count} ({error.strerror}); fetch or record it again"
+        ) from error
 
 
-@contextmanager
-def _open(source: Path | str) -> Iterator[Video]:
+def _open(name: str) -> Any:
+    """FFmpeg's container of a video or camera."""
     try:
         import av
     except ImportError as error:
         raise InputError("videos and cameras need av; run `pip install 'tutored[video]'`") from error
-    name = str(source)
-    live = name.startswith(CAMERA)
     # Before a colon, FFmpeg expects the name of a protocol.
-    called, device = _camera(name) if live else (f"file:{name}", None)
+    device, place, why, wait = None, f"file:{name}", "not a video that can be read", None
+    if name.startswith(CAMERA):
+        device, place = _camera(name)
+        why, wait = "there is no such camera, or another program has it", WAIT
     try:
-        container = av.open(called, format=device, timeout=WAIT if live else None)
+        container = av.open(place, format=device, timeout=wait)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        told = "there is no such camera, or another program has it" if live else "not a video that can be read"
-        raise InputError(f"{name}: {told} ({error})") from error
-    with container:
-        yield Video(container, name, live)
+        raise InputError(f"{name}: {why} ({error})") from error
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"{name}: there is no picture in it; give a video")
+    container.streams.video[0].thread_type = "AUTO"
+    return container
 
 
 def _camera(name: str) -> tuple[str, str]:
-    """What FFmpeg calls the camera, and its input device."""
+    """FFmpeg's input device, and what it calls the camera."""
     given = name.removeprefix(CAMERA)
     if sys.platform not in CAMERAS:
         raise InputError(f"{name}: no cameras on {sys.platform}; possible: {', '.join(CAMERAS)}")
     if sys.platform != "win32" and not given.isdecimal():
         raise InputError(f"{name}: give a camera's number, such as camera:0")
     device, called = CAMERAS[sys.platform]
-    return called.format(given), device
+    return device, called.format(given)
 
 
 @contextmanager
@@ -173,9 +162,8 @@ def _film(path: Path, rate: Fraction) -> Iterator[Callable[[float, Image.Image],
                 stream.width, stream.height = (side + side % 2 for side in image.size)
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.time_base = Fraction(1, CLOCK)
-            frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24").reformat(
-                stream.width, stream.height, stream.pix_fmt
-            )
+            frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+            frame = frame.reformat(stream.width, stream.height, stream.pix_fmt)
             ticks = max(round(time * CLOCK), ticks + 1)
             frame.pts, frame.time_base = ticks, Fraction(1, CLOCK)
             container.mux(stream.encode(frame))

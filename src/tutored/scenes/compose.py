@@ -10,24 +10,35 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from tutored.scenes.backdrops import foreign, landscape
 from tutored.scenes.cutouts import Cutout, Domain
-from tutored.structures import IGNORE
+from tutored.types import IGNORE
 
 Box = tuple[int, int, int, int]
+Floats = NDArray[np.float32]
 
 SEEN = 0.2
 """An object of which less than this share is visible is not annotated; its pixels are "ignore"."""
 EASY = 0.4
 """An annotated object of which less than this share is visible is `difficult`."""
 SEEN_PIXELS = 30
-"""Nor is an object annotated with fewer visible pixels than this."""
+"""An object with fewer visible pixels is not annotated either."""
 SCENERY_SCALE = 0.8
 """Scenery is this much smaller than objects, so that it does not outshine them."""
 SHADE = Image.radial_gradient("L").point(lambda value: max(0, 255 - 2 * value)).resize((64, 16))
 """A soft disc."""
 SOLID = 128
 """From this alpha on a pixel belongs to the object."""
+LANDSCAPES = (
+    ("#7EC8F2 #E3F4FB", "#A6D36F #6BAA48"),
+    ("#5AA9E6 #DDEFFA", "#C9D97A #8DB04A"),
+    ("#F5B26B #FDEBC8", "#D9B382 #B5875A"),
+    ("#9AA7DB #F7D3CF", "#8DB29B #5C8A78"),
+    ("#79CDE6 #E6F7F4", "#F1DFAE #DDBE82"),
+    ("#A9C6DE #E6EFF5", "#EEF3F7 #C8D8E4"),
+    ("#A8BED0 #E1E8EC", "#B9BCC0 #8C9096"),
+    ("#F3E6D3 #EAD8BD", "#CFA06F #A97B50"),
+)
+"""Sky from top to horizon, ground from horizon to the viewer: meadows, dusk, beach, snow, street, room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +62,6 @@ class Style:
     light: tuple[float, float]
     shadow: float
     blur: float
-
-
-STYLES: dict[Domain, Style] = {
-    "student": Style(backdrop=landscape, side=(0.3, 0.62), turn=8, hue=0.15, light=(0.8, 1.1), shadow=0.4, blur=0),
-    "tutor": Style(backdrop=foreign, side=(0.28, 0.68), turn=10, hue=0.2, light=(0.75, 1.15), shadow=0, blur=0.5),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +126,15 @@ def compose(
     areas, classes = [], []
     for number, actor in enumerate(actors, start=1):
         if style.shadow and not actor.cutout.flies:
-            _shade(canvas, actor.box, style.shadow)
+            width, height = actor.picture.width, max(4, actor.picture.width // 5)
+            shade = SHADE.resize((width, height), Image.Resampling.BILINEAR).point(lambda value: style.shadow * value)
+            canvas.paste((20, 25, 20), (actor.left, actor.box[3] - height // 2), shade)
         canvas.paste(actor.picture, (actor.left, actor.top), actor.picture)
-        areas.append(_claim(owner, actor, number))
+        solid = np.asarray(actor.picture.getchannel("A")) >= SOLID
+        left, top = max(actor.left, 0), max(actor.top, 0)
+        inside = solid[top - actor.top : size[1] - actor.top, left - actor.left : size[0] - actor.left]
+        owner[top : top + inside.shape[0], left : left + inside.shape[1]][inside] = number
+        areas.append(int(solid.sum()))
         classes.append(labels[actor.cutout.name] if actor.cutout.name else 0)
     if style.blur:
         canvas = canvas.filter(ImageFilter.BoxBlur(rng.uniform(style.blur / 3, style.blur)))
@@ -138,8 +149,8 @@ def annotate(
 
     Args:
         owner: [H, W], which object is seen at each pixel: 0 none, k the k-th of `areas` and `classes`.
-        areas: pixels of each object if nothing hid it, those outside the image counted.
-        classes: class number of each object, 0 for what is background.
+        areas: pixels of each object if nothing hid it, pixels outside the image included.
+        classes: class number of each object, 0 for scenery.
 
     Returns:
         The annotated objects, and the mask [H, W].
@@ -153,13 +164,10 @@ def annotate(
             lookup[number] = IGNORE
         elif label:
             lookup[number] = label
-            found.append(Seen(label, _extent(visible), pixels < EASY * area))
+            rows, columns = np.nonzero(visible)
+            box = int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+            found.append(Seen(label, box, pixels < EASY * area))
     return found, lookup[owner]
-
-
-def _extent(visible: NDArray[np.bool_]) -> Box:
-    columns, rows = np.flatnonzero(visible.any(axis=0)), np.flatnonzero(visible.any(axis=1))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _pick(rng: Generator, cutouts: Sequence[Cutout]) -> Cutout:
@@ -192,12 +200,16 @@ def _place(
         else:
             bottom = horizon + (height * 1.03 - horizon) * (0.15 + 0.85 * near) + rng.uniform(-3, 3)
         places.append(_Actor(cutout, picture, round(left), round(bottom) - picture.height))
-    return min(places, key=lambda place: sum(_shared(place.box, other.box) for other in others))
 
+    def overlap(actor: _Actor) -> int:
+        sides = [
+            (min(actor.box[2], other.box[2]) - max(actor.box[0], other.box[0]),
+             min(actor.box[3], other.box[3]) - max(actor.box[1], other.box[1]))
+            for other in others
+        ]  # fmt: skip
+        return sum(max(wide, 0) * max(high, 0) for wide, high in sides)
 
-def _shared(a: Box, b: Box) -> int:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0) * max(height, 0)
+    return min(places, key=overlap)
 
 
 def _dress(rng: Generator, style: Style, picture: Image.Image, side: float) -> Image.Image:
@@ -209,32 +221,87 @@ def _dress(rng: Generator, style: Style, picture: Image.Image, side: float) -> I
     scale = side / max(picture.size)
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
     alpha = picture.getchannel("A")
-    picture = picture.convert("RGB").convert("RGB", _recolour(rng, style))
+    # Colours turn about the axis of greys, and get a factor and an offset.
+    angle, gain = rng.uniform(-style.hue, style.hue), rng.uniform(*style.light)
+    cos, sin = np.cos(angle), np.sin(angle) / np.sqrt(3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    matrix = np.hstack([gain * (cos * np.eye(3) + (1 - cos) / 3 + sin * cross), rng.uniform(-12, 12, (3, 1))])
+    picture = picture.convert("RGB").convert("RGB", tuple(matrix.ravel().tolist()))
     picture.putalpha(alpha)
     return picture
 
 
-def _recolour(rng: Generator, style: Style) -> tuple[float, ...]:
-    """A 3 x 4 matrix for `Image.convert`: a turn about the axis of greys, a factor, and an offset."""
-    angle, gain = rng.uniform(-style.hue, style.hue), rng.uniform(*style.light)
-    cos, sin = np.cos(angle), np.sin(angle) / np.sqrt(3)
-    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
-    matrix = gain * (cos * np.eye(3) + (1 - cos) / 3 + sin * cross)
-    offset = rng.uniform(-12, 12, (3, 1))
-    return tuple(np.hstack([matrix, offset]).ravel().tolist())
+# --- Backdrops
 
 
-def _shade(canvas: Image.Image, box: Box, darkness: float) -> None:
-    width = box[2] - box[0]
-    height = max(4, width // 5)
-    shade = SHADE.resize((width, height), Image.Resampling.BILINEAR).point(lambda value: darkness * value)
-    canvas.paste((20, 25, 20), (box[0], box[3] - height // 2), shade)
+def landscape(rng: Generator, size: tuple[int, int]) -> tuple[Image.Image, int]:
+    """A textured landscape of `size` (width, height) and the row of its horizon."""
+    width, height = size
+    horizon = int(height * rng.uniform(0.25, 0.45))
+    sky, ground = LANDSCAPES[rng.integers(len(LANDSCAPES))]
+    rows = np.arange(height, dtype=np.float32)
+    upper, lower = _blend(sky, rows / horizon), _blend(ground, (rows - horizon) / (height - horizon))
+    canvas = np.where(rows[:, None] < horizon, upper, lower)[:, None].repeat(width, axis=1)
+
+    ridge = horizon - 0.35 * height * _noise(rng, (width, 1), cells=6)
+    hills = (np.clip(rows[:, None] - ridge, 0, 1) * (rows[:, None] < horizon))[..., None]
+    canvas += hills * (0.5 * lower[horizon] + 0.5 * upper[horizon - 1] - canvas)
+
+    texture = 0.5 * _noise(rng, size, cells=10) + 0.5 * _noise(rng, size, cells=60) - 0.5
+    strength = np.where(rows < horizon, np.float32(16), np.float32(40))[:, None, None]
+    canvas += strength * texture[..., None] + rng.uniform(-12, 12, 3).astype(np.float32)
+    return _image(canvas), horizon
 
 
-def _claim(owner: NDArray[np.uint8], actor: _Actor, number: int) -> int:
-    """Give the actor its pixels; returns how many it has, those outside the image counted."""
-    solid = np.asarray(actor.picture.getchannel("A")) >= SOLID
-    left, top = max(actor.left, 0), max(actor.top, 0)
-    inside = solid[top - actor.top : owner.shape[0] - actor.top, left - actor.left : owner.shape[1] - actor.left]
-    owner[top : top + inside.shape[0], left : left + inside.shape[1]][inside] = number
-    return int(solid.sum())
+def pattern(rng: Generator, size: tuple[int, int]) -> tuple[Image.Image, None]:
+    """A geometric pattern of `size` (width, height) in two to three colours; it has no horizon."""
+    width, height = size
+    angle, step = rng.uniform(0, np.pi), min(size) * rng.uniform(0.08, 0.3)
+    x = np.arange(width, dtype=np.float32) + rng.uniform(0, 100)
+    y = np.arange(height, dtype=np.float32)[:, None] + rng.uniform(0, 100)
+    u = (np.cos(angle) * x + np.sin(angle) * y) / step
+    v = (np.cos(angle) * y - np.sin(angle) * x) / step
+    kinds: dict[str, Callable[[], Floats]] = {
+        "plain": lambda: 0 * u,
+        "stripes": lambda: u,
+        "checks": lambda: np.floor(u) + np.floor(v),
+        "dots": lambda: (np.hypot(u % 1 - 0.5, v % 1 - 0.5) < rng.uniform(0.15, 0.4)) + 0 * u,
+        "rings": lambda: np.hypot(u - u.mean(), v - v.mean()),
+        "zigzag": lambda: u + 2 * np.abs(v / 2 % 1 - 0.5),
+    }
+    index = kinds[str(rng.choice(list(kinds)))]().astype(np.intp) % rng.integers(2, 4)
+    base = rng.uniform(150, 220) + rng.uniform(-45, 45, 3)
+    colours = base + rng.uniform(-28, 28, (3, 1)) + rng.uniform(-18, 18, (3, 3))
+    return _image(colours.astype(np.float32)[index]), None
+
+
+def foreign(rng: Generator, size: tuple[int, int]) -> tuple[Image.Image, int | None]:
+    """A geometric pattern or, half of the time, a landscape whose red, green and blue are exchanged."""
+    if rng.random() < 0.5:
+        return pattern(rng, size)
+    canvas, horizon = landscape(rng, size)
+    return Image.merge("RGB", [canvas.getchannel(int(channel)) for channel in rng.permutation(3)]), horizon
+
+
+def _blend(colours: str, share: NDArray[np.floating]) -> Floats:
+    """float32 [len(share), 3]: from the first of two colours to the second."""
+    first, last = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)], np.float32) for c in colours.split())
+    shown: Floats = (first + (last - first) * np.clip(share, 0, 1)[:, None]).astype(np.float32)
+    return shown
+
+
+def _noise(rng: Generator, size: tuple[int, int], cells: int) -> Floats:
+    """Smooth values of 0 to 1, [height, width]: random ones on a coarse grid, interpolated."""
+    width, height = size
+    grid = rng.random((max(2, cells * height // width), cells), dtype=np.float32)
+    return np.asarray(Image.fromarray(grid).resize(size, Image.Resampling.BICUBIC))
+
+
+def _image(canvas: Floats) -> Image.Image:
+    return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
+
+
+STYLES: dict[Domain, Style] = {
+    "student": Style(backdrop=landscape, side=(0.3, 0.62), turn=8, hue=0.15, light=(0.8, 1.1), shadow=0.4, blur=0),
+    "tutor": Style(backdrop=foreign, side=(0.28, 0.68), turn=10, hue=0.2, light=(0.75, 1.15), shadow=0, blur=0.5),
+}

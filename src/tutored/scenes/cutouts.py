@@ -58,7 +58,7 @@ SCENERY: dict[Domain, str] = {
     "student": "1f332 1f333 1f334 1f3e0 1faa8 26fa 1f33c 1f344 2601 2600",
     "tutor": "26bd 2b50 2764 1f34e 1f381 1f4d5 1f3b8 1f48e 1f308 2601",
 }
-"""Things of no class, so that not everything that stands out is an object."""
+"""Things without a class, so that not everything that stands out is an object."""
 
 FLYING = frozenset("aeroplane bird 2601 2600".split())
 
@@ -70,8 +70,7 @@ BLANKED: dict[str, tuple[tuple[int, int, int, int], ...]] = {
     "1f6eb": ((0, 44, 72, 72),),
     "1f6cb": ((0, 0, 72, 26), (56, 26, 72, 39), (62, 54, 72, 64)),
 }
-"""(left, top, right, bottom) of what is taken away: the water under boats, the runway under an aeroplane, the lamp
-behind a sofa."""
+"""(left, top, right, bottom) of blanks: the water under boats, the runway under an aeroplane, the lamp of a sofa."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,77 @@
 """A small local page on which a picture is dropped and answered."""
 
-from tutored.serve.run import is_loopback, serve
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tutored.errors import InputError
 
 __all__ = ["is_loopback", "serve"]
+
+CONNECTIONS = 64
+"""At once; more are told to come again."""
+GRACE = 3
+"""Seconds that a request has to end when the server is stopped."""
+
+
+def serve(
+    checkpoint: Path | str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    megabytes: float = 10,
+    device: str | None = None,
+    ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Answer pictures over HTTP until Ctrl-C; see `make_app`.
+
+    Args:
+        host: an address or name of this machine. Bound to loopback, requests under other names are refused.
+        port: 0 takes a free one.
+        megabytes: larger files are refused.
+        ready: is called with the page's address once it listens.
+
+    Raises:
+        InputError: Starlette or uvicorn is missing, no checkpoint, no such device, or the address can't be had.
+    """
+    try:
+        import uvicorn
+
+        from tutored.serve.app import make_app
+    except ImportError as error:
+        raise InputError(f"serving needs {error.name}; run `pip install 'tutored[serve]'`") from error
+    from tutored.predict import load
+
+    model = load(checkpoint, device)
+    settings = uvicorn.Config(
+        make_app(model, model.tasks, hosts=(host,) if is_loopback(host) else None, megabytes=megabytes),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE,
+    )
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"{host} port {port}: can't listen there ({error}); give another --port or --host") from error
+    with listener:
+        name = f"[{host}]" if ":" in host else host
+        ready(f"http://{name}:{listener.getsockname()[1]}")
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(settings).run(sockets=[listener])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,7 +16,7 @@ MANIFEST = "manifest.json"
 SEALS = ".part-*.sha256"
 """Beside each part that the manifest does not know yet, what it will say of it."""
 FORMAT = "tutored-softlabels"
-VERSION = 1
+VERSION = 2
 
 
 class _Strict(BaseModel):
@@ -26,15 +26,14 @@ class _Strict(BaseModel):
 class _Identity(_Strict):
     labels: list[str]
     images: int = Field(ge=0)
-    map_values: Literal["probabilities", "confidences"] = "probabilities"
 
 
 class _Part(_Strict):
     file: str = Field(pattern=r"^part-\d{5,}\.parquet$")
     rows: int = Field(ge=0)
     sha256: str
-    bytes: int | None = None
-    answers: list[Literal["boxes", "map", "instances"]] | None = None
+    bytes: int
+    answers: list[str]
     failed: dict[str, str] = {}
 
 

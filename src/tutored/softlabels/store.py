@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,28 +13,52 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tutored.config.entries import TASKS
 from tutored.errors import InputError
 from tutored.files import sha256
 from tutored.labels import LabelSpace
-from tutored.softlabels.block import Block, Fold
-from tutored.softlabels.codec import ANSWERS, BLOCK_ROWS, SCHEMA, answers_in, columns_of
-from tutored.softlabels.decode import from_table
 from tutored.softlabels.index import INDEX, Index, read_ids
 from tutored.softlabels.manifest import MANIFEST, SEALS, differences, read_manifest
-from tutored.structures import SoftLabels
+from tutored.tasks import Task, task_class
+from tutored.tasks.columns import expect, flat
+from tutored.tasks.task import Remap, SoftAnswer
+from tutored.types import SoftLabels
 
+BLOCK_ROWS = 8
+"""Images that are compressed together: the cost of one random read against the store's size."""
 CACHED_BLOCKS = 512
-"""Decoded blocks of eight images that one store keeps. Where these are all, whole parts are decoded: it is faster."""
-TASK_OF = {"boxes": "detection", "map": "segmentation", "instances": "segmentation"}
+"""Decoded blocks that one store keeps. A store of no more blocks is decoded in whole parts, which is faster."""
+BASE = (
+    pa.field("image_id", pa.string(), nullable=False),
+    pa.field("height", pa.int32(), nullable=False),
+    pa.field("width", pa.int32(), nullable=False),
+)
+"""The columns of every row; those of each kind of answer follow, where the part has any."""
 ALTERED = "the bytes are not those that were written ('sha256' differs)"
 
 
+def answer_types() -> dict[str, type[SoftAnswer]]:
+    """The package's types of soft answer by kind."""
+    return {each.kind: each for kind in TASKS for each in task_class(kind).answers}
+
+
+class Block(NamedTuple):
+    """Consecutive rows: sizes, and by kind an answer a row or None."""
+
+    sizes: Sequence[tuple[int, int]]
+    answers: Mapping[str, Sequence[Any]]
+
+    def row(self, index: int) -> SoftLabels:
+        """One image's answers."""
+        return SoftLabels.of(self.sizes[index], *(rows[index] for rows in self.answers.values()))
+
+
 class Part(NamedTuple):
-    """An opened part, the rows that are decompressed at once, and the columns that hold anything."""
+    """An opened part, the rows that are decompressed at once, and the kinds of answer that it has."""
 
     file: pq.ParquetFile
     block_rows: int
-    columns: list[str]
+    kinds: Sequence[str]
 
 
 class Store(Mapping[str, SoftLabels]):
@@ -94,33 +118,29 @@ class Store(Mapping[str, SoftLabels]):
         return {name: why for part in self.manifest["parts"] for name, why in part.get("failed", {}).items()}
 
     @property
-    def map_values(self) -> str:
-        """What the values of maps are: "probabilities", or "confidences" of classes without a background."""
-        return str(self.identity.get("map_values", "probabilities"))
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of answer that any image has, such as `detection`."""
+        return tuple(dict.fromkeys(kind for part in self.manifest["parts"] for kind in part["answers"]))
 
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Of "detection" and "segmentation" those with an answer for any image; instance masks are segmentation."""
-        return tuple(dict.fromkeys(task for name, task in TASK_OF.items() if name in self._answers))
+    def teaches(self, task: Task | type[Task]) -> bool:
+        """Whether any image has an answer that can teach a kind of task."""
+        return any(each.kind in self.kinds for each in task.answers)
 
-    @property
-    def is_drawn(self) -> bool:
-        """Whether its maps are made by a rule when they are read: of instances, or of confidences."""
-        return self.map_values == "confidences" or ("instances" in self._answers and "map" not in self._answers)
-
-    @cached_property
-    def _answers(self) -> set[str]:
-        found: set[str] = set()
-        for part in self.manifest["parts"]:
-            stated = part.get("answers")
-            found.update(stated if stated is not None else part_answers(self.path, part))
-        return found
+    def answered_by(self, task: Task | type[Task], image_id: str) -> bool:
+        """Whether an image has such an answer, found without decoding any. Raises InputError on damage."""
+        row = self._index.find(image_id)
+        return row is not None and any(self._answered(each)[row] for each in task.answers if each.kind in self.kinds)
 
     def __getitem__(self, image_id: str) -> SoftLabels:
-        return self.read(image_id)
+        return self.read(image_id, tuple(answer_types().values()))
 
-    def read(self, image_id: str, fold: Fold | None = None) -> SoftLabels:
-        """One image's soft labels, in another label space with a fold. Raises KeyError, and InputError on damage."""
+    def read(self, image_id: str, types: tuple[type[SoftAnswer], ...], remap: Remap | None = None) -> SoftLabels:
+        """One image's answers of some types, in another label space with a remap.
+
+        Raises:
+            KeyError: there is no such image.
+            InputError: the store is damaged.
+        """
         place = self._index.find(image_id)
         if place is None:
             raise KeyError(image_id)
@@ -130,12 +150,7 @@ class Store(Mapping[str, SoftLabels]):
             block = None
             if not self._is_small:
                 block, row = divmod(row, self._part(number).block_rows)
-            return self._block(number, block, fold).cut(row)
-
-    def answers(self, image_id: str, task: str) -> bool:
-        """Whether an image has an answer of a task, found without decoding any. Raises InputError on damage."""
-        row = self._index.find(image_id)
-        return row is not None and self._answered(task)[row]
+            return self._block(number, block, types, remap).row(row)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
@@ -168,30 +183,39 @@ class Store(Mapping[str, SoftLabels]):
         if differing:
             raise InputError(f"{self.path}: another store than asked for: {differing}; label again, or give its fields")
 
-    def _read_answered(self, task: str) -> list[bool]:
-        """For each row whether it has an answer of a task."""
-        first = [columns[0] for name, columns in ANSWERS.items() if TASK_OF[name] == task]
-        tables = (_columns(self.path, part["file"], first) for part in self.manifest["parts"])
-        there = ([column.is_valid().to_pylist() for column in table.columns] for table in tables)
-        return [any(row) for columns in there for row in zip(*columns, strict=True)]
+    def _read_answered(self, answer: type[SoftAnswer]) -> list[bool]:
+        """For each row whether it has an answer of a type."""
+        there: list[bool] = []
+        for part in self.manifest["parts"]:
+            if answer.kind in part["answers"]:
+                table = _columns(self.path, part["file"], [answer.fields[0].name])
+                there += table.column(0).is_valid().to_pylist()
+            else:
+                there += [False] * part["rows"]
+        return there
 
     def _open_part(self, number: int) -> Part:
         about = self.manifest["parts"][number]
         file = pq.ParquetFile(self.path / about["file"], memory_map=True, page_checksum_verification=True)
-        columns = columns_of(about.get("answers") or ANSWERS)
-        found = file.schema_arrow
-        for name in columns:
-            if found.field(name).type != SCHEMA.field(name).type:
-                raise ValueError(f"column {name} holds {found.field(name).type} instead of {SCHEMA.field(name).type}")
-        return Part(file, file.metadata.row_group(0).num_rows, columns)
+        return Part(file, file.metadata.row_group(0).num_rows, about["answers"])
 
-    def _decode_block(self, number: int, block: int | None, fold: Fold | None) -> Block:
+    def _decode_block(
+        self, number: int, block: int | None, types: tuple[type[SoftAnswer], ...], remap: Remap | None
+    ) -> Block:
         part = self._part(number)
+        types = tuple(each for each in types if each.kind in part.kinds)
+        fields = [*BASE[1:], *(field for each in types for field in each.fields)]
+        found = part.file.schema_arrow
+        for field in fields:
+            if found.field(field.name).type != field.type:
+                raise ValueError(f"column {field.name} holds {found.field(field.name).type} instead of {field.type}")
         # Threads of Arrow's pool do not survive the fork of a loader's workers.
         read = part.file.read if block is None else partial(part.file.read_row_group, block)
-        table = read(columns=part.columns, use_threads=False)
-        decoded = from_table(table, len(self.labels), probabilities=self.map_values == "probabilities")
-        return decoded.fold(fold) if fold else decoded
+        table = read(columns=[field.name for field in fields], use_threads=False)
+        sizes = list(zip(*(flat(table.column(name)).tolist() for name in ("height", "width")), strict=True))
+        for height, width in sizes:
+            expect(min(height, width) > 0, f"an image of {height} x {width} pixels")
+        return Block(sizes, {each.kind: each.decode(table, sizes, len(self.labels), remap) for each in types})
 
 
 def indexed_ids(path: Path, manifest: Mapping[str, Any]) -> pa.StringArray | None:
@@ -213,18 +237,13 @@ def part_ids(path: Path, part: Mapping[str, Any]) -> pa.StringArray:
     return ids
 
 
-def part_answers(path: Path, part: Mapping[str, Any]) -> list[str]:
-    """Of `codec.ANSWERS` those that any row of a part has."""
-    return answers_in(_columns(path, part["file"], [columns[0] for columns in ANSWERS.values()]))
-
-
 def _check_sizes(path: Path, manifest: Mapping[str, Any]) -> None:
     there = {file.name: file.stat().st_size for file in path.iterdir()}
     for part in manifest["parts"]:
         size = there.get(part["file"])
         if size is None:
             raise damaged(path / part["file"], "it is missing")
-        if size != part.get("bytes", size):
+        if size != part["bytes"]:
             raise damaged(path / part["file"], f"{size} bytes, the manifest's 'bytes' says {part['bytes']}")
 
 

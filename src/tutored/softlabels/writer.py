@@ -14,14 +14,16 @@ import pyarrow.parquet as pq
 
 from tutored.errors import InputError
 from tutored.files import LEFTOVERS, sha256, whole_file, write_text
-from tutored.softlabels.codec import BLOCK_ROWS, to_table
 from tutored.softlabels.index import INDEX, write_ids
 from tutored.softlabels.manifest import FORMAT, MANIFEST, SEALS, VERSION, differences, read_manifest
-from tutored.softlabels.store import ALTERED, damage_named, damaged, indexed_ids, part_answers, part_ids
-from tutored.structures import SoftLabels
+from tutored.softlabels.store import ALTERED, BASE, BLOCK_ROWS, damage_named, damaged, indexed_ids, part_ids
+from tutored.tasks.columns import column
+from tutored.tasks.task import SoftAnswer
+from tutored.types import SoftLabels
 
 PART_ROWS = 64
-FAILED = "failed"
+FAILED, ANSWERS = "failed", "answers"
+"""Keys of a part's own metadata."""
 PARTS = "part-*.parquet"
 LEFT_SECONDS = 60
 """No process writes one file for so long."""
@@ -107,12 +109,19 @@ def write_part(
         failed: images of this part without an answer, and why; kept in the file's own metadata.
 
     Raises:
-        InputError: as `look`; another store has begun here meanwhile.
+        InputError: an answer is impossible, as a user's own tutor may give one; as `look`; another store has begun
+            here meanwhile.
     """
-    confidences = identity.get("map_values") == "confidences"
-    table = to_table(image_ids, answers, confidences=confidences)
-    if failed:
-        table = table.replace_schema_metadata({FAILED: json.dumps(failed)})
+    types = _answer_types(answers)
+    table = to_table(image_ids, answers, types)
+    for each in types:
+        try:
+            each.decode(table, [answer.size for answer in answers], len(identity["labels"]), None)
+        except ValueError as error:
+            first = ", ".join(image_ids[:3])
+            raise InputError(f"{folder}: a tutor's answer for one of {first}, ... has {error}") from error
+    metadata = {ANSWERS: json.dumps([each.kind for each in types])}
+    table = table.replace_schema_metadata(metadata | ({FAILED: json.dumps(failed)} if failed else {}))
     with whole_file(folder / part_name(index)) as path:
         pq.write_table(
             table,
@@ -126,6 +135,25 @@ def write_part(
         )
         claim(folder, identity, join=True)
         write_text(_seal(folder, part_name(index)), sha256(path))
+
+
+def _answer_types(answers: Sequence[SoftLabels]) -> list[type[SoftAnswer]]:
+    """The types of answer that any of the images has, by the names of their kinds."""
+    found = {kind: type(each) for answer in answers for kind, each in answer.tasks.items()}
+    return [found[kind] for kind in sorted(found)]
+
+
+def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels], types: Sequence[type[SoftAnswer]]) -> pa.Table:
+    """One row for each image, in this order."""
+    columns: dict[str, list[Any]] = {
+        "image_id": list(image_ids),
+        "height": [answer.size[0] for answer in answers],
+        "width": [answer.size[1] for answer in answers],
+    }
+    for each in types:
+        columns |= each.encode([answer.tasks.get(each.kind) for answer in answers])
+    schema = pa.schema([*BASE, *(field for each in types for field in each.fields)])
+    return pa.table([column(columns[field.name], field.type) for field in schema], schema=schema)
 
 
 def needs_answers(folder: Path, index: int) -> bool:
@@ -151,15 +179,16 @@ def _is_sealed(folder: Path, name: str) -> bool:
 
 
 def _facts(folder: Path, name: str) -> dict[str, Any]:
-    """What a part says of itself: its number of rows, and if there are any, the images without an answer, and why."""
+    """What a part says of itself: rows, kinds of answer, and if there are any, images without an answer, and why."""
     with damage_named(folder, name):
         metadata = pq.read_metadata(folder / name)
-        failed = (metadata.metadata or {}).get(FAILED.encode())
-        return {"rows": metadata.num_rows} | ({"failed": json.loads(failed)} if failed else {})
+        own = metadata.metadata or {}
+        facts = {"rows": metadata.num_rows, ANSWERS: json.loads(own[ANSWERS.encode()])}
+        return facts | ({FAILED: json.loads(own[FAILED.encode()])} if FAILED.encode() in own else {})
 
 
 def finish(folder: Path) -> bool:
-    """Write the manifest's final form if every part is there; whoever comes last does it, twice does no harm.
+    """Write the manifest's final form if every part is there. The last process to end does it; it is idempotent.
 
     Parts that are not new keep the hash they had, so that damage to them is not taken for the truth. Seals tell which
     are new, and places which came meanwhile, from another process.
@@ -236,7 +265,6 @@ def _describe(folder: Path, name: str) -> dict[str, Any]:
         "file": name,
         "bytes": part.stat().st_size,
         "sha256": sha256(part),
-        "answers": part_answers(folder, {"file": name}),
         **_facts(folder, name),
     }
 

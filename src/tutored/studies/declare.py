@@ -1,126 +1,126 @@
-"""What a study is: rows of runs that differ in a few keys of the config, and the comparisons that answer a question."""
+"""A study: rows of runs that differ in a few keys of the config, and the comparisons that answer a question."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from tutored.errors import InputError
+from pydantic import Field, field_validator, model_validator
+
+from tutored.config import merged, read_yaml
+from tutored.section import Section
 
 Recipe = Literal["thesis", "corrected"]
 RECIPES: tuple[Recipe, ...] = ("thesis", "corrected")
 Changes = Mapping[str, Any]
-"""Sections of a config and their keys, as in `Config`. A `store` names one of the setting's tutors."""
+"""Sections of a config and their keys. A task's `store` names one of the setting's tutors."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The runs of one line of a table or one point of a curve: one for each seed.
+class Row(Section):
+    """One line of a table or one point of a curve: one run for each seed.
 
     Attributes:
-        label: what is special about it, in a few words.
-        changes: to the recipe's and the setting's config.
-        series: the curve that a point belongs to.
-        x: where it lies on the study's axis; None: no point of a curve, or a level drawn across.
+        label: what is special about these runs, in a few words.
+        recipes: the recipes that have this row.
+        config: the keys in which the runs differ from the setting's, in every recipe. It may be given as several
+            mappings, of which later ones win; so may the next two.
+        thesis: further keys in the recipe `thesis`.
+        corrected: further keys in the recipe `corrected`.
+        against: labels of the rows to compare it with: is this one better?
         split: which of the setting's training splits.
+        series: the curve that a point belongs to.
+        x: its place on the study's axis; None: a row of a table, or a level drawn across a figure.
         printed: the thesis' own figures, "mAP" and "mIoU", shares in 0..1.
     """
 
     label: str
-    changes: Changes = field(default_factory=dict)
+    recipes: tuple[Recipe, ...] = RECIPES
+    config: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    thesis: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    corrected: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    against: tuple[str, ...] = ()
+    split: Literal["small", "large"] = "small"
     series: str = ""
     x: float | None = None
-    split: Literal["small", "large"] = "small"
-    printed: Mapping[str, float] = field(default_factory=dict)
+    printed: dict[str, float] = Field(default_factory=dict)
+
+    @field_validator("config", "thesis", "corrected", mode="before")
+    @classmethod
+    def _merge(cls, given: Any) -> Any:
+        if not isinstance(given, list) or not all(isinstance(each, Mapping) for each in given):
+            return given
+        found: Mapping[str, Any] = {}
+        for each in given:
+            found = merged(found, each)
+        return found
+
+    def changes(self, recipe: Recipe) -> Changes:
+        """All keys in which the runs of one recipe differ from the setting's."""
+        return merged(self.config, {"thesis": self.thesis, "corrected": self.corrected}[recipe])
 
     @property
     def tutors(self) -> set[str]:
         """The names of the tutors that it needs."""
-        keys = self.changes.get("supervision", {}).values()
-        return {task["store"] for task in keys if isinstance(task, Mapping) and "store" in task}
+        tasks = [task for recipe in RECIPES for task in self.changes(recipe).get("tasks", {}).values()]
+        return {task["store"] for task in tasks if "store" in task}
 
 
-@dataclass(frozen=True, slots=True)
-class Study:
-    """One table or figure.
+class Study(Section):
+    """One table or figure, of rows that a setting makes into runs.
 
     Attributes:
         name: such as `thesis/table-12`.
         title: one line.
         question: what it answers, a sentence or two.
-        rows: by recipe, what is trained; a recipe that is absent has no runs.
-        against: pairs of labels (better?, than what?) to be compared, of rows of one recipe.
-        axis: what x means, for a figure; None: a table.
-        figures: which figures the thesis shows, in its order.
-        single_task: labels of the row that is taught boxes alone and of that taught maps alone; the others are compared
-            with the two of them.
+        recipes: the recipes in which its rows are trained.
+        axis: what `x` means, for a figure; None: a table.
+        figures: the figures that are drawn, in this order.
+        single_task: labels of the row that is taught boxes alone and of the row that is taught maps alone; every other
+            row is compared with these two.
         lacks: tutors that the setting does not name; the rows that need them are left out.
-
-    Raises:
-        InputError: `single_task` or `against` names a row that no recipe has.
     """
 
     name: str
     title: str
     question: str
-    rows: Mapping[Recipe, tuple[Row, ...]]
-    against: tuple[tuple[str, str], ...] = ()
+    recipes: tuple[Recipe, ...] = RECIPES
+    rows: tuple[Row, ...]
     axis: str | None = None
-    figures: tuple[str, ...] = ("mAP", "mIoU")
+    figures: tuple[Literal["mAP", "mIoU"], ...] = ("mAP", "mIoU")
     single_task: tuple[str, str] | None = None
     lacks: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        labels = list(dict.fromkeys(row.label for rows in self.rows.values() for row in rows))
-        named = {"single_task": self.single_task or (), "against": [label for pair in self.against for label in pair]}
-        for key, wanted in named.items():
-            unknown = [label for label in wanted if label not in labels]
-            if unknown and labels and not self.lacks:
-                raise InputError(
-                    f"study {self.name}: `{key}` names {', '.join(map(repr, unknown))}, of no row; "
-                    f"possible: {', '.join(map(repr, labels))}"
-                )
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        labels = [row.label for row in self.rows]
+        twice = [label for label in labels if labels.count(label) > 1]
+        if twice:
+            raise ValueError(f"study {self.name}: two rows are called {twice[0]!r}")
+        named = [("against", name) for row in self.rows for name in row.against]
+        for key, name in [*named, *(("single_task", name) for name in self.single_task or ())]:
+            if name not in labels:
+                raise ValueError(f"study {self.name}: `{key}` names {name!r}; possible: {', '.join(map(repr, labels))}")
+        return self
+
+    def of(self, recipe: Recipe) -> tuple[Row, ...]:
+        """The rows of one recipe."""
+        return tuple(row for row in self.rows if recipe in row.recipes and recipe in self.recipes)
 
     def within(self, tutors: Collection[str]) -> Study:
-        """The same with the rows that these tutors suffice for."""
-        needed = {name for rows in self.rows.values() for row in rows for name in row.tutors}
-        possible = {
-            recipe: tuple(row for row in rows if row.tutors <= set(tutors)) for recipe, rows in self.rows.items()
-        }
-        return replace(self, rows=possible, lacks=tuple(sorted(needed - set(tutors))))
+        """The same study with only the rows for which these tutors suffice."""
+        lacks = {name for row in self.rows for name in row.tutors} - set(tutors)
+        rows = tuple(row for row in self.rows if not row.tutors & lacks)
+        return self.model_copy(update={"rows": rows, "lacks": tuple(sorted(lacks))})
+
+    def key(self, recipe: Recipe, row: Row) -> str:
+        """What names a row in the results, such as `thesis/table-12 | corrected | ground truth`."""
+        return f"{self.name} | {recipe} | {row.label}"
 
 
-def both(*rows: Row) -> dict[Recipe, tuple[Row, ...]]:
-    """The same rows in both recipes."""
-    return dict.fromkeys(RECIPES, rows)
+def _declared(file: str) -> tuple[Study, ...]:
+    return tuple(Study.model_validate(each) for each in read_yaml(Path(__file__).with_name(file))["studies"])
 
 
-def supervision(detection: Changes | None = None, segmentation: Changes | None = None, **sections: Changes) -> Changes:
-    """Changes of who answers for each task, and of other sections; None: ground truth."""
-    tasks = {"detection": detection, "segmentation": segmentation}
-    return {"supervision": {name: dict(task) for name, task in tasks.items() if task}, **sections}
-
-
-def tutor(name: str, share: float = 1.0, *, resampled: bool = False) -> Changes:
-    """The tutor answers instead of the ground truth on a share of the images."""
-    return {"policy": "replace", "store": name, "share": share, "resampled": resampled}
-
-
-def filled(name: str, hidden: float) -> Changes:
-    """A share of the ground truth is hidden, and the tutor answers there."""
-    return {"policy": "fill", "store": name, "hidden": hidden}
-
-
-def hidden(share: float) -> Changes:
-    """A share of the ground truth is hidden, and nobody answers there."""
-    return {"hidden": share}
-
-
-def summed(name: str) -> Changes:
-    """Half the loss of the ground truth and half the tutor's, on every image."""
-    return {"policy": "both", "store": name}
-
-
-NOBODY: Changes = {"policy": "none"}
-"""The task is not trained."""
+DECLARED = (*_declared("thesis.yaml"), *_declared("beyond.yaml"))
+"""The thesis' studies, and those beyond."""

@@ -1,37 +1,50 @@
-"""A study folder: its setting, the runs in it, the tutors' own figures; and the work on it."""
+"""A study folder, and the training of its runs: each once, by any number of processes, and resumable."""
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import shlex
+import shutil
+import statistics
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from tutored.audit.sidecar import fingerprint
+from tutored.checkpoint import load_checkpoint
 from tutored.config import flat, read_yaml
-from tutored.data.text import read_json
-from tutored.errors import InputError, defect
-from tutored.files import write_json, write_text
+from tutored.data import open_dataset
+from tutored.device import choose_device
+from tutored.engine import train
+from tutored.errors import InputError
+from tutored.files import write_text
 from tutored.judge import judge
+from tutored.pages import RunPage
+from tutored.predict import Predictor
 from tutored.softlabels import Store
-from tutored.studies import choose
+from tutored.softlabels.advice import fingerprint
 from tutored.studies.declare import Recipe
 from tutored.studies.outcome import StudyOutcome, gather
-from tutored.studies.plan import Run, plan
-from tutored.studies.run import Standing, count_done, is_done, run_all, run_folder
-from tutored.studies.setting import Setting
+from tutored.studies.records import TUTORS, Record, add_record, by_row, commit, read_records, record_of
+from tutored.studies.setting import Run, Setting, choose, plan, studies_of
+from tutored.visualise import draw
+from tutored.watch import Report, Watcher, Watchers
 
 MOST_SEEDS = 1000
-ADDED_LATER = {"name", "scales", "candidates", "tutor_candidates", "chosen"}
+MAY_CHANGE = {"scales", "candidates", "tutor_candidates", "chosen", "studies", "photos"}
+"""Of a setting, what does not change the runs that were trained."""
+SHOWN, SCORE, SIDE, QUALITY = 4, 0.4, 300, 60
+"""Pictures of a run: how many, boxes from which score on, their longer side in pixels, and WebP's quality."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +52,7 @@ class Folder:
     """What `study.yaml` says.
 
     Attributes:
-        names: of the studies that were asked for, all calls together.
+        names: of the studies that were asked for, by all commands together.
         seeds: of every row, from 0 on.
     """
 
@@ -61,19 +74,15 @@ class Folder:
             raise InputError(f"{self.path}: {error}") from error
 
     def outcomes(self, names: Sequence[str]) -> list[StudyOutcome]:
-        """What is known of some studies. Raises InputError for an unknown name or a damaged result."""
-        return [gather(study, self.setting, self.seeds, self.path) for study in choose(names, self.setting)]
-
-    def tutors(self) -> dict[str, dict[str, Any]]:
-        """Figures of those tutors' stores that answer for the evaluation split, by tutor."""
-        paths = sorted((self.path / "tutors").glob("*.json"))
-        return {path.stem: read_json(path) for path in paths if path.stem in self.setting.tutors}
+        """What is known of some studies. Raises InputError for an unknown name or damaged results."""
+        records = read_records(self.path)
+        return [gather(study, self.setting, self.seeds, self.path, records) for study in choose(names, self.setting)]
 
 
 def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) -> Folder:
     """Make a study folder, or take one up: studies and seeds are added to those that it has.
 
-    Several processes may do so at once. A `setting.yaml` that says the same in other words stays as it is.
+    Several processes may do so at once. A `setting.yaml` that says the same in another form stays as it is.
 
     Raises:
         InputError: an unknown study, too many seeds, `path` holds something else, runs of another setting, or a study
@@ -88,8 +97,13 @@ def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) 
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / "study"):
         before = load_folder(path) if (path / "study.yaml").exists() else None
-        if before and (path / "runs").exists():
-            _refuse_another(before, setting)
+        if before and ((path / "runs").exists() or by_row(read_records(path), before.setting)):
+            differing = _differing(before.setting, setting)
+            if differing:
+                raise InputError(
+                    f"{path} holds runs of another setting ({differing}); give another --out, or "
+                    f"--setting {shlex.quote(str(path / 'setting.yaml'))} without --scale"
+                )
         known = before.names if before else ()
         try:
             choose(known, setting)
@@ -103,18 +117,9 @@ def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) 
     return folder
 
 
-def _refuse_another(before: Folder, setting: Setting) -> None:
-    differing = _differing(before.setting, setting)
-    if differing:
-        raise InputError(
-            f"{before.path} holds runs of another setting ({differing}); give another --out, or "
-            f"--setting {shlex.quote(str(before.path / 'setting.yaml'))} without --scale"
-        )
-
-
 def _differing(before: Setting, after: Setting) -> str:
-    """Further tutors, and what `tune` tries and chooses, may come later; the rest would make every run another one."""
-    there, here = (flat(each.model_dump(mode="json", exclude=ADDED_LATER)) for each in (before, after))
+    """The keys that would make every run another one; further tutors would not."""
+    there, here = (flat(each.model_dump(mode="json", exclude=MAY_CHANGE)) for each in (before, after))
     new = {f"tutors.{name}" for name in after.tutors.keys() - before.tutors.keys()}
     differing = [
         f"{key} is {there.get(key)!r} there, {here.get(key)!r} is asked for"
@@ -125,7 +130,7 @@ def _differing(before: Setting, after: Setting) -> str:
 
 
 def load_folder(path: Path) -> Folder:
-    """Read a study folder. Raises InputError where it is none."""
+    """Read a study folder. Raises InputError where there is none."""
     try:
         given = read_yaml(path / "study.yaml")
         setting = Setting.model_validate(read_yaml(path / "setting.yaml"))
@@ -136,6 +141,20 @@ def load_folder(path: Path) -> Folder:
         raise InputError(f"{path}: no study folder ({error}); `tutored study run --out` makes one") from error
 
 
+class Standing(NamedTuple):
+    """Where a study stands: runs that are done or have failed, runs in all, the run that is being trained here, the
+    report of its training, and the seconds left for everything; None before any run is finished."""
+
+    done: int
+    total: int
+    run: Run
+    report: Report
+    seconds_left: float | None
+
+
+Watch = Callable[[Standing], None] | None
+
+
 def work(
     folder: Folder,
     names: Sequence[str],
@@ -144,43 +163,48 @@ def work(
     seeds: int | None = None,
     hours: float | None = None,
     jobs: int = 1,
-    watch: Callable[[Standing], None] | None = None,
+    keep: bool = False,
+    watch: Watch = None,
     tell: Callable[[str], None] | None = None,
 ) -> tuple[int, int, int]:
     """Judge the tutors and train what is not finished of some studies; see `run_all`.
 
     Args:
-        recipe: train the rows of this one alone.
+        recipe: train only the rows of this one.
         seeds: train the first so many seeds of the folder's; None: all.
         jobs: processes that train here at once; they share the cores.
         tell: called with what is worth a note: tutors without answers for the evaluation split.
 
     Returns:
-        Runs that are done, those of them that failed, and runs in all.
+        Runs that are done, how many of them failed, and runs in all.
 
     Raises:
-        InputError: as `run_all`, or stores that the runs ask are not there.
-        ChildProcessError: one of the other processes failed; it said why.
+        InputError: as `run_all`, or a run needs a store that does not exist.
+        ChildProcessError: one of the other processes failed; it printed why.
     """
     runs = folder.runs(names, recipe, seeds)
-    _refuse_missing([run for run in runs if not is_done(run_folder(folder.path, run))])
+    waiting = unfinished(runs, folder.path)
+    needed = {
+        run.setting.store(name, run.row.split) for run in runs if run.run_id in waiting for name in run.row.tutors
+    }
+    missing = sorted(store for store in needed if not (Path(store) / "manifest.json").exists())
+    if missing:
+        raise InputError(
+            f"these runs need stores that do not exist: {', '.join(missing)}; `tutored label ... --out STORE` makes "
+            "one, or choose studies that do without"
+        )
     for name, why in judge_tutors(folder).items():
         if tell:
             tell(f"the report will lack figures of the tutor {name} itself: {why}")
-    meanwhile = _differing(folder.setting, load_folder(folder.path).setting)
-    if meanwhile:
-        raise InputError(f"{folder.path} was given another setting meanwhile ({meanwhile}); give another --out")
     if jobs > 1:
         torch.set_num_threads(max((os.cpu_count() or 1) // jobs, 1))
     context = multiprocessing.get_context("spawn")
-    others = [
-        context.Process(target=_other, args=(runs, folder.path, hours, torch.get_num_threads()))
-        for _ in range(jobs - 1)
-    ]
+    given = (runs, folder.path, hours, keep, torch.get_num_threads())
+    others = [context.Process(target=_other, args=given) for _ in range(jobs - 1)]
     for process in others:
         process.start()
     try:
-        run_all(runs, folder.path, hours=hours, jobs=jobs, watch=watch)
+        run_all(runs, folder.path, hours=hours, jobs=jobs, keep=keep, watch=watch)
     except BaseException:
         for process in others:
             process.terminate()
@@ -190,60 +214,18 @@ def work(
             process.join()
     if any(process.exitcode for process in others):
         raise ChildProcessError("a process of --jobs ended early, as told above; the same command goes on")
-    failed = sum((run_folder(folder.path, run) / "failed.txt").exists() for run in runs)
-    return count_done(runs, folder.path), failed, len(runs)
+    done = len(runs) - len(unfinished(runs, folder.path))
+    return done, sum(_failed(folder.path, run).exists() for run in runs), len(runs)
 
 
-def _refuse_missing(runs: Sequence[Run]) -> None:
-    """Before the first of many hours, not at the first run that asks it."""
-    asked = {path for run in runs for task in run.config.supervision.tasks.values() for path in task.stores}
-    missing = sorted(str(path) for path in asked if not (path / "manifest.json").exists())
-    if missing:
-        raise InputError(
-            f"these runs ask stores that are not there: {', '.join(missing)}; "
-            "`tutored label ... --out STORE` makes one, or choose studies that do without"
-        )
-
-
-def judge_tutors(folder: Folder) -> dict[str, str]:
-    """Write `tutors/NAME.json` for each tutor that has answers for the evaluation split and is not judged as it is.
-
-    Returns:
-        The tutors that can't be judged, and why.
-    """
-    setting = folder.setting
-    lacking = {}
-    for name in setting.tutors:
-        store = Path(setting.store(name, "evaluation"))
-        written = folder.path / "tutors" / f"{name}.json"
-        if not (store / "manifest.json").exists():
-            lacking[name] = f"there is no store {store}"
-            continue
-        try:
-            judged = {"store": fingerprint(Store.open(store)), "reported": setting.reported and [*setting.reported]}
-            if not written.exists() or not judged.items() <= read_json(written).items():
-                result = judge(store, setting.data, setting.evaluation, setting.reported)
-                write_json(written, result.to_dict() | judged)
-        except InputError as error:
-            lacking[name] = str(error)
-            written.unlink(missing_ok=True)  # those figures were of other answers
-    return lacking
-
-
-def _other(runs: Sequence[Run], path: Path, hours: float | None, threads: int) -> None:
-    """A further process; what stops it stops the first one too, which says so. It does not outlive the first one."""
+def _other(runs: Sequence[Run], path: Path, hours: float | None, keep: bool, threads: int) -> None:
+    """A further process. Its failure ends the first one too, which reports it; it does not outlive the first one."""
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        run_all(runs, path, hours=hours)
-    except KeyboardInterrupt:
-        sys.exit(1)
-    except (InputError, OSError) as error:
+        run_all(runs, path, hours=hours, keep=keep)
+    except (InputError, OSError, KeyboardInterrupt) as error:
         sys.exit(f"tutored: {error}")
-    except Exception as error:
-        if os.environ.get("TUTORED_DEBUG"):
-            raise
-        sys.exit(f"tutored: {defect(error)}")
 
 
 def _end_with_parent() -> None:
@@ -252,3 +234,139 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def run_all(
+    runs: Sequence[Run],
+    folder: Path,
+    *,
+    hours: float | None = None,
+    jobs: int = 1,
+    keep: bool = False,
+    watch: Watch = None,
+) -> int:
+    """Train what is not finished, in order. Killed and started again, it goes on where it was.
+
+    A run is trained in `folder/runs/ID` and, once finished, moves into the folder's Parquet file. A run that another
+    process is training is left to it; processes share only the folder, whose file system must support locks. A run
+    whose loss is not finite leaves `folder/runs/ID/failed.txt` and is not tried again.
+
+    Args:
+        hours: begin no run that would end later than this from now, by the time that finished ones took; of a folder
+            without any, the first one begins.
+        jobs: processes that work on the runs here, for the time left.
+        keep: leave the finished runs' folders, with checkpoint and page.
+
+    Returns:
+        How many of the runs are done. The others are being trained elsewhere or did not fit.
+
+    Raises:
+        InputError: as `engine.train`.
+    """
+    began, left = time.monotonic(), unfinished(runs, folder)
+    for run in runs:
+        if run.run_id not in left or (hours is not None and time.monotonic() - began + left[run.run_id] > hours * 3600):
+            continue
+        (folder / "locks").mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout), FileLock(folder / "locks" / run.run_id, timeout=0):
+            left = unfinished(runs, folder)  # another process may have trained it meanwhile
+            if run.run_id in left:
+                _train(run, folder, keep, _told(watch, run, len(runs), left, jobs))
+                left = unfinished(runs, folder)
+    return len(runs) - len(unfinished(runs, folder))
+
+
+def unfinished(runs: Sequence[Run], folder: Path) -> dict[str, float]:
+    """The runs that are neither finished nor failed, by id, with the seconds that finished ones on their split took."""
+    done = by_row(read_records(folder), runs[0].setting) if runs else {}
+    taken: dict[str, list[float]] = {}
+    for record in done.values():
+        taken.setdefault(record.split, []).append(record.seconds or 0.0)
+    usual = statistics.mean(statistics.mean(each) for each in taken.values()) if taken else 0.0
+    return {
+        run.run_id: statistics.mean(taken.get(run.split, [usual]))
+        for run in runs
+        if not any((name, run.seed) in done for name in (*run.rows, run.run_id)) and not _failed(folder, run).exists()
+    }
+
+
+def _failed(folder: Path, run: Run) -> Path:
+    return folder / "runs" / run.run_id / "failed.txt"
+
+
+def _train(run: Run, folder: Path, keep: bool, watch: Callable[[Report], None] | None) -> None:
+    where = folder / "runs" / run.run_id
+    try:
+        page = (RunPage(),) if keep else ()
+        result = train(run.config, where, resume=True, watch=Watchers(Watcher(watch), *page))
+    except FloatingPointError as error:
+        write_text(_failed(folder, run), f"{error}\n")
+        return
+    rows = dict.fromkeys(run.rows)
+    for study in studies_of(run.setting):
+        with suppress(InputError):  # another study, which this setting can't run
+            same = (each for each in plan([study], run.setting, [run.seed]) if each.run_id == run.run_id)
+            rows |= dict.fromkeys(key for each in same for key in each.rows)
+    pictures = _pictures(run, where) if run.seed == 0 else []
+    add_record(folder, record_of(run, where, result, tuple(rows), pictures))
+    shutil.rmtree(where / "state" if keep else where, ignore_errors=True)
+
+
+def _pictures(run: Run, where: Path) -> list[dict[str, Any]]:
+    """A finished student's answers to a few images of the evaluation split, the same ones for every student."""
+    if run.config.data.held_out:
+        return []
+    student, config = load_checkpoint(where / "checkpoint")
+    dataset = open_dataset(run.setting.data, run.setting.evaluation)
+    device = choose_device(config.train.device if config.train.device != "auto" else None)
+    step = max(len(dataset.ids) // SHOWN, 1)
+    ids = dataset.ids[step // 2 :: step][:SHOWN]
+    images = [dataset.image(image_id) for image_id in ids]
+    predictor = Predictor(student, device, tasks=config.taught)
+    pictures = []
+    for image_id, image, answer in zip(ids, images, predictor(images), strict=True):
+        file = io.BytesIO()
+        ground = image if run.setting.photos else None
+        drawn = draw(ground, answer, predictor.tasks, score=SCORE, at_most=SIDE)
+        drawn.save(file, "WEBP", quality=QUALITY)
+        pictures.append({"told": image_id, "file": file.getvalue()})
+    return pictures
+
+
+def _told(watch: Watch, run: Run, total: int, left: Mapping[str, float], jobs: int) -> Callable[[Report], None] | None:
+    if watch is None:
+        return None
+    began, expected = time.monotonic(), sum(left.values()) / jobs
+
+    def tell(report: Report) -> None:
+        remaining = max(expected - (time.monotonic() - began), report.seconds_left) if expected else None
+        watch(Standing(total - len(left), total, run, report, remaining))
+
+    return tell
+
+
+def judge_tutors(folder: Folder) -> dict[str, str]:
+    """Keep the figures of each tutor that answers for the evaluation split, unless these answers are judged already.
+
+    Returns:
+        The tutors that can't be judged, and why.
+    """
+    setting = folder.setting
+    known = {record.label: record.stores for record in read_records(folder.path) if record.group == TUTORS}
+    lacking = {}
+    for name in setting.tutors:
+        store = Path(setting.store(name, "evaluation"))
+        stores: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
+        try:
+            identity = {"answers": fingerprint(Store.open(store)), "reported": setting.reported and [*setting.reported]}
+            stores = {str(store): [identity]}
+            if known.get(name) == stores:
+                continue
+            result = judge(store, setting.data, setting.evaluation, setting.reported)
+            figures = {task: each.to_dict() for task, each in result.tasks.items()}
+        except InputError as error:
+            lacking[name] = str(error)
+        own = Record(group=TUTORS, setting=setting.name, rows=(f"{TUTORS} | | {name}",), label=name, run=name)
+        add_record(folder.path, replace(own, split=setting.evaluation, figures=figures, stores=stores, commit=commit()))
+    return lacking

@@ -6,64 +6,39 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tutored.config import make_config
-from tutored.data.text import read_json
 from tutored.errors import InputError
 from tutored.evaluate import Interval, Resampled, compare
 from tutored.studies.declare import Recipe, Row, Study
-from tutored.studies.plan import Run, runs_of
-from tutored.studies.run import run_folder
-from tutored.studies.setting import Setting
+from tutored.studies.records import FIGURES, Record, by_row
+from tutored.studies.setting import Run, Setting, run_of
 
-FIGURES = {"mAP": "mAP_voc_area@.5", "mIoU": "mIoU"}
-"""Short names, and the figures' names in `result.json`."""
-NEEDED = ("figures", "images", "seconds", "device", "threads", "versions")
-"""Of a result, what a report shows."""
 TWO_NETWORKS = "two single-task networks"
-
-
-@dataclass(frozen=True, slots=True)
-class RunOutcome:
-    """One run: finished (`result` is its `result.json`), failed (with the reason), or neither.
-
-    Attributes:
-        folder: of the run, with `result.json`, `resamples.npz` and `answers/`.
-    """
-
-    run: Run
-    folder: Path
-    result: Mapping[str, Any] | None
-    failure: str | None
-
-    @property
-    def figures(self) -> Mapping[str, Any] | None:
-        """Those of its last validation; None while it is not finished, or where it was validated on nothing."""
-        return None if self.result is None else self.result["figures"]
-
-    def resampled(self) -> Resampled:
-        """Its figures on resampled images. Raises InputError where it has none, or the file is damaged."""
-        return Resampled.load(self.folder / "resamples.npz")
-
-    def figure(self, name: str) -> float | None:
-        """ "mAP" or "mIoU", a share in 0..1; None while there is none, or where the task is not trained."""
-        return (self.figures or {}).get(FIGURES[name])
+MEASURES = {short: "/".join(path) for short, path in FIGURES.items()}
+"""What `Resampled.names` calls the figures that reports show."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowOutcome:
-    """One row of a study in one recipe, with its runs by rising seed."""
+    """One row of a study in one recipe.
+
+    Attributes:
+        records: its finished runs, by rising seed.
+        missing: runs that are neither finished nor failed.
+        failed: runs that failed, with the reason.
+    """
 
     row: Row
     recipe: Recipe
-    runs: tuple[RunOutcome, ...]
+    records: tuple[Record, ...]
+    missing: tuple[Run, ...] = ()
+    failed: tuple[tuple[Run, str], ...] = ()
 
     def values(self, name: str) -> list[float]:
-        """The figure of every finished run."""
-        return [value for run in self.runs if (value := run.figure(name)) is not None]
+        """The figure ("mAP" or "mIoU") of every finished run that has it."""
+        return [value for record in self.records if (value := record.figure(name)) is not None]
 
     def mean(self, name: str) -> float | None:
         """The mean over the finished seeds; None without one."""
@@ -75,16 +50,20 @@ class RowOutcome:
         values = self.values(name)
         return statistics.stdev(values) if len(values) > 1 else None
 
+    @property
+    def resampled(self) -> dict[int, Resampled]:
+        """The runs that can be compared, by seed."""
+        return {each.seed: found for each in self.records if each.seed is not None and (found := each.resampled)}
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Is `better` better than `than`? By figure an interval of the difference better - than.
-
-    The figures are "mAP" and "mIoU"; against two single-task networks also "Δm", the mean relative difference.
+    """Is one row better than another?
 
     Attributes:
-        recipe: of both rows; None: the same row in both recipes.
-        seeds: those that both rows have; the comparison is over these.
+        recipe: of both rows; None: one row in both recipes.
+        seeds: those that both rows have.
+        intervals: "mAP", "mIoU" or "Δm" to the difference over these seeds.
     """
 
     recipe: Recipe | None
@@ -104,106 +83,89 @@ class StudyOutcome:
 
     @property
     def missing(self) -> tuple[Run, ...]:
-        """Distinct runs that have neither a result nor failed."""
-        each = (run for row in self.rows for run in row.runs if run.result is None and run.failure is None)
-        return tuple({run.run.run_id: run.run for run in each}.values())
+        """Distinct runs that are neither finished nor failed."""
+        return tuple({run.run_id: run for row in self.rows for run in row.missing}.values())
 
     def of(self, recipe: Recipe) -> tuple[RowOutcome, ...]:
         """The rows of one recipe."""
         return tuple(row for row in self.rows if row.recipe == recipe)
 
 
-def gather(study: Study, setting: Setting, seeds: Sequence[int], folder: Path) -> StudyOutcome:
-    """Read the results of a study's runs from the study folder.
+def gather(
+    study: Study, setting: Setting, seeds: Sequence[int], folder: Path, records: Sequence[Record]
+) -> StudyOutcome:
+    """Find a study's runs among the records of its folder: by row and seed, or else by the id of their config.
 
     Raises:
-        InputError: a result is damaged, was made with another config than its run has today, or is of other images than
-            the others.
+        InputError: two runs were evaluated on different images.
     """
-    rows = tuple(
-        RowOutcome(row, recipe, tuple(_outcome(run, folder) for run in runs_of(row, recipe, setting, seeds)))
-        for recipe, rows in study.rows.items()
-        for row in rows
-    )
-    _refuse_other_images([run for row in rows for run in row.runs if run.figures is not None])
-    return StudyOutcome(study, rows, (*_comparisons(study, rows), *_recipes(study, rows), *_single_task(study, rows)))
-
-
-def _outcome(run: Run, folder: Path) -> RunOutcome:
-    where = run_folder(folder, run)
-    written, failed = where / "result.json", where / "failed.txt"
-    result = None
-    if written.exists():
-        try:
-            result = read_json(written)
-            config = make_config(result["config"], origin=str(written))
-            absent = [key for key in NEEDED if key not in result]
-            if absent:
-                raise ValueError(f"no {', '.join(absent)}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{written}: no result of a run ({error}); remove its folder to train it again") from error
-        if config != run.config:
+    known = by_row(records, setting)
+    rows = []
+    for recipe in study.recipes:
+        for row in study.of(recipe):
+            found, missing, failed = [], [], []
+            for seed in seeds:
+                record = known.get((study.key(recipe, row), seed))
+                if record is None:
+                    run = run_of(study, row, recipe, setting, seed)
+                    record = known.get((run.run_id, seed))
+                    note = folder / "runs" / run.run_id / "failed.txt"
+                if record is not None:
+                    found.append(record)
+                elif note.exists():
+                    failed.append((run, note.read_text().strip()))
+                else:
+                    missing.append(run)
+            rows.append(RowOutcome(row, recipe, tuple(found), tuple(missing), tuple(failed)))
+    evaluated = [record for row in rows for record in row.records if record.drawn]
+    for record in evaluated:
+        if record.drawn != evaluated[0].drawn:
             raise InputError(
-                f"{written}: made with another config than {run.label} has today, by an earlier version; "
-                "remove its folder to train it again"
+                f"{folder}: run {record.run} ({record.label}, seed {record.seed}) was evaluated on other images than "
+                f"run {evaluated[0].run} ({evaluated[0].label}, seed {evaluated[0].seed}); keep one of them there"
             )
-    failure = failed.read_text().strip() if failed.exists() and result is None else None
-    return RunOutcome(run, where, result, failure)
+    comparisons = (*_declared(rows), *_between_recipes(study, rows), *_single_task(study, rows))
+    return StudyOutcome(study, tuple(rows), comparisons)
 
 
-def _refuse_other_images(runs: Sequence[RunOutcome]) -> None:
-    for run in runs[1:]:
-        if run.resampled().images != runs[0].resampled().images:
-            raise InputError(
-                f"{run.folder}: validated on other images than {runs[0].folder}; remove the folder of the one that is "
-                "wrong to train it again"
-            )
+def _declared(rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
+    for row in rows:
+        for other in rows:
+            if other.recipe == row.recipe and other.row.label in row.row.against:
+                yield _compared(row.recipe, row.row.label, row, other.row.label, other)
 
 
-def _comparisons(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
-    for recipe in study.rows:
-        by_label = {row.row.label: row for row in rows if row.recipe == recipe}
-        for better, than in study.against:
-            if better in by_label and than in by_label:
-                yield _compared(recipe, better, by_label[better], than, by_label[than])
-
-
-def _recipes(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
-    """Each row of a study that compares, as `corrected` has it against itself as `thesis` has it."""
+def _between_recipes(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
+    """Each row of a study that compares: in the recipe `corrected` against the same row in `thesis`."""
     thesis = {row.row.label: row for row in rows if row.recipe == "thesis"}
     for row in rows:
         label = row.row.label
-        if study.against and row.recipe == "corrected" and label in thesis:
+        if row.recipe == "corrected" and label in thesis and any(each.against for each in study.rows):
             yield _compared(None, f"{label}, corrected", row, f"{label}, thesis", thesis[label])
 
 
 def _compared(recipe: Recipe | None, better: str, one: RowOutcome, than: str, other: RowOutcome) -> Comparison:
-    validated = [_validated(row) for row in (one, other)]
-    seeds = tuple(sorted(validated[0].keys() & validated[1].keys()))
-    intervals = _intervals([[each[seed] for seed in seeds] for each in validated]) if seeds else {}
-    return Comparison(recipe, better, than, seeds, intervals)
+    seeds = tuple(sorted(one.resampled.keys() & other.resampled.keys()))
+    pair = ([each.resampled[seed] for seed in seeds] for each in (one, other))
+    return Comparison(recipe, better, than, seeds, intervals(*pair) if seeds else {})
 
 
-def _validated(row: RowOutcome) -> dict[int, Resampled]:
-    return {run.run.seed: run.resampled() for run in row.runs if run.figures is not None}
-
-
-def _intervals(pair: Sequence[Sequence[Resampled]]) -> dict[str, Interval]:
-    better, than = pair
+def intervals(better: Sequence[Resampled], than: Sequence[Resampled]) -> dict[str, Interval]:
+    """By "mAP" and "mIoU" as far as both have them; runs with the same seeds, in the same order."""
     found = compare(than, better)
-    return {short: found[name] for short, name in FIGURES.items() if name in found}
+    return {short: found[name] for short, name in MEASURES.items() if name in found}
 
 
 def _single_task(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
     """Each other row against the two networks of one task each, with Δm (Vandenhende et al. 2021, eq. 1).
 
-    Nothing of a recipe that lacks one of the two. No Δm where a figure of theirs is 0 on the images or on a resample:
-    there is no share of nothing, and an interval without that resample would be too narrow.
+    A recipe that lacks one of the two has no such comparison. There is no Δm where a figure of theirs is 0 on the
+    images or on a resample: it would be divided by, and an interval without that resample would be too narrow.
     """
     if study.single_task is None:
         return
-    for recipe in study.rows:
-        by_label = {row.row.label: _validated(row) for row in rows if row.recipe == recipe}
+    for recipe in study.recipes:
+        by_label = {row.row.label: row.resampled for row in rows if row.recipe == recipe}
         if not by_label.keys() >= set(study.single_task):
             continue
         boxes, maps = (by_label[label] for label in study.single_task)
@@ -211,21 +173,83 @@ def _single_task(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Compariso
             seeds = tuple(sorted(joint.keys() & boxes.keys() & maps.keys()))
             if label in study.single_task or not seeds:
                 continue
-            two = [
-                Resampled(np.stack([boxes[seed].values[:, 0], maps[seed].values[:, 1]], axis=1), boxes[seed].images)
-                for seed in seeds
-            ]
-            one = [joint[seed] for seed in seeds]
-            intervals = _intervals([one, two])
+            both = tuple(MEASURES.values())
+            one = [_named(both, joint[seed], joint[seed]) for seed in seeds]
+            two = [_named(both, boxes[seed], maps[seed]) for seed in seeds]
+            found = intervals(one, two)
             if all(each.values.all() for each in two):
-                relative = [_relative(*pair) for pair in zip(one, two, strict=True)]
+                gains = [mine.values / theirs.values - 1 for mine, theirs in zip(one, two, strict=True)]
+                relative = [Resampled(each.mean(axis=1, keepdims=True), ("Δm",), one[0].images) for each in gains]
                 nothing = [replace(each, values=np.zeros_like(each.values)) for each in relative]
-                delta = _intervals([relative, nothing])
-                intervals |= {"Δm": delta["mAP"]} if delta else {}
-            yield Comparison(recipe, label, TWO_NETWORKS, seeds, intervals)
+                found |= compare(nothing, relative)
+            yield Comparison(recipe, label, TWO_NETWORKS, seeds, found)
 
 
-def _relative(one: Resampled, two: Resampled) -> Resampled:
-    """The mean over both figures of what `one` gains, as a share of `two`; in both columns."""
-    gains = (one.values - two.values) / two.values
-    return replace(one, values=gains.mean(axis=1, keepdims=True).repeat(2, axis=1))
+def _named(names: Sequence[str], *each: Resampled) -> Resampled:
+    """Figures by these names, one of each run; NaN for one that its run does not have."""
+    nothing = np.full(len(each[0].values), np.nan)
+    columns = [
+        run.values[:, run.names.index(name)] if name in run.names else nothing
+        for name, run in zip(names, each, strict=True)
+    ]
+    return Resampled(np.stack(columns, axis=1), tuple(names), each[0].images)
+
+
+def rows_of(records: Sequence[Record], wanted: Sequence[str] = ()) -> dict[str, list[Record]]:
+    """The runs of each row by its key, in alphabetical order; those of a row by rising seed.
+
+    Args:
+        wanted: how the keys begin, such as `literature` or `thesis/table-12 | corrected`, or else parts of them; none:
+            every row.
+
+    Raises:
+        InputError: no key holds one of them.
+    """
+    rows: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda each: each.seed or 0):
+        for key in record.rows:
+            rows.setdefault(key, []).append(record)
+    chosen: set[str] = set()
+    for name in wanted:
+        found = [key for key in rows if key.startswith(name)] or [key for key in rows if name in key]
+        if not found:
+            raise InputError(f"no row is called {name!r}; without a name, all rows are shown")
+        chosen.update(found)
+    return {key: rows[key] for key in sorted(chosen if wanted else rows)}
+
+
+def show(own: Sequence[Record], against: Sequence[Record] | None = None) -> str:
+    """A row in one line: its figures, or differences to another row over the seeds that both have.
+
+    A row without a seed, such as a tutor's, is compared with every seed.
+    """
+    seeds: list[int | None] = [each.seed for each in own]
+    if against is None:
+        told = [f"{name} {_spread(values)}" for name, values in _values(own).items()]
+    else:
+        sides = [{each.seed: found for each in side if (found := each.resampled)} for side in (own, against)]
+        seeds = sorted((sides[0].keys() & sides[1].keys()) or {*sides[0], *sides[1]} - {None}, key=str)
+        pair = [[found for seed in seeds if (found := side.get(seed, side.get(None)))] for side in sides]
+        comparable = seeds and len(pair[0]) == len(pair[1])
+        told = [f"{name} {interval}" for name, interval in intervals(*pair).items()] if comparable else []
+        if not told:
+            return "nothing to compare"
+    named = [str(seed) for seed in seeds if seed is not None]
+    return ", ".join(told) + (f" (seed{'s' if len(named) > 1 else ''} {', '.join(named)})" if named else "")
+
+
+def _values(records: Sequence[Record]) -> dict[str, list[float]]:
+    """mAP and mIoU, and every number that is not of a task."""
+    found = {name: [value for each in records if (value := each.figure(name)) is not None] for name in FIGURES}
+    tasks = {task for task, _ in FIGURES.values()}
+    for record in records:
+        for group, figures in record.figures.items():
+            for name, value in figures.items() if group not in tasks else ():
+                if isinstance(value, int | float):
+                    found.setdefault(name, []).append(value)
+    return {name: values for name, values in found.items() if values}
+
+
+def _spread(values: Sequence[float]) -> str:
+    each = ", ".join(f"{value:.3f}" for value in values)
+    return each if len(values) == 1 else f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f} ({each})"

@@ -1,44 +1,56 @@
-"""Where a study runs: a data set with its splits, the tutors' stores, and what all its runs have in common."""
+"""Where a study runs (a data set, the tutors' stores, the config that all runs share), and which runs that makes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
-from tutored.config import merged, read_yaml
-from tutored.config.section import Section
+from tutored.config import Config, make_config, merged, read_yaml
+from tutored.config.entries import DEFAULT_TASKS
 from tutored.errors import InputError
+from tutored.section import Section
+from tutored.studies.declare import DECLARED, Recipe, Row, Study
 
 Split = Literal["small", "large"]
 AS_SET = "as set"
 """What `tune` calls the setting without a candidate."""
-WORDS = {"train": "data", "split": "small, large", "val": "data", "val_split": "evaluation", "reported": "reported"}
-"""Keys of a config's `data` that a setting has words of its own for, which studies and report go by."""
+WORDS = {"train": "data", "split": "small, large", "val": "data", "val_split": "evaluation"}
+"""Keys of a config's `data` for which a setting has keys of its own."""
+(_NO_GROUND_TRUTH,) = (study for study in DECLARED if study.name == "beyond/no-ground-truth")
+ARMS = {
+    label: next(row.config for row in _NO_GROUND_TRUTH.rows if row.label == label)
+    for label in ("ground truth", "a fifth of the ground truth", "tutors alone")
+}
+"""The arms in which `tune` tries the candidates."""
 
 
 class Setting(Section):
     """One data set on which any study runs. Read from a YAML file of these keys; see `VOC2012` for one.
 
     Attributes:
-        name: for the report.
+        name: for the report, and to find the setting's runs among the results.
         data: such as `voc:FOLDER`.
         small: a split whose images have boxes and masks.
         large: a larger split of which many images lack masks, for table 17.
         large_hidden: share of the masks of `large` that are hidden, where the data set has more of them than that.
-        evaluation: the split that figures are of. Nothing is chosen on it.
-        reported: the classes that means are over; null: all.
+        evaluation: the split on which figures are computed. Nothing is chosen on it.
+        reported: the classes over which means are taken; null: all.
         tutors: by name (`detection`, `segmentation`, `instances`, `vouched`), the store's folder; `{split}` in it
             stands for the split's name, with `-` for `/`.
-        run: keys of the config that all runs have in common.
+        run: keys of the config that all runs share.
         recipes: by recipe, further keys.
         scales: by name, further keys of the config, such as fewer epochs for a first look.
         held_out: share of the training images on which `tune` compares the candidates.
-        candidates: by name, keys of the config that `tune` tries, each in every arm alike.
+        candidates: by name, keys of the config that `tune` tries, the same in every arm.
         tutor_candidates: the same for keys that matter only where tutors teach, such as a temperature.
-        chosen: by arm of `tune`, the keys that were best for it there; `beyond/tuned` trains the arms with
-            them in the recipe `corrected`.
+        chosen: by arm of `tune`, the keys that were best there; `beyond/tuned` trains the arms with them in the recipe
+            `corrected`.
+        studies: studies of one's own, in the form of those in `thesis.yaml` and `beyond.yaml`.
+        photos: the results keep the students' answers drawn on the photographs, not on a plain ground.
     """
 
     name: str
@@ -56,39 +68,29 @@ class Setting(Section):
     candidates: dict[str, dict[str, Any]] = Field(default_factory=dict)
     tutor_candidates: dict[str, dict[str, Any]] = Field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    studies: tuple[Study, ...] = ()
+    photos: bool = False
 
     @field_validator("run", "recipes", "scales", "candidates", "tutor_candidates", "chosen")
     @classmethod
     def _check_sections(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         for sections in [given] if info.field_name == "run" else given.values():
-            _refuse_what_is_lost(sections)
+            _refuse_lost_keys(sections)
         return given
 
     @model_validator(mode="after")
-    def _name_candidates_apart(self) -> Self:
+    def _check_names(self) -> Self:
         names = [AS_SET, *self.candidates, *self.tutor_candidates]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"two candidates of `tune` are called {twice!r}; give each a name of its own")
+        unknown = self.chosen.keys() - ARMS.keys()
+        if unknown:
+            raise ValueError(f"`chosen` names {', '.join(sorted(unknown))}; possible: {', '.join(ARMS)}")
         return self
 
-    def data_of(self, split: Split) -> dict[str, Any]:
-        """The section `data` of a run."""
-        return {
-            "train": self.data,
-            "split": getattr(self, split),
-            "val_split": self.evaluation,
-            "reported": self.reported,
-        }
-
-    def missing_in(self, split: Split) -> dict[str, Any]:
-        """Masks that a run on this split does not get to see, unless its row hides a share of its own."""
-        if split == "small" or not self.large_hidden:
-            return {}
-        return {"supervision": {"segmentation": {"hidden": self.large_hidden}}}
-
     def store(self, tutor: str, split: Split | Literal["evaluation"]) -> str:
-        """The store of a tutor's answers for a split. Raises InputError where there is no such tutor."""
+        """The store of a tutor's answers for a split. Raises InputError for an unknown tutor."""
         if tutor not in self.tutors:
             raise InputError(
                 f"setting {self.name} has no tutor {tutor!r}, it has {', '.join(self.tutors)}; "
@@ -97,7 +99,7 @@ class Setting(Section):
         return self.tutors[tutor].replace("{split}", getattr(self, split).replace("/", "-"))
 
     def scaled(self, scale: str | None) -> Setting:
-        """The same with the keys of a scale. Raises InputError where there is none of that name."""
+        """The same setting with the keys of a scale. Raises InputError for an unknown scale."""
         if scale is None:
             return self
         if scale not in self.scales:
@@ -109,16 +111,18 @@ class Setting(Section):
         return self.model_copy(update={"run": merged(self.run, keys), "recipes": recipes})
 
 
-def _refuse_what_is_lost(given: dict[str, Any]) -> None:
-    """What can't be merged into a config section by section, or would make the figures those of other images."""
+def _refuse_lost_keys(given: dict[str, Any]) -> None:
+    """Keys that can't be merged into a config section by section, or that would change the evaluated images."""
     if "recipe" in given:
-        raise ValueError("leave `recipe` out: a study says which of its rows are in which")
+        raise ValueError("leave `recipe` out: each study declares rows for each recipe")
     for name, section in given.items():
         if not isinstance(section, dict):
             raise ValueError(f"`{name}` is {section!r}; a section is a mapping of its keys")
     for key in WORDS.keys() & given.get("data", {}).keys():
-        raise ValueError(f"leave `data.{key}` out: the setting's `{WORDS[key]}` says it")
-    for task in given.get("supervision", {}).values():
+        raise ValueError(f"leave `data.{key}` out: it follows from the setting's `{WORDS[key]}`")
+    for name, task in given.get("tasks", {}).items():
+        if isinstance(task, dict) and "reported" in task:
+            raise ValueError(f"leave `tasks.{name}.reported` out: it follows from the setting's `reported`")
         if isinstance(task, dict) and not isinstance(task.get("store", ""), str):
             raise ValueError(f"`store` is {task['store']!r}; give the name of one tutor")
 
@@ -129,26 +133,18 @@ VOC2012: dict[str, Any] = {
     "small": "Segmentation/train",
     "large": "Main/train",
     "evaluation": "Segmentation/val",
-    "tutors": {
-        "detection": "stores/detection-{split}",
-        "segmentation": "stores/segmentation-{split}",
-        "instances": "stores/instances-{split}",
-        "vouched": "stores/vouched-{split}",
-    },
-    "run": {
-        "student": {"weights": "timm"},
-        "train": {"epochs": 200, "precision": "bf16", "workers": 8},
-    },
+    "tutors": {name: f"stores/{name}-{{split}}" for name in ("detection", "segmentation", "instances", "vouched")},
+    "run": {"student": {"weights": "timm"}, "train": {"epochs": 200, "precision": "bf16", "workers": 8}},
     "recipes": {"thesis": {"train": {"precision": "fp32"}}},
     "scales": {"small": {"train": {"epochs": 20}}},
     "candidates": {f"lr {rate}": {"train": {"lr": rate}} for rate in (2.5e-4, 5e-4, 1e-3)},
-    "tutor_candidates": {f"T = {value}": {"loss": {"temperature": value}} for value in (0.5, 2.0)},
+    "tutor_candidates": {f"T = {value}": {"tasks": {"segmentation": {"temperature": value}}} for value in (0.5, 2.0)},
 }
-"""The thesis' own: seg train 1,464 images, det train 5,717 of which 4,566 lack masks, seg val 1,449."""
+"""The thesis' own: 1,464 images with masks, 5,717 with boxes (4,566 of them without masks), 1,449 for evaluation."""
 
 
 def load_setting(path: Path | None, **over: Any) -> Setting:
-    """Read a setting's YAML; without a path, VOC2012's. `over` takes the place of single keys.
+    """Read a setting's YAML; without a path, VOC2012's. `over` replaces single keys.
 
     Raises:
         InputError: the file can't be read, or a key or value is not possible.
@@ -166,3 +162,139 @@ def load_setting(path: Path | None, **over: Any) -> Setting:
         ]
         lines = [f"{place}: {text}" if place else text for place, text in found]
         raise InputError(f"{path or 'setting'}: " + "; ".join(lines)) from error
+
+
+def studies_of(setting: Setting) -> tuple[Study, ...]:
+    """Every declared study, with the rows for which the setting has the tutors.
+
+    `tune` tries the setting's candidates; `beyond/tuned` exists once some were chosen.
+    """
+    chosen = [_tuned(setting)] if setting.chosen else []
+    declared = (_tune(setting), *DECLARED, *chosen, *setting.studies)
+    return tuple(study.within(setting.tutors) for study in declared)
+
+
+def choose(names: Sequence[str], setting: Setting, recipe: Recipe | None = None) -> list[Study]:
+    """Studies by name, or by the part before the slash, in the order given; `all` means every one except `tune`.
+
+    Args:
+        recipe: leave out the rows of the other recipe.
+
+    Raises:
+        InputError: no study has such a name.
+    """
+    declared = studies_of(setting)
+    chosen: dict[str, Study] = {}
+    for name in names:
+        found = [
+            study
+            for study in declared
+            if study.name == name or study.name.startswith(f"{name}/") or (name == "all" and study.name != "tune")
+        ]
+        if not found:
+            raise InputError(f"no study {name!r}; possible: all, {', '.join(study.name for study in declared)}")
+        chosen |= {study.name: study for study in found}
+    if recipe is None:
+        return list(chosen.values())
+    return [study.model_copy(update={"recipes": tuple({recipe} & {*study.recipes})}) for study in chosen.values()]
+
+
+def _tune(setting: Setting) -> Study:
+    """The setting's candidates in all arms and both recipes, validated on held-out training images."""
+    held_out = {"data": {"held_out": setting.held_out}}
+    everywhere = {AS_SET: {}, **setting.candidates}
+    tried = dict.fromkeys(ARMS, everywhere) | {"tutors alone": {**everywhere, **setting.tutor_candidates}}
+    return Study(
+        name="tune",
+        title="Settings tried on held-out training images",
+        question=f"Which settings suit each arm? Figures are on {100 * setting.held_out:.0f} % of the training images, "
+        "which these runs did not see; the evaluation split plays no part.",
+        rows=tuple(
+            Row(label=f"{arm}: {name}", config=merged(merged(taught, candidate), held_out))
+            for arm, taught in ARMS.items()
+            for name, candidate in tried[arm].items()
+        ),
+    )
+
+
+def _tuned(setting: Setting) -> Study:
+    """The arms, each with what `tune` found best for it, on all training images and the evaluation split."""
+    rows = [Row(label=arm, config=merged(taught, setting.chosen.get(arm, {}))) for arm, taught in ARMS.items()]
+    others = tuple(arm for arm in ARMS if arm != "tutors alone")
+    return Study(
+        name="beyond/tuned",
+        title="Each arm with settings chosen for it",
+        question="Is an arm ahead because the common settings suit it? Here each arm has the settings that were best "
+        "for it on held-out training images.",
+        recipes=("corrected",),
+        rows=tuple(row.model_copy(update={"against": others}) if row.label not in others else row for row in rows),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training. Rows of several studies may share it.
+
+    Attributes:
+        label: row, recipe and seed in words.
+        rows: the keys (`Study.key`) of all rows that it serves; `recipe` and `row` are those of the first.
+    """
+
+    config: Config
+    setting: Setting
+    recipe: Recipe
+    row: Row
+    seed: int
+    rows: tuple[str, ...]
+
+    @property
+    def run_id(self) -> str:
+        return self.config.run_id
+
+    @property
+    def split(self) -> str:
+        """The name of the training split."""
+        return str(getattr(self.setting, self.row.split))
+
+    @property
+    def label(self) -> str:
+        return f"{self.row.label} ({self.recipe}, seed {self.seed})"
+
+
+def config_of(row: Row, recipe: Recipe, setting: Setting, seed: int) -> Config:
+    """The complete config of one run.
+
+    The recipe's defaults are overridden by the setting's keys, then its keys for this recipe, the row's, and the seed.
+
+    Raises:
+        InputError: the setting lacks a tutor that the row needs, or a key or value is not possible.
+    """
+    data = {"train": setting.data, "split": getattr(setting, row.split), "val_split": setting.evaluation}
+    tasks = {name: {"reported": setting.reported} for name in DEFAULT_TASKS}
+    given = merged({"recipe": recipe, "data": data, "tasks": tasks}, setting.run)
+    given = merged(given, setting.recipes.get(recipe, {}))
+    if row.split == "large" and setting.large_hidden:
+        given = merged(given, {"tasks": {"segmentation": {"hidden": setting.large_hidden}}})
+    given = merged(merged(given, row.changes(recipe)), {"train": {"seed": seed}})
+    for name, task in given["tasks"].items():
+        if isinstance(task, dict) and "store" in task:
+            given = merged(given, {"tasks": {name: {"store": setting.store(task["store"], row.split)}}})
+    return make_config(given, origin=f"{setting.name}, {row.label}")
+
+
+def run_of(study: Study, row: Row, recipe: Recipe, setting: Setting, seed: int) -> Run:
+    """The run of one row. Raises InputError as `config_of`."""
+    return Run(config_of(row, recipe, setting, seed), setting, recipe, row, seed, (study.key(recipe, row),))
+
+
+def plan(studies: Sequence[Study], setting: Setting, seeds: Iterable[int]) -> list[Run]:
+    """Every distinct run of the studies: first all runs of the first seed, study by study, then those of the next."""
+    distinct: dict[str, Run] = {}
+    for seed in seeds:
+        for study in studies:
+            for recipe in study.recipes:
+                for row in study.of(recipe):
+                    run = run_of(study, row, recipe, setting, seed)
+                    known = distinct.get(run.run_id)
+                    distinct[run.run_id] = replace(known, rows=(*known.rows, *run.rows)) if known else run
+    return list(distinct.values())

@@ -1,8 +1,9 @@
-"""Ask a tutor about every image of a split, once, and keep its answers in a store."""
+"""Ask a tutor about every image of a split, once, and keep its answers in a store: here, or on a cluster with Ray."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,15 +11,12 @@ from typing import Any
 
 from PIL import Image
 
+from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.progress import Progress
-from tutored.softlabels.codec import TAIL_FLOOR
 from tutored.softlabels.writer import PART_ROWS, finish, look, needs_answers, part_name, write_part
-from tutored.structures import Dataset, SoftLabels
-from tutored.tutors import Tutor
-
-Pictures = dict[str, Image.Image | InputError]
-"""Images of one batch by id, or why they can't be read."""
+from tutored.tutors import Tutor, open_tutor
+from tutored.types import Dataset, SoftLabels
 
 
 def label(
@@ -51,127 +49,187 @@ def label(
         InputError: a store of another identity (the fields are named), a store without `resume`, another
             folder with something in it; without `skip_broken`, what reading an image raises.
     """
-    out = Path(out)
     if not 0 <= rank < processes:
         raise InputError(f"rank {rank} of {processes} processes; ranks are 0 to {processes - 1}")
-    mine = range(rank, count_parts(dataset), processes)
-    identity = identity_of(tutor, dataset)
-    missing = begin(dataset, identity, out, mine, join=resume or processes > 1, again=resume)
+    work = Work(tutor, dataset, Path(out), batch, skip_broken)
+    mine = range(rank, work.parts, processes)
+    missing = work.begin(mine, join=resume or processes > 1, again=resume)
     if missing is None:
-        return out
-    total = sum(len(ids_of(dataset, part)) for part in mine)
-    done = 0
+        return work.out
+    done, total = 0, sum(len(work.ids(part)) for part in mine)
     for part in mine:
-        if part in missing:
-            for answered in label_part(tutor, dataset, identity, out, part, batch, skip_broken):
-                if progress:
-                    progress(done + answered, total)
-        done += len(ids_of(dataset, part))
+        for answered in work.make(part) if part in missing else ():
+            if progress:
+                progress(done + answered, total)
+        done += len(work.ids(part))
     if progress:
         progress(total, total)
+    finish(work.out)
+    return work.out
+
+
+def label_with_ray(
+    kind: str,
+    options: Mapping[str, Any],
+    data: str,
+    split: str,
+    out: Path,
+    *,
+    workers: int = 1,
+    gpus: float = 0.0,
+    resume: bool = False,
+    batch: int = 8,
+    progress: Progress | None = None,
+) -> Path:
+    """Label a split on the cluster at `RAY_ADDRESS`, or on this machine; the store's bytes are those of `label`.
+
+    Each part of the store is one item of a Ray data set. Every machine must see data set, weights and `out` under the
+    same paths; pictures may lie at addresses (`images:FOLDER`). Pictures that can't be read are recorded, not fatal;
+    lost workers are replaced and their part is done again.
+
+    Args:
+        kind, options: what `open_tutor` takes.
+        workers: how many tutors answer at once.
+        gpus: GPUs that each of them needs, such as 0.5.
+        progress: called with the number of images done, and of all.
+
+    Raises:
+        InputError: Ray is not installed; else see `label`.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("--engine ray needs Ray; run `pip install 'tutored[ray]'`") from error
+    work = _work(kind, options, data, split, out, batch)
+    missing = work.begin(range(work.parts), join=resume, again=resume)
+    if missing is None:
+        return out
+    if missing:
+        ray.init(address=os.environ.get("RAY_ADDRESS"), ignore_reinit_error=True, log_to_driver=False)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        total = len(work.dataset.ids)
+        done = total - sum(len(work.ids(part)) for part in missing)
+        items = ray.data.from_items([{"part": part} for part in sorted(missing)], override_num_blocks=len(missing))
+        labelled = items.map(
+            RayWorker,
+            fn_constructor_args=(kind, dict(options), data, split, out.absolute(), batch),
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(missing))),
+            num_gpus=gpus,
+        )
+        for item in labelled.iter_rows():
+            done += len(work.ids(item["part"]))
+            if progress:
+                progress(done, total)
     finish(out)
     return out
 
 
-def begin(
-    dataset: Dataset, identity: Mapping[str, Any], out: Path, parts: Iterable[int], *, join: bool, again: bool
-) -> set[int] | None:
-    """Which of these parts are still to be made in the folder `out`; None where the store is finished.
+class RayWorker:
+    """A tutor and the data set, opened where Ray runs it."""
+
+    def __init__(self, *given: Any) -> None:
+        self.work = _work(*given)
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        for _ in self.work.make(int(item["part"])):
+            pass
+        return item
+
+
+def _work(kind: str, options: Mapping[str, Any], data: str, split: str, out: Path, batch: int) -> Work:
+    dataset = open_dataset(data, split)
+    return Work(open_tutor(kind, dataset=dataset, **options), dataset, out, batch, skip_broken=True)
+
+
+class Work:
+    """One tutor, one data set and the store that they make, part by part.
 
     Args:
-        join: a store of the same identity may be there.
-        again: parts in which an image failed, and damaged ones of an unfinished store, are made again.
-
-    Raises:
-        InputError: see `label`.
+        out, batch, skip_broken: see `label`.
     """
-    ids = dataset.ids
-    if not ids:
-        raise InputError(f"{dataset.name}: no images to label; give another split")
-    if len(set(ids)) < len(ids):
-        twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
-        raise InputError(f"{dataset.name}: image {twice} is listed twice; correct the split")
-    finished = look(out, identity, join=join)
-    missing = {part for part in parts if (needs_answers(out, part) if again else not (out / part_name(part)).exists())}
-    return None if finished and not missing else missing
 
+    def __init__(self, tutor: Tutor, dataset: Dataset, out: Path, batch: int, skip_broken: bool) -> None:
+        self.tutor, self.dataset, self.out = tutor, dataset, out
+        self.batch, self.skip_broken = batch, skip_broken
+        self.parts = -(-len(dataset.ids) // PART_ROWS)
+        # Without the place of the data on this machine.
+        self.identity: Mapping[str, Any] = {
+            **tutor.identity,
+            "labels": list(tutor.labels.names),
+            "data": dataset.source,
+            "split": dataset.split,
+            "images": len(dataset.ids),
+            "ids_sha256": hashlib.sha256("\n".join(dataset.ids).encode()).hexdigest(),
+        }
 
-def count_parts(dataset: Dataset) -> int:
-    """The parts of the store."""
-    return -(-len(dataset.ids) // PART_ROWS)
+    def ids(self, part: int) -> Sequence[str]:
+        """The images of one part of the store."""
+        return self.dataset.ids[part * PART_ROWS : (part + 1) * PART_ROWS]
 
+    def begin(self, parts: Iterable[int], *, join: bool, again: bool) -> set[int] | None:
+        """Which of these parts are still to be made; None where the store is finished.
 
-def ids_of(dataset: Dataset, part: int) -> Sequence[str]:
-    """The images of one part of the store."""
-    return dataset.ids[part * PART_ROWS : (part + 1) * PART_ROWS]
+        Args:
+            join: a store of the same identity may be there.
+            again: parts in which an image failed, and damaged ones of an unfinished store, are made again.
 
+        Raises:
+            InputError: see `label`.
+        """
+        ids, out = self.dataset.ids, self.out
+        if not ids:
+            raise InputError(f"{self.dataset.name}: no images to label; give another split")
+        if len(set(ids)) < len(ids):
+            twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
+            raise InputError(f"{self.dataset.name}: image {twice} is listed twice; correct the split")
+        finished = look(out, self.identity, join=join)
+        missing = {
+            each for each in parts if (needs_answers(out, each) if again else not (out / part_name(each)).exists())
+        }
+        return None if finished and not missing else missing
 
-def label_part(
-    tutor: Tutor,
-    dataset: Dataset,
-    identity: Mapping[str, Any],
-    out: Path,
-    part: int,
-    batch: int,
-    skip_broken: bool,
-) -> Iterator[int]:
-    """Label one part and write it, whole or not at all; yields how many of its images are done, batch by batch.
+    def make(self, part: int) -> Iterator[int]:
+        """Label one part and write it, whole or not at all; yields how many of its images are done, batch by batch."""
+        answers: dict[str, SoftLabels] = {}
+        failed: dict[str, str] = {}
+        for pictures in self._read_ahead(self.ids(part)):
+            images = {}
+            for image_id, picture in pictures.items():
+                if not isinstance(picture, InputError):
+                    images[image_id] = picture
+                elif self.skip_broken:
+                    failed[image_id] = str(picture)
+                else:
+                    raise picture
+            if images:
+                answers |= self._ask(images)
+            yield len(answers) + len(failed)
+        write_part(self.out, self.identity, part, list(answers), list(answers.values()), failed)
 
-    Args:
-        identity: what `identity_of` gives, worked out once for all parts.
-    """
-    answers: dict[str, SoftLabels] = {}
-    failed: dict[str, str] = {}
-    for pictures in _read_ahead(dataset, ids_of(dataset, part), batch):
-        images = {}
-        for image_id, picture in pictures.items():
-            if not isinstance(picture, InputError):
-                images[image_id] = picture
-            elif skip_broken:
-                failed[image_id] = str(picture)
-            else:
-                raise picture
-        if images:
-            answers |= zip(images, _ask(tutor, images), strict=True)
-        yield len(answers) + len(failed)
-    write_part(out, identity, part, list(answers), list(answers.values()), failed)
+    def _read_ahead(self, ids: Sequence[str]) -> Iterator[dict[str, Image.Image | InputError]]:
+        """The pictures of each batch, or why they can't be read; while one is worked on, a thread reads the next."""
 
+        def read(first: int) -> dict[str, Image.Image | InputError]:
+            return {image_id: self._read(image_id) for image_id in ids[first : first + self.batch]}
 
-def _read_ahead(dataset: Dataset, ids: Sequence[str], batch: int) -> Iterator[Pictures]:
-    """The pictures of each batch; while one is worked on, a thread reads the next."""
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = reader.submit(read, 0)
+            for first in range(self.batch, len(ids) + self.batch, self.batch):
+                ready, ahead = ahead.result(), reader.submit(read, first)
+                yield ready
 
-    def read(first: int) -> Pictures:
-        return {image_id: _read(dataset, image_id) for image_id in ids[first : first + batch]}
+    def _read(self, image_id: str) -> Image.Image | InputError:
+        try:
+            return self.dataset.image(image_id)
+        except InputError as error:
+            return error
 
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        ahead = reader.submit(read, 0)
-        for first in range(batch, len(ids) + batch, batch):
-            ready, ahead = ahead.result(), reader.submit(read, first)
-            yield ready
-
-
-def _read(dataset: Dataset, image_id: str) -> Image.Image | InputError:
-    try:
-        return dataset.image(image_id)
-    except InputError as error:
-        return error
-
-
-def _ask(tutor: Tutor, images: Mapping[str, Image.Image]) -> list[SoftLabels]:
-    answers = tutor(list(images.values()), list(images))
-    sizes = [(image.height, image.width) for image in images.values()]
-    assert [answer.size for answer in answers] == sizes, "a tutor answers in each image's own pixels"
-    return answers
-
-
-def identity_of(tutor: Tutor, dataset: Dataset) -> Mapping[str, Any]:
-    """The tutor's own identity and what was labelled; the place of the data on this machine is left out."""
-    return {
-        **tutor.identity,
-        "labels": list(tutor.labels.names),
-        "tail_floor": TAIL_FLOOR,
-        "data": dataset.source,
-        "split": dataset.split,
-        "images": len(dataset.ids),
-        "ids_sha256": hashlib.sha256("\n".join(dataset.ids).encode()).hexdigest(),
-    }
+    def _ask(self, images: Mapping[str, Image.Image]) -> dict[str, SoftLabels]:
+        answers = dict(zip(images, self.tutor(list(images.values()), list(images)), strict=True))
+        for image_id, image in images.items():
+            if answers[image_id].size != (image.height, image.width):
+                raise InputError(
+                    f"image {image_id}: the tutor answers for (height, width) {answers[image_id].size}, the image has "
+                    f"{(image.height, image.width)}; a tutor must answer in each image's own pixels"
+                )
+        return answers

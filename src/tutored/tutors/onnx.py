@@ -1,10 +1,11 @@
-"""Networks in ONNX files, run by onnxruntime: what a file beside them declares, and YOLOX without one."""
+"""Networks in ONNX files, run by onnxruntime; what their inputs and outputs mean is declared, see `Declaration`."""
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,123 +14,315 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from tutored.errors import InputError
-from tutored.labels import COCO, LabelSpace
-from tutored.structures import SoftLabels
-from tutored.tutors import read_labels
-from tutored.tutors.detections import answer, select
-from tutored.tutors.onnx_declaration import declaration_of, declaration_path
-from tutored.tutors.onnx_declared import DeclaredTutor
-from tutored.tutors.onnx_file import OnnxFile
-from tutored.tutors.onnx_yolox import cells_of, decode
-from tutored.tutors.outputs import ClassOutputs, one_by_one
+from tutored.labels import COCO, KNOWN
+from tutored.tasks.detection import SoftBoxes
+from tutored.tasks.segmentation import SoftMap
+from tutored.tutors import outputs
+from tutored.tutors.onnx_declaration import BoxesAndScores, Picture, Yolox, declaration_of, declaration_path
+from tutored.tutors.options import OnnxOptions
 
-FILL = 114
-
-
-def open_onnx(
-    weights: Path | str, *, threads: int = 1, device: str | None = None, **options: Any
-) -> OnnxTutor | DeclaredTutor:
-    """A tutor from an ONNX file: what the file beside it declares, else our own export, else a YOLOX detector.
-
-    Args:
-        weights: the file; what declares it has its name with the ending `.yaml`, see `onnx_declaration.Declaration`.
-        threads: CPU threads within one operation.
-        device: "cpu" or "cuda"; None: CUDA where onnxruntime has it.
-        options: those of `DeclaredTutor`, or of `OnnxTutor`.
-
-    Raises:
-        InputError: what these refuse, the file is no ONNX model, or onnxruntime is not installed.
-    """
-    model = OnnxFile.open(Path(weights), threads, device)
-    declared = declaration_of(model)
-    return OnnxTutor(model, **options) if declared is None else DeclaredTutor(model, declared, **options)
+FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
+"""Types of input that pictures are cast to."""
+SLACK = 0.01
+"""By how much the sum of a cell's probabilities may exceed one."""
+STRIDES = (8, 16, 32)
+"""Of the cells of a YOLOX head, in pixels of the network's input."""
+FARTHEST = 8.0
+"""Strides. The boxes of a YOLOX head are nearer to their cells in the median; coordinates in pixels seem farther."""
 
 
-class OnnxTutor:
-    """A YOLOX detector (Ge et al. 2021).
+class OnnxTutor(outputs.NetworkTutor):
+    """Boxes, a map, or both, as a declaration says what the outputs mean."""
 
-    Its input is float32 [1, 3, S, S], BGR 0..255, the image scaled to fit and put top left on 114.
-    Its output is [1, A, 5 + C] over the cells of strides 8, 16, 32: centre offset and log size in
-    units of the stride, objectness and class probabilities behind their sigmoids. A class' score
-    is objectness times class probability.
-    """
-
-    def __init__(
-        self,
-        model: OnnxFile,
-        *,
-        labels: LabelSpace | Path | str | None = None,
-        score_floor: float = 0.01,
-        nms_iou: float = 0.5,
-        max_boxes: int = 100,
-    ) -> None:
-        """Look at the model.
-
-        Args:
-            labels: the model's classes; else the names in its metadata, else COCO for 80 classes.
-            max_boxes: of one image, the best; YOLOX-nano gives 19 on average at the default floor.
+    def __init__(self, options: OnnxOptions) -> None:
+        """Load the model and try it with its declaration on a black picture.
 
         Raises:
-            InputError: the model has no YOLOX head, or its classes have no names.
+            InputError: no such file or device, no ONNX model, not what is declared, outputs without names, or
+                onnxruntime is not installed.
         """
-        self._model, weights = model, model.path
-        given = model.session.get_inputs()[0]
-        if len(given.shape) != 4 or given.shape[1] != 3 or not all(isinstance(side, int) for side in given.shape[2:]):
-            raise InputError(
-                f"{weights}: input {given.shape}, expected a fixed [1, 3, height, width]; export it with a fixed size"
-            )
-        self._input, self._side = given.name, (given.shape[2], given.shape[3])
-        self._cells = cells_of(self._side)
-        self.labels = self._check_head(labels)
-        self._floor, self._nms_iou, self._max_boxes = score_floor, nms_iou, max_boxes
-        self.identity: Mapping[str, Any] = {
+        self.options, self._path = options, options.weights
+        digest = outputs.file_sha256(self._path, "the model")
+        self._session = _session(options)
+        about = self._session.get_modelmeta().custom_metadata_map
+        names = [output.name for output in self._session.get_outputs()]
+        self._declared = declared = declaration_of(self._path, about, names)
+        self._input, self._side = self._find_input()
+        if declared.detection:
+            self._nms_iou = declared.detection.nms_iou if options.nms_iou is None else options.nms_iou
+        self._outputs = self._name_outputs(self._count_outputs(), about)
+        self.labels = self._outputs.labels
+        self.identity = {
             "kind": "onnx",
-            "tutor": "YOLOX",
-            "weights": weights.name,
-            "weights_sha256": model.sha256,
-            "preprocessing": f"BGR 0..255, bilinear to fit {self._side[0]} x {self._side[1]}, top left on {FILL}",
-            "score_floor": score_floor,
-            "nms_iou": nms_iou,
-            "max_boxes": max_boxes,
-            "map_stride": None,
+            "tutor": self._path.stem,
+            "weights": self._path.name,
+            "weights_sha256": digest,
+            "preprocessing": f"{self._side[0]} x {self._side[1]}, {declared.input.model_dump_json()}",
+            "outputs": declared.model_dump(mode="json", exclude={"labels", "input"}),
+            "score_floor": options.score_floor if declared.detection else None,
+            "nms_iou": self._nms_iou if declared.detection else None,
+            "max_boxes": options.max_boxes if declared.detection else None,
+            "map_stride": options.stride if declared.segmentation else None,
         }
 
-    def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
-        return one_by_one(self._answer, images, image_ids)
-
-    def _answer(self, image: Image.Image) -> SoftLabels:
+    def answers(self, image: Image.Image) -> Sequence[Any]:
         size = (image.height, image.width)
-        picture, scale = letterbox(image, self._side)
-        boxes, scores = decode(self._run(picture)[0], self._cells, self._model.path)
-        rows, columns = select(boxes, scores, score_floor=self._floor, nms_iou=self._nms_iou, max_boxes=self._max_boxes)
-        return answer(boxes[rows] / scale, scores[rows], columns, size)
+        pixels, placed = place(image, self._side, self._declared.input)
+        found = self._run(pixels)
+        boxes = self._detect(found, placed, size) if self._declared.detection else None
+        return boxes, self._segment(found, placed, size) if self._declared.segmentation else None
 
-    def _run(self, picture: Tensor) -> Tensor:
-        return next(iter(self._model.run(self._input, picture).values()))
+    def _run(self, pixels: Tensor) -> dict[str, Tensor]:
+        """The outputs for one picture, cast to the type of the input; float32, by name.
 
-    def _check_head(self, labels: LabelSpace | Path | str | None) -> LabelSpace:
-        model, weights = self._model, self._model.path
-        output = self._run(torch.zeros(1, 3, *self._side))
-        shape = output.shape
-        if len(shape) != 3 or shape[1] != len(self._cells) or shape[2] < 6:
+        Raises:
+            InputError: the model does not take it.
+        """
+        given = next(entry.type for entry in self._session.get_inputs() if entry.name == self._input)
+        try:
+            values = self._session.run(None, {self._input: pixels.numpy().astype(FLOATS[given])})
+            names = [output.name for output in self._session.get_outputs()]
+            return {name: torch.from_numpy(value).float() for name, value in zip(names, values, strict=True)}
+        except Exception as error:  # onnxruntime has no common base class for its errors
+            reason = " ".join(str(error).split())
             raise InputError(
-                f"{weights}: output {list(shape)}, a YOLOX head gives [1, {len(self._cells)}, 5 + classes] here; "
-                f"say what other heads mean in {declaration_path(weights)}"
+                f"{self._path}: does not take {list(pixels.shape)} as {self._input} alone ({reason}); declare its "
+                "`input`, or export it with one input, of floats, for one picture"
+            ) from error
+
+    def _raw_boxes(self, found: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Boxes xyxy [A, 4] in pixels of the network's input, and scores [A, N] of its outputs."""
+        head = self._declared.detection
+        assert head is not None
+        if isinstance(head, Yolox):
+            return yolox_boxes(found[head.output][0], self._side, self._path)
+        boxes, scores = found[head.boxes][0], found[head.scores][0]
+        if head.transposed:
+            boxes, scores = boxes.T, scores.T
+        if head.boxes == head.scores:
+            boxes, scores = boxes[:, :4], boxes[:, 4:]
+        return _xyxy(boxes, head, self._side), self._probabilities(scores, head.activation, 1)
+
+    def _detect(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> SoftBoxes:
+        boxes, scores = self._raw_boxes(found)
+        scores = scores[:, self._outputs.used]
+        rows, columns = outputs.select(boxes, scores, self.options, nms_iou=self._nms_iou)
+        corner, scale = (boxes.new_tensor(pair).repeat(2) for pair in (placed.corner, placed.scale))
+        return outputs.soft_boxes((boxes[rows] - corner) / scale, scores[rows], columns, size)
+
+    def _raw_map(self, found: Mapping[str, Tensor]) -> Tensor:
+        """Probabilities of the outputs, [N, h, w]; those of sigmoids may exceed one in sum."""
+        head = self._declared.segmentation
+        assert head is not None
+        probs = self._probabilities(found[head.logits][0], head.activation, 0)
+        most = float(probs.sum(0).max())
+        if head.activation == "none" and most > 1 + SLACK:
+            raise InputError(
+                f"{self._path}: {head.logits} sums to {most:.3g} in a cell, not to one; export "
+                "what its activation takes, and declare that (`softmax`, `sigmoid`)"
             )
-        decode(output[0], self._cells, weights)
-        count = shape[2] - 5
-        stated = ClassOutputs(model.names, str(weights)).labels if model.names else None
-        space = read_labels(labels) if labels is not None else stated or (COCO if count == 80 else None)
-        if space is None or len(space) - 1 != count:
-            known = "no names are known" if space is None else f"{len(space) - 1} names are given"
-            raise InputError(f"{weights}: {count} classes, but {known}; give labels=FILE with one class a line")
-        return space
+        return probs
+
+    def _segment(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> SoftMap:
+        head = self._declared.segmentation
+        assert head is not None
+        probs = self._outputs.remap(self._raw_map(found))
+        if head.activation != "softmax":
+            probs = outputs.with_background(probs)
+        if placed.inner != self._side or head.align_corners:
+            probs = interpolate(probs[None], self._side, mode="bilinear", align_corners=head.align_corners)[0]
+            x, y = placed.corner
+            probs = probs[:, y : y + placed.inner[0], x : x + placed.inner[1]]
+        return SoftMap(map=outputs.on_cells(probs, size, self.options.stride))
+
+    def _probabilities(self, values: Tensor, activation: str, dim: int) -> Tensor:
+        if activation == "softmax" and values.shape[dim] == 1:
+            raise InputError(
+                f"{self._path}: a softmax over one output is 1 everywhere; declare `activation: sigmoid`, or `none`"
+            )
+        if activation != "none":
+            values = values.softmax(dim) if activation == "softmax" else values.sigmoid()
+        return outputs.probabilities(values, self._path, "declare `activation`")
+
+    def _find_input(self) -> tuple[str, tuple[int, int]]:
+        """Name and (height, width) of the network's input."""
+        declared = self._declared.input
+        given = {entry.name: entry.shape for entry in self._session.get_inputs()}
+        name = declared.name or next(iter(given), "")
+        if name not in given or len(given[name]) != 4:
+            raise InputError(f"{self._path}: inputs {given}; declare the name of the picture's, with four sides")
+        own = given[name][2:] if declared.layout == "nchw" else given[name][1:3]
+        fixed = tuple(own) if all(isinstance(pixels, int) for pixels in own) else None
+        side = declared.size or fixed
+        if side is None:
+            raise InputError(
+                f"{self._path}: its input {name} has no fixed size; export it with one, or declare "
+                f"`input.size: [height, width]` in {declaration_path(self._path)}"
+            )
+        if fixed not in (None, side):
+            raise InputError(f"{self._path}: its input {name} is {own[0]} x {own[1]}, declared {declared.size}")
+        return name, (side[0], side[1])
+
+    def _count_outputs(self) -> int:
+        """How many classes and others the outputs for a black picture distinguish."""
+        weights, declared = self._path, self._declared
+        pixels, _ = place(Image.new("RGB", (64, 64)), self._side, declared.input)
+        found = self._run(pixels)
+        lacking = sorted(declared.names_of_outputs - found.keys())
+        if lacking:
+            raise InputError(
+                f"{weights}: no output {lacking[0]!r}; possible: {', '.join(found)}; say what they mean in "
+                f"{declaration_path(weights)}"
+            )
+        counts = []
+        if declared.detection:
+            try:
+                boxes, scores = self._raw_boxes(found)
+            except (RuntimeError, IndexError) as error:
+                shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in found.items())
+                raise InputError(f"{weights}: not the declared boxes and scores ({shapes})") from error
+            if boxes.dim() != 2 or boxes.shape[1] != 4 or scores.dim() != 2 or len(scores) != len(boxes):
+                raise InputError(
+                    f"{weights}: boxes {list(boxes.shape)} and scores {list(scores.shape)}, expected [1, A, 4] and "
+                    "[1, A, classes]; `transposed: true` swaps the last two sides"
+                )
+            counts.append(scores.shape[1])
+        if declared.segmentation:
+            logits = found[declared.segmentation.logits]
+            if logits.dim() != 4:
+                raise InputError(f"{weights}: logits {list(logits.shape)}, expected [1, classes, height, width]")
+            counts.append(len(self._raw_map(found)))
+        if len(set(counts)) > 1:
+            raise InputError(f"{weights}: {counts[0]} scores and {counts[1]} logits; one list names both")
+        return int(counts[0])
+
+    def _name_outputs(self, count: int, about: Mapping[str, str]) -> outputs.ClassOutputs:
+        """The classes of the outputs: as the user says, else the declaration, else the model's metadata.
+
+        Raises:
+            InputError: they are not named, or there is another number of names.
+        """
+        wanted = self._declared.labels if self.options.labels is None else self.options.labels
+        if isinstance(wanted, tuple):
+            names = list(wanted)
+        elif wanted is not None:
+            beside = self.options.labels is None and str(wanted) not in KNOWN
+            names = outputs.read_outputs(self._path.parent / wanted if beside else wanted, count)
+            if len(names) == count - 1:
+                names = ["background", *names]
+        else:
+            names = _stated_names(about)
+            if not names and isinstance(self._declared.detection, Yolox) and count == len(COCO.classes):
+                names = list(COCO.classes)
+        if len(names) != count:
+            known = f"{len(names)} names are given" if names else "no names are known"
+            raise InputError(
+                f"{self._path}: {count} outputs, but {known}; give labels=FILE with one name a line, background "
+                "included, or declare `labels`"
+            )
+        return outputs.ClassOutputs(names, str(self._path))
 
 
-def letterbox(image: Image.Image, side: tuple[int, int]) -> tuple[Tensor, float]:
-    """The picture as YOLOX wants it, float32 [1, 3, *side], and the scale that image pixels got."""
-    scale = min(side[0] / image.height, side[1] / image.width)
-    inner = (max(1, int(image.height * scale)), max(1, int(image.width * scale)))
-    picture = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].flip(1).float()
-    scaled = interpolate(picture, inner, mode="bilinear")
-    return pad(scaled, (0, side[1] - inner[1], 0, side[0] - inner[0]), value=FILL), scale
+class Placed(NamedTuple):
+    """Where a picture lies on the network's input: its (x, y) corner and (height, width) there, and (x, y) scale."""
+
+    corner: tuple[int, int]
+    inner: tuple[int, int]
+    scale: tuple[float, float]
+
+
+def place(image: Image.Image, side: tuple[int, int], how: Picture) -> tuple[Tensor, Placed]:
+    """A picture as the network wants it, float32 [1, 3, *side] or [1, *side, 3], and where it lies."""
+    inner, corner, scale = side, (0, 0), (side[1] / image.width, side[0] / image.height)
+    if how.fit == "letterbox":
+        least = min(side[0] / image.height, side[1] / image.width)
+        inner, scale = (max(1, int(image.height * least)), max(1, int(image.width * least))), (least, least)
+        if how.corner == "centre":
+            corner = ((side[1] - inner[1]) // 2, (side[0] - inner[0]) // 2)
+    colour = image.convert("RGB")
+    if how.antialias:
+        colour = colour.resize(inner[::-1], Image.Resampling.BILINEAR)
+    picture = torch.from_numpy(np.array(colour)).permute(2, 0, 1)[None].float()
+    if not how.antialias:
+        picture = interpolate(picture, inner, mode="bilinear")
+    x, y = corner
+    canvas = pad(picture, (x, side[1] - inner[1] - x, y, side[0] - inner[0] - y), value=how.fill)
+    if how.colours == "bgr":
+        canvas = canvas.flip(1)
+    mean, deviation = (torch.tensor(channels)[:, None, None] for channels in (how.mean, how.deviation))
+    canvas = (canvas * (how.white / 255) - mean) / deviation
+    return canvas.permute(0, 2, 3, 1).contiguous() if how.layout == "nhwc" else canvas, Placed(corner, inner, scale)
+
+
+def yolox_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[Tensor, Tensor]:
+    """Boxes xyxy [A, 4] in pixels of the network's input, and scores [A, C], of a YOLOX head (Ge et al. 2021).
+
+    Args:
+        output: [A, 5 + C] over the cells of strides 8, 16, 32: centre offset and log size in units of the stride,
+            objectness and class probabilities behind their sigmoids. A class's score is the product of both.
+        side: (height, width) of the network's input.
+        weights: the model's file.
+
+    Raises:
+        InputError: the output has another shape, holds pixels, or no probabilities.
+    """
+    grids = []
+    for stride in STRIDES:
+        cells = torch.cartesian_prod(torch.arange(side[0] // stride), torch.arange(side[1] // stride)).flip(1)
+        grids.append(torch.cat([cells, torch.full((len(cells), 1), stride)], dim=1))
+    places, strides = torch.cat(grids).float().tensor_split((2,), dim=1)
+    if output.dim() != 2 or len(output) != len(places) or output.shape[1] < 6:
+        raise InputError(
+            f"{weights}: output {[1, *output.shape]}, a YOLOX head gives [1, {len(places)}, 5 + classes] here; "
+            f"say what other heads mean in {declaration_path(weights)}"
+        )
+    offset = float(output[:, :2].abs().median())
+    if offset > FARTHEST:
+        raise InputError(
+            f"{weights}: half of its boxes are {offset:.0f} strides or more from their cells, as if they were pixels; "
+            "export it without --decode_in_inference"
+        )
+    sure = outputs.probabilities(output[:, 4:], weights, "export the head with its sigmoids")
+    centres, halves = (output[:, :2] + places) * strides, output[:, 2:4].exp() * strides / 2
+    return torch.cat([centres - halves, centres + halves], dim=1), sure[:, :1] * sure[:, 1:]
+
+
+def _xyxy(boxes: Tensor, head: BoxesAndScores, side: tuple[int, int]) -> Tensor:
+    if head.unit == "normalised":
+        boxes = boxes * boxes.new_tensor([side[1], side[0]] * 2)
+    near, far = boxes[:, :2], boxes[:, 2:]
+    if head.format == "cxcywh":
+        return torch.cat([near - far / 2, near + far / 2], dim=1)
+    return torch.cat([near, near + far], dim=1) if head.format == "xywh" else boxes
+
+
+def _stated_names(about: Mapping[str, str]) -> list[str]:
+    """Names of the outputs in the metadata, as exporters write them: a list, or index -> name; else none."""
+    try:
+        names = ast.literal_eval(about["names"])
+        return [str(names[index]) for index in range(len(names))]
+    except (KeyError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return []
+
+
+def _session(options: OnnxOptions) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError("the tutor `onnx` needs onnxruntime: pip install 'tutored[onnx]'") from error
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    known = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+    here = {name: provider for name, provider in known.items() if provider in onnxruntime.get_available_providers()}
+    if options.device not in (None, *here):
+        raise InputError(f"device {options.device}: onnxruntime has {', '.join(here)} here; give one of them")
+    providers = [here[options.device]] if options.device else list(here.values())
+    try:
+        session = onnxruntime.InferenceSession(str(options.weights), settings, providers=providers)
+        # Read here, because texts that are not UTF-8 fail only now.
+        [entry.name for entry in (*session.get_inputs(), *session.get_outputs())]
+        session.get_modelmeta()
+        return session
+    except Exception as error:  # onnxruntime has no common base class for its errors
+        raise InputError(f"{options.weights}: not an ONNX model that onnxruntime can load ({error})") from error

@@ -1,20 +1,22 @@
-"""What a small YAML file says about the ONNX network beside it."""
+"""What a small YAML file says about the ONNX network beside it; YOLOX and our own exports need none."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from tutored.config import TASKS, read_yaml
-from tutored.config.section import Positive, Section, Share
+from tutored.config import read_yaml
 from tutored.errors import InputError
-from tutored.labels import KNOWN, LabelSpace
-from tutored.tutors import read_outputs
-from tutored.tutors.onnx_file import OnnxFile
-from tutored.tutors.outputs import ClassOutputs
+from tutored.section import Positive, Section, Share
+from tutored.tasks.detection import Detection
+from tutored.tasks.segmentation import Segmentation
+from tutored.tutors.options import validated
 
+Activation = Literal["none", "sigmoid", "softmax"]
 Triple = tuple[float, float, float]
 
 
@@ -42,9 +44,9 @@ class Picture(Section):
 
 
 class Yolox(Section):
-    """A YOLOX head, see `onnx_yolox.decode`."""
+    """A YOLOX head, see `onnx.yolox_boxes`."""
 
-    kind: Literal["yolox"]
+    kind: Literal["yolox"] = "yolox"
     output: str = "output"
     nms_iou: Share | None = 0.5
 
@@ -60,7 +62,7 @@ class BoxesAndScores(Section):
     format: Literal["xyxy", "cxcywh", "xywh"] = "xyxy"
     unit: Literal["pixels", "normalised"] = "pixels"
     """Of the network's input."""
-    activation: Literal["none", "sigmoid", "softmax"] = "none"
+    activation: Activation = "none"
     """What makes probabilities of the scores."""
     nms_iou: Share | None = 0.5
     """Suppression within a class; null: none."""
@@ -70,8 +72,8 @@ class Logits(Section):
     """Class scores [1, outputs, h, w] over the whole input."""
 
     logits: str
-    activation: Literal["none", "sigmoid", "softmax"] = "softmax"
-    """What makes probabilities of them; what those of `none` and `sigmoid` leave of one is background."""
+    activation: Activation = "softmax"
+    """What makes probabilities of them; with `none` and `sigmoid`, what they leave of one is background."""
     align_corners: bool = False
     """The outermost cells lie on the input's corners, as in TensorFlow's DeepLab."""
 
@@ -80,9 +82,9 @@ class Declaration(Section):
     """The whole file."""
 
     labels: str | tuple[str, ...] | None = None
-    """A name for each output in order (`background` and `N/A` stand for none), a known label space, or a file with one
-    class a line beside this one; absent: `names` in the model's metadata. A label space or a file that has one class
-    fewer than there are outputs has background in front."""
+    """A name for each output in order (`background` and `N/A` stand for no class), a known label space, or a file with
+    one class a line beside this one; absent: `names` in the model's metadata. A label space or a file that has one
+    class fewer than there are outputs has background in front."""
     input: Picture = Picture()
     detection: Annotated[Yolox | BoxesAndScores, Field(discriminator="kind")] | None = None
     segmentation: Logits | None = None
@@ -93,19 +95,17 @@ class Declaration(Section):
             raise ValueError("declare `detection`, `segmentation` or both")
         return self
 
+    @property
     def names_of_outputs(self) -> set[str]:
-        """The outputs of the model that are spoken of."""
-        heads = [head.model_dump(include={"output", "boxes", "scores"}) for head in [self.detection] if head]
-        return {name for head in heads for name in head.values()} | (
-            {self.segmentation.logits} if self.segmentation else set()
-        )
+        """The outputs of the model that the declaration names."""
+        heads = [head.model_dump() for head in (self.detection, self.segmentation) if head]
+        return {head[key] for head in heads for key in ("output", "boxes", "scores", "logits") if key in head}
 
 
-OURS = Declaration(
-    detection=BoxesAndScores(kind="boxes_scores", boxes="boxes", scores="logits", activation="softmax"),
-    segmentation=Logits(logits="map_logits"),
+YOLOX = Declaration(
+    input=Picture(colours="bgr", white=255, fit="letterbox", antialias=False), detection=Yolox(kind="yolox")
 )
-"""What `tutored export` writes; its names, and the tasks that count, are in its metadata."""
+"""A detector as its authors export it: BGR 0..255, scaled to fit and put top left on grey 114."""
 
 
 def declaration_path(weights: Path) -> Path:
@@ -114,57 +114,44 @@ def declaration_path(weights: Path) -> Path:
     return short if short.is_file() and not usual.is_file() else usual
 
 
-def declaration_of(model: OnnxFile) -> Declaration | None:
-    """The declaration beside a model, or that of our own exports, for the tasks that the student was taught; None where
-    there is neither.
+def declaration_of(weights: Path, about: Mapping[str, str], outputs: Collection[str]) -> Declaration:
+    """The declaration beside a model, else that of our own exports, else YOLOX's.
+
+    Args:
+        about: the model's metadata.
+        outputs: names of the model's outputs.
 
     Raises:
         InputError: no YAML mapping, keys or values that are not possible, or an export without soft answers.
     """
-    path = declaration_path(model.path)
-    if not path.is_file():
-        return _of_export(model) if model.taught else None
-    try:
-        return Declaration.model_validate(read_yaml(path))
-    except ValidationError as error:
-        told = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()
-        )
-        raise InputError(f"{path}: {told}; docs/tutors.md has an example of each kind") from error
+    path = declaration_path(weights)
+    if path.is_file():
+        try:
+            return validated(Declaration, read_yaml(path), str(path))
+        except InputError as error:
+            raise InputError(f"{error}; docs/tutors.md has an example of each kind") from error
+    return _of_export(weights, about, outputs) if about.get("made_by", "").startswith("tutored ") else YOLOX
 
 
-def _of_export(model: OnnxFile) -> Declaration:
-    declared = OURS.model_copy(update={task: None for task in TASKS if task not in model.taught})
-    if not declared.names_of_outputs() <= model.outputs:
+def _of_export(weights: Path, about: Mapping[str, str], outputs: Collection[str]) -> Declaration:
+    """What an export of ours states about its tasks; those with soft answers are declared, at most one of a kind."""
+    heads: dict[str, Any] = {}
+    spaces: set[tuple[str, ...]] = set()
+    for name, task in json.loads(about.get("tasks", "{}")).items():
+        boxes = {"kind": "boxes_scores", "boxes": f"{name}_candidates", "scores": f"{name}_probs"}
+        head = {Detection.kind: boxes, Segmentation.kind: {"logits": f"{name}_map"}}.get(task["kind"])
+        if head is None or not {*head.values()} - {"boxes_scores"} <= {*outputs}:
+            continue
+        spaces.add(tuple(task["names"]))
+        if task["kind"] in heads or len(spaces) > 1:
+            raise InputError(
+                f"{weights}: the exported student has several tasks of kind {task['kind']}, or tasks with other "
+                "classes; label with the checkpoint, which takes --tasks"
+            )
+        heads[task["kind"]] = head
+    if not heads:
         raise InputError(
-            f"{model.path}: exported with --nms or --mask, which leave final answers, no soft ones; export it without, "
+            f"{weights}: exported with --nms or --mask, which leave final answers, no soft ones; export it without, "
             "or label with the checkpoint"
         )
-    return declared
-
-
-def name_outputs(
-    model: OnnxFile, declared: Declaration, given: LabelSpace | Path | str | None, count: int
-) -> ClassOutputs:
-    """The classes of `count` outputs: as the user says, else the declaration, else the model's metadata.
-
-    Raises:
-        InputError: nobody names them, or another number of them.
-    """
-    wanted = declared.labels if given is None else given
-    if isinstance(wanted, tuple):
-        names = list(wanted)
-    elif wanted is not None:
-        beside = given is None and str(wanted) not in KNOWN
-        names = read_outputs(model.path.parent / str(wanted) if beside else wanted, count)
-        if len(names) == count - 1:
-            names = ["background", *names]
-    else:
-        names = model.names or []
-    if len(names) != count:
-        known = f"{len(names)} names are given" if names else "no names are known"
-        raise InputError(
-            f"{model.path}: {count} outputs, but {known}; declare `labels` with one name for each, background included"
-        )
-    return ClassOutputs(names, str(model.path))
+    return Declaration.model_validate({"labels": spaces.pop(), **heads})

@@ -1,25 +1,78 @@
-"""What a network's outputs are called, and where each goes in its label space."""
+"""From a network's raw outputs to soft answers: names of outputs, probabilities, boxes, maps and masks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
+from torchvision.ops import roi_align
 
+from tutored.boxes import clip, nms
+from tutored.data.text import BACKGROUND_NAMES, read_lines
 from tutored.errors import InputError
-from tutored.labels import LabelSpace
-from tutored.structures import SoftLabels
+from tutored.files import sha256
+from tutored.labels import KNOWN, LabelSpace
+from tutored.tasks.detection import SoftBoxes
+from tutored.tasks.segmentation.instances import Instances
+from tutored.tutors.options import ForeignOptions
+from tutored.types import SoftLabels
 
-NOTHING = ("background", "__background__", "N/A")
-"""Outputs of these names stand for no class; their probability counts as background."""
-
+NO_CLASS = (*BACKGROUND_NAMES, "N/A")
+"""Names of outputs that stand for no class; their probability counts as background."""
 ROUNDING = 1e-3
 """By how much float16 may take a probability out of 0..1."""
+MASK_SIDE = 28
+"""Cells along one side of a mask that is read from a map, as Mask R-CNN has them."""
+
+
+def file_sha256(path: Path, what: str) -> str:
+    """Hex digest of a file that the user named. Raises InputError where it can't be read."""
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise InputError(f"{path}: {what} can't be read ({error.strerror})") from error
+
+
+def read_labels(labels: Path | str) -> LabelSpace:
+    """A label space as users give it: a name of `labels.KNOWN`, or a text file with one object class a line, in order.
+
+    Raises:
+        InputError: no such file, or no list of distinct names.
+    """
+    if str(labels) in KNOWN:
+        return KNOWN[str(labels)]
+    names = read_outputs(labels)
+    try:
+        return LabelSpace.of(names)
+    except InputError as error:
+        raise InputError(f"labels {labels}: {error}") from error
+
+
+def read_outputs(labels: Path | str, count: int | None = None) -> list[str]:
+    """Names of a network's outputs in order: a name of `labels.KNOWN`, or a text file with an output a line.
+
+    Lines may repeat a name, also that of the background or "N/A".
+
+    Args:
+        count: of the outputs. Names of the background are left out where it is None or not the number of names.
+
+    Raises:
+        InputError: no such file.
+    """
+    if str(labels) in KNOWN:
+        names = list(KNOWN[str(labels)].names)
+    else:
+        try:
+            names = [line.strip() for line in read_lines(Path(labels)) if line.strip()]
+        except InputError as error:
+            raise InputError(f"labels {error}; give {', '.join(KNOWN)}, or a text file with one name a line") from error
+    return names if len(names) == count else [name for name in names if name not in BACKGROUND_NAMES]
 
 
 class ClassOutputs:
@@ -27,22 +80,22 @@ class ClassOutputs:
 
     Attributes:
         labels: the names that are classes, each once, in the network's order, background in front.
-        to: int64 [N], the class of each output; 0 for those named as `NOTHING`.
-        used: int64 [C], the outputs that are classes, of a name that occurs twice the first.
+        to: int64 [N], the class of each output; 0 for the names of `NO_CLASS`.
+        used: int64 [C], the output of each class; the first one of a name that occurs twice.
     """
 
     def __init__(self, names: Sequence[str], origin: str) -> None:
         """Read the names.
 
         Raises:
-            InputError: they are no names (`LABEL_0`, what libraries write for want of them), or none is a class.
+            InputError: no name is a class, or they are placeholders that libraries write (`LABEL_0`).
         """
         names = [name.strip() for name in names]
         if all(re.fullmatch(r"LABEL_\d+|\d+|", name) for name in names):
             raise InputError(
                 f"{origin}: its {len(names)} classes have no names; give labels=FILE with one class a line"
             )
-        classes = [name for name in dict.fromkeys(names) if name not in NOTHING]
+        classes = [name for name in dict.fromkeys(names) if name not in NO_CLASS]
         if not classes:
             raise InputError(f"{origin}: its outputs are {', '.join(names)}; none is a class")
         self.labels = LabelSpace.of(classes)
@@ -53,33 +106,40 @@ class ClassOutputs:
     def __len__(self) -> int:
         return len(self.to)
 
-    def fold(self, probs: Tensor) -> Tensor:
+    def remap(self, probs: Tensor) -> Tensor:
         """Probabilities of the outputs [N, ...] as those of the label space [C+1, ...]; equal names are added."""
         return probs.new_zeros(len(self.labels), *probs.shape[1:]).index_add_(0, self.to.to(probs.device), probs)
 
 
-def with_background(scores: Tensor) -> Tensor:
-    """Scores [C+1, ...], 0 or more, as probabilities: a sum above one divides them, what a sum leaves is background."""
-    probs = scores / scores.sum(0).clamp(min=1)
-    probs[0] += (1 - probs.sum(0)).clamp(min=0)
-    return probs
+class NetworkTutor:
+    """A tutor that is asked about one image at a time: in a batch, an answer would depend on its neighbours.
+
+    Attributes:
+        labels, identity: see `Tutor`.
+    """
+
+    labels: LabelSpace
+    identity: Mapping[str, Any]
+
+    def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
+        answers = []
+        for image, image_id in zip(images, image_ids, strict=True):
+            try:
+                answers.append(SoftLabels.of((image.height, image.width), *self.answers(image)))
+            except InputError as error:
+                raise InputError(f"image {image_id}: {error}") from error
+        return answers
+
+    def answers(self, image: Image.Image) -> Sequence[Any]:
+        """The soft answers for one image, None for no answer. Raises InputError where the network's are not finite."""
+        raise NotImplementedError
 
 
-def one_by_one(
-    ask: Callable[[Image.Image], SoftLabels], images: Sequence[Image.Image], image_ids: Sequence[str]
-) -> list[SoftLabels]:
-    """Each image's answer, asked alone. Raises InputError: what `ask` raises, naming the image."""
-    answers = []
-    for image, image_id in zip(images, image_ids, strict=True):
-        try:
-            answers.append(ask(image))
-        except InputError as error:
-            raise InputError(f"image {image_id}: {error}") from error
-    return answers
+# --- Probabilities
 
 
 def finite(values: Tensor, what: str) -> Tensor:
-    """The values, of any shape. Raises InputError where some are NaN or infinite, which no comparison would tell."""
+    """The values, of any shape. Raises InputError where some are NaN or infinite, which comparisons do not show."""
     bad = int((~values.isfinite()).sum())
     if bad:
         raise InputError(
@@ -90,7 +150,7 @@ def finite(values: Tensor, what: str) -> Tensor:
 
 
 def probabilities(values: Tensor, origin: Path, remedy: str) -> Tensor:
-    """The values, of any shape, cut to 0..1.
+    """The values, of any shape, clipped to 0..1.
 
     Raises:
         InputError: they lie outside by more than float16 rounds, or see `finite`.
@@ -99,6 +159,87 @@ def probabilities(values: Tensor, origin: Path, remedy: str) -> Tensor:
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise InputError(f"{origin}: scores from {low:.3g} to {high:.3g} are no probabilities; {remedy}")
     return values.clamp(0, 1)
+
+
+def with_background(scores: Tensor) -> Tensor:
+    """Scores [C+1, ...], 0 or more, as probabilities: a sum above one divides them, the rest of a sum is background."""
+    probs = scores / scores.sum(0).clamp(min=1)
+    probs[0] += (1 - probs.sum(0)).clamp(min=0)
+    return probs
+
+
+# --- Boxes
+
+
+def select(
+    boxes_xyxy: Tensor,
+    scores: Tensor,
+    options: ForeignOptions,
+    *,
+    nms_iou: float | None,
+    groups: Tensor | None = None,
+    group_limit: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """The (box, class) pairs that a detector keeps: floor, suppression within each class, the best of all.
+
+    A box may be kept for several classes.
+
+    Args:
+        boxes_xyxy: float32 [A, 4], or [A, C, 4] with a box for each class.
+        scores: float32 [A, C].
+        options: `score_floor` and `max_boxes` count.
+        nms_iou: None: nothing is suppressed.
+        groups: int64, broadcastable to [A, C]; only the `group_limit` best pairs of each group are candidates.
+
+    Returns:
+        int64 rows [K] and columns [K] into `scores`, by falling score.
+
+    Raises:
+        InputError: scores, or boxes above the floor, are not finite.
+    """
+    rows, columns = (finite(scores, "scores") > options.score_floor).nonzero(as_tuple=True)
+    if groups is not None:
+        kept = _best_of_each(scores[rows, columns], groups.expand_as(scores)[rows, columns], group_limit)
+        rows, columns = rows[kept], columns[kept]
+    boxes = boxes_xyxy[rows] if boxes_xyxy.dim() == 2 else boxes_xyxy[rows, columns]
+    kept = nms(finite(boxes, "box sides"), scores[rows, columns], columns, 1.0 if nms_iou is None else nms_iou)[
+        : options.max_boxes
+    ]
+    return rows[kept], columns[kept]
+
+
+def _best_of_each(scores: Tensor, groups: Tensor, limit: int) -> Tensor:
+    """Indices of the `limit` best scores of each group."""
+    order = scores.argsort(descending=True)
+    order = order[groups[order].argsort(stable=True)]
+    counts = groups.bincount()
+    first = (counts.cumsum(0) - counts)[groups[order]]
+    return order[torch.arange(len(order), device=order.device) - first < limit]
+
+
+def soft_boxes(boxes_xyxy: Tensor, scores: Tensor, columns: Tensor, size: tuple[int, int]) -> SoftBoxes:
+    """Selected boxes with their class distributions, clipped; boxes outside the image are dropped.
+
+    Background is the probability that the classes leave. Where scores of independent classes (sigmoids) sum to more
+    than one, the others shrink beside the class that the box was kept for, whose score never changes.
+
+    Args:
+        boxes_xyxy: float32 [K, 4], pixels of the image.
+        scores: float32 [K, C], 0..1.
+        columns: int64 [K], the column each box was kept for.
+        size: (height, width) of the image in pixels.
+    """
+    own = scores.gather(1, columns[:, None])
+    others = scores.scatter(1, columns[:, None], 0.0)
+    others = others * ((1 - own) / others.sum(1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
+    foreground = others.scatter(1, columns[:, None], own)
+    probs = torch.cat([(1 - foreground.sum(1, keepdim=True)).clamp(min=0), foreground], dim=1)
+    boxes = clip(boxes_xyxy, size)
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return SoftBoxes(boxes_xyxy=boxes[inside], classes=columns[inside] + 1, probs=probs[inside])
+
+
+# --- Maps and masks
 
 
 def on_cells(probs: Tensor, size: tuple[int, int], stride: int) -> Tensor:
@@ -114,3 +255,32 @@ def on_cells(probs: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     height, width = (min(cells, -(-side // stride)) for cells, side in zip(probs.shape[1:], size, strict=True))
     # On the CPU: Apple's GPUs can't average over cells of unequal size.
     return adaptive_avg_pool2d(finite(probs, "map values").cpu(), (height, width))
+
+
+def masks_in_boxes(maps: Tensor, boxes_xyxy: Tensor, rows: Tensor, size: tuple[int, int]) -> Tensor:
+    """What one map says inside each box, read bilinearly at the centres of a grid over the box.
+
+    Args:
+        maps: float32 [M, h, w], each on a grid that spans the whole image.
+        boxes_xyxy: float32 [N, 4], pixels of the image, inside it.
+        rows: int64 [N], the map of each box.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        float32 [N, 28, 28]. Beyond the centres of its outermost cells a map goes on as it is there.
+    """
+    cells = boxes_xyxy * boxes_xyxy.new_tensor([maps.shape[2] / size[1], maps.shape[1] / size[0]]).repeat(2)
+    numbered = torch.cat([torch.arange(len(rows))[:, None], cells], dim=1)
+    masks: Tensor = roi_align(maps[rows][:, None], numbered, MASK_SIDE, sampling_ratio=1, aligned=True)
+    return masks[:, 0].clamp(max=1)  # bilinear weights sum to one up to rounding
+
+
+def with_masks(boxes: SoftBoxes, masks: Tensor) -> Instances:
+    """Instances of the first N boxes with masks [N, m, m]. Raises InputError: masks that are not finite."""
+    first = slice(len(masks))
+    return Instances(
+        boxes_xyxy=boxes.boxes_xyxy[first],
+        classes=boxes.classes[first],
+        scores=boxes.scores[first],
+        masks=finite(masks, "mask values"),
+    )

@@ -1,63 +1,231 @@
-"""Stores that a tutor is made of."""
+"""Tutors that are made of stores: instances of boxes and maps, boxes rescored by maps, several tutors joined."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
+
 from tutored.errors import InputError
-from tutored.labels import same_class
-from tutored.softlabels import Folded, Store
-from tutored.structures import SoftLabels
+from tutored.labels import ClassMap, LabelSpace, same_class
+from tutored.softlabels import Remapped, Store
+from tutored.tasks import Task
+from tutored.tasks.detection import Detection, SoftBoxes
+from tutored.tasks.segmentation import Segmentation, SoftMap
+from tutored.tasks.segmentation.instances import Instances
+from tutored.tutors.fuse import LIMIT, OVERLAP, fuse
+from tutored.tutors.options import InstancesOptions, JoinedOptions, RescoredOptions, StoresOptions
+from tutored.tutors.outputs import MASK_SIDE, masks_in_boxes
+from tutored.types import SoftLabels
+
+Size = tuple[int, int]
 
 
-def open_store(path: Path | str, task: str) -> Store:
-    """A store that answers a task. Raises InputError where it does not, or where there is none."""
-    store = Store.open(path)
-    if task not in store.tasks:
-        raise InputError(f"store {path} answers {' and '.join(store.tasks) or 'nothing'}, not {task}; give another one")
-    return store
+class Source:
+    """A store's answers for one task in a label space, matched by name.
 
-
-def find_answer(path: Path, answers: Folded, image_id: str, size: tuple[int, int]) -> SoftLabels:
-    """What the store at `path`, folded, has for an image of `size` (height, width).
-
-    Raises:
-        InputError: it has no answer, or its tutor saw an image of another size.
+    Args:
+        kind: the class of the task. Of a segmentation, confidences and instances are made maps as `Remapped` does.
     """
-    answer = answers.get(image_id)
-    if answer is None:
-        raise InputError(f"store {path} has no answer for {image_id}; label this split with its tutor first")
-    if answer.size != size:
-        raise InputError(
-            f"store {path}: its tutor saw {image_id} with {answer.size[1]} x {answer.size[0]} pixels, here it has "
-            f"{size[1]} x {size[0]}; label these very images with it first"
-        )
-    return answer
+
+    def __init__(self, store: Store, kind: type[Task], labels: LabelSpace) -> None:
+        self.store, self.kind = store, kind.kind
+        self.class_map = ClassMap.by_name(store.labels, labels)
+        self._answers = Remapped(store, self.class_map, kind(kind.kind, labels))
+
+    def answer(self, image_id: str, size: Size) -> Any | None:
+        """The answer for an image of `size` (height, width); None where the tutor was not asked about this task.
+
+        Raises:
+            InputError: the store lacks the image, or its tutor saw an image of another size.
+        """
+        if image_id not in self.store:
+            raise InputError(f"store {self.store.path} has no answer for {image_id}; label this split with its tutor")
+        answer = self._answers.get(image_id)
+        if answer is not None and answer.size != size:
+            raise InputError(
+                f"store {self.store.path}: its tutor saw {image_id} with {answer.size[1]} x {answer.size[0]} pixels, "
+                f"here it has {size[1]} x {size[0]}; label these very images with it first"
+            )
+        return None if answer is None else answer.tasks[self.kind]
 
 
-def open_pair(boxes: Path | str, maps: Path | str) -> tuple[Store, Store]:
+def open_pair(options: StoresOptions) -> tuple[Store, Store]:
     """A store of boxes and one of maps that know a class in common.
 
     Raises:
         InputError: no such store, it does not answer the task, or the two have no class in common.
     """
-    detector, mapper = open_store(boxes, "detection"), open_store(maps, "segmentation")
-    if all(same_class(name, detector.labels) is None for name in mapper.labels.classes):
+    stores = []
+    for path, task in ((options.boxes, Detection), (options.maps, Segmentation)):
+        store = Store.open(path)
+        if not store.teaches(task):
+            has = " and ".join(store.kinds) or "nothing"
+            raise InputError(f"store {path} answers {has}, not {task.kind}; give another one")
+        stores.append(store)
+    boxes, maps = (store.labels for store in stores)
+    if all(same_class(name, boxes) is None for name in maps.classes):
         raise InputError(
-            f"{boxes} and {maps} have no class in common: {', '.join(detector.labels.classes[:5])}, ... and "
-            f"{', '.join(mapper.labels.classes[:5])}, ...; give stores of the same classes"
+            f"{options.boxes} and {options.maps} have no class in common: {', '.join(boxes.classes[:5])}, ... and "
+            f"{', '.join(maps.classes[:5])}, ...; give stores of the same classes"
         )
-    return detector, mapper
+    return stores[0], stores[1]
 
 
 def identity_of(stores: Mapping[str, Store], **facts: Any) -> dict[str, Any]:
-    """The identity of a tutor that is made of stores: its own facts, and theirs under `part.name`.
+    """The identity of a tutor that is made of stores: its own facts, and the stores' under `part.name`.
 
-    Name by name, so that a message about another identity names the one field that differs. What `facts` leave out of
-    the names that every tutor has does not apply.
+    Name by name, so that a message about another identity names the one field that differs. A fact that every tutor has
+    and `facts` does not is None.
     """
     of_networks = ("weights", "weights_sha256", "preprocessing", "score_floor", "nms_iou", "map_stride")
     theirs = {f"{part}.{name}": value for part, store in stores.items() for name, value in store.identity.items()}
     return dict.fromkeys(of_networks) | facts | theirs
+
+
+class StoresTutor:
+    """A tutor that answers by an image's id and size.
+
+    Attributes:
+        labels, identity: see `Tutor`.
+    """
+
+    labels: LabelSpace
+    identity: Mapping[str, Any]
+
+    def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
+        sizes = [(image.height, image.width) for image in images]
+        return [SoftLabels.of(size, *self.answers(each, size)) for each, size in zip(image_ids, sizes, strict=True)]
+
+    def answers(self, image_id: str, size: Size) -> Sequence[Any]:
+        """The soft answers for an image of `size` (height, width). Raises InputError, see `Source.answer`."""
+        raise NotImplementedError
+
+
+class InstancesTutor(StoresTutor):
+    """A detector's boxes, each with the probability of its class that a map has inside it, as Mask R-CNN gives them.
+
+    So a dense map can teach in Mask R-CNN's form: outside of boxes there is nothing, and one class and one score hold
+    for a whole box. The map does not tell objects of one class apart: a neighbour that reaches into a box is in its
+    mask. An image for which one of the two stores has no answer gets none.
+
+    Attributes:
+        labels: the classes of the maps that the detector knows too, in the maps' order; both stores are remapped into
+            it by name, and boxes of other classes are dropped.
+    """
+
+    def __init__(self, options: InstancesOptions) -> None:
+        """Open both stores. Raises InputError, see `open_pair`."""
+        detector, mapper = open_pair(options)
+        self.labels = LabelSpace.of(
+            tuple(name for name in mapper.labels.classes if same_class(name, detector.labels) is not None)
+        )
+        self._floor = options.score_floor
+        self._boxes = Source(detector, Detection, self.labels)
+        self._maps = Source(mapper, Segmentation, self.labels)
+        self.identity = identity_of(
+            {"boxes": detector, "maps": mapper},
+            kind="instances",
+            tutor=f"boxes of {detector.identity.get('tutor')}, masks of {mapper.identity.get('tutor')}",
+            score_floor=options.score_floor,
+            mask_side=MASK_SIDE,
+        )
+
+    def answers(self, image_id: str, size: Size) -> Sequence[Instances]:
+        boxes: SoftBoxes | None = self._boxes.answer(image_id, size)
+        soft: SoftMap | None = self._maps.answer(image_id, size)
+        if boxes is None or soft is None:
+            return ()
+        boxes = boxes.chosen(boxes.scores >= self._floor)
+        masks = masks_in_boxes(soft.map, boxes.boxes_xyxy, boxes.classes, size)
+        return (Instances(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, scores=boxes.scores, masks=masks),)
+
+
+class RescoredTutor(StoresTutor):
+    """A detector's boxes, whose scores become the geometric mean of what the detector and a map say.
+
+    What the map says about a box is the mean probability of the box's class inside it, over `full` and at most one. So
+    a weak box on a region of its class rises, and a sure one where the map sees nothing falls. The other classes of a
+    box share the remaining probability in the proportions they had. Boxes of classes that the maps don't know stay as
+    they are. An image for which one of the two stores has no answer gets none.
+
+    Attributes:
+        labels: the detector's.
+    """
+
+    def __init__(self, options: RescoredOptions) -> None:
+        """Open both stores. Raises InputError, see `open_pair`."""
+        detector, mapper = open_pair(options)
+        self.labels, self._full = detector.labels, options.full
+        self._boxes = Source(detector, Detection, self.labels)
+        self._maps = Source(mapper, Segmentation, self.labels)
+        self._known = torch.tensor([name not in self._maps.class_map.unreached for name in self.labels.names])
+        self.identity = identity_of(
+            {"boxes": detector, "maps": mapper},
+            kind="rescored",
+            tutor=f"boxes of {detector.identity.get('tutor')}, rescored by maps of {mapper.identity.get('tutor')}",
+            full=options.full,
+        )
+
+    def answers(self, image_id: str, size: Size) -> Sequence[SoftBoxes]:
+        boxes: SoftBoxes | None = self._boxes.answer(image_id, size)
+        soft: SoftMap | None = self._maps.answer(image_id, size)
+        if boxes is None or soft is None:
+            return ()
+        inside = masks_in_boxes(soft.map, boxes.boxes_xyxy, boxes.classes, size).mean(dim=(1, 2))
+        agreed = (boxes.scores * (inside / self._full).clamp(max=1)).sqrt()
+        return (boxes.rescored(torch.where(self._known[boxes.classes], agreed, boxes.scores)),)
+
+
+class JoinedTutor(StoresTutor):
+    """The mean of several stores: boxes by weighted box fusion, maps by the mean of their probabilities.
+
+    An image for which only some of the stores have an answer gets the mean of those.
+
+    Attributes:
+        labels: the classes that all stores know, in the first one's order and spelling; the stores are remapped into it
+            by name, and what else they say counts as background.
+    """
+
+    def __init__(self, options: JoinedOptions) -> None:
+        """Open the stores.
+
+        Raises:
+            InputError: fewer than two stores, no such store, shares that don't fit, no task in common or no class.
+        """
+        paths: tuple[Path, ...] = options.join
+        if len(paths) < 2:
+            raise InputError(f"join: give two stores or more, got {len(paths)}")
+        shares = list(options.shares or [1.0] * len(paths))
+        if len(shares) != len(paths) or not 0 < min(shares) <= sum(shares) < math.inf:
+            raise InputError(f"shares {shares}: give one positive number for each of the {len(paths)} stores")
+        stores = [Store.open(path) for path in paths]
+        tasks = [task for task in (Detection, Segmentation) if all(store.teaches(task) for store in stores)]
+        if not tasks:
+            told = ", ".join(f"{store.path}: {' and '.join(store.kinds) or 'nothing'}" for store in stores)
+            raise InputError(f"the stores answer no task in common ({told}); join tutors of one task")
+        first, *others = [store.labels for store in stores]
+        common = [name for name in first.classes if all(same_class(name, other) is not None for other in others)]
+        if not common:
+            raise InputError(
+                f"the stores {', '.join(map(str, paths))} have no class in common; join tutors of one task"
+            )
+        self.labels = LabelSpace.of(common)
+        self._sources = [[Source(store, task, self.labels) for task in tasks] for store in stores]
+        self._shares = [share / sum(shares) for share in shares]
+        self.identity = identity_of(
+            {str(number): store for number, store in enumerate(stores, start=1)},
+            kind="joined",
+            tutor=" and ".join(str(store.identity.get("tutor")) for store in stores),
+            max_boxes=LIMIT,
+            fusion_iou=OVERLAP,
+            shares=shares,
+        )
+
+    def answers(self, image_id: str, size: Size) -> Sequence[Any]:
+        given = [SoftLabels.of(size, *(each.answer(image_id, size) for each in tasks)) for tasks in self._sources]
+        return tuple(fuse(given, self._shares, limit=LIMIT, floor=0).tasks.values())

@@ -1,0 +1,97 @@
+"""On a GPU, in at most eight minutes: the loop against a resident batch, compiling, waiting, operations and memory."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.harness import SMALLEST, AbsentError, Table, repeated, side_by_side, table
+from benchmarks.package import BLITZNET, LIGHT, TINY, Run, make_data, make_run_config
+
+WORKERS = max((os.cpu_count() or 1) - 1, 1)
+STUDENTS: dict[str, dict[str, Any]] = {
+    "light, 160 px": LIGHT,
+    "light, 320 px": LIGHT | {"size": 320},
+    "BlitzNet300-s8, ResNet-50": BLITZNET,
+}
+
+MEMORY = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "_unsafe_view")
+"""Operations that look at tensors or make room for them, and compute nothing."""
+
+
+def measure(work: Path, scale: float) -> Iterator[Table]:
+    """For each student, eager and compiled; on a CPU only at a scale below `SMALLEST`, as a trial of the script."""
+    trial = scale < SMALLEST
+    if not (trial or torch.cuda.is_available()):
+        raise AbsentError("torch sees no GPU; --scale 0.01 tries the script on a CPU")
+    batch = 2 if trial else 128
+    data, store = make_data(work, 4 * batch, min(scale, 1.0) if trial else 1.0)
+    steps, workers = max(2, round(20 * scale)), 1 if trial else WORKERS
+    for name, shape in ({"a test's student": TINY} if trial else STUDENTS).items():
+        train = {"batch": batch, "precision": "bf16", "workers": workers}
+        ways = {"eager": Run(make_run_config(data, store, shape, "both", train=train))}
+        if not trial:
+            ways["compiled"] = Run(make_run_config(data, store, shape, "both", train=train | {"compile": True}))
+        yield _training(name, ways, steps, workers, scale)
+        del ways
+
+
+def _training(name: str, ways: dict[str, Run], steps: int, workers: int, scale: float) -> Table:
+    things: dict[str, Callable[[], object]] = {}
+    extra: dict[str, dict[str, Any]] = {}
+    for way, run in ways.items():
+        resident, batches = run.resident(), run.batches(workers)
+        run.step(resident)
+        things |= {
+            f"{way}: bare network": repeated(partial(run.network, resident, update=True), steps),
+            f"{way}: the step on a resident batch": repeated(partial(run.step, resident), steps),
+            f"{way}: the loop": repeated(run.loop(workers), steps),
+        }
+        if way == "eager":
+            things["reading alone"] = repeated(partial(next, batches), steps)
+            extra["eager: bare network"] = {"operations": count_operations(partial(run.network, resident, update=True))}
+            extra["eager: the step on a resident batch"] = {"operations": count_operations(partial(run.step, resident))}
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            run.step(resident)
+            peak = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+            extra.setdefault(f"{way}: the step on a resident batch", {})["peak GB"] = peak
+    timed = side_by_side(things, ways["eager"].batch_size * steps, 3, scale=scale)
+    for way in ways:
+        took = {
+            part: statistics.median(timed[f"{way}: {part}"].seconds)
+            for part in ("the step on a resident batch", "the loop")
+        }
+        waiting = 1 - took["the step on a resident batch"] / took["the loop"]
+        extra.setdefault(f"{way}: the loop", {})["share of waiting"] = round(max(waiting, 0.0), 3)
+    note = f"batch {ways['eager'].batch_size}, bf16, both tasks taught by both sources, {workers} processes read"
+    found = table(f"training: {name}", timed, "eager: bare network", note)
+    for row in found["rows"]:
+        row |= extra.get(row["name"], {})
+    return found
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that compute: a GPU launches one kernel or a few for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        space, _, name = func._schema.name.partition("::")
+        self.count += space == "aten" and not func.is_view and name not in MEMORY
+        return func(*args, **kwargs or {})
+
+
+def count_operations(do: Callable[[], object]) -> int:
+    with Operations() as operations:
+        do()
+    return operations.count

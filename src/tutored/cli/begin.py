@@ -1,0 +1,313 @@
+"""The commands to begin with: what is there, and what tutors say about it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tutored.cli import common
+from tutored.cli.common import FILE, FOLDER, PLACE, Command, Group, commands, say, say_next, write_json
+from tutored.errors import InputError
+
+store_argument = click.argument("store", type=FOLDER)
+
+
+@commands.command()
+@click.option("--out", type=PLACE, default=Path("quickstart"), show_default=True, metavar="FOLDER", help="a folder")
+@click.option("--seed", type=common.SEED, default=0, show_default=True, help="of data, weights and order")
+@click.option("--scale", type=common.SHARE, default=1.0, show_default=True, help="share of the usual images and epochs")
+def quickstart(out: Path, seed: int, scale: float) -> None:
+    """Make data, train tutors and students, and compare them."""
+    from tutored.quickstart import run_quickstart
+
+    run_quickstart(out, seed=seed, scale=scale)
+
+
+@commands.command()
+@click.argument("folder", type=PLACE)
+@click.option("--out", type=PLACE, default=Path("tutored.yaml"), show_default=True, metavar="FILE", help="the config")
+@click.option("--example", is_flag=True, help="instead: make FOLDER, with made-up pictures to practise on")
+@click.pass_context
+def init(ctx: click.Context, folder: Path, out: Path, example: bool) -> None:
+    """Look at a folder of pictures and write a config to start from.
+
+    FOLDER holds pictures, XMLs and masks in any folders, or is a VOC or COCO folder. Links, where some are needed, go
+    into a folder beside the config.
+    """
+    if example:
+        common.refuse(ctx, "is not for --example, which makes pictures and no config", "out")
+        from tutored.scenes import make_example
+
+        make_example(folder)
+        say(f"wrote {folder}: photos, boxes of some, masks of some, labels.txt")
+        return say_next("tutored", "init", folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; give the one that holds your pictures")
+    from tutored.cli.progress import Lasting, bar
+    from tutored.init import init as look
+    from tutored.init.text import label_command
+
+    with bar("reading") as step:
+        start = look(folder, out, step)
+    layout = start.layout
+    say(f"{folder}: {layout.what}")
+    start.report.show(Lasting())
+    for note in layout.notes:
+        say(f"note: {note}")
+    if not start.report.ok:
+        say("training would stumble over the problems above: correct them first")
+    if start.arranged:
+        say(f"wrote {start.arranged}: a VOC folder of links to your files, which stay as they are")
+    say(f"wrote {start.config}")
+    images, taught = start.report.splits[layout.train].images, any(start.annotated.values())
+    for task, count in start.annotated.items():
+        if count < images:
+            say(f"missing: {images - count:,} of {images:,} training images are not annotated for {task}")
+            say(f"{'a tutor may answer' if taught else 'a tutor must answer'}: {label_command(task, layout)}")
+    if not taught:
+        say(f"then put the classes to learn into {out}")
+    return say_next("tutored", "train", out, "--out", "runs/first")
+
+
+@commands.group()
+def data() -> None:
+    """Look at data sets."""
+
+
+@data.command("check")
+@common.data_option
+@click.option("--split", "splits", required=True, multiple=True, metavar="SPLIT...", help="such as train, or train val")
+@common.json_option
+def check_data(data: str, splits: tuple[str, ...], json_: Path | None) -> int:
+    """Read all of a data set and name what training would stumble over."""
+    from tutored.cli.progress import Lasting, bar
+    from tutored.data import open_dataset
+    from tutored.data.check import check
+
+    there = {split: open_dataset(data, split) for split in splits}
+    with bar("reading") as step:
+        report = check(there, step)
+    write_json(json_, report.to_dict())
+    report.show(Lasting())
+    return 0 if report.ok else 2
+
+
+@click.command()
+@common.data_option
+@common.split_option
+@click.option("--out", type=PLACE, required=True, metavar="STORE", help="folder of the store")
+@click.option("--resume", is_flag=True, help="go on where labelling stopped")
+@click.option("--processes", type=common.POSITIVE, help="how many share the work  [default: what torchrun says, or 1]")
+@click.option("--rank", type=common.COUNT, help="which of them this is, from 0")
+@click.option("--skip-broken", is_flag=True, help="record pictures that can't be read, and go on")
+@click.option("--engine", type=click.Choice(["here", "ray"]), default="here", help="ray: on a cluster of machines")
+@click.option("--workers", type=common.POSITIVE, help="tutors that Ray runs at once  [default: 1]")
+@click.option("--worker-gpus", type=common.AMOUNT, help="GPUs of each of them  [default: 0]")
+@click.option("--batch", type=common.POSITIVE, default=8, show_default=True, help="images read at once")
+@click.pass_context
+def any_tutor(
+    ctx: click.Context, /, data: str, split: str, out: Path, engine: str, skip_broken: bool, **given: Any
+) -> None:
+    """What all kinds of tutor have in common."""
+    from tutored.tutors.options import KINDS, validated
+
+    kind, how = str(ctx.info_name), {"resume": given.pop("resume"), "batch": given.pop("batch")}
+    rank, processes, workers, gpus = map(given.pop, ("rank", "processes", "workers", "worker_gpus"))
+    options = {name: value for name, value in given.items() if value is not None and value is not False and value != ()}
+    validated(KINDS[kind], options, f"tutor {kind}")
+    if engine == "ray":
+        common.refuse(ctx, "is not for --engine ray, whose --workers share the work", "processes", "rank")
+    else:
+        common.refuse(ctx, "is for --engine ray; here --processes share the work", "workers", "worker_gpus")
+    from tutored.cli.progress import bar
+    from tutored.data import open_dataset
+    from tutored.softlabels.manifest import read_manifest
+    from tutored.tutors import open_tutor
+    from tutored.tutors.label import label as label_split
+    from tutored.tutors.label import label_with_ray
+
+    dataset = open_dataset(data, split)
+    with bar("labelling") as step:
+        how["progress"] = step
+        if engine == "ray":
+            label_with_ray(kind, options, data, split, out, workers=workers or 1, gpus=gpus or 0.0, **how)
+        else:
+            if rank is None:
+                rank = 0 if processes else int(os.environ.get("RANK", 0))
+            how |= {"rank": rank, "processes": processes or int(os.environ.get("WORLD_SIZE", 1))}
+            label_split(open_tutor(kind, dataset=dataset, **options), dataset, out, skip_broken=skip_broken, **how)
+    manifest = read_manifest(out)
+    if manifest is None or not manifest["complete"]:
+        return say("this process' share is done; the process that ends last finishes the store")
+    failed = {name: why for part in manifest["parts"] for name, why in part.get("failed", {}).items()}
+    count = len(dataset.ids) - len(failed)
+    size = sum((out / part["file"]).stat().st_size for part in manifest["parts"])
+    say(f"wrote {out}: {count} images, {size / max(count, 1) / 1000:.1f} kB an image")
+    if failed:
+        say(f"{len(failed)} others could not be read, such as {next(iter(failed.values()))}; --resume tries again")
+    elif any(map(dataset.annotated_tasks, dataset.ids)):
+        return say_next("tutored", "evaluate", out, "--data", data, "--split", split)
+    return say("next: tutored train CONFIG.yaml --out RUN, with this store in tasks.TASK.store")
+
+
+class Tutors(Group):
+    """One command for each kind of tutor, with the options that `tutored.tutors` states for it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from tutored.tutors import KINDS
+
+        return list(KINDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from tutored.tutors import KINDS, options_of
+
+        if cmd_name not in KINDS:
+            return None
+        params: list[click.Parameter] = []
+        for each in options_of(cmd_name):
+            of: Any = click.Choice(each.choices) if each.choices else common.THERE if each.type is Path else each.type
+            switch = {"is_flag": True} if each.type is bool else {"type": common.Commas(of) if each.separator else of}
+            params.append(
+                click.Option(
+                    [each.flag, each.name],
+                    **switch,
+                    multiple=each.repeatable,
+                    required=each.required,
+                    metavar=f"{each.metavar}..." if each.repeatable else each.metavar,
+                    help=each.help + (f"  [default: {str(each.default).strip('(,)')}]" if each.default else ""),
+                )
+            )
+        about = (KINDS[cmd_name].__doc__ or "").partition("\n")[0]
+        return Command(
+            cmd_name, params=params + any_tutor.params, callback=any_tutor.callback, help=about, short_help=about
+        )
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Of `hf:FOLDER`, what is behind the colon is the kind's first option."""
+        from tutored.tutors import KINDS
+
+        kind, colon, name = args[0].partition(":")
+        first = KINDS[kind].FIRST if colon and kind in KINDS else None
+        return super().resolve_command(ctx, [kind, f"--{first}={name}", *args[1:]] if first else args)
+
+
+@commands.group(cls=Tutors)
+def label() -> None:
+    """Ask a tutor and keep its soft labels in a store."""
+
+
+@commands.command()
+@store_argument
+def verify(store: Path) -> None:
+    """Check a store's files against their hashes."""
+    from tutored.softlabels import Store
+
+    opened = Store.open(store)
+    opened.verify()
+    say(f"{store}: {len(opened)} images, every part is what was written")
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...] | None) -> dict[str, str | None]:
+    parted = [pair.partition("=") for pair in given or ()]
+    if not all(equals for _, equals, _ in parted):
+        told = "give pairs such as couch=sofa, with commas; NAME=ignore or NAME=background drops a class"
+        raise click.BadParameter(told, ctx, param)
+    return {theirs.strip(): ours.strip() or None for theirs, _, ours in parted}
+
+
+@commands.command()
+@store_argument
+@click.option("--data", **common.DATA, help="images to train on that have ground truth")
+@click.option("--split", help="their split; never one that you evaluate on")
+@click.option("--config", type=FILE, help="instead: what this run trains on and may see")
+@click.option("--renamed", type=common.Commas(), callback=_pairs, metavar="A=B,C=D", help="as tasks.TASK.renamed")
+@click.option("--against", type=FOLDER, metavar="STORE", help="without ground truth: agreement with this store")
+@click.option("--for", "others", multiple=True, type=FOLDER, metavar="STORE...", help="same tutor: gets the audit, too")
+@click.option("--page", type=PLACE, metavar="FILE", help="to write  [default: audit.html in the store]")
+@common.json_option
+@click.option("--photos", is_flag=True, help="with the data's own photographs in the page")
+@click.option("--worst", type=common.COUNT, default=12, show_default=True, help="images of the disagreement report")
+@click.pass_context
+def audit(
+    ctx: click.Context, /, store: Path, data: Any, split: Any, config: Any, against: Any, page: Any, **given: Any
+) -> None:
+    """Compare a store with ground truth before it teaches.
+
+    Verdicts, advice that training takes, and a page.
+    """
+    if config and (data or split):
+        raise InputError("--config says which data: give no --data and --split beside it")
+    if not config and not (data and split):
+        raise InputError("give --data FORMAT:FOLDER and --split, or the --config of the run that is to be taught")
+    if against:
+        why = "is not for --against, which compares two stores by class names, without ground truth"
+        common.refuse(ctx, why, "others", "renamed", "photos", "worst")
+    from tutored import audit as audits
+    from tutored.cli.progress import bar
+    from tutored.config import load_config
+    from tutored.data import open_dataset
+    from tutored.engine.data_sets import open_visible
+    from tutored.softlabels import Store
+    from tutored.softlabels.advice import tutor_of
+    from tutored.tasks import task_class
+
+    opened, run = Store.open(store), load_config(config) if config else None
+    dataset = open_visible(run) if run else open_dataset(str(data), str(split))
+    if against:
+        return _compare_stores(opened, Store.open(against), dataset, page or store / "agreement.html", given["json_"])
+    sections = run.tasks if run else {kind: task_class(kind).Section(kind=kind) for kind in dataset.labels}
+    stores = [opened, *audits.stores_for(given["others"], tutor_of(opened))]
+    with bar("auditing") as step:
+        found = audits.audit(opened, dataset, audits.as_a_run_sees(opened, sections, given["renamed"]), progress=step)
+    write_json(given["json_"], found.sidecar.model_dump(mode="json"))
+    for note in found.notes:
+        say(f"note: {note}")
+    for name, task in found.sidecar.tasks.items():
+        say(f"{name}, {len(task.ids.splitlines())} images:")
+        for finding in task.findings:
+            say(f"  {'! ' if finding.complaint else ''}{finding.text}")
+    for each in stores:
+        say(f"wrote {audits.write_sidecar(each, found.sidecar)}; training uses it (tasks.TASK.audit: ignore does not)")
+    page = page or store / "audit.html"
+    audits.write_page(found, page, photos=given["photos"], worst=given["worst"])
+    say(f"wrote {page}")
+    tasks = " and ".join(f"tasks.{name}.store" for name in found.sidecar.tasks)
+    return say(f"next: tutored train CONFIG.yaml --out RUN, with this store in {tasks}")
+
+
+def _compare_stores(one: Any, other: Any, dataset: Any, page: Path, json_: Path | None) -> None:
+    from tutored.audit import agreement
+    from tutored.cli.progress import bar
+    from tutored.pages.audit import draw_agreement
+
+    with bar("comparing") as step:
+        found = agreement(one, other, dataset, step)
+    write_json(json_, found)
+    say(f"{found['images']} images")
+    for kind, part in found["tasks"].items():
+        value = "unknown" if part["value"] is None else f"{part['value']:.3f}"
+        say(f"{kind}, {len(part['classes'])} classes that both know: {part['figure']} {value}, {part['meaning']}")
+    draw_agreement(page, found, (one.path, other.path), f"{dataset.source}, {dataset.split}")
+    say(f"wrote {page}")
+
+
+@commands.command()
+@store_argument
+@click.option("--to", required=True, type=click.Choice(["coco", "voc", "cleanlab", "fiftyone"]), help="the format")
+@common.data_option
+@common.split_option
+@click.option("--out", type=PLACE, required=True, metavar="PATH", help="a file for coco (results), else a folder")
+@click.option("--score", type=common.SHARE, help="boxes from this score on  [default: what suits the format]")
+def convert(store: Path, to: str, data: str, split: str, out: Path, score: float | None) -> None:
+    """Write a store's soft labels in other tools' formats."""
+    if out.exists() and (to == "coco" or not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; choose another --out")
+    from tutored.cli.progress import bar
+    from tutored.convert import convert as convert_store
+
+    with bar("converting") as step:
+        convert_store(store, to, data, split, out, score, step)
+    say(f"wrote {out}")

@@ -1,0 +1,164 @@
+"""What commands share: their group, types of options, what they print and write. Imports nothing slow."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from click.core import ParameterSource
+
+from tutored.errors import InputError
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+THERE = click.Path(exists=True, path_type=Path)
+PLACE = click.Path(path_type=Path)
+"""What a command writes, or checks itself."""
+COUNT, POSITIVE = click.IntRange(0), click.IntRange(1)
+SEED = click.IntRange(0, 2**32 - 1)
+
+
+class Number(click.FloatRange):
+    """A number in a range; NaN and infinity are in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found: float = super().convert(value, param, ctx)
+        return found if math.isfinite(found) else self.fail(f"{value} is not possible; give a number", param, ctx)
+
+
+AMOUNT, SHARE = Number(0), Number(0, 1)
+
+
+class Commas(click.ParamType[Any]):
+    """Values with commas between them, as a tuple."""
+
+    def __init__(self, of: click.ParamType[Any] | type = str) -> None:
+        self.of, self.name = click.types.convert_type(of), "A,B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        if not parts:
+            self.fail("give values with commas between them, such as A,B", param, ctx)
+        return tuple(self.of.convert(part, param, ctx) for part in parts)
+
+
+def check_data(spec: str) -> None:
+    """Refuse a data set whose folder does not exist. Raises InputError."""
+    _, colon, folder = spec.partition(":")
+    if not colon or not os.path.isdir(os.path.expanduser(folder)):
+        missing = f"there is no folder {folder}" if colon else "no format is named"
+        raise InputError(f"data {spec!r}: {missing}; possible: voc:FOLDER, coco:FOLDER, images:FOLDER")
+
+
+def _checked(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
+    if given is not None:
+        check_data(given)
+    return given
+
+
+DATA: dict[str, Any] = {"metavar": "FORMAT:FOLDER", "callback": _checked}
+SPLIT = "such as train or val; of a VOC folder also Segmentation/train or train+val"
+data_option = click.option("--data", **DATA, required=True, help="voc:FOLDER, coco:FOLDER or images:FOLDER")
+split_option = click.option("--split", required=True, help=SPLIT)
+device_option = click.option("--device", help="cpu, cuda, cuda:1, ... or mps  [default: the best there is]")
+json_option = click.option("--json", "json_", type=PLACE, metavar="FILE", help="write all this as JSON, too")
+
+
+def by_task(
+    ctx: click.Context, param: click.Parameter, given: Sequence[str]
+) -> tuple[str, ...] | dict[str, tuple[str, ...]] | None:
+    """Callback of an option that may be repeated: `A,B` for all tasks, or `TASK=A,B` for one.
+
+    Returns:
+        The names, or the names by task, or None where nothing is given.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for text in given:
+        task, names = text.split("=", 1) if "=" in text else ("", text)
+        if task in found or (found and "" in {task, *found}):
+            raise click.BadParameter("give A,B once for all tasks, or TASK=A,B once for each", ctx, param)
+        found[task] = Commas().convert(names, param, ctx)
+    return found.get("", found) or None
+
+
+NAMES: dict[str, Any] = {"multiple": True, "callback": by_task, "metavar": "A,B"}
+
+
+def refuse(ctx: click.Context, why: str, *unused: str) -> None:
+    """Options that would have no effect are a mistake: the user expects something of them."""
+    for param in ctx.command.params:
+        if param.name in unused and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{param.opts[0]} {why}; leave it out", ctx)
+
+
+class Command(click.Command):
+    """A command whose options with a metavar such as `RUN...` take several values: `--against A B`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        greedy = {word for each in self.params if (each.metavar or "").endswith("...") for word in each.opts}
+        words: list[str] = []
+        option = None
+        for word in args:
+            if word.startswith("-") and word != "-":
+                option = word if word in greedy else None
+            elif option and words[-1] != option:
+                words.append(option)
+            words.append(word)
+        return super().parse_args(ctx, words)
+
+
+class Group(click.Group):
+    """Lists its commands in the order in which they are used."""
+
+    command_class = Command
+    group_class = type
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tutored")
+def commands() -> None:
+    """One network for several vision tasks, from partly labelled images, taught by ground truth and tutors."""
+
+
+def is_main() -> bool:
+    """Of several processes that work together, the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """A line for the user; of several processes that work together, one speaks."""
+    if is_main():
+        try:
+            print(text, file=sys.stderr if error else sys.stdout, flush=True)
+        except BrokenPipeError:
+            unheard(sys.stderr if error else sys.stdout)
+
+
+def unheard(stream: IO[str]) -> None:
+    """Nobody reads it any more: the work goes on, and what is still to be printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def say_next(*words: object) -> None:
+    """The command to run next, as a shell takes it."""
+    say(f"next: {shlex.join(map(str, words))}")
+
+
+def write_json(path: Path | None, content: Any) -> None:
+    """Write JSON whole, where a path is given, and say so."""
+    if path is not None:
+        from tutored import files
+
+        files.write_json(path, content)
+        say(f"wrote {path}")

@@ -1,0 +1,45 @@
+"""What every student can be told, whatever its shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tutored.section import Section
+
+if TYPE_CHECKING:
+    from tutored.config.run import Config
+
+
+class StudentSection(Section):
+    """One student. The student's own section adds its keys.
+
+    Attributes:
+        FREE: the keys in which a student may differ from one whose weights it takes over: none changes what a weight is
+            for.
+    """
+
+    FREE: ClassVar[frozenset[str]] = frozenset({"weights", "size", "frozen"})
+
+    kind: str
+    """A student (`config.entries.STUDENTS`), or a class of your own as `module:Class`."""
+    backbone: str = "resnet50"
+    """A timm model with feature maps at strides 4 to 32."""
+    weights: str | None = None
+    """Path to the backbone's safetensors, or `timm` for its default pretrained weights; null: random."""
+    size: Annotated[int, Field(gt=0, le=4096)] = 300
+    """Side of the network's input in pixels."""
+    frozen: Literal[0, 4, 8, 16, 32] = 0
+    """The backbone's weights and batch statistics up to its last map of this stride stay as they were loaded; 0: all of
+    them learn."""
+    freeze_norm: bool = False
+    """Keep the backbone's batch statistics as they were loaded; faster, and steadier with small batches."""
+
+    @property
+    def splittable(self) -> bool:
+        """Whether the loss of a batch may be computed in parts, by micro-batches or processes."""
+        return True
+
+    def check(self, config: Config) -> None:
+        """Raise ValueError where the student does not go with other sections of the run's config."""

@@ -1,0 +1,102 @@
+"""What every task of a run can be told, whatever its kind: who answers for it, and in which classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from tutored.section import Section, Share, Weight
+
+if TYPE_CHECKING:
+    from tutored.config.run import Config
+
+
+class TaskSection(Section):
+    """One task. The kind's own section adds its keys.
+
+    Attributes:
+        OWN_SCALE: keys that treat the tutor's probabilities; where one is set, an audit's temperature is not used.
+    """
+
+    OWN_SCALE: ClassVar[tuple[str, ...]] = ()
+
+    kind: str
+    """A kind of task (`config.entries.TASKS`), or a class of your own as `module:Class`. Where it is left out, it is
+    the task's name."""
+    policy: Literal["ground_truth", "fill", "replace", "both", "none"] = "ground_truth"
+    """`fill`: ground truth, tutor where it is missing; `replace`: tutor on a `share` of images; `both`: their sum;
+    `none`: nobody teaches it."""
+    store: Path | tuple[Path, ...] | None = None
+    """Folder of the tutor's soft labels; several where several splits or data sets were labelled."""
+    hidden: Share = 0.0
+    """Share of the annotated training images whose ground truth is hidden; a larger share hides a superset."""
+    share: Share = 1.0
+    """Share of images that `replace` gives to the tutor."""
+    resampled: bool = False
+    """The thesis' reading of the `share` that `replace` gives: other images at every step, so that no image is without
+    ground truth for good."""
+    weights: tuple[Weight, Weight] = (0.5, 0.5)
+    """Ground truth's and tutor's weight where `both` has both; without `loss.joint`, those of the sources' means over a
+    batch, whatever each teaches in it (the thesis' formula 18)."""
+    audit: Literal["use", "ignore"] = "use"
+    """What `tutored audit` left in the store: mutes classes, calibrates probabilities and sets the scores from which
+    boxes teach, where the task's keys have their defaults. The recipe `thesis` ignores it."""
+    weight: Weight = 1.0
+    """Of the task's terms in the loss."""
+    folder: str | None = Field(default=None, alias="from")
+    """Folder in the data set's folder that holds one annotation file an image; null: where the format has them."""
+
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """The stores that this task reads; empty where the policy gives no tutor a say."""
+        if self.store is None or self.policy in ("ground_truth", "none"):
+            return ()
+        return self.store if isinstance(self.store, tuple) else (self.store,)
+
+    def idle(self, config: Config) -> list[str]:
+        """What keys of this task ask for and do not get in this run, a sentence each."""
+        return []
+
+    @model_validator(mode="after")
+    def _store_where_needed(self) -> Self:
+        if self.policy in ("fill", "replace", "both") and not self.store:
+            raise ValueError(f"policy '{self.policy}' needs a tutor's `store`; `tutored label` makes one")
+        return self
+
+    @field_validator("weights")
+    @classmethod
+    def _teach_something(cls, weights: tuple[float, float]) -> tuple[float, float]:
+        if not any(weights):
+            raise ValueError("both are 0, so that nobody teaches; give one of them more, or policy 'none'")
+        return weights
+
+
+class ClassSection(TaskSection):
+    """A task whose answers are classes of a label space."""
+
+    labels: Path | None = None
+    """File with the classes of this task's annotations, one a line in the order of their numbers; null: those that the
+    data set states."""
+    classes: tuple[str, ...] | None = None
+    """The student's classes for this task; null: those of all training data."""
+    reported: tuple[str, ...] | None = None
+    """The classes that the means of a validation are over; null: all."""
+    renamed: dict[str, str | None] = Field(default_factory=dict)
+    """Tutor class -> our class, where names and aliases don't say it; or `ignore`, `background`, or null (as
+    `elsewhere` says) to drop it."""
+    elsewhere: Literal["background", "ignore"] = "background"
+    """Where the tutor's probability of classes without a counterpart here goes: to background (VOC), or nowhere, and
+    the cell (with soft class targets the box too) weighs that much less."""
+    vetted_by: str | None = None
+    """Another task of this run. Where its ground truth is there, neither hidden nor replaced, what contradicts it does
+    not teach: in a tutor's map a class outside its drawn boxes (and a cell in no box is background), and of a tutor's
+    boxes those without a pixel of their class."""
+
+    @field_validator("classes", "reported")
+    @classmethod
+    def _some_class(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names == ():
+            raise ValueError("got [], no class at all; name one or more, or give null for all")
+        return names

@@ -1,0 +1,192 @@
+"""Data sets seen in part, without some ground truth, or in another label space."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from PIL import Image
+
+from tutored.data.coco import CocoMasks
+from tutored.data.images import Annotations, Images
+from tutored.data.sources import ranks
+from tutored.errors import InputError
+from tutored.labels import ClassMap, LabelSpace
+from tutored.types import Dataset, GroundTruth
+
+Names = tuple[str, ...]
+
+
+class View:
+    """All as the inner data set has it, except what a subclass changes."""
+
+    def __init__(self, inner: Dataset) -> None:
+        self.inner = inner
+        self.name, self.source, self.split = inner.name, inner.source, inner.split
+        self.notes, self.labels, self.ids = inner.notes, inner.labels, inner.ids
+
+    def image(self, image_id: str) -> Image.Image:
+        return self.inner.image(image_id)
+
+    def ground_truth(self, image_id: str) -> GroundTruth:
+        return self.inner.ground_truth(image_id)
+
+    def annotated_tasks(self, image_id: str) -> Names:
+        return self.inner.annotated_tasks(image_id)
+
+    def problems(self, image_id: str) -> Names:
+        return self.inner.problems(image_id)
+
+
+class Subset(View):
+    """Some images of a data set, in its order."""
+
+    def __init__(self, inner: Dataset, what: str, ids: Names) -> None:
+        super().__init__(inner)
+        self.name, self.split, self.ids = f"{inner.name} ({what})", f"{inner.split} ({what})", ids
+
+
+def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Split a data set in two: what is left, and a share of its images held out.
+
+    The same seed holds out the same images, a larger share a superset.
+
+    Raises:
+        InputError: one of the two would be empty.
+    """
+    places = ranks(dataset.ids, seed, "held out")
+    out = tuple(image_id for image_id in dataset.ids if places[image_id] < share)
+    left = tuple(image_id for image_id in dataset.ids if places[image_id] >= share)
+    if not out or not left:
+        raise InputError(
+            f"{dataset.name}: {share:.0%} of {len(dataset.ids)} images can't be held out; give another share"
+        )
+    return Subset(dataset, "without the held-out part", left), Subset(dataset, "held out", out)
+
+
+class Only(View):
+    """A data set with the annotations of some tasks; of a reader's own data set the others are not even read."""
+
+    def __init__(self, inner: Dataset, tasks: Collection[str]) -> None:
+        if isinstance(inner, Images):
+            inner = replace(inner, tasks={name: each for name, each in inner.tasks.items() if name in tasks})
+        super().__init__(inner)
+        self.labels = {name: labels for name, labels in inner.labels.items() if name in tasks}
+
+    def annotated_tasks(self, image_id: str) -> Names:
+        return tuple(name for name in self.inner.annotated_tasks(image_id) if name in self.labels)
+
+    def ground_truth(self, image_id: str) -> GroundTruth:
+        truth = self.inner.ground_truth(image_id)
+        return truth.without(*(truth.tasks.keys() - self.labels.keys()))
+
+
+class Visible(View):
+    """A data set without the ground truth of some images.
+
+    Attributes:
+        hidden: by task, the images whose ground truth is not to be seen.
+    """
+
+    def __init__(self, inner: Dataset, hidden: Mapping[str, Collection[str]]) -> None:
+        super().__init__(inner)
+        self.hidden = hidden
+
+    def annotated_tasks(self, image_id: str) -> Names:
+        hidden = self._hidden(image_id)
+        return tuple(name for name in self.inner.annotated_tasks(image_id) if name not in hidden)
+
+    def ground_truth(self, image_id: str) -> GroundTruth:
+        return self.inner.ground_truth(image_id).without(*self._hidden(image_id))
+
+    def _hidden(self, image_id: str) -> Names:
+        return tuple(name for name, ids in self.hidden.items() if image_id in ids)
+
+
+class Seen(NamedTuple):
+    """How one task's classes are seen.
+
+    Attributes:
+        labels: the label space.
+        to: the class in it of each class of the data set; 0 drops its boxes and makes its pixels background.
+        annotated: the classes of `labels` that the data set annotates; None means every class.
+    """
+
+    labels: LabelSpace
+    to: tuple[int, ...]
+    annotated: tuple[int, ...] | None
+
+
+class Relabelled(View):
+    """A data set, some tasks of which are seen in another label space."""
+
+    def __init__(self, inner: Dataset, seen: Mapping[str, Seen]) -> None:
+        super().__init__(inner)
+        self.seen = seen
+        self.labels = {name: seen[name].labels if name in seen else labels for name, labels in inner.labels.items()}
+
+    def ground_truth(self, image_id: str) -> GroundTruth:
+        truth = self.inner.ground_truth(image_id)
+        tasks = dict(truth.tasks)
+        for name in tasks.keys() & self.seen.keys():
+            tasks[name] = tasks[name].relabelled(self.seen[name].to, self.seen[name].annotated)
+        return replace(truth, tasks=tasks)
+
+
+def relabelled(
+    dataset: Dataset, classes: Mapping[str, Names | None], annotated: Mapping[str, Names | None] | None = None
+) -> Dataset:
+    """The data set with each task in its label space, matched by name, and with what it does not annotate declared.
+
+    Give a data set as its reader does, so that masks of a file of more than 254 classes can be told apart in fewer.
+
+    Args:
+        classes: by task, the object classes to see it in; None, or no entry, keeps the data set's own. One that the
+            data set does not have counts as not annotated.
+        annotated: by task, the data set's own classes that it annotates completely; None, or no entry, means all. What
+            it may hold of its other classes is dropped.
+
+    Raises:
+        InputError: a name in `annotated` is not a class of the data set, or no class matches.
+    """
+    sources: dict[str, Annotations] = {}
+    seen: dict[str, Seen] = {}
+    for name, own in dataset.labels.items():
+        wanted, known = classes.get(name), (annotated or {}).get(name) if own.classes else None
+        source = dataset.tasks[name] if isinstance(dataset, Images) else None
+        if wanted in (None, own.classes) and known is None:
+            continue
+        if wanted is not None and type(source) is Annotations:  # nothing that would have to match
+            sources[name] = replace(source, labels=_space(name, wanted))
+            continue
+        seen[name] = _seen(f"{dataset.name}, {name}", own, own if wanted is None else _space(name, wanted), known)
+        if isinstance(source, CocoMasks):
+            sources[name] = source.seen_in(*seen.pop(name))
+    if sources and isinstance(dataset, Images):
+        dataset = replace(dataset, tasks={**dataset.tasks, **sources})
+    return Relabelled(dataset, seen) if seen else dataset
+
+
+def _space(name: str, classes: Sequence[str]) -> LabelSpace:
+    try:
+        return LabelSpace.of(tuple(classes))
+    except ValueError as error:
+        raise InputError(f"classes of {name}, {', '.join(classes)}: {error}") from error
+
+
+def _seen(what: str, own: LabelSpace, target: LabelSpace, annotated: Names | None) -> Seen:
+    try:
+        known = set(range(len(own))) if annotated is None else {0, *map(own.index, annotated)}
+    except InputError as error:
+        raise InputError(f"{what}: annotated: {error}") from error
+    try:
+        class_map = ClassMap.by_name(own, target)
+    except InputError as error:
+        raise InputError(
+            f"{what}: none of its classes ({', '.join(own.classes)}) is one of {', '.join(target.classes)}"
+        ) from error
+    to = tuple((number or 0) if index in known else 0 for index, number in enumerate(class_map.to))
+    unknown = {number for index, number in enumerate(class_map.to) if index not in known}
+    complete = tuple(index for index in range(1, len(target)) if index in to and index not in unknown)
+    return Seen(target, to, None if len(complete) == len(target) - 1 else complete)

@@ -1,0 +1,116 @@
+"""The images of one run: what it trains on, and what it is validated on, which is never the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tutored.config import Config, Data, MoreData, TaskSection
+from tutored.config.data import Annotates
+from tutored.data import TaskSource, open_dataset
+from tutored.data.joined import differ, join, union
+from tutored.data.sources import drawn_and_hidden
+from tutored.data.views import Visible, hold_out, relabelled
+from tutored.errors import InputError
+from tutored.labels import LabelSpace
+from tutored.tasks import Task, open_task
+from tutored.types import Dataset
+
+Classes = Mapping[str, tuple[str, ...]]
+
+
+def open_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
+    """The images to train on and those to validate on, each task in the student's label space for it.
+
+    Raises:
+        InputError: they share images, or names of images; whatever opening one of the data sets raises.
+    """
+    parts = open_parts(config)
+    own = own_classes(parts)
+    classes = {name: getattr(task, "classes", None) or own.get(name, ()) for name, task in config.tasks.items()}
+    seen = [
+        relabelled(part, classes, by_task(given.annotated, config))
+        for part, given in zip(parts, parts_of(config), strict=True)
+    ]
+    whole = join(seen)
+    if config.data.held_out:
+        return hold_out(whole, config.data.held_out, config.data.seed)
+    return whole, _open_validation(config, whole, classes)
+
+
+def open_visible(config: Config) -> Dataset:
+    """The training images of a run with the ground truth that it does not hide: what its tutors may be audited on."""
+    train, _ = open_datasets(config)
+    seed = config.data.seed
+    return Visible(
+        train, {name: drawn_and_hidden(train, name, task.hidden, seed)[1] for name, task in config.tasks.items()}
+    )
+
+
+def open_tasks(config: Config, dataset: Dataset) -> dict[str, Task]:
+    """The run's tasks, each in the label space that the data set has for it."""
+    tasks = {}
+    for name, task in config.tasks.items():
+        own = LabelSpace.of(getattr(task, "classes", None) or ())  # where no data set annotates it
+        tasks[name] = open_task(name, dataset.labels.get(name, own), task)
+    return tasks
+
+
+def own_classes(parts: list[Dataset]) -> dict[str, tuple[str, ...]]:
+    """By task, the object classes that data sets have, whichever of them the student learns."""
+    spaces: dict[str, list[LabelSpace]] = {}
+    for part in parts:
+        for name, labels in part.labels.items():
+            spaces.setdefault(name, []).append(labels)
+    return {name: union(each) for name, each in spaces.items()}
+
+
+def open_parts(config: Config) -> list[Dataset]:
+    """The training data sets as they are, each task in the data set's own label space."""
+    return [_open_part(part, config) for part in parts_of(config)]
+
+
+def parts_of(config: Config) -> tuple[Data | MoreData, ...]:
+    """The config's sections of the training data sets."""
+    return config.data, *config.data.more
+
+
+def by_task(annotated: Annotates, config: Config) -> dict[str, tuple[str, ...] | None]:
+    """The classes that a data set annotates, for each task."""
+    if isinstance(annotated, dict):
+        return {name: annotated.get(name) for name in config.tasks}
+    return dict.fromkeys(config.tasks, annotated)
+
+
+def _open_part(part: Data | MoreData, config: Config) -> Dataset:
+    tasks = {name: task for name, task in config.tasks.items() if part.tasks is None or name in part.tasks}
+    return open_dataset(part.train, part.split, {name: _source(task) for name, task in tasks.items()})
+
+
+def _source(task: TaskSection) -> TaskSource:
+    return TaskSource(task.kind, task.folder, getattr(task, "labels", None), required=not task.stores)
+
+
+def _open_validation(config: Config, train: Dataset, classes: Classes) -> Dataset | None:
+    data = config.data
+    if data.val_split is None:
+        return None
+    annotated = by_task(data.annotated if data.val is None else data.val_annotated, config)
+    names = data.tasks if data.val is None and data.tasks is not None else tuple(config.tasks)
+    tasks = {name: config.tasks[name] for name in names}
+    # A task whose label space no training data states has none to validate in.
+    sources = {name: _source(task) for name, task in tasks.items() if classes[name] or not hasattr(task, "classes")}
+    val = relabelled(open_dataset(data.val or data.train, data.val_split, sources), classes, annotated)
+    shared = sorted(set(train.ids) & set(val.ids))
+    unlike = [image_id for image_id in shared[:3] if differ(train, val, image_id)]
+    if unlike:
+        raise InputError(
+            f"{train.name} and {val.name} have {len(shared)} names in common, of different pictures "
+            f"({', '.join(unlike)}, ...); an image is known by its name alone: rename the files of one of the two, "
+            "and what lists them"
+        )
+    if shared:
+        raise InputError(
+            f"{train.name} and {val.name} share {len(shared)} images ({', '.join(shared[:3])}, ...); "
+            "evaluating on training images measures nothing: choose another data.val_split"
+        )
+    return val

@@ -1,0 +1,182 @@
+"""One random geometry that moves image, boxes, mask and soft map together.
+
+Zoom-out, crop, flip and resize are one window of the image, possibly larger than it, stretched to the network's
+square input. Everything is resampled once, from the un-augmented original (SSD's augmentation; specification 4.3).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tutored import boxes
+from tutored.config import Augment
+
+Array = npt.NDArray[Any]
+
+MEAN_COLOUR = (123, 116, 103)
+"""What padding looks like: ImageNet's mean, RGB."""
+MIN_COVERED = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+SMALLEST_BOX = 2.0
+"""Boxes with a side under this many input pixels are dropped (specification 4.3, 8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """A window of the image, in its pixels and possibly reaching beyond it, stretched to a square of `size` pixels."""
+
+    window_xyxy: tuple[float, float, float, float]
+    flip: bool
+    size: int
+
+    def image(self, image: Image.Image) -> tuple[Tensor, tuple[slice, slice]]:
+        """The window as uint8 [3, S, S], and the rows and columns that the image itself fills.
+
+        Only output pixels that lie wholly in the image are filled, from exactly the part of the image they show, so
+        that boxes stay where the pixels are.
+        """
+        sides = (left, right), (top, bottom) = self._inside(0, image.width), self._inside(1, image.height)
+        canvas = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None].repeat(1, self.size, self.size)
+        rows, columns = slice(top, bottom), slice(left, right)
+        if right > left and bottom > top:
+            x, y = (self._source(axis, np.array(ends, np.float32)) for axis, ends in enumerate(sides))
+            corners = (max(float(x[0]), 0), max(float(y[0]), 0))
+            far = (min(float(x[1]), image.width), min(float(y[1]), image.height))
+            part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=(*corners, *far))
+            canvas[:, rows, columns] = torch.from_numpy(np.array(part)).permute(2, 0, 1)
+        if self.flip:
+            columns = slice(self.size - right, self.size - left)
+            canvas = canvas.flip(2)
+        return canvas, (rows, columns)
+
+    def inside(self, size: tuple[int, int], side: int) -> Tensor:
+        """bool [side, side]: which cells of a map have their centre in the image of `size` (height, width)."""
+        return torch.from_numpy(self._covers(size, side))
+
+    def nearest(self, plane: Tensor, side: int, outside: float) -> Tensor:
+        """[side, side] of the type of `plane` [H, W]: its nearest pixel at each cell's centre, `outside` in padding."""
+        size = (plane.shape[0], plane.shape[1])
+        rows, columns = self._nearest(size, side)
+        values = plane.numpy()[rows[:, None], columns]
+        return torch.from_numpy(np.where(self._covers(size, side), values, values.dtype.type(outside)))
+
+    def soft_map(self, soft: Tensor, size: tuple[int, int], side: int) -> Tensor:
+        """float32 [C, side, side]: a map [C, h, w] over an image of `size`, at each cell's centre; 0 in padding.
+
+        A map at the image's own resolution is sampled as the mask is; a coarser one bilinearly, probabilities staying
+        probabilities.
+        """
+        grid = (soft.shape[1], soft.shape[2])
+        if grid == size:
+            rows, columns = self._nearest(size, side)
+            return torch.from_numpy(soft.numpy()[:, rows[:, None], columns] * self._covers(size, side))
+        down, across = (
+            torch.from_numpy(_interpolation(centres, length, cells))
+            for centres, length, cells in zip(self._centres(side), size, grid, strict=True)
+        )
+        return down @ soft @ across.T
+
+    def boxes(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes [K, 4] in input pixels, cut at the window, and bool [K]: the centre is in it and enough is left."""
+        x1, y1, x2, y2 = self.window_xyxy
+        scale = np.array([self.size / (x2 - x1), self.size / (y2 - y1)] * 2, np.float32)
+        moved = (boxes_xyxy.numpy() - np.array([x1, y1, x1, y1], np.float32)) * scale
+        if self.flip:
+            moved = np.stack([self.size - moved[:, 2], moved[:, 1], self.size - moved[:, 0], moved[:, 3]], axis=1)
+        centre = (moved[:, :2] + moved[:, 2:]) / 2
+        cut = moved.clip(0, self.size)
+        kept = ((centre >= 0) & (centre < self.size) & (cut[:, 2:] - cut[:, :2] >= SMALLEST_BOX)).all(axis=1)
+        return torch.from_numpy(cut), torch.from_numpy(kept)
+
+    def _source(self, axis: int, target: Array) -> Array:
+        start, end = self.window_xyxy[axis], self.window_xyxy[axis + 2]
+        return start + target * (end - start) / self.size
+
+    def _inside(self, axis: int, length: int) -> tuple[int, int]:
+        start, end = self.window_xyxy[axis], self.window_xyxy[axis + 2]
+        scale = self.size / (end - start)
+        first = math.ceil(round(-start * scale, 6))
+        last = math.floor(round((length - start) * scale, 6))
+        return max(first, 0), min(last, self.size)
+
+    def _centres(self, side: int) -> tuple[Array, Array]:
+        cells = (np.arange(side) + 0.5) * self.size / side
+        x = self._source(0, cells)
+        return self._source(1, cells), x[::-1] if self.flip else x
+
+    def _covers(self, size: tuple[int, int], side: int) -> Array:
+        (y, x), (height, width) = self._centres(side), size
+        return ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))
+
+    def _nearest(self, size: tuple[int, int], side: int) -> tuple[Array, Array]:
+        y, x = (
+            np.floor(centres).astype(np.int64).clip(0, length - 1)
+            for centres, length in zip(self._centres(side), size, strict=True)
+        )
+        return y, x
+
+
+def _interpolation(centres: Array, length: int, cells: int) -> Array:
+    """float32 [n, cells]: rows of linear-interpolation weights; the border is continued, and zero beyond `length`."""
+    position = (centres * cells / length - 0.5).clip(0, cells - 1)
+    weights = (1 - np.abs(position[:, None] - np.arange(cells))).clip(0)
+    return (weights * ((centres >= 0) & (centres < length))[:, None]).astype(np.float32)
+
+
+def whole(size: tuple[int, int], target: int) -> Geometry:
+    """The whole image and nothing else, not augmented."""
+    return Geometry((0.0, 0.0, float(size[1]), float(size[0])), flip=False, size=target)
+
+
+def draw_geometry(
+    size: tuple[int, int], guides_xyxy: Tensor, target: int, config: Augment, rng: random.Random, *, zoom_out: bool
+) -> Geometry:
+    """Draw zoom-out, crop and flip for an image of `size` (height, width).
+
+    Args:
+        guides_xyxy: float32 [K, 4], boxes of which a crop must cover one to the share it drew; K may be 0.
+        zoom_out: whether this image is zoomed out; who decides (`Augment.zoom_out`) is the caller's business.
+    """
+    height, width = size
+    window = (0.0, 0.0, float(width), float(height))
+    if zoom_out:
+        factor = rng.uniform(1.05, config.zoom_out_max)
+        left, top = rng.uniform(0, (factor - 1) * width), rng.uniform(0, (factor - 1) * height)
+        window = (-left, -top, factor * width - left, factor * height - top)
+    if config.crop:
+        window = _crop(window, guides_xyxy, rng)
+    return Geometry(window, flip=rng.random() < config.flip_share, size=target)
+
+
+def _crop(
+    window: tuple[float, float, float, float], guides_xyxy: Tensor, rng: random.Random
+) -> tuple[float, float, float, float]:
+    """A part of the window: .3 to 1 of its area, aspect 1/2 to 2, one guide covered; the window after 50 misses."""
+    covered = rng.choice(MIN_COVERED)
+    width, height = window[2] - window[0], window[3] - window[1]
+    for _ in range(50):
+        area, ratio = rng.uniform(0.3, 1.0) * width * height, rng.uniform(0.5, 2.0)
+        w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if w > width or h > height:
+            continue
+        left, top = window[0] + rng.uniform(0, width - w), window[1] + rng.uniform(0, height - h)
+        crop = (left, top, left + w, top + h)
+        if len(guides_xyxy) == 0 or bool((_covered(guides_xyxy, crop) >= covered).any()):
+            return crop
+    return window
+
+
+def _covered(boxes_xyxy: Tensor, window: tuple[float, float, float, float]) -> Tensor:
+    x1, y1, x2, y2 = window
+    low = boxes_xyxy.new_tensor([x1, y1])
+    high = boxes_xyxy.new_tensor([x2, y2])
+    sides = (torch.minimum(boxes_xyxy[:, 2:], high) - torch.maximum(boxes_xyxy[:, :2], low)).clamp(min=0)
+    return sides.prod(dim=1) / boxes.area(boxes_xyxy)

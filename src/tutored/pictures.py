@@ -1,0 +1,153 @@
+"""Reading pictures and masks of class numbers from files, and fitting boxes into them; every fault names its file."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
+from PIL.ImageFile import ImageFile
+from torch import Tensor
+
+from tutored.errors import InputError
+from tutored.labels import LabelSpace
+from tutored.types import IGNORE
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+STRETCHED: Mapping[Any, int] = {"L;2": 85, "L;4": 17}
+"""What Pillow multiplies the values of a grey PNG of 2 or 4 bits by."""
+MOST_BYTES = 100_000_000
+"""No photograph from an address is larger."""
+
+Box = tuple[float, float, float, float]
+
+
+def read_picture(path: Path | str) -> Image.Image:
+    """The RGB picture of a file, or of an address that fsspec opens (`https://...`, `s3://...`), decoded.
+
+    The pixels are those stored in the file: an EXIF orientation is not applied, because the boxes and masks of VOC
+    and COCO were drawn on the stored pixels. Of 16 bits the upper eight are kept.
+
+    Raises:
+        InputError: the file is missing, broken, cut short, of another format or absurdly large.
+    """
+    return as_rgb(_read(path, decode=True))
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """The picture in RGB; Pillow alone would make everything above 255 of a 16-bit grey one white."""
+    if picture.mode.startswith("I"):
+        picture = picture.convert("I").point([level >> 8 for level in range(1 << 16)], "L")
+    return picture.convert("RGB")
+
+
+def orientation(picture: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8: 1 is upright, from 5 on the picture lies on its side. 1 without readable EXIF."""
+    try:
+        said = picture.getexif().get(Base.Orientation)
+    except Exception:  # broken EXIF raises all sorts of errors, and does not make a picture unusable
+        return 1
+    return said if isinstance(said, int) and 1 <= said <= 8 else 1
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The picture turned and mirrored as its EXIF asks."""
+    return picture if orientation(picture) == 1 else ImageOps.exif_transpose(picture)
+
+
+def picture_size(path: Path | str) -> tuple[int, int]:
+    """(height, width) of a picture from its header alone. Raises InputError as `read_picture` does."""
+    picture = _read(path, decode=False)
+    return picture.height, picture.width
+
+
+def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
+    """A mask of class numbers: a PNG with a palette (its indices, not its colours) or of grey, up to 8 bits.
+
+    Returns:
+        uint8 [H, W], 0..C of `labels` and 255 = ignore.
+
+    Raises:
+        InputError: the file is unreadable, of another mode, not of `size`, or holds a value outside `labels`.
+    """
+    picture = _read(path, decode=True)
+    if picture.mode not in ("P", "L", "1"):
+        raise InputError(
+            f"{path}: a mask holds one class index per pixel (palette or grey PNG of 8 bits), got mode {picture.mode}; "
+            "save the indices, not their colours"
+        )
+    if (picture.height, picture.width) != size:
+        raise InputError(
+            f"{path}: the mask is {picture.width}x{picture.height} pixels, its image {size[1]}x{size[0]}; "
+            "make both the same size"
+        )
+    mask = np.array(picture).astype(np.uint8)
+    if picture.mode == "L":
+        mask //= STRETCHED.get(cast(ImageFile, _read(path, decode=False)).tile[0][3], 1)
+    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    wrong = [int(value) for value in values if value >= len(labels) and value != IGNORE]
+    if wrong:
+        raise InputError(
+            f"{path}: mask values {wrong} are no classes; possible: 0 (background), 1 to {len(labels) - 1} "
+            f"({labels.names[-1]}), {IGNORE} (ignore)"
+        )
+    return torch.from_numpy(mask)
+
+
+def fit_box(box: Box, size: tuple[int, int], what: str, slack: float = math.inf) -> Box:
+    """Cut a box (x1, y1, x2, y2) at the borders of an image of `size` (height, width).
+
+    Args:
+        what: names file and object in the message.
+        slack: how many pixels the box may stick out.
+
+    Raises:
+        InputError: it sticks out by more, or no area is left.
+    """
+    x1, y1, x2, y2 = box
+    height, width = size
+    if not max(-x1, -y1, x2 - width, y2 - height) <= slack:
+        raise InputError(f"{what}: the box {box} lies outside its image of {width}x{height} pixels; correct it")
+    inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+    if is_empty(inside):
+        raise InputError(f"{what}: the box {box} has no area in its image of {width}x{height} pixels; correct it")
+    return inside
+
+
+def is_empty(box: Box) -> bool:
+    """Whether a box is thinner than float32 can tell from no area."""
+    return not (box[2] - box[0] >= 0.01 and box[3] - box[1] >= 0.01)
+
+
+def _read(path: Path | str, *, decode: bool) -> Image.Image:
+    try:
+        with Image.open(_source(path), formats=FORMATS) as picture:
+            if decode:
+                picture.load()
+            return picture
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such picture; add it or take it off the list") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: too many pixels for a photograph; make it smaller ({error})") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not a picture; possible: {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders raise all sorts of errors on broken bytes
+        raise InputError(f"{path}: the picture can't be read ({error}); fetch it again") from error
+
+
+def _source(path: Path | str) -> Path | str | IO[bytes]:
+    if "://" not in str(path):
+        return path
+    import fsspec
+
+    with fsspec.open(str(path), "rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES // 1_000_000} MB")
+    return io.BytesIO(content)

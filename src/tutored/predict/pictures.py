@@ -1,0 +1,190 @@
+"""Pictures in files to drawings, JSON, and files of each task's own.
+
+`predictions.json` is a list in the manner of COCO results, by image, an entry a line: `image_id` (`file_name` without
+suffix), `file_name` (as `find_pictures` names it), `task`, and what `Task.describe` says, such as `category_id` (1..C),
+`category`, `bbox` (x, y, width, height in pixels) and `score` of each box above the decoding floor. Beside it lie
+`NAME.predicted.jpg`, with what scores enough drawn in, and `NAME.TASK.predicted.png` or whatever `Task.save` writes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from tutored.data.text import read_json
+from tutored.errors import InputError
+from tutored.files import whole_file, write_encoded
+from tutored.labels import LabelSpace, same_class
+from tutored.pictures import read_picture, upright
+from tutored.predict.inputs import RESULT, find_pictures
+from tutored.predict.predictor import Predictor, describe
+from tutored.progress import Progress
+from tutored.tasks import Task
+from tutored.visualise import draw
+
+KINDS = ("pictures", "json", "files")
+"""What can be written: drawings, `Task.describe`, `Task.save`."""
+FILMED = ("pictures", "json")
+"""What is written of a video by default: a file a frame makes very many files."""
+LONGEST = 65_500
+"""Most pixels of a JPEG's side."""
+
+
+def choose_kinds(wanted: Collection[str] | None, usual: Collection[str], tasks: Mapping[str, Task]) -> tuple[str, ...]:
+    """What is to be written; None: of the usual kinds those that these tasks have.
+
+    Raises:
+        InputError: nothing is wanted, an unknown kind, or one that no task has.
+    """
+    possible = [kind for kind in KINDS if any(gives(task, kind) for task in tasks.values())]
+    if wanted is None:
+        return tuple(kind for kind in usual if kind in possible)
+    wrong = [kind for kind in wanted if kind not in possible]
+    if wrong or not wanted:
+        why = f"{', '.join(tasks)} gives no such results" if wrong and wrong[0] in KINDS else "not possible"
+        raise InputError(f"results {','.join(wrong) or 'of no kind'}: {why}; give some of {','.join(possible)}")
+    return tuple(wanted)
+
+
+def gives(task: Task, kind: str) -> bool:
+    """Whether a task's answers have this form, one of `KINDS`."""
+    form = {"pictures": Task.draw, "json": Task.describe, "files": Task.save}[kind]
+    return getattr(type(task), form.__name__) is not form
+
+
+def predict_files(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    out: Path,
+    score: float = 0.5,
+    progress: Progress | None = None,
+    *,
+    kinds: Collection[str] | None = None,
+    under: Path | None = None,
+    coco: Path | None = None,
+) -> Path:
+    """Write the results of pictures; memory is that of one batch.
+
+    Args:
+        score: boxes from this score on are drawn.
+        kinds: what is written, of `KINDS`; None: all that there is.
+        under: see `find_pictures`.
+        coco: a COCO instances file that lists the pictures. The JSON then has the boxes alone, with the file's image
+            and category numbers, as pycocotools' `loadRes` wants them. Pictures are taken as they are stored then, as
+            COCO's boxes are drawn; else they are turned upright first where their EXIF asks for it.
+
+    Returns:
+        The path of `predictions.json`, which is written last; `out` without JSON.
+
+    Raises:
+        InputError: see `find_pictures`, `CocoNumbers` and `choose_kinds`; or a picture is broken.
+    """
+    kinds = choose_kinds(kinds, KINDS, predictor.tasks)
+    pictures = find_pictures(paths, under)
+    numbers = None
+    if coco:
+        numbers = CocoNumbers.read(coco, {name for task in predictor.tasks.values() for name in task.labels.classes})
+        for name in pictures:
+            numbers.image(name)
+    names, listed = list(pictures), out / "predictions.json"
+    with _json_list(listed) if "json" in kinds else nullcontext() as add:
+        for first in range(0, len(names), predictor.batch):
+            batch = names[first : first + predictor.batch]
+            images = [read_picture(pictures[name]) for name in batch]
+            if not numbers:
+                images = [upright(image) for image in images]
+            for name, image, prediction in zip(batch, images, predictor(images), strict=True):
+                stem = PurePath(name).with_suffix("").as_posix()
+                if add:
+                    named = {"image_id": stem, "file_name": name}
+                    entries = describe(prediction, predictor.tasks).items()
+                    found = [{**named, "task": task, **entry} for task, each in entries for entry in each]
+                    for entry in numbers.renumbered(found) if numbers else found:
+                        add(entry)
+                if "pictures" in kinds:
+                    drawn = draw(image, prediction, predictor.tasks, score=score, at_most=LONGEST)
+                    write_encoded(out / f"{stem}{RESULT}.jpg", partial(drawn.save, format="JPEG"))
+                for task, answer in prediction.tasks.items() if "files" in kinds else ():
+                    predictor.tasks[task].save(answer, out / f"{stem}.{task}{RESULT}")
+            if progress:
+                progress(first + len(batch), len(names))
+    return listed if "json" in kinds else out
+
+
+@contextmanager
+def _json_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give a function that adds an entry to a list in a file, which is there at the end, or not at all."""
+    with whole_file(path) as temporary, temporary.open("w") as file:
+        separator = "[\n"
+
+        def add(entry: dict[str, Any]) -> None:
+            nonlocal separator
+            file.write(separator + json.dumps(entry))
+            separator = ",\n"
+
+        yield add
+        file.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+class CocoNumbers(NamedTuple):
+    """The numbers that a COCO file gives to images and categories, so that COCO's own tools take our results.
+
+    Attributes:
+        file: named in messages.
+        images: number by `file_name` without suffix, and by `*/` and its last part where no other image has that.
+        categories: number by the name of our class; classes that the file does not know are missing.
+    """
+
+    file: Path
+    images: Mapping[str, Any]
+    categories: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, file: Path, classes: Collection[str]) -> CocoNumbers:
+        """From an instances file; classes are matched by name, aliases included.
+
+        Raises:
+            InputError: it lacks `images` or `categories`, or knows none of `classes`.
+        """
+        content = read_json(file)
+        try:
+            paths = {PurePath(image["file_name"]).with_suffix(""): image["id"] for image in content["images"]}
+            names = {item["name"]: item["id"] for item in content["categories"]}
+            theirs = LabelSpace.of(list(names))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{file}: no COCO instances with images and categories ({error!r})") from error
+        places = {name: same_class(name, theirs) for name in classes}
+        categories = {name: names[theirs.names[place]] for name, place in places.items() if place}
+        if not categories:
+            raise InputError(f"{file}: has none of the classes {', '.join(sorted(classes))}; give the data's own file")
+        often = Counter(path.name for path in paths)
+        unique = {f"*/{path.name}": number for path, number in paths.items() if often[path.name] == 1}
+        return cls(file, unique | {path.as_posix(): number for path, number in paths.items()}, categories)
+
+    def image(self, name: str) -> Any:
+        """The number of a picture. Raises InputError where the file does not list it, or has several of its name."""
+        path = PurePath(name).with_suffix("")
+        found = self.images.get(path.as_posix(), self.images.get(f"*/{path.name}"))
+        if found is None:
+            raise InputError(
+                f"{name}: is not among the images of {self.file}, or one of several; give the folder that its "
+                "names start from, or predict it without --coco"
+            )
+        return found
+
+    def renumbered(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The boxes of classes that the file knows, with the file's numbers."""
+        return [
+            {
+                **entry,
+                "image_id": self.image(entry["file_name"]),
+                "category_id": self.categories[entry["category"]],
+            }
+            for entry in entries
+            if "bbox" in entry and entry.get("category") in self.categories
+        ]

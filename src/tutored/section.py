@@ -1,0 +1,23 @@
+"""What every section of the configuration is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Frozen; an unknown key is an error, and so is NaN or an infinite number.
+
+    Attributes:
+        RECIPES: by recipe, the defaults that differ there from those of the fields.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    RECIPES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

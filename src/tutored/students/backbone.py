@@ -1,0 +1,233 @@
+"""The trunk: any convolutional timm network, its weights by path or by name, its batch norms free or folded away."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, Self
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.resnet import Bottleneck as ResNetUnit
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tutored.config import StudentSection
+from tutored.errors import InputError
+
+
+class Backbone(nn.Module):
+    """Feature maps of an image at the strides 4, 8, 16 and 32, from `finest` on.
+
+    Takes float32 [B, 3, S, S], RGB in 0..1; normalises by the network's own mean and std; gives a list
+    of maps [B, channels[i], sides[i], sides[i]], finest first.
+
+    timm's ResNets have their stage strides on the 3x3 convolutions and pad evenly; the original has them on the first
+    1x1 (`stride_in_1x1` does too) and pads as TensorFlow does (specification 1.2).
+
+    With `freeze_norm` every batch norm that follows a convolution is folded into it, and the rest stay as
+    they were loaded, also in training mode. The folded convolutions' kernels go on learning; their biases, which were
+    the norms' shifts, stay.
+
+    Args:
+        finest: the smallest stride that is wanted, 4 or 8.
+        stride_in_1x1: ResNets only: stage strides on the first 1x1 convolution, as the original has them.
+
+    Attributes:
+        channels: of each map.
+        sides: of each map, in cells, for images of `config.size`.
+
+    Raises:
+        InputError: timm has no such network, it lacks one of these strides or can't take images of this
+            size, or its weights can't be had.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: StudentSection, finest: int = 8, *, stride_in_1x1: bool = False) -> None:
+        super().__init__()
+        self.freeze_norm = config.freeze_norm
+        self.net = _network(config.backbone, config.weights)
+        if stride_in_1x1:
+            _stride_in_1x1(self.net, config.backbone)
+        reductions = list(self.net.feature_info.reduction())
+        strides = [stride for stride in (4, 8, 16, 32) if stride >= finest]
+        if not set(strides) <= set(reductions):
+            raise InputError(
+                f"backbone {config.backbone}: has feature maps at strides {reductions}, the student needs {strides}; "
+                "choose a convolutional network such as resnet50 or tf_efficientnet_lite0"
+            )
+        # A network may have several maps of one stride; the last one is the deepest.
+        self.levels = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
+        shapes = self._shapes(config)
+        self.channels = [shapes[level][1] for level in self.levels]
+        self.sides = [shapes[level][2] for level in self.levels]
+        normal = self.net.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(normal["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(normal["std"]).view(1, 3, 1, 1))
+        if self.freeze_norm:
+            _fold_norms(self.net, config.size)
+            for norm in _norms(self.net):
+                norm.requires_grad_(False)
+        if config.frozen:
+            _freeze(self.net, config.size, len(reductions) - 1 - reductions[::-1].index(config.frozen))
+        self.train(self.training)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.net((images - self.mean) / self.std)
+        return [maps[level] for level in self.levels]
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for norm in _norms(self.net):
+            if self.freeze_norm or (norm.weight is not None and not norm.weight.requires_grad):
+                norm.eval()
+        return self
+
+    def _shapes(self, config: StudentSection) -> list[torch.Size]:
+        try:
+            shapes = [feature.shape for feature in _dry_run(self.net, config.size)]
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"backbone {config.backbone}: can't take images of {config.size} x {config.size} pixels ({error}); "
+                "choose another `student.size` or a convolutional network"
+            ) from error
+        if [shape[1] for shape in shapes] != list(self.net.feature_info.channels()):
+            raise InputError(
+                f"backbone {config.backbone}: its feature maps are not [channels, height, width]; "
+                "choose a convolutional network such as resnet50 or tf_efficientnet_lite0"
+            )
+        return shapes
+
+
+def _network(name: str, weights: str | None) -> Any:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` lists what there is"
+        raise InputError(f"backbone {name}: timm has no such network; {hint}")
+    try:
+        net = timm.create_model(name, features_only=True, pretrained=weights == "timm")
+    except Exception as error:
+        if weights == "timm":
+            raise InputError(
+                f"backbone {name}: timm could not fetch its weights ({error}); "
+                "give the path of a local safetensors file in timm's key names as `student.weights`"
+            ) from error
+        raise InputError(f"backbone {name}: timm can't give its feature maps ({error})") from error
+    if weights not in (None, "timm"):
+        _load(net, name, Path(weights))
+    return net
+
+
+def _load(net: nn.Module, name: str, path: Path) -> None:
+    """Load a whole timm model's weights into its feature extractor, which spells some keys differently."""
+    given = _read(path)
+    with torch.device("meta"):
+        whole = timm.create_model(name)
+    classifier = whole.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
+    expected = {key: value for key, value in whole.state_dict().items() if not key.startswith(heads)}
+    given = {key: value for key, value in given.items() if not key.startswith(heads)}
+    missing = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in given if key not in expected]
+    misshapen = [key for key in expected if key in given and given[key].shape != expected[key].shape]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    if any(problems.values()):
+        found = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:3])}" for what, keys in problems.items() if keys)
+        raise InputError(f"{path}: not weights of timm's {name} ({found}); give those of this backbone")
+    flat = {key.replace(".", "_"): value for key, value in given.items()}
+    own = {key: flat.get(key.removeprefix("model.").replace(".", "_")) for key in net.state_dict()}
+    net.load_state_dict({key: value for key, value in own.items() if value is not None}, strict=False)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        given = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror or error}); give a safetensors file") from error
+    except Exception as error:
+        kind = "a safetensors file" if isinstance(error, SafetensorError) else "weights alone"
+        raise InputError(f"{path}: not {kind} ({error}); give a safetensors file in timm's key names") from error
+    given = given.get("state_dict", given) if isinstance(given, Mapping) else {}
+    if not given or not all(isinstance(value, Tensor) for value in given.values()):
+        raise InputError(f"{path}: holds no mapping of names to tensors; give a safetensors file in timm's key names")
+    return dict(given)
+
+
+def _stride_in_1x1(net: nn.Module, name: str) -> None:
+    """Move each stage's stride from the 3x3 to the first 1x1 convolution, as Caffe's ResNets have it (1.2)."""
+    units = [unit for unit in net.modules() if isinstance(unit, ResNetUnit)]
+    if not units:
+        raise InputError(f"backbone {name}: `stride_in_1x1` is for ResNets with bottleneck units, such as resnet50")
+    for unit in units:
+        unit.conv1.stride, unit.conv2.stride = unit.conv2.stride, unit.conv1.stride
+
+
+def _dry_run(net: nn.Module, size: int, given: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+    """The network's maps for two images: shapes without values, at no cost. `given` takes the place of its own."""
+    tensors = chain(net.named_parameters(), net.named_buffers())
+    meta = {name: tensor.to("meta") for name, tensor in tensors} | dict(given or {})
+    maps: list[Tensor] = functional_call(net, meta, (torch.empty(2, 3, size, size, device="meta"),))
+    return maps
+
+
+def _freeze(net: nn.Module, size: int, level: int) -> None:
+    """Keep what the map of a level is made from as it is: the parameters that would get a gradient from it."""
+    learning = {name: p.detach().to("meta").requires_grad_() for name, p in net.named_parameters() if p.requires_grad}
+    made = _dry_run(net, size, learning)[level]
+    for name, gradient in zip(
+        learning, torch.autograd.grad(made.sum(), list(learning.values()), allow_unused=True), strict=True
+    ):
+        if gradient is not None:
+            net.get_parameter(name).requires_grad_(False)
+
+
+def _norms(net: nn.Module) -> list[_BatchNorm]:
+    return [module for module in net.modules() if isinstance(module, _BatchNorm)]
+
+
+def _fold_norms(net: nn.Module, size: int) -> None:
+    """Fold each batch norm whose input is a convolution's output into that convolution."""
+    maker: dict[int, str] = {}
+    outputs: list[Tensor] = []
+    pairs: list[tuple[str, str]] = []
+
+    def after_conv(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            maker[id(output)] = name
+            outputs.append(output)  # alive, its id stays its own
+
+        return hook
+
+    def before_norm(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+            if id(inputs[0]) in maker:
+                pairs.append((maker[id(inputs[0])], name))
+
+        return hook
+
+    hooks = []
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(after_conv(name)))
+        elif isinstance(module, nn.BatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(before_norm(name)))
+    _dry_run(net, size)
+    for handle in hooks:
+        handle.remove()
+    net.eval()
+    for conv_name, norm_name in pairs:
+        conv, norm = net.get_submodule(conv_name), net.get_submodule(norm_name)
+        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        net.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+        # timm's norms may carry the activation that follows them.
+        net.set_submodule(norm_name, getattr(norm, "act", nn.Identity()))

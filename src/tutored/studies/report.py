@@ -1,0 +1,205 @@
+"""One report of studies, from their results alone: a self-contained page, and Markdown with its charts beside it."""
+
+from __future__ import annotations
+
+import base64
+import statistics
+from collections.abc import Sequence
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from tutored.evaluate import ENOUGH_SEEDS
+from tutored.files import write_text
+from tutored.pages import COLOURS, PAPER, render, standalone, svg
+from tutored.softlabels.manifest import changed
+from tutored.studies.declare import RECIPES, Row
+from tutored.studies.folder import Folder
+from tutored.studies.outcome import Comparison, RowOutcome, StudyOutcome
+from tutored.studies.records import CLASS_FIGURES, FIGURES, TUTORS, read_records
+
+MOST_ROWS = 8
+"""A table with more rows has neither figures by class nor pictures."""
+THESIS_TUTORS = {"detection": "Faster R-CNN: mAP 0.798", "segmentation": "Mask R-CNN: mIoU 0.756"}
+"""The thesis' own tutors (section 3.3)."""
+MARKERS = {"thesis": "^", "corrected": "o"}
+LEVELS = (":", "-.")
+PRINTED, THESIS = "#8a8a8a", "printed in the thesis"
+
+
+def write_report(folder: Folder, outcomes: Sequence[StudyOutcome], out: Path) -> tuple[Path, Path]:
+    """Write `report.html`, `report.md` and `charts/*.svg` into `out`; the same results give the same bytes.
+
+    Returns:
+        The page and the Markdown file.
+    """
+    tutors = [each for each in read_records(folder.path) if each.group == TUTORS and each.figures]
+    kind, _, source = folder.setting.data.partition(":")
+    charts: dict[str, list[tuple[str, str, str]]] = {}
+    for each in outcomes:
+        for name in each.study.figures:
+            title = f"{each.study.title}: {name}"
+            if each.study.axis and any(row.values(name) for row in each.rows):
+                file = f"{each.study.name.replace('/', '-')}-{name.lower()}.svg"
+                drawn = svg(title, partial(draw_curve, outcome=each, name=name))
+                charts.setdefault(each.study.name, []).append((file, title, drawn))
+                write_text(out / "charts" / file, standalone(drawn))
+    values = {
+        "folder": folder,
+        "setting": folder.setting,
+        "data": f"{kind}:{Path(source).absolute().name}",
+        "head": head(outcomes),
+        "tutors": sorted(tutors, key=lambda each: each.label),
+        "thesis_tutors": THESIS_TUTORS,
+        "outcomes": outcomes,
+        "charts": charts,
+        "figures": FIGURES,
+        "most_rows": MOST_ROWS,
+        "ours": ours,
+        "number": number,
+        "sentences": sentences,
+        "by_class": by_class,
+        "pictures": pictures,
+        "commits": commits,
+    }
+    for page in ("report.html", "report.md"):
+        write_text(out / page, render("tutored.studies", f"{page}.j2", values))
+    return out / "report.html", out / "report.md"
+
+
+def head(outcomes: Sequence[StudyOutcome]) -> dict[str, Any]:
+    """How many runs there are, what they cost, and what was not the same for all of them."""
+    rows = [row for each in outcomes for row in each.rows]
+    done = list({(record.run, record.seed): record for row in rows for record in row.records}.values())
+    first: dict[str, list[dict[str, Any]]] = {}
+    differing: dict[str, set[str]] = {}
+    audited: dict[str, list[bool]] = {}
+    for record in done:
+        for store, identities in record.stores.items():
+            answers = [{name: value for name, value in each.items() if name != "audit"} for each in identities]
+            pairs = zip(first.setdefault(store, answers), answers, strict=False)
+            differing.setdefault(store, set()).update(name for pair in pairs for name in changed(*pair))
+            audited.setdefault(store, []).append(any("audit" in each for each in identities))
+    return {
+        "finished": len(done),
+        "failed": len({run.run_id for row in rows for run, _ in row.failed}),
+        "missing": len({run.run_id for row in rows for run in row.missing}),
+        "hours": sum(record.seconds or 0 for record in done) / 3600,
+        "machines": sorted(
+            {f"{record.device}, {record.threads} thread{'' if record.threads == 1 else 's'}" for record in done}
+        ),
+        "versions": sorted({", ".join(map(" ".join, record.versions.items())) for record in done}),
+        "changed": [f"{store} ({', '.join(sorted(names))})" for store, names in sorted(differing.items()) if names],
+        "audited": [
+            f"{store} in {sum(each)} of {len(each)} runs" for store, each in sorted(audited.items()) if any(each)
+        ],
+    }
+
+
+def commits(outcome: StudyOutcome) -> list[str]:
+    """Of the code that made a study's runs."""
+    return sorted({record.commit for row in outcome.rows for record in row.records})
+
+
+def ours(row: RowOutcome, name: str) -> str:
+    """Mean and sample standard deviation over the finished seeds, as far as there are any."""
+    mean, spread = row.mean(name), row.spread(name)
+    if mean is None and row.records:
+        return "not trained" if any(record.figures for record in row.records) else "not validated"
+    return number(mean) + (f" ± {spread:.3f}" if spread is not None else "")
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def sentences(comparison: Comparison) -> list[dict[str, Any]]:
+    """What a comparison says, figure by figure: "better" or "worse" only where the interval excludes zero.
+
+    With one or two seeds a row only "seems" better: one lacks what another seed would change, two say too little of it.
+    """
+    better, than, seeds = f"“{comparison.better}”", f"“{comparison.than}”", len(comparison.seeds)
+    found = []
+    for name, interval in comparison.intervals.items():
+        verdict, sure = interval.verdict, seeds >= ENOUGH_SEEDS
+        text = f"{better} {'is' if sure else 'seems'} {verdict} than {than} in {name}:"
+        found.append(
+            {
+                "verdict": verdict,
+                "sure": verdict is not None and sure,
+                "text": text if verdict else f"not resolved: {better} against {than} in {name},",
+                "numbers": str(interval),
+                "note": f"{seeds} seeds" if seeds > 1 else "one seed: the interval holds only the images' noise",
+            }
+        )
+    return found
+
+
+def by_class(rows: Sequence[RowOutcome], name: str, reported: Sequence[str] | None) -> dict[str, dict[str, str]]:
+    """Of each row, "AP" or "IoU" by class, mean over seeds; what has no figure is left out."""
+    task, metric = CLASS_FIGURES[name]
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        all_of = [record.figures.get(task, {}).get("per_class", {}) for record in row.records]
+        each = [figures[metric] for figures in all_of if metric in figures]
+        classes = [key for key in (each[0] if each else ()) if reported is None or key in ("background", *reported)]
+        values = {key: [one[key] for one in each if one.get(key) is not None] for key in classes}
+        found[row.row.label] = {key: number(statistics.mean(own)) for key, own in values.items() if own}
+    return {label: own for label, own in found.items() if own}
+
+
+def pictures(row: RowOutcome) -> list[tuple[str, str]]:
+    """The answers of the row's first run that keeps any: what is seen, and the file inside a page."""
+    kept = next((record.pictures for record in row.records if record.pictures), ())
+    return [(each["told"], f"data:image/webp;base64,{base64.b64encode(each['file']).decode()}") for each in kept]
+
+
+def draw_curve(panel: Any, outcome: StudyOutcome, name: str) -> None:
+    """One of the study's figures over its axis, on matplotlib's axes.
+
+    A line joins the means of a recipe's series, its band reaches from the lowest to the highest seed; a row with one
+    seed has no band, and a hollow point. Rows without a place on the axis are dotted levels with such a band. The
+    thesis' printed values are grey and dashed.
+    """
+    panel.set(xlabel=outcome.study.axis, ylabel=name)
+    panel.grid(alpha=0.25, linewidth=0.6)
+    colours = cycle(COLOURS)
+    for recipe in RECIPES:
+        rows = outcome.of(recipe)
+        names = dict.fromkeys(row.row.series for row in rows if row.row.x is not None)
+        hues = {series: next(colours) for series in names}
+        for series, colour in hues.items():
+            own = [row for row in rows if row.row.series == series and row.row.x is not None and row.values(name)]
+            if own:
+                _line(panel, own, name, color=colour, marker=MARKERS[recipe], label=f"{recipe}: {series}")
+        levels = [row for row in rows if row.row.x is None and row.values(name)]
+        for row, style in zip(levels, cycle(LEVELS), strict=False):
+            colour, values = next(iter(hues.values()), COLOURS[-1]), row.values(name)
+            panel.axhspan(min(values), max(values), color=colour, alpha=0.18, linewidth=0)
+            panel.axhline(row.mean(name), color=colour, linestyle=style, label=f"{recipe}: {row.row.label}")
+    _draw_printed(panel, [row for row in outcome.study.rows if name in row.printed], name)
+
+
+def _draw_printed(panel: Any, rows: Sequence[Row], name: str) -> None:
+    style = {"color": PRINTED, "linestyle": "--", "linewidth": 1}
+    for series in dict.fromkeys(row.series for row in rows if row.x is not None):
+        points = sorted((row.x, row.printed[name]) for row in rows if row.series == series and row.x is not None)
+        panel.plot(*zip(*points, strict=True), marker="s", markersize=3.5, label=THESIS, **style)
+    for row in rows:
+        if row.x is None:
+            panel.axhline(row.printed[name], label=f"{THESIS}: {row.label}", **style)
+
+
+def _line(panel: Any, rows: Sequence[RowOutcome], name: str, **style: Any) -> None:
+    """A single seed has no spread: its point is hollow, and no band leads to it."""
+    ordered = sorted((row.row.x, row.values(name), row.mean(name)) for row in rows if row.row.x is not None)
+    places, values, means = zip(*ordered, strict=True)
+    lowest, highest, several = [*map(min, values)], [*map(max, values)], [len(seeds) > 1 for seeds in values]
+    panel.plot(places, means, markersize=4, **style)
+    single = [(place, mean) for place, mean, spread in zip(places, means, several, strict=True) if not spread]
+    if single:
+        hollow = {**style, "label": None, "linestyle": "", "markerfacecolor": PAPER}
+        panel.plot(*zip(*single, strict=True), markersize=4, **hollow)
+    panel.vlines(places, lowest, highest, color=style["color"], linewidth=1.2)
+    panel.fill_between(places, lowest, highest, several, color=style["color"], alpha=0.28, linewidth=0)

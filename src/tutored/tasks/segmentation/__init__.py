@@ -1,0 +1,180 @@
+"""Semantic segmentation: the class of each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from tutored.errors import InputError
+from tutored.geometry import Geometry
+from tutored.labels import ClassMap as LabelMap
+from tutored.labels import LabelSpace, same_class
+from tutored.losses import Term
+from tutored.maps import likeliest
+from tutored.pictures import read_mask
+from tutored.tasks.audit import Auditor
+from tutored.tasks.classes import stack_unknown
+from tutored.tasks.segmentation import draw, measure, targets
+from tutored.tasks.segmentation.instances import Instances, combine, rasterize
+from tutored.tasks.segmentation.section import SegmentationSection
+from tutored.tasks.segmentation.targets import CellTargets, MapRow
+from tutored.tasks.segmentation.types import ClassMap, ClassMask, MapTargets, SoftMap
+from tutored.tasks.task import DenseTask, Detail, Figures, Size
+from tutored.types import IGNORE, SoftLabels
+
+__all__ = ["ClassMap", "ClassMask", "Instances", "MapTargets", "Segmentation", "SegmentationSection", "SoftMap"]
+
+STRIDE = 8
+"""Pixels a cell of a map that is rasterized from instances."""
+DIVERGED = "the student's answers are NaN, so its training diverged; lower train.lr, or set train.clip"
+
+
+class Segmentation(DenseTask):
+    """Class maps."""
+
+    kind: ClassVar[str] = "segmentation"
+    Section: ClassVar[type[SegmentationSection]] = SegmentationSection
+    answers: ClassVar[tuple[type, ...]] = (SoftMap, Instances)
+    vetting: ClassVar[tuple[str, ...]] = ("detection",)
+    suffixes: ClassVar[tuple[str, ...]] = (".png",)
+    headline: ClassVar[tuple[str, str]] = ("mIoU", "mIoU")
+    section: SegmentationSection
+
+    def __init__(self, name: str, labels: LabelSpace, section: SegmentationSection | None = None) -> None:
+        super().__init__(name, labels, section)
+        if self.section.policy != "none" and len(labels) > IGNORE:
+            raise InputError(
+                f"tasks.{name}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): name "
+                f"fewer as tasks.{name}.classes, or train the other tasks alone (tasks.{name}.policy: none)"
+            )
+
+    @classmethod
+    def read(cls, path: Path, size: Size, labels: LabelSpace) -> ClassMask:
+        return ClassMask(mask=read_mask(path, size, labels))
+
+    def teach(self, truth: ClassMask | None, size: Size, geometry: Geometry, grid: int) -> MapRow:
+        return targets.teach(truth, size, geometry, len(self.labels), grid)
+
+    def teach_soft(self, answer: SoftMap | None, size: Size, geometry: Geometry, grid: int) -> MapRow:
+        return targets.teach_soft(answer, size, geometry, len(self.labels), grid)
+
+    def complete(self, truth: MapRow, tutor: MapRow) -> MapRow:
+        return targets.complete(truth, tutor)
+
+    def stack(self, rows: Sequence[MapRow], weight: Tensor) -> MapTargets:
+        maps, inside, marks = zip(*rows, strict=True)
+        return MapTargets(torch.stack(maps), torch.stack(inside), stack_unknown(marks), weight)
+
+    def vet(self, answer: SoftMap, size: Size, other: Any, other_labels: LabelSpace) -> SoftMap:
+        to = torch.tensor([same_class(name, self.labels) or 0 for name in other_labels.names])
+        annotated = range(1, len(other_labels)) if other.annotated is None else other.annotated
+        anywhere = torch.ones(len(self.labels), dtype=torch.bool)
+        anywhere[[0, *to[list(annotated)].tolist()]] = False
+        return targets.vet_by_boxes(answer, size, other.boxes_xyxy, to[other.classes], anywhere)
+
+    @classmethod
+    def from_store(cls, stored: SoftLabels, class_map: LabelMap, section: Any) -> SoftMap | None:
+        """The map, or one that is rasterized from instances or combined from confidences by the rule `background`.
+
+        Classes without a counterpart are left out, or take their probability away where it is to be ignored.
+        """
+        found: SoftMap | None = stored.tasks.get(SoftMap.kind)
+        instances: Instances | None = stored.tasks.get(Instances.kind)
+        if found is not None and not found.confidences:
+            return found
+        # One number beyond the target space collects what is to be ignored.
+        space, rule = len(class_map.target), section.background
+        numbers = torch.tensor(
+            [space if index in class_map.ignored else -1 if to is None else to for index, to in enumerate(class_map.to)]
+        )
+        if found is not None:
+            index = numbers[1:]
+            combined = combine(found.map[1:][index >= 0], index[index >= 0], space + 1, rule)
+        elif instances is not None:
+            index = numbers[instances.classes]
+            kept = replace(instances.chosen(index >= 0), classes=index[index >= 0])
+            height, width = stored.size
+            combined = rasterize(kept, stored.size, space + 1, (-(-height // STRIDE), -(-width // STRIDE)), rule)
+        else:
+            return None
+        unknown = tuple(class_map.target.index(name) for name in class_map.unreached)
+        return SoftMap(map=combined[:space], unknown=unknown)
+
+    def mute(self, answer: SoftMap, classes: Sequence[int]) -> SoftMap:
+        return answer.muted(classes)
+
+    @classmethod
+    def final(cls, answer: SoftMap, size: Size) -> ClassMap | None:
+        return answer.final(size)
+
+    @property
+    def channels(self) -> int:
+        return len(self.labels)
+
+    def assign(self, targets_: MapTargets, *, tutor: bool) -> CellTargets:
+        return targets.assign(targets_, self.section, tutor=tutor)
+
+    @property
+    def terms(self) -> Mapping[str, Term]:
+        return {"map": Term(lambda _, cells: cells.normaliser, targets.map_sum)}
+
+    def decode(self, raw: Tensor, sizes: Sequence[Size]) -> list[ClassMap]:
+        _refuse_nan(raw)
+        return [ClassMap(mask=likeliest(logits.float(), size).cpu()) for logits, size in zip(raw, sizes, strict=True)]
+
+    def soften(self, raw: Tensor, sizes: Sequence[Size]) -> list[SoftMap]:
+        """The map on its own grid; of an image with fewer pixels than cells it is averaged to one cell a pixel."""
+        _refuse_nan(raw)
+        return [
+            SoftMap(map=_at_most(logits.float().softmax(dim=0).cpu(), size))
+            for logits, size in zip(raw, sizes, strict=True)
+        ]
+
+    def onnx(self, raw: Tensor, side: int) -> tuple[str, Tensor, str]:
+        enlarged = F.interpolate(raw.float(), size=(side, side), mode="bilinear", align_corners=False)
+        meaning = f"uint8 [B, {side}, {side}]: each pixel's place in the class names, 0 background"
+        return "mask", enlarged.argmax(dim=1).to(torch.uint8), meaning
+
+    def record(self, truth: ClassMask, prediction: ClassMap) -> Any:
+        return measure.record(truth, prediction, self.labels)
+
+    def figures(self, records: Sequence[Any]) -> Figures:
+        return measure.figures(records, self.labels, self.section.reported)
+
+    def resampler(self, records: Sequence[Any | None]) -> Callable[[NDArray[Any]], float]:
+        return measure.resampler(records, self.labels, self.section.reported)
+
+    def details(self, records: Sequence[Any]) -> list[Detail]:
+        return measure.details(records, self.labels)
+
+    def auditor(self) -> Auditor:
+        from tutored.tasks.segmentation.audit import MapAuditor
+
+        return MapAuditor(self)
+
+    def draw(self, picture: Image.Image, shown: ClassMask | ClassMap, zoom: float) -> Image.Image:
+        return draw.draw(picture, shown, self.labels, zoom)
+
+    def describe(self, prediction: ClassMap) -> list[dict[str, Any]]:
+        return draw.describe(prediction, self.labels)
+
+    def save(self, prediction: ClassMap, path: Path) -> Path | None:
+        return draw.save(prediction, path)
+
+
+def _refuse_nan(raw: Tensor) -> None:
+    if bool(raw.isnan().any()):
+        raise FloatingPointError(DIVERGED)
+
+
+def _at_most(probs: Tensor, size: Size) -> Tensor:
+    height, width = (min(cells, side) for cells, side in zip(probs.shape[1:], size, strict=True))
+    return F.adaptive_avg_pool2d(probs, (height, width))

@@ -1,0 +1,139 @@
+"""What maps teach: ground truth and tutor in one form, completed by and vetted against each other, and the map term."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tutored.boxes import clip
+from tutored.geometry import Geometry
+from tutored.losses.background import merge_unknown
+from tutored.tasks.classes import marked, unannotated
+from tutored.tasks.segmentation.section import SegmentationSection
+from tutored.tasks.segmentation.types import ClassMask, MapTargets, SoftMap
+from tutored.types import IGNORE
+
+
+class MapRow(NamedTuple):
+    """One image's `MapTargets` without weight; `unknown` is bool [C+1]."""
+
+    map: Tensor
+    inside: Tensor
+    unknown: Tensor
+
+
+def teach(truth: ClassMask | None, size: tuple[int, int], geometry: Geometry, space: int, grid: int) -> MapRow:
+    """Ground truth as certain soft labels: a one-hot map, void and padding silent.
+
+    Args:
+        space: size of the label space, background included.
+    """
+    one_hot = torch.zeros(space, grid, grid)
+    if truth is not None:
+        mask = geometry.nearest(truth.mask, grid, outside=IGNORE).long()
+        drawn = mask != IGNORE
+        one_hot.scatter_(0, torch.where(drawn, mask, 0)[None], drawn.float()[None])
+    unknown = unannotated(truth.annotated if truth else None, space)
+    return MapRow(one_hot, geometry.inside(size, grid), unknown)
+
+
+def teach_soft(answer: SoftMap | None, size: tuple[int, int], geometry: Geometry, space: int, grid: int) -> MapRow:
+    """A tutor's map under the same geometry."""
+    seen = torch.zeros(space, grid, grid) if answer is None else geometry.soft_map(answer.map, size, grid)
+    return MapRow(seen, geometry.inside(size, grid), marked(answer.unknown if answer else (), space))
+
+
+def complete(truth: MapRow, tutor: MapRow) -> MapRow:
+    """Ground truth, and where it says background the tutor's background and classes that were not annotated.
+
+    What the tutor gives to annotated classes there is contradicted and weighs nothing.
+    """
+    allowed = truth.unknown.clone()
+    allowed[0] = True
+    background = truth.map[:1]
+    filled = truth.map * (1 - background) + tutor.map * allowed[:, None, None] * background
+    return MapRow(filled, tutor.inside, truth.unknown & tutor.unknown)
+
+
+def vet_by_boxes(
+    answer: SoftMap, size: tuple[int, int], boxes_xyxy: Tensor, classes: Tensor, anywhere: Tensor
+) -> SoftMap:
+    """The tutor's map without what drawn boxes contradict.
+
+    Where no box of a class touches a cell, the class's probability teaches nothing. A cell that no box touches at all
+    is background, with all of its weight. Difficult boxes and crowds count. That pixels outside all boxes are
+    background is from Box-for-Mask (Lê et al. 2024, arXiv:2411.17536).
+
+    Args:
+        size: (height, width) of the image in pixels.
+        boxes_xyxy: float32 [K, 4], pixels of the image.
+        classes: int64 [K], in this map's label space; 0 where it has none, which marks its cells as not empty.
+        anywhere: bool [C+1], classes that may be anywhere, since nobody draws boxes of them.
+    """
+    height, width = answer.map.shape[1:]
+    possible = anywhere[:, None, None].repeat(1, height, width)
+    touched = torch.zeros(height, width, dtype=torch.bool)
+    near, far = clip(boxes_xyxy * torch.tensor([width / size[1], height / size[0]]).repeat(2), (height, width)).chunk(
+        2, dim=1
+    )
+    edges = torch.cat([near.floor(), far.ceil()], dim=1).long()
+    for number, (left, top, right, bottom) in zip(classes.tolist(), edges.tolist(), strict=True):
+        touched[top:bottom, left:right] = True
+        if number:
+            possible[number, top:bottom, left:right] = True
+    empty = ~(touched | possible.any(dim=0))
+    possible[0] = True
+    kept = answer.map * possible
+    kept[0] = torch.where(empty, answer.map.sum(dim=0), kept[0])
+    return SoftMap(map=kept, unknown=answer.unknown)
+
+
+class CellTargets(NamedTuple):
+    """What the cells of a batch learn from one source.
+
+    Attributes:
+        probs: float32 [B, C+1, h, w], weighted: a cell's sum is its weight, 0 where nothing is learnt.
+        normaliser: float32 scalar, the summed weights.
+    """
+
+    probs: Tensor
+    normaliser: Tensor
+
+
+def assign(targets: MapTargets, section: SegmentationSection, *, tutor: bool) -> CellTargets:
+    """Sharpen or soften the source's probabilities and weigh each cell.
+
+    `power`: q = p^(1/T) over the classes, renormalised to the cell's own sum, so that what a tutor does not say has
+    no weight (Hinton et al. 2015, for probabilities instead of logits). `softmax`: softmax(p / T) over detection
+    confidences, a tutor's cells only (thesis, formula 5; specification 3.5). `margin`: a tutor's cell weighs its mass
+    times the difference of its two largest probabilities, as shares of that mass.
+    """
+    probs = targets.map
+    if tutor and section.cell_weight == "margin":
+        first, second = probs.topk(2, dim=1).values.unbind(dim=1)
+        probs = probs * ((first - second) / probs.sum(dim=1).clamp(min=torch.finfo(probs.dtype).tiny))[:, None]
+    if tutor and section.target == "softmax":
+        probs = (probs / section.temperature).softmax(dim=1)
+        if section.padding == "ignore":
+            probs = probs * targets.inside[:, None]
+    elif tutor and section.temperature != 1:
+        weight = probs.sum(dim=1, keepdim=True)
+        tiny = torch.finfo(probs.dtype).tiny
+        # Relative to the likeliest class: a power of small probabilities underflows in float32.
+        sharpened = (probs / probs.amax(dim=1, keepdim=True).clamp(min=tiny)) ** (1 / section.temperature)
+        probs = sharpened * weight / sharpened.sum(dim=1, keepdim=True).clamp(min=tiny)
+    if not tutor and section.padding == "background":
+        probs = probs.clone()
+        probs[:, 0] = torch.where(targets.inside, probs[:, 0], 1.0)
+    probs = probs * targets.weight[:, None, None, None]
+    return CellTargets(probs, probs.sum())
+
+
+def map_sum(map_logits: Tensor, targets: MapTargets, cells: CellTargets) -> Tensor:
+    """Summed cross-entropy of the student's map (logits [B, C+1, h, w]) against the cells' targets."""
+    log_probs = F.log_softmax(map_logits.float(), dim=1)
+    log_probs = merge_unknown(log_probs, targets.unknown[:, :, None, None], dim=1)
+    return -(cells.probs * log_probs).sum()

@@ -1,0 +1,265 @@
+"""What each kind of tutor can be told, stated once: keywords of `open_tutor` and options of `tutored label KIND`.
+
+Importing this module takes neither torch nor the tutors, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+
+from tutored.errors import InputError
+from tutored.section import Positive, Section, Share
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str | Path) else given)]
+Labels = Annotated[str | Path | None, "NAMES"]
+
+
+class Options(Section):
+    """Options of one kind of tutor; what the kind is stands in the first line of each class's docstring.
+
+    A text among a field's annotations is what `--help` shows in the place of its value.
+
+    Attributes:
+        MAKER: the class or function that takes the options and makes the tutor, as `module:name`.
+        FIRST: the option that a name behind a colon gives (`hf:FOLDER`); None: there is no short form.
+        OF_DATA: MAKER also takes the data set, as `dataset`.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True, validate_by_name=True, validate_by_alias=True)
+    MAKER: ClassVar[str]
+    FIRST: ClassVar[str | None] = None
+    OF_DATA: ClassVar[bool] = False
+
+
+class NetworkOptions(Options):
+    """A tutor that looks at the pictures."""
+
+    device: str | None = None
+    """cpu, cuda, cuda:1, ... or mps; left out: the best one that is here."""
+    flip: bool = False
+    """Answer with the mean over the picture and its mirror image."""
+    scales: tuple[float, ...] = (1.0,)
+    """Answer with the mean over these sizes of the network's input, such as 0.75,1,1.25."""
+
+
+class ForeignOptions(NetworkOptions):
+    """A network that was trained elsewhere."""
+
+    labels: Labels = None
+    """Names of the network's outputs, where it does not state them: voc, coco, ade20k, cityscapes, open-images, or a
+    file with one name a line."""
+    score_floor: Share = 0.01
+    """Weaker boxes are dropped."""
+    nms_iou: Share | None = None
+    """Of boxes of one class that overlap more, the best stays; left out: as the network is meant to be used."""
+    max_boxes: Positive = 100
+    """Boxes that an image keeps, the best ones."""
+    stride: Positive = 8
+    """Pixels of the image that a cell of the map is wide, where the network's own cells are not wider."""
+
+
+class OnnxOptions(ForeignOptions):
+    """A network in an ONNX file: YOLOX, an export of ours, or one that FILE's name with .yaml declares."""
+
+    MAKER = "tutored.tutors.onnx:OnnxTutor"
+    FIRST = "weights"
+    weights: Annotated[Path, "FILE"]
+    """The ONNX file."""
+    threads: Positive = 1
+    """CPU threads within one image."""
+
+
+class TorchvisionOptions(ForeignOptions):
+    """A detection or segmentation model of torchvision."""
+
+    MAKER = "tutored.tutors.torchvision:open_torchvision"
+    FIRST = "model"
+    model: str | None = None
+    """Such as maskrcnn_resnet50_fpn_v2 or deeplabv3_resnet101; may be left out where `weights` says it."""
+    weights: Annotated[str | Path | None, "FILE|NAME"] = None
+    """A local file, or a name of torchvision's weights; left out: the model's default ones."""
+    download: bool = False
+    """Fetch published weights that are not here."""
+    mask_floor: Share = 0.05
+    """Boxes from this score on keep their mask (Mask R-CNN)."""
+
+
+class HfOptions(ForeignOptions):
+    """A detector, semantic or universal segmentation model of transformers."""
+
+    MAKER = "tutored.tutors.hf:open_hf"
+    FIRST = "model"
+    model: Annotated[str | Path, "FOLDER|REPOSITORY"]
+    """A folder of save_pretrained, or the name of a repository in the hub's cache."""
+    download: bool = False
+    """Fetch a repository that is not here."""
+    instances: bool = False
+    """Of a universal model, its objects with their masks instead of its map."""
+
+
+class StudentOptions(NetworkOptions):
+    """A student that was trained here."""
+
+    MAKER = "tutored.tutors.student:StudentTutor"
+    FIRST = "weights"
+    weights: Annotated[Path, "CHECKPOINT"]
+    """A checkpoint's folder, such as RUN/checkpoint."""
+    tasks: tuple[str, ...] | None = None
+    """The tasks that it answers; left out: all that it was taught."""
+    score_floor: Share | None = None
+    """Weaker boxes are dropped; left out: as the checkpoint's config has it."""
+
+
+class FilesOptions(Options):
+    """Answers that lie in files: COCO results, XML with confidences, maps in arrays."""
+
+    MAKER = "tutored.tutors.files:FilesTutor"
+    OF_DATA = True
+    folders: Annotated[Paths, "FOLDER"] = Field(alias="from")
+    """Folder of boxes or maps, or a COCO results file; may be given twice, for boxes and for maps."""
+    labels: Labels = None
+    """The tutor's classes, where the files do not state them: voc, coco, ade20k, cityscapes, open-images, or a file
+    with one class a line; left out: the data set's, where they fit."""
+    values: Literal["auto", "probabilities", "confidences"] = "auto"
+    """What the numbers in maps are; `auto`: confidences where the first .npy files do not sum to one."""
+    missing: Literal["refuse", "allow"] = "refuse"
+    """`allow`: some images have no answer (in COCO results: nothing was found there)."""
+    stride: Positive = 8
+    """Pixels of the image that a cell of the map is wide, where the files are finer."""
+
+
+class StoresOptions(Options):
+    """A tutor that is made of two stores."""
+
+    boxes: Annotated[Path, "STORE"]
+    """The boxes of a detector."""
+    maps: Annotated[Path, "STORE"]
+    """Class maps of the same images."""
+
+
+class InstancesOptions(StoresOptions):
+    """Instances: the boxes of one store, each with the probability of its class that another store's map has in it."""
+
+    MAKER = "tutored.tutors.stores:InstancesTutor"
+    score_floor: Share = 0.5
+    """Weaker boxes become no instances. The default is that of a task's `box_floor`."""
+
+
+class RescoredOptions(StoresOptions):
+    """The boxes of one store, with higher scores where another store's maps agree and lower ones where they do not."""
+
+    MAKER = "tutored.tutors.stores:RescoredTutor"
+    full: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Mean probability in a box from which the map agrees in full, since objects do not fill their boxes."""
+
+
+class JoinedOptions(Options):
+    """Several stores of one task, joined: boxes are fused, maps averaged."""
+
+    MAKER = "tutored.tutors.stores:JoinedTutor"
+    join: Annotated[Paths, "STORE"]
+    """Two stores or more."""
+    shares: Annotated[tuple[float, ...] | None, "A,B"] = None
+    """What each store counts in the mean; left out: all the same."""
+
+
+KINDS: Mapping[str, type[Options]] = {
+    "onnx": OnnxOptions,
+    "torchvision": TorchvisionOptions,
+    "hf": HfOptions,
+    "student": StudentOptions,
+    "files": FilesOptions,
+    "instances": InstancesOptions,
+    "rescored": RescoredOptions,
+    "joined": JoinedOptions,
+}
+"""Kinds of tutor."""
+
+
+class Option(NamedTuple):
+    """One option for a command line.
+
+    Attributes:
+        name: the keyword of `open_tutor`.
+        flag: on the command line, such as `--score-floor`.
+        type: of one value: bool (a switch), int, float, str or Path.
+        choices: the possible values; empty: any.
+        repeatable: several paths may be given.
+        separator: what separates several values in one word; None: there is one value.
+        metavar: what stands for the value in help texts; None: nothing special.
+    """
+
+    name: str
+    flag: str
+    type: type
+    default: Any
+    required: bool
+    help: str
+    choices: tuple[str, ...]
+    repeatable: bool
+    separator: str | None
+    metavar: str | None
+
+
+def options_of(kind: str) -> list[Option]:
+    """The options of a kind of tutor, required ones first, then the kind's own."""
+    fields = KINDS[kind].model_fields
+    common = {name for base in KINDS[kind].__mro__[1:] for name in getattr(base, "__annotations__", ())}
+    options = []
+    for name in sorted(fields, key=lambda name: (not fields[name].is_required(), name in common)):
+        field = fields[name]
+        value, several = _value_type(field.annotation)
+        options.append(
+            Option(
+                name=name,
+                flag=f"--{field.alias or name}".replace("_", "-"),
+                type=str if get_origin(value) is Literal else value,
+                default=None if field.is_required() else field.default,
+                required=field.is_required(),
+                help=" ".join((field.description or "").split()),
+                choices=get_args(value),
+                repeatable=several and value is Path,
+                separator="," if several and value is not Path else None,
+                metavar=next((entry for entry in field.metadata if isinstance(entry, str)), None),
+            )
+        )
+    return options
+
+
+def _value_type(annotation: Any) -> tuple[Any, bool]:
+    """The type of one value of a field, the first of several possible ones, and whether it takes several values."""
+    origin = get_origin(annotation)
+    if origin is tuple:
+        return _value_type(get_args(annotation)[0])[0], True
+    if origin in (Annotated, Union, UnionType):
+        return _value_type(get_args(annotation)[0])
+    return annotation, False
+
+
+Checked = TypeVar("Checked", bound=Section)
+
+
+def validated(section: type[Checked], given: Any, origin: str) -> Checked:
+    """What a user gave for a section.
+
+    Raises:
+        InputError: beginning with `origin`; every unknown key and impossible value is named.
+    """
+    try:
+        return section.model_validate(given)
+    except ValidationError as error:
+        told = []
+        for item in error.errors():
+            place = ".".join(map(str, item["loc"]))
+            text = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+                text = f"unknown; possible: {', '.join(section.model_fields)}"
+            elif item["type"] not in ("missing", "value_error", "extra_forbidden"):
+                text += f", got {item['input']!r}"
+            told.append(f"{place}: {text}" if place else text)
+        raise InputError(f"{origin}: {'; '.join(told)}") from error

@@ -1,0 +1,127 @@
+"""The examples: what they compute, and that a training takes them by their import path."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tutored
+from made import LABELS, TINY, MadeDataset, truthful, two_tasks
+from tutored import losses
+from tutored.config import Augment, Loss, make_config
+from tutored.data import open_dataset
+from tutored.data.training import TrainingSet
+from tutored.engine import train
+from tutored.engine.trainer import Trainer
+from tutored.students import make_student
+from tutored.tutors.label import label
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import distillation
+
+STEPS = {"epochs": 1, "batch": 4, "workers": 0, "device": "cpu", "threads": 1}
+
+
+def tutored_batch():
+    """A batch whose maps the truthful tutor teaches."""
+    dataset = MadeDataset(4)
+    soft = {image_id: truthful(dataset.ground_truth(image_id)) for image_id in dataset.ids}
+    tasks = two_tasks(segmentation={"policy": "replace", "store": "s"})
+    made = TrainingSet(
+        dataset, tasks, {"detection": 0, "segmentation": 8}, {"segmentation": soft}, size=64, augment=Augment()
+    )
+    return tasks, made.collate([made[0, position] for position in range(4)])
+
+
+@pytest.mark.parametrize(("name", "term"), [("WithRelations", "relations"), ("WithChannels", "channels")])
+def test_a_map_that_repeats_the_tutors_costs_nothing(name, term):
+    tasks, batch = tutored_batch()
+    student = make_student(make_config(config(name)).student, tasks)
+    head = student.heads["segmentation"]
+    targets = batch.targets["segmentation"]["tutor"]
+    cells = head.assign(targets, tutor=True)
+    alike = (targets.map.clamp(min=1 / 512) + 0.0).log()
+    assert head.terms[term].sum(alike, targets, cells).item() == pytest.approx(0, abs=0.05 * cells.normaliser.item())
+    assert head.terms[term].sum(-alike, targets, cells).item() > 0.5 * cells.normaliser.item()
+    assert head.terms[term].sources == ("tutor",)
+
+
+def test_learnt_weights_halve_the_loss_at_first_and_learn():
+    tasks, batch = tutored_batch()
+    student = make_student(make_config(config("WithLearntWeights")).student, tasks)
+    assigned = losses.assign(student.heads, batch, Loss())
+    factors = losses.divide(assigned.weights, student.heads, Loss())
+    sums = losses.sums(student(batch.images.float() / 255), batch, assigned, student.heads)
+    terms = dict(zip(sums, losses.weigh(sums, factors), strict=True))
+    loss = student.combine(terms, 1.0)
+    assert loss.item() == pytest.approx(sum(terms.values()).item() / 2)
+    loss.backward()
+    own = sum(value.item() for name, value in terms.items() if name.startswith("segmentation/"))
+    assert student.doubt["segmentation"].grad.item() == pytest.approx((1 - own) / 2)
+
+
+def config(name, train="voc:unread", **keys):
+    student = {"kind": f"distillation:{name}", **TINY}
+    return {"data": {"train": train, "val_split": None}, "student": student, "train": STEPS, **keys}
+
+
+@pytest.mark.parametrize("name", ["WithRelations", "WithChannels", "WithLearntWeights", "Projected"])
+def test_a_training_takes_each(name, voc_folder, tmp_path):
+    data = f"voc:{voc_folder}"
+    store = str(label(Silent(), open_dataset(data, "train"), tmp_path / "store"))
+    tasks = {"detection": {}, "segmentation": {"policy": "fill", "hidden": 1.0, "store": store}}
+    kind, trainer = (name, Trainer) if name != "Projected" else (None, distillation.Projected)
+    given = config(kind, data, tasks=tasks)
+    if kind is None:
+        given["student"]["kind"] = "blitznet"
+    train(make_config(given), tmp_path / "run", trainer=trainer)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_task_and_a_student_of_ones_own(voc_folder, tmp_path):
+    """Both from their one file, on images that have masks of the task: trained, evaluated, loaded and drawn."""
+    folder = shutil.copytree(voc_folder, tmp_path / "voc")
+    (folder / "Foreground").mkdir()
+    for path in (folder / "SegmentationClass").glob("*.png"):
+        pixels = np.array(Image.open(path))
+        Image.fromarray(np.where(pixels == 255, 128, (pixels > 0) * 255).astype(np.uint8)).save(
+            folder / "Foreground" / path.name
+        )
+    run = make_config(
+        {
+            "data": {"train": f"voc:{folder}"},
+            "tasks": {"foreground": {"kind": "foreground:Foreground", "from": "Foreground"}, "segmentation": {}},
+            "student": {"kind": "tiny_student:Tiny", "size": 64},
+            "augment": {"zoom_out": "never", "crop": False},
+            "train": {**STEPS, "epochs": 60, "lr": 0.01, "val_every": 60},
+        }
+    )
+    result = train(run, tmp_path / "run")
+    assert result["figures"]["foreground"]["F1"] > 0.8
+    assert result["figures"]["segmentation"]["mIoU"] > 0
+    student = tutored.load(tmp_path / "run" / "checkpoint")
+    answer = student(voc_folder / "JPEGImages" / "val_000.jpg")
+    assert set(answer.tasks) == {"foreground", "segmentation"}
+    task = student.student.tasks["foreground"]
+    picture = Image.new("RGB", (64, 48))
+    assert np.asarray(task.draw(picture, answer.tasks["foreground"], 1.0)).any()
+
+
+class Silent:
+    """A segmentation tutor that is sure of its background."""
+
+    labels = LABELS
+    identity = {"kind": "silent"}  # noqa: RUF012
+
+    def __call__(self, images, image_ids):
+        from tutored.tasks.segmentation import SoftMap
+        from tutored.types import SoftLabels
+
+        sure = torch.zeros(len(self.labels), 2, 3)
+        sure[0] = 0.9
+        sure[1] = 0.1
+        return [SoftLabels.of((image.height, image.width), SoftMap(map=sure)) for image in images]

@@ -1,0 +1,100 @@
+"""The figures of stores and checkpoints on a made-up VOC folder."""
+
+from dataclasses import replace
+
+import pytest
+
+from made import TINY, truthful
+from tutored.checkpoint import save_checkpoint
+from tutored.config import make_config
+from tutored.data import open_dataset
+from tutored.errors import InputError
+from tutored.judge import judge, record_student
+from tutored.labels import VOC, LabelSpace
+from tutored.softlabels.writer import finish, write_part
+from tutored.students import make_student
+from tutored.tasks import open_task
+
+TASKS = ("detection", "segmentation")
+
+
+def make_store(folder, data, split, count=None, change=lambda answer: answer):
+    """A store that repeats the ground truth of the first images of a split."""
+    dataset = open_dataset(data, split)
+    ids = dataset.ids[:count]
+    answers = [change(truthful(dataset.ground_truth(each), len(VOC))) for each in ids]
+    identity = {"labels": list(VOC.names), "images": len(ids)}
+    write_part(folder, identity, 0, ids, answers)
+    assert finish(folder)
+    return folder
+
+
+def make_checkpoint(folder, classes, taught=TASKS):
+    policies = {name: "ground_truth" if name in taught else "none" for name in TASKS}
+    sections = {name: {"classes": classes, "policy": policy} for name, policy in policies.items()}
+    config = make_config({"data": {"train": "voc:x"}, "tasks": sections, "student": {"kind": "blitznet", **TINY}})
+    tasks = {name: open_task(name, LabelSpace.of(classes), config.tasks[name]) for name in TASKS}
+    save_checkpoint(folder, make_student(config.student, tasks), config)
+    return folder
+
+
+def test_a_store_that_repeats_the_ground_truth_is_perfect(voc_folder, tmp_path):
+    store = make_store(tmp_path / "store", f"voc:{voc_folder}", "val")
+    seen = []
+    result = judge(store, f"voc:{voc_folder}", "val", progress=lambda done, total: seen.append((done, total)))
+    assert result.tasks["detection"].means["mAP_voc_area@.5"] == 1
+    assert result.tasks["segmentation"].means["mIoU"] == 1
+    assert (result.images, seen[-1]) == (4, (4, 4))
+    assert result.notes == (f"{store}: 20 of the tutor's 20 classes map to ours",)
+
+
+def test_a_store_of_boxes_alone_is_judged_by_boxes(voc_folder, tmp_path):
+    store = make_store(tmp_path / "store", f"voc:{voc_folder}", "train", change=lambda each: each.without(TASKS[1]))
+    result = judge(store, f"voc:{voc_folder}", "train", classes=["cat", "dog"])
+    assert list(result.tasks) == ["detection"] and result.tasks["detection"].classes == ("cat", "dog")
+    assert (result.images, result.tasks["detection"].images) == (8, 5)  # of train's 8 images 5 have boxes
+
+
+def test_a_checkpoint_is_judged_in_its_own_classes(voc_folder, tmp_path):
+    checkpoint, data = make_checkpoint(tmp_path / "c", ["dog", "cat", "unicorn"]), f"voc:{voc_folder}"
+    result = judge(checkpoint, data, "val", classes={"segmentation": ["cat"]}, device="cpu")
+    assert [each.classes for each in result.tasks.values()] == [("dog", "cat", "unicorn"), ("cat",)]
+    assert result.tasks["segmentation"].per_class["IoU"]["unicorn"] is None
+    unknown, absent = result.notes
+    assert "does not know aeroplane, bicycle" in unknown and "does not have unicorn" in absent
+
+
+def test_a_task_that_nobody_teaches_is_not_judged(voc_folder, tmp_path):
+    boxes, nothing = (make_checkpoint(tmp_path / str(i), ["dog", "cat"], TASKS[:i]) for i in (1, 0))
+    assert list(judge(boxes, f"voc:{voc_folder}", "val").tasks) == ["detection"]
+    with pytest.raises(InputError, match="nobody taught it any task"):
+        judge(nothing, f"voc:{voc_folder}", "val")
+
+
+def test_records_are_in_the_order_of_the_images(voc_folder):
+    config = make_config({"data": {"train": "voc:x"}, "student": {"kind": "blitznet", **TINY}})
+    dataset = open_dataset(f"voc:{voc_folder}", "train")
+    tasks = {name: open_task(name, VOC, section) for name, section in config.tasks.items()}
+    records = record_student(make_student(config.student, tasks), dataset, tasks)
+    assert tuple(each.image_id for each in records) == dataset.ids
+    assert [tuple(each.tasks) for each in records] == [dataset.annotated_tasks(each) for each in dataset.ids]
+
+
+def test_what_can_not_be_judged(make_voc, tmp_path):
+    data = f"voc:{make_voc(tmp_path / 'voc', {'val': ('both', 'both'), 'bare': ('none', 'none')})}"
+    store = make_store(tmp_path / "store", data, "val")
+    sky = make_checkpoint(tmp_path / "c", ["sky"])
+
+    def refused(message, subject=store, split="val", **options):
+        with pytest.raises(InputError, match=message):
+            judge(subject, data, split, **options)
+
+    refused("no such checkpoint or store", subject=tmp_path / "nowhere")
+    refused("no image has ground truth of detection, segmentation", split="bare")
+    refused("have no class in common: the one has aeroplane, .* the other sky", subject=sky)
+    refused("did you mean cat", classes=["kat"])
+    refused("the task 'parts' is not evaluated; possible: detection, segmentation", classes={"parts": ["cat"]})
+    refused("annotated: .*did you mean cat", annotated={"detection": ["kat"]})
+    silent = make_store(tmp_path / "silent", data, "val", change=lambda each: replace(each, tasks={}))
+    refused("answers nothing", subject=silent)
+    refused("has no answer for val_001 .*; label this split", subject=make_store(tmp_path / "one", data, "val", 1))
