@@ -12,6 +12,7 @@ from tutored.errors import InputError
 TASKS: Mapping[str, str] = {
     "detection": "tutored.tasks.detection:Detection",
     "segmentation": "tutored.tasks.segmentation:Segmentation",
+    "regression": "tutored.tasks.regression:Regression",
 }
 """Kinds of task."""
 STUDENTS: Mapping[str, str] = {"blitznet": "tutored.students.blitznet:BlitzNet"}
