@@ -23,7 +23,10 @@ from tutored.tasks.segmentation import ClassMask, SoftMap
 from tutored.tutors.label import label
 from tutored.types import SOURCES, SoftLabels
 
-SMALL = {"blitznet": {"extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}}
+SMALL = {
+    "blitznet": {"extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8},
+    "compact": {"width": 16, "map_width": 8},
+}
 """What makes each student small."""
 FOREIGN = LabelSpace.of(["tree", "horse", "dog", "cat"])
 """Another numbering and one class more: what a tutor may bring."""

@@ -15,7 +15,10 @@ TASKS: Mapping[str, str] = {
     "regression": "tutored.tasks.regression:Regression",
 }
 """Kinds of task."""
-STUDENTS: Mapping[str, str] = {"blitznet": "tutored.students.blitznet:BlitzNet"}
+STUDENTS: Mapping[str, str] = {
+    "blitznet": "tutored.students.blitznet:BlitzNet",
+    "compact": "tutored.students.compact:Compact",
+}
 DEFAULT_TASKS = ("detection", "segmentation")
 """The tasks of a run whose config names none."""
 
