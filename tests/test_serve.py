@@ -300,6 +300,8 @@ def served(predict: Callable[[Image.Image], Prediction], tasks: Mapping[str, Tas
 
 
 def test_the_page_shows_a_picture_and_its_answer(browser: Any) -> None:
+    from playwright.sync_api import expect
+
     picture = {"name": "a.png", "mimeType": "image/png", "buffer": encoded(Image.new("RGB", (400, 200), "white"))}
     text = {"name": "b.png", "mimeType": "image/png", "buffer": b"text"}
     with served(half, PETS) as url:
@@ -317,9 +319,9 @@ def test_the_page_shows_a_picture_and_its_answer(browser: Any) -> None:
         before = page.get_attribute("#drawing", "src")
 
         page.fill("#score", "0.1")
-        page.wait_for_function("document.querySelector('#tables caption').textContent.includes('2 of 2')")
+        page.locator("#tables caption", has_text="2 of 2").wait_for()
         page.uncheck("[name=task][value=segmentation]")
-        page.wait_for_function("src => document.getElementById('drawing').src !== src", arg=before)
+        expect(page.locator("#drawing")).not_to_have_attribute("src", str(before))
         assert url in page.locator("pre").text_content()
 
         page.set_input_files("#file", text)
