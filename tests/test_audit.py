@@ -537,7 +537,7 @@ def test_the_command_writes_audit_and_page(voc_folder, labelled, tmp_path, capsy
     for width, scheme in ((1200, "light"), (390, "dark")):
         with browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme) as context:
             tab, errors, asked = context.new_page(), [], []
-            tab.on("pageerror", errors.append)
+            tab.on("pageerror", lambda error, errors=errors: errors.append(error))
             tab.on("request", lambda request, asked=asked: asked.append(request.url))
             tab.goto(page.as_uri())
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
