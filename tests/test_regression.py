@@ -167,8 +167,11 @@ def test_a_store_keeps_numbers_and_confidences(tmp_path):
     assert values.weights[given.isfinite()].tolist() == pytest.approx([0.4] * int(given.isfinite().sum()))
 
 
-@pytest.mark.parametrize("kind", STUDENTS)
-def test_a_student_learns_depth_beside_boxes_and_masks(kind, voc_folder, tmp_path):
+NARROW = {"blitznet": {"extra": 2, "extra_width": 64, "up_width": 64, "map_width": 32}}
+
+
+@pytest.mark.parametrize(("kind", "narrow"), [(kind, NARROW.get(kind, {})) for kind in STUDENTS])
+def test_a_student_learns_depth_beside_boxes_and_masks(kind, narrow, voc_folder, tmp_path):
     """A ramp over the picture, from 16-bit files in a folder of the data set, 0 where nothing was measured."""
     folder = tmp_path / "voc"
     shutil.copytree(voc_folder, folder)
@@ -183,7 +186,7 @@ def test_a_student_learns_depth_beside_boxes_and_masks(kind, voc_folder, tmp_pat
         {
             "data": {"train": f"voc:{folder}"},
             "tasks": {"detection": {}, "segmentation": {}, "depth": section},
-            "student": {"kind": kind, "backbone": "test_resnet", "size": 64},
+            "student": {"kind": kind, "backbone": "test_resnet", "size": 64, **narrow},
             "augment": {"zoom_out": "never", "crop": False, "colour": False, "flip_share": 0},
             "train": {
                 "epochs": 30,
