@@ -223,3 +223,13 @@ def test_a_store_of_boxes_does_not_teach_depth(voc_folder, tmp_path):
     run = make_config({"data": {"train": f"voc:{voc_folder}"}, "tasks": {"segmentation": section}})
     with pytest.raises(InputError, match="answers regression, tasks.segmentation needs segmentation"):
         open_supervision(run)
+
+
+@pytest.mark.parametrize(
+    ("values", "confidence"),
+    [([[1.0, math.inf]], None), ([[1.0, 2.0]], [[0.5, 1.5]]), ([[1.0, 2.0]], [[math.nan, 1.0]])],
+)
+def test_impossible_numbers_of_a_tutor_are_not_stored(values, confidence):
+    given = None if confidence is None else torch.tensor(confidence)
+    with pytest.raises(ValueError, match=r"infinite.*0\.\.1"):
+        SoftValues(values=torch.tensor(values), confidence=given).encode()

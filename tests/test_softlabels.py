@@ -251,9 +251,8 @@ class Numbers:
     fields: ClassVar[Any] = (pa.field("numbers", pa.binary()),)
     values: bytes
 
-    @classmethod
-    def encode(cls, answers: Any) -> dict[str, list[Any]]:
-        return {"numbers": [each and each.values for each in answers]}
+    def encode(self) -> dict[str, Any]:
+        return {"numbers": self.values}
 
     @classmethod
     def decode(cls, table: pa.Table, sizes: Any, space: int, remap: Any) -> list[Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -135,6 +137,18 @@ class Watchers(Watcher):
     def end(self) -> None:
         for each in self.watchers:
             each.end()
+
+
+@contextmanager
+def unharmed(what: str) -> Iterator[None]:
+    """Training goes on where something beside it fails, such as a tracker's server, and a warning names it.
+
+    A full disk still stops the training, at its next save and with a message of its own.
+    """
+    try:
+        yield
+    except Exception as error:
+        warnings.warn(f"{what} failed: {type(error).__name__}: {error}; training goes on", RuntimeWarning, stacklevel=4)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

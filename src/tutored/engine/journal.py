@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from tutored.engine.supervision import OpenSupervision
 from tutored.errors import InputError
 from tutored.files import write_text
 from tutored.types import Dataset
-from tutored.watch import Source, read_log
+from tutored.watch import Source, read_log, unharmed
 
 PROJECT = "tutored"
 IN_EXTRA = ("tensorboard", "trackio")
@@ -80,7 +78,7 @@ class Journal:
     def add(self, entry: dict[str, Any]) -> None:
         """A new entry of the log, which is written by `save`."""
         self.entries.append(entry)
-        with _unharmed():
+        with unharmed("a tracker"):
             self.accelerator.log(numbers(entry), step=entry["step"])
 
     def save(self) -> None:
@@ -98,19 +96,8 @@ class Journal:
     def close(self) -> None:
         """However training ended, end the trackers."""
         for tracker in self.accelerator.trackers:
-            with _unharmed():
+            with unharmed("a tracker"):
                 tracker.finish()
-
-
-@contextmanager
-def _unharmed() -> Iterator[None]:
-    """Training goes on without its trackers, and says so: a server far away may fail."""
-    try:
-        yield
-    except Exception as error:
-        warnings.warn(
-            f"a tracker failed: {type(error).__name__}: {error}; training goes on", RuntimeWarning, stacklevel=4
-        )
 
 
 def check_trackers(names: Sequence[str]) -> None:

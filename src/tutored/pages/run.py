@@ -11,10 +11,8 @@ import io
 import json
 import shlex
 import time
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -34,7 +32,7 @@ from tutored.students import answer
 from tutored.tasks import DenseTask, Task, task_class
 from tutored.types import Dataset, PerTask, Prediction
 from tutored.visualise import draw
-from tutored.watch import Report, Source, Start, Validation, Watcher, read_log
+from tutored.watch import Report, Source, Start, Validation, Watcher, read_log, unharmed
 
 FOLDER = "page"
 TRUTH, TUTOR = "truth", "tutor"
@@ -70,7 +68,7 @@ class RunPage(Watcher):
 
     def begin(self, start: Start) -> None:
         self.start = start
-        with _unharmed():
+        with unharmed("the run's page"):
             self.pictures = _choose(start)
             _write_sources(start.out, list(start.tasks), start.sources)
             more = {
@@ -89,14 +87,14 @@ class RunPage(Watcher):
     def __call__(self, report: Report) -> None:
         began = time.monotonic()
         if self.start and began >= self.due and (self.start.out / "log.jsonl").exists():
-            with _unharmed():
+            with unharmed("the run's page"):
                 write_page(self.start.out, refresh=REFRESH)
             self.due = time.monotonic() + (time.monotonic() - began) / self.share
 
     def validated(self, validation: Validation) -> None:
         assert self.start is not None
         start, student = self.start, validation.student
-        with _unharmed():
+        with unharmed("the run's page"):
             found = {}
             for name, task in start.tasks.items():
                 records = [each.tasks[name] for each in validation.records if name in each.tasks]
@@ -112,19 +110,8 @@ class RunPage(Watcher):
 
     def end(self) -> None:
         if self.start and (self.start.out / "log.jsonl").exists():
-            with _unharmed():
+            with unharmed("the run's page"):
                 write_page(self.start.out)
-
-
-@contextmanager
-def _unharmed() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        # A full disk stops a training at its next save, with a message of its own; a page alone does not.
-        warnings.warn(
-            f"the run's page failed: {type(error).__name__}: {error}; training goes on", RuntimeWarning, stacklevel=4
-        )
 
 
 def _choose(start: Start) -> list[Picture]:

@@ -151,7 +151,9 @@ def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels], types: Seq
         "width": [answer.size[1] for answer in answers],
     }
     for each in types:
-        columns |= each.encode([answer.tasks.get(each.kind) for answer in answers])
+        given = [answer.tasks.get(each.kind) for answer in answers]
+        rows = [{} if one is None else one.encode() for one in given]
+        columns |= {field.name: [row.get(field.name) for row in rows] for field in each.fields}
     schema = pa.schema([*BASE, *(field for each in types for field in each.fields)])
     return pa.table([column(columns[field.name], field.type) for field in schema], schema=schema)
 

@@ -72,9 +72,12 @@ class SoftAnswer(Protocol):
     @property
     def unknown(self) -> tuple[int, ...]: ...
 
-    @classmethod
-    def encode(cls, answers: Sequence[Any]) -> dict[str, list[Any]]:
-        """For each column a value an answer, None where the answer is None; see `columns.column`."""
+    def encode(self) -> dict[str, Any]:
+        """The value of each column in one image's row; see `columns.column`.
+
+        Raises:
+            ValueError: a value that no tutor's answer may have, such as NaN for a probability.
+        """
 
     @classmethod
     def decode(cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None) -> Sequence[Any]:
@@ -307,7 +310,7 @@ class DenseTask(Task):
         """Predictions from raw maps [B, channels, h, w], for images of `sizes`, on the CPU.
 
         Raises:
-            FloatingPointError: the maps are NaN.
+            FloatingPointError: the maps are NaN, see `refuse_nan`.
         """
 
     def soften(self, raw: Tensor, sizes: Sequence[Size]) -> list[Any]:
@@ -323,3 +326,11 @@ class DenseTask(Task):
         """A final map of the network's input of `side` pixels for an exported file: its name, value and meaning."""
         large = F.interpolate(raw.float(), size=(side, side), mode="bilinear", align_corners=False)
         return "raw", large, f"float32 [B, {self.channels}, {side}, {side}]: the raw map, enlarged bilinearly"
+
+
+def refuse_nan(*raw: Tensor) -> None:
+    """Raise FloatingPointError where a student's raw answers are NaN, as after a training that diverged."""
+    if any(bool(each.isnan().any()) for each in raw):
+        raise FloatingPointError(
+            "the student's answers are NaN, so its training diverged; lower train.lr, or set train.clip"
+        )

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from tutored import boxes
 from tutored.tasks.detection.section import Decode
 from tutored.tasks.detection.types import SoftBoxes
-
-DIVERGED = "the student's answers are NaN, so its training diverged; lower train.lr, or set train.clip"
+from tutored.tasks.task import refuse_nan
 
 
 def keep(
@@ -35,8 +34,7 @@ def keep(
     Raises:
         FloatingPointError: the values are NaN, as from a student whose training diverged.
     """
-    if bool(probs.isnan().any()) or bool(boxes_xyxy.isnan().any()):
-        raise FloatingPointError(DIVERGED)
+    refuse_nan(probs, boxes_xyxy)
     best = probs[..., 1:].transpose(1, 2).topk(min(config.top_k, probs.shape[1]), dim=-1)
     found = []
     for index, (height, width) in enumerate(sizes):

@@ -118,18 +118,10 @@ class SoftBoxes:
         probs = torch.where(own[:, None], self.limited(own, most).probs, heard)
         return replace(self, probs=probs, unknown=tuple(sorted({*self.unknown, *classes})))
 
-    @classmethod
-    def encode(cls, answers: Sequence[SoftBoxes | None]) -> dict[str, list[Any]]:
-        """The columns of a store, see `codec.FIELDS`."""
-        rows = [
-            codec.encode(
-                each.boxes_xyxy.numpy(), each.classes.numpy(), each.scores.numpy(), each.probs.double().numpy().copy()
-            )
-            if each is not None
-            else {}
-            for each in answers
-        ]
-        return {field.name: [row.get(field.name) for row in rows] for field in cls.fields}
+    def encode(self) -> dict[str, Any]:
+        """A store's row, see `codec.FIELDS`."""
+        corners, classes, scores = (each.numpy() for each in (self.boxes_xyxy, self.classes, self.scores))
+        return codec.encode(corners, classes, scores, self.probs.double().numpy().copy())
 
     @classmethod
     def decode(

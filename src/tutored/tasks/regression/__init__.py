@@ -22,7 +22,7 @@ from tutored.losses import Term
 from tutored.tasks.regression import measure
 from tutored.tasks.regression.section import RegressionSection
 from tutored.tasks.regression.types import SoftValues, ValueMap, Values, ValueTargets, enlarged
-from tutored.tasks.task import DenseTask, Figures, Size
+from tutored.tasks.task import DenseTask, Figures, Size, refuse_nan
 
 __all__ = ["Regression", "RegressionSection", "SoftValues", "ValueMap", "ValueTargets", "Values"]
 
@@ -115,12 +115,12 @@ class Regression(DenseTask):
         return {"value": Term(lambda _, cells: cells.sum(), _value_sum)}
 
     def decode(self, raw: Tensor, sizes: Sequence[Size]) -> list[ValueMap]:
-        _refuse_nan(raw)
+        refuse_nan(raw)
         meant = self._meant(raw[:, 0]).cpu()
         return [ValueMap(values=enlarged(each, size)) for each, size in zip(meant, sizes, strict=True)]
 
     def soften(self, raw: Tensor, sizes: Sequence[Size]) -> list[SoftValues]:
-        _refuse_nan(raw)
+        refuse_nan(raw)
         found = []
         for each, size in zip(self._meant(raw).cpu(), sizes, strict=True):
             height, width = (min(cells, side) for cells, side in zip(each.shape[1:], size, strict=True))
@@ -166,10 +166,3 @@ class Regression(DenseTask):
 def _value_sum(raw: Tensor, targets: ValueTargets, cells: Tensor) -> Tensor:
     """Summed smooth absolute error (knee at 1) of the student's numbers [B, 1, h, w], weighted."""
     return (F.smooth_l1_loss(raw[:, 0].float(), targets.values, reduction="none") * cells).sum()
-
-
-def _refuse_nan(raw: Tensor) -> None:
-    if bool(raw.isnan().any()):
-        raise FloatingPointError(
-            "the student's answers are NaN, so its training diverged; lower train.lr, or set train.clip"
-        )

@@ -69,21 +69,17 @@ class SoftValues:
         known = self.values.isfinite().float()
         return known if self.confidence is None else known * self.confidence
 
-    @classmethod
-    def encode(cls, answers: Sequence[SoftValues | None]) -> dict[str, list[Any]]:
-        """The columns of a store: values as float32, confidences in 255 steps, in C order."""
-        rows = [
-            {
-                "values_height": each.values.shape[0],
-                "values_width": each.values.shape[1],
-                "values": each.values.contiguous().numpy().tobytes(),
-                "values_confidence": (each.weights * 255).round().to(torch.uint8).numpy().tobytes(),
-            }
-            if each is not None
-            else {}
-            for each in answers
-        ]
-        return {field.name: [row.get(field.name) for row in rows] for field in cls.fields}
+    def encode(self) -> dict[str, Any]:
+        """A store's row: values as float32, confidences in 255 steps, in C order."""
+        weights = self.weights
+        if bool(self.values.isinf().any()) or not bool(((weights >= 0) & (weights <= 1)).all()):
+            raise ValueError("numbers must not be infinite, and a confidence must be in 0..1")
+        return {
+            "values_height": self.values.shape[0],
+            "values_width": self.values.shape[1],
+            "values": self.values.contiguous().numpy().tobytes(),
+            "values_confidence": (weights * 255).round().to(torch.uint8).numpy().tobytes(),
+        }
 
     @classmethod
     def decode(

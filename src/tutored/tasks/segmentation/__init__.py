@@ -27,14 +27,13 @@ from tutored.tasks.segmentation.instances import Instances, combine, rasterize
 from tutored.tasks.segmentation.section import SegmentationSection
 from tutored.tasks.segmentation.targets import CellTargets, MapRow
 from tutored.tasks.segmentation.types import ClassMap, ClassMask, MapTargets, SoftMap
-from tutored.tasks.task import DenseTask, Detail, Figures, Size
+from tutored.tasks.task import DenseTask, Detail, Figures, Size, refuse_nan
 from tutored.types import IGNORE, SoftLabels
 
 __all__ = ["ClassMap", "ClassMask", "Instances", "MapTargets", "Segmentation", "SegmentationSection", "SoftMap"]
 
 STRIDE = 8
 """Pixels a cell of a map that is rasterized from instances."""
-DIVERGED = "the student's answers are NaN, so its training diverged; lower train.lr, or set train.clip"
 
 
 class Segmentation(DenseTask):
@@ -127,12 +126,12 @@ class Segmentation(DenseTask):
         return {"map": Term(lambda _, cells: cells.normaliser, targets.map_sum)}
 
     def decode(self, raw: Tensor, sizes: Sequence[Size]) -> list[ClassMap]:
-        _refuse_nan(raw)
+        refuse_nan(raw)
         return [ClassMap(mask=likeliest(logits.float(), size).cpu()) for logits, size in zip(raw, sizes, strict=True)]
 
     def soften(self, raw: Tensor, sizes: Sequence[Size]) -> list[SoftMap]:
         """The map on its own grid; of an image with fewer pixels than cells it is averaged to one cell a pixel."""
-        _refuse_nan(raw)
+        refuse_nan(raw)
         return [
             SoftMap(map=_at_most(logits.float().softmax(dim=0).cpu(), size))
             for logits, size in zip(raw, sizes, strict=True)
@@ -168,11 +167,6 @@ class Segmentation(DenseTask):
 
     def save(self, prediction: ClassMap, path: Path) -> Path | None:
         return draw.save(prediction, path)
-
-
-def _refuse_nan(raw: Tensor) -> None:
-    if bool(raw.isnan().any()):
-        raise FloatingPointError(DIVERGED)
 
 
 def _at_most(probs: Tensor, size: Size) -> Tensor:

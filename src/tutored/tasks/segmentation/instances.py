@@ -59,22 +59,15 @@ class Instances:
         boxes_xyxy, classes, scores, masks = parts
         return Instances(boxes_xyxy=boxes_xyxy, classes=classes, scores=scores, masks=masks, unknown=self.unknown)
 
-    @classmethod
-    def encode(cls, answers: Sequence[Instances | None]) -> dict[str, list[Any]]:
-        """The columns of a store: masks [N, m, m] as uint8 in C order, times 255."""
-        rows = [
-            {
-                "instance_boxes_xyxy": each.boxes_xyxy.flatten().numpy(),
-                "instance_classes": each.classes.numpy(),
-                "instance_scores": each.scores.numpy(),
-                "instance_side": each.masks.shape[-1],
-                "instance_masks": (each.masks * LEVELS).round().to(torch.uint8).numpy().tobytes(),
-            }
-            if each is not None
-            else {}
-            for each in answers
-        ]
-        return {field.name: [row.get(field.name) for row in rows] for field in cls.fields}
+    def encode(self) -> dict[str, Any]:
+        """A store's row: masks [N, m, m] as uint8 in C order, times 255."""
+        return {
+            "instance_boxes_xyxy": self.boxes_xyxy.flatten().numpy(),
+            "instance_classes": self.classes.numpy(),
+            "instance_scores": self.scores.numpy(),
+            "instance_side": self.masks.shape[-1],
+            "instance_masks": (self.masks * LEVELS).round().to(torch.uint8).numpy().tobytes(),
+        }
 
     @classmethod
     def decode(

@@ -80,14 +80,9 @@ class SoftMap:
         unknown = tuple(sorted({*self.unknown, *classes}))
         return replace(self, map=self.map.index_fill(0, torch.tensor(classes), 0.0), unknown=unknown)
 
-    @classmethod
-    def encode(cls, answers: Sequence[SoftMap | None]) -> dict[str, list[Any]]:
-        """The columns of a store, see `codec.FIELDS`."""
-        rows = [
-            {} if each is None else codec.encode(each.map.permute(1, 2, 0).numpy(), each.confidences)
-            for each in answers
-        ]
-        return {field.name: [row.get(field.name) for row in rows] for field in cls.fields}
+    def encode(self) -> dict[str, Any]:
+        """A store's row, see `codec.FIELDS`."""
+        return codec.encode(self.map.permute(1, 2, 0).numpy(), self.confidences)
 
     @classmethod
     def decode(
