@@ -113,6 +113,13 @@ def test_impossible_probabilities_are_not_stored(wrong: list[float]) -> None:
         quantise(np.array(wrong), 255)
 
 
+def test_an_impossible_answer_is_refused_by_name(tmp_path: Path) -> None:
+    impossible = SoftLabels.of((4, 6), boxes(([0, 0, 6, 4], 1, [0.5, 0.6, 0])))
+    with pytest.raises(InputError, match=f"^{tmp_path}: a tutor's answer for one of a, ... is impossible: .*prob"):
+        write_part(tmp_path, IDENTITY, 0, ["a"], [impossible])
+    assert list(tmp_path.iterdir()) == []
+
+
 ROW = SoftLabels.of((4, 6), boxes(([0, 0, 6, 4], 1, [0.5, 0.5, 0])), cells([[1.0]], [[0]], [[0]]))
 OTHER = SoftLabels.of((4, 6), ROW.tasks["detection"], cells([[0.5]], [[0.5]], [[0]]))
 

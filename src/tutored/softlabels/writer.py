@@ -113,13 +113,13 @@ def write_part(
             here meanwhile.
     """
     types = _answer_types(answers)
-    table = to_table(image_ids, answers, types)
-    for each in types:
-        try:
+    try:
+        table = to_table(image_ids, answers, types)
+        for each in types:
             each.decode(table, [answer.size for answer in answers], len(identity["labels"]), None)
-        except ValueError as error:
-            first = ", ".join(image_ids[:3])
-            raise InputError(f"{folder}: a tutor's answer for one of {first}, ... has {error}") from error
+    except ValueError as error:
+        first = ", ".join(image_ids[:3])
+        raise InputError(f"{folder}: a tutor's answer for one of {first}, ... is impossible: {error}") from error
     metadata = {ANSWERS: json.dumps([each.kind for each in types])}
     table = table.replace_schema_metadata(metadata | ({FAILED: json.dumps(failed)} if failed else {}))
     with whole_file(folder / part_name(index)) as path:
