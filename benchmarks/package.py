@@ -44,8 +44,16 @@ SMALL = (160, 120)
 STRIDE, PART_ROWS = 8, 64
 TASKS = ("detection", "segmentation")
 POLICIES = {"ground truth": "ground_truth", "tutors": "replace", "both": "both"}
-TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 16, "map_width": 8}
-LIGHT, BLITZNET = {"preset": "light"}, {"preset": "blitznet300-s8"}
+TINY = {
+    "kind": "blitznet",
+    "backbone": "test_resnet",
+    "size": 64,
+    "extra": 2,
+    "extra_width": 32,
+    "up_width": 16,
+    "map_width": 8,
+}
+LIGHT, BLITZNET = ({"kind": "blitznet", "preset": name} for name in ("light", "blitznet300-s8"))
 
 
 def students(scale: float) -> dict[str, tuple[dict[str, Any], int]]:

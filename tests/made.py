@@ -15,7 +15,15 @@ from tutored.tasks.segmentation import ClassMask, Segmentation, SoftMap
 from tutored.types import IGNORE, GroundTruth, SoftLabels
 
 LABELS = LabelSpace.of(["cat", "dog", "horse"])
-TINY = {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
+TINY = {
+    "kind": "blitznet",
+    "backbone": "test_resnet",
+    "size": 64,
+    "extra": 2,
+    "extra_width": 32,
+    "up_width": 32,
+    "map_width": 8,
+}
 """A student that takes milliseconds for a step."""
 
 

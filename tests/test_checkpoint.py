@@ -21,7 +21,14 @@ from tutored.students import Student, make_student
 from tutored.tutors import open_tutor
 
 PETS = LabelSpace.of(["cat", "dog"])
-SHAPE = {"backbone": "mobilenetv3_small_050", "size": 64, "extra_width": 32, "up_width": 16, "map_width": 8}
+SHAPE = {
+    "kind": "blitznet",
+    "backbone": "mobilenetv3_small_050",
+    "size": 64,
+    "extra_width": 32,
+    "up_width": 16,
+    "map_width": 8,
+}
 
 
 def config_of(**student: object) -> Config:

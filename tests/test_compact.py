@@ -21,12 +21,12 @@ def section(**keys):
     return CompactSection(kind="compact", **keys)
 
 
-SMALL = section(backbone="test_resnet", size=64, width=16, map_width=8)
+SMALL = section(backbone="test_resnet", weights="random", size=64, width=16, map_width=8)
 
 
 def test_its_size_on_the_usual_trunk():
     with torch.device("meta"):
-        student = Compact(section(size=160), two_tasks(VOC))
+        student = Compact(section(size=160, weights="random"), two_tasks(VOC))
     assert student.sides == (20, 10, 5, 3)
     assert sum(each.numel() for each in student.parameters()) == 3_288_461
     assert sum(each.numel() for each in student.backbone.parameters()) == 2_958_848

@@ -50,7 +50,7 @@ def test_the_complete_config_reads_back_with_its_run_id():
 
 
 def test_each_difference_between_the_recipes_can_be_set_alone(tmp_path):
-    path = write(tmp_path, "data: {train: 'voc:x'}")
+    path = write(tmp_path, "data: {train: 'voc:x'}\nstudent: {kind: blitznet}")
     corrected, thesis = (flat(load_config(path, [("recipe", name)]).to_dict()) for name in ("corrected", "thesis"))
     differing = {key for key in thesis if thesis[key] != corrected[key]} - {"recipe"}
     assert {key.partition(".")[0] for key in differing} == {"augment", "loss", "student", "tasks", "train"}
@@ -150,7 +150,7 @@ BLITZ = "student: {kind: blitznet, "
             "possible: detection",
         ),
         ("student: {kind: blitz}", "student: unknown student 'blitz'; did you mean blitznet. possible: .*, or a class"),
-        (BLITZ + "width: 3}", "student.width: no such key; did you mean up_width"),
+        (BLITZ + "width: 3}", "student.width: no such key; student.kind compact has it; here did you mean up_width"),
         (BLITZ + "match_floor: 0}", "student.match_floor: .* greater than 0"),
         (BLITZ + "preset: blitznet}", "student.preset: .*'blitznet300-s8', .*'light', got 'blitznet'"),
         (BLITZ + "preset: [light]}", "student.preset: "),
@@ -237,7 +237,9 @@ def test_a_users_own_class_brings_its_keys():
     assert (made.tasks["maps"].factor, made.tasks["maps"].temperature, made.student.width) == (3, 2, 4)
     assert Config.model_validate(made.to_dict()) == made
     assert open_task("maps", LABELS, made.tasks["maps"]).section.factor == 3
-    with pytest.raises(InputError, match=r"student\.up_width: no such key; did you mean width"):
+    with pytest.raises(
+        InputError, match=r"student\.up_width: no such key; student.kind blitznet has it; here did you mean width"
+    ):
         make_config({**PLAIN, "student": {"kind": "test_config:Wide", "up_width": 4}})
 
 

@@ -33,14 +33,13 @@ from tutored.tutors.label import label
 from tutored.types import Batch
 from tutored.watch import Watcher
 
-BLITZNET = {"kind": "blitznet", **TINY}
 TRUTH = ("detection/class/ground_truth", "detection/box/ground_truth", "segmentation/map/ground_truth")
 
 
 def config(folder: Path, **sections) -> Config:
     plain = {
         "data": {"train": f"voc:{folder}"},
-        "student": BLITZNET,
+        "student": TINY,
         "train": {"epochs": 2, "batch": 4, "workers": 0, "lr": 1e-3, "device": "cpu", "threads": 1},
     }
     for name, section in sections.items():

@@ -65,7 +65,7 @@ def test_learnt_weights_halve_the_loss_at_first_and_learn():
 
 
 def config(name, train="voc:unread", **keys):
-    student = {"kind": f"distillation:{name}", **TINY}
+    student = TINY if name == "Projected" else {**TINY, "kind": f"distillation:{name}"}
     return {"data": {"train": train, "val_split": None}, "student": student, "train": STEPS, **keys}
 
 
@@ -74,11 +74,8 @@ def test_a_training_takes_each(name, voc_folder, tmp_path):
     data = f"voc:{voc_folder}"
     store = str(label(Silent(), open_dataset(data, "train"), tmp_path / "store"))
     tasks = {"detection": {}, "segmentation": {"policy": "fill", "hidden": 1.0, "store": store}}
-    kind, trainer = (name, Trainer) if name != "Projected" else (None, distillation.Projected)
-    given = config(kind, data, tasks=tasks)
-    if kind is None:
-        given["student"]["kind"] = "blitznet"
-    train(make_config(given), tmp_path / "run", trainer=trainer)
+    trainer = distillation.Projected if name == "Projected" else Trainer
+    train(make_config(config(name, data, tasks=tasks)), tmp_path / "run", trainer=trainer)
     assert (tmp_path / "run" / "result.json").exists()
 
 

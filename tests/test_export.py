@@ -34,7 +34,14 @@ MakeVoc = Callable[..., Path]
 ROOT = Path(__file__).parents[1]
 REAL = Path(os.environ.get("TUTORED_REAL", ROOT.parent / "shared"))
 PETS = LabelSpace.of(["cat", "dog"])
-SHAPE = {"backbone": "mobilenetv3_small_050", "size": 64, "extra_width": 32, "up_width": 16, "map_width": 8}
+SHAPE = {
+    "kind": "blitznet",
+    "backbone": "mobilenetv3_small_050",
+    "size": 64,
+    "extra_width": 32,
+    "up_width": 16,
+    "map_width": 8,
+}
 LIMITS = {"score_floor": 0.3, "nms_iou": 0.45, "top_k": 60, "per_class": 15, "total": 25}
 ALL = ("detection", "segmentation")
 

@@ -19,8 +19,8 @@ from tutored.errors import InputError
 from tutored.init import init
 from tutored.scenes import make_example
 
-TINY = """--student.backbone test_resnet --student.size 64 --student.extra 2 --student.extra_width 32
---student.up_width 32 --student.map_width 8 --train.epochs 1 --train.workers 0 --train.device cpu""".split()
+TINY = """--student.weights random --student.backbone test_resnet --student.size 64 --student.width 16
+--student.map_width 8 --train.epochs 1 --train.workers 0 --train.device cpu""".split()
 KINDS = ("both", "boxes", "boxes", "masks", "masks", "none", "both", "boxes", "masks", "none")
 
 

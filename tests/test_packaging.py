@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = {"bench", "docs", "hf", "onnx", "quickstart", "ray", "serve", "test", "track", "video"}
+EXTRAS = {"bench", "docs", "hf", "onnx", "quickstart", "ray", "serve", "test", "track", "video", "weights"}
 
 
 def build(source: Path, out: Path, *targets: str) -> list[Path]:

@@ -29,7 +29,14 @@ from tutored.tasks.detection import Detection
 from tutored.tasks.segmentation import Segmentation
 
 PETS = LabelSpace.of(["cat", "dog"])
-SHAPE = {"backbone": "mobilenetv3_small_050", "size": 64, "extra_width": 32, "up_width": 16, "map_width": 8}
+SHAPE = {
+    "kind": "blitznet",
+    "backbone": "mobilenetv3_small_050",
+    "size": 64,
+    "extra_width": 32,
+    "up_width": 16,
+    "map_width": 8,
+}
 TINY = BlitzNetSection(kind="blitznet", **SHAPE)
 LIMITS = {"decode": {"score_floor": 0.15}}
 

@@ -186,7 +186,7 @@ def test_a_student_learns_depth_beside_boxes_and_masks(kind, narrow, voc_folder,
         {
             "data": {"train": f"voc:{folder}"},
             "tasks": {"detection": {}, "segmentation": {}, "depth": section},
-            "student": {"kind": kind, "backbone": "test_resnet", "size": 64, **narrow},
+            "student": {"kind": kind, "backbone": "test_resnet", "weights": "random", "size": 64, **narrow},
             "augment": {"zoom_out": "never", "crop": False, "colour": False, "flip_share": 0},
             "train": {
                 "epochs": 30,

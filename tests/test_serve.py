@@ -247,7 +247,14 @@ def test_an_open_address_is_warned_of(
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    shape = {"backbone": "mobilenetv3_small_050", "size": 64, "extra_width": 32, "up_width": 16, "map_width": 8}
+    shape = {
+        "kind": "blitznet",
+        "backbone": "mobilenetv3_small_050",
+        "size": 64,
+        "extra_width": 32,
+        "up_width": 16,
+        "map_width": 8,
+    }
     config = make_config({"data": {"train": "voc:x"}, "student": shape})
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("serve") / "checkpoint"

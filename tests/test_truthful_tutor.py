@@ -86,7 +86,10 @@ def student_of(kind, tasks, **keys):
     section = resolve(kind, STUDENTS, "student").Section
     torch.manual_seed(0)
     return make_student(
-        section.model_validate({"kind": kind, "backbone": "test_resnet", "size": 64, **SMALL[kind], **keys}), tasks
+        section.model_validate(
+            {"kind": kind, "backbone": "test_resnet", "weights": "random", "size": 64, **SMALL[kind], **keys}
+        ),
+        tasks,
     )
 
 

@@ -19,7 +19,15 @@ from tutored.cli import main
 from tutored.data import open_dataset
 
 CONFIG: dict[str, Any] = {
-    "student": {"backbone": "test_resnet", "size": 64, "extra": 2, "extra_width": 32, "up_width": 16, "map_width": 8},
+    "student": {
+        "kind": "blitznet",
+        "backbone": "test_resnet",
+        "size": 64,
+        "extra": 2,
+        "extra_width": 32,
+        "up_width": 16,
+        "map_width": 8,
+    },
     "train": {"epochs": 2, "batch": 4, "workers": 0, "lr": 1e-3, "device": "cpu", "threads": 1},
 }
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")

@@ -62,7 +62,7 @@ def load_checkpoint(path: Path) -> tuple[Student, Config]:
     config, labels = _meaning(description, path / DESCRIPTION)
     try:
         tasks = {name: open_task(name, labels[name], section) for name, section in config.tasks.items()}
-        student = make_student(config.student.model_copy(update={"weights": None}), tasks)
+        student = make_student(config.student.model_copy(update={"weights": "random"}), tasks)
     except InputError as error:
         raise InputError(f"{path / DESCRIPTION}: {error}") from error
     try:

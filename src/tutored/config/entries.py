@@ -16,9 +16,12 @@ TASKS: Mapping[str, str] = {
 }
 """Kinds of task."""
 STUDENTS: Mapping[str, str] = {
-    "blitznet": "tutored.students.blitznet:BlitzNet",
     "compact": "tutored.students.compact:Compact",
+    "blitznet": "tutored.students.blitznet:BlitzNet",
 }
+"""Students."""
+USUAL_STUDENT: Mapping[str, str] = {"thesis": "blitznet", "corrected": "compact"}
+"""The student of a config that names none, by recipe."""
 DEFAULT_TASKS = ("detection", "segmentation")
 """The tasks of a run whose config names none."""
 

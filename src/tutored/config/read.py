@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, resolve
-from tutored.config.run import Config, merged, recipe_defaults
+from tutored.config.run import Config, merged, recipe_defaults, usual_student
 from tutored.errors import InputError
 
 MOST_ENTRIES = 100_000
@@ -52,7 +52,7 @@ def _refuse_idle(key: str, value: Any, given: Mapping[str, Any], path: Path) -> 
     elif key == "student.preset":
         student = given.get("student")
         student = student if isinstance(student, Mapping) else {}
-        presets = getattr(_student_section(student), "PRESETS", {})
+        presets = getattr(_student_section(given), "PRESETS", {})
         if str(value) in presets and value != student.get("preset"):
             decided = {"student": presets[value]}
     if decided and _covers(given, decided):
@@ -70,8 +70,10 @@ def _covers(given: Any, decided: Mapping[str, Any]) -> bool:
     )
 
 
-def _student_section(student: Mapping[str, Any]) -> Any:
-    return resolve(str(student.get("kind", next(iter(STUDENTS)))), STUDENTS, "student").Section
+def _student_section(given: Mapping[str, Any]) -> Any:
+    student = given.get("student")
+    kind = student.get("kind") if isinstance(student, Mapping) else None
+    return resolve(str(kind or usual_student(given)), STUDENTS, "student").Section
 
 
 class _Loader(yaml.SafeLoader):
@@ -128,10 +130,13 @@ def _explain(item: Any, given: Mapping[str, Any]) -> str:
         return f"{place}: {text}{value}" if place else text
     section = _section_at(item["loc"][:-1], given)
     names = [field.alias or name for name, field in section.model_fields.items()]
-    near = difflib.get_close_matches(str(item["loc"][-1]), names, n=3)
-    return f"{place}: no such key; " + (
-        f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
-    )
+    key = str(item["loc"][-1])
+    near = difflib.get_close_matches(key, names, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
+    if item["loc"][0] == "student":
+        owners = [kind for kind in STUDENTS if key in resolve(kind, STUDENTS, "student").Section.model_fields]
+        hint = f"student.kind {' and '.join(owners)} has it; here {hint}" if owners else hint
+    return f"{place}: no such key; {hint}"
 
 
 def _section_at(place: Sequence[Any], given: Mapping[str, Any]) -> Any:
@@ -146,7 +151,7 @@ def _section_at(place: Sequence[Any], given: Mapping[str, Any]) -> Any:
             kind = str((given.get("tasks", {}).get(part) or {}).get("kind", part))
             section = resolve(kind, TASKS, "kind of task").Section
         elif depth == 0 and part == "student":
-            section = _student_section(given.get("student", {}))
+            section = _student_section(given)
         else:
             section = _section(section.model_fields[part].annotation)
     return section

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, SerializeAsAny, field_validator, model_validator
 
 from tutored.config.data import Augment, Data, MoreData
-from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, resolve
+from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, USUAL_STUDENT, resolve
 from tutored.config.student import StudentSection
 from tutored.config.tasks import TaskSection
 from tutored.config.train import Loss, Train
@@ -73,7 +73,7 @@ class Config(Section):
         named = {"tasks": {name: {} for name in DEFAULT_TASKS}, "student": {}, **given}
         if isinstance(named["tasks"], Mapping):
             named["tasks"] = {name: _of_kind(each, str(name)) for name, each in named["tasks"].items()}
-        named["student"] = _of_kind(named["student"], next(iter(STUDENTS)))
+        named["student"] = _of_kind(named["student"], usual_student(named))
         return merged(recipe_defaults(named), named)
 
     @field_validator("tasks", mode="before")
@@ -133,17 +133,25 @@ class Config(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def usual_student(given: Mapping[str, Any]) -> str:
+    """The kind of the student where a config names none; an impossible recipe is refused elsewhere."""
+    return USUAL_STUDENT.get(str(given.get("recipe")), USUAL_STUDENT["corrected"])
+
+
 def recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the recipe of a config sets, for the tasks and the student that the config names."""
+    """What suits the student that a config names, and what its recipe sets for its tasks and the student."""
     recipe = given.get("recipe", "corrected")
-    if recipe == "corrected":
-        return {}
-    found: dict[str, Any] = dict(THESIS) if recipe == "thesis" else {}
+    student = _of_kind(given.get("student", {}), usual_student(given))
+    section = _section(student, STUDENTS)
+    suited = section.suited(student) if section and issubclass(section, StudentSection) else {}
+    if recipe != "thesis":
+        return dict(suited)
+    found: dict[str, Any] = dict(THESIS)
     tasks = given.get("tasks")
-    for name, section in tasks.items() if isinstance(tasks, Mapping) else ():
-        found.setdefault("tasks", {})[name] = _defaults(_of_kind(section, str(name)), TASKS, recipe)
-    student = _of_kind(given.get("student", {}), next(iter(STUDENTS)))
-    return found | {"student": _defaults(student, STUDENTS, recipe)}
+    for name, each in tasks.items() if isinstance(tasks, Mapping) else ():
+        kind = _section(_of_kind(each, str(name)), TASKS)
+        found.setdefault("tasks", {})[name] = kind.RECIPES.get(recipe, {}) if kind else {}
+    return merged(suited, found | {"student": section.RECIPES.get(recipe, {}) if section else {}})
 
 
 def _of_kind(section: Any, usual: str) -> Any:
@@ -151,13 +159,12 @@ def _of_kind(section: Any, usual: str) -> Any:
     return {**section, "kind": str(section.get("kind", usual))} if isinstance(section, Mapping) else section
 
 
-def _defaults(section: Any, table: Mapping[str, str], recipe: str) -> dict[str, Any]:
-    if not isinstance(section, Mapping):
-        return {}
+def _section(given: Any, table: Mapping[str, str]) -> Any:
+    """The class of the section; None where its own validation is to say what is wrong, with its place."""
     try:
-        return dict(resolve(section["kind"], table, "kind").Section.RECIPES.get(recipe, {}))
+        return resolve(given["kind"], table, "kind").Section if isinstance(given, Mapping) else None
     except InputError:
-        return {}  # the section's own validation says it, with its place
+        return None
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

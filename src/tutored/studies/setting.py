@@ -134,7 +134,10 @@ VOC2012: dict[str, Any] = {
     "large": "Main/train",
     "evaluation": "Segmentation/val",
     "tutors": {name: f"stores/{name}-{{split}}" for name in ("detection", "segmentation", "instances", "vouched")},
-    "run": {"student": {"weights": "timm"}, "train": {"epochs": 200, "precision": "bf16", "workers": 8}},
+    "run": {
+        "student": {"kind": "blitznet", "weights": "timm"},
+        "train": {"epochs": 200, "precision": "bf16", "workers": 8},
+    },
     "recipes": {"thesis": {"train": {"precision": "fp32"}}},
     "scales": {"small": {"train": {"epochs": 20}}},
     "candidates": {f"lr {rate}": {"train": {"lr": rate}} for rate in (2.5e-4, 5e-4, 1e-3)},

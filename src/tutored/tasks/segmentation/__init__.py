@@ -123,7 +123,13 @@ class Segmentation(DenseTask):
 
     @property
     def terms(self) -> Mapping[str, Term]:
-        return {"map": Term(lambda _, cells: cells.normaliser, targets.map_sum)}
+        terms = {"map": Term(lambda _, cells: cells.normaliser, targets.map_sum)}
+        overlap = self.section.overlap
+        if overlap:
+            terms["overlap"] = Term(
+                lambda _, cells: cells.presence.sum(), lambda *given: overlap * targets.overlap_sum(*given)
+            )
+        return terms
 
     def decode(self, raw: Tensor, sizes: Sequence[Size]) -> list[ClassMap]:
         refuse_nan(raw)

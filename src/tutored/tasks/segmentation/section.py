@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from tutored.config import ClassSection, Config
+from tutored.section import Weight
 
 
 class SegmentationSection(ClassSection):
@@ -28,6 +29,8 @@ class SegmentationSection(ClassSection):
     background: Literal["noisy_or", "one", "complement", "zero"] = "noisy_or"
     """Channel 0 of a map drawn from instances. `noisy_or`: soft masks with an explicit background; the others:
     the box score where a binary mask is positive, and 1, 1 - max, or 0 elsewhere."""
+    overlap: Weight = 0.0
+    """Of a term that asks for the overlap (IoU) of each class in each image, against that of each cell's class."""
     padding: Literal["ignore", "background"] = "ignore"
     """Pixels outside the image: no loss, or background (ground truth) and uniform (tutor, `softmax`)."""
 

@@ -97,10 +97,12 @@ class CellTargets(NamedTuple):
     Attributes:
         probs: float32 [B, C+1, h, w], weighted: a cell's sum is its weight, 0 where nothing is learnt.
         normaliser: float32 scalar, the summed weights.
+        presence: float32 [B, C+1], how sure it is that a class is in the image: the most that any cell gives it.
     """
 
     probs: Tensor
     normaliser: Tensor
+    presence: Tensor
 
 
 def assign(targets: MapTargets, section: SegmentationSection, *, tutor: bool) -> CellTargets:
@@ -129,7 +131,7 @@ def assign(targets: MapTargets, section: SegmentationSection, *, tutor: bool) ->
         probs = probs.clone()
         probs[:, 0] = torch.where(targets.inside, probs[:, 0], 1.0)
     probs = probs * targets.weight[:, None, None, None]
-    return CellTargets(probs, probs.sum())
+    return CellTargets(probs, probs.sum(), probs.amax(dim=(2, 3)))
 
 
 def map_sum(map_logits: Tensor, targets: MapTargets, cells: CellTargets) -> Tensor:
@@ -137,3 +139,17 @@ def map_sum(map_logits: Tensor, targets: MapTargets, cells: CellTargets) -> Tens
     log_probs = F.log_softmax(map_logits.float(), dim=1)
     log_probs = merge_unknown(log_probs, targets.unknown[:, :, None, None], dim=1)
     return -(cells.probs * log_probs).sum()
+
+
+def overlap_sum(map_logits: Tensor, targets: MapTargets, cells: CellTargets) -> Tensor:
+    """Summed loss of overlap, 1 - IoU of each class in each image, weighted by the class's presence.
+
+    For probabilities p and targets q, intersection and union are the cells' min(p, q) and max(p, q), summed: the
+    Jaccard metric loss (Wang, Ning, Blaschko 2023, arXiv:2302.05666), which is 0 where p = q also if q is soft.
+    """
+    probs = merge_unknown(map_logits.float().log_softmax(dim=1), targets.unknown[:, :, None, None], dim=1).exp()
+    wanted = cells.probs
+    probs = probs * wanted.sum(dim=1, keepdim=True)
+    shared = torch.minimum(probs, wanted).sum(dim=(2, 3))
+    union = torch.maximum(probs, wanted).sum(dim=(2, 3)).clamp(min=torch.finfo(probs.dtype).tiny)
+    return ((1 - shared / union) * cells.presence).sum()
