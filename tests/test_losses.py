@@ -297,6 +297,24 @@ def test_background_may_be_any_class_the_source_does_not_know():
     assert maps.map_sum(torch.zeros(1, 3, 2, 2), partial, cells).item() == pytest.approx(-4 * math.log(2 / 3), rel=1e-5)
 
 
+def test_overlap_of_each_class_by_hand():
+    """One row of two cells: background, then class 2; the student says .5, 0, .5 and .25, 0, .75."""
+    given = targets([], [], map_probs=[[[1, 0]], [[0, 0]], [[0, 1]]], weight=0.5)["map"]
+    cells = map_task(overlap=2.0).assign(given, tutor=False)
+    assert cells.presence.tolist() == [[0.5, 0, 0.5]]
+    said = torch.tensor([[[0.5, 0.25]], [[0, 0]], [[0.5, 0.75]]])[None]
+    # Background: .5 of 1.25 cells; class 2: .75 of 1.5.
+    wrong = 0.5 * (1 - 0.5 / 1.25) + 0.5 * (1 - 0.75 / 1.5)
+    term = map_task(overlap=2.0).terms["overlap"]
+    assert term.sum(said.log(), given, cells).item() == pytest.approx(2 * wrong)
+    assert term.weight(given, cells).item() == 1.0
+    assert "overlap" not in map_task().terms
+
+    soft = targets([], [], map_probs=said[0].tolist())["map"]
+    cells = map_task(overlap=1.0).assign(soft, tutor=True)
+    assert term.sum(said.log(), soft, cells).item() == pytest.approx(0, abs=1e-6), "the tutor's own answer"
+
+
 MIXED = [
     (targets([0, 0, 10, 10], [0, 1, 0], map_probs=[[[1, 0], [0, 0]], [[0, 1], [0, 0]], [[0, 0], [1, 0]]]), None),
     (

@@ -25,7 +25,7 @@ from tutored.types import SOURCES, SoftLabels
 
 SMALL = {
     "blitznet": {"extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8},
-    "compact": {"width": 16, "map_width": 8},
+    "compact": {"width": 16, "map_width": 8, "map_stride": 8},
 }
 """What makes each student small."""
 FOREIGN = LabelSpace.of(["tree", "horse", "dog", "cat"])
@@ -130,7 +130,7 @@ def terms(student, batch, config):
     [
         ({}, {}, {}),
         ({"class_target": "soft"}, {}, {}),
-        ({}, {"temperature": 2.0}, {"joint": False}),
+        ({}, {"temperature": 2.0, "overlap": 1.0}, {"joint": False}),
         ({"conflicts": "keep", "box_floor": 0.001, "confidence": False}, {}, {}),
     ],
 )

@@ -45,11 +45,11 @@ class CompactSection(StudentSection):
     """Channels of the pyramid."""
     depth: Annotated[int, Field(ge=0, le=8)] = 2
     """Convolutions of each branch of the box head before the last one."""
-    kernel: Literal[3, 5, 7] = 5
-    """Side of the depthwise convolutions."""
+    kernel: Literal[3, 5, 7] = 3
+    """Side of the depthwise convolutions of pyramid and box head."""
     map_width: Width = 48
     """Channels of each level in a map."""
-    map_stride: Literal[4, 8] = 8
+    map_stride: Literal[4, 8] = 4
     """Pixels a cell of a map."""
     points: Annotated[int, Field(gt=0)] = 9
     """Points of each level that a box considers (ATSS's k)."""
@@ -403,7 +403,10 @@ def _complete_iou_loss(one: Tensor, other: Tensor) -> Tensor:
 
 
 class MapBranch(nn.Module):
-    """A map from all levels, at the stride of the finest of them or of the trunk's finer maps."""
+    """A map from all levels, at the stride of the finest of them or of the trunk's finer maps.
+
+    Levels are enlarged smoothly, and two convolutions 5 cells wide see beyond what one coarse cell became.
+    """
 
     def __init__(self, fine: Sequence[int], config: CompactSection, levels: int, channels: int) -> None:
         super().__init__()
@@ -411,13 +414,13 @@ class MapBranch(nn.Module):
         self.reduce = nn.ModuleList(nn.Conv2d(config.width, width, 1) for _ in range(levels))
         self.finer = nn.ModuleList(nn.Conv2d(each, width, 1) for each in fine)
         joined = width * (levels + len(fine))
-        self.spatial = separable(joined, 2 * width, config.kernel)
+        self.spatial = nn.Sequential(separable(joined, 2 * width, 5), separable(2 * width, 2 * width, 5))
         self.logits = nn.Conv2d(2 * width, channels, 1)
 
     def forward(self, features: Features) -> Tensor:
         maps = [reduce(level) for reduce, level in zip(self.reduce, features.levels, strict=True)]
         maps += [reduce(each) for reduce, each in zip(self.finer, features.fine, strict=True)]
         side = max(each.shape[-1] for each in maps)
-        joined = torch.cat([F.interpolate(each, size=(side, side), mode="nearest") for each in maps], dim=1)
+        joined = torch.cat([F.interpolate(each, size=(side, side), mode="bilinear") for each in maps], dim=1)
         logits: Tensor = self.logits(self.spatial(joined))
         return logits
