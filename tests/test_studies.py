@@ -413,12 +413,20 @@ def test_rows_whose_tutor_the_setting_lacks_are_left_out(setting, tmp_path, caps
     poor = load_setting(setting, tutors=dict.fromkeys(("detection", "segmentation"), "store-{split}"))
     (study,) = choose(["beyond/vouched"], poor)
     assert [row.label for row in study.rows] == ["ground truth", "tutors alone", "ground truth and tutors"]
-    assert study.lacks == ("vouched",) and gather(study, poor, [0], tmp_path, []).comparisons == ()
+    assert study.lacks == ("the tutor vouched",) and gather(study, poor, [0], tmp_path, []).comparisons == ()
     (tmp_path / "poor.yaml").write_text(yaml.safe_dump(poor.model_dump(mode="json")))
     assert main(["study", "list", "--setting", str(tmp_path / "poor.yaml")]) == 0
-    assert "Boxes that maps vouch for (without the rows that need a tutor vouched)" in capsys.readouterr().out
+    assert "Boxes that maps vouch for (without the rows that need the tutor vouched)" in capsys.readouterr().out
     with pytest.raises(InputError, match="has no tutor 'vouched', it has detection"):
         plan([DECLARED["beyond/vouched"]], poor, [0])
+
+
+def test_rows_with_keys_of_another_student_are_left_out(setting) -> None:
+    """BlitzNet's mining and normaliser are no keys of compact."""
+    other = load_setting(setting, run={"student": {"kind": "compact"}})
+    (study,) = choose(["beyond/mended"], other)
+    assert {"student.mining", "student.normaliser"} <= {*study.lacks}
+    assert 0 < len(plan([study], other, [0])) < len(plan([DECLARED["beyond/mended"]], VOC, [0]))
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def list_studies(**given: Any) -> None:
 
     setting = open_setting(given)
     for each in studies_of(setting):
-        lacks = f" (without the rows that need a tutor {', '.join(each.lacks)})" if each.lacks else ""
+        lacks = f" (without the rows that need {', '.join(each.lacks)})" if each.lacks else ""
         say(f"{each.name:26} {len(plan([each], setting, [0])):3} runs a seed   {each.title}{lacks}")
     say("next: tutored study run STUDY --setting FILE.yaml --out FOLDER")
 

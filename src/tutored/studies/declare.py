@@ -65,6 +65,13 @@ class Row(Section):
         tasks = [task for recipe in RECIPES for task in self.changes(recipe).get("tasks", {}).values()]
         return {task["store"] for task in tasks if "store" in task}
 
+    @property
+    def needs(self) -> set[str]:
+        """What it asks of a setting: `the tutor NAME`, and `student.KEY` for keys of the setting's student."""
+        students = [self.changes(recipe).get("student", {}) for recipe in RECIPES]
+        keys = {f"student.{key}" for each in students if "kind" not in each for key in each}
+        return keys | {f"the tutor {name}" for name in self.tutors}
+
 
 class Study(Section):
     """One table or figure, of rows that a setting makes into runs.
@@ -78,7 +85,7 @@ class Study(Section):
         figures: the figures that are drawn, in this order.
         single_task: labels of the row that is taught boxes alone and of the row that is taught maps alone; every other
             row is compared with these two.
-        lacks: tutors that the setting does not name; the rows that need them are left out.
+        lacks: what the setting does not have of `Row.needs`; the rows that need it are left out.
     """
 
     name: str
@@ -107,10 +114,10 @@ class Study(Section):
         """The rows of one recipe."""
         return tuple(row for row in self.rows if recipe in row.recipes and recipe in self.recipes)
 
-    def within(self, tutors: Collection[str]) -> Study:
-        """The same study with only the rows for which these tutors suffice."""
-        lacks = {name for row in self.rows for name in row.tutors} - set(tutors)
-        rows = tuple(row for row in self.rows if not row.tutors & lacks)
+    def within(self, has: Collection[str]) -> Study:
+        """The same study with only the rows that need nothing else (`Row.needs`)."""
+        lacks = {need for row in self.rows for need in row.needs} - set(has)
+        rows = tuple(row for row in self.rows if not row.needs & lacks)
         return self.model_copy(update={"rows": rows, "lacks": tuple(sorted(lacks))})
 
     def key(self, recipe: Recipe, row: Row) -> str:

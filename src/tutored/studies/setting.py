@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
 from tutored.config import Config, make_config, merged, read_yaml
-from tutored.config.entries import DEFAULT_TASKS
+from tutored.config.entries import DEFAULT_TASKS, STUDENTS, USUAL_STUDENT, resolve
 from tutored.errors import InputError
 from tutored.section import Section
 from tutored.studies.declare import DECLARED, Recipe, Row, Study
@@ -168,13 +168,16 @@ def load_setting(path: Path | None, **over: Any) -> Setting:
 
 
 def studies_of(setting: Setting) -> tuple[Study, ...]:
-    """Every declared study, with the rows for which the setting has the tutors.
+    """Every declared study, with the rows for which the setting has the tutors and its student the keys.
 
     `tune` tries the setting's candidates; `beyond/tuned` exists once some were chosen.
     """
     chosen = [_tuned(setting)] if setting.chosen else []
     declared = (_tune(setting), *DECLARED, *chosen, *setting.studies)
-    return tuple(study.within(setting.tutors) for study in declared)
+    kind = setting.run.get("student", {}).get("kind", USUAL_STUDENT["corrected"])
+    keys = resolve(str(kind), STUDENTS, "student").Section.model_fields
+    has = {*(f"the tutor {name}" for name in setting.tutors), *(f"student.{key}" for key in keys)}
+    return tuple(study.within(has) for study in declared)
 
 
 def choose(names: Sequence[str], setting: Setting, recipe: Recipe | None = None) -> list[Study]:
