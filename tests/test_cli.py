@@ -307,13 +307,18 @@ def test_the_list_of_commands_is_what_we_promised(capsys):
     [
         (["--help"], 0, {"torch", "numpy", "pydantic", "rich"}),
         (["train", "nowhere.yaml", "--out", "x"], 2, {"torch", "numpy", "pydantic"}),
-        (["evaluate", "nowhere", "--data", "voc:nowhere", "--split", "a"], 2, {"torch", "numpy"}),
+        (["train", "{misspelt}", "--out", "x"], 2, {"torch", "numpy"}),
+        (["study", "run", "nothing", "--out", "x"], 2, {"torch", "numpy"}),
         (["label", "onnx:nowhere.onnx", "--data", "voc:.", "--split", "a", "--out", "x"], 2, {"torch", "numpy"}),
         (["predict", ".", "nowhere.jpg", "--out", "x"], 2, {"torch", "numpy"}),
+        (["evaluate", ".", "--data", "voc:.", "--split", "a"], 2, {"torch", "numpy"}),
         (["data", "check", "--data", "images:.", "--split", "nowhere"], 2, {"accelerate", "timm", "tutored.engine"}),
     ],
 )
-def test_nothing_slow_is_imported_before_it_is_needed(words, code, unwanted):
+def test_nothing_slow_is_imported_before_it_is_needed(words, code, unwanted, tmp_path):
+    misspelt = tmp_path / "misspelt.yaml"
+    misspelt.write_text("data: {train: 'voc:.'}\ntasks: {detection: {boxfloor: 0.3}}\nstudent: {kind: compact}\n")
+    words = [word.format(misspelt=misspelt) for word in words]
     check = f"sys.exit(code + 10 * bool({unwanted} & {{*sys.modules}}))"
     script = f"import sys; from tutored.cli import main; code = main({words}); {check}"
     assert subprocess.run([sys.executable, "-c", script], check=False, capture_output=True).returncode == code

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, resolve
+from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, section_of
 from tutored.config.run import Config, merged, recipe_defaults
 from tutored.errors import InputError
 
@@ -71,7 +71,7 @@ def _covers(given: Any, decided: Mapping[str, Any]) -> bool:
 
 
 def _student_section(student: Mapping[str, Any]) -> Any:
-    return resolve(str(student.get("kind", next(iter(STUDENTS)))), STUDENTS, "student").Section
+    return section_of(str(student.get("kind", next(iter(STUDENTS)))), STUDENTS, "student")
 
 
 class _Loader(yaml.SafeLoader):
@@ -144,7 +144,7 @@ def _section_at(place: Sequence[Any], given: Mapping[str, Any]) -> Any:
             continue
         if depth == 1 and place[0] == "tasks":
             kind = str((given.get("tasks", {}).get(part) or {}).get("kind", part))
-            section = resolve(kind, TASKS, "kind of task").Section
+            section = section_of(kind, TASKS, "kind of task")
         elif depth == 0 and part == "student":
             section = _student_section(given.get("student", {}))
         else:

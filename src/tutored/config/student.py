@@ -11,6 +11,9 @@ from tutored.section import Section
 if TYPE_CHECKING:
     from tutored.config.run import Config
 
+Width = Annotated[int, Field(ge=4, le=8192)]
+"""Channels; a checkpoint's description must not fill the memory before its weights are seen."""
+
 
 class StudentSection(Section):
     """One student. The student's own section adds its keys.

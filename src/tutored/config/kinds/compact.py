@@ -1,0 +1,34 @@
+"""The config keys of the student Compact."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tutored.config import StudentSection
+from tutored.config.student import Width
+from tutored.section import Weight
+
+
+class CompactSection(StudentSection):
+    """Compact's shape, and how its points learn."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """A timm model with feature maps at strides 4 to 32."""
+    size: Annotated[int, Field(gt=0, le=4096)] = 320
+    """Side of the network's input in pixels."""
+    width: Width = 96
+    """Channels of the pyramid."""
+    depth: Annotated[int, Field(ge=0, le=8)] = 2
+    """Convolutions of each branch of the box head before the last one."""
+    kernel: Literal[3, 5, 7] = 5
+    """Side of the depthwise convolutions."""
+    map_width: Width = 48
+    """Channels of each level in a map."""
+    map_stride: Literal[4, 8] = 8
+    """Pixels a cell of a map."""
+    points: Annotated[int, Field(gt=0)] = 9
+    """Points of each level that a box considers (ATSS's k)."""
+    box_weight: Weight = 2.0
+    """Of the box term against the class term."""
