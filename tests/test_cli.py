@@ -312,7 +312,7 @@ def test_the_list_of_commands_is_what_we_promised(capsys):
         (["label", "onnx:nowhere.onnx", "--data", "voc:.", "--split", "a", "--out", "x"], 2, {"torch", "numpy"}),
         (["predict", ".", "nowhere.jpg", "--out", "x"], 2, {"torch", "numpy"}),
         (["evaluate", ".", "--data", "voc:.", "--split", "a"], 2, {"torch", "numpy"}),
-        (["data", "check", "--data", "images:.", "--split", "nowhere"], 2, {"accelerate", "timm", "tutored.engine"}),
+        (["data", "check", "--data", "images:.", "--split", "nowhere"], 2, {"accelerate", "timm", "torchvision"}),
     ],
 )
 def test_nothing_slow_is_imported_before_it_is_needed(words, code, unwanted, tmp_path):
