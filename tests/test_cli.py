@@ -302,6 +302,23 @@ def test_the_list_of_commands_is_what_we_promised(capsys):
     assert "Usage: tutored [OPTIONS] COMMAND" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_memory_that_is_freed_is_used_again():
+    """Ten blocks of 64 MB, one after the other, are the same pages; else each of them takes new ones."""
+    script = """if True:
+        from resource import RUSAGE_SELF, getrusage
+        from tutored.cli import main
+        main(["--version"])
+        bytes(range(1)) * 2**26
+        before = getrusage(RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            b"x" * 2**26
+        print(getrusage(RUSAGE_SELF).ru_minflt - before)
+    """
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert int(told.splitlines()[-1]) < 100
+
+
 @pytest.mark.parametrize(
     ("words", "code", "unwanted"),
     [
