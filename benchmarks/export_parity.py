@@ -76,17 +76,16 @@ def report(content: dict[str, Any]) -> str:
     rows = []
     for row in content["exports"]:
         raw = {name: f"{apart:.1g} of {row['largest'][name]:.3g}" for name, apart in row["differences"].items()}
-        shares = {f"{task}: final answers apart": _share(pair) for task, pair in row["final"].items()}
+        shares = {
+            f"{task}: final answers apart": f"{apart:,} of {all_:,} ({100 * apart / max(all_, 1):.2g} %)"
+            for task, (apart, all_) in row["final"].items()
+        }
         rows.append(
             {"network": row["network"], "file": row["file"], "MB": f"{row['bytes'] / 1e6:.1f}", **raw, **shares}
         )
     images, packages = content["images"], content["machine"]["packages"]
     versions = ", ".join(f"{name} {packages[name]}" for name in ("tutored", "torch", "onnx", "onnxruntime", "numpy"))
     return f"{markdown(rows)}\n\n{len(images['ids'])} images of {images['source']}/{images['split']}; {versions}; CPU."
-
-
-def _share(pair: Sequence[int]) -> str:
-    return f"{pair[0]:,} of {pair[1]:,} ({100 * pair[0] / max(pair[1], 1):.2g} %)"
 
 
 if __name__ == "__main__":

@@ -134,23 +134,16 @@ def table(title: str, timed: Mapping[str, Timed], reference: str, note: str = ""
 def machine() -> dict[str, Any]:
     """What the figures were measured on, and the last commit before it."""
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    info = Path("/proc/cpuinfo")
+    info, installed = Path("/proc/cpuinfo"), {each.name: each.version for each in metadata.distributions()}
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else [platform.machine()]
     return {
         "processor": f"{names[0]}, {len(names)} threads",
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES if _version(name)},
+        "packages": {name: installed[name] for name in PACKAGES if name in installed},
         "commit": git.stdout.strip() or None,
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def write(out: Path, name: str, scale: float, tables: Sequence[Table]) -> None:

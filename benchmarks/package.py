@@ -24,7 +24,6 @@ from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.export import export_onnx
 from tutored.labels import VOC, ClassMap
-from tutored.predict import Predictor
 from tutored.scenes import make_scenes
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.writer import finish, look, write_part
@@ -208,11 +207,6 @@ def untrained(shape: Mapping[str, Any], tasks: Sequence[str] = TASKS) -> Student
 
 def _config_of(shape: Mapping[str, Any]) -> Config:
     return make_config({"data": {"train": "voc:somewhere"}, "student": shape})
-
-
-def make_predictor(shape: Mapping[str, Any], batch: int) -> Predictor:
-    """From pictures to boxes and masks of their size."""
-    return Predictor(untrained(shape), batch=batch)
 
 
 def save_untrained(path: Path, shape: Mapping[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""Prediction: eager, compiled and ONNX; the network alone, and from a picture to boxes and a mask of its size."""
+"""Prediction: eager, compiled and ONNX; the network alone, and to boxes and masks; a map to its mask."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from benchmarks.harness import SMALLEST, Table, side_by_side, table
-from benchmarks.package import make_data, make_predictor, make_session, open_dataset, students
+from benchmarks.package import SIZE, make_data, make_session, open_dataset, students, untrained
+from tutored.maps import likeliest
+from tutored.predict import Predictor
 
 
 def measure(work: Path, scale: float) -> Iterator[Table]:
-    """A table for each student and batch."""
+    """A table for each student and batch, and one of maps alone."""
     data, _ = make_data(work, 32, scale)
     dataset = open_dataset(data, "train")
     pictures = [dataset.image(image_id) for image_id in dataset.ids[:16]]
     for name, (shape, _) in students(scale).items():
-        predictor, session = make_predictor(shape, 16), make_session(shape)
+        predictor, session = Predictor(untrained(shape), batch=16), make_session(shape)
         network = predictor.student
         compiled = None if scale < SMALLEST else torch.compile(network)
         size = session.get_inputs()[0].shape[2]
@@ -37,3 +40,16 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
                 timed = side_by_side(things, batch, scale=scale)
             note = f"pictures of {part[0].size} in memory; random weights, which leave the most boxes to suppress"
             yield table(f"prediction: {name}, batch {batch}", timed, "network, eager", note)
+    yield _enlarged(scale)
+
+
+def _enlarged(scale: float) -> Table:
+    """What becomes of a batch's maps, one after the other."""
+    batch, size = torch.randn(4, 21, 40, 40).contiguous(memory_format=torch.channels_last), SIZE[::-1]
+    things: dict[str, Callable[[], object]] = {
+        "interpolate, argmax": lambda: [F.interpolate(each[None], size, mode="bilinear").argmax(1) for each in batch],
+        "ours": lambda: [likeliest(each, size) for each in batch],
+    }
+    note = f"maps of 21 classes on 40 x 40 cells, as a network gives them (channels last), to masks of {SIZE} pixels"
+    timed = side_by_side(things, len(batch), scale=scale)
+    return table("maps to masks", timed, "interpolate, argmax", note, "maps/s")

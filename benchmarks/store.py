@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -103,20 +104,14 @@ def _evict(files: list[Path]) -> None:
         os.close(opened)
 
 
-class Changed(Mapping[str, Any]):
+class Changed(UserDict[str, Any]):
     """Answers by image id, each got by a function of the image id and the stored answer."""
 
-    def __init__(self, answers: Answers, change: Callable[[str, Any], Any]) -> None:
-        self.answers, self.change = answers, change
+    def __init__(self, answers: Any, change: Callable[[str, Any], Any]) -> None:
+        self.data, self.change = answers, change
 
     def __getitem__(self, image_id: str) -> Any:
-        return self.change(image_id, self.answers[image_id])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.answers)
-
-    def __len__(self) -> int:
-        return len(self.answers)
+        return self.change(image_id, self.data[image_id])
 
 
 def _read_dense(file: Path) -> torch.Tensor:
@@ -146,17 +141,15 @@ def _training(work: Path, scale: float) -> Table:
     dataset, dense = open_dataset(data, "train"), work / f"made-{store.name}"
     _write_dense(dense, open_answers(store, MAPS))
 
-    def read_map(image_id: str) -> SoftMap:
-        return SoftMap(map=_read_dense(dense / f"{image_id}.npy"))
+    def read(image_id: str, stored: Any) -> Any:
+        return replace(stored, tasks={MAPS: SoftMap(map=_read_dense(dense / f"{image_id}.npy"))})
 
     def maps(change: Callable[[str, Any], Any]) -> Callable[[Any], Any]:
         return lambda given: {**given, MAPS: Changed(given[MAPS], change)}
 
     runs = {
         "stored answers": Run(config),
-        "the thesis' dense arrays": Run(
-            config, maps(lambda image_id, stored: replace(stored, tasks={MAPS: read_map(image_id)}))
-        ),
+        "the thesis' dense arrays": Run(config, maps(read)),
         "tutors in the loop": Run(config, maps(_live(dataset))),
     }
     steps = max(1, round(2 * scale))

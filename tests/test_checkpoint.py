@@ -148,7 +148,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere: no checkpoint \(checkpoint\.json: No such file"):
+    with pytest.raises(InputError, match=r"nowhere: no checkpoint \(it has no checkpoint\.json\); `tutored train`"):
         load_checkpoint(tmp_path / "nowhere")
     saved(tmp_path / "run" / "checkpoint")
     with pytest.raises(InputError, match=r"run is a run, and its checkpoint lies in it; give .*run/checkpoint$"):

@@ -302,18 +302,40 @@ def test_the_list_of_commands_is_what_we_promised(capsys):
     assert "Usage: tutored [OPTIONS] COMMAND" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_memory_that_is_freed_is_used_again():
+    """Ten blocks of 64 MB, one after the other, are the same pages; else each of them takes new ones."""
+    script = """if True:
+        from resource import RUSAGE_SELF, getrusage
+        from tutored.cli import main
+        main(["--version"])
+        bytes(range(1)) * 2**26
+        before = getrusage(RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            b"x" * 2**26
+        print(getrusage(RUSAGE_SELF).ru_minflt - before)
+    """
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert int(told.splitlines()[-1]) < 100
+
+
 @pytest.mark.parametrize(
     ("words", "code", "unwanted"),
     [
         (["--help"], 0, {"torch", "numpy", "pydantic", "rich"}),
         (["train", "nowhere.yaml", "--out", "x"], 2, {"torch", "numpy", "pydantic"}),
-        (["evaluate", "nowhere", "--data", "voc:nowhere", "--split", "a"], 2, {"torch", "numpy"}),
+        (["train", "{misspelt}", "--out", "x"], 2, {"torch", "numpy"}),
+        (["study", "run", "nothing", "--out", "x"], 2, {"torch", "numpy"}),
         (["label", "onnx:nowhere.onnx", "--data", "voc:.", "--split", "a", "--out", "x"], 2, {"torch", "numpy"}),
         (["predict", ".", "nowhere.jpg", "--out", "x"], 2, {"torch", "numpy"}),
-        (["data", "check", "--data", "images:.", "--split", "nowhere"], 2, {"accelerate", "timm", "tutored.engine"}),
+        (["evaluate", ".", "--data", "voc:.", "--split", "a"], 2, {"torch", "numpy"}),
+        (["data", "check", "--data", "images:.", "--split", "nowhere"], 2, {"accelerate", "timm", "torchvision"}),
     ],
 )
-def test_nothing_slow_is_imported_before_it_is_needed(words, code, unwanted):
+def test_nothing_slow_is_imported_before_it_is_needed(words, code, unwanted, tmp_path):
+    misspelt = tmp_path / "misspelt.yaml"
+    misspelt.write_text("data: {train: 'voc:.'}\ntasks: {detection: {boxfloor: 0.3}}\nstudent: {kind: compact}\n")
+    words = [word.format(misspelt=misspelt) for word in words]
     check = f"sys.exit(code + 10 * bool({unwanted} & {{*sys.modules}}))"
     script = f"import sys; from tutored.cli import main; code = main({words}); {check}"
     assert subprocess.run([sys.executable, "-c", script], check=False, capture_output=True).returncode == code

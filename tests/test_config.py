@@ -6,9 +6,9 @@ from torch import nn
 
 from made import LABELS
 from tutored.config import Config, StudentSection, flat, load_config, make_config
+from tutored.config.kinds.blitznet import PRESETS
 from tutored.errors import InputError
 from tutored.students import Head, Student, make_student
-from tutored.students.blitznet import PRESETS
 from tutored.tasks import DenseTask, open_task, task_class
 from tutored.tasks.detection import Detection
 from tutored.tasks.segmentation import Segmentation

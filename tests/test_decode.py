@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tutored import boxes
+from tutored.config.kinds.detection import Decode
 from tutored.labels import LabelSpace
 from tutored.maps import likeliest
 from tutored.tasks.detection import Detections, SoftBoxes
 from tutored.tasks.detection.decode import keep
-from tutored.tasks.detection.section import Decode
 from tutored.tasks.segmentation import Segmentation
 
 ANCHORS = torch.tensor([[0.0, 0, 50, 50], [2, 2, 52, 52], [50, 50, 100, 100], [-20, 40, 20, 80]])

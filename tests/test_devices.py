@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from made import LABELS, TINY, Repeats
+from tutored import processes
 from tutored.checkpoint import load_checkpoint
 from tutored.cli import main
 from tutored.config import Config, make_config
@@ -405,3 +406,14 @@ if __name__ == "__main__":
     else:
         for name in sys.argv[3].split(","):
             child(sys.argv[1], f"{sys.argv[2]}/{name}", int(name) or None, shards="shard" in sys.argv)
+
+
+def test_gpus_are_fed_by_all_cores_but_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert [processes.readers(torch.device(kind)) for kind in ("cuda", "cpu")] == [15, 2]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert processes.readers(torch.device("cuda")) == 3
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
+    assert processes.readers(torch.device("cuda")) == 1

@@ -122,7 +122,7 @@ def check_command(words: tuple[str, ...], here: Path) -> None:
             (here / "run.yaml").write_text("data: {train: 'voc:FOLDER'}\n")
             load_config(here / "run.yaml", context.obj)
         elif context.command_path == "tutored study run":
-            from tutored.studies import load_setting, studies_of
+            from tutored.studies.setting import load_setting, studies_of
 
             known = {each.name for each in studies_of(load_setting(None))}
             known |= {name.partition("/")[0] for name in known} | {"all", "tune"}
@@ -167,8 +167,9 @@ def check_extras(requirement: str) -> None:
 @pytest.fixture
 def parsing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in which no file has to exist for the parser."""
-    for kind in (common.FILE, common.FOLDER, common.THERE):
+    for kind in (common.FILE, common.THERE):
         monkeypatch.setattr(kind, "exists", False)
+    monkeypatch.setattr(common.Made, "convert", lambda _, value, *context: Path(value))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -264,7 +265,7 @@ def test_configs_in_the_pages_are_possible(tmp_path: Path, monkeypatch: pytest.M
             continue
         read += 1
         if "small" in content:
-            from tutored.studies import load_setting
+            from tutored.studies.setting import load_setting
 
             (tmp_path / "setting.yaml").write_text(block.text)
             load_setting(tmp_path / "setting.yaml")

@@ -96,7 +96,7 @@ def test_the_page_is_made_from_the_folder_alone(run, capsys):
 
 
 def test_a_folder_without_a_run_or_a_damaged_one_is_named(run, tmp_path):
-    with pytest.raises(InputError, match=r"no run \(config.yaml is missing\)"):
+    with pytest.raises(InputError, match=r"no run \(it has no config.yaml\)"):
         write_page(tmp_path)
     (run / "log.jsonl").write_text('{"step": 1')
     with pytest.raises(InputError, match=r"log.jsonl: damaged .* train the run again"):

@@ -302,7 +302,7 @@ def test_verify_names_the_damaged_part(tmp_path: Path) -> None:
         (lambda folder: edit(folder, complete=False), r"'complete' is false.*--resume"),
         (lambda folder: edit(folder, parts=[{"file": "../part-00000.parquet"}]), r"'parts\.0\.file': .*label again"),
         (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json: can't be read"),
-        (lambda folder: (folder / "manifest.json").unlink(), r"tutored label. makes one"),
+        (lambda folder: (folder / "manifest.json").unlink(), r"tutored label. writes one"),
     ],
 )
 def test_a_broken_store_is_refused(tmp_path: Path, change, message: str) -> None:

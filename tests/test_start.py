@@ -110,7 +110,7 @@ def test_a_student_built_otherwise_is_refused_by_the_keys_that_differ(checkpoint
 
 
 def test_a_start_that_is_no_checkpoint_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no checkpoint .*give a folder that `tutored train` wrote"):
+    with pytest.raises(InputError, match=r"no checkpoint .*`tutored train` writes one"):
         start_student(config(str(tmp_path)), two_tasks(VOC))
 
 

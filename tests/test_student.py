@@ -492,6 +492,21 @@ def test_a_failed_download_asks_for_a_file(monkeypatch: pytest.MonkeyPatch) -> N
         BlitzNet(TINY.model_copy(update={"weights": "timm"}), PETS)
 
 
+@pytest.mark.parametrize("size", [64, 75, 90])
+def test_uneven_padding_gives_timm_s_maps(size: int) -> None:
+    """The sides of all levels, even and odd: 64, 32, 16, 8, 4; 75, 38, 19, 10, 5; 90, 45, 23, 12, 6."""
+    ours = BlitzNet(shape(preset="light").model_copy(update={"size": size}), PETS).backbone.eval()
+    theirs = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4)).eval()
+    theirs.load_state_dict(ours.net.state_dict())
+    images = torch.rand(2, 3, size, size)
+    expected = theirs(images * 2 - 1)  # its mean and std are .5
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            found = ours(images)
+        for got, want in zip(found, expected, strict=True):
+            torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.real
 @pytest.mark.skipif(not LITE0.exists(), reason=f"needs {LITE0}")
 def test_the_real_weights_give_the_whole_model_s_features() -> None:

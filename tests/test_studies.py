@@ -400,7 +400,7 @@ def test_processes_that_begin_at_once_lose_no_study(setting, tmp_path) -> None:
         (["study", "run", "all", "--scale", "tiny", "--out", "OUT"], "has no scale 'tiny'; possible: small"),
         (["study", "run", "all", "--setting", "NO.yaml", "--out", "OUT"], "File 'NO.yaml' does not exist"),
         (["study", "report", "."], "no study folder"),
-        (["study", "show", ".", "all"], "no row is called 'all'"),
+        (["study", "show", ".", "all"], "no study folder"),
     ],
 )
 def test_mistakes_are_told(words, message, tmp_path, monkeypatch, capsys) -> None:

@@ -171,7 +171,7 @@ def test_a_store_of_another_kind_is_refused(voc_folder, tmp_path):
     opened(voc_folder, {"detection": task})
     with pytest.raises(InputError, match=r"answers detection, tasks\.segmentation needs segmentation; give another"):
         opened(voc_folder, {"segmentation": task})
-    with pytest.raises(InputError, match=r"no store of soft labels .*`tutored label` makes one"):
+    with pytest.raises(InputError, match=r"no store of soft labels .*`tutored label` writes one"):
         opened(voc_folder, {"detection": {"policy": "fill", "store": str(tmp_path / "nowhere")}})
 
 

@@ -12,7 +12,7 @@ import torch
 from made import LABELS, MadeDataset, truthful, two_tasks
 from tutored import losses
 from tutored.config import Augment, Loss
-from tutored.config.entries import STUDENTS, resolve
+from tutored.config.entries import STUDENTS, section_of
 from tutored.data.training import TrainingSet
 from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace
@@ -83,7 +83,7 @@ def batch(dataset, policy, soft, boxes=None, maps=None, **section):
 
 
 def student_of(kind, tasks, **keys):
-    section = resolve(kind, STUDENTS, "student").Section
+    section = section_of(kind, STUDENTS, "student")
     torch.manual_seed(0)
     return make_student(
         section.model_validate(

@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 
 from tutored.cli import commands
 from tutored.config import Config, StudentSection, TaskSection, make_config
-from tutored.config.entries import STUDENTS, TASKS, resolve
+from tutored.config.entries import STUDENTS, TASKS, section_of
 from tutored.section import Section
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -109,14 +109,14 @@ def places() -> Iterator[Place]:
     """All sections in the order of `Config`, those of every kind of task and of every student among them."""
     for name, field in Config.model_fields.items():
         if name == "tasks":
-            for base, kinds in _bases({kind: resolve(kind, TASKS, "kind of task").Section for kind in TASKS}):
+            for base, kinds in _bases({kind: section_of(kind, TASKS, "kind of task") for kind in TASKS}):
                 whole = {recipe: complete(recipe, tasks={kinds[0]: {}}) for recipe in RECIPES}
                 defaults = {recipe: each["tasks"][kinds[0]] for recipe, each in whole.items()}
                 of = "every kind" if base is TaskSection else _listed(kinds)
                 anchors = [f"tasks.{each}" for each in ("TASK", *kinds)]
                 yield from _nested("tasks.TASK", of, anchors, base, _own(base), defaults)
         elif name == "student":
-            for base, kinds in _bases({kind: resolve(kind, STUDENTS, "student").Section for kind in STUDENTS}):
+            for base, kinds in _bases({kind: section_of(kind, STUDENTS, "student") for kind in STUDENTS}):
                 defaults = {recipe: complete(recipe, student={"kind": kinds[0]})["student"] for recipe in RECIPES}
                 of = "every student" if base is StudentSection else _listed(kinds)
                 yield from _nested("student", of, ["student", f"student.{kinds[0]}"], base, _own(base), defaults)

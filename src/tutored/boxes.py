@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision import ops
 
 CENTRE_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
@@ -62,6 +61,8 @@ def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor | None, threshold: fl
     Returns:
         int64 indices of the kept boxes, by falling score.
     """
+    from torchvision import ops  # brings all models and torch's compiler with it: as much time again as torch itself
+
     kept: Tensor
     if groups is None:
         kept = ops.nms(boxes_xyxy, scores, threshold)

@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 from tutored.config import Config, make_config
 from tutored.errors import InputError
 from tutored.files import former, seal, whole_folder
+from tutored.folders import CHECKPOINT, require
 from tutored.labels import LabelSpace
 from tutored.students import Student, make_student
 from tutored.tasks import open_task
 
 FORMAT = 2
 WEIGHTS = "model.safetensors"
-DESCRIPTION = "checkpoint.json"
+DESCRIPTION = CHECKPOINT.file
 
 
 def save_checkpoint(path: Path, student: Student, config: Config) -> None:
@@ -57,7 +58,8 @@ def load_checkpoint(path: Path) -> tuple[Student, Config]:
         InputError: no checkpoint, another format, weights that do not fit its configuration, or bytes that are not
             those that were written.
     """
-    folder = path if path.exists() else former(path)
+    folder = path if path.exists() or not former(path).exists() else former(path)
+    require(folder, CHECKPOINT)
     description = _describe(folder, path)
     config, labels = _meaning(description, path / DESCRIPTION)
     try:
@@ -87,15 +89,8 @@ def _describe(folder: Path, path: Path) -> dict[str, Any]:
     origin = path / DESCRIPTION
     try:
         description: Any = json.loads((folder / DESCRIPTION).read_text())
-    except OSError as error:
-        inside = path / "checkpoint"
-        if (inside / DESCRIPTION).exists():
-            raise InputError(f"{path} is a run, and its checkpoint lies in it; give {inside}") from error
-        raise InputError(
-            f"{path}: no checkpoint ({DESCRIPTION}: {error.strerror}); give a folder that `tutored train` wrote"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{origin}: not JSON ({error}); copy or train the checkpoint again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{origin}: can't be read as JSON ({error}); copy or train the checkpoint again") from error
     number = description.get("format") if isinstance(description, dict) else None
     if number != FORMAT:
         raise InputError(

@@ -10,6 +10,7 @@ from tutored.config import flat, make_config
 from tutored.data.text import read_json
 from tutored.errors import InputError
 from tutored.evaluate import Interval, Resampled, compare
+from tutored.folders import FINISHED, require
 
 SEEDS = ("train.seed", "data.seed")
 """In what the runs of one side may differ."""
@@ -80,9 +81,8 @@ class _Run(NamedTuple):
 def _by_seed(paths: Sequence[Path]) -> dict[int, _Run]:
     found: dict[int, _Run] = {}
     for path in paths:
-        result = path / "result.json"
-        if not result.exists():
-            raise InputError(f"{path}: no finished run (result.json is missing); give what `tutored train --out` wrote")
+        require(path, FINISHED)
+        result = path / FINISHED.file
         try:
             content = read_json(result)
             config, figures = make_config(content["config"], origin=str(result)), content["figures"]

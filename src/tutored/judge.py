@@ -15,6 +15,7 @@ from tutored.data.views import Subset, relabelled
 from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.evaluate import Record, Result, figures, record
+from tutored.folders import CHECKPOINT, STORE, require
 from tutored.labels import ClassMap, LabelSpace
 from tutored.progress import Progress
 from tutored.softlabels import Remapped, Store
@@ -53,10 +54,9 @@ def judge(
         InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
             common, a task or class is unknown, or the store lacks images of the split.
     """
-    if (subject / "manifest.json").exists():
+    require(subject, CHECKPOINT, STORE)
+    if (subject / STORE.file).exists():
         return _judge_store(subject, data, split, classes, progress, annotated)
-    if not subject.exists():
-        raise InputError(f"{subject}: there is no such checkpoint or store; give the folder of one")
     student, config = load_checkpoint(subject)
     sources = {
         name: TaskSource(each.kind, each.folder, getattr(each, "labels", None), required=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -21,6 +22,14 @@ def place() -> tuple[int, int]:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         distributed.init_process_group("gloo")
     return distributed.get_rank(), distributed.get_world_size()
+
+
+def readers(device: torch.device) -> int:
+    """How many processes should read images for a training on this device, where nobody says."""
+    if device.type == "cpu":
+        return 2
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1, 1)
 
 
 def _alone() -> bool:

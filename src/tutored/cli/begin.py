@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from tutored.cli import common
-from tutored.cli.common import FILE, FOLDER, PLACE, Command, Group, commands, say, say_next, write_json
+from tutored.cli.common import FILE, PLACE, Command, Group, Made, commands, say, say_next, write_json
 from tutored.errors import InputError
+from tutored.folders import STORE
 
-store_argument = click.argument("store", type=FOLDER)
+store_argument = click.argument("store", type=Made(STORE))
 
 
 @commands.command()
@@ -224,8 +225,8 @@ def _pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...] | 
 @click.option("--split", help="their split; never one that you evaluate on")
 @click.option("--config", type=FILE, help="instead: what this run trains on and may see")
 @click.option("--renamed", type=common.Commas(), callback=_pairs, metavar="A=B,C=D", help="as tasks.TASK.renamed")
-@click.option("--against", type=FOLDER, metavar="STORE", help="without ground truth: agreement with this store")
-@click.option("--for", "others", multiple=True, type=FOLDER, metavar="STORE...", help="same tutor: gets the audit, too")
+@click.option("--against", type=Made(STORE), metavar="STORE", help="without ground truth: agreement with this store")
+@click.option("--for", "others", multiple=True, type=Made(STORE), metavar="STORE...", help="same tutor: audited, too")
 @click.option("--page", type=PLACE, metavar="FILE", help="to write  [default: audit.html in the store]")
 @common.json_option
 @click.option("--photos", is_flag=True, help="with the data's own photographs in the page")
@@ -245,16 +246,18 @@ def audit(
     if against:
         why = "is not for --against, which compares two stores by class names, without ground truth"
         common.refuse(ctx, why, "others", "renamed", "photos", "worst")
+    from tutored.config import load_config
+
+    run = load_config(config) if config else None
     from tutored import audit as audits
     from tutored.cli.progress import bar
-    from tutored.config import load_config
     from tutored.data import open_dataset
     from tutored.engine.data_sets import open_visible
     from tutored.softlabels import Store
     from tutored.softlabels.advice import tutor_of
     from tutored.tasks import task_class
 
-    opened, run = Store.open(store), load_config(config) if config else None
+    opened = Store.open(store)
     dataset = open_visible(run) if run else open_dataset(str(data), str(split))
     if against:
         return _compare_stores(opened, Store.open(against), dataset, page or store / "agreement.html", given["json_"])

@@ -14,14 +14,27 @@ import click
 from click.core import ParameterSource
 
 from tutored.errors import InputError
+from tutored.folders import Kind, require
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 THERE = click.Path(exists=True, path_type=Path)
 PLACE = click.Path(path_type=Path)
 """What a command writes, or checks itself."""
 COUNT, POSITIVE = click.IntRange(0), click.IntRange(1)
 SEED = click.IntRange(0, 2**32 - 1)
+
+
+class Made(click.Path):
+    """A folder of one of these kinds, which a command made."""
+
+    def __init__(self, *kinds: Kind) -> None:
+        super().__init__(exists=True, file_okay=False)
+        self.kinds = kinds
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        found = Path(os.fsdecode(super().convert(value, param, ctx)))
+        require(found, *self.kinds)
+        return found
 
 
 class Number(click.FloatRange):

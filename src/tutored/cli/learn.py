@@ -10,12 +10,13 @@ from typing import Any
 import click
 
 from tutored.cli import common
-from tutored.cli.common import FILE, FOLDER, PLACE, POSITIVE, SHARE, Command, commands, say, say_next, write_json
+from tutored.cli.common import FILE, PLACE, POSITIVE, SHARE, Command, Made, commands, say, say_next, write_json
 from tutored.errors import InputError
+from tutored.folders import CHECKPOINT, FINISHED, RUN, STORE, STUDY
 
 RECORDED = ("run", "seed", "figures", "config", "seconds", "device", "threads", "versions", "commit", "stores")
 """What `study show --json` prints of a run."""
-checkpoint_argument = click.argument("checkpoint", type=FOLDER)
+checkpoint_argument = click.argument("checkpoint", type=Made(CHECKPOINT))
 
 
 class Train(Command):
@@ -43,14 +44,11 @@ class Train(Command):
 @click.pass_obj
 def train(overrides: list[tuple[str, str]], config: Path, out: Path, resume: bool) -> None:
     """Train a student."""
-    from tutored.config import load_config, read_yaml
+    from tutored.config import load_config
 
-    given = read_yaml(config)
-    data = given.get("data") if isinstance(given, dict) else None
-    place = dict(overrides).get("data.train", data.get("train") if isinstance(data, dict) else None)
-    if isinstance(place, str):
-        common.check_data(place)  # before tasks and student are imported, whose keys the config holds
     run = load_config(config, overrides)
+    for place in (run.data.train, run.data.val, *(each.train for each in run.data.more)):
+        common.check_data(place or run.data.train)
     from tutored.cli.progress import Lasting, watch_training
     from tutored.engine import train as train_run
     from tutored.evaluate import table
@@ -74,7 +72,7 @@ def train(overrides: list[tuple[str, str]], config: Path, out: Path, resume: boo
 
 
 @commands.command()
-@click.argument("folder", type=FOLDER, metavar="RUN")
+@click.argument("folder", type=Made(RUN), metavar="RUN")
 def report(folder: Path) -> None:
     """Write the page report.html of a run again, from its files."""
     from tutored.pages.run import write_page
@@ -83,7 +81,7 @@ def report(folder: Path) -> None:
 
 
 @commands.command()
-@click.argument("subject", type=FOLDER, metavar="CHECKPOINT|STORE")
+@click.argument("subject", type=Made(CHECKPOINT, STORE), metavar="CHECKPOINT|STORE")
 @common.data_option
 @common.split_option
 @click.option("--classes", **common.NAMES, help="the means are over these classes; TASK=A,B: of one task")
@@ -110,8 +108,8 @@ def evaluate(
 
 
 @commands.command()
-@click.argument("runs", nargs=-1, required=True, type=FOLDER, metavar="RUN...")
-@click.option("--against", multiple=True, required=True, type=FOLDER, metavar="RUN...", help="of the same seeds")
+@click.argument("runs", nargs=-1, required=True, type=Made(FINISHED), metavar="RUN...")
+@click.option("--against", multiple=True, required=True, type=Made(FINISHED), metavar="RUN...", help="of equal seeds")
 @common.json_option
 def compare(runs: tuple[Path, ...], against: tuple[Path, ...], json_: Path | None) -> None:
     """Say whether runs are better than others, and how sure that is.
@@ -261,7 +259,7 @@ def setting_options(function: Any) -> Any:
 
 
 def open_setting(given: dict[str, Any]) -> Any:
-    from tutored.studies import load_setting
+    from tutored.studies.setting import load_setting
 
     return load_setting(given["setting"], data=given["data"]).scaled(given["scale"])
 
@@ -270,7 +268,7 @@ def open_setting(given: dict[str, Any]) -> Any:
 @setting_options
 def list_studies(**given: Any) -> None:
     """List the studies, and how many runs each has."""
-    from tutored.studies import plan, studies_of
+    from tutored.studies.setting import plan, studies_of
 
     setting = open_setting(given)
     for each in studies_of(setting):
@@ -295,13 +293,17 @@ def run_studies(
 
     STUDY... are names such as thesis/table-12, thesis, beyond or all.
     """
+    from tutored.studies.setting import choose
+
+    setting = open_setting(given)
+    choose(names, setting)
     from tutored.cli.progress import watch_study
-    from tutored.studies import open_folder, work
+    from tutored.studies.folder import open_folder, work
 
     def tell(note: str) -> None:
         say(f"note: {note}")
 
-    folder = open_folder(out, open_setting(given), names, seeds)
+    folder = open_folder(out, setting, names, seeds)
     with watch_study() as watch:
         limits = {"recipe": recipe, "seeds": seeds, "hours": hours, "jobs": jobs, "keep": keep}
         done, failed, total = work(folder, names, watch=watch, tell=tell, **limits)
@@ -315,12 +317,13 @@ def run_studies(
 
 
 @study.command("report")
-@click.argument("folder", type=FOLDER)
+@click.argument("folder", type=Made(STUDY))
 @click.argument("names", nargs=-1, metavar="[STUDY]...")
 @click.option("--out", type=PLACE, metavar="FOLDER", help="where to write  [default: the study folder]")
 def report_studies(folder: Path, names: tuple[str, ...], out: Path | None) -> None:
     """Write report.html and report.md from what is finished."""
-    from tutored.studies import load_folder, write_report
+    from tutored.studies.folder import load_folder
+    from tutored.studies.report import write_report
 
     found = load_folder(folder)
     page, text = write_report(found, found.outcomes(names or found.names), out or folder)
@@ -328,7 +331,7 @@ def report_studies(folder: Path, names: tuple[str, ...], out: Path | None) -> No
 
 
 @study.command("show")
-@click.argument("folder", type=FOLDER)
+@click.argument("folder", type=Made(STUDY))
 @click.argument("rows", nargs=-1, metavar="[ROW]...")
 @click.option("--against", metavar="ROW", help="show the differences to this row, with 95 % intervals")
 @click.option("--json", "json_", is_flag=True, help="with each run's figures, config, machine and commit")
@@ -337,7 +340,8 @@ def show_rows(folder: Path, rows: tuple[str, ...], against: str | None, json_: b
 
     ROW... are how the rows' names begin, or else parts of them; without any, all rows are printed.
     """
-    from tutored.studies import read_records, rows_of, show
+    from tutored.studies.outcome import rows_of, show
+    from tutored.studies.records import read_records
 
     records = read_records(folder)
     other = None

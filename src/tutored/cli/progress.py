@@ -18,7 +18,7 @@ from tutored.watch import Report, Validation, Watcher
 
 if TYPE_CHECKING:
     from tutored.evaluate import Result
-    from tutored.studies import Standing
+    from tutored.studies.folder import Standing
 
 LINE_SECONDS = 30
 """Between two lines where nobody watches a bar."""

@@ -5,19 +5,30 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from tutored.errors import InputError
 
-TASKS: Mapping[str, str] = {
-    "detection": "tutored.tasks.detection:Detection",
-    "segmentation": "tutored.tasks.segmentation:Segmentation",
-    "regression": "tutored.tasks.regression:Regression",
+
+class Entry(NamedTuple):
+    """Two classes as `module:Class`: what computes, and its config keys, which are known without importing torch."""
+
+    of: str
+    section: str
+
+
+Table = Mapping[str, Entry]
+TASKS: Table = {
+    "detection": Entry("tutored.tasks.detection:Detection", "tutored.config.kinds.detection:DetectionSection"),
+    "segmentation": Entry(
+        "tutored.tasks.segmentation:Segmentation", "tutored.config.kinds.segmentation:SegmentationSection"
+    ),
+    "regression": Entry("tutored.tasks.regression:Regression", "tutored.config.kinds.regression:RegressionSection"),
 }
 """Kinds of task."""
-STUDENTS: Mapping[str, str] = {
-    "compact": "tutored.students.compact:Compact",
-    "blitznet": "tutored.students.blitznet:BlitzNet",
+STUDENTS: Table = {
+    "compact": Entry("tutored.students.compact:Compact", "tutored.config.kinds.compact:CompactSection"),
+    "blitznet": Entry("tutored.students.blitznet:BlitzNet", "tutored.config.kinds.blitznet:BlitzNetSection"),
 }
 """Students."""
 USUAL_STUDENT: Mapping[str, str] = {"thesis": "blitznet", "corrected": "compact"}
@@ -26,7 +37,12 @@ DEFAULT_TASKS = ("detection", "segmentation")
 """The tasks of a run whose config names none."""
 
 
-def resolve(name: str, table: Mapping[str, str], what: str, members: tuple[str, ...] = ("Section",)) -> Any:
+def section_of(name: str, table: Table, what: str) -> Any:
+    """The class of the config keys of a kind of task or of a student. Takes and raises the same as `resolve`."""
+    return _imported(table[name].section) if name in table else resolve(name, table, what).Section
+
+
+def resolve(name: str, table: Table, what: str, members: tuple[str, ...] = ("Section",)) -> Any:
     """The class of a kind of task or of a student.
 
     Args:
@@ -37,15 +53,14 @@ def resolve(name: str, table: Mapping[str, str], what: str, members: tuple[str, 
     Raises:
         InputError: there is no such entry or class, the module can't be imported, or the class lacks a member.
     """
-    path = table.get(name, name)
-    module, colon, attribute = path.partition(":")
-    if not colon:
+    path = table[name].of if name in table else name
+    if ":" not in path:
         near = difflib.get_close_matches(name, table, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         possible = f"possible: {', '.join(table)}, or a class of your own as module:Class"
         raise InputError(f"unknown {what} {name!r}; {hint}{possible}")
     try:
-        found = getattr(import_module(module), attribute)
+        found = _imported(path)
     except Exception as error:  # a user's module may raise anything
         raise InputError(f"{what} {name!r}: can't be imported ({error}); give module:Class") from error
     missing = [member for member in members if not hasattr(found, member)]
@@ -53,3 +68,8 @@ def resolve(name: str, table: Mapping[str, str], what: str, members: tuple[str, 
     if missing:
         raise InputError(f"{what} {name!r}: the class lacks {', '.join(missing)}; see docs/extend.md")
     return found
+
+
+def _imported(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, resolve
+from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, section_of
 from tutored.config.run import Config, merged, recipe_defaults, usual_student
 from tutored.errors import InputError
 
@@ -73,7 +73,7 @@ def _covers(given: Any, decided: Mapping[str, Any]) -> bool:
 def _student_section(given: Mapping[str, Any]) -> Any:
     student = given.get("student")
     kind = student.get("kind") if isinstance(student, Mapping) else None
-    return resolve(str(kind or usual_student(given)), STUDENTS, "student").Section
+    return section_of(str(kind or usual_student(given)), STUDENTS, "student")
 
 
 class _Loader(yaml.SafeLoader):
@@ -134,7 +134,7 @@ def _explain(item: Any, given: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(key, names, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
     if item["loc"][0] == "student":
-        owners = [kind for kind in STUDENTS if key in resolve(kind, STUDENTS, "student").Section.model_fields]
+        owners = [kind for kind in STUDENTS if key in section_of(kind, STUDENTS, "student").model_fields]
         hint = f"student.kind {' and '.join(owners)} has it; here {hint}" if owners else hint
     return f"{place}: no such key; {hint}"
 
@@ -149,7 +149,7 @@ def _section_at(place: Sequence[Any], given: Mapping[str, Any]) -> Any:
             continue
         if depth == 1 and place[0] == "tasks":
             kind = str((given.get("tasks", {}).get(part) or {}).get("kind", part))
-            section = resolve(kind, TASKS, "kind of task").Section
+            section = section_of(kind, TASKS, "kind of task")
         elif depth == 0 and part == "student":
             section = _student_section(given)
         else:

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, SerializeAsAny, field_validator, model_validator
 
 from tutored.config.data import Augment, Data, MoreData
-from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, USUAL_STUDENT, resolve
+from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, USUAL_STUDENT, Table, resolve, section_of
 from tutored.config.student import StudentSection
-from tutored.config.tasks import TaskSection
+from tutored.config.tasks import ClassSection, TaskSection
 from tutored.config.train import Loss, Train
 from tutored.errors import InputError
 from tutored.section import Section
@@ -43,11 +43,11 @@ def _as_student(given: Any) -> Any:
     return _as_section(given, STUDENTS, "student")
 
 
-def _as_section(given: Any, table: Mapping[str, str], what: str) -> Any:
+def _as_section(given: Any, table: Table, what: str) -> Any:
     """A section as the class of its own kind validates it."""
     if not isinstance(given, Mapping):
         return given
-    return resolve(given["kind"], table, what).Section.model_validate(dict(given))
+    return section_of(given["kind"], table, what).model_validate(dict(given))
 
 
 class Config(Section):
@@ -91,13 +91,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _tasks_fit(self) -> Config:
         for name, task in self.tasks.items():
-            other = getattr(task, "vetted_by", None)
-            if other is not None:
-                kinds = {each: resolve(section.kind, TASKS, "kind of task") for each, section in self.tasks.items()}
-                fit = [each for each in self.tasks if each != name and kinds[each].kind in kinds[name].vetting]
-                if other not in fit:
+            if isinstance(task, ClassSection) and task.vetted_by is not None:
+                fit = [each for each, section in self.tasks.items() if each != name and _kind(section) in task.VETTING]
+                if task.vetted_by not in fit:
                     possible = ", ".join(fit) or "there is no other task whose annotations can vet it"
-                    raise ValueError(f"tasks.{name}.vetted_by names {other!r}; possible: {possible}")
+                    raise ValueError(f"tasks.{name}.vetted_by names {task.vetted_by!r}; possible: {possible}")
         parts: dict[str, Data | MoreData] = {"data": self.data}
         parts |= {f"data.more.{number}": part for number, part in enumerate(self.data.more)}
         for place, part in parts.items():
@@ -154,15 +152,20 @@ def recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     return merged(suited, found | {"student": section.RECIPES.get(recipe, {}) if section else {}})
 
 
+def _kind(section: TaskSection) -> str:
+    """The kind of a task; a class of a user's own may have one of the package's."""
+    return section.kind if section.kind in TASKS else str(resolve(section.kind, TASKS, "kind of task").kind)
+
+
 def _of_kind(section: Any, usual: str) -> Any:
     """A task's or a student's mapping with its kind, which is `usual` where it is left out."""
     return {**section, "kind": str(section.get("kind", usual))} if isinstance(section, Mapping) else section
 
 
-def _section(given: Any, table: Mapping[str, str]) -> Any:
+def _section(given: Any, table: Table) -> Any:
     """The class of the section; None where its own validation is to say what is wrong, with its place."""
     try:
-        return resolve(given["kind"], table, "kind").Section if isinstance(given, Mapping) else None
+        return section_of(given["kind"], table, "kind") if isinstance(given, Mapping) else None
     except InputError:
         return None
 

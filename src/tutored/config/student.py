@@ -12,6 +12,8 @@ from tutored.section import Section
 if TYPE_CHECKING:
     from tutored.config.run import Config
 
+Width = Annotated[int, Field(ge=4, le=8192)]
+"""Channels; a checkpoint's description must not fill the memory before its weights are seen."""
 RANDOM_COST = "1,236 photographs taught a student RANDOMCOST less in ten epochs"
 """What a user should know of a random backbone (`docs/results.md`)."""
 

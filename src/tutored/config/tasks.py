@@ -74,7 +74,13 @@ class TaskSection(Section):
 
 
 class ClassSection(TaskSection):
-    """A task whose answers are classes of a label space."""
+    """A task whose answers are classes of a label space.
+
+    Attributes:
+        VETTING: kinds of task that `vetted_by` may name.
+    """
+
+    VETTING: ClassVar[tuple[str, ...]] = ()
 
     labels: Path | None = None
     """File with the classes of this task's annotations, one a line in the order of their numbers; null: those that the

@@ -61,8 +61,9 @@ class Train(Section):
     for one device; slower. Nothing in one process. Not with `compile` or `fp16`."""
     device: Literal["auto", "cpu"] = "auto"
     """`auto`: a GPU where there is one."""
-    workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that read and augment images; 0: the training process does it itself."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that read and augment images; 0: the training process does it itself. null: two on a CPU, on a GPU as
+    many as there are cores but one, which several GPUs share."""
     threads: Positive | None = None
     """CPU threads of the network; null: torch's choice."""
     val_every: Positive = 10

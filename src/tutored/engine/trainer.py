@@ -125,11 +125,12 @@ class Trainer:
             self._loop(asked)
 
     def _loop(self, asked: Callable[[], bool]) -> None:
+        workers = self.config.train.workers
         loader = DataLoader(
             self.training,
             batch_sampler=replace(self.plan, done=self.done),
             collate_fn=self.training.collate,
-            num_workers=self.config.train.workers,
+            num_workers=processes.readers(self.device) if workers is None else workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=hear_parent,
         )

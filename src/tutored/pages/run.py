@@ -26,6 +26,7 @@ from tutored.config import Config, load_config
 from tutored.data.sources import ranks
 from tutored.errors import InputError
 from tutored.files import write_encoded, write_json, write_text
+from tutored.folders import RUN, require
 from tutored.pages import content
 from tutored.pages.chrome import render
 from tutored.students import answer
@@ -231,8 +232,7 @@ def read_run(path: Path) -> Run:
     Raises:
         InputError: it holds no run, or a file of it is damaged.
     """
-    if not (path / "config.yaml").exists():
-        raise InputError(f"{path}: no run (config.yaml is missing); give the folder that `tutored train --out` wrote")
+    require(path, RUN)
     entries = read_log(path / "log.jsonl")
     validations = {entry["epoch"]: entry["val"] for entry in entries if "val" in entry}
     result = _read(path / "result.json")

@@ -10,9 +10,10 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tutored.errors import InputError
+from tutored.folders import STORE
 from tutored.labels import LabelSpace
 
-MANIFEST = "manifest.json"
+MANIFEST = STORE.file
 SEALS = ".part-*.sha256"
 """Beside each part that the manifest does not know yet, what it will say of it."""
 FORMAT = "tutored-softlabels"

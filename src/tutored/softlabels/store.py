@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from tutored.config.entries import TASKS
 from tutored.errors import InputError
 from tutored.files import sha256
+from tutored.folders import STORE, require
 from tutored.labels import LabelSpace
 from tutored.softlabels.index import INDEX, Index, read_ids
-from tutored.softlabels.manifest import MANIFEST, SEALS, differences, read_manifest
+from tutored.softlabels.manifest import SEALS, differences, read_manifest
 from tutored.tasks import Task, task_class
 from tutored.tasks.columns import expect, flat
 from tutored.tasks.task import Remap, SoftAnswer
@@ -88,9 +89,9 @@ class Store(Mapping[str, SoftLabels]):
                 part's inside is found when that is read, a single changed byte by `verify` only.
         """
         path = Path(path)
+        require(path, STORE)
         manifest = read_manifest(path)
-        if manifest is None:
-            raise InputError(f"{path}: no store of soft labels (no {MANIFEST}); `tutored label` makes one")
+        assert manifest is not None
         newer = "a part is newer" if any(path.glob(SEALS)) else None
         if why := newer if manifest["complete"] else "'complete' is false":
             raise InputError(f"{path}: labelling did not finish ({why}); run `tutored label` --resume")

@@ -28,6 +28,7 @@ from tutored.device import choose_device
 from tutored.engine import train
 from tutored.errors import InputError
 from tutored.files import write_text
+from tutored.folders import STUDY, require
 from tutored.judge import judge
 from tutored.pages import RunPage
 from tutored.predict import Predictor
@@ -92,11 +93,11 @@ def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) 
     if seeds > MOST_SEEDS:
         raise InputError(f"{seeds} seeds are not possible; give 1 to {MOST_SEEDS}")
     locks = path / "locks"
-    if path.exists() and any(path.iterdir()) and not (locks.exists() or (path / "study.yaml").exists()):
+    if path.exists() and any(path.iterdir()) and not (locks.exists() or (path / STUDY.file).exists()):
         raise InputError(f"{path} is not empty and holds no study; choose another --out")
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / "study"):
-        before = load_folder(path) if (path / "study.yaml").exists() else None
+        before = load_folder(path) if (path / STUDY.file).exists() else None
         if before and ((path / "runs").exists() or by_row(read_records(path), before.setting)):
             differing = _differing(before.setting, setting)
             if differing:
@@ -131,8 +132,9 @@ def _differing(before: Setting, after: Setting) -> str:
 
 def load_folder(path: Path) -> Folder:
     """Read a study folder. Raises InputError where there is none."""
+    require(path, STUDY)
     try:
-        given = read_yaml(path / "study.yaml")
+        given = read_yaml(path / STUDY.file)
         setting = Setting.model_validate(read_yaml(path / "setting.yaml"))
         if not 0 < given["seeds"] <= MOST_SEEDS:
             raise ValueError(f"'seeds' is {given['seeds']}, possible: 1 to {MOST_SEEDS}")

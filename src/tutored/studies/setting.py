@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
 from tutored.config import Config, make_config, merged, read_yaml
-from tutored.config.entries import DEFAULT_TASKS, STUDENTS, USUAL_STUDENT, resolve
+from tutored.config.entries import DEFAULT_TASKS, STUDENTS, USUAL_STUDENT, section_of
 from tutored.errors import InputError
 from tutored.section import Section
 from tutored.studies.declare import DECLARED, Recipe, Row, Study
@@ -175,7 +175,7 @@ def studies_of(setting: Setting) -> tuple[Study, ...]:
     chosen = [_tuned(setting)] if setting.chosen else []
     declared = (_tune(setting), *DECLARED, *chosen, *setting.studies)
     kind = setting.run.get("student", {}).get("kind", USUAL_STUDENT["corrected"])
-    keys = resolve(str(kind), STUDENTS, "student").Section.model_fields
+    keys = section_of(str(kind), STUDENTS, "student").model_fields
     has = {*(f"the tutor {name}" for name in setting.tutors), *(f"student.{key}" for key in keys)}
     return tuple(study.within(has) for study in declared)
 

@@ -151,7 +151,6 @@ class Task(ABC):
         kind: name of the kind: what annotations, answers and readers call it.
         Section: the config keys of the kind.
         answers: the types of soft answer that can teach it, the usual one first.
-        vetting: kinds of task whose annotations `vet` holds against an answer.
         suffixes: of the annotation files that `read` takes, one an image.
         headline: the metric's name in `Figures.means` by which two students are compared, and its short name.
         lower_is_better: of the headline.
@@ -161,7 +160,6 @@ class Task(ABC):
     kind: ClassVar[str]
     Section: ClassVar[type[TaskSection]]
     answers: ClassVar[tuple[type[SoftAnswer], ...]] = ()
-    vetting: ClassVar[tuple[str, ...]] = ()
     suffixes: ClassVar[tuple[str, ...]] = ()
     headline: ClassVar[tuple[str, str]]
     lower_is_better: ClassVar[bool] = False
@@ -215,7 +213,7 @@ class Task(ABC):
         return answer
 
     def vet(self, answer: Any, size: Size, other: Any, other_labels: LabelSpace) -> Any:
-        """The answer without what another task's annotation of the same image contradicts; of a kind in `vetting`."""
+        """The answer without what another task's annotation of the same image contradicts; of `Section.VETTING`."""
         raise NotImplementedError
 
     # --- Soft answers

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from tutored.data.coco import Coco, decode_segmentation
 from tutored.data.text import read_json
@@ -183,6 +182,8 @@ class CocoResults:
             return None
         mask = None
         if region is not None:
+            from torchvision.ops import roi_align  # slow to import, see `boxes.nms`
+
             pixels = torch.from_numpy(region)[None, None].float()
             cells = roi_align(pixels, [torch.tensor([fitted], dtype=torch.float32)], MASK_SIDE, aligned=True)
             mask = cells[0, 0].clamp(0, 1)

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
-from torchvision.ops import roi_align
 
 from tutored.boxes import clip, nms
 from tutored.data.text import BACKGROUND_NAMES, read_lines
@@ -269,6 +268,8 @@ def masks_in_boxes(maps: Tensor, boxes_xyxy: Tensor, rows: Tensor, size: tuple[i
     Returns:
         float32 [N, 28, 28]. Beyond the centres of its outermost cells a map goes on as it is there.
     """
+    from torchvision.ops import roi_align  # slow to import, see `boxes.nms`
+
     cells = boxes_xyxy * boxes_xyxy.new_tensor([maps.shape[2] / size[1], maps.shape[1] / size[0]]).repeat(2)
     numbered = torch.cat([torch.arange(len(rows))[:, None], cells], dim=1)
     masks: Tensor = roi_align(maps[rows][:, None], numbered, MASK_SIDE, sampling_ratio=1, aligned=True)

@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from tutored.config.kinds.detection import DetectionSection
 from tutored.geometry import Geometry
 from tutored.labels import LabelSpace, same_class
 from tutored.tasks.audit import Auditor
 from tutored.tasks.classes import stack_unknown
 from tutored.tasks.classes import unannotated as left_out
 from tutored.tasks.detection import draw, measure, targets
-from tutored.tasks.detection.section import DetectionSection
 from tutored.tasks.detection.targets import BoxRow
 from tutored.tasks.detection.types import Boxes, BoxTargets, Detections, SoftBoxes
 from tutored.tasks.task import Detail, Figures, Size, Task
@@ -31,7 +31,6 @@ class Detection(Task):
     kind: ClassVar[str] = "detection"
     Section: ClassVar[type[DetectionSection]] = DetectionSection
     answers: ClassVar[tuple[type, ...]] = (SoftBoxes,)
-    vetting: ClassVar[tuple[str, ...]] = ("segmentation",)
     headline: ClassVar[tuple[str, str]] = ("mAP_voc_area@.5", "mAP")
     section: DetectionSection
 

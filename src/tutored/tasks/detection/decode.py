@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutored import boxes
-from tutored.tasks.detection.section import Decode
+from tutored.config.kinds.detection import Decode
 from tutored.tasks.detection.types import SoftBoxes
 from tutored.tasks.task import refuse_nan
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from tutored.config.kinds.detection import Decode
 from tutored.tasks.detection.decode import keep
-from tutored.tasks.detection.section import Decode
 
 
 class BoxExport:

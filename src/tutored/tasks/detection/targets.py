@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutored import boxes
+from tutored.config.kinds.detection import DetectionSection
 from tutored.geometry import Geometry
 from tutored.tasks.classes import marked, unannotated
-from tutored.tasks.detection.section import DetectionSection
 from tutored.tasks.detection.types import Boxes, SoftBoxes
 from tutored.types import IGNORE
 

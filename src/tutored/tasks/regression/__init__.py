@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from tutored.config.kinds.regression import RegressionSection
 from tutored.errors import InputError
 from tutored.files import write_encoded
 from tutored.geometry import Geometry
 from tutored.labels import LabelSpace
 from tutored.losses import Term
 from tutored.tasks.regression import measure
-from tutored.tasks.regression.section import RegressionSection
 from tutored.tasks.regression.types import SoftValues, ValueMap, Values, ValueTargets, enlarged
 from tutored.tasks.task import DenseTask, Figures, Size, refuse_nan
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from tutored.config.kinds.segmentation import SegmentationSection
 from tutored.errors import InputError
 from tutored.geometry import Geometry
 from tutored.labels import ClassMap as LabelMap
@@ -24,7 +25,6 @@ from tutored.tasks.audit import Auditor
 from tutored.tasks.classes import stack_unknown
 from tutored.tasks.segmentation import draw, measure, targets
 from tutored.tasks.segmentation.instances import Instances, combine, rasterize
-from tutored.tasks.segmentation.section import SegmentationSection
 from tutored.tasks.segmentation.targets import CellTargets, MapRow
 from tutored.tasks.segmentation.types import ClassMap, ClassMask, MapTargets, SoftMap
 from tutored.tasks.task import DenseTask, Detail, Figures, Size, refuse_nan
@@ -42,7 +42,6 @@ class Segmentation(DenseTask):
     kind: ClassVar[str] = "segmentation"
     Section: ClassVar[type[SegmentationSection]] = SegmentationSection
     answers: ClassVar[tuple[type, ...]] = (SoftMap, Instances)
-    vetting: ClassVar[tuple[str, ...]] = ("detection",)
     suffixes: ClassVar[tuple[str, ...]] = (".png",)
     headline: ClassVar[tuple[str, str]] = ("mIoU", "mIoU")
     section: SegmentationSection

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from tutored.maps import channels_last
 from tutored.tasks.audit import Agreed, ClassAuditor, ClassFigures, Confusion, Measured
 from tutored.tasks.averages import known, known_mean
 from tutored.tasks.calibrate import Answers, Ints, resampled, tempered
@@ -64,7 +65,7 @@ class MapAuditor(ClassAuditor):
         For a class that the tutor does not know, background is right and no contradiction: training takes it as "may
         be any", at the temperature that is fitted here. The confusion has the true class, as an evaluation has it.
         """
-        packed = answer.map[None].contiguous(memory_format=torch.channels_last)
+        packed = channels_last(answer.map)
         enlarged = F.interpolate(packed, size=size, mode="bilinear", align_corners=False)[0]
         best, likeliest = enlarged.max(dim=0)
         confident = float((best >= CONFIDENT).float().mean())

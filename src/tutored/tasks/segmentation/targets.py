@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutored.boxes import clip
+from tutored.config.kinds.segmentation import SegmentationSection
 from tutored.geometry import Geometry
 from tutored.losses.background import merge_unknown
 from tutored.tasks.classes import marked, unannotated
-from tutored.tasks.segmentation.section import SegmentationSection
 from tutored.tasks.segmentation.types import ClassMask, MapTargets, SoftMap
 from tutored.types import IGNORE
 

@@ -18,6 +18,7 @@ class SegmentationSection(ClassSection):
         "thesis": {"target": "softmax", "temperature": 0.4, "background": "one", "padding": "background"}
     }
     OWN_SCALE: ClassVar[tuple[str, ...]] = ("temperature", "target")
+    VETTING: ClassVar[tuple[str, ...]] = ("detection",)
 
     target: Literal["power", "softmax"] = "power"
     """`power`: p^(1/T), renormalised; `softmax`: softmax(p/T), as the thesis has it."""

@@ -31,6 +31,7 @@ class DetectionSection(ClassSection):
         "thesis": {"box_floor": 0.001, "ignore_floor": 0.001, "conflicts": "keep", "difficult": "train"}
     }
     OWN_SCALE: ClassVar[tuple[str, ...]] = ("box_floor", "ignore_floor")
+    VETTING: ClassVar[tuple[str, ...]] = ("segmentation",)
 
     box_floor: Share = 0.5
     """Tutor boxes from this score on are positives."""
