@@ -61,7 +61,7 @@ def open_torchvision(options: TorchvisionOptions) -> Detector | Segmenter:
         "kind": "torchvision",
         "tutor": source.model,
         "weights": source.path.name,
-        "weights_sha256": outputs.file_sha256(source.path, "the weights"),
+        "weights_sha256": outputs.files_sha256([source.path], "the weights"),
     }
     return (Segmenter if hasattr(network, "classifier") else Detector)(network, names, identity, options)
 
