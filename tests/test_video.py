@@ -62,13 +62,14 @@ class Brightest(Predictor):
         )
 
 
-def film(path: Path, times: list[int], size: tuple[int, int] = (480, 320), turn: int = 0) -> Path:
+def film(path: Path, times: list[int], size: tuple[int, int] = (480, 320), turn: int = 0, wide: int = 1) -> Path:
     """A dark video with a bright square of 64 pixels in its upper left corner, frames at these 10ths of a second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("h264", rate=10)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 10)
+        stream.codec_context.sample_aspect_ratio = wide
         if turn:
             stream.set_display_rotation(turn)
         for time in times:
@@ -122,6 +123,14 @@ def test_a_lying_video_is_turned_upright(tmp_path: Path) -> None:
     assert frames(drawn)[0][1].size == (320, 480)
     x, y, width, height = json.loads(lines.read_text().splitlines()[0])["tasks"]["detection"][0]["bbox"]
     assert (x, y, x + width, y + height) == pytest.approx((256, 0, 320, 64), abs=1)
+
+
+@pytest.mark.parametrize(("turn", "aspect"), [(0, 2), (-90, Fraction(1, 2)), (180, 2)])
+def test_wide_pixels_stay_wide(tmp_path: Path, turn: int, aspect: Fraction) -> None:
+    source = film(tmp_path / "tape.mp4", [0, 1], turn=turn, wide=2)
+    drawn, _ = predict_video(Brightest(), source, tmp_path / "out" / "tape.mp4")
+    with av.open(str(drawn)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == aspect
 
 
 def test_files_are_written_if_asked_for_in_place_of_old_ones(tmp_path: Path) -> None:

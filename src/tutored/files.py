@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,11 @@ from safetensors import SafetensorError
 
 from tutored.errors import InputError
 
+SPECIAL = (
+    (stat.S_ISFIFO, "pipe"),
+    (stat.S_ISSOCK, "socket"),
+    (lambda _: True, "device"),
+)
 LEFTOVERS = ".*.new"
 """What is written to before it takes its place; where a process is killed, it stays."""
 
@@ -78,6 +85,22 @@ def _remove(folder: Path) -> None:
         folder.unlink()
     else:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def regular(path: Path) -> Path:
+    """The path of a regular file, links followed, for whatever reads it: a pipe may never speak, a device never end.
+
+    Every file that a user names or a folder holds is opened through this.
+
+    Raises:
+        OSError: it is missing, or something else.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"a {next(kind for test, kind in SPECIAL if test(mode))}, not a regular file")
+    return path
 
 
 def seal(facts: Mapping[str, Any], file: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -28,6 +29,9 @@ class Joined:
     labels: Mapping[str, LabelSpace]
     ids: tuple[str, ...]
     homes: Mapping[str, tuple[Dataset, ...]]
+
+    def place(self, image_id: str) -> Path | str:
+        return self.homes[image_id][0].place(image_id)
 
     def image(self, image_id: str) -> Image.Image:
         return self.homes[image_id][0].image(image_id)

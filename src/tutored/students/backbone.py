@@ -10,8 +10,6 @@ from typing import Any, Self
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.resnet import Bottleneck as ResNetUnit
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -20,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tutored.config import StudentSection
 from tutored.errors import InputError
+from tutored.weights import read_weights
 
 
 class Backbone(nn.Module):
@@ -128,7 +127,7 @@ def _network(name: str, weights: str | None) -> Any:
 
 def _load(net: nn.Module, name: str, path: Path) -> None:
     """Load a whole timm model's weights into its feature extractor, which spells some keys differently."""
-    given = _read(path)
+    given = read_weights(path)
     with torch.device("meta"):
         whole = timm.create_model(name)
     classifier = whole.pretrained_cfg.get("classifier") or ()
@@ -145,22 +144,6 @@ def _load(net: nn.Module, name: str, path: Path) -> None:
     flat = {key.replace(".", "_"): value for key, value in given.items()}
     own = {key: flat.get(key.removeprefix("model.").replace(".", "_")) for key in net.state_dict()}
     net.load_state_dict({key: value for key, value in own.items() if value is not None}, strict=False)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        given = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}); give a safetensors file") from error
-    except Exception as error:
-        kind = "a safetensors file" if isinstance(error, SafetensorError) else "weights alone"
-        raise InputError(f"{path}: not {kind} ({error}); give a safetensors file in timm's key names") from error
-    given = given.get("state_dict", given) if isinstance(given, Mapping) else {}
-    if not given or not all(isinstance(value, Tensor) for value in given.values()):
-        raise InputError(f"{path}: holds no mapping of names to tensors; give a safetensors file in timm's key names")
-    return dict(given)
 
 
 def _stride_in_1x1(net: nn.Module, name: str) -> None:
