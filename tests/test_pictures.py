@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def test_an_orientation_tag_turns_nothing(tmp_path: Path) -> None:
     Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
     assert read_picture(tmp_path / "turned.jpg").size == (10, 8)
     assert picture_size(tmp_path / "turned.jpg") == (8, 10)
+
+
+@pytest.mark.parametrize(("address", "package", "extra"), [("https", "aiohttp", "http"), ("s3", "s3fs", "s3")])
+def test_an_address_names_the_package_it_needs(
+    address: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+    with pytest.raises(InputError, match=rf"^{address}://a/b.jpg: addresses need a package \(.*{package}.*\[{extra}\]"):
+        read_picture(f"{address}://a/b.jpg")
 
 
 def test_pictures_are_turned_upright_where_asked(tmp_path: Path) -> None:

@@ -19,11 +19,6 @@ from safetensors import SafetensorError
 
 from tutored.errors import InputError
 
-SPECIAL = (
-    (stat.S_ISFIFO, "pipe"),
-    (stat.S_ISSOCK, "socket"),
-    (lambda _: True, "device"),
-)
 LEFTOVERS = ".*.new"
 """What is written to before it takes its place; where a process is killed, it stays."""
 
@@ -33,9 +28,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised.
 
     Raises:
+        InputError: a folder, a pipe or a device is there.
         OSError: it can't be written; the message names `path`, the reason and what to do.
     """
     with _naming(path):
+        _refuse_other(path, path.is_file())
         place = Path(os.path.abspath(path))  # `.` has no name
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary = place.with_name(f".{place.name}.{uuid4().hex[:12]}.new")
@@ -53,12 +50,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Where `path` is a link, that alone is replaced, and nothing is touched where it leads to.
 
     Raises:
-        InputError: it is the folder that the process is in, which can't be replaced.
+        InputError: it is the folder that the process is in, which can't be replaced, or there is no folder.
         OSError: as `whole_file`.
     """
     if path.exists() and path.samefile(Path.cwd()):
         raise InputError(f"{path}: is the folder that you are in; give one of its own, such as {path / 'new'}")
     with _naming(path):
+        _refuse_other(path, path.is_dir())
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary, old = path.with_name(f".{path.name}.new"), former(path)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -72,6 +70,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
             _remove(old)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_other(path: Path, same: bool) -> None:
+    if path.exists() and not same:
+        raise InputError(f"{path}: something else is there, and would be replaced; give another name")
 
 
 def former(path: Path) -> Path:
@@ -97,16 +100,22 @@ def regular(path: Path) -> Path:
     """
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, f"a {next(kind for test, kind in SPECIAL if test(mode))}, not a regular file")
+        kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+        raise OSError(errno.EINVAL, f"a {kind}, no regular file", str(path))
     return path
+
+
+def is_special(path: Path) -> bool:
+    """Whether there is something that is neither a file nor a folder, which those who search a folder leave out."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def seal(facts: Mapping[str, Any], file: Path) -> str:
     """SHA-256 of JSON-ready facts and a file: kept with both, it tells damage to either. Raises OSError."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    with file.open("rb") as opened:
+    with regular(file).open("rb") as opened:
         digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()
 
@@ -130,7 +139,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

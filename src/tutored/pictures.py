@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
@@ -16,6 +17,7 @@ from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from tutored.errors import InputError
+from tutored.files import regular
 from tutored.labels import LabelSpace
 from tutored.types import IGNORE
 
@@ -133,6 +135,9 @@ def _read(path: Path | str, *, decode: bool) -> Image.Image:
             return picture
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such picture; add it or take it off the list") from error
+    except ImportError as error:
+        extra = str(path).partition("://")[0].replace("https", "http")
+        raise InputError(f"{path}: addresses need a package ({error}); pip install 'fsspec[{extra}]'") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too many pixels for a photograph; make it smaller ({error})") from error
     except UnidentifiedImageError as error:
@@ -141,9 +146,10 @@ def _read(path: Path | str, *, decode: bool) -> Image.Image:
         raise InputError(f"{path}: the picture can't be read ({error}); fetch it again") from error
 
 
-def _source(path: Path | str) -> Path | str | IO[bytes]:
-    if "://" not in str(path):
-        return path
+def _source(path: Path | str) -> Path | IO[bytes]:
+    local = re.sub("^(file|local)://", "", str(path))
+    if "://" not in local:
+        return regular(Path(local))
     import fsspec
 
     with fsspec.open(str(path), "rb") as file:

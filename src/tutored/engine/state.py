@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tutored.errors import InputError
-from tutored.files import former, seal, whole_folder
+from tutored.files import former, regular, seal, whole_folder
 from tutored.softlabels.manifest import changed
 
 STATE = "state"
@@ -84,8 +84,8 @@ def check_images(run: Path, began: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    facts = json.loads((folder / "state.json").read_text())
-    tensors = load_file(folder / "state.safetensors")
+    facts = json.loads(regular(folder / "state.json").read_text())
+    tensors = load_file(regular(folder / "state.safetensors"))
     if facts.pop("sha256", None) != seal(facts, folder / "state.safetensors"):
         raise ValueError("'sha256' differs from its content")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}

@@ -69,13 +69,14 @@ def predict_files(
     kinds: Collection[str] | None = None,
     under: Path | None = None,
     coco: Path | None = None,
+    tell: Callable[[str], object] = lambda note: None,
 ) -> Path:
     """Write the results of pictures; memory is that of one batch.
 
     Args:
         score: boxes from this score on are drawn.
         kinds: what is written, of `KINDS`; None: all that there is.
-        under: see `find_pictures`.
+        under, tell: see `find_pictures`.
         coco: a COCO instances file that lists the pictures. The JSON then has the boxes alone, with the file's image
             and category numbers, as pycocotools' `loadRes` wants them. Pictures are taken as they are stored then, as
             COCO's boxes are drawn; else they are turned upright first where their EXIF asks for it.
@@ -87,7 +88,7 @@ def predict_files(
         InputError: see `find_pictures`, `CocoNumbers` and `choose_kinds`; or a picture is broken.
     """
     kinds = choose_kinds(kinds, KINDS, predictor.tasks)
-    pictures = find_pictures(paths, under)
+    pictures = find_pictures(paths, under, tell)
     numbers = None
     if coco:
         numbers = CocoNumbers.read(coco, {name for task in predictor.tasks.values() for name in task.labels.classes})

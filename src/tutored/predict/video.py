@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from tutored.errors import InputError
-from tutored.files import whole_file, whole_folder
+from tutored.files import regular, whole_file, whole_folder
 from tutored.predict.inputs import CAMERA, RESULT
 from tutored.predict.pictures import FILMED, choose_kinds, gives
 from tutored.predict.predictor import Predictor, describe
@@ -134,6 +134,8 @@ def _open(name: str) -> Any:
         device, place = _camera(name)
         why, wait = "there is no such camera, or another program has it", WAIT
     try:
+        if device is None:
+            regular(Path(name))
         container = av.open(place, format=device, timeout=wait)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{name}: {why} ({error})") from error

@@ -91,6 +91,7 @@ class HfTutor(outputs.NetworkTutor):
         """
         self.options, self._origin = options, str(options.model)
         files = sorted(folder.glob("*.safetensors"))
+        digest = outputs.files_sha256(files, "the weights")
         self.network = self._load(folder, config, loader, files).to(choose_device(options.device))
         self._device = self.network.device
         self._processor, self._extra = self._load_processor(folder, config)
@@ -107,7 +108,7 @@ class HfTutor(outputs.NetworkTutor):
             "kind": "hf",
             "tutor": type(self.network).__name__,
             "weights": folder.name if Path(self._origin).expanduser().is_dir() else self._origin,
-            "weights_sha256": outputs.files_sha256(files, "the weights"),
+            "weights_sha256": digest,
             "preprocessing": f"{type(self._image_processor).__name__} {json.dumps(known, sort_keys=True, default=str)}",
             "score_floor": options.score_floor if self.BOXES else None,
             "nms_iou": options.nms_iou if self.BOXES else None,

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from tutored.errors import InputError
+from tutored.files import regular
 from tutored.labels import COCO, KNOWN, MOST
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation import SoftMap
@@ -49,9 +50,8 @@ class OnnxTutor(outputs.NetworkTutor):
                 onnxruntime is not installed.
         """
         self.options, self._path = options, options.weights
-        outputs.files_sha256([self._path], "the model")
+        digest = outputs.files_sha256([self._path, *_data_files(self._path)], "the model")
         self._session = _session(options)
-        files = [self._path, *(self._path.parent / name for name in _data_files(self._path))]
         about = self._session.get_modelmeta().custom_metadata_map
         names = [output.name for output in self._session.get_outputs()]
         self._declared = declared = declaration_of(self._path, about, names)
@@ -64,7 +64,7 @@ class OnnxTutor(outputs.NetworkTutor):
             "kind": "onnx",
             "tutor": self._path.stem,
             "weights": self._path.name,
-            "weights_sha256": outputs.files_sha256(files, "the model"),
+            "weights_sha256": digest,
             "preprocessing": f"{self._side[0]} x {self._side[1]}, {declared.input.model_dump_json()}",
             "outputs": declared.model_dump(mode="json", exclude={"labels", "input"}),
             "score_floor": options.score_floor if declared.detection else None,
@@ -363,10 +363,13 @@ def _stated_names(about: Mapping[str, str]) -> list[str]:
         return []
 
 
-def _data_files(weights: Path) -> list[str]:
-    """The files beside a model that hold a part of its weights, by name; none where it is not in protobuf's format."""
-    import onnx
-    from google.protobuf.message import DecodeError, Message
+def _data_files(weights: Path) -> list[Path]:
+    """The files that hold a part of a model's weights, by name; none where it can't be read."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError, Message
+    except ImportError as error:
+        raise InputError(f"the tutor `onnx` needs {error.name}: pip install 'tutored[onnx]'") from error
 
     def locations(message: Message) -> Iterator[str]:
         if isinstance(message, onnx.TensorProto):
@@ -376,17 +379,17 @@ def _data_files(weights: Path) -> list[str]:
                 yield from locations(each)
 
     try:
-        return sorted({*locations(onnx.load(weights, load_external_data=False))})
-    except DecodeError:
+        named = {*locations(onnx.ModelProto.FromString(regular(weights).read_bytes()))}
+    except (OSError, DecodeError):
         return []
+    return [weights.parent / name for name in sorted(named)]
 
 
 def _session(options: OnnxOptions) -> Any:
     try:
-        import onnx  # noqa: F401  # read by `_data_files`
         import onnxruntime
     except ImportError as error:
-        raise InputError(f"the tutor `onnx` needs {error.name}: pip install 'tutored[onnx]'") from error
+        raise InputError("the tutor `onnx` needs onnxruntime: pip install 'tutored[onnx]'") from error
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
