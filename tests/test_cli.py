@@ -268,6 +268,18 @@ def test_too_little_memory_is_the_machines_fault(work, tmp_path, capsys, monkeyp
     assert "a defect" not in message and "go on with --resume" in message
 
 
+@pytest.mark.parametrize("error", [RuntimeError("received 0 items of ancdata"), OSError(24, "Too many open files")])
+def test_too_few_open_files_are_the_machines_fault(work, tmp_path, capsys, monkeypatch, error):
+    def full(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr("tutored.engine.train", full)
+    assert run("train", work / "run.yaml", "--out", tmp_path / "run") == 1
+    message = capsys.readouterr().err
+    assert f"too few files may be open: {error}; raise the limit (`ulimit -n`)" in message
+    assert "a defect" not in message and "go on with --resume" in message
+
+
 def test_where_nobody_watches_a_bar_lines_come(capsys, monkeypatch):
     with bar("reading") as step:
         step(1, 10)

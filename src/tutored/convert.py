@@ -263,7 +263,7 @@ def _xml(answer: Answer, target: Target) -> str:
     height, width = answer.size
     size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
     source = f"<source><annotation>{IN_VOC_PIXELS}</annotation></source>"
-    suffix = PurePath(str(target.dataset.place(answer.image_id)).partition("?")[0]).suffix
+    suffix = PurePath(str(target.dataset.files(answer.image_id)[0]).partition("?")[0]).suffix
     lines = [f"<filename>{escape(answer.image_id + suffix)}</filename>", source, size]
     for entry in _entries(answer, target):
         x, y, wide, high = entry["bbox"]

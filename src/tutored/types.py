@@ -121,8 +121,8 @@ class Dataset(Protocol):
     @property
     def ids(self) -> tuple[str, ...]: ...
 
-    def place(self, image_id: str) -> Path | str:
-        """The picture's file, or its address."""
+    def files(self, image_id: str) -> tuple[Path | str, ...]:
+        """The picture's file or address, and the files that hold its annotations."""
 
     def image(self, image_id: str) -> Image.Image:
         """The RGB picture. Raises InputError, naming the file, where it can't be read."""

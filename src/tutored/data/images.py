@@ -50,6 +50,10 @@ class Annotations:
         """Whether the image is annotated, found without reading the annotation."""
         return False
 
+    def files(self, image_id: str) -> tuple[Path, ...]:
+        """Those that hold the image's annotation, and perhaps others'."""
+        return ()
+
     def read(self, image_id: str, size: Size) -> Any:
         """The annotation of an image that has one. Raises InputError, a line for each fault, naming file and object."""
         raise LookupError(image_id)
@@ -65,6 +69,10 @@ class AnnotationFiles(Annotations):
 
     def path(self, image_id: str) -> Path | None:
         return first_file(self.folders, image_id, self.suffixes)
+
+    def files(self, image_id: str) -> tuple[Path, ...]:
+        path = self.path(image_id)
+        return () if path is None else (path,)
 
     def has(self, image_id: str) -> bool:
         return self.path(image_id) is not None
@@ -110,6 +118,9 @@ class Images:
     @property
     def notes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(note for each in self.tasks.values() for note in each.notes))
+
+    def files(self, image_id: str) -> tuple[Path | str, ...]:
+        return self.place(image_id), *(file for each in self.tasks.values() for file in each.files(image_id))
 
     def image(self, image_id: str) -> Image.Image:
         """The RGB picture as stored. Raises InputError, naming the file or address, where it can't be read."""

@@ -30,8 +30,8 @@ class Joined:
     ids: tuple[str, ...]
     homes: Mapping[str, tuple[Dataset, ...]]
 
-    def place(self, image_id: str) -> Path | str:
-        return self.homes[image_id][0].place(image_id)
+    def files(self, image_id: str) -> tuple[Path | str, ...]:
+        return tuple(file for home in self.homes[image_id] for file in home.files(image_id))
 
     def image(self, image_id: str) -> Image.Image:
         return self.homes[image_id][0].image(image_id)

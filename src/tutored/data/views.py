@@ -27,8 +27,8 @@ class View:
         self.name, self.source, self.split = inner.name, inner.source, inner.split
         self.notes, self.labels, self.ids = inner.notes, inner.labels, inner.ids
 
-    def place(self, image_id: str) -> Path | str:
-        return self.inner.place(image_id)
+    def files(self, image_id: str) -> tuple[Path | str, ...]:
+        return self.inner.files(image_id)
 
     def image(self, image_id: str) -> Image.Image:
         return self.inner.image(image_id)

@@ -6,12 +6,11 @@ import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-import torchvision
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
@@ -27,6 +26,8 @@ from tutored.types import Dataset
 from tutored.watch import Source, read_log, unharmed
 
 PROJECT = "tutored"
+PACKAGES = ("tutored", "torch", "torchvision", "timm", "numpy", "pillow")
+"""On whose versions a run's weights may depend."""
 IN_EXTRA = ("tensorboard", "trackio")
 
 
@@ -178,12 +179,7 @@ def make_facts(config: Config, supervision: OpenSupervision, device: torch.devic
         "images": len(supervision.train.ids),
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "timm": timm.__version__,
-        },
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "stores": supervision.stores,
         "notes": list(supervision.notes),
     }

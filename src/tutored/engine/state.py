@@ -77,7 +77,7 @@ def check_images(run: Path, began: Mapping[str, Any], now: Mapping[str, Any]) ->
     """
     if began != now:
         raise InputError(
-            f"{run}: the training images, or which of them have ground truth, have changed since the run began "
+            f"{run}: the training images, or their ground truth, have changed since the run began "
             f"({began['count']} then, {now['count']} now); bring them back, or train into another --out, as with "
             f"--train.start {run / 'checkpoint'}"
         )
