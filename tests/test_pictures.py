@@ -78,6 +78,20 @@ def test_an_address_names_the_package_it_needs(
         read_picture(f"{address}://a/b.jpg")
 
 
+def test_a_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.effect_noise((64, 64), 50).save(path, progressive=True)
+    whole = path.read_bytes()
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    for scans, message in ((100, None), (101, r"a\.jpg: .*101 scans, more than 100")):
+        path.write_bytes(whole[:-2] + last * (scans - whole.count(b"\xff\xda")) + whole[-2:])
+        if message is None:
+            assert read_picture(path).size == (64, 64)
+        else:
+            with pytest.raises(InputError, match=message):
+                read_picture(path)
+
+
 def test_pictures_are_turned_upright_where_asked(tmp_path: Path) -> None:
     for number in range(1, 9):
         exif = Image.Exif()

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from tutored.errors import InputError
@@ -24,6 +25,8 @@ from tutored.types import IGNORE
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 STRETCHED: Mapping[Any, int] = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies the values of a grey PNG of 2 or 4 bits by."""
+MOST_SCANS = 100
+"""Of a JPEG: each is decoded over the whole picture, and encoders write about ten."""
 MOST_BYTES = 100_000_000
 """No photograph from an address is larger."""
 
@@ -131,6 +134,7 @@ def _read(path: Path | str, *, decode: bool) -> Image.Image:
     try:
         with Image.open(_source(path), formats=FORMATS) as picture:
             if decode:
+                refuse_scans(picture)
                 picture.load()
             return picture
     except FileNotFoundError as error:
@@ -144,6 +148,18 @@ def _read(path: Path | str, *, decode: bool) -> Image.Image:
         raise InputError(f"{path}: not a picture; possible: {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise all sorts of errors on broken bytes
         raise InputError(f"{path}: the picture can't be read ({error}); fetch it again") from error
+
+
+def refuse_scans(picture: Image.Image) -> None:
+    """Raise ValueError where a JPEG that is not yet decoded has more scans than any encoder writes."""
+    if isinstance(picture, JpegImageFile):
+        assert picture.fp is not None
+        place = picture.fp.tell()
+        picture.fp.seek(0)
+        scans = picture.fp.read().count(b"\xff\xda")  # within a scan, 255 is always followed by another byte
+        picture.fp.seek(place)
+        if scans > MOST_SCANS:
+            raise ValueError(f"{scans} scans, more than {MOST_SCANS}")
 
 
 def _source(path: Path | str) -> Path | IO[bytes]:
