@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,9 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "inner" / "Annotations" / "a.xml").touch()
     with pytest.raises(InputError, match=r"no answers .*; perhaps .*inner/Annotations is meant$"):
         opened(tmp_path / "inner")
+    os.mkfifo(tmp_path / "inner" / "pipe.json")
+    with pytest.raises(InputError, match=r"pipe\.json: not readable as JSON \(.*a pipe, no regular file"):
+        opened(tmp_path / "inner" / "pipe.json")
     results(tmp_path, [entry()])
     (tmp_path / "a.xml").write_text("<annotation/>")
     with pytest.raises(InputError, match=r"boxes as \.xml, but .*\.json; choose one"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from fractions import Fraction
@@ -159,7 +160,8 @@ def test_no_more_than_a_batch_is_read_ahead(tmp_path: Path) -> None:
 def test_what_is_no_video_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
     (tmp_path / "cut.mp4").write_bytes(film(tmp_path / "whole.mp4", [0, 1]).read_bytes()[:-200])
-    for name in ("text.mp4", "cut.mp4"):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name in ("text.mp4", "cut.mp4", "pipe.mp4"):
         with pytest.raises(InputError, match=rf"{name}: not a video that can be read"):
             predict_video(Brightest(), tmp_path / name, tmp_path / "out" / name)
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:

@@ -95,7 +95,7 @@ def find_videos(paths: Sequence[Path], under: Path | None = None) -> dict[str, P
         InputError: a file is missing, or two names differ in their suffix only.
     """
     for path in paths:
-        if not os.path.isfile(path):
+        if not path.exists():
             raise InputError(f"{path}: there is no such video; correct its name or take it off the list")
     return _distinct([(_name(path, under), path) for path in paths])
 

@@ -277,7 +277,7 @@ def find(options: TorchvisionOptions) -> Source:
     if model is not None and model not in MODELS:
         raise InputError(f"unknown torchvision model {model!r}; possible: {', '.join(MODELS)}")
     published = {str(entry): (name, entry) for name in MODELS for entry in get_model_weights(name)}
-    if weights is not None and Path(weights).is_file():
+    if weights is not None and Path(weights).exists():
         path = Path(weights)
         same = [found for found in published.values() if _file_name(found[1]) == path.name]
         if same and model in (None, same[0][0]):
