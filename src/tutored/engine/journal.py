@@ -26,8 +26,8 @@ from tutored.types import Dataset
 from tutored.watch import Source, read_log, unharmed
 
 PROJECT = "tutored"
-PACKAGES = ("tutored", "torch", "torchvision", "timm", "numpy", "pillow")
-"""On whose versions a run's weights may depend."""
+PACKAGES = ("tutored", "torchvision", "timm", "numpy", "pillow")
+"""On whose versions, beside those of Python and torch, a run's weights may depend."""
 IN_EXTRA = ("tensorboard", "trackio")
 
 
@@ -179,7 +179,11 @@ def make_facts(config: Config, supervision: OpenSupervision, device: torch.devic
         "images": len(supervision.train.ids),
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,  # with its build
+            **{name: version(name) for name in PACKAGES},
+        },
         "stores": supervision.stores,
         "notes": list(supervision.notes),
     }
