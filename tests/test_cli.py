@@ -210,6 +210,15 @@ def test_mistakes_are_one_message_and_exit_code_2(work, voc_folder, make_voc, tm
         assert message in complaint(words, capsys).replace("Did", "did"), words
     assert not out.exists()
 
+    os.mkfifo(tmp_path / "pipe")
+    table = ["evaluate", checkpoint, *data, "--json"]
+    for words in (train[:2], predict[:3], label[:-2], ["convert", work / "run", "--to", "voc", *data]):
+        for place in (config, tmp_path / "pipe", config / "below"):
+            message = complaint([*words, "--out", place], capsys)
+            assert "no folder" in message or "already" in message, words
+    assert "pipe is no regular file" in complaint([*table, tmp_path / "pipe"], capsys)
+    assert "no regular file" in complaint([*table, tmp_path], capsys)
+
     (tmp_path / "a.mp4").touch()
     coco = ["--coco", config]
     assert "--coco numbers pictures" in complaint(
@@ -256,6 +265,18 @@ def test_too_little_memory_is_the_machines_fault(work, tmp_path, capsys, monkeyp
     assert run("train", work / "run.yaml", "--out", tmp_path / "run") == 1
     message = capsys.readouterr().err
     assert f"not enough memory: {error}; smaller batches (train.micro_batch" in message
+    assert "a defect" not in message and "go on with --resume" in message
+
+
+@pytest.mark.parametrize("error", [RuntimeError("received 0 items of ancdata"), OSError(24, "Too many open files")])
+def test_too_few_open_files_are_the_machines_fault(work, tmp_path, capsys, monkeypatch, error):
+    def full(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr("tutored.engine.train", full)
+    assert run("train", work / "run.yaml", "--out", tmp_path / "run") == 1
+    message = capsys.readouterr().err
+    assert f"too few files may be open: {error}; raise the limit (`ulimit -n`)" in message
     assert "a defect" not in message and "go on with --resume" in message
 
 

@@ -23,6 +23,8 @@ from tutored.data import open_dataset
 from tutored.data.coco import decode_segmentation
 from tutored.data.views import relabelled
 from tutored.errors import InputError
+from tutored.labels import COCO as COCO_SPACE
+from tutored.labels import ClassMap
 from tutored.tasks.detection import Boxes
 from tutored.types import Dataset
 
@@ -101,6 +103,12 @@ def test_an_image_without_annotations_shows_nothing(tmp_path: Path) -> None:
     folder = made(tmp_path, instance(3, [0, 0, 1, 8], COLUMN_0))
     assert boxes_of(folder, "002").boxes_xyxy.shape == (0, 4)
     assert mask_of(folder, "002").tolist() == [[0] * 10] * 8
+
+
+def test_blanks_around_a_category_are_no_part_of_it(tmp_path: Path) -> None:
+    dataset = open_dataset(f"coco:{made(tmp_path, categories=[{'id': 7, 'name': 'cat '}])}", "val")
+    assert dataset.labels["detection"].classes == ("cat",) and dataset.categories == {7: "cat"}
+    assert ClassMap.by_name(COCO_SPACE, dataset.labels["detection"]).unreached == ()
 
 
 def test_without_segmentations_there_is_no_mask(tmp_path: Path) -> None:

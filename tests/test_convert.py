@@ -96,6 +96,12 @@ def test_a_voc_folder_is_a_data_set_again(coco, tmp_path: Path) -> None:
     assert mask[10, 39] == 255, "of .4 and .4 nothing is said"
 
 
+def test_voc_names_the_picture_s_own_file(coco, tmp_path: Path) -> None:
+    root, store = coco
+    convert(store, "voc", f"coco:{root}", "val", tmp_path / "voc", score=0.01)
+    assert "<filename>a.png</filename>" in (tmp_path / "voc" / "Annotations" / "a.xml").read_text()
+
+
 def test_cleanlab_gets_probabilities_of_boxes_and_pixels(coco, tmp_path: Path) -> None:
     root, store = coco
     convert(store, "cleanlab", f"coco:{root}", "val", tmp_path / "arrays")

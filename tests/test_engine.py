@@ -24,6 +24,7 @@ from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.labels import VOC
+from tutored.processes import allow_files
 from tutored.students import DenseHead, Student, make_student
 from tutored.students.backbone import Backbone
 from tutored.tasks import DenseTask
@@ -208,7 +209,7 @@ def test_images_that_changed_are_not_gone_on_with(make_voc, tmp_path):
     train(run, tmp_path / "run")
     mask = folder / "SegmentationClass" / "train_000.png"
     mask.rename(tmp_path / "mask.png")
-    with pytest.raises(InputError, match=r"which of them have ground truth, have changed .*\(8 then, 8 now\)"):
+    with pytest.raises(InputError, match=r"or their ground truth, have changed .*\(8 then, 8 now\)"):
         train(run, tmp_path / "run", resume=True)
     (tmp_path / "mask.png").rename(mask)
     assert train(run, tmp_path / "run", resume=True)["images"] == 8
@@ -218,7 +219,54 @@ def test_images_that_changed_are_not_gone_on_with(make_voc, tmp_path):
         train(run, tmp_path / "run", resume=True)
 
 
+def test_other_annotations_are_not_gone_on_with(make_voc, tmp_path):
+    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 4, "val": ("both",) * 2})
+    run = config(folder, train={"epochs": 1})
+    train(run, tmp_path / "run")
+    for path in (folder / "Annotations" / "train_001.xml", folder / "SegmentationClass" / "train_002.png"):
+        before = path.read_bytes()
+        path.write_bytes(before + b"\n")
+        with pytest.raises(InputError, match=r"training images, or their ground truth, have changed"):
+            train(run, tmp_path / "run", resume=True)
+        path.write_bytes(before)
+    assert train(run, tmp_path / "run", resume=True)["images"] == 4
+
+
+def test_other_packages_are_told_when_a_run_goes_on(voc_folder, tmp_path):
+    run, notes = config(voc_folder, train={"epochs": 1}), []
+    train(run, tmp_path / "run", tell=notes.append)
+    model, average, optimizer, facts = load_state(tmp_path / "run")
+    versions = facts["versions"]
+    save_state(tmp_path / "run", model, average, optimizer, {**facts, "versions": versions | {"pillow": "1.0"}})
+    told = f"the run goes on with pillow {versions['pillow']} instead of 1.0"
+    before = list(notes)
+    result = train(run, tmp_path / "run", resume=True, tell=notes.append)
+    assert [note for note in notes if note.startswith(told)] == notes[2 * len(before) :]
+    assert [note for note in result["notes"] if note.startswith(told)] and not any(told in note for note in before)
+
+
 # --- The run's folder
+
+
+def test_a_run_whose_folder_vanishes_stops(voc_folder, tmp_path, every_step):
+    run = config(voc_folder, train={"epochs": 2})
+    with pytest.raises(FileNotFoundError, match=r"run: the run's folder has vanished, and what it held"):
+        train(run, tmp_path / "run", watch=at_step(1, lambda: shutil.rmtree(tmp_path / "run")))
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted"), [((64, 4096), (4096, 4096)), ((1024, 1024), None), ((64, -1), (65536, -1))]
+)
+def test_as_many_files_may_be_open_as_the_system_allows(monkeypatch, limits, wanted):
+    given = []
+    monkeypatch.setattr("resource.getrlimit", lambda _: limits)
+    monkeypatch.setattr("resource.setrlimit", lambda _, new: given.append(new))
+    allow_files()
+    assert given == ([wanted] if wanted else [])
+    monkeypatch.setattr("resource.getrlimit", lambda _: (40, 40))
+    with pytest.raises(InputError, match="lets this process open 40 files, and 256 are needed"):
+        allow_files()
 
 
 def test_a_run_folder_belongs_to_one_run(voc_folder, tmp_path):

@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from benchmarks.faults.readers import READERS, attempt, guarded, originals
+from benchmarks.faults.readers import READERS, Reader, attempt, guarded, originals
 
 from tutored.checkpoint import load_checkpoint
 from tutored.data import open_dataset
@@ -101,17 +101,33 @@ HOSTILE: list[tuple[str, str, str | bytes]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "what", "content"), HOSTILE, ids=[f"{name}: {what}" for name, what, _ in HOSTILE])
-def test_a_hostile_file_is_refused(
-    name: str, what: str, content: str | bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (reader,) = [each for each in READERS if each.name == name]
-    folder = tmp_path / "at"
+def folder_of(reader: Reader, folder: Path) -> Path:
+    """The folder with a reader's files."""
     if isinstance(reader.make, str):
         shutil.copytree(originals() / reader.make, folder)
     else:
         folder.mkdir()
         reader.make(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
+def test_what_is_no_file_is_refused_and_not_waited_for(reader: Reader, kind: str, tmp_path: Path) -> None:
+    file = folder_of(reader, tmp_path / "at") / reader.file
+    file.unlink()
+    os.mkfifo(file) if kind == "pipe" else file.symlink_to("/dev/zero")
+    with guarded():
+        refusal, _ = attempt(lambda: reader.read(tmp_path / "at"))
+    assert refusal is not None and str(tmp_path / "at") in refusal
+
+
+@pytest.mark.parametrize(("name", "what", "content"), HOSTILE, ids=[f"{name}: {what}" for name, what, _ in HOSTILE])
+def test_a_hostile_file_is_refused(
+    name: str, what: str, content: str | bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (reader,) = [each for each in READERS if each.name == name]
+    folder = folder_of(reader, tmp_path / "at")
     (folder / reader.file).write_bytes(content.encode() if isinstance(content, str) else content)
     monkeypatch.chdir(folder)
     with guarded():

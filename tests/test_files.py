@@ -1,4 +1,5 @@
 import errno
+import os
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
         pass
     write_text(Path("a"), "1")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    with pytest.raises(OSError, match="can't be written"):
+    with pytest.raises(InputError, match="something else is there"):
         write_text(Path(), "1")
 
 
@@ -127,6 +128,14 @@ def test_a_disk_that_is_full_at_the_last_moment_is_named_too(tmp_path, monkeypat
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "swept") as temporary:
         temporary.unlink(missing_ok=True)
         raise FileNotFoundError(errno.ENOENT, "swept away")
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+def test_a_pipe_is_never_replaced(tmp_path, whole):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: something else is there"), whole(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 
 from tutored.data import open_dataset
 from tutored.data.views import relabelled
 from tutored.errors import InputError
+from tutored.predict import find_pictures
 
 
 def picture(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
@@ -30,6 +33,16 @@ def test_a_folder_of_pictures_has_nothing_annotated(tmp_path: Path) -> None:
     assert [labels.classes for labels in dataset.labels.values()] == [(), ()]
     seen = relabelled(dataset, {"segmentation": ("cat", "dog")})
     assert (seen.labels["detection"].classes, seen.labels["segmentation"].classes) == ((), ("cat", "dog"))
+
+
+def test_what_is_no_file_in_a_folder_is_left_out_and_noted(tmp_path: Path) -> None:
+    picture(tmp_path / "new" / "b.png")
+    os.mkfifo(tmp_path / "new" / "a.jpg")
+    dataset = open_dataset(f"images:{tmp_path}", "new")
+    assert dataset.ids == ("b",) and dataset.notes == (f"{tmp_path / 'new' / 'a.jpg'}: no regular file, left out",)
+    notes: list[str] = []
+    assert list(find_pictures([tmp_path / "new"], tell=notes.append)) == ["b.png"]
+    assert tuple(notes) == dataset.notes
 
 
 def test_links_to_folders_are_followed_each_once(tmp_path: Path) -> None:
@@ -77,7 +90,8 @@ def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InputError, match="there is no such picture"):
         open_dataset(f"images:{tmp_path}", "val").image("nowhere/x")
     big = picture(tmp_path / "big.png", (400, 400))
-    (tmp_path / "val.txt").write_text(f"file://{big}\n")
+    fsspec.filesystem("memory").pipe("/big.png", big.read_bytes())
+    (tmp_path / "val.txt").write_text("memory://big.png\n")
     monkeypatch.setattr("tutored.pictures.MOST_BYTES", 100)
     with pytest.raises(InputError, match="can't be read"):
         dataset = open_dataset(f"images:{tmp_path}", "val")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -65,6 +66,30 @@ def test_an_orientation_tag_turns_nothing(tmp_path: Path) -> None:
     Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
     assert read_picture(tmp_path / "turned.jpg").size == (10, 8)
     assert picture_size(tmp_path / "turned.jpg") == (8, 10)
+
+
+@pytest.mark.parametrize(("address", "package", "extra"), [("https", "aiohttp", "http"), ("s3", "s3fs", "s3")])
+def test_an_address_names_the_package_it_needs(
+    address: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+    with pytest.raises(InputError, match=rf"^{address}://a/b.jpg: addresses need a package \(.*{package}.*\[{extra}\]"):
+        read_picture(f"{address}://a/b.jpg")
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.effect_noise((64, 64), 50).save(path, progressive=True)
+    whole = path.read_bytes()
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    for scans, message in ((100, None), (101, r"a\.jpg: .*101 scans, more than 100")):
+        path.write_bytes(whole[:-2] + last * (scans - whole.count(b"\xff\xda")) + whole[-2:])
+        if message is None:
+            assert read_picture(path).size == (64, 64)
+        else:
+            with pytest.raises(InputError, match=message):
+                read_picture(path)
 
 
 def test_pictures_are_turned_upright_where_asked(tmp_path: Path) -> None:

@@ -277,6 +277,26 @@ def test_lying_pictures_are_turned_and_very_long_ones_shrunk(predictor: Predicto
     assert boxes_in(written)[-1]["bbox"] == [0, 0, 65_500, 2]
 
 
+def test_a_lying_picture_is_turned_however_it_is_given(predictor: Predictor, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
+    with Image.open(tmp_path / "phone.jpg") as opened:
+        assert [predictor(given).size for given in (tmp_path / "phone.jpg", opened)] == [(40, 20)] * 2
+        assert predictor(np.asarray(opened)).size == (20, 40), "an array has no such word"
+
+
+def test_lying_pictures_of_a_coco_file_stay_as_stored(predictor: Predictor, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
+    listed = {"images": [{"id": 5, "file_name": "phone.jpg"}], "categories": [{"id": 18, "name": " dog "}]}
+    (tmp_path / "coco.json").write_text(json.dumps(listed))
+    predict_files(predictor, [tmp_path / "phone.jpg"], tmp_path / "out", coco=tmp_path / "coco.json")
+    (entry,) = [each for each in json.loads((tmp_path / "out" / "predictions.json").read_text()) if each["score"] > 0.6]
+    assert entry["bbox"] == [0, 0, 20, 20] and entry["category_id"] == 18
+
+
 def test_no_picture_is_named_before_any_work(predictor: Predictor, tmp_path: Path) -> None:
     Image.new("RGB", (40, 20)).save(tmp_path / "good.png")
     (tmp_path / "bad.jpg").write_text("text")

@@ -12,10 +12,12 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from PIL import Image
 
 import tutored.serve
 from made import two_tasks
+from sleeper import make_sleeper
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
 from tutored.config import make_config
@@ -44,9 +47,18 @@ uvicorn = pytest.importorskip("uvicorn")
 import anyio  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
+from tutored.serve.answer import answer  # noqa: E402
 from tutored.serve.app import make_app  # noqa: E402
+from tutored.serve.http import settings  # noqa: E402
+from tutored.serve.worker import Worker  # noqa: E402
+
+
+def classes_of(tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
+    return {name: task.labels.classes for name, task in tasks.items()}
+
 
 PETS = two_tasks(LabelSpace.of(["cat", "dog"]))
+CLASSES = classes_of(PETS)
 LOCAL = "http://127.0.0.1:8000"
 NO_PICTURE = "not a picture that can be read; possible: JPEG, PNG, BMP, WEBP"
 
@@ -65,7 +77,7 @@ def half(image: Image.Image) -> Prediction:
 
 
 def client(predict: Callable[[Image.Image], Prediction] = half, base: str = LOCAL, **options: Any) -> TestClient:
-    return TestClient(make_app(predict, PETS, **options), base_url=base)
+    return TestClient(make_app(partial(answer, predict, PETS), CLASSES, **options), base_url=base)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -80,6 +92,13 @@ def png_that_says(width: int, height: int) -> bytes:
     chunks = [header, b"IDAT" + zlib.compress(b""), b"IEND"]
     body = b"".join(struct.pack(">I", len(it) - 4) + it + struct.pack(">I", zlib.crc32(it)) for it in chunks)
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def scanned(scans: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated until it has so many."""
+    whole = encoded(Image.effect_noise((64, 64), 50), "JPEG", progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + last * (scans - whole.count(b"\xff\xda")) + whole[-2:]
 
 
 def opened(data: str) -> Image.Image:
@@ -150,6 +169,8 @@ def test_a_large_lying_photograph_is_drawn_small_and_upright() -> None:
         (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:700], 422, "the picture is broken; send another copy"),
         (png_that_says(8000, 7000), 413, "the picture has more than 50 million pixels; shrink it"),
         (png_that_says(30000, 30000), 413, "the picture has more than 50 million pixels; shrink it"),
+        (png_that_says(1, 30_001), 413, "a side of the picture has more than 30,000 pixels; shrink it"),
+        (scanned(101), 422, "the picture is broken; send another copy"),
         (bytes(1_000_001), 413, "the file is larger than 1 MB; make the picture smaller"),
         (b"", 415, NO_PICTURE),
     ],
@@ -170,7 +191,9 @@ def asked(receive: Callable[[], Any], answered: list[Any]) -> None:
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
     # In a thread of its own: a browser of another test may keep this one's event loop.
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(anyio.run, make_app(half, PETS, megabytes=1), scope, receive, send).result()
+        thread.submit(
+            anyio.run, make_app(partial(answer, half, PETS), CLASSES, megabytes=1), scope, receive, send
+        ).result()
 
 
 def test_a_body_without_end_is_read_up_to_the_limit() -> None:
@@ -223,12 +246,125 @@ def test_foreign_pages_can_t_ask() -> None:
         assert one.get("/health", headers={"host": host}).status_code == status
         assert client(hosts=None).get("/health", headers={"host": host}).status_code == 200
     picture = encoded(Image.new("RGB", (4, 4)))
+    for origin, status in ((LOCAL, 200), ("http://127.0.0.1:9000", 403), ("https://evil.example", 403), ("null", 403)):
+        assert one.post("/predict", content=picture, headers={"origin": origin}).status_code == status
+    assert one.get("/health", headers={"host": "evil.example"}).json() == {
+        "error": "this server is not called 'evil.example'"
+    }
     for site, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
         assert one.post("/predict", content=picture, headers={"sec-fetch-site": site}).status_code == status
     assert one.get("/health").json()["classes"] == {name: ["cat", "dog"] for name in PETS}
     page = one.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.search(r"""(src|href)=["']https?:""", page.text)
+
+
+def test_more_than_a_few_need_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutored.serve.app.WAITING", 1)
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(image: Image.Image) -> Prediction:
+        begun.release()
+        go_on.wait(20)
+        return half(image)
+
+    with client(slow) as one, ThreadPoolExecutor(3) as threads:
+        ask = partial(one.post, "/predict", content=encoded(Image.new("RGB", (4, 4))))
+        asked = [threads.submit(ask) for _ in range(3)]
+        begun.acquire()
+        while not any(each.done() for each in asked):
+            time.sleep(0.01)
+        (refused,) = [each.result() for each in asked if each.done()]
+        go_on.set()
+        assert sorted(each.result().status_code for each in asked) == [200, 200, 503]
+    assert refused.json() == {"error": "too many ask at once; send the picture again in a moment"}
+    assert refused.headers["retry-after"] == "5"
+
+
+def test_who_waits_or_sends_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_given: Any) -> dict[str, Any]:
+        raise TimeoutError
+
+    one = TestClient(make_app(late, CLASSES), base_url=LOCAL)
+    refused = one.post("/predict", content=b"x")
+    assert refused.status_code == 503 and "the model took too long" in refused.json()["error"]
+    monkeypatch.setattr("tutored.serve.app.UPLOAD", 0.05)
+    answered: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        await anyio.sleep(5)
+        return {"type": "http.disconnect"}
+
+    asked(receive, answered)
+    assert answered[0]["status"] == 408 and b"took more than 0.05 seconds to arrive" in answered[1]["body"]
+
+
+def spoken(url: str, *sent: bytes) -> bytes:
+    """What a server says to bytes until it closes the connection."""
+    port = int(url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for piece in sent:
+            connection.sendall(piece)
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+def test_a_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutored.serve.http.HEADERS", 0.1)
+    with served(half, PETS) as url:
+        started = time.monotonic()
+        with ThreadPoolExecutor(70) as threads:  # idle, half-open, and as many as lock others out
+            halves = [(), (b"POST /predict HTTP/1.1\r\nHost: ",)] * 35
+            assert set(threads.map(lambda sent: spoken(url, *sent), halves)) == {b""}
+        assert time.monotonic() - started < 5
+        assert b"200 OK" in spoken(url, b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+
+
+def test_the_servers_own_errors_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutored.serve.http.CONNECTIONS", 0)
+    with served(half, PETS) as url:
+        busy = spoken(url, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"503" in busy.splitlines()[0] and busy.endswith(
+            b'{"error":"too many ask at once; send the picture again in a moment"}'
+        )
+        wrong = spoken(url, b"no HTTP at all\r\n\r\n")
+        assert b"400" in wrong.splitlines()[0] and wrong.endswith(b'{"error": "Invalid HTTP request received."}')
+
+
+def test_an_answer_that_takes_too_long_is_ended() -> None:
+    worker = Worker(make_sleeper, 0.5)
+    try:
+        assert worker.load() == "known" and worker(0) == 0
+        with pytest.raises(TimeoutError):
+            worker(60)
+        assert worker(0.1) == 0.1, "another process has begun"
+        with pytest.raises(ValueError, match="-1 seconds"):
+            worker(-1)
+        with pytest.raises(RuntimeError, match="the process that answers pictures ended; was there too little memory"):
+            worker(99)
+    finally:
+        worker.end()
+
+
+def test_the_grace_period_ends_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutored.serve.http.GRACE", 0.2)
+    worker, begun = Worker(make_sleeper, 60), threading.Event()
+    worker.load()
+
+    def ask(*_given: Any) -> dict[str, Any]:
+        begun.set()
+        return {"seconds": worker(50)}
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+        server = uvicorn.Server(settings(make_app(ask, CLASSES)))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        request = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
+        threads.submit(spoken, f"http://127.0.0.1:{listener.getsockname()[1]}", request)
+        begun.wait(10)
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()
+        worker.end()
 
 
 def test_an_open_address_is_warned_of(
@@ -273,8 +409,10 @@ def test_the_command_listens_answers_and_ends(checkpoint: Path) -> None:
             with Client(trust_env=False, base_url=url) as asking:
                 found = asking.post("/predict", content=encoded(Image.new("RGB", (40, 20)))).json()
             assert (found["width"], found["height"]) == (40, 20)
+            (answering,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1:]
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 0
+            assert not Path(f"/proc/{answering}").exists(), "the process that answers has ended, too"
             assert process.stderr.read() == ""  # type: ignore[union-attr]
         finally:
             process.kill()
@@ -296,7 +434,7 @@ def test_what_keeps_it_from_listening_is_said(checkpoint: Path, monkeypatch: pyt
 def served(predict: Callable[[Image.Image], Prediction], tasks: Mapping[str, Task]) -> Iterator[str]:
     """The page on a free port, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(make_app(predict, tasks), log_level="warning", lifespan="off"))
+        server = uvicorn.Server(settings(make_app(partial(answer, predict, tasks), classes_of(tasks))))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+from argparse import Namespace
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -384,8 +385,15 @@ def test_a_pth_file_loads_and_code_in_it_does_not(tmp_path: Path) -> None:
     student = BlitzNet(config.model_copy(update={"weights": str(tmp_path / "good.pth")}), PETS)
     torch.testing.assert_close(student.backbone.net.conv1.weight, whole.conv1.weight)
 
+    trained = {f"module.{name}": value for name, value in whole.state_dict().items()}
+    torch.save({"state_dict": trained, "epoch": 3, "args": Namespace(lr=0.1)}, tmp_path / "good.pth")
+    student = BlitzNet(config.model_copy(update={"weights": str(tmp_path / "good.pth")}), PETS)
+    torch.testing.assert_close(student.backbone.net.conv1.weight, whole.conv1.weight)
+
     torch.save(whole, tmp_path / "code.pth")
-    with pytest.raises(InputError, match=r"code\.pth: not weights alone"):
+    with pytest.raises(
+        InputError, match=r"code\.pth: no weights that can be loaded without running code \(it also holds timm\."
+    ):
         BlitzNet(config.model_copy(update={"weights": str(tmp_path / "code.pth")}), PETS)
 
 
@@ -407,7 +415,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     BlitzNet(TINY.model_copy(update={"backbone": "resnet18", "weights": str(path)}), PETS)
 
     path.write_bytes(b"no tensors")
-    with pytest.raises(InputError, match="not a safetensors file"):
+    with pytest.raises(InputError, match="no weights that can be loaded without running code"):
         BlitzNet(TINY.model_copy(update={"backbone": "resnet18", "weights": str(path)}), PETS)
     with pytest.raises(InputError, match=r"gone\.safetensors: can't be read"):
         BlitzNet(TINY.model_copy(update={"weights": "gone.safetensors"}), PETS)

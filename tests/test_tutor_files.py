@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,32 @@ def test_broken_results_are_refused(tmp_path: Path, change: dict[str, Any], mess
         ask(tutor, blank(30, 40))
 
 
+def test_rounding_and_whole_floats_are_read(tmp_path: Path) -> None:
+    given = [entry(score=1.0000001, category_id=18.0), entry(139.0, score=-1e-7, category_id=17.0)]
+    found = ask(opened(results(tmp_path, given)), blank(30, 40)).tasks["detection"]
+    assert found.classes.tolist() == [17] and found.scores.tolist() == [1]
+    tutor = opened(
+        results(
+            tmp_path, {"annotations": given, "categories": [{"id": 18.0, "name": "dog "}, {"id": 17, "name": "cat"}]}
+        )
+    )
+    assert tutor.labels.classes == ("dog", "cat") and ask_boxes(tutor, blank(30, 40), "139").scores.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"category_id": 1.5}, "'category_id' must be a whole number, got 1.5"),
+        ({"category_id": "1"}, "'category_id' must be a whole number, got '1'"),
+        ({"category_id": True}, "'category_id' must be a whole number, got True"),
+        ({"image_id": None}, "'image_id' must be a whole number or text, got None"),
+    ],
+)
+def test_an_entry_without_ids_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=rf"results\.json: entry 1: {message}"):
+        opened(results(tmp_path, [entry(), entry(**change)]))
+
+
 def test_the_thesis_xml(tmp_path: Path) -> None:
     horse = "<object><name>horse</name><class_index>13</class_index><bndbox><xmin>0.0</xmin><ymin>1.5</ymin>"
     horse += "<xmax>19.25</xmax><ymax>9</ymax></bndbox><confidence>3.63e-06</confidence></object>"
@@ -241,6 +268,9 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "inner" / "Annotations" / "a.xml").touch()
     with pytest.raises(InputError, match=r"no answers .*; perhaps .*inner/Annotations is meant$"):
         opened(tmp_path / "inner")
+    os.mkfifo(tmp_path / "inner" / "pipe.json")
+    with pytest.raises(InputError, match=r"pipe\.json: not readable as JSON \(.*a pipe, no regular file"):
+        opened(tmp_path / "inner" / "pipe.json")
     results(tmp_path, [entry()])
     (tmp_path / "a.xml").write_text("<annotation/>")
     with pytest.raises(InputError, match=r"boxes as \.xml, but .*\.json; choose one"):

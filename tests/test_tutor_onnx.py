@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,7 @@ import onnx
 import pytest
 import torch
 import yaml
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from test_tutors import REAL, ask, ask_boxes, ask_map, blank, real
@@ -265,6 +266,53 @@ def test_boxes_and_scores_in_one_output(tmp_path: Path) -> None:
     assert ask_boxes(tutor, blank(32, 32)).boxes_xyxy.tolist() == [BOXES[0][0], BOXES[0][2]]
 
 
+FINAL = [[[8, 8, 24, 24, 0.9, 1], [0, 0, 8, 8, 0.4, 0], [0, 0, 0, 0, 0, 0.0]]]
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ["cat", "dog", "cow"]])
+def test_final_boxes_are_declared_or_refused(tmp_path: Path, names: list[str]) -> None:
+    file = model(tmp_path / "m.onnx", {"output0": FINAL}, names=str(names))
+    declare(file, detection=RAW | {"boxes": "output0", "scores": "output0"})
+    with pytest.raises(InputError, match=r"m\.onnx: the last column of output0 holds class numbers.*kind: final_boxes"):
+        opened(file)
+    found = ask_boxes(opened(declare(file, detection={"kind": "final_boxes", "output": "output0"})), blank(64, 64))
+    assert found.boxes_xyxy.tolist() == [[16, 16, 48, 48], [0, 0, 16, 16]] and found.classes.tolist() == [2, 1]
+    assert found.probs[:, :3].numpy() == pytest.approx(np.array([[0.1, 0, 0.9], [0.6, 0.4, 0]]))
+
+
+def test_final_boxes_count_from_a_named_background(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("background\ncat\n")
+    final = {"kind": "final_boxes", "output": "output0", "unit": "normalised"}
+    rows = [[[0, 0, 0.5, 0.5, 0.75, 1.0]]]
+    found = ask_boxes(opened(declared(tmp_path, {"output0": rows}, labels="names.txt", detection=final)), blank(32, 32))
+    assert found.boxes_xyxy.tolist() == [[0, 0, 16, 16]] and found.probs.tolist() == [[0.25, 0.75]]
+    with pytest.raises(InputError, match="image a: .*class 1, but 1 names, numbered from 0"):
+        ask_boxes(opened(declared(tmp_path, {"output0": rows}, labels=["cat"], detection=final)), blank(32, 32))
+
+
+@pytest.mark.parametrize(
+    "rows", [np.zeros((1, 2, 7)), np.zeros((1, 6, 2)), [[[0, 0, 8, 8, 1, 0.7]]], [[[0] * 4 + [2, 1]]]]
+)
+def test_other_rows_are_no_final_boxes(tmp_path: Path, rows: Any) -> None:
+    final = {"kind": "final_boxes", "output": "output0"}
+    with pytest.raises(InputError, match=r"m\.onnx: (output \[1, \d, \d\]|the sixth column|scores from 2)"):
+        opened(declared(tmp_path, {"output0": rows}, labels=["cat", "dog"], detection=final))
+
+
+def test_weights_beside_a_model_belong_to_its_identity(tmp_path: Path) -> None:
+    file = declared(tmp_path, {"boxes": BOXES, "scores": SCORES}, labels=["cat", "dog"], detection=RAW)
+    assert opened(file).identity["weights_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    loaded = onnx.load(file)
+    for each in loaded.graph.initializer:
+        each.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(each), each.name))
+    onnx.save(loaded, file, save_as_external_data=True, location="m.data", size_threshold=0)
+    model_bytes, seen = file.read_bytes(), set()
+    for share in (1, 2, 2):
+        seen.add(opened(file).identity["weights_sha256"])
+        (np.fromfile(tmp_path / "m.data", np.float32) / share).tofile(tmp_path / "m.data")
+    assert len(seen) == 2 and file.read_bytes() == model_bytes, "the first two are of the same weights"
+
+
 def test_no_object_may_be_the_last_output(tmp_path: Path) -> None:
     logits = np.log([[[0.6, 0.3, 0.1]]])
     head = RAW | {"activation": "softmax", "nms_iou": None}
@@ -440,7 +488,7 @@ def test_the_declarations_in_the_manual_are_possible() -> None:
     text = (Path(__file__).parents[1] / "docs" / "tutors.md").read_text().partition("## ONNX files")[2]
     blocks = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml")[1:]]
     kinds = [Declaration.model_validate(block) for block in blocks]
-    assert [(bool(kind.detection), bool(kind.segmentation)) for kind in kinds] == [(True, False)] * 2 + [
+    assert [(bool(kind.detection), bool(kind.segmentation)) for kind in kinds] == [(True, False)] * 3 + [
         (False, True),
         (True, False),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import pickle
@@ -237,6 +238,29 @@ def test_weights_that_are_refused(tmp_path: Path) -> None:
         open_tutor("torchvision", model="yolo")
     with pytest.raises(InputError, match=r"no published weights; possible: FCOS_ResNet50_FPN_Weights\.COCO_V1"):
         open_tutor("torchvision", model="fcos_resnet50_fpn", weights="IMAGENET")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_checkpoints_of_training_scripts_are_read(tmp_path: Path, prefix: str) -> None:
+    torch.manual_seed(0)
+    model = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=3).eval()
+    state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
+    training = {
+        "epoch": 29,
+        "args": argparse.Namespace(lr=0.01),
+        "optimizer": torch.optim.SGD([torch.zeros(1)]).state_dict(),
+    }
+    torch.save({"model": state, **training}, tmp_path / "model_29.pth")
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    given = {"model": "lraspp_mobilenet_v3_large", "labels": tmp_path / "labels.txt"}
+    tutor = open_tutor("torchvision", weights=tmp_path / "model_29.pth", **given)
+    assert tutor.labels.classes == ("cat", "dog")
+    assert torch.equal(
+        tutor.model.state_dict()["classifier.low_classifier.weight"], state[f"{prefix}classifier.low_classifier.weight"]
+    )
+    torch.save({"model": state, "best": np.float64(0.5)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth: .*it also holds numpy.*; save model\.state_dict\(\) alone, or"):
+        open_tutor("torchvision", weights=tmp_path / "other.pth", **given)
 
 
 def test_torchvisions_coco_names_are_ours() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from fractions import Fraction
@@ -62,13 +63,14 @@ class Brightest(Predictor):
         )
 
 
-def film(path: Path, times: list[int], size: tuple[int, int] = (480, 320), turn: int = 0) -> Path:
+def film(path: Path, times: list[int], size: tuple[int, int] = (480, 320), turn: int = 0, wide: int = 1) -> Path:
     """A dark video with a bright square of 64 pixels in its upper left corner, frames at these 10ths of a second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("h264", rate=10)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 10)
+        stream.codec_context.sample_aspect_ratio = wide
         if turn:
             stream.set_display_rotation(turn)
         for time in times:
@@ -124,6 +126,14 @@ def test_a_lying_video_is_turned_upright(tmp_path: Path) -> None:
     assert (x, y, x + width, y + height) == pytest.approx((256, 0, 320, 64), abs=1)
 
 
+@pytest.mark.parametrize(("turn", "aspect"), [(0, 2), (-90, Fraction(1, 2)), (180, 2)])
+def test_wide_pixels_stay_wide(tmp_path: Path, turn: int, aspect: Fraction) -> None:
+    source = film(tmp_path / "tape.mp4", [0, 1], turn=turn, wide=2)
+    drawn, _ = predict_video(Brightest(), source, tmp_path / "out" / "tape.mp4")
+    with av.open(str(drawn)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == aspect
+
+
 def test_files_are_written_if_asked_for_in_place_of_old_ones(tmp_path: Path) -> None:
     for times in ([0, 1, 2], [0, 1]):
         source = film(tmp_path / "clip.mov", times)
@@ -150,7 +160,8 @@ def test_no_more_than_a_batch_is_read_ahead(tmp_path: Path) -> None:
 def test_what_is_no_video_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
     (tmp_path / "cut.mp4").write_bytes(film(tmp_path / "whole.mp4", [0, 1]).read_bytes()[:-200])
-    for name in ("text.mp4", "cut.mp4"):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name in ("text.mp4", "cut.mp4", "pipe.mp4"):
         with pytest.raises(InputError, match=rf"{name}: not a video that can be read"):
             predict_video(Brightest(), tmp_path / name, tmp_path / "out" / name)
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:

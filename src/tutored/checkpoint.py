@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tutored.config import Config, make_config
 from tutored.errors import InputError
-from tutored.files import former, seal, whole_folder
+from tutored.files import former, regular, seal, whole_folder
 from tutored.folders import CHECKPOINT, require
 from tutored.labels import LabelSpace
 from tutored.students import Student, make_student
@@ -68,7 +68,7 @@ def load_checkpoint(path: Path) -> tuple[Student, Config]:
     except InputError as error:
         raise InputError(f"{path / DESCRIPTION}: {error}") from error
     try:
-        weights = load_file(folder / WEIGHTS)
+        weights = load_file(regular(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path / WEIGHTS}: can't be read ({error}); copy or train the checkpoint again") from error
     expected = student.state_dict()
@@ -88,7 +88,7 @@ def load_checkpoint(path: Path) -> tuple[Student, Config]:
 def _describe(folder: Path, path: Path) -> dict[str, Any]:
     origin = path / DESCRIPTION
     try:
-        description: Any = json.loads((folder / DESCRIPTION).read_text())
+        description: Any = json.loads(regular(folder / DESCRIPTION).read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{origin}: can't be read as JSON ({error}); copy or train the checkpoint again") from error
     number = description.get("format") if isinstance(description, dict) else None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
@@ -263,7 +263,8 @@ def _xml(answer: Answer, target: Target) -> str:
     height, width = answer.size
     size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
     source = f"<source><annotation>{IN_VOC_PIXELS}</annotation></source>"
-    lines = [f"<filename>{escape(answer.image_id)}.jpg</filename>", source, size]
+    suffix = PurePath(str(target.dataset.files(answer.image_id)[0]).partition("?")[0]).suffix
+    lines = [f"<filename>{escape(answer.image_id + suffix)}</filename>", source, size]
     for entry in _entries(answer, target):
         x, y, wide, high = entry["bbox"]
         box = ""

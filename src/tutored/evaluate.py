@@ -21,7 +21,7 @@ from rich.console import Group
 from rich.table import Table
 
 from tutored.errors import InputError
-from tutored.files import whole_file
+from tutored.files import regular, whole_file
 from tutored.tasks import Figures, Task
 from tutored.types import GroundTruth, Prediction
 
@@ -196,7 +196,7 @@ class Resampled:
     def load(cls, path: Path) -> Resampled:
         """Read what `save` wrote. Raises InputError where the file is something else."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(regular(path), allow_pickle=False) as arrays:
                 names, lower = (tuple(map(str, arrays[key])) for key in ("names", "lower_is_better"))
                 values = arrays["values"].astype(np.float64)
                 if values.ndim != 2 or values.shape[1] != len(names):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +28,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised.
 
     Raises:
+        InputError: a folder, a pipe or a device is there.
         OSError: it can't be written; the message names `path`, the reason and what to do.
     """
     with _naming(path):
+        _refuse_other(path, path.is_file())
         place = Path(os.path.abspath(path))  # `.` has no name
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary = place.with_name(f".{place.name}.{uuid4().hex[:12]}.new")
@@ -46,12 +50,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Where `path` is a link, that alone is replaced, and nothing is touched where it leads to.
 
     Raises:
-        InputError: it is the folder that the process is in, which can't be replaced.
+        InputError: it is the folder that the process is in, which can't be replaced, or there is no folder.
         OSError: as `whole_file`.
     """
     if path.exists() and path.samefile(Path.cwd()):
         raise InputError(f"{path}: is the folder that you are in; give one of its own, such as {path / 'new'}")
     with _naming(path):
+        _refuse_other(path, path.is_dir())
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary, old = path.with_name(f".{path.name}.new"), former(path)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -67,6 +72,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _refuse_other(path: Path, same: bool) -> None:
+    if path.exists() and not same:
+        raise InputError(f"{path}: something else is there, and would be replaced; give another name")
+
+
 def former(path: Path) -> Path:
     """Where `whole_folder` keeps what was at `path` while it is replaced; what to read if `path` is missing."""
     return path.with_name(f".{path.name}.old")
@@ -80,10 +90,32 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def regular(path: Path) -> Path:
+    """The path of a regular file, links followed, for whatever reads it: a pipe may never speak, a device never end.
+
+    Every file that a user names or a folder holds is opened through this.
+
+    Raises:
+        OSError: it is missing, or something else.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+        raise OSError(errno.EINVAL, f"a {kind}, no regular file", str(path))
+    return path
+
+
+def is_special(path: Path) -> bool:
+    """Whether there is something that is neither a file nor a folder, which those who search a folder leave out."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def seal(facts: Mapping[str, Any], file: Path) -> str:
     """SHA-256 of JSON-ready facts and a file: kept with both, it tells damage to either. Raises OSError."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    with file.open("rb") as opened:
+    with regular(file).open("rb") as opened:
         digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()
 
@@ -107,7 +139,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

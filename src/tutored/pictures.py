@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
@@ -13,15 +14,19 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from tutored.errors import InputError
+from tutored.files import regular
 from tutored.labels import LabelSpace
 from tutored.types import IGNORE
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 STRETCHED: Mapping[Any, int] = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies the values of a grey PNG of 2 or 4 bits by."""
+MOST_SCANS = 100
+"""Of a JPEG: each is decoded over the whole picture, and encoders write about ten."""
 MOST_BYTES = 100_000_000
 """No photograph from an address is larger."""
 
@@ -129,10 +134,14 @@ def _read(path: Path | str, *, decode: bool) -> Image.Image:
     try:
         with Image.open(_source(path), formats=FORMATS) as picture:
             if decode:
+                refuse_scans(picture)
                 picture.load()
             return picture
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such picture; add it or take it off the list") from error
+    except ImportError as error:
+        extra = str(path).partition("://")[0].replace("https", "http")
+        raise InputError(f"{path}: addresses need a package ({error}); pip install 'fsspec[{extra}]'") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too many pixels for a photograph; make it smaller ({error})") from error
     except UnidentifiedImageError as error:
@@ -141,9 +150,22 @@ def _read(path: Path | str, *, decode: bool) -> Image.Image:
         raise InputError(f"{path}: the picture can't be read ({error}); fetch it again") from error
 
 
-def _source(path: Path | str) -> Path | str | IO[bytes]:
-    if "://" not in str(path):
-        return path
+def refuse_scans(picture: Image.Image) -> None:
+    """Raise ValueError where a JPEG that is not yet decoded has more scans than any encoder writes."""
+    if isinstance(picture, JpegImageFile):
+        assert picture.fp is not None
+        place = picture.fp.tell()
+        picture.fp.seek(0)
+        scans = picture.fp.read().count(b"\xff\xda")  # within a scan, 255 is always followed by another byte
+        picture.fp.seek(place)
+        if scans > MOST_SCANS:
+            raise ValueError(f"{scans} scans, more than {MOST_SCANS}")
+
+
+def _source(path: Path | str) -> Path | IO[bytes]:
+    local = re.sub("^(file|local)://", "", str(path))
+    if "://" not in local:
+        return regular(Path(local))
     import fsspec
 
     with fsspec.open(str(path), "rb") as file:

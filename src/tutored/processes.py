@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,7 +11,11 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
+from tutored.errors import InputError
+
 T = TypeVar("T")
+FILES, MOST_FILES = 256, 65_536
+"""That a process which others read for may open: what it needs, and more than it needs."""
 
 
 def place() -> tuple[int, int]:
@@ -30,6 +35,24 @@ def readers(device: torch.device) -> int:
         return 2
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1, 1)
+
+
+def allow_files() -> None:
+    """Let this process open as many files as the system allows, since every tensor from a reading process takes one.
+
+    Raises:
+        InputError: that is fewer than `FILES`.
+    """
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY or most > MOST_FILES:
+        most = MOST_FILES
+    if most < FILES:
+        raise InputError(
+            f"the system lets this process open {most} files, and {FILES} are needed; raise the limit (`ulimit -Hn`, "
+            "a container's nofile), or set train.workers to 0"
+        )
+    if allowed != resource.RLIM_INFINITY and allowed < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def _alone() -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
@@ -119,6 +120,9 @@ class Dataset(Protocol):
 
     @property
     def ids(self) -> tuple[str, ...]: ...
+
+    def files(self, image_id: str) -> tuple[Path | str, ...]:
+        """The picture's file or address, and the files that hold its annotations."""
 
     def image(self, image_id: str) -> Image.Image:
         """The RGB picture. Raises InputError, naming the file, where it can't be read."""

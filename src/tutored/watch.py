@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tutored.config import Config
 from tutored.errors import InputError
+from tutored.files import regular
 from tutored.tasks import Task
 from tutored.types import Dataset, SoftLabels
 
@@ -160,7 +161,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        entries = [json.loads(line) for line in regular(path).read_text(encoding="utf-8").splitlines()]
         whole = all(isinstance(entry["step"], int) and isinstance(entry.get("epoch", 0), int) for entry in entries)
         if not whole or any("val" in entry and "epoch" not in entry for entry in entries):
             raise ValueError("an entry without its step or epoch")

@@ -33,6 +33,8 @@ GO_ON = {
 """What a stopped command says, where something is kept."""
 MEMORY = ("out of memory", "can't allocate memory", "killed by signal: Killed", "killed by signal: Bus error")
 """In messages where the machine ran out of memory, here or in a process that reads."""
+FILES = ("ancdata", "Too many open files")
+"""In messages where no more files may be opened, here or in a process that reads."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,9 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         unheard(sys.stdout)
         return FAILED
-    except (OSError, FloatingPointError) as error:
-        return _complain(str(error), FAILED)
     except Exception as error:
+        if any(words in str(error) for words in FILES):
+            advice = "raise the limit (`ulimit -n`), or set train.workers to 0"
+            return _complain(f"too few files may be open: {error}; {advice}{go_on}", FAILED)
+        if isinstance(error, OSError | FloatingPointError):
+            return _complain(str(error), FAILED)
         if os.environ.get("TUTORED_DEBUG"):
             raise
         if isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY):

@@ -9,7 +9,21 @@ from typing import Any
 import click
 
 from tutored.cli import common
-from tutored.cli.common import FILE, PLACE, Command, Group, Made, commands, say, say_next, write_json
+from tutored.cli.common import (
+    FILE,
+    NEW,
+    NEW_FILE,
+    NEW_FOLDER,
+    PLACE,
+    Command,
+    Group,
+    Made,
+    commands,
+    note,
+    say,
+    say_next,
+    write_json,
+)
 from tutored.errors import InputError
 from tutored.folders import STORE
 
@@ -17,7 +31,9 @@ store_argument = click.argument("store", type=Made(STORE))
 
 
 @commands.command()
-@click.option("--out", type=PLACE, default=Path("quickstart"), show_default=True, metavar="FOLDER", help="a folder")
+@click.option(
+    "--out", type=NEW_FOLDER, default=Path("quickstart"), show_default=True, metavar="FOLDER", help="a folder"
+)
 @click.option("--seed", type=common.SEED, default=0, show_default=True, help="of data, weights and order")
 @click.option("--scale", type=common.SHARE, default=1.0, show_default=True, help="share of the usual images and epochs")
 def quickstart(out: Path, seed: int, scale: float) -> None:
@@ -29,7 +45,9 @@ def quickstart(out: Path, seed: int, scale: float) -> None:
 
 @commands.command()
 @click.argument("folder", type=PLACE)
-@click.option("--out", type=PLACE, default=Path("tutored.yaml"), show_default=True, metavar="FILE", help="the config")
+@click.option(
+    "--out", type=NEW_FILE, default=Path("tutored.yaml"), show_default=True, metavar="FILE", help="the config"
+)
 @click.option("--example", is_flag=True, help="instead: make FOLDER, with made-up pictures to practise on")
 @click.pass_context
 def init(ctx: click.Context, folder: Path, out: Path, example: bool) -> None:
@@ -56,8 +74,8 @@ def init(ctx: click.Context, folder: Path, out: Path, example: bool) -> None:
     layout = start.layout
     say(f"{folder}: {layout.what}")
     start.report.show(Lasting())
-    for note in layout.notes:
-        say(f"note: {note}")
+    for line in layout.notes:
+        note(line)
     if not start.report.ok:
         say("training would stumble over the problems above: correct them first")
     if start.arranged:
@@ -99,7 +117,7 @@ def check_data(data: str, splits: tuple[str, ...], json_: Path | None) -> int:
 @click.command()
 @common.data_option
 @common.split_option
-@click.option("--out", type=PLACE, required=True, metavar="STORE", help="folder of the store")
+@click.option("--out", type=NEW_FOLDER, required=True, metavar="STORE", help="folder of the store")
 @click.option("--resume", is_flag=True, help="go on where labelling stopped")
 @click.option("--processes", type=common.POSITIVE, help="how many share the work  [default: what torchrun says, or 1]")
 @click.option("--rank", type=common.COUNT, help="which of them this is, from 0")
@@ -227,7 +245,7 @@ def _pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...] | 
 @click.option("--renamed", type=common.Commas(), callback=_pairs, metavar="A=B,C=D", help="as tasks.TASK.renamed")
 @click.option("--against", type=Made(STORE), metavar="STORE", help="without ground truth: agreement with this store")
 @click.option("--for", "others", multiple=True, type=Made(STORE), metavar="STORE...", help="same tutor: audited, too")
-@click.option("--page", type=PLACE, metavar="FILE", help="to write  [default: audit.html in the store]")
+@click.option("--page", type=NEW_FILE, metavar="FILE", help="to write  [default: audit.html in the store]")
 @common.json_option
 @click.option("--photos", is_flag=True, help="with the data's own photographs in the page")
 @click.option("--worst", type=common.COUNT, default=12, show_default=True, help="images of the disagreement report")
@@ -266,8 +284,8 @@ def audit(
     with bar("auditing") as step:
         found = audits.audit(opened, dataset, audits.as_a_run_sees(opened, sections, given["renamed"]), progress=step)
     write_json(given["json_"], found.sidecar.model_dump(mode="json"))
-    for note in found.notes:
-        say(f"note: {note}")
+    for line in found.notes:
+        note(line)
     for name, task in found.sidecar.tasks.items():
         say(f"{name}, {len(task.ids.splitlines())} images:")
         for finding in task.findings:
@@ -302,7 +320,7 @@ def _compare_stores(one: Any, other: Any, dataset: Any, page: Path, json_: Path 
 @click.option("--to", required=True, type=click.Choice(["coco", "voc", "cleanlab", "fiftyone"]), help="the format")
 @common.data_option
 @common.split_option
-@click.option("--out", type=PLACE, required=True, metavar="PATH", help="a file for coco (results), else a folder")
+@click.option("--out", type=NEW, required=True, metavar="PATH", help="a file for coco (results), else a folder")
 @click.option("--score", type=common.SHARE, help="boxes from this score on  [default: what suits the format]")
 def convert(store: Path, to: str, data: str, split: str, out: Path, score: float | None) -> None:
     """Write a store's soft labels in other tools' formats."""

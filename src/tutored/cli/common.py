@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import click
 from click.core import ParameterSource
@@ -19,7 +19,7 @@ from tutored.folders import Kind, require
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 THERE = click.Path(exists=True, path_type=Path)
 PLACE = click.Path(path_type=Path)
-"""What a command writes, or checks itself."""
+"""A place that a command checks itself."""
 COUNT, POSITIVE = click.IntRange(0), click.IntRange(1)
 SEED = click.IntRange(0, 2**32 - 1)
 
@@ -35,6 +35,29 @@ class Made(click.Path):
         found = Path(os.fsdecode(super().convert(value, param, ctx)))
         require(found, *self.kinds)
         return found
+
+
+class Target(click.Path):
+    """What a command writes, below folders: a file or a folder, where nothing else is.
+
+    Args:
+        folder: None: the command itself looks at what is there.
+    """
+
+    def __init__(self, folder: bool | None) -> None:
+        super().__init__(path_type=Path)
+        self.folder = folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = cast(Path, super().convert(value, param, ctx))
+        fits, kind = (path.is_dir(), "folder") if self.folder else (path.is_file(), "regular file")
+        if self.folder is not None and path.exists() and not fits:
+            self.fail(f"{path} is no {kind}; give another name", param, ctx)
+        above = next(each for each in path.absolute().parents if each.exists())
+        return path if above.is_dir() else self.fail(f"{path} can't be made, because {above} is no folder", param, ctx)
+
+
+NEW, NEW_FILE, NEW_FOLDER = Target(None), Target(False), Target(True)
 
 
 class Number(click.FloatRange):
@@ -82,7 +105,7 @@ SPLIT = "such as train or val; of a VOC folder also Segmentation/train or train+
 data_option = click.option("--data", **DATA, required=True, help="voc:FOLDER, coco:FOLDER or images:FOLDER")
 split_option = click.option("--split", required=True, help=SPLIT)
 device_option = click.option("--device", help="cpu, cuda, cuda:1, ... or mps  [default: the best there is]")
-json_option = click.option("--json", "json_", type=PLACE, metavar="FILE", help="write all this as JSON, too")
+json_option = click.option("--json", "json_", type=NEW_FILE, metavar="FILE", help="write all this as JSON, too")
 
 
 def by_task(
@@ -156,6 +179,11 @@ def say(text: str, *, error: bool = False) -> None:
             print(text, file=sys.stderr if error else sys.stdout, flush=True)
         except BrokenPipeError:
             unheard(sys.stderr if error else sys.stdout)
+
+
+def note(text: str) -> None:
+    """Something that the user may want to know."""
+    say(f"note: {text}")
 
 
 def unheard(stream: IO[str]) -> None:

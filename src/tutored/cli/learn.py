@@ -10,7 +10,19 @@ from typing import Any
 import click
 
 from tutored.cli import common
-from tutored.cli.common import FILE, PLACE, POSITIVE, SHARE, Command, Made, commands, say, say_next, write_json
+from tutored.cli.common import (
+    FILE,
+    NEW_FILE,
+    NEW_FOLDER,
+    POSITIVE,
+    SHARE,
+    Command,
+    Made,
+    commands,
+    say,
+    say_next,
+    write_json,
+)
 from tutored.errors import InputError
 from tutored.folders import CHECKPOINT, FINISHED, RUN, STORE, STUDY
 
@@ -39,7 +51,7 @@ class Train(Command):
 
 @commands.command(cls=Train, epilog="Any key of the config may be set, too: --train.epochs 80 --tasks.TASK.policy fill")
 @click.argument("config", type=FILE, metavar="CONFIG.yaml")
-@click.option("--out", type=PLACE, required=True, metavar="RUN", help="folder of the run")
+@click.option("--out", type=NEW_FOLDER, required=True, metavar="RUN", help="folder of the run")
 @click.option("--resume", is_flag=True, help="go on where the run in this folder stopped")
 @click.pass_obj
 def train(overrides: list[tuple[str, str]], config: Path, out: Path, resume: bool) -> None:
@@ -57,7 +69,7 @@ def train(overrides: list[tuple[str, str]], config: Path, out: Path, resume: boo
 
     with watch_training() as line:
         watch = Watchers(line, RunPage())
-        result = train_run(run, out, resume=resume, watch=watch, tell=lambda note: say(f"note: {note}"))
+        result = train_run(run, out, resume=resume, watch=watch, tell=common.note)
     if line.result:
         Lasting(quiet=not common.is_main()).print(table(line.result))
     checkpoint, data = out / "checkpoint", run.data
@@ -103,8 +115,8 @@ def evaluate(
     what = {"subject": str(subject), "data": data, "split": split, "annotated": annotated}
     write_json(json_, what | result.to_dict())
     Lasting().print(table(result))
-    for note in result.notes:
-        say(f"note: {note}")
+    for each in result.notes:
+        common.note(each)
 
 
 @commands.command()
@@ -139,7 +151,7 @@ def compare(runs: tuple[Path, ...], against: tuple[Path, ...], json_: Path | Non
 @commands.command()
 @checkpoint_argument
 @click.argument("pictures", nargs=-1, required=True, metavar="PICTURE|FOLDER|VIDEO...")
-@click.option("--out", type=PLACE, required=True, metavar="FOLDER", help="where results go")
+@click.option("--out", type=NEW_FOLDER, required=True, metavar="FOLDER", help="where results go")
 @click.option("--to", type=common.Commas(), help="what to write, of pictures,json,files  [default: all that there is]")
 @click.option("--score", type=SHARE, default=0.5, show_default=True, help="boxes from this score on are drawn")
 @click.option("--coco", type=FILE, help="number images and classes as this COCO file does")
@@ -168,7 +180,7 @@ def predict(
     predictor = Predictor.load(checkpoint, given["device"], given["batch"])
     if inputs.pictures:
         kinds = choose_kinds(to, KINDS, predictor.tasks)
-        how = {"kinds": kinds, "under": inputs.under, "coco": given["coco"]}
+        how = {"kinds": kinds, "under": inputs.under, "coco": given["coco"], "tell": common.note}
         with bar("predicting") as step:
             predict_files(predictor, inputs.pictures, out, score, step, **how)
         say(f"wrote {', '.join(kinds)} to {out}")
@@ -209,7 +221,7 @@ def serve(checkpoint: Path, host: str, port: int, max_megabytes: int, device: st
 @commands.command()
 @checkpoint_argument
 @click.option("--to", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True, help="the format")
-@click.option("--out", type=PLACE, required=True, metavar="FILE", help="the file to write")
+@click.option("--out", type=NEW_FILE, required=True, metavar="FILE", help="the file to write")
 @click.option("--nms", is_flag=True, help="final boxes, not those of all anchors (ONNX)")
 @click.option("--mask", is_flag=True, help="each input pixel's class, not the map's logits (ONNX)")
 @click.option("--half", is_flag=True, help="float16 inside; inputs and outputs stay float32")
@@ -228,7 +240,7 @@ def export(checkpoint: Path, to: str, out: Path, nms: bool, mask: bool, half: bo
     from tutored.export import NotEqualError, Options, export_onnx, export_program
     from tutored.predict import find_pictures
 
-    pictures = list(find_pictures(images).values()) if images else []
+    pictures = list(find_pictures(images, tell=common.note).values()) if images else []
     try:
         if to == "onnx":
             parity = export_onnx(checkpoint, out, Options(nms, mask, half), pictures)
@@ -279,7 +291,7 @@ def list_studies(**given: Any) -> None:
 
 @study.command("run")
 @click.argument("names", nargs=-1, required=True, metavar="STUDY...")
-@click.option("--out", type=PLACE, required=True, metavar="FOLDER", help="the study folder; may be shared")
+@click.option("--out", type=NEW_FOLDER, required=True, metavar="FOLDER", help="the study folder; may be shared")
 @click.option("--seeds", type=POSITIVE, default=3, show_default=True, help="runs of each row")
 @click.option("--recipe", type=click.Choice(["thesis", "corrected"]), help="the rows of this one alone")
 @click.option("--hours", type=common.AMOUNT, help="begin no run that would end later; but the first of a new folder")
@@ -300,13 +312,10 @@ def run_studies(
     from tutored.cli.progress import watch_study
     from tutored.studies.folder import open_folder, work
 
-    def tell(note: str) -> None:
-        say(f"note: {note}")
-
     folder = open_folder(out, setting, names, seeds)
     with watch_study() as watch:
         limits = {"recipe": recipe, "seeds": seeds, "hours": hours, "jobs": jobs, "keep": keep}
-        done, failed, total = work(folder, names, watch=watch, tell=tell, **limits)
+        done, failed, total = work(folder, names, watch=watch, tell=common.note, **limits)
     say(f"{out}: {done} of {total} runs are done" + (f", {failed} of them failed" if failed else ""))
     if hours is not None and done < total:
         say(
@@ -319,7 +328,7 @@ def run_studies(
 @study.command("report")
 @click.argument("folder", type=Made(STUDY))
 @click.argument("names", nargs=-1, metavar="[STUDY]...")
-@click.option("--out", type=PLACE, metavar="FOLDER", help="where to write  [default: the study folder]")
+@click.option("--out", type=NEW_FOLDER, metavar="FOLDER", help="where to write  [default: the study folder]")
 def report_studies(folder: Path, names: tuple[str, ...], out: Path | None) -> None:
     """Write report.html and report.md from what is finished."""
     from tutored.studies.folder import load_folder

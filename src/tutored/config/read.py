@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, section_of
 from tutored.config.run import Config, merged, recipe_defaults, usual_student
 from tutored.errors import InputError
+from tutored.files import regular
 
 MOST_ENTRIES = 100_000
 """Values in a YAML file, those behind aliases every time."""
@@ -97,7 +98,7 @@ def read_yaml(path: Path) -> Any:
             configuration.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(regular(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); give the path of a YAML file") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

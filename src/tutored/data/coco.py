@@ -65,6 +65,9 @@ class CocoAnnotations(Annotations):
     path: Path
     entries: Mapping[str, Entry]
 
+    def files(self, image_id: str) -> tuple[Path, ...]:
+        return (self.path,)
+
     def instances(self, image_id: str, size: Size) -> list[Instance]:
         """The annotations of an image. Raises InputError where the file states another size of it."""
         _, picture, stated, instances = self.entries[image_id]

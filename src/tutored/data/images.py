@@ -19,6 +19,7 @@ from tutored.config import ClassSection
 from tutored.config.entries import DEFAULT_TASKS
 from tutored.data.text import gather, own_name, read_classes, read_lines, refuse_unwritable
 from tutored.errors import InputError
+from tutored.files import is_special
 from tutored.labels import LabelSpace
 from tutored.pictures import picture_size, read_picture
 from tutored.tasks import task_class
@@ -49,6 +50,10 @@ class Annotations:
         """Whether the image is annotated, found without reading the annotation."""
         return False
 
+    def files(self, image_id: str) -> tuple[Path, ...]:
+        """Those that hold the image's annotation, and perhaps others'."""
+        return ()
+
     def read(self, image_id: str, size: Size) -> Any:
         """The annotation of an image that has one. Raises InputError, a line for each fault, naming file and object."""
         raise LookupError(image_id)
@@ -64,6 +69,10 @@ class AnnotationFiles(Annotations):
 
     def path(self, image_id: str) -> Path | None:
         return first_file(self.folders, image_id, self.suffixes)
+
+    def files(self, image_id: str) -> tuple[Path, ...]:
+        path = self.path(image_id)
+        return () if path is None else (path,)
 
     def has(self, image_id: str) -> bool:
         return self.path(image_id) is not None
@@ -109,6 +118,9 @@ class Images:
     @property
     def notes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(note for each in self.tasks.values() for note in each.notes))
+
+    def files(self, image_id: str) -> tuple[Path | str, ...]:
+        return self.place(image_id), *(file for each in self.tasks.values() for file in each.files(image_id))
 
     def image(self, image_id: str) -> Image.Image:
         """The RGB picture as stored. Raises InputError, naming the file or address, where it can't be read."""
@@ -240,7 +252,8 @@ def open_images(folder: Path, split: str) -> Images:
         InputError: neither is there, it holds no picture, or the names of two pictures differ in the suffix alone.
     """
     found: dict[str, Path | str] = {}
-    for name, place in _pictures(folder, split):
+    places, notes = _pictures(folder, split)
+    for name, place in places:
         path = PurePosixPath(name.lstrip("/"))
         if not path.name:
             raise InputError(f"{folder}/{split}.txt: {name!r} is no picture; correct the line or remove it")
@@ -252,7 +265,7 @@ def open_images(folder: Path, split: str) -> Images:
             raise InputError(f"{found[image_id]} and {place}: both are called {image_id}; {advice}")
         found[image_id] = place
     names = folder / "labels.txt"
-    labels = read_classes(names) if names.is_file() else LabelSpace.of(())
+    labels = read_classes(names) if names.exists() else LabelSpace.of(())
     return Images(
         format="images",
         folder=folder,
@@ -260,19 +273,21 @@ def open_images(folder: Path, split: str) -> Images:
         classes=labels,
         ids=tuple(found),
         place=found.__getitem__,
-        tasks=dict.fromkeys(DEFAULT_TASKS, Annotations(labels=labels)),
+        tasks=dict.fromkeys(DEFAULT_TASKS, Annotations(labels=labels, notes=notes)),
     )
 
 
-def _pictures(folder: Path, split: str) -> list[tuple[str, Path | str]]:
-    """Name and place of each picture."""
+def _pictures(folder: Path, split: str) -> tuple[list[tuple[str, Path | str]], tuple[str, ...]]:
+    """Name and place of each picture, and notes."""
+    notes: tuple[str, ...] = ()
     listed, inside = folder / f"{split}.txt", folder / split
     if listed.is_file():
         lines = [line.strip() for line in read_lines(listed) if line.strip()]
         places = [(line.partition("://")[2] or line, line if "://" in line else folder / line) for line in lines]
     elif inside.is_dir():
         files = sorted(file for file in files_in(inside) if file.suffix.lower() in SUFFIXES)
-        files = [file for file in files if not is_hidden(file, inside)]
+        notes = tuple(f"{file}: no regular file, left out" for file in files if is_special(file))
+        files = [file for file in files if not is_hidden(file, inside) and not is_special(file)]
         there = {file.resolve() for file in files if not file.is_symlink()}
         files = [file for file in files if not (file.is_symlink() and file.resolve() in there)]
         refuse_unwritable(files)
@@ -287,7 +302,7 @@ def _pictures(folder: Path, split: str) -> list[tuple[str, Path | str]]:
         )
     if not places:
         raise InputError(f"{listed if listed.is_file() else inside}: no picture; possible: {', '.join(SUFFIXES)}")
-    return places
+    return places, notes
 
 
 def files_in(folder: Path) -> Iterator[Path]:

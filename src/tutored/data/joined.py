@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -28,6 +29,9 @@ class Joined:
     labels: Mapping[str, LabelSpace]
     ids: tuple[str, ...]
     homes: Mapping[str, tuple[Dataset, ...]]
+
+    def files(self, image_id: str) -> tuple[Path | str, ...]:
+        return tuple(file for home in self.homes[image_id] for file in home.files(image_id))
 
     def image(self, image_id: str) -> Image.Image:
         return self.homes[image_id][0].image(image_id)

@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 from defusedxml import ElementTree
 
 from tutored.errors import InputError
+from tutored.files import regular
 from tutored.labels import LabelSpace
 
 Found = TypeVar("Found")
@@ -22,7 +23,7 @@ BACKGROUND_NAMES = ("background", "__background__")
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file. Raises InputError, naming it."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return regular(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read as text ({error})") from error
 
@@ -42,7 +43,7 @@ def read_classes(path: Path) -> LabelSpace:
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises InputError, naming it."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(regular(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); fetch or write it again") from error
 
@@ -50,7 +51,7 @@ def read_json(path: Path) -> Any:
 def read_xml(path: Path) -> Element:
     """The root of an XML file. Raises InputError, naming it."""
     try:
-        root: Element = ElementTree.fromstring(path.read_bytes())
+        root: Element = ElementTree.fromstring(regular(path).read_bytes())
     except (OSError, SyntaxError, ValueError, LookupError) as error:
         raise InputError(f"{path}: not readable as XML ({error}); correct the file or remove it") from error
     return root

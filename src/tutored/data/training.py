@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torchvision.transforms.v2 import functional as colour
 from tutored.config import Augment
 from tutored.data.sources import Weights, drawn_and_hidden, ranks, source_weights
 from tutored.errors import InputError
+from tutored.files import sha256
 from tutored.geometry import draw_geometry
 from tutored.tasks import Task
 from tutored.types import SOURCES, Batch, Dataset, GroundTruth, SoftLabels
@@ -78,9 +80,16 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         return [position for position, image_id in enumerate(self.dataset.ids) if self._is_taught(image_id)]
 
     def fingerprint(self) -> dict[str, Any]:
-        """JSON-ready: how many images there are, and a hash of which, and of those with ground truth of each task."""
-        there = [list(self.dataset.ids), *(sorted(self.drawn[task]) for task in self.tasks)]
-        return {"count": len(self), "sha256": hashlib.sha256(json.dumps(there).encode()).hexdigest()}
+        """JSON-ready: how many images there are, and a hash of which, of those with ground truth, and of that.
+
+        It reads all annotations. Raises OSError.
+        """
+        there = [list(self.dataset.ids), *([*task.labels.names] for task in self.tasks.values())]
+        there += [sorted(self.drawn[task]) for task in self.tasks]
+        digest = hashlib.sha256(json.dumps(there).encode())
+        for file in sorted({str(file) for image_id in self.dataset.ids for file in self.dataset.files(image_id)[1:]}):
+            digest.update(sha256(Path(file)).encode())
+        return {"count": len(self), "sha256": digest.hexdigest()}
 
     def _is_taught(self, image_id: str) -> bool:
         for name, task in self.tasks.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
@@ -25,6 +26,9 @@ class View:
         self.inner = inner
         self.name, self.source, self.split = inner.name, inner.source, inner.split
         self.notes, self.labels, self.ids = inner.notes, inner.labels, inner.ids
+
+    def files(self, image_id: str) -> tuple[Path | str, ...]:
+        return self.inner.files(image_id)
 
     def image(self, image_id: str) -> Image.Image:
         return self.inner.image(image_id)

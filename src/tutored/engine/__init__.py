@@ -18,6 +18,7 @@ from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.files import LEFTOVERS, write_text
+from tutored.processes import allow_files
 from tutored.watch import Watcher
 
 __all__ = ["train"]
@@ -64,6 +65,8 @@ def train(
     check_trackers(config.train.trackers)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
+    if config.train.workers:
+        allow_files()
     run = trainer(config, open_supervision(config), out)
     with ExitStack() as stack:
         if run.accelerator.is_main_process:

@@ -6,12 +6,11 @@ import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-import torchvision
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
@@ -27,6 +26,8 @@ from tutored.types import Dataset
 from tutored.watch import Source, read_log, unharmed
 
 PROJECT = "tutored"
+PACKAGES = ("tutored", "torchvision", "timm", "numpy", "pillow")
+"""On whose versions, beside those of Python and torch, a run's weights may depend."""
 IN_EXTRA = ("tensorboard", "trackio")
 
 
@@ -180,9 +181,8 @@ def make_facts(config: Config, supervision: OpenSupervision, device: torch.devic
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "timm": timm.__version__,
+            "torch": torch.__version__,  # with its build
+            **{name: version(name) for name in PACKAGES},
         },
         "stores": supervision.stores,
         "notes": list(supervision.notes),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tutored.errors import InputError
-from tutored.files import former, seal, whole_folder
+from tutored.files import former, regular, seal, whole_folder
 from tutored.softlabels.manifest import changed
 
 STATE = "state"
@@ -77,15 +77,15 @@ def check_images(run: Path, began: Mapping[str, Any], now: Mapping[str, Any]) ->
     """
     if began != now:
         raise InputError(
-            f"{run}: the training images, or which of them have ground truth, have changed since the run began "
+            f"{run}: the training images, or their ground truth, have changed since the run began "
             f"({began['count']} then, {now['count']} now); bring them back, or train into another --out, as with "
             f"--train.start {run / 'checkpoint'}"
         )
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    facts = json.loads((folder / "state.json").read_text())
-    tensors = load_file(folder / "state.safetensors")
+    facts = json.loads(regular(folder / "state.json").read_text())
+    tensors = load_file(regular(folder / "state.safetensors"))
     if facts.pop("sha256", None) != seal(facts, folder / "state.safetensors"):
         raise ValueError("'sha256' differs from its content")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}

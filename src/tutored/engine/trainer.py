@@ -76,6 +76,7 @@ class Trainer:
             data_seed=config.data.seed,
             joint=config.loss.joint,
         )
+        self.images = self.training.fingerprint()
         self.plan = make_plan(config, self.training, supervision.train.name, self.accelerator)
         # Its own forward pass is never of lower precision: as `tutored evaluate` has it.
         self.averaged = copy.deepcopy(self.student).eval().to(self.device)
@@ -241,10 +242,13 @@ class Trainer:
         model, optimizer = whole_states(self.student, self.optimizer.optimizer)
         if not self.accelerator.is_main_process:
             return
+        if not (self.out / "config.yaml").exists():
+            raise FileNotFoundError(f"{self.out}: the run's folder has vanished, and what it held; training stops")
         scaler = self.accelerator.scaler
         facts = {
             "stores": self.supervision.stores,
-            "images": self.training.fingerprint(),
+            "images": self.images,
+            "versions": self.facts["versions"],
             "done": self.done,
             "seconds": self.seconds,
             "scaler": scaler.state_dict() if scaler is not None else None,
@@ -264,7 +268,7 @@ class Trainer:
             return
         model, average, optimizer, facts = saved
         check_stores(self.out, facts["stores"], self.supervision.stores)
-        check_images(self.out, facts["images"], self.training.fingerprint())
+        check_images(self.out, facts["images"], self.images)
         load_weights(self.student, model)
         self.averaged.load_state_dict(average)
         self.average = Average(self.averaged, self.student)
@@ -272,6 +276,14 @@ class Trainer:
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         self.done, self.seconds = facts["done"], facts["seconds"]
+        began, now = facts["versions"], self.facts["versions"]
+        others = ", ".join(
+            f"{name} {now[name]} instead of {began.get(name)}" for name in now if now[name] != began.get(name)
+        )
+        if others:
+            note = f"the run goes on with {others}, so that its weights may be others than without the interruption"
+            self.supervision = self.supervision._replace(notes=(*self.supervision.notes, note))
+            self.facts["notes"].append(note)
         self.journal.load(self.done)
 
     def finish(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from tutored.data.sources import ranks
 from tutored.data.text import own_name, read_classes
 from tutored.data.voc import PICTURE_SUFFIXES
 from tutored.errors import InputError
-from tutored.files import whole_folder, write_text
+from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, find_loose, first, objects_in
 from tutored.init.text import Layout, config_text
 from tutored.labels import VOC, LabelSpace
@@ -226,7 +226,7 @@ def _values(masks: Sequence[Path]) -> set[int]:
     found: set[int] = set()
     for path in masks:
         try:
-            with Image.open(path, formats=("PNG",)) as picture:
+            with Image.open(regular(path), formats=("PNG",)) as picture:
                 found |= set(np.unique(np.asarray(picture)).tolist()) if picture.mode in ("P", "L") else set()
         except Exception:  # decoders raise all sorts of errors on broken bytes
             continue

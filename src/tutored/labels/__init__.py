@@ -54,8 +54,8 @@ class LabelSpace:
 
     @classmethod
     def of(cls, classes: list[str] | tuple[str, ...]) -> LabelSpace:
-        """The label space of these object classes, background put in front."""
-        return cls(("background", *classes))
+        """The label space of these object classes, background put in front; blanks around a name are not part of it."""
+        return cls(("background", *(name.strip() if isinstance(name, str) else name for name in classes)))
 
     def __len__(self) -> int:
         return len(self.names)

@@ -25,7 +25,7 @@ from PIL import Image
 from tutored.config import Config, load_config
 from tutored.data.sources import ranks
 from tutored.errors import InputError
-from tutored.files import write_encoded, write_json, write_text
+from tutored.files import regular, write_encoded, write_json, write_text
 from tutored.folders import RUN, require
 from tutored.pages import content
 from tutored.pages.chrome import render
@@ -251,7 +251,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(regular(path).read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError("no mapping")
     except (OSError, ValueError, RecursionError) as error:

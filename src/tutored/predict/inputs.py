@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from tutored.errors import InputError
+from tutored.files import is_special
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts")
 CAMERA = "camera:"
@@ -51,13 +52,16 @@ def sort_inputs(words: Sequence[str], lines: Iterable[str]) -> Inputs:
     return Inputs([path for path in paths if path not in videos], videos, cameras, under)
 
 
-def find_pictures(paths: Sequence[Path], under: Path | None = None) -> dict[str, Path]:
+def find_pictures(
+    paths: Sequence[Path], under: Path | None = None, tell: Callable[[str], object] = lambda note: None
+) -> dict[str, Path]:
     """Pictures by name: files as given, folders with all the pictures in and under them, linked folders included.
 
     The name is the file's, or its path inside the given folder; it says what `predict_files` calls its results.
 
     Args:
         under: a folder, normalised as by `os.path.abspath`, that all of `paths` lie in; names are the paths from there.
+        tell: is given a note about each pipe, socket or device that a folder holds and that is left out.
 
     Raises:
         InputError: a path is missing or no picture, a folder has none, or two names differ in their suffix only.
@@ -70,9 +74,12 @@ def find_pictures(paths: Sequence[Path], under: Path | None = None) -> dict[str,
         inside = [path]
         if os.path.isdir(path):
             files = (file for file in files_in(path) if file.suffix.lower() in SUFFIXES)
-            inside = sorted(
+            there = sorted(
                 file for file in files if not is_hidden(file, path) and not is_result(file.relative_to(path))
             )
+            inside = [file for file in there if not is_special(file)]
+            for file in sorted({*there} - {*inside}):
+                tell(f"{file}: no regular file, left out")
             if not inside:
                 raise InputError(f"{path}: no picture in this folder; possible: {', '.join(SUFFIXES)}")
         for file in inside:
@@ -88,7 +95,7 @@ def find_videos(paths: Sequence[Path], under: Path | None = None) -> dict[str, P
         InputError: a file is missing, or two names differ in their suffix only.
     """
     for path in paths:
-        if not os.path.isfile(path):
+        if not path.exists():
             raise InputError(f"{path}: there is no such video; correct its name or take it off the list")
     return _distinct([(_name(path, under), path) for path in paths])
 

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tutored.data.text import read_json
 from tutored.errors import InputError
 from tutored.files import whole_file, write_encoded
@@ -67,13 +69,14 @@ def predict_files(
     kinds: Collection[str] | None = None,
     under: Path | None = None,
     coco: Path | None = None,
+    tell: Callable[[str], object] = lambda note: None,
 ) -> Path:
     """Write the results of pictures; memory is that of one batch.
 
     Args:
         score: boxes from this score on are drawn.
         kinds: what is written, of `KINDS`; None: all that there is.
-        under: see `find_pictures`.
+        under, tell: see `find_pictures`.
         coco: a COCO instances file that lists the pictures. The JSON then has the boxes alone, with the file's image
             and category numbers, as pycocotools' `loadRes` wants them. Pictures are taken as they are stored then, as
             COCO's boxes are drawn; else they are turned upright first where their EXIF asks for it.
@@ -85,7 +88,7 @@ def predict_files(
         InputError: see `find_pictures`, `CocoNumbers` and `choose_kinds`; or a picture is broken.
     """
     kinds = choose_kinds(kinds, KINDS, predictor.tasks)
-    pictures = find_pictures(paths, under)
+    pictures = find_pictures(paths, under, tell)
     numbers = None
     if coco:
         numbers = CocoNumbers.read(coco, {name for task in predictor.tasks.values() for name in task.labels.classes})
@@ -98,7 +101,8 @@ def predict_files(
             images = [read_picture(pictures[name]) for name in batch]
             if not numbers:
                 images = [upright(image) for image in images]
-            for name, image, prediction in zip(batch, images, predictor(images), strict=True):
+            seen = [np.asarray(image) for image in images]
+            for name, image, prediction in zip(batch, images, predictor(seen), strict=True):
                 stem = PurePath(name).with_suffix("").as_posix()
                 if add:
                     named = {"image_id": stem, "file_name": name}
@@ -154,12 +158,12 @@ class CocoNumbers(NamedTuple):
         content = read_json(file)
         try:
             paths = {PurePath(image["file_name"]).with_suffix(""): image["id"] for image in content["images"]}
-            names = {item["name"]: item["id"] for item in content["categories"]}
-            theirs = LabelSpace.of(list(names))
+            theirs = LabelSpace.of([item["name"] for item in content["categories"]])
+            ids = [item["id"] for item in content["categories"]]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{file}: no COCO instances with images and categories ({error!r})") from error
         places = {name: same_class(name, theirs) for name in classes}
-        categories = {name: names[theirs.names[place]] for name, place in places.items() if place}
+        categories = {name: ids[place - 1] for name, place in places.items() if place}
         if not categories:
             raise InputError(f"{file}: has none of the classes {', '.join(sorted(classes))}; give the data's own file")
         often = Counter(path.name for path in paths)

@@ -19,7 +19,7 @@ from tutored.tasks import Task
 from tutored.types import Prediction
 
 Picture = Image.Image | np.ndarray | Path | str
-"""A picture, uint8 [H, W, 3] (RGB), or a file, which is turned upright as its EXIF asks."""
+"""A picture or a file, turned upright as its EXIF asks, or uint8 [H, W, 3] (RGB), taken as it is."""
 
 
 class Predictor:
@@ -98,4 +98,4 @@ def _opened(image: Picture) -> Image.Image:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(f"array of {image.dtype} {list(image.shape)}; give uint8 [height, width, 3], RGB")
         return Image.fromarray(image)
-    return as_rgb(image)
+    return as_rgb(upright(image))

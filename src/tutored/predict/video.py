@@ -1,9 +1,10 @@
 """Videos and cameras: frames as they come, in batches, to a drawn video, a line of JSON for each, and files.
 
-`NAME.predicted.mp4` (H.264, no sound) shows every frame at its time, in the size of the source; as with pictures, a
-small one is enlarged, and sides are made even, as the codec wants. Frames are turned upright where the file says how. A
-line of `NAME.predicted.jsonl` holds `frame` (from 0), `time` (seconds from the first frame) and `tasks` (see
-`Task.describe`). The folder `NAME.TASK.predicted` holds one file a frame, of a task that has files.
+`NAME.predicted.mp4` (H.264, no sound) shows every frame at its time, in the size and with the pixels' aspect ratio of
+the source; as with pictures, a small one is enlarged, and sides are made even, as the codec wants. Frames are turned
+upright where the file says how. A line of `NAME.predicted.jsonl` holds `frame` (from 0), `time` (seconds from the first
+frame) and `tasks` (see `Task.describe`). The folder `NAME.TASK.predicted` holds one file a frame, of a task that has
+files.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from tutored.errors import InputError
-from tutored.files import whole_file, whole_folder
+from tutored.files import regular, whole_file, whole_folder
 from tutored.predict.inputs import CAMERA, RESULT
 from tutored.predict.pictures import FILMED, choose_kinds, gives
 from tutored.predict.predictor import Predictor, describe
@@ -81,11 +82,11 @@ def predict_video(
         # A camera's frames come slowly: each is answered at once.
         at_once = 1 if str(source).startswith(CAMERA) else predictor.batch
         while batch := list(islice(frames, at_once)):
-            for (time, image), prediction in zip(batch, predictor([image for _, image in batch]), strict=True):
+            for frame, prediction in zip(batch, predictor([frame.image for frame in batch]), strict=True):
                 if film:
-                    film(time, draw(image, prediction, tasks, score=score))
+                    film(frame, draw(frame.image, prediction, tasks, score=score))
                 if text:
-                    text({"frame": count, "time": round(time, 6), "tasks": describe(prediction, tasks)})
+                    text({"frame": count, "time": round(frame.time, 6), "tasks": describe(prediction, tasks)})
                 for name, folder in folders.items():
                     tasks[name].save(prediction.tasks[name], folder / f"{count:06d}")
                 count += 1
@@ -96,16 +97,24 @@ def predict_video(
     return [*written.values(), *saving.values()]
 
 
-def _frames(container: Any, name: str, rate: Fraction) -> Iterator[tuple[float, Image.Image]]:
-    """Seconds from the first frame, and the frame, upright, RGB."""
+class Frame(NamedTuple):
+    """A frame at a time in seconds from the first one: the picture, upright, RGB, and its pixels' width by height."""
+
+    time: float
+    image: Image.Image
+    aspect: Fraction
+
+
+def _frames(container: Any, name: str, rate: Fraction) -> Iterator[Frame]:
     import av
 
-    count, start = 0, None
+    count, start, aspect = 0, None, container.streams.video[0].sample_aspect_ratio or Fraction(1)
     try:
         for frame in container.decode(video=0):
             seconds = float(count / rate) if frame.time is None else frame.time
             start = seconds if start is None else start
-            yield seconds - start, frame.to_image().rotate(frame.rotation, expand=True)
+            image = frame.to_image().rotate(frame.rotation, expand=True)
+            yield Frame(seconds - start, image, 1 / aspect if frame.rotation % 180 else aspect)
             count += 1
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(
@@ -125,6 +134,8 @@ def _open(name: str) -> Any:
         device, place = _camera(name)
         why, wait = "there is no such camera, or another program has it", WAIT
     try:
+        if device is None:
+            regular(Path(name))
         container = av.open(place, format=device, timeout=wait)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{name}: {why} ({error})") from error
@@ -147,24 +158,25 @@ def _camera(name: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _film(path: Path, rate: Fraction) -> Iterator[Callable[[float, Image.Image], None]]:
-    """Give a function that adds a picture at a time in seconds; the file is there at the end, or not at all."""
+def _film(path: Path, rate: Fraction) -> Iterator[Callable[[Frame, Image.Image], None]]:
+    """Give a function that adds a frame's drawing; the file is there at the end, or not at all."""
     import av
 
     with whole_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream: Any = None
         ticks = -1
 
-        def add(time: float, image: Image.Image) -> None:
+        def add(shown: Frame, image: Image.Image) -> None:
             nonlocal stream, ticks
             if stream is None:
                 stream = container.add_stream("h264", rate=rate, options={"crf": "20", "preset": "fast"})
                 stream.width, stream.height = (side + side % 2 for side in image.size)
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.time_base = Fraction(1, CLOCK)
+                stream.codec_context.sample_aspect_ratio = shown.aspect
             frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
             frame = frame.reformat(stream.width, stream.height, stream.pix_fmt)
-            ticks = max(round(time * CLOCK), ticks + 1)
+            ticks = max(round(shown.time * CLOCK), ticks + 1)
             frame.pts, frame.time_base = ticks, Fraction(1, CLOCK)
             container.mux(stream.encode(frame))
 

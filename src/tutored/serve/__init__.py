@@ -6,16 +6,16 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tutored.errors import InputError
 
 __all__ = ["is_loopback", "serve"]
 
-CONNECTIONS = 64
-"""At once; more are told to come again."""
-GRACE = 3
-"""Seconds that a request has to end when the server is stopped."""
+SECONDS = 30.0
+"""That an answer may take."""
 
 
 def serve(
@@ -39,34 +39,35 @@ def serve(
         InputError: Starlette or uvicorn is missing, no checkpoint, no such device, or the address can't be had.
     """
     try:
+        import starlette  # noqa: F401
         import uvicorn
-
-        from tutored.serve.app import make_app
     except ImportError as error:
         raise InputError(f"serving needs {error.name}; run `pip install 'tutored[serve]'`") from error
-    from tutored.predict import load
+    from tutored.serve.worker import Worker
 
-    model = load(checkpoint, device)
-    settings = uvicorn.Config(
-        make_app(model, model.tasks, hosts=(host,) if is_loopback(host) else None, megabytes=megabytes),
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=GRACE,
-    )
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         raise InputError(f"{host} port {port}: can't listen there ({error}); give another --port or --host") from error
     with listener:
+        worker = Worker(partial(_load, checkpoint, device), SECONDS)
+        from tutored.serve.app import make_app  # meanwhile, because it is slow to import
+        from tutored.serve.http import settings
+
+        app = make_app(worker, worker.load(), hosts=(host,) if is_loopback(host) else None, megabytes=megabytes)
         name = f"[{host}]" if ":" in host else host
         ready(f"http://{name}:{listener.getsockname()[1]}")
-        with suppress(KeyboardInterrupt):
-            uvicorn.Server(settings).run(sockets=[listener])
+        try:
+            with suppress(KeyboardInterrupt):
+                uvicorn.Server(settings(app)).run(sockets=[listener])
+        finally:
+            worker.end()
+
+
+def _load(checkpoint: Path | str, device: str | None) -> Any:
+    from tutored.serve.answer import load_answer
+
+    return load_answer(checkpoint, device)
 
 
 def is_loopback(host: str) -> bool:

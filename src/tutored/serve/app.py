@@ -4,43 +4,38 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import os
 import sys
-import tempfile
-import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import anyio
-from PIL import Image, UnidentifiedImageError
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tutored.pages import render, uri
+from tutored.pages import render
 from tutored.palette import voc_palette
-from tutored.pictures import FORMATS, as_rgb, upright
-from tutored.predict.predictor import describe
-from tutored.tasks import Task
-from tutored.types import Prediction
-from tutored.visualise import draw
+from tutored.pictures import FORMATS
+from tutored.serve.http import BUSY
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Names under which a browser on this machine asks; any other may be a foreign page's (DNS rebinding)."""
-PIXELS = 50_000_000
-"""Of a picture; more are refused before they are decoded."""
-SIDE = 1600
-"""A picture whose drawing is asked for is shrunk to this long side."""
+UPLOAD, WAIT = 20.0, 30.0
+"""Seconds that a body may take to arrive, and a request may wait for its turn."""
+WAITING = 8
+"""Requests that may wait for their turn; more are told to come again."""
+AGAIN = {"Retry-After": "5"}
 SAFE = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
@@ -48,48 +43,53 @@ SAFE = {
     "X-Frame-Options": "DENY",
 }
 
-Predict = Callable[[Image.Image], Prediction]
+Ask = Callable[[bytes, float | None, Sequence[str]], dict[str, Any]]
 
 
 def make_app(
-    predict: Predict, tasks: Mapping[str, Task], *, hosts: Sequence[str] | None = (), megabytes: float = 10
+    ask_model: Ask, classes: Mapping[str, Sequence[str]], *, hosts: Sequence[str] | None = (), megabytes: float = 10
 ) -> Starlette:
-    """`GET /` is the page, `POST /predict` answers a picture (see `answer`), `GET /health` says who answers.
+    """`GET /` is the page, `POST /predict` answers a picture (see `answer.answer`), `GET /health` says who answers.
 
     The body of the request is the picture's file. `?draw=0.5` asks for a drawing with what scores at least that much,
     of all tasks or those in `&tasks=`, names with commas. Faults are `{"error": "..."}` with a status from 400 on. No
     picture is kept.
 
     Args:
-        predict: is asked about one RGB picture at a time.
-        tasks: those that it answers, by name.
+        ask_model: `answer.answer` with a model; it is called with one picture at a time, in a thread, and may raise
+            TimeoutError.
+        classes: of each task that it answers, by the task's name.
         hosts: names that requests may give this server, beside `LOOPBACK`; None takes any.
         megabytes: larger files are refused, in millions of bytes.
     """
-    page = _page(tasks, megabytes)
-    alone = anyio.CapacityLimiter(1)
+    page = _page(classes, megabytes)
+    alone = anyio.Lock()
 
     async def show(_request: Request) -> Response:
         return page
 
     async def health(_request: Request) -> Response:
-        known = {name: task.labels.classes for name, task in tasks.items()}
+        known = {name: list(names) for name, names in classes.items()}
         return JSONResponse({"status": "ok", "version": version("tutored"), "classes": known}, headers=SAFE)
 
     async def ask(request: Request) -> Response:
-        if request.headers.get("sec-fetch-site") == "cross-site":
-            raise HTTPException(403, "another site's page may not ask")
-        score, drawn = _asked(request, tasks)
-        data = bytearray()
-        async for piece in request.stream():
-            data += piece
-            if len(data) > megabytes * 1e6:
-                raise HTTPException(413, f"the file is larger than {megabytes:g} MB; make the picture smaller")
+        _refuse_foreign(request)
+        score, drawn = _asked(request, classes)
+        data = await _body(request, megabytes)
+        if alone.statistics().tasks_waiting >= WAITING:
+            raise HTTPException(503, BUSY, AGAIN)
         try:
-            asked = partial(answer, predict, tasks, bytes(data), score, drawn)
-            return JSONResponse(await anyio.to_thread.run_sync(asked, limiter=alone), headers=SAFE)
+            with anyio.fail_after(WAIT):
+                await alone.acquire()
+        except TimeoutError:
+            raise HTTPException(503, BUSY, AGAIN) from None
+        try:
+            asked = partial(ask_model, data, score, drawn)
+            return JSONResponse(await anyio.to_thread.run_sync(asked, abandon_on_cancel=True), headers=SAFE)
         except HTTPException:
             raise
+        except TimeoutError:
+            raise HTTPException(503, "the model took too long for this picture; send a smaller one") from None
         except Exception as error:
             # A line in the terminal; the sender learns nothing of our insides.
             if os.environ.get("TUTORED_DEBUG"):
@@ -97,20 +97,69 @@ def make_app(
             told = f"{type(error).__name__}: {error} (TUTORED_DEBUG=1 shows where)"
             print(f"tutored: a picture was not answered: {told}", file=sys.stderr, flush=True)
             raise HTTPException(500, "the model failed on this picture; the terminal says more") from error
+        finally:
+            alone.release()
 
-    names = ["*"] if hosts is None else [*LOOPBACK, *hosts]
+    names = None if hosts is None else {*LOOPBACK, *hosts}
     return Starlette(
         routes=[Route("/", show), Route("/health", health), Route("/predict", ask, methods=["POST"])],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)],
+        middleware=[Middleware(_Named, names=names)],
         exception_handlers={HTTPException: _refuse, ClientDisconnect: _leave},
     )
 
 
-def _page(tasks: Mapping[str, Task], megabytes: float) -> Response:
+class _Named:
+    """Refuses requests that give this server another name, as after DNS rebinding.
+
+    Args:
+        names: that it has; None: any.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str] | None) -> None:
+        self.app, self.names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else None
+        if host is not None and self.names is not None and _split(f"//{host}").hostname not in self.names:
+            app = JSONResponse({"error": f"this server is not called {host!r}"}, 400, headers=SAFE)
+        await app(scope, receive, send)
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
+
+
+def _refuse_foreign(request: Request) -> None:
+    """Raise HTTPException where a browser asks for another site's page."""
+    headers = request.headers
+    foreign = "origin" in headers and _split(headers["origin"]).netloc.lower() != headers.get("host", "").lower()
+    if foreign or headers.get("sec-fetch-site") == "cross-site":
+        raise HTTPException(403, "another site's page may not ask")
+
+
+async def _body(request: Request, megabytes: float) -> bytes:
+    """The picture's file. Raises HTTPException where it is too large or too slow."""
+    data = bytearray()
+    try:
+        with anyio.fail_after(UPLOAD):
+            async for piece in request.stream():
+                data += piece
+                if len(data) > megabytes * 1e6:
+                    raise HTTPException(413, f"the file is larger than {megabytes:g} MB; make the picture smaller")
+    except TimeoutError:
+        raise HTTPException(408, f"the picture took more than {UPLOAD:g} seconds to arrive; send it again") from None
+    return bytes(data)
+
+
+def _page(classes: Mapping[str, Sequence[str]], megabytes: float) -> Response:
     script = files("tutored.serve").joinpath("page.js").read_text()
     values = {
         "script": script,
-        "classes": {name: task.labels.classes for name, task in tasks.items()},
+        "classes": classes,
         "colours": ["#" + bytes(colour).hex() for colour in voc_palette()],
         "megabytes": megabytes,
         "formats": FORMATS,
@@ -124,55 +173,7 @@ def _page(tasks: Mapping[str, Task], megabytes: float) -> Response:
     return HTMLResponse(page, headers=SAFE | {"Content-Security-Policy": policy})
 
 
-def answer(
-    predict: Predict, tasks: Mapping[str, Task], data: bytes, score: float | None = None, drawn: Sequence[str] = ()
-) -> dict[str, Any]:
-    """What is known about a picture, a file of one of `FORMATS`.
-
-    Returns:
-        `width` and `height` of the picture, turned upright as its EXIF asks, and where it is drawn of at most `SIDE`
-        pixels; `entries` by task, in its pixels (see `Task.describe`); `seconds` spent; and the `drawing` of some tasks
-        from a score on, a JPEG, or without a score `files` by name (see `Task.save`), in base64.
-
-    Raises:
-        HTTPException: the picture is of another format, too large or broken.
-    """
-    started = time.perf_counter()
-    image = read_upload(data, None if score is None else SIDE)
-    prediction = predict(image)
-    found: dict[str, Any] = {"width": image.width, "height": image.height, "entries": describe(prediction, tasks)}
-    if score is not None:
-        found["drawing"] = uri(draw(image, prediction, {name: tasks[name] for name in drawn}, score=score))
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            for name, each in prediction.tasks.items():
-                tasks[name].save(each, Path(folder) / name)
-            written = sorted(Path(folder).iterdir())
-            found["files"] = {file.name: base64.b64encode(file.read_bytes()).decode() for file in written}
-    return found | {"seconds": round(time.perf_counter() - started, 3)}
-
-
-def read_upload(data: bytes, side: int | None) -> Image.Image:
-    """The picture, RGB, upright, with at most `side` pixels on its long side. Raises HTTPException as `answer`."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > PIXELS:
-                raise Image.DecompressionBombError
-            if side:
-                picture.draft("RGB", (side, side))
-            image = as_rgb(upright(picture))
-    except Image.DecompressionBombError:
-        raise HTTPException(413, f"the picture has more than {PIXELS // 10**6} million pixels; shrink it") from None
-    except UnidentifiedImageError:
-        raise HTTPException(415, f"not a picture that can be read; possible: {', '.join(FORMATS)}") from None
-    except Exception:  # decoders raise all sorts of errors on broken bytes
-        raise HTTPException(422, "the picture is broken; send another copy") from None
-    if side:
-        image.thumbnail((side, side), Image.Resampling.BILINEAR)
-    return image
-
-
-def _asked(request: Request, tasks: Mapping[str, Task]) -> tuple[float | None, list[str]]:
+def _asked(request: Request, tasks: Collection[str]) -> tuple[float | None, list[str]]:
     """From which score on an answer is to be drawn (None: it is not), and of which tasks."""
     asked = request.query_params
     drawn = asked["tasks"].split(",") if "tasks" in asked else list(tasks)

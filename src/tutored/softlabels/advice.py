@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from tutored.config import TaskSection
 from tutored.errors import InputError
-from tutored.files import write_text
+from tutored.files import regular, write_text
 from tutored.section import Section
 from tutored.softlabels.store import Store
 from tutored.tasks import Task
@@ -135,11 +135,11 @@ def read_sidecar(store: Store) -> Sidecar | None:
         InputError: it is damaged, of another format, or the store was labelled anew since.
     """
     path = store.path / SIDECAR
-    if not path.is_file():
+    if not path.exists():
         return None
     again = "`tutored audit` writes a new one; or delete it"
     try:
-        sidecar = Sidecar.model_validate(json.loads(path.read_text()))
+        sidecar = Sidecar.model_validate(json.loads(regular(path).read_text()))
     except (OSError, ValueError, RecursionError) as error:
         why = str(error)
         if isinstance(error, ValidationError):

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tutored.errors import InputError
+from tutored.files import regular
 from tutored.folders import STORE
 from tutored.labels import LabelSpace
 
@@ -59,10 +60,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         InputError: it is damaged, something else, or written by a newer version.
     """
     path = folder / MANIFEST
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(regular(path).read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: can't be read ({error}); label into another folder") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

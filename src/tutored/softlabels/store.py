@@ -173,7 +173,7 @@ class Store(Mapping[str, SoftLabels]):
         broken = [
             name
             for name, wanted in names.items()
-            if not (self.path / name).exists() or sha256(self.path / name) != wanted
+            if not (self.path / name).is_file() or sha256(self.path / name) != wanted
         ]
         if broken:
             raise damaged(self.path / ", ".join(broken), ALTERED)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tutored.errors import InputError
-from tutored.files import LEFTOVERS, sha256, whole_file, write_text
+from tutored.files import LEFTOVERS, regular, sha256, whole_file, write_text
 from tutored.softlabels.index import INDEX, write_ids
 from tutored.softlabels.manifest import FORMAT, MANIFEST, SEALS, VERSION, differences, read_manifest
 from tutored.softlabels.store import ALTERED, BASE, BLOCK_ROWS, damage_named, damaged, indexed_ids, part_ids
@@ -175,7 +175,7 @@ def _seal(folder: Path, name: str) -> Path:
 def _is_sealed(folder: Path, name: str) -> bool:
     """Whether a part has the hash that was kept beside it; without one, as in finished stores, it has."""
     try:
-        return _seal(folder, name).read_text(errors="replace") == sha256(folder / name)
+        return regular(_seal(folder, name)).read_text(errors="replace") == sha256(folder / name)
     except FileNotFoundError:
         return True
 

@@ -11,8 +11,6 @@ from typing import Any, Self
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same_arg
 from timm.models.resnet import Bottleneck as ResNetUnit
@@ -25,6 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tutored.config.student import RANDOM_COST, StudentSection
 from tutored.errors import InputError
 from tutored.files import sha256
+from tutored.weights import read_weights
 
 PACKAGES = {
     "tf_efficientnet_lite0": (
@@ -153,7 +152,7 @@ def _network(name: str, weights: str) -> Any:
 def _load(net: nn.Module, name: str, weights: str) -> None:
     """Load a whole timm model's weights into its feature extractor, which spells some keys differently."""
     path = _packaged(name) if weights == "package" else Path(weights)
-    given = _read(path)
+    given = read_weights(path)
     with torch.device("meta"):
         whole = timm.create_model(name)
     if weights == "package":  # other names, in the same order
@@ -192,22 +191,6 @@ def _packaged(name: str) -> Path:
     if [sha256(path) for path in files] != [digest]:
         raise InputError(f"student.weights package: {package} holds other weights than its release; install it anew")
     return files[0]
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        given = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}); give a safetensors file") from error
-    except Exception as error:
-        kind = "a safetensors file" if isinstance(error, SafetensorError) else "weights alone"
-        raise InputError(f"{path}: not {kind} ({error}); give a safetensors file in timm's key names") from error
-    given = given.get("state_dict", given) if isinstance(given, Mapping) else {}
-    if not given or not all(isinstance(value, Tensor) for value in given.values()):
-        raise InputError(f"{path}: holds no mapping of names to tensors; give a safetensors file in timm's key names")
-    return dict(given)
 
 
 def _stride_in_1x1(net: nn.Module, name: str) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tutored.errors import InputError
 from tutored.evaluate import Resampled
-from tutored.files import whole_file
+from tutored.files import regular, whole_file
 from tutored.studies.setting import Run, Setting
 
 FILE = "runs.parquet"
@@ -108,7 +108,7 @@ def read_records(folder: Path) -> list[Record]:
     if not path.exists():
         return []
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(regular(path))
         rows = table.drop_columns("resamples").to_pylist()
         for row, resamples in zip(rows, table["resamples"], strict=True):
             row |= {name: json.loads(row[name]) for name in JSON}

@@ -17,7 +17,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from tutored.data.text import read_xml
 from tutored.errors import InputError
-from tutored.files import sha256
+from tutored.files import regular, sha256
 from tutored.labels import COCO, VOC, LabelSpace
 from tutored.tasks.detection import Detection, SoftBoxes
 from tutored.tasks.segmentation import Instances, Segmentation, SoftMap
@@ -111,7 +111,7 @@ def _recognise(roots: Sequence[Path], image_ids: Collection[str]) -> dict[str, P
     for root in roots:
         if not root.exists():
             raise InputError(f"{root}: there is no such folder or file; give the folder of the tutor's answers")
-        files = [root] if root.is_file() else sorted(path for path in root.iterdir() if path.is_file())
+        files = sorted(filter(Path.is_file, root.iterdir())) if root.is_dir() else [root]
         suffixes = sorted({path.suffix for path in files} & FORMATS.keys()) or [
             suffix for suffix in FORMATS if any((root / f"{image_id}{suffix}").is_file() for image_id in image_ids)
         ]
@@ -136,7 +136,7 @@ def _digest(found: Mapping[str, Path]) -> str:
     """SHA-256 over the names and the bytes of all files that may be read."""
     digest = hashlib.sha256()
     for suffix, root in sorted(found.items()):
-        for path in [root] if root.is_file() else sorted(root.rglob(f"*{suffix}")):
+        for path in [root] if not root.is_dir() else sorted(filter(Path.is_file, root.rglob(f"*{suffix}"))):
             name = path.name if path == root else path.relative_to(root).as_posix()
             digest.update(f"{name} {sha256(path)}\n".encode())
     return digest.hexdigest()
@@ -268,7 +268,7 @@ class Maps:
 def _read_array(path: Path) -> Tensor:
     """An array [h, w, C] as float32 [C, h, w], values 0..1."""
     try:
-        content = np.load(path, allow_pickle=False)
+        content = np.load(regular(path), allow_pickle=False)
         if isinstance(content, NpzFile):
             with content:
                 if content.zip and any(entry.file_size > MOST_BYTES for entry in content.zip.infolist()):

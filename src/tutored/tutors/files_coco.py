@@ -21,6 +21,7 @@ from tutored.labels import COCO, LabelSpace, same_class
 from tutored.pictures import Box, fit_box, is_empty
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation.instances import Instances
+from tutored.tutors.outputs import ROUNDING
 from tutored.types import Dataset
 
 MASK_SIDE = 56
@@ -89,9 +90,7 @@ class CocoResults:
         self.path = path
         self._known = known = frozenset(() if dataset is None else dataset.ids)
         content = read_json(path)
-        entries = content.get("annotations") if isinstance(content, dict) else content
-        if not isinstance(entries, list) or not all(_is_entry(entry) for entry in entries):
-            raise InputError(f"{path}: COCO results are a list of {{image_id, category_id: number, bbox, score}}")
+        entries = _entries(path, content.get("annotations") if isinstance(content, dict) else content)
         images: dict[Any, str] = {}
         categories: Mapping[Any, str] = {}
         own_images: Mapping[Any, str] = {}
@@ -104,8 +103,10 @@ class CocoResults:
             self.facts = {"own_ids_sha256": hashlib.sha256(text.encode()).hexdigest()}
         if isinstance(content, dict):
             try:
-                images = {image["id"]: _own_name(image["file_name"], known) for image in content.get("images", ())}
-                categories = {item["id"]: item["name"] for item in content.get("categories", ())}
+                images = {
+                    _whole(image["id"]): _own_name(image["file_name"], known) for image in content.get("images", ())
+                }
+                categories = {_whole(item["id"]): item["name"] for item in content.get("categories", ())}
             except (TypeError, KeyError) as error:
                 raise InputError(f"{path}: an entry of 'images' or 'categories' lacks {error}") from error
         if own_images and not images:
@@ -213,19 +214,36 @@ def read_number(value: Any, field: str, what: str) -> float:
 
 
 def read_score(value: Any, field: str, what: str) -> float:
-    """A probability. Raises InputError beginning with `what`."""
+    """A probability, free of what rounding adds to it. Raises InputError beginning with `what`."""
     score = read_number(value, field, what)
-    if not 0 <= score <= 1:
+    if not -ROUNDING <= score <= 1 + ROUNDING:
         raise InputError(f"{what}: a score is a probability from 0 to 1, got {score}; calibrate or rescale the scores")
-    return score
+    return min(max(score, 0.0), 1.0)
 
 
-def _is_entry(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("image_id"), int | str)
-        and isinstance(entry.get("category_id"), int)
-    )
+def _entries(path: Path, content: Any) -> list[dict[str, Any]]:
+    """The entries, their ids as `_whole` has them. Raises InputError, naming the entry that is none."""
+    form = "COCO results are a list of {image_id, category_id: number, bbox, score}"
+    if not isinstance(content, list):
+        raise InputError(f"{path}: {form}")
+    entries = []
+    for position, entry in enumerate(content):
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}: entry {position} is {str(entry)[:80]!r}; {form}")
+        ids = {field: _whole(entry.get(field)) for field in ("image_id", "category_id")}
+        for (field, value), kinds in zip(ids.items(), ((int, str), (int,)), strict=True):
+            if type(value) not in kinds:
+                told = " or text" if str in kinds else ""
+                raise InputError(
+                    f"{path}: entry {position}: '{field}' must be a whole number{told}, got {value!r}; {form}"
+                )
+        entries.append(entry | ids)
+    return entries
+
+
+def _whole(value: Any) -> Any:
+    """An id; 139.0, as tables of floats write it, is 139."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # --- What numbers mean

@@ -5,7 +5,6 @@ Models are found by name, never fetched unasked, never unpickled, and no code of
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Iterator, Sequence
@@ -92,6 +91,7 @@ class HfTutor(outputs.NetworkTutor):
         """
         self.options, self._origin = options, str(options.model)
         files = sorted(folder.glob("*.safetensors"))
+        digest = outputs.files_sha256(files, "the weights")
         self.network = self._load(folder, config, loader, files).to(choose_device(options.device))
         self._device = self.network.device
         self._processor, self._extra = self._load_processor(folder, config)
@@ -102,15 +102,13 @@ class HfTutor(outputs.NetworkTutor):
         names = stated if options.labels is None else outputs.read_outputs(options.labels, len(stated))
         self._outputs = outputs.ClassOutputs(names, self._origin)
         self.labels = self._outputs.labels
-        lines = "".join(f"{path.name} {outputs.file_sha256(path, 'the weights')}\n" for path in files)
-        only = outputs.file_sha256(files[0], "the weights") if len(files) == 1 else ""
         settings = self._image_processor.to_dict()
         known = {name: settings[name] for name in FACTS if settings.get(name) is not None}
         self.identity = {
             "kind": "hf",
             "tutor": type(self.network).__name__,
             "weights": folder.name if Path(self._origin).expanduser().is_dir() else self._origin,
-            "weights_sha256": only or hashlib.sha256(lines.encode()).hexdigest(),
+            "weights_sha256": digest,
             "preprocessing": f"{type(self._image_processor).__name__} {json.dumps(known, sort_keys=True, default=str)}",
             "score_floor": options.score_floor if self.BOXES else None,
             "nms_iou": options.nms_iou if self.BOXES else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +14,19 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from tutored.errors import InputError
-from tutored.labels import COCO, KNOWN
+from tutored.files import regular
+from tutored.labels import COCO, KNOWN, MOST
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
-from tutored.tutors.onnx_declaration import BoxesAndScores, Picture, Yolox, declaration_of, declaration_path
+from tutored.tutors.onnx_declaration import (
+    BoxesAndScores,
+    FinalBoxes,
+    Picture,
+    Yolox,
+    declaration_of,
+    declaration_path,
+)
 from tutored.tutors.options import OnnxOptions
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
@@ -42,7 +50,7 @@ class OnnxTutor(outputs.NetworkTutor):
                 onnxruntime is not installed.
         """
         self.options, self._path = options, options.weights
-        digest = outputs.file_sha256(self._path, "the model")
+        digest = outputs.files_sha256([self._path, *_data_files(self._path)], "the model")
         self._session = _session(options)
         about = self._session.get_modelmeta().custom_metadata_map
         names = [output.name for output in self._session.get_outputs()]
@@ -94,6 +102,9 @@ class OnnxTutor(outputs.NetworkTutor):
         """Boxes xyxy [A, 4] in pixels of the network's input, and scores [A, N] of its outputs."""
         head = self._declared.detection
         assert head is not None
+        if isinstance(head, FinalBoxes):
+            boxes, scores = final_boxes(found[head.output], self._path)
+            return boxes * (boxes.new_tensor([*self._side[::-1]] * 2) if head.unit == "normalised" else 1), scores
         if isinstance(head, Yolox):
             return yolox_boxes(found[head.output][0], self._side, self._path)
         boxes, scores = found[head.boxes][0], found[head.scores][0]
@@ -101,11 +112,21 @@ class OnnxTutor(outputs.NetworkTutor):
             boxes, scores = boxes.T, scores.T
         if head.boxes == head.scores:
             boxes, scores = boxes[:, :4], boxes[:, 4:]
+            if scores.shape[1] == 2 and _is_numbered(*scores.unbind(1)):
+                raise InputError(
+                    f"{self._path}: the last column of {head.scores} holds class numbers, so that its boxes are final "
+                    f"ones; declare `detection: {{kind: final_boxes, output: {head.scores}}}`"
+                )
         return _xyxy(boxes, head, self._side), self._probabilities(scores, head.activation, 1)
 
     def _detect(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> SoftBoxes:
         boxes, scores = self._raw_boxes(found)
-        scores = scores[:, self._outputs.used]
+        if scores.shape[1] > len(self._outputs):
+            raise InputError(
+                f"{self._path}: class {scores.shape[1] - 1}, but {len(self._outputs)} names, numbered from 0; name all "
+                "classes, `background` included where it has the number 0"
+            )
+        scores = pad(scores, (0, len(self._outputs) - scores.shape[1]))[:, self._outputs.used]
         rows, columns = outputs.select(boxes, scores, self.options, nms_iou=self._nms_iou)
         corner, scale = (boxes.new_tensor(pair).repeat(2) for pair in (placed.corner, placed.scale))
         return outputs.soft_boxes((boxes[rows] - corner) / scale, scores[rows], columns, size)
@@ -163,8 +184,8 @@ class OnnxTutor(outputs.NetworkTutor):
             raise InputError(f"{self._path}: its input {name} is {own[0]} x {own[1]}, declared {declared.size}")
         return name, (side[0], side[1])
 
-    def _count_outputs(self) -> int:
-        """How many classes and others the outputs for a black picture distinguish."""
+    def _count_outputs(self) -> int | None:
+        """How many classes and others the outputs for a black picture distinguish; final boxes do not tell."""
         weights, declared = self._path, self._declared
         pixels, _ = place(Image.new("RGB", (64, 64)), self._side, declared.input)
         found = self._run(pixels)
@@ -186,7 +207,7 @@ class OnnxTutor(outputs.NetworkTutor):
                     f"{weights}: boxes {list(boxes.shape)} and scores {list(scores.shape)}, expected [1, A, 4] and "
                     "[1, A, classes]; `transposed: true` swaps the last two sides"
                 )
-            counts.append(scores.shape[1])
+            counts += [] if isinstance(declared.detection, FinalBoxes) else [scores.shape[1]]
         if declared.segmentation:
             logits = found[declared.segmentation.logits]
             if logits.dim() != 4:
@@ -194,9 +215,9 @@ class OnnxTutor(outputs.NetworkTutor):
             counts.append(len(self._raw_map(found)))
         if len(set(counts)) > 1:
             raise InputError(f"{weights}: {counts[0]} scores and {counts[1]} logits; one list names both")
-        return int(counts[0])
+        return int(counts[0]) if counts else None
 
-    def _name_outputs(self, count: int, about: Mapping[str, str]) -> outputs.ClassOutputs:
+    def _name_outputs(self, count: int | None, about: Mapping[str, str]) -> outputs.ClassOutputs:
         """The classes of the outputs: as the user says, else the declaration, else the model's metadata.
 
         Raises:
@@ -207,18 +228,23 @@ class OnnxTutor(outputs.NetworkTutor):
             names = list(wanted)
         elif wanted is not None:
             beside = self.options.labels is None and str(wanted) not in KNOWN
-            names = outputs.read_outputs(self._path.parent / wanted if beside else wanted, count)
-            if len(names) == count - 1:
+            place = self._path.parent / wanted if beside else wanted
+            if count is None and str(place) not in KNOWN:
+                names = outputs.read_names(Path(place))
+            else:
+                names = outputs.read_outputs(place, count)
+            if count is not None and len(names) == count - 1:
                 names = ["background", *names]
         else:
             names = _stated_names(about)
             if not names and isinstance(self._declared.detection, Yolox) and count == len(COCO.classes):
                 names = list(COCO.classes)
-        if len(names) != count:
+        if not names or count not in (None, len(names)):
             known = f"{len(names)} names are given" if names else "no names are known"
             raise InputError(
-                f"{self._path}: {count} outputs, but {known}; give labels=FILE with one name a line, background "
-                "included, or declare `labels`"
+                f"{self._path}: {count or 'final'} outputs, but {known}; give labels=FILE with one name a line, "
+                "background included, or declare `labels`; where its rows are final boxes (x1, y1, x2, y2, score, "
+                "class), declare `kind: final_boxes`"
             )
         return outputs.ClassOutputs(names, str(self._path))
 
@@ -287,6 +313,38 @@ def yolox_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[T
     return torch.cat([centres - halves, centres + halves], dim=1), sure[:, :1] * sure[:, 1:]
 
 
+def final_boxes(output: Tensor, weights: Path) -> tuple[Tensor, Tensor]:
+    """Boxes xyxy [K, 4] and scores [K, N], 0 but for each one's own class; N - 1 is the highest class number.
+
+    Args:
+        output: [1, A, 6] or [A, 6], see `FinalBoxes`.
+        weights: the model's file.
+
+    Raises:
+        InputError: the output has another shape, scores that are no probabilities, or class numbers that are none.
+    """
+    if output.dim() not in (2, 3) or output.shape[-1] != 6 or output.numel() != output.shape[-2] * 6:
+        raise InputError(
+            f"{weights}: output {list(output.shape)}, final boxes are [1, boxes, 6]: x1, y1, x2, y2, score and class"
+        )
+    rows = output.reshape(-1, 6)
+    scores = outputs.probabilities(rows[:, 4], weights, "final boxes have the score in the fifth column")
+    rows, scores = rows[scores > 0], scores[scores > 0]
+    if not (rows[:, 5] == rows[:, 5].round().clamp(0, MOST)).all():
+        raise InputError(
+            f"{weights}: the sixth column is no class number, as final boxes have it; declare another kind"
+        )
+    numbers = rows[:, 5].long()
+    spread = scores.new_zeros(len(rows), int(numbers.max()) + 1 if len(rows) else 0)
+    return rows[:, :4], spread.scatter(1, numbers[:, None], scores[:, None])
+
+
+def _is_numbered(scores: Tensor, numbers: Tensor) -> bool:
+    """Whether the second column holds class numbers beside scores, instead of scores of a second class."""
+    whole = [bool((column == column.round()).all()) for column in (scores, numbers)]
+    return whole == [False, True] and bool((numbers >= 1).any())
+
+
 def _xyxy(boxes: Tensor, head: BoxesAndScores, side: tuple[int, int]) -> Tensor:
     if head.unit == "normalised":
         boxes = boxes * boxes.new_tensor([side[1], side[0]] * 2)
@@ -303,6 +361,28 @@ def _stated_names(about: Mapping[str, str]) -> list[str]:
         return [str(names[index]) for index in range(len(names))]
     except (KeyError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return []
+
+
+def _data_files(weights: Path) -> list[Path]:
+    """The files that hold a part of a model's weights, by name; none where it can't be read."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError, Message
+    except ImportError as error:
+        raise InputError(f"the tutor `onnx` needs {error.name}: pip install 'tutored[onnx]'") from error
+
+    def locations(message: Message) -> Iterator[str]:
+        if isinstance(message, onnx.TensorProto):
+            yield from (entry.value for entry in message.external_data if entry.key == "location")
+        for _, value in message.ListFields():
+            for each in [value] if isinstance(value, Message) else value if hasattr(value, "add") else ():
+                yield from locations(each)
+
+    try:
+        named = {*locations(onnx.ModelProto.FromString(regular(weights).read_bytes()))}
+    except (OSError, DecodeError):
+        return []
+    return [weights.parent / name for name in sorted(named)]
 
 
 def _session(options: OnnxOptions) -> Any:

@@ -68,6 +68,21 @@ class BoxesAndScores(Section):
     """Suppression within a class; null: none."""
 
 
+class FinalBoxes(Section):
+    """Rows [1, A, 6] of x1, y1, x2, y2, score and class number: what networks give that choose their boxes themselves.
+
+    Classes are numbered from 0 in the order of the labels, `background` included where it is among them. A score of 0
+    marks a row without a box.
+    """
+
+    kind: Literal["final_boxes"]
+    output: str
+    unit: Literal["pixels", "normalised"] = "pixels"
+    """Of the network's input."""
+    nms_iou: Share | None = None
+    """Suppression within a class; null: none."""
+
+
 class Logits(Section):
     """Class scores [1, outputs, h, w] over the whole input."""
 
@@ -86,7 +101,7 @@ class Declaration(Section):
     one class a line beside this one; absent: `names` in the model's metadata. A label space or a file that has one
     class fewer than there are outputs has background in front."""
     input: Picture = Picture()
-    detection: Annotated[Yolox | BoxesAndScores, Field(discriminator="kind")] | None = None
+    detection: Annotated[Yolox | BoxesAndScores | FinalBoxes, Field(discriminator="kind")] | None = None
     segmentation: Logits | None = None
 
     @model_validator(mode="after")

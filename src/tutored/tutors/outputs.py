@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,12 +31,15 @@ MASK_SIDE = 28
 """Cells along one side of a mask that is read from a map, as Mask R-CNN has them."""
 
 
-def file_sha256(path: Path, what: str) -> str:
-    """Hex digest of a file that the user named. Raises InputError where it can't be read."""
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise InputError(f"{path}: {what} can't be read ({error.strerror})") from error
+def files_sha256(paths: Sequence[Path], what: str) -> str:
+    """Hex digest of a file; of several, of their names and digests. Raises InputError where one can't be read."""
+    lines = []
+    for path in paths:
+        try:
+            lines.append(f"{path.name} {sha256(path)}\n")
+        except OSError as error:
+            raise InputError(f"{path}: {what} can't be read ({error.strerror})") from error
+    return lines[0].split()[-1] if len(lines) == 1 else hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def read_labels(labels: Path | str) -> LabelSpace:
@@ -64,14 +68,16 @@ def read_outputs(labels: Path | str, count: int | None = None) -> list[str]:
     Raises:
         InputError: no such file.
     """
-    if str(labels) in KNOWN:
-        names = list(KNOWN[str(labels)].names)
-    else:
-        try:
-            names = [line.strip() for line in read_lines(Path(labels)) if line.strip()]
-        except InputError as error:
-            raise InputError(f"labels {error}; give {', '.join(KNOWN)}, or a text file with one name a line") from error
+    names = list(KNOWN[str(labels)].names) if str(labels) in KNOWN else read_names(Path(labels))
     return names if len(names) == count else [name for name in names if name not in BACKGROUND_NAMES]
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, as they stand. Raises InputError: no such file."""
+    try:
+        return [line.strip() for line in read_lines(path) if line.strip()]
+    except InputError as error:
+        raise InputError(f"labels {error}; give {', '.join(KNOWN)}, or a text file with one name a line") from error
 
 
 class ClassOutputs:

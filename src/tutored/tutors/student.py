@@ -15,7 +15,7 @@ from tutored.labels import LabelSpace
 from tutored.students import soft_answer
 from tutored.tasks import Task
 from tutored.tutors.options import StudentOptions
-from tutored.tutors.outputs import file_sha256
+from tutored.tutors.outputs import files_sha256
 from tutored.types import SoftLabels
 
 
@@ -51,7 +51,7 @@ class StudentTutor:
             "kind": "student",
             "tutor": f"{config.student.kind} on {config.student.backbone}",
             "weights": config.run_id,
-            "weights_sha256": file_sha256(folder / WEIGHTS, "the checkpoint's weights"),
+            "weights_sha256": files_sha256([folder / WEIGHTS], "the checkpoint's weights"),
             "tasks": list(self._names),
             "preprocessing": f"RGB 0..1, bilinear to {size} x {size}, aspect ratio not kept",
             **decode,

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import detection, get_model, get_model_weights, list_models, segmentation
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
@@ -26,6 +25,7 @@ from tutored.labels import LabelSpace
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
 from tutored.tutors.options import TorchvisionOptions
+from tutored.weights import read_weights
 
 MODELS = (*list_models(module=detection), *list_models(module=segmentation))
 UNUSED = "N/A"
@@ -61,7 +61,7 @@ def open_torchvision(options: TorchvisionOptions) -> Detector | Segmenter:
         "kind": "torchvision",
         "tutor": source.model,
         "weights": source.path.name,
-        "weights_sha256": outputs.file_sha256(source.path, "the weights"),
+        "weights_sha256": outputs.files_sha256([source.path], "the weights"),
     }
     return (Segmenter if hasattr(network, "classifier") else Detector)(network, names, identity, options)
 
@@ -277,7 +277,7 @@ def find(options: TorchvisionOptions) -> Source:
     if model is not None and model not in MODELS:
         raise InputError(f"unknown torchvision model {model!r}; possible: {', '.join(MODELS)}")
     published = {str(entry): (name, entry) for name in MODELS for entry in get_model_weights(name)}
-    if weights is not None and Path(weights).is_file():
+    if weights is not None and Path(weights).exists():
         path = Path(weights)
         same = [found for found in published.values() if _file_name(found[1]) == path.name]
         if same and model in (None, same[0][0]):
@@ -316,9 +316,14 @@ def build(source: Source, names: Sequence[str]) -> torch.nn.Module:
         names: one for each of the model's outputs, background first.
 
     Raises:
-        InputError: the file holds no weights, or not those of this model with so many outputs.
+        InputError: the file holds no weights, some that are NaN, or not those of this model with so many outputs.
     """
     state = read_weights(source.path)
+    broken = next((name for name, value in state.items() if not value.isfinite().all()), None)
+    if broken:  # R-CNNs drop proposals that are NaN, and would find nothing
+        raise InputError(
+            f"{source.path}: weights of {broken} are NaN or infinite; take an earlier checkpoint of the training"
+        )
     extra = {"aux_loss": True} if any(key.startswith("aux_classifier.") for key in state) else {}
     network = {"weights": None, "weights_backbone": None, "num_classes": len(names)}
     model: torch.nn.Module = get_model(source.model, **network, **extra)
@@ -340,23 +345,6 @@ def build(source: Source, names: Sequence[str]) -> torch.nn.Module:
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eps = 0.0
     return model.eval()
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A file's weights by name, without running its code. Raises InputError where it holds none, or NaN."""
-    try:
-        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors have no common base class for broken files
-        raise InputError(f"{path}: no weights that can be loaded without running code ({error})") from error
-    # torchvision's training scripts put the weights beside the optimiser's state.
-    state = state.get("model", state) if isinstance(state, dict) else {}
-    weights = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    if not weights or len(weights) < len(state):
-        raise InputError(f"{path}: holds no dictionary of weights; save the model's state_dict()")
-    broken = next((name for name, value in weights.items() if not value.isfinite().all()), None)
-    if broken:  # R-CNNs drop proposals that are NaN, and would find nothing
-        raise InputError(f"{path}: weights of {broken} are NaN or infinite; take an earlier checkpoint of the training")
-    return weights
 
 
 def _file_name(entry: Any) -> str:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from tutored.config.kinds.regression import RegressionSection
 from tutored.errors import InputError
-from tutored.files import write_encoded
+from tutored.files import regular, write_encoded
 from tutored.geometry import Geometry
 from tutored.labels import LabelSpace
 from tutored.losses import Term
@@ -53,9 +53,9 @@ class Regression(DenseTask):
         """Numbers from a grey PNG of 8 or 16 bits, or an array [H, W] of numbers in an .npy file."""
         try:
             if path.suffix.lower() == ".npy":
-                array: Any = np.load(path, allow_pickle=False)
+                array: Any = np.load(regular(path), allow_pickle=False)
             else:
-                with Image.open(path, formats=["PNG"]) as picture:
+                with Image.open(regular(path), formats=["PNG"]) as picture:
                     array = np.asarray(picture)
                     if picture.mode not in ("L", "I", "I;16", "I;16B"):
                         raise ValueError(f"a PNG of mode {picture.mode}; numbers stand in a grey one of 8 or 16 bits")
