@@ -47,7 +47,7 @@ def save_checkpoint(path: Path, student: Student, config: Config) -> None:
     with whole_folder(path) as folder:
         save_file(weights, folder / WEIGHTS)
         description["sha256"] = seal(description, folder / WEIGHTS)
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(path: Path) -> tuple[Student, Config]:
@@ -86,7 +86,7 @@ def load_checkpoint(path: Path) -> tuple[Student, Config]:
 def _describe(folder: Path, path: Path) -> dict[str, Any]:
     origin = path / DESCRIPTION
     try:
-        description: Any = json.loads((folder / DESCRIPTION).read_text())
+        description: Any = json.loads((folder / DESCRIPTION).read_bytes())
     except OSError as error:
         inside = path / "checkpoint"
         if (inside / DESCRIPTION).exists():

@@ -13,11 +13,11 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """Frozen; an unknown key is an error, and so is NaN or an infinite number.
+    """Frozen; an unknown key is an error, and so is NaN or an infinite number. A number may be a name.
 
     Attributes:
         RECIPES: by recipe, the defaults that differ there from those of the fields.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
     RECIPES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -107,7 +107,7 @@ def make_app(
 
 
 def _page(tasks: Mapping[str, Task], megabytes: float) -> Response:
-    script = files("tutored.serve").joinpath("page.js").read_text()
+    script = files("tutored.serve").joinpath("page.js").read_text(encoding="utf-8")
     values = {
         "script": script,
         "classes": {name: task.labels.classes for name, task in tasks.items()},
