@@ -243,7 +243,10 @@ def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
     [
         ({"images": []}, "lists no image"),
         ({"images": None}, "there is no list `images`"),
-        ({"images": [{"id": 1, "file_name": "\udcfc.jpg"}]}, "is no text that a file can have as its name"),
+        (
+            {"images": [{"id": 1, "file_name": "\udcfc.jpg"}]},
+            "can't be an image's name, which has no control characters",
+        ),
         ({"images": [{"id": 1}]}, r"images\[0\] lacks `file_name`"),
         (
             {"images": [{"id": 1, "file_name": "x/a.jpg"}, {"id": 2, "file_name": "x/a.png"}]},

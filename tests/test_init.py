@@ -170,10 +170,12 @@ def test_pictures_alone_say_what_was_left_out_too(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "p" / "0.jpg")
     Image.new("RGB", (8, 8)).save(tmp_path / "p" / "1.tif")
     (tmp_path / "p" / "labels" / "0.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    layout = init(tmp_path / "p", tmp_path / "t.yaml").layout
-    assert layout.what == "pictures that nobody annotated"
-    told = " ".join(layout.notes)
-    assert "1.tif, are left out" in told and "1 files of YOLO's boxes" in told
+    start = init(tmp_path / "p", tmp_path / "t.yaml")
+    layout = start.layout
+    assert layout.what.startswith("pictures, of which no annotation was read (looked for: VOC XMLs, PNG masks and")
+    assert "; 1 files of YOLO's boxes, such as" in layout.what and not layout.notes
+    (note,) = start.report.splits["p"].notes
+    assert note.startswith("1 pictures of other formats, such as") and "1.tif, are left out" in note
     (tmp_path / "p.txt").write_text("my notes")
     with pytest.raises(InputError, match=r"p\.txt would be taken for the list"):
         init(tmp_path / "p", tmp_path / "u.yaml")
@@ -274,10 +276,10 @@ def test_what_is_ambiguous_or_left_out_is_said(photos: Path, tmp_path: Path) -> 
 
     (photos / "xml" / "lost.xml").write_text("<annotation></annotation>")
     (photos / "yolo.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    Image.new("RGB", (9, 9)).save(photos / "x.bmp")
+    Image.new("RGB", (9, 9)).save(photos / "x.tif")
     notes = " ".join(init(photos, tmp_path / "notes.yaml").layout.notes)
     assert "1 files belong to no picture, such as" in notes and "lost.xml" in notes
-    assert "1 files of YOLO's boxes" in notes and "x.bmp, are left out" in notes
+    assert "1 files of YOLO's boxes" in notes and "x.tif, are left out" in notes
 
     shutil.copy(photos / "pictures" / "x_000.jpg", photos / "x_000.jpg")
     with pytest.raises(InputError, match="both are called x_000"):

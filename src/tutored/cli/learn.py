@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tutored.cli import common
-from tutored.cli.common import FILE, FOLDER, PLACE, POSITIVE, SHARE, Command, commands, say, say_next, write_json
+from tutored.cli.common import FILE, FOLDER, PLACE, POSITIVE, SHARE, Command, commands, note, say, say_next, write_json
 from tutored.errors import InputError
 
 RECORDED = ("run", "seed", "figures", "config", "seconds", "device", "threads", "versions", "commit", "stores")
@@ -59,7 +59,7 @@ def train(overrides: list[tuple[str, str]], config: Path, out: Path, resume: boo
 
     with watch_training() as line:
         watch = Watchers(line, RunPage())
-        result = train_run(run, out, resume=resume, watch=watch, tell=lambda note: say(f"note: {note}"))
+        result = train_run(run, out, resume=resume, watch=watch, tell=note)
     if line.result:
         Lasting(quiet=not common.is_main()).print(table(line.result))
     checkpoint, data = out / "checkpoint", run.data
@@ -105,8 +105,8 @@ def evaluate(
     what = {"subject": str(subject), "data": data, "split": split, "annotated": annotated}
     write_json(json_, what | result.to_dict())
     Lasting().print(table(result))
-    for note in result.notes:
-        say(f"note: {note}")
+    for each in result.notes:
+        note(each)
 
 
 @commands.command()
@@ -170,7 +170,7 @@ def predict(
     predictor = Predictor.load(checkpoint, given["device"], given["batch"])
     if inputs.pictures:
         kinds = choose_kinds(to, KINDS, predictor.tasks)
-        how = {"kinds": kinds, "under": inputs.under, "coco": given["coco"]}
+        how = {"kinds": kinds, "under": inputs.under, "coco": given["coco"], "tell": note}
         with bar("predicting") as step:
             predict_files(predictor, inputs.pictures, out, score, step, **how)
         say(f"wrote {', '.join(kinds)} to {out}")
@@ -298,13 +298,10 @@ def run_studies(
     from tutored.cli.progress import watch_study
     from tutored.studies import open_folder, work
 
-    def tell(note: str) -> None:
-        say(f"note: {note}")
-
     folder = open_folder(out, open_setting(given), names, seeds)
     with watch_study() as watch:
         limits = {"recipe": recipe, "seeds": seeds, "hours": hours, "jobs": jobs, "keep": keep}
-        done, failed, total = work(folder, names, watch=watch, tell=tell, **limits)
+        done, failed, total = work(folder, names, watch=watch, tell=note, **limits)
     say(f"{out}: {done} of {total} runs are done" + (f", {failed} of them failed" if failed else ""))
     if hours is not None and done < total:
         say(

@@ -7,9 +7,10 @@ the names of its tasks, and further ones from folders with one file an image (`w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,16 +18,18 @@ from PIL import Image
 
 from tutored.config import ClassSection
 from tutored.config.entries import DEFAULT_TASKS
-from tutored.data.text import gather, own_name, read_classes, read_lines, refuse_unwritable
-from tutored.errors import InputError
-from tutored.labels import LabelSpace
-from tutored.pictures import picture_size, read_picture
+from tutored.data.text import CLASS_FILES, gather, own_classes, own_name, read_classes, read_lines, refuse_unwritable
+from tutored.errors import InputError, is_one_line
+from tutored.labels import LabelSpace, composed
+from tutored.pictures import SUFFIXES, UNREAD, picture_size, read_picture, stored_orientation
 from tutored.tasks import task_class
 from tutored.types import GroundTruth
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Of the pictures in a folder."""
 LISTS = "give a file with one class a line, in the order of their numbers"
+DRAWN_TURNED = (
+    "what was drawn on the turned picture needs a picture that is stored so: turn the pixels, such as by "
+    "`mogrify -auto-orient *.jpg` (ImageMagick) on a copy of the pictures"
+)
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
@@ -73,6 +76,23 @@ class AnnotationFiles(Annotations):
         assert path is not None
         return task_class(self.kind).read(path, size, self.labels)
 
+    def unpaired(self, names: Collection[str]) -> tuple[str, ...]:
+        """Of each folder a sentence on the files that have the name of no picture.
+
+        Args:
+            names: of all pictures, without suffix.
+        """
+        notes = []
+        for folder in self.folders:
+            files = [path for path in shown_in(folder) if path.suffix.lower() in self.suffixes]
+            lost = sorted(path for path in files if _name(path, folder) not in names)
+            if lost:
+                notes.append(
+                    f"{folder}: {len(lost):,} of {len(files):,} files, such as {lost[0].name}, have the name of no "
+                    "picture and annotate nothing; a file belongs to the picture of its very name: rename them"
+                )
+        return tuple(notes)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Images:
@@ -84,6 +104,8 @@ class Images:
         classes: the classes that the folder states.
         place: the file or address of an image's picture by its id; an absent one raises when it is read.
         tasks: annotations by the names of tasks, as a format gives them by the names of kinds.
+        pictures: the folder that holds nothing but pictures by the names of images, those of other splits too.
+        remarks: what should be known of the whole, such as what was not taken as a picture, a sentence each.
     """
 
     format: str
@@ -93,6 +115,8 @@ class Images:
     ids: tuple[str, ...]
     place: Callable[[str], Path | str]
     tasks: Mapping[str, Annotations]
+    pictures: Path | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -106,9 +130,16 @@ class Images:
     def labels(self) -> Mapping[str, LabelSpace]:
         return {name: each.labels for name, each in self.tasks.items()}
 
-    @property
+    @cached_property
     def notes(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(note for each in self.tasks.values() for note in each.notes))
+        notes = [*self.remarks, *(note for each in self.tasks.values() for note in each.notes)]
+        if self.pictures:
+            files = shown_in(self.pictures)
+            notes += other_formats(files)
+            names = {_name(path, self.pictures) for path in files if path.suffix.lower() in (*SUFFIXES, *UNREAD)}
+            for each in self.tasks.values():
+                notes += each.unpaired(names) if isinstance(each, AnnotationFiles) and not each.notes else ()
+        return tuple(dict.fromkeys(notes))
 
     def image(self, image_id: str) -> Image.Image:
         """The RGB picture as stored. Raises InputError, naming the file or address, where it can't be read."""
@@ -120,9 +151,17 @@ class Images:
         Raises:
             InputError: a line for each fault, naming the file and the object that is impossible.
         """
-        size = picture_size(self.place(image_id))
+        place = self.place(image_id)
+        size = picture_size(place)
         there = {name: each for name, each in self.tasks.items() if each.has(image_id)}
-        found = gather(partial(each.read, image_id, size) for each in there.values())
+        try:
+            found = gather(partial(each.read, image_id, size) for each in there.values())
+        except InputError as error:
+            # Whatever the kind of annotation, its message names the size that it has or lacks.
+            sizes = (f"{size[1]}x{size[0]}", f"{size[0]}x{size[1]}")
+            if any(each in str(error) for each in sizes) and stored_orientation(place) != 1:
+                raise InputError(f"{error}; {place} is turned by its EXIF, and {DRAWN_TURNED}") from error
+            raise
         return GroundTruth(size, dict(zip(there, found, strict=True)))
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
@@ -223,10 +262,24 @@ def _labels(dataset: Images, own: Annotations | None, name: str, source: TaskSou
 
 
 def first_file(folders: Sequence[Path], image_id: str, suffixes: Sequence[str]) -> Path | None:
-    """The first of an image's possible files that is there; cameras write suffixes in capitals."""
+    """The first of an image's possible files that is there.
+
+    Cameras write suffixes in capitals, and archives made on macOS hold names in another Unicode form than lists do.
+    """
     either = (*suffixes, *(suffix.upper() for suffix in suffixes))
-    paths = (folder / f"{image_id}{suffix}" for folder in folders for suffix in either)
+    paths = (folder / f"{name}{suffix}" for folder in folders for name in _forms(image_id) for suffix in either)
     return next((path for path in paths if os.path.exists(path)), None)  # False for impossible names, too
+
+
+def place_of(folder: Path, name: str) -> Path:
+    """The path of a picture in a folder, in the Unicode form that is there."""
+    if name.isascii():
+        return folder / name
+    return next((path for form in _forms(name) if os.path.exists(path := folder / form)), folder / name)
+
+
+def _forms(name: str) -> Iterable[str]:
+    return dict.fromkeys((name, composed(name), unicodedata.normalize("NFD", name)))
 
 
 def open_images(folder: Path, split: str) -> Images:
@@ -234,25 +287,25 @@ def open_images(folder: Path, split: str) -> Images:
 
     In a folder, links to others of its pictures are left out, and links to folders are followed. A line is a path, seen
     from FOLDER, or an address that fsspec opens, such as https://..., s3://... or gs://... . Image ids are these paths
-    without suffix. The classes are those of FOLDER/labels.txt; without it there are none.
+    without suffix. The classes are those that FOLDER lists (`CLASS_FILES`); without a list there are none.
 
     Raises:
         InputError: neither is there, it holds no picture, or the names of two pictures differ in the suffix alone.
     """
     found: dict[str, Path | str] = {}
-    for name, place in _pictures(folder, split):
+    pictures, left_out = _pictures(folder, split)
+    for name, place in pictures:
         path = PurePosixPath(name.lstrip("/"))
-        if not path.name:
+        if not path.name or not is_one_line(name):
             raise InputError(f"{folder}/{split}.txt: {name!r} is no picture; correct the line or remove it")
         if ".." in path.parts:
             raise InputError(f"{folder}: {place} climbs out of its folder; give an absolute path")
-        image_id = path.with_suffix("").as_posix()
+        image_id = composed(path.with_suffix("").as_posix())
         if image_id in found:
             advice = "list it once" if found[image_id] == place else "rename one"
             raise InputError(f"{found[image_id]} and {place}: both are called {image_id}; {advice}")
         found[image_id] = place
-    names = folder / "labels.txt"
-    labels = read_classes(names) if names.is_file() else LabelSpace.of(())
+    labels, _ = own_classes(folder) or (LabelSpace.of(()), None)
     return Images(
         format="images",
         folder=folder,
@@ -261,33 +314,53 @@ def open_images(folder: Path, split: str) -> Images:
         ids=tuple(found),
         place=found.__getitem__,
         tasks=dict.fromkeys(DEFAULT_TASKS, Annotations(labels=labels)),
+        remarks=left_out,
     )
 
 
-def _pictures(folder: Path, split: str) -> list[tuple[str, Path | str]]:
-    """Name and place of each picture."""
+def other_formats(files: Iterable[Path]) -> tuple[str, ...]:
+    """A sentence on the files that are pictures in formats that are not read, if there are some."""
+    others = sorted(file for file in files if file.suffix.lower() in UNREAD)
+    if not others:
+        return ()
+    return (f"{len(others):,} pictures of other formats, such as {others[0]}, are left out; save them as JPEG or PNG",)
+
+
+def _name(path: Path, folder: Path) -> str:
+    """A file's path in a folder, without suffix."""
+    return composed(path.relative_to(folder).with_suffix("").as_posix())
+
+
+def _pictures(folder: Path, split: str) -> tuple[list[tuple[str, Path | str]], tuple[str, ...]]:
+    """Name and place of each picture, and what was left out."""
     listed, inside = folder / f"{split}.txt", folder / split
     if listed.is_file():
         lines = [line.strip() for line in read_lines(listed) if line.strip()]
-        places = [(line.partition("://")[2] or line, line if "://" in line else folder / line) for line in lines]
+        places = [
+            (line.partition("://")[2] or line, line if "://" in line else place_of(folder, line)) for line in lines
+        ]
+        left_out: tuple[str, ...] = ()
     elif inside.is_dir():
-        files = sorted(file for file in files_in(inside) if file.suffix.lower() in SUFFIXES)
-        files = [file for file in files if not is_hidden(file, inside)]
+        seen = sorted(shown_in(inside))
+        files, left_out = [file for file in seen if file.suffix.lower() in SUFFIXES], other_formats(seen)
         there = {file.resolve() for file in files if not file.is_symlink()}
         files = [file for file in files if not (file.is_symlink() and file.resolve() in there)]
         refuse_unwritable(files)
         places = [(file.relative_to(inside).as_posix(), file) for file in files]
     else:
         possible = sorted(
-            {path.stem for path in folder.iterdir() if path.is_dir() or path.suffix == ".txt"} - {"labels"}
+            path.name if path.is_dir() else path.stem
+            for path in folder.iterdir()
+            if path.is_dir() or (path.suffix == ".txt" and path.name not in CLASS_FILES)
         )
         raise InputError(
             f"{folder}: neither {split}.txt, a list of pictures, nor a folder {split}; "
             f"possible: {', '.join(possible) or 'nothing'}"
         )
     if not places:
-        raise InputError(f"{listed if listed.is_file() else inside}: no picture; possible: {', '.join(SUFFIXES)}")
-    return places
+        told = "; ".join((f"possible: {', '.join(SUFFIXES)}", *left_out))
+        raise InputError(f"{listed if listed.is_file() else inside}: no picture; {told}")
+    return places, left_out
 
 
 def files_in(folder: Path) -> Iterator[Path]:
@@ -306,6 +379,8 @@ def files_in(folder: Path) -> Iterator[Path]:
             left += filter(os.path.islink, (os.path.join(place, name) for name in inside))
 
 
-def is_hidden(file: Path, folder: Path) -> bool:
-    """Whether the file, or a folder between it and `folder`, has a name that begins with a dot."""
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+def shown_in(folder: Path) -> list[Path]:
+    """The same without those that are hidden: their name, or that of a folder inside `folder`, begins with a dot."""
+    return [
+        file for file in files_in(folder) if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -51,30 +51,36 @@ def sort_inputs(words: Sequence[str], lines: Iterable[str]) -> Inputs:
     return Inputs([path for path in paths if path not in videos], videos, cameras, under)
 
 
-def find_pictures(paths: Sequence[Path], under: Path | None = None) -> dict[str, Path]:
+def find_pictures(
+    paths: Sequence[Path], under: Path | None = None, tell: Callable[[str], None] | None = None
+) -> dict[str, Path]:
     """Pictures by name: files as given, folders with all the pictures in and under them, linked folders included.
 
     The name is the file's, or its path inside the given folder; it says what `predict_files` calls its results.
 
     Args:
         under: a folder, normalised as by `os.path.abspath`, that all of `paths` lie in; names are the paths from there.
+        tell: is given a sentence on what is left out of a folder.
 
     Raises:
         InputError: a path is missing or no picture, a folder has none, or two names differ in their suffix only.
     """
-    from tutored.data.images import SUFFIXES, files_in, is_hidden
-    from tutored.pictures import picture_size
+    from tutored.data.images import other_formats, shown_in
+    from tutored.pictures import SUFFIXES, picture_size
 
     found: list[tuple[Path, Path]] = []
     for path in paths:
         inside = [path]
         if os.path.isdir(path):
-            files = (file for file in files_in(path) if file.suffix.lower() in SUFFIXES)
-            inside = sorted(
-                file for file in files if not is_hidden(file, path) and not is_result(file.relative_to(path))
-            )
+            files = [file for file in shown_in(path) if not is_result(file.relative_to(path))]
+            inside = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+            left_out = other_formats(files)
             if not inside:
-                raise InputError(f"{path}: no picture in this folder; possible: {', '.join(SUFFIXES)}")
+                told = "; ".join((f"possible: {', '.join(SUFFIXES)}", *left_out))
+                raise InputError(f"{path}: no picture in this folder; {told}")
+            if tell:
+                for note in left_out:
+                    tell(note)
         for file in inside:
             picture_size(file)
             found.append((_name(file, under or (path if os.path.isdir(path) else None)), file))
