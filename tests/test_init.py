@@ -181,6 +181,85 @@ def test_pictures_alone_say_what_was_left_out_too(tmp_path: Path) -> None:
         init(tmp_path / "p", tmp_path / "u.yaml")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("0.json", "{}", "; 1 files of JSON, such as"),
+        ("a.xml", "<annotations/>", "; 1 XMLs that are not VOC's, such as"),
+        ("boxes.csv", "", "; 1 tables, such as"),
+    ],
+)
+def test_the_first_line_names_what_was_not_read(
+    tmp_path: Path, name: str, content: str, told: str, capsys: Any
+) -> None:
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "0.jpg")
+    (tmp_path / "p" / name).write_text(content)
+    assert main(["init", str(tmp_path / "p"), "--out", str(tmp_path / "t.yaml")]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(f"{tmp_path}/p: pictures, of which no annotation was read (looked for: VOC XMLs, PNG masks")
+    assert f"{told} {tmp_path}/p/{name}, are not read" in first
+
+
+def test_a_folder_of_labelme2voc_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    for name, mode, suffix in (
+        ("JPEGImages", "RGB", "jpg"),
+        ("SegmentationClass", "L", "png"),
+        ("SegmentationObject", "L", "png"),
+        ("SegmentationClassVisualization", "RGB", "jpg"),
+        ("SegmentationObjectVisualization", "RGB", "jpg"),
+    ):
+        (folder / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new(mode, (8, 8), 2 if mode == "L" else 0).save(folder / name / f"p{number}.{suffix}")
+    (folder / "class_names.txt").write_text("_background_\nleaf\nroot\n")
+    start = init(folder, tmp_path / "t.yaml")
+    assert start.report.ok and start.annotated["segmentation"] == 4
+    assert start.report.splits["train"].tasks["segmentation"].counts["pixels"] == {
+        "leaf": 0, "root": 4 * 64, "ignore": 0
+    }  # fmt: skip
+    assert f"15 drawings and masks of single objects, such as {folder}/SegmentationClassVis" in start.layout.notes[1]
+
+
+def test_masks_of_colours_are_refused_by_name(tmp_path: Path) -> None:
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        (tmp_path / "p" / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (250, 0, 0)).save(tmp_path / "p" / folder / f"0.{suffix}")
+    with pytest.raises(
+        InputError, match=r"SegmentationClass/0\.png: a mask holds one class .* got mode RGB; save the ind"
+    ):
+        init(tmp_path / "p", tmp_path / "t.yaml")
+
+
+def coco_json(*names: str) -> str:
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    return json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]})
+
+
+def test_coco_files_beside_their_pictures_are_the_splits(tmp_path: Path) -> None:
+    """As Roboflow writes them."""
+    for split, count in (("train", 3), ("valid", 2), ("test", 1)):
+        (tmp_path / "p" / split).mkdir(parents=True)
+        names = [f"{split}{number}.jpg" for number in range(count)]
+        for name in names:
+            Image.new("RGB", (8, 8)).save(tmp_path / "p" / split / name)
+        (tmp_path / "p" / split / "_annotations.coco.json").write_text(coco_json(*names))
+    start = init(tmp_path / "p", tmp_path / "t.yaml")
+    assert (start.layout.what, start.layout.train, start.layout.val) == ("a COCO folder", "train", "valid")
+    assert [split.images for split in start.report.splits.values()] == [3, 2] and start.annotated["detection"] == 3
+
+
+def test_a_coco_file_without_its_pictures_is_not_skipped(tmp_path: Path) -> None:
+    (tmp_path / "p" / "photos").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "photos" / "a.jpg")
+    (tmp_path / "p" / "result.json").write_text(coco_json("a.jpg"))
+    with pytest.raises(
+        InputError, match=r"result\.json: none of its 1 pictures is there, such as 'a\.jpg', looked for in"
+    ):
+        init(tmp_path / "p", tmp_path / "t.yaml")
+
+
 def test_a_folder_called_unlabelled_holds_pictures(tmp_path: Path) -> None:
     for folder, names in (("labelled", "abc"), ("masks", "abc"), ("unlabelled", "defg")):
         (tmp_path / "p" / folder).mkdir(parents=True)

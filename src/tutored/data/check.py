@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tutored.data.images import DRAWN_TURNED, Images
 from tutored.data.joined import differ
@@ -105,20 +106,20 @@ class Report:
         for name, split in self.splits.items():
             annotated = [split.tasks[task].images if task in split.tasks else 0 for task in tasks]
             row = (split.images, *annotated, split.complete, split.none, len(split.problems))
-            table.add_row(name, *(f"{value:,}" for value in row))
+            table.add_row(Text(name), *(f"{value:,}" for value in row))
         return table
 
     def _classes(self, task: str) -> Table:
         """What is counted of each class: numbers, or of pixels, which are many, the share."""
-        table = Table("class", title=task)
+        table = Table("class", title=Text(task))
         columns: list[Mapping[str, str]] = []
         for name, split in self.splits.items():
             for column, counts in split.tasks[task].counts.items() if task in split.tasks else ():
-                table.add_column(f"{name} {column}", justify="right")
+                table.add_column(Text(f"{name} {column}"), justify="right")
                 share = max(1, sum(counts.values())) if column == "pixels" else None
                 columns.append({key: f"{n / share:.2%}" if share else f"{n:,}" for key, n in counts.items()})
         for each in dict.fromkeys(each for column in columns for each in column):
-            table.add_row(each, *(column.get(each, "") for column in columns))
+            table.add_row(Text(each), *(column.get(each, "") for column in columns))
         return table
 
 

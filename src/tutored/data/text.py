@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
@@ -105,9 +106,11 @@ def refuse_unwritable(files: Iterable[Path]) -> None:
     """Refuse files whose names hold control characters or, as old archives have them, no UTF-8. Raises InputError."""
     for file in files:
         if not is_one_line(str(file)):
+            names = sys.getfilesystemencoding()
+            remedy = "rename the file" + f", or set PYTHONUTF8=1 (names are read as {names} here)" * (names != "utf-8")
             raise InputError(
                 f"{os.fsencode(file)!r}: a name that is not UTF-8, or holds control characters, can't be an image's; "
-                "rename the file"
+                f"{remedy}"
             )
 
 

@@ -27,6 +27,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from tutored.errors import printable
 from tutored.pages import render, uri
 from tutored.palette import voc_palette
 from tutored.pictures import FORMATS, as_rgb, upright
@@ -95,7 +96,7 @@ def make_app(
             if os.environ.get("TUTORED_DEBUG"):
                 traceback.print_exception(error)
             told = f"{type(error).__name__}: {error} (TUTORED_DEBUG=1 shows where)"
-            print(f"tutored: a picture was not answered: {told}", file=sys.stderr, flush=True)
+            print(printable(f"tutored: a picture was not answered: {told}"), file=sys.stderr, flush=True)
             raise HTTPException(500, "the model failed on this picture; the terminal says more") from error
 
     names = ["*"] if hosts is None else [*LOOPBACK, *hosts]
