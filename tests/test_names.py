@@ -282,6 +282,14 @@ def test_letters_of_many_scripts_are_drawn_and_others_are_numbers() -> None:
     assert [shown_name(name, 7) for name in ("собака", "猫", "cat 猫")] == ["собака", "7", "7"]
 
 
+def test_charts_name_every_class_as_it_stands(recwarn: pytest.WarningsRecorder) -> None:
+    from tutored.pages.chrome import in_legend, svg
+
+    kept = ("猫", "_leaf", "a $x$ b^")
+    drawn = svg("t", lambda panel: [panel.plot([0, 1], [0, 1], label=in_legend(name)) for name in kept])
+    assert all(name in drawn for name in kept) and not recwarn.list
+
+
 def test_classes_without_letters_are_noted() -> None:
     from tutored.visualise import lacking_letters
 

@@ -259,6 +259,13 @@ def test_files_that_have_the_name_of_no_picture_are_noted(make_voc: MakeVoc, tmp
         path.rename(path.with_stem(f"{path.stem}_mask"))
     (note,) = open_dataset(f"voc:{folder}", "train").notes
     assert note.startswith(f"{folder}/SegmentationClass: 3 of 4 files, such as train_000_mask.png, have the name of no")
+    (folder / "Annotations/val_000.xml").rename(folder / "Annotations/val_000.json")
+    (folder / "Annotations/train_000.json").touch()
+    (other, _) = open_dataset(f"voc:{folder}", "train").notes
+    assert (
+        other == f"{folder}/Annotations: 1 files, such as val_000.json, have the name of a picture and are not read; "
+        "possible: .xml"
+    )
 
 
 def test_pictures_of_other_formats_are_named(one: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -76,16 +76,24 @@ class AnnotationFiles(Annotations):
         assert path is not None
         return task_class(self.kind).read(path, size, self.labels)
 
-    def unpaired(self, names: Collection[str]) -> tuple[str, ...]:
-        """Of each folder a sentence on the files that have the name of no picture.
+    def unpaired(self, names: Set[str]) -> tuple[str, ...]:
+        """Of each folder a sentence on the files that have the name of no picture, and on those of other formats.
 
         Args:
             names: of all pictures, without suffix.
         """
         notes = []
         for folder in self.folders:
-            files = [path for path in shown_in(folder) if path.suffix.lower() in self.suffixes]
-            lost = sorted(path for path in files if _name(path, folder) not in names)
+            names_of = {path: _name(path, folder) for path in sorted(shown_in(folder))}
+            files = [path for path in names_of if path.suffix.lower() in self.suffixes]
+            lost = [path for path in files if names_of[path] not in names]
+            unread = names - {names_of[path] for path in files}
+            others = [path for path in names_of if names_of[path] in unread]
+            if others:
+                notes.append(
+                    f"{folder}: {len(others):,} files, such as {others[0].name}, have the name of a picture and are "
+                    f"not read; possible: {', '.join(self.suffixes)}"
+                )
             if lost:
                 notes.append(
                     f"{folder}: {len(lost):,} of {len(files):,} files, such as {lost[0].name}, have the name of no "

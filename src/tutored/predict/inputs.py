@@ -74,7 +74,10 @@ def find_pictures(
         if os.path.isdir(path):
             files = [file for file in shown_in(path) if not is_result(file.relative_to(path))]
             inside = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
-            left_out = other_formats(files)
+            videos = [file for file in files if file.suffix.lower() in VIDEOS]
+            left_out = list(other_formats(files))
+            if videos:
+                left_out.append(f"{len(videos):,} videos, such as {videos[0]}, are left out; name each by itself")
             if not inside:
                 told = "; ".join((f"possible: {', '.join(SUFFIXES)}", *left_out))
                 raise InputError(f"{path}: no picture in this folder; {told}")
