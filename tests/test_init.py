@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,15 @@ def test_masks_of_colours_are_refused_by_name(tmp_path: Path) -> None:
         InputError, match=r"SegmentationClass/0\.png: a mask holds one class .* got mode RGB; save the ind"
     ):
         init(tmp_path / "p", tmp_path / "t.yaml")
+
+
+def test_pictures_and_xmls_may_differ_in_unicode_form(photos: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted((photos / "pictures").glob("*.jpg"))):
+        for file, form in ((path, "NFD"), (photos / "xml" / f"{path.stem}.xml", "NFC")):
+            if file.exists():
+                file.rename(file.with_stem(unicodedata.normalize(form, f"Blüte {number}")))
+    shutil.rmtree(photos / "pictures/seg")
+    assert starts(photos, tmp_path / "t.yaml") == {"train": (9, 4, 0, 0, 5), "val": (1, 1, 0, 0, 0)}
 
 
 def coco_json(*names: str) -> str:

@@ -33,24 +33,7 @@ from tutored.tasks.task import Figures
 
 MakeVoc = Callable[..., Path]
 ESCAPE, REVERSED, NFD = "\x1b[31m", "\u202etxt.exe", unicodedata.normalize("NFD", "Blüte")
-AS_YAML = [
-    "no",
-    "yes",
-    "on",
-    "off",
-    "y",
-    "n",
-    "0",
-    "2",
-    "007",
-    "0x10",
-    "1_000",
-    "1e3",
-    "1.10",
-    "12:30",
-    "2012-01-01",
-    "<",
-]
+AS_YAML = ["no", "yes", "on", "off", "y", "n", "0", "2", "007", "0x10", "1_000", "1e3", "1.10", "12:30", "2012-01-01"]
 ODD = ["lamp [red]", "[/off]", "[bold]", ":smile:", "a b", "a.b", "*", "猫", "собака", NFD, "%s", "{x}", "<b>", "\\x1b"]
 STEERING = [ESCAPE, REVERSED, "a\x9bm", "\x7f", "\ud800", "bell\a", "a\u2028b", "a\x85b", "a\rb", "a\x0cb"]
 names = st.sampled_from([*AS_YAML, *ODD, *STEERING]) | st.text(min_size=1, max_size=8)
