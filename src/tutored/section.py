@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+Text = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+"""A name that may be a whole number."""
 
 
 class Section(BaseModel):
-    """Frozen; an unknown key is an error, and so is NaN or an infinite number. A number may be a name.
+    """Frozen; an unknown key is an error, and so is NaN or an infinite number.
 
     Attributes:
         RECIPES: by recipe, the defaults that differ there from those of the fields.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     RECIPES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -78,13 +78,9 @@ def _student_section(student: Mapping[str, Any]) -> Any:
 class _Loader(yaml.SafeLoader):
     """Takes as text what may be a name: YAML 1.1 reads `no`, `on`, `007`, `1:30` and `2012-01-01` as something else.
 
-    What it does read as a number has that number's own spelling, so that a field of text gets back what was written.
-    A key that a mapping has twice is refused: YAML forbids it, and PyYAML would take the last one in silence.
+    A whole number has that number's own spelling, so that `section.Text` gets back what was written. A key that a
+    mapping has twice is refused: YAML forbids it, and PyYAML would take the last one in silence.
     """
-
-    def construct_number(self, node: Any) -> Any:
-        """A float where its text is the float's own, else the text, which fields of numbers read as well."""
-        return float(node.value) if str(float(node.value)) == node.value else node.value
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)
@@ -98,14 +94,13 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _text, _first in (
-    ("null", r"~|null|", "~n"),
-    ("bool", r"true|false", "tf"),
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"0|-?[1-9][0-9]*", "-0123456789"),
-    ("float", r"-?[0-9]+\.[0-9]+", "-0123456789"),
+    ("float", r"-?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", "-.0123456789"),
     ("merge", r"<<", "<"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_text})$"), [*_first, ""])
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
 
 
 def read_yaml(path: Path) -> Any:

@@ -84,19 +84,19 @@ class AnnotationFiles(Annotations):
         """
         notes = []
         for folder in self.folders:
-            names_of = {path: _name(path, folder) for path in sorted(shown_in(folder))}
+            names_of = {path: _name(path, folder) for path in files_in(folder)}
             files = [path for path in names_of if path.suffix.lower() in self.suffixes]
             lost = [path for path in files if names_of[path] not in names]
             unread = names - {names_of[path] for path in files}
             others = [path for path in names_of if names_of[path] in unread]
             if others:
                 notes.append(
-                    f"{folder}: {len(others):,} files, such as {others[0].name}, have the name of a picture and are "
+                    f"{folder}: {len(others):,} files, such as {min(others).name}, have the name of a picture and are "
                     f"not read; possible: {', '.join(self.suffixes)}"
                 )
             if lost:
                 notes.append(
-                    f"{folder}: {len(lost):,} of {len(files):,} files, such as {lost[0].name}, have the name of no "
+                    f"{folder}: {len(lost):,} of {len(files):,} files, such as {min(lost).name}, have the name of no "
                     "picture and annotate nothing; a file belongs to the picture of its very name: rename them"
                 )
         return tuple(notes)
@@ -142,7 +142,7 @@ class Images:
     def notes(self) -> tuple[str, ...]:
         notes = [*self.remarks, *(note for each in self.tasks.values() for note in each.notes)]
         if self.pictures:
-            files = shown_in(self.pictures)
+            files = list(files_in(self.pictures))
             notes += other_formats(files)
             names = {_name(path, self.pictures) for path in files if path.suffix.lower() in (*SUFFIXES, *UNREAD)}
             for each in self.tasks.values():
@@ -349,7 +349,7 @@ def _pictures(folder: Path, split: str) -> tuple[list[tuple[str, Path | str]], t
         ]
         left_out: tuple[str, ...] = ()
     elif inside.is_dir():
-        seen = sorted(shown_in(inside))
+        seen = sorted(files_in(inside))
         files, left_out = [file for file in seen if file.suffix.lower() in SUFFIXES], other_formats(seen)
         there = {file.resolve() for file in files if not file.is_symlink()}
         files = [file for file in files if not (file.is_symlink() and file.resolve() in there)]
@@ -372,7 +372,10 @@ def _pictures(folder: Path, split: str) -> tuple[list[tuple[str, Path | str]], t
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """The files in and under a folder, through links too; a folder that several links lead to is read once."""
+    """The files in and under a folder, through links too, without hidden ones (`.name`, or in a folder `.name`).
+
+    A folder that several links lead to is read once.
+    """
     seen: set[str] = set()
     left = [str(folder)]
     for top in left:
@@ -381,14 +384,7 @@ def files_in(folder: Path) -> Iterator[Path]:
                 inside.clear()
                 continue
             seen.add(real)
-            yield from (Path(place, name) for name in names)
+            yield from (Path(place, name) for name in names if not name.startswith("."))
             inside[:] = sorted(name for name in inside if not name.startswith("."))
             # Links come last, so that a folder that is there without one keeps its own name.
             left += filter(os.path.islink, (os.path.join(place, name) for name in inside))
-
-
-def shown_in(folder: Path) -> list[Path]:
-    """The same without those that are hidden: their name, or that of a folder inside `folder`, begins with a dot."""
-    return [
-        file for file in files_in(folder) if not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    ]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from tutored.data.images import other_formats, shown_in
+from tutored.data.images import files_in, other_formats
 from tutored.data.text import CLASS_FILES, read_lines, read_xml, refuse_unwritable
 from tutored.errors import InputError
 from tutored.labels import composed
@@ -77,7 +77,7 @@ def find_loose(folder: Path) -> Loose:
     Raises:
         InputError: there is no picture, two have one name, one has a name that no list can hold, or masks are JPEGs.
     """
-    files = [path for path in sorted(shown_in(folder)) if path.is_file()]
+    files = [path for path in sorted(files_in(folder)) if path.is_file()]
     drawings = {path for path in files if any(map(LEFT_OUT.fullmatch, path.relative_to(folder).parts[:-1]))}
     files = [path for path in files if path not in drawings]
     refuse_unwritable(files)

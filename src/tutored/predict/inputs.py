@@ -65,14 +65,14 @@ def find_pictures(
     Raises:
         InputError: a path is missing or no picture, a folder has none, or two names differ in their suffix only.
     """
-    from tutored.data.images import other_formats, shown_in
+    from tutored.data.images import files_in, other_formats
     from tutored.pictures import SUFFIXES, picture_size
 
     found: list[tuple[Path, Path]] = []
     for path in paths:
         inside = [path]
         if os.path.isdir(path):
-            files = [file for file in shown_in(path) if not is_result(file.relative_to(path))]
+            files = [file for file in files_in(path) if not is_result(file.relative_to(path))]
             inside = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
             videos = [file for file in files if file.suffix.lower() in VIDEOS]
             left_out = list(other_formats(files))
