@@ -135,7 +135,7 @@ def test_masks_that_hold_no_class_are_noted(make_voc: MakeVoc, tmp_path: Path, n
             mask = np.zeros(picture.size[::-1], np.uint8)
         mask[3:9, 3:9] = number
         Image.fromarray(mask).save(path)
-    expected = f"segmentation: none of 3 annotated images holds a class{told}"
+    expected = f"segmentation: none of 3 annotations looked at holds a class{told}"
     (note,) = checked(folder, "train").splits["train"].notes
     assert note.startswith(expected) and first_look(open_dataset(f"voc:{folder}", "train")) == (note,)
 

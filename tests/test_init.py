@@ -242,6 +242,16 @@ def test_pictures_and_xmls_may_differ_in_unicode_form(photos: Path, tmp_path: Pa
     assert starts(photos, tmp_path / "t.yaml") == {"train": (9, 4, 0, 0, 5), "val": (1, 1, 0, 0, 0)}
 
 
+def test_control_characters_of_xmls_are_refused(photos: Path, tmp_path: Path) -> None:
+    path = min((photos / "xml").iterdir())
+    path.write_bytes("<annotation><object><name>a\x9b</name></object></annotation>".encode())
+    shutil.rmtree(photos / "pictures/seg")
+    with pytest.raises(
+        InputError, match=r"photos: objects of the XMLs: a class is called 'a\\x9b': a name has no control"
+    ):
+        init(photos, tmp_path / "t.yaml")
+
+
 def coco_json(*names: str) -> str:
     images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
     return json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]})

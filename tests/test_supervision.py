@@ -63,7 +63,9 @@ def test_what_is_odd_about_the_data_is_told(make_voc, tmp_path):
     (folder / "Annotations/val_000.xml").rename(folder / "Annotations/other.xml")
     train, renamed, val = opened(folder).notes
     assert "1 of 3 files, such as other.xml, have the name of no picture" in renamed
-    assert train.startswith(f"voc:{folder}/train: segmentation: none of 2 annotated images holds a class; all that")
+    assert train.startswith(
+        f"voc:{folder}/train: segmentation: none of 2 annotations looked at holds a class; all that"
+    )
     assert val.startswith(f"voc:{folder}/val: segmentation: none of 1")
 
 

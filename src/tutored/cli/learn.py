@@ -230,7 +230,7 @@ def export(checkpoint: Path, to: str, out: Path, nms: bool, mask: bool, half: bo
     from tutored.export import NotEqualError, Options, export_onnx, export_program
     from tutored.predict import find_pictures
 
-    pictures = list(find_pictures(images).values()) if images else []
+    pictures = list(find_pictures(images, tell=note).values()) if images else []
     try:
         if to == "onnx":
             parity = export_onnx(checkpoint, out, Options(nms, mask, half), pictures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations, islice
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -197,11 +197,12 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
 
 
 def first_look(dataset: Images, most: int = 32) -> tuple[str, ...]:
-    """What `check` would note of the first `most` annotated images of each task, a sentence each."""
+    """What `check` would note of some annotated images of each task, from first to last, a sentence each."""
     notes: list[str] = []
     for task, labels in dataset.labels.items():
+        annotated = [image_id for image_id in dataset.ids if task in dataset.annotated_tasks(image_id)]
         seen, counts, turned = 0, _no_counts(), []
-        for image_id in islice((each for each in dataset.ids if task in dataset.annotated_tasks(each)), most):
+        for image_id in annotated[:: -(-len(annotated) // most) or 1]:
             try:
                 annotation = dataset.ground_truth(image_id).tasks[task]
                 turned += [image_id] * (stored_orientation(dataset.place(image_id)) != 1)
@@ -242,7 +243,8 @@ def _nothing_drawn(task: str, images: int, counts: Mapping[str, Any], labels: La
     if not ignored or not labels.classes or _occurring(counts, labels):
         return []
     drawn = f"; all that is drawn has the number {IGNORE}, which means ignored" if any(ignored) else ""
-    return [f"{task}: none of {images:,} annotated images holds a class{drawn}; write the classes as 1, 2, 3, ..."]
+    classes = ", ".join([*labels.classes[:3], "..."] if len(labels.classes) > 3 else labels.classes)
+    return [f"{task}: none of {images:,} annotations looked at holds a class{drawn}; write {classes} as 1, 2, 3, ..."]
 
 
 def _contrary(tasks: Sequence[str], labels: LabelSpace, counts: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -233,7 +233,10 @@ def _classes(folder: Path, items: Collection[Item]) -> tuple[LabelSpace, str]:
             )
     elif not names:
         raise InputError(f"{folder}: the XMLs hold no object, so there is no class to learn")
-    return LabelSpace.of(names), "the names in the XMLs, by the alphabet"
+    try:
+        return LabelSpace.of(names), "the names in the XMLs, by the alphabet"
+    except InputError as error:
+        raise InputError(f"{folder}: objects of the XMLs: {error}") from error
 
 
 def _values(masks: Sequence[Path]) -> set[int]:

@@ -115,7 +115,7 @@ def find_loose(folder: Path) -> Loose:
 def objects_in(path: Path) -> list[str]:
     """Class names of the objects of a VOC XML; none where it can't be read."""
     try:
-        return [(name.text or "").strip() for name in read_xml(path).iterfind("object/name")]
+        return [composed((name.text or "").strip()) for name in read_xml(path).iterfind("object/name")]
     except InputError:
         return []
 
