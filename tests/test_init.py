@@ -18,6 +18,7 @@ from tutored.config.entries import DEFAULT_TASKS
 from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.init import init
+from tutored.labels import VOC
 from tutored.scenes import make_example
 
 TINY = """--student.backbone test_resnet --student.size 64 --student.extra 2 --student.extra_width 32
@@ -119,6 +120,14 @@ def test_a_voc_folder_is_taken_as_it_is(voc_folder: Path, tmp_path: Path) -> Non
     assert starts(voc_folder, tmp_path / "t.yaml") == {"train": (8, 5, 5, 3, 1), "val": (4, 4, 4, 4, 0)}
     assert not (tmp_path / "t-data").exists()
     assert load_config(tmp_path / "t.yaml").data.train == f"voc:{voc_folder}"
+
+
+def test_masks_that_nothing_explains_are_said_to_be_vocs(make_voc: Any, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path / "voc", {"train": ("masks",), "val": ("masks",)})
+    (note,) = init(folder, tmp_path / "t.yaml").layout.notes
+    assert note == f"numbers in masks are taken to be VOC's; if they are not, write {folder}/labels.txt"
+    (folder / "labels.txt").write_text("\n".join(VOC.classes))
+    assert init(folder, tmp_path / "u.yaml").layout.notes == ()
 
 
 def test_a_voc_folder_without_lists_is_completed(make_voc: Any, tmp_path: Path) -> None:

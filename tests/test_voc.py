@@ -279,6 +279,14 @@ def test_pictures_of_other_formats_are_named(one: Path) -> None:
     assert dataset.image("train_000").size == (10, 8)
 
 
+def test_a_list_of_another_tool_is_not_passed_over(one: Path) -> None:
+    (one / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nleaf:128,0,0::\n")
+    (note,) = open_dataset(f"voc:{one}", "train").notes
+    assert note.startswith(f"{one}/labelmap.txt: is not read, so that the numbers in masks are taken to be VOC's; if")
+    (one / "labels.txt").write_text("leaf\n")
+    assert open_dataset(f"voc:{one}", "train").notes == ()
+
+
 def test_own_classes_come_from_labels_txt(one: Path) -> None:
     (one / "labels.txt").write_text("whale\n\nseal\n")
     (one / "Annotations/train_000.xml").write_text(xml(thing("seal", (1, 1, 2, 2))))

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 import torch
 
 from tutored.data.images import AnnotationFiles, Images, Size, first_file
-from tutored.data.text import gather, own_classes, read_lines, read_xml, refuse_climbing
+from tutored.data.text import CLASS_FILES, gather, own_classes, read_lines, read_xml, refuse_climbing
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace, composed
 from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box
@@ -23,6 +23,8 @@ from tutored.types import BACKGROUND
 
 OF_ONE_CLASS = re.compile(r"\s(-1|0|1)\s*$")
 """How every line of VOC's lists of one class ends; an image id itself may hold blanks."""
+CLASSES_ELSEWHERE = ("labelmap.txt", "obj.names", "data.yaml")
+"""Where other tools list classes."""
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 """Where a mask is looked for, in this order; the second holds SBD's masks, as people commonly add them to VOC2012."""
 
@@ -46,7 +48,8 @@ def open_voc(folder: Path, split: str) -> Images:
         InputError: no such folder or split (the possible ones are named), an empty list, an id listed twice.
     """
     folder = _dataset_folder(folder)
-    labels, _ = own_classes(folder) or (VOC, None)
+    labels, listed = own_classes(folder) or (VOC, None)
+    unread = [path for path in (folder / name for name in CLASSES_ELSEWHERE) if path.is_file() and not listed]
     xml = VocBoxes(kind="detection", folders=(folder / "Annotations",), suffixes=(".xml",), labels=labels)
     places = tuple(folder / name for name in MASK_FOLDERS)
     masks = AnnotationFiles(kind="segmentation", folders=places, suffixes=(".png",), labels=labels)
@@ -58,6 +61,11 @@ def open_voc(folder: Path, split: str) -> Images:
         ids=_read_split(folder, split),
         place=partial(_picture, folder),
         pictures=folder / "JPEGImages",
+        remarks=tuple(
+            f"{path}: is not read, so that the numbers in masks are taken to be VOC's; if they are not, write "
+            f"{folder / CLASS_FILES[0]}, one class a line, number 1 first"
+            for path in unread
+        ),
         tasks={xml.kind: xml, masks.kind: masks},
     )
 

@@ -112,8 +112,12 @@ def _voc(folder: Path) -> Layout | None:
     listed = {image_id for split in (train, val) for image_id in open_dataset(data, split).ids}
     stems = {composed(path.stem) for path in (place / "JPEGImages").iterdir() if path.suffix.lower() in SUFFIXES}
     left = len(stems - listed)
-    note = f"{left:,} pictures are neither on the list of {train} nor on that of {val}, and are not used"
-    return Layout(what="a VOC folder", data=data, train=train, val=val, notes=(note,) if left else ())
+    notes = []
+    if left:
+        notes.append(f"{left:,} pictures are neither on the list of {train} nor on that of {val}, and are not used")
+    if not names and not own_classes(place):
+        notes.append(f"numbers in masks are taken to be VOC's; if they are not, write {place / CLASS_FILES[0]}")
+    return Layout(what="a VOC folder", data=data, train=train, val=val, notes=tuple(notes))
 
 
 def _coco(folder: Path) -> Layout | None:
