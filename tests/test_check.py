@@ -126,7 +126,11 @@ def test_every_impossible_annotation_of_coco_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(255, "; all that is drawn has the number 255, which means"), (0, "; write")]
+    ("number", "told"),
+    [
+        (255, "; all that is drawn has the number 255, which means"),
+        (0, "; number the classes (aeroplane, bicycle, bird, ...) from 1 on"),
+    ],
 )
 def test_masks_that_hold_no_class_are_noted(make_voc: MakeVoc, tmp_path: Path, number: int, told: str) -> None:
     folder = make_voc(tmp_path, {"train": ("masks",) * 3})

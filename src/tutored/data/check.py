@@ -244,7 +244,8 @@ def _nothing_drawn(task: str, images: int, counts: Mapping[str, Any], labels: La
         return []
     drawn = f"; all that is drawn has the number {IGNORE}, which means ignored" if any(ignored) else ""
     classes = ", ".join([*labels.classes[:3], "..."] if len(labels.classes) > 3 else labels.classes)
-    return [f"{task}: none of {images:,} annotations looked at holds a class{drawn}; write {classes} as 1, 2, 3, ..."]
+    remedy = f"number the classes ({classes}) from 1 on"
+    return [f"{task}: none of {images:,} annotations looked at holds a class{drawn}; {remedy}"]
 
 
 def _contrary(tasks: Sequence[str], labels: LabelSpace, counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
