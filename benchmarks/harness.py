@@ -104,10 +104,10 @@ def counted_memory() -> Iterator[Callable[[], int]]:
     """A function that gives the megabytes that this process took at most beyond what it had before (Linux)."""
 
     def megabytes(field: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(field))
 
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forgets the peak so far
     before = megabytes("VmRSS")
     yield lambda: megabytes("VmHWM") - before
 
@@ -135,7 +135,8 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on, and the last commit before it."""
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     info, installed = Path("/proc/cpuinfo"), {each.name: each.version for each in metadata.distributions()}
-    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else [platform.machine()]
+    text = info.read_text(encoding="utf-8") if info.exists() else ""
+    names = re.findall(r"model name\s*: (.*)", text) or [platform.machine()]
     return {
         "processor": f"{names[0]}, {len(names)} threads",
         "threads": torch.get_num_threads(),
@@ -217,5 +218,5 @@ def page(out: Path, names: Sequence[str]) -> str:
 def put_between(file: Path, name: str, text: str) -> None:
     """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->` in a page."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
-    before, rest = file.read_text().split(begin)
-    file.write_text(f"{before}{begin}\n{text.strip()}\n\n{end}{rest.split(end)[1]}")
+    before, rest = file.read_text(encoding="utf-8").split(begin)
+    file.write_text(f"{before}{begin}\n{text.strip()}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")

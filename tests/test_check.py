@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from tutored.data import open_dataset
-from tutored.data.check import Report, SplitReport, TaskReport, check
+from tutored.data.check import Report, SplitReport, TaskReport, check, first_look
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
 MakeVoc = Callable[..., Path]
@@ -123,6 +123,44 @@ def test_every_impossible_annotation_of_coco_is_named(tmp_path: Path) -> None:
     problems = check({"val": open_dataset(f"coco:{tmp_path}", "val")}).splits["val"].problems
     expected = ("annotation 0 of image 1: the box", "annotation 1 of image 1: the box", "annotation 2 of image 1: run")
     assert len(problems) == 3 and all(text in problem for text, problem in zip(expected, problems, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (255, "; all that is drawn has the number 255, which means"),
+        (0, "; number the classes (aeroplane, bicycle, bird, ...) from 1 on"),
+    ],
+)
+def test_masks_that_hold_no_class_are_noted(make_voc: MakeVoc, tmp_path: Path, number: int, told: str) -> None:
+    folder = make_voc(tmp_path, {"train": ("masks",) * 3})
+    for path in (folder / "SegmentationClass").iterdir():
+        with Image.open(path) as picture:
+            mask = np.zeros(picture.size[::-1], np.uint8)
+        mask[3:9, 3:9] = number
+        Image.fromarray(mask).save(path)
+    expected = f"segmentation: none of 3 annotations looked at holds a class{told}"
+    (note,) = checked(folder, "train").splits["train"].notes
+    assert note.startswith(expected) and first_look(open_dataset(f"voc:{folder}", "train")) == (note,)
+
+
+def test_classes_of_masks_that_no_box_has_are_noted(make_voc: MakeVoc, tmp_path: Path) -> None:
+    """The list has one class too many at its head, so that each number in masks is that of the class before."""
+    folder = make_voc(tmp_path, {"train": ("both",)})
+    (folder / "labels.txt").write_text("other\nleaf\nroot\n")
+    Image.new("RGB", (10, 8)).save(folder / "JPEGImages/train_000.jpg")
+    objects = ""
+    for name in ("leaf", "root"):
+        box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
+        objects += f"<object><name>{name}</name>{box}</object>"
+    (folder / "Annotations/train_000.xml").write_text(f"<annotation>{objects}</annotation>")
+    for numbers, notes in (((1, 2), 1), ((2, 3), 0), ((1, 2, 3), 0), ((2,), 0)):
+        Image.fromarray(np.resize(np.array(numbers, np.uint8), (8, 10))).save(
+            folder / "SegmentationClass/train_000.png"
+        )
+        found = checked(folder, "train").splits["train"].notes
+        assert len(found) == notes
+        assert not found or found[0].startswith("classes occur root only for detection and other only for segmentation")
 
 
 def test_images_in_two_splits_are_reported(make_voc: MakeVoc, tmp_path: Path) -> None:

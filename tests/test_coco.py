@@ -225,6 +225,9 @@ def test_all_broken_annotations_are_named_at_once(tmp_path: Path) -> None:
         ("annotations/val.json", "images/val"),
         ("instances.json", "images"),
         ("instances.json", "."),
+        ("val/_annotations.coco.json", "val"),
+        ("val/labels.json", "val/data"),
+        ("val.json", "data"),
     ],
 )
 def test_layouts(tmp_path: Path, json_file: str, pictures: str) -> None:
@@ -239,6 +242,46 @@ def test_layouts(tmp_path: Path, json_file: str, pictures: str) -> None:
     assert dataset.ids == ("001", "002") and dataset.image("002").size == (10, 8)
 
 
+def test_names_may_be_seen_from_any_of_the_folders(tmp_path: Path) -> None:
+    """As Label Studio writes them: `images/x.jpg`, with `images` beside the file; `images/val` is empty."""
+    folder = made(tmp_path, images=[{"id": 1, "file_name": "images/001.jpg"}])
+    (folder / "images/val").mkdir(parents=True)
+    (folder / "val/001.jpg").rename(folder / "images/001.jpg")
+    dataset = open_dataset(f"coco:{folder}", "val")
+    assert dataset.ids == ("001",) and dataset.image("001").size == (10, 8)
+
+
+def test_where_no_picture_was_found_is_told_once(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    for path in (folder / "val").iterdir():
+        path.rename(folder / path.name.replace("00", "p"))
+    with pytest.raises(InputError) as caught:
+        open_dataset(f"coco:{folder}", "val")
+    assert str(caught.value).startswith(
+        f"{folder}/annotations/instances_val.json: none of its 2 pictures is there, such as '001.jpg', looked for in "
+        f"{folder}/val, {folder}, {folder}/annotations; put them into one of these folders, or correct `file_name`"
+    )
+
+
+def test_boxes_of_the_turned_picture_are_told_so(tmp_path: Path) -> None:
+    folder = made(
+        tmp_path, instance(3, [0, 0, 1, 1]), images=[{"id": 1, "file_name": "001.jpg", "width": 8, "height": 10}]
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.new("RGB", (10, 8)).save(folder / "val/001.jpg", exif=exif)
+    with pytest.raises(InputError, match=r"says 8x10; .*; .*001\.jpg is turned by its EXIF, and what was drawn on the"):
+        boxes_of(folder)
+
+
+@pytest.mark.parametrize("name", ["_background_", "Background", "__background__"])
+def test_a_category_of_the_background_is_no_class(tmp_path: Path, name: str) -> None:
+    categories = [{"id": 0, "name": name}, {"id": 1, "name": " cat "}]
+    folder = made(tmp_path, instance(0, [0, 0, 1, 1]), instance(1, [0, 0, 2, 2]), categories=categories)
+    assert open_dataset(f"coco:{folder}", "val").labels["detection"].classes == ("cat",)
+    assert boxes_of(folder).classes.tolist() == [1]
+
+
 def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must hold annotations/instances_val\.json, val\.json or instances\.json"):
         open_dataset(f"coco:{tmp_path}", "val")
@@ -251,7 +294,10 @@ def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
     [
         ({"images": []}, "lists no image"),
         ({"images": None}, "there is no list `images`"),
-        ({"images": [{"id": 1, "file_name": "\udcfc.jpg"}]}, "is no text that a file can have as its name"),
+        (
+            {"images": [{"id": 1, "file_name": "\udcfc.jpg"}]},
+            "can't be an image's name, which has no control characters",
+        ),
         ({"images": [{"id": 1}]}, r"images\[0\] lacks `file_name`"),
         (
             {"images": [{"id": 1, "file_name": "x/a.jpg"}, {"id": 2, "file_name": "x/a.png"}]},

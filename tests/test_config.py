@@ -110,7 +110,7 @@ BLITZ = "student: {kind: blitznet, "
     [
         ("train: {epoch: 3}", "train.epoch: no such key; did you mean epochs"),
         ("train: {epochs: 0}", "train.epochs: .* got 0"),
-        ("train: {precision: no}", "train.precision: .*'fp32', 'bf16' or 'fp16', got False"),
+        ("train: {precision: no}", "train.precision: .*'fp32', 'bf16' or 'fp16', got 'no'"),
         ("train: {clip: 0}", "train.clip: .* greater than 0, got 0"),
         ("train: {lr: -1}", "train.lr: .* greater than 0, got -1"),
         ("train: {weight_decay: -1}", "train.weight_decay: "),

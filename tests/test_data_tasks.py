@@ -191,8 +191,8 @@ def test_a_kind_without_classes_has_none(pets: Path) -> None:
 
 
 def test_coco_states_its_classes_itself(pets: Path) -> None:
-    (pets / "train.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [],
-                                                 "annotations": []}))  # fmt: skip
+    images = [{"id": 1, "file_name": "JPEGImages/train_000.jpg"}]
+    (pets / "train.json").write_text(json.dumps({"images": images, "categories": [], "annotations": []}))
     with pytest.raises(InputError, match=r"tasks\.it\.labels: coco:.* states its classes itself; leave the key out"):
         opened(pets, it=TaskSource("detection", labels=Path("parts.txt")), spec="coco")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tutored.config.entries import DEFAULT_TASKS
 from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.init import init
+from tutored.labels import VOC
 from tutored.scenes import make_example
 
 TINY = """--student.weights random --student.backbone test_resnet --student.size 64 --student.width 16
@@ -120,6 +122,14 @@ def test_a_voc_folder_is_taken_as_it_is(voc_folder: Path, tmp_path: Path) -> Non
     assert load_config(tmp_path / "t.yaml").data.train == f"voc:{voc_folder}"
 
 
+def test_masks_that_nothing_explains_are_said_to_be_vocs(make_voc: Any, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path / "voc", {"train": ("masks",), "val": ("masks",)})
+    (note,) = init(folder, tmp_path / "t.yaml").layout.notes
+    assert note == f"numbers in masks are taken to be VOC's; if they are not, write {folder}/labels.txt"
+    (folder / "labels.txt").write_text("\n".join(VOC.classes))
+    assert init(folder, tmp_path / "u.yaml").layout.notes == ()
+
+
 def test_a_voc_folder_without_lists_is_completed(make_voc: Any, tmp_path: Path) -> None:
     folder = make_voc(tmp_path / "voc", {"train": ("boxes",) * 5})
     for path in (folder / "Annotations").iterdir():
@@ -170,13 +180,113 @@ def test_pictures_alone_say_what_was_left_out_too(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "p" / "0.jpg")
     Image.new("RGB", (8, 8)).save(tmp_path / "p" / "1.tif")
     (tmp_path / "p" / "labels" / "0.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    layout = init(tmp_path / "p", tmp_path / "t.yaml").layout
-    assert layout.what == "pictures that nobody annotated"
-    told = " ".join(layout.notes)
-    assert "1.tif, are left out" in told and "1 files of YOLO's boxes" in told
+    start = init(tmp_path / "p", tmp_path / "t.yaml")
+    layout = start.layout
+    assert layout.what.startswith("pictures, of which no annotation was read (looked for: VOC XMLs, PNG masks and")
+    assert "; 1 files of YOLO's boxes, such as" in layout.what and not layout.notes
+    (note,) = start.report.splits["p"].notes
+    assert note.startswith("1 pictures of other formats, such as") and "1.tif, are left out" in note
     (tmp_path / "p.txt").write_text("my notes")
     with pytest.raises(InputError, match=r"p\.txt would be taken for the list"):
         init(tmp_path / "p", tmp_path / "u.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("0.json", "{}", "; 1 files of JSON, such as"),
+        ("a.xml", "<annotations/>", "; 1 XMLs that are not VOC's, such as"),
+        ("boxes.csv", "", "; 1 tables, such as"),
+    ],
+)
+def test_the_first_line_names_what_was_not_read(
+    tmp_path: Path, name: str, content: str, told: str, capsys: Any
+) -> None:
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "0.jpg")
+    (tmp_path / "p" / name).write_text(content)
+    assert main(["init", str(tmp_path / "p"), "--out", str(tmp_path / "t.yaml")]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(f"{tmp_path}/p: pictures, of which no annotation was read (looked for: VOC XMLs, PNG masks")
+    assert f"{told} {tmp_path}/p/{name}, are not read" in first
+
+
+def test_a_folder_of_labelme2voc_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    for name, mode, suffix in (
+        ("JPEGImages", "RGB", "jpg"),
+        ("SegmentationClass", "L", "png"),
+        ("SegmentationObject", "L", "png"),
+        ("SegmentationClassVisualization", "RGB", "jpg"),
+        ("SegmentationObjectVisualization", "RGB", "jpg"),
+    ):
+        (folder / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new(mode, (8, 8), 2 if mode == "L" else 0).save(folder / name / f"p{number}.{suffix}")
+    (folder / "class_names.txt").write_text("_background_\nleaf\nroot\n")
+    start = init(folder, tmp_path / "t.yaml")
+    assert start.report.ok and start.annotated["segmentation"] == 4
+    assert start.report.splits["train"].tasks["segmentation"].counts["pixels"] == {
+        "leaf": 0, "root": 4 * 64, "ignore": 0
+    }  # fmt: skip
+    assert f"15 drawings and masks of single objects, such as {folder}/SegmentationClassVis" in start.layout.notes[1]
+
+
+def test_masks_of_colours_are_refused_by_name(tmp_path: Path) -> None:
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        (tmp_path / "p" / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (250, 0, 0)).save(tmp_path / "p" / folder / f"0.{suffix}")
+    with pytest.raises(
+        InputError, match=r"SegmentationClass/0\.png: a mask holds one class .* got mode RGB; save the ind"
+    ):
+        init(tmp_path / "p", tmp_path / "t.yaml")
+
+
+def test_pictures_and_xmls_may_differ_in_unicode_form(photos: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted((photos / "pictures").glob("*.jpg"))):
+        for file, form in ((path, "NFD"), (photos / "xml" / f"{path.stem}.xml", "NFC")):
+            if file.exists():
+                file.rename(file.with_stem(unicodedata.normalize(form, f"Blüte {number}")))
+    shutil.rmtree(photos / "pictures/seg")
+    assert starts(photos, tmp_path / "t.yaml") == {"train": (9, 4, 0, 0, 5), "val": (1, 1, 0, 0, 0)}
+
+
+def test_control_characters_of_xmls_are_refused(photos: Path, tmp_path: Path) -> None:
+    path = min((photos / "xml").iterdir())
+    path.write_bytes("<annotation><object><name>a\x9b</name></object></annotation>".encode())
+    shutil.rmtree(photos / "pictures/seg")
+    with pytest.raises(
+        InputError, match=r"photos: objects of the XMLs: a class is called 'a\\x9b': a name has no control"
+    ):
+        init(photos, tmp_path / "t.yaml")
+
+
+def coco_json(*names: str) -> str:
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    return json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]})
+
+
+def test_coco_files_beside_their_pictures_are_the_splits(tmp_path: Path) -> None:
+    """As Roboflow writes them."""
+    for split, count in (("train", 3), ("valid", 2), ("test", 1)):
+        (tmp_path / "p" / split).mkdir(parents=True)
+        names = [f"{split}{number}.jpg" for number in range(count)]
+        for name in names:
+            Image.new("RGB", (8, 8)).save(tmp_path / "p" / split / name)
+        (tmp_path / "p" / split / "_annotations.coco.json").write_text(coco_json(*names))
+    start = init(tmp_path / "p", tmp_path / "t.yaml")
+    assert (start.layout.what, start.layout.train, start.layout.val) == ("a COCO folder", "train", "valid")
+    assert [split.images for split in start.report.splits.values()] == [3, 2] and start.annotated["detection"] == 3
+
+
+def test_a_coco_file_without_its_pictures_is_not_skipped(tmp_path: Path) -> None:
+    (tmp_path / "p" / "photos").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "photos" / "a.jpg")
+    (tmp_path / "p" / "result.json").write_text(coco_json("a.jpg"))
+    with pytest.raises(
+        InputError, match=r"result\.json: none of its 1 pictures is there, such as 'a\.jpg', looked for in"
+    ):
+        init(tmp_path / "p", tmp_path / "t.yaml")
 
 
 def test_a_folder_called_unlabelled_holds_pictures(tmp_path: Path) -> None:
@@ -274,10 +384,10 @@ def test_what_is_ambiguous_or_left_out_is_said(photos: Path, tmp_path: Path) -> 
 
     (photos / "xml" / "lost.xml").write_text("<annotation></annotation>")
     (photos / "yolo.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    Image.new("RGB", (9, 9)).save(photos / "x.bmp")
+    Image.new("RGB", (9, 9)).save(photos / "x.tif")
     notes = " ".join(init(photos, tmp_path / "notes.yaml").layout.notes)
     assert "1 files belong to no picture, such as" in notes and "lost.xml" in notes
-    assert "1 files of YOLO's boxes" in notes and "x.bmp, are left out" in notes
+    assert "1 files of YOLO's boxes" in notes and "x.tif, are left out" in notes
 
     shutil.copy(photos / "pictures" / "x_000.jpg", photos / "x_000.jpg")
     with pytest.raises(InputError, match="both are called x_000"):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from tutored.errors import InputError
 from tutored.labels import VOC
+from tutored.palette import voc_palette
 from tutored.pictures import fit_box, orientation, picture_size, read_mask, read_picture, upright
 
 
@@ -58,6 +59,32 @@ def test_a_wrong_mask_is_refused(tmp_path: Path, picture: Image.Image, message: 
     picture.save(tmp_path / "mask.png")
     with pytest.raises(InputError, match=rf"mask\.png: .*{message}"):
         read_mask(tmp_path / "mask.png", (8, 10), VOC)
+
+
+VOC_COLOURS = voc_palette().tolist()
+
+
+@pytest.mark.parametrize(
+    ("order", "values", "told"),
+    [
+        ([0, 255, 15], [0, 1, 2], r"number 1 have the colour of 255 \(ignore\)"),
+        ([0, 2], [0, 1], r"number 1 have the colour of 2 \(bicycle\)"),
+        ([8], [0], r"number 0 have the colour of 8 \(cat\)"),
+        (list(range(256)), [0, 15, 255], None),
+        ([0, 0, 0], [0, 1], None),  # all black: it says nothing
+        ([0, 40, 2], [0, 1, 2], None),  # not all are colours of VOC's classes
+    ],
+)
+def test_a_palette_of_voc_in_another_order_is_refused(tmp_path: Path, order: list, values: list, told: str) -> None:
+    indices = np.resize(np.array(values, np.uint8), (8, 10))
+    picture = Image.fromarray(indices)
+    picture.putpalette([channel for number in order for channel in VOC_COLOURS[number]])
+    picture.save(tmp_path / "mask.png")
+    if told is None:
+        assert read_mask(tmp_path / "mask.png", (8, 10), VOC).tolist() == indices.tolist()
+    else:
+        with pytest.raises(InputError, match=rf"mask\.png: the palette is VOC's in another order: pixels of {told}"):
+            read_mask(tmp_path / "mask.png", (8, 10), VOC)
 
 
 def test_an_orientation_tag_turns_nothing(tmp_path: Path) -> None:

@@ -64,6 +64,22 @@ def predictor() -> Predictor:
     return Predictor(LeftRight(two_tasks(PETS, LIMITS)), batch=2)
 
 
+def test_what_is_left_out_and_what_has_no_letters_is_told(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    for name in ("b.tif", "c.gif"):
+        (tmp_path / name).touch()
+    told: list[str] = []
+    student = LeftRight(two_tasks(LabelSpace.of(["cat", "猫"]), LIMITS))
+    predict_files(Predictor(student), [tmp_path], tmp_path / "out", kinds=("pictures",), tell=told.append)
+    assert [note.partition(",")[0] for note in told] == [
+        "2 pictures of other formats",
+        "the font of drawings lacks letters of class names",
+    ]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InputError, match="no picture in this folder; possible: .*; 2 pictures of other formats, such"):
+        find_pictures([tmp_path])
+
+
 def boxes_in(written: Path) -> list[dict[str, Any]]:
     return [entry for entry in json.loads(written.read_text()) if "bbox" in entry]
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from tutored.config import Augment, make_config
 from tutored.data import open_dataset
@@ -51,6 +52,27 @@ def training_set(run):
 
 
 # --- Data
+
+
+def test_what_is_odd_about_the_data_is_told(make_voc, tmp_path):
+    folder = make_voc(tmp_path, {"train": ("both",) * 2, "val": ("both",)})
+    assert opened(folder).notes == ()
+    for path in (folder / "SegmentationClass").iterdir():
+        with Image.open(path) as picture:
+            Image.new("L", picture.size, 255).save(path)
+    (folder / "Annotations/val_000.xml").rename(folder / "Annotations/other.xml")
+    train, renamed, val = opened(folder).notes
+    assert "1 of 3 files, such as other.xml, have the name of no picture" in renamed
+    assert train.startswith(
+        f"voc:{folder}/train: segmentation: none of 2 annotations looked at holds a class; all that"
+    )
+    assert val.startswith(f"voc:{folder}/val: segmentation: none of 1")
+
+
+def test_a_first_look_goes_by_the_data_sets_own_classes(make_voc, tmp_path):
+    """A student that learns a rare class alone is told nothing, though the first masks hold none of it."""
+    folder = make_voc(tmp_path, {"train": ("both",) * 2, "val": ("both",)})
+    assert opened(folder, {"segmentation": {"classes": ["sofa"]}}).notes == ()
 
 
 def test_boxes_of_one_data_set_and_masks_of_another(make_voc, tmp_path):

@@ -236,6 +236,57 @@ def test_xml_of_another_version_of_the_image_is_refused(one: Path) -> None:
             truth_of(one)
 
 
+@pytest.mark.parametrize("stated", [True, False])
+def test_boxes_of_the_turned_picture_are_told_so(one: Path, stated: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.jpg", exif=exif)
+    text = "<size><width>8</width><height>10</height></size>" if stated else thing("cat", (2, 9, 4, 10))
+    (one / "Annotations/train_000.xml").write_text(f"<annotation>{text}</annotation>")
+    with pytest.raises(InputError, match=r"10x8\b.*train_000\.jpg is turned by its EXIF, .* turn the pixels, such as"):
+        truth_of(one)
+    (one / "Annotations/train_000.xml").write_text(f"<annotation>{thing('kat', (1, 1, 2, 2))}</annotation>")
+    with pytest.raises(InputError) as caught:
+        truth_of(one)
+    assert "EXIF" not in str(caught.value), "another fault than the size"
+
+
+def test_files_that_have_the_name_of_no_picture_are_noted(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("both",) * 3, "val": ("both",)})
+    assert open_dataset(f"voc:{folder}", "train").notes == (), "those of another split have pictures"
+    (folder / "SegmentationClass/.hidden.png").touch()
+    for path in (folder / "SegmentationClass").glob("train*.png"):
+        path.rename(path.with_stem(f"{path.stem}_mask"))
+    (note,) = open_dataset(f"voc:{folder}", "train").notes
+    assert note.startswith(f"{folder}/SegmentationClass: 3 of 4 files, such as train_000_mask.png, have the name of no")
+    (folder / "Annotations/val_000.xml").rename(folder / "Annotations/val_000.json")
+    (folder / "Annotations/train_000.json").touch()
+    (other, _) = open_dataset(f"voc:{folder}", "train").notes
+    assert (
+        other == f"{folder}/Annotations: 1 files, such as val_000.json, have the name of a picture and are not read; "
+        "possible: .xml"
+    )
+
+
+def test_pictures_of_other_formats_are_named(one: Path) -> None:
+    (one / "JPEGImages/train_000.jpg").rename(one / "JPEGImages/train_000.tif")
+    dataset = open_dataset(f"voc:{one}", "train")
+    assert dataset.notes[0].startswith("1 pictures of other formats, such as") and len(dataset.notes) == 1
+    with pytest.raises(InputError, match=r"train_000\.tif: not a picture; possible: JPEG"):
+        Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.tif")
+        dataset.image("train_000")
+    Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.webp")
+    assert dataset.image("train_000").size == (10, 8)
+
+
+def test_a_list_of_another_tool_is_not_passed_over(one: Path) -> None:
+    (one / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nleaf:128,0,0::\n")
+    (note,) = open_dataset(f"voc:{one}", "train").notes
+    assert note.startswith(f"{one}/labelmap.txt: is not read, so that the numbers in masks are taken to be VOC's; if")
+    (one / "labels.txt").write_text("leaf\n")
+    assert open_dataset(f"voc:{one}", "train").notes == ()
+
+
 def test_own_classes_come_from_labels_txt(one: Path) -> None:
     (one / "labels.txt").write_text("whale\n\nseal\n")
     (one / "Annotations/train_000.xml").write_text(xml(thing("seal", (1, 1, 2, 2))))

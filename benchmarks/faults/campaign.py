@@ -115,7 +115,9 @@ def _content(path: Path, but: Collection[str]) -> Any:
         return str(pq.read_table(path).drop_columns("seconds").to_pylist())  # text, in which NaN is NaN
     if not path.exists() or path.suffix not in (".json", ".jsonl"):
         return path.read_bytes() if path.exists() else None
-    lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+    lines = (
+        path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else [path.read_text(encoding="utf-8")]
+    )
     return [_without(json.loads(line), CLOCK | {*but}) for line in lines]
 
 

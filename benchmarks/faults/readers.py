@@ -130,7 +130,7 @@ def guarded() -> Iterator[None]:
     def stop(_number: int, _frame: Any) -> None:
         raise _EndlessError(f"not read within {SECONDS} seconds")
 
-    have = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    have = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     limits, before = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, stop)
     resource.setrlimit(resource.RLIMIT_AS, (have + MEMORY, limits[1]))
     logging.disable()

@@ -99,7 +99,7 @@ def _child(words: Sequence[str], out: str, fault: Fault, counts: Any, said: Path
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # ignored under nohup and in the background
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     multiprocessing.set_start_method("fork", force=True)  # readers of images, as under a shell
-    sys.stdout = sys.stderr = said.open("w", buffering=1)
+    sys.stdout = sys.stderr = said.open("w", encoding="utf-8", buffering=1)
 
     def before(event: str, arguments: tuple[Any, ...]) -> None:
         if _is_change(event, arguments, out):

@@ -48,7 +48,7 @@ def save_checkpoint(path: Path, student: Student, config: Config) -> None:
     with whole_folder(path) as folder:
         save_file(weights, folder / WEIGHTS)
         description["sha256"] = seal(description, folder / WEIGHTS)
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(path: Path) -> tuple[Student, Config]:
@@ -88,7 +88,7 @@ def load_checkpoint(path: Path) -> tuple[Student, Config]:
 def _describe(folder: Path, path: Path) -> dict[str, Any]:
     origin = path / DESCRIPTION
     try:
-        description: Any = json.loads(regular(folder / DESCRIPTION).read_text())
+        description: Any = json.loads(regular(folder / DESCRIPTION).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{origin}: can't be read as JSON ({error}); copy or train the checkpoint again") from error
     number = description.get("format") if isinstance(description, dict) else None

@@ -1,4 +1,8 @@
-"""The one error that a user sees, and what is said of all others."""
+"""The one error that a user sees, what is said of all others, and what of a text reaches the terminal."""
+
+import re
+
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class InputError(ValueError):
@@ -8,3 +12,17 @@ class InputError(ValueError):
 def defect(error: Exception) -> str:
     """The message for an error that is ours, in the place of its traceback."""
     return f"{type(error).__name__}: {error} (a defect; TUTORED_DEBUG=1 shows where)"
+
+
+def printable(text: str) -> str:
+    """The text with what would steer a terminal, or can't be encoded, as an escape such as `\\x1b`.
+
+    These are control characters except tab and line feed, marks that reverse the direction of what follows, and lone
+    surrogates. A name in a data set may hold any of them.
+    """
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def is_one_line(name: str) -> bool:
+    """Whether a name can stand on a line of a list and be printed as it is."""
+    return printable(name) == name and "\n" not in name and "\t" not in name

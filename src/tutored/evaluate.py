@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from tutored.errors import InputError
 from tutored.files import regular, whole_file
@@ -125,7 +126,7 @@ def table(result: Result) -> Group:
     return Group(*(part for name, each in result.tasks.items() for part in _task_table(name, each)))
 
 
-def _task_table(task: str, figures: Figures) -> tuple[Table, str]:
+def _task_table(task: str, figures: Figures) -> tuple[Table, Text]:
     """Classes without ground truth, and means that are not the mean of a column, stand below the rows."""
     columns = figures.per_class
     counts = {name: by_class for name, by_class in figures.counts.items() if any(by_class.values())}
@@ -137,7 +138,7 @@ def _task_table(task: str, figures: Figures) -> tuple[Table, str]:
     absent = [name for name in names if all(by_class.get(name) is None for by_class in columns.values())]
     others = {name: value for name, value in figures.means.items() if name.removeprefix("m") not in columns}
 
-    drawn = Table(title=task, title_justify="left", title_style="bold")
+    drawn = Table(title=Text(task), title_justify="left", title_style="bold")
     drawn.add_column("class" if columns else "figure", no_wrap=True, vertical="bottom")
     headings = [name.replace("_", " ") for name in (*counts, *columns)] or [""]
     for heading in headings:
@@ -145,7 +146,7 @@ def _task_table(task: str, figures: Figures) -> tuple[Table, str]:
     for name in names:
         if name not in absent:
             shares = [_number(by_class.get(name)) for by_class in columns.values()]
-            drawn.add_row(name, *(str(by_class.get(name, "")) for by_class in counts.values()), *shares)
+            drawn.add_row(Text(name), *(str(by_class.get(name, "")) for by_class in counts.values()), *shares)
     lines = [f"{figures.images:,} image{'s' if figures.images != 1 else ''}"]
     if columns:
         drawn.add_section()
@@ -157,7 +158,7 @@ def _task_table(task: str, figures: Figures) -> tuple[Table, str]:
             drawn.add_row(name.replace("_", " "), _number(value))
     if absent:
         lines.append(f"without ground truth, not in the mean: {', '.join(absent)}")
-    return drawn, "\n".join([*lines, *figures.notes])
+    return drawn, Text("\n".join([*lines, *figures.notes]))
 
 
 def _number(value: float | None) -> str:

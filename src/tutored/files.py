@@ -129,8 +129,9 @@ def write_encoded(path: Path, write: Callable[[io.BytesIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, whatever the locale."""
     with whole_file(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -11,6 +11,7 @@ from tutored import processes
 from tutored.checkpoint import load_checkpoint
 from tutored.config.data import Annotates, Names
 from tutored.data import TaskSource, open_dataset
+from tutored.data.text import few
 from tutored.data.views import Subset, relabelled
 from tutored.device import choose_device
 from tutored.errors import InputError
@@ -77,7 +78,7 @@ def judge(
     student.to(choose_device(device))
     records = record_student(student, dataset, tasks, progress)
     notes = _by_text({name: _differences(each, subject, given.name) for name, each in maps.items()})
-    return processes.from_main(lambda: figures(records, tasks))._replace(notes=notes)
+    return processes.from_main(lambda: figures(records, tasks))._replace(notes=(*few(given.notes), *notes))
 
 
 def _judge_store(
@@ -103,7 +104,7 @@ def _judge_store(
     answers = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
     records = _gathered(_answers(store, answers, _share(dataset), _of_main(progress)), dataset, tasks)
     notes = _by_text({name: (f"{subject}: {each.describe()}",) for name, each in maps.items() if each.target.classes})
-    return processes.from_main(lambda: figures(records, tasks))._replace(notes=notes)
+    return processes.from_main(lambda: figures(records, tasks))._replace(notes=(*few(given.notes), *notes))
 
 
 def _annotated(tasks: Mapping[str, Task], dataset: Dataset) -> dict[str, Task]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +34,27 @@ def colour_of(number: int) -> Colour:
 
 @lru_cache(maxsize=8)
 def font_for(side: float) -> Font:
-    """The font for a picture whose long side has so many pixels."""
-    return ImageFont.load_default(size=max(12, side * LETTERS))
+    """The font for a picture whose long side has so many pixels: matplotlib's, or Pillow's, which has Latin alone."""
+    size = max(12, side * LETTERS)
+    found = find_spec("matplotlib")
+    if found and found.origin:
+        path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.is_file():
+            return ImageFont.truetype(path, size)
+    return ImageFont.load_default(size)
+
+
+@cache
+def has_letters(text: str) -> bool:
+    """Whether the font has all letters of a text; for others it draws an empty box."""
+    font = font_for(0)
+    absent = bytes(font.getmask("\U0010fffe"))
+    return all(letter.isspace() or bytes(font.getmask(letter)) != absent for letter in text)
+
+
+def shown_name(name: str, number: int) -> str:
+    """A class's name, or its number where the font lacks the letters."""
+    return name if has_letters(name) else str(number)
 
 
 def tag_size(text: str, font: Font) -> tuple[float, float]:

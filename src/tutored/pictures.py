@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -20,9 +20,17 @@ from torch import Tensor
 from tutored.errors import InputError
 from tutored.files import regular
 from tutored.labels import LabelSpace
+from tutored.palette import voc_palette
 from tutored.types import IGNORE
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Of the files in a folder that are taken as pictures."""
+UNREAD = tuple(
+    ".tif .tiff .gif .avif .heic .heif .jp2 .j2k .jpx .jxl .jfif .jpe .jxr .tga .ppm .pgm .pnm .pcx .ico .exr .hdr "
+    ".psd .svg .dcm .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .raw".split()
+)
+"""Of pictures in formats that are not read, or whose content nobody would look for under this name."""
 STRETCHED: Mapping[Any, int] = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies the values of a grey PNG of 2 or 4 bits by."""
 MOST_SCANS = 100
@@ -72,6 +80,11 @@ def picture_size(path: Path | str) -> tuple[int, int]:
     return picture.height, picture.width
 
 
+def stored_orientation(path: Path | str) -> int:
+    """`orientation` of a picture from its header alone. Raises InputError as `read_picture` does."""
+    return orientation(_read(path, decode=False))
+
+
 def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
     """A mask of class numbers: a PNG with a palette (its indices, not its colours) or of grey, up to 8 bits.
 
@@ -81,12 +94,7 @@ def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
     Raises:
         InputError: the file is unreadable, of another mode, not of `size`, or holds a value outside `labels`.
     """
-    picture = _read(path, decode=True)
-    if picture.mode not in ("P", "L", "1"):
-        raise InputError(
-            f"{path}: a mask holds one class index per pixel (palette or grey PNG of 8 bits), got mode {picture.mode}; "
-            "save the indices, not their colours"
-        )
+    picture = open_mask(path)
     if (picture.height, picture.width) != size:
         raise InputError(
             f"{path}: the mask is {picture.width}x{picture.height} pixels, its image {size[1]}x{size[0]}; "
@@ -102,7 +110,37 @@ def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
             f"{path}: mask values {wrong} are no classes; possible: 0 (background), 1 to {len(labels) - 1} "
             f"({labels.names[-1]}), {IGNORE} (ignore)"
         )
+    _refuse_reordered(path, picture, [int(value) for value in values], labels)
     return torch.from_numpy(mask)
+
+
+def open_mask(path: Path) -> Image.Image:
+    """The picture of a mask, decoded. Raises InputError where it can't be read, or its pixels are no class indices."""
+    picture = _read(path, decode=True)
+    if picture.mode not in ("P", "L", "1"):
+        raise InputError(
+            f"{path}: a mask holds one class index per pixel (palette or grey PNG of 8 bits), got mode {picture.mode}; "
+            "save the indices, not their colours"
+        )
+    return picture
+
+
+def _refuse_reordered(path: Path, picture: Image.Image, values: Sequence[int], labels: LabelSpace) -> None:
+    """Refuse VOC's colours in another order, as tools leave them that rewrite a palette: the indices mean nothing."""
+    palette = picture.getpalette() or []
+    ours = {tuple(colour): number for number, colour in enumerate(voc_palette().tolist())}
+    meant = [ours.get(tuple(palette[3 * value : 3 * value + 3])) for value in values]
+    moved = [(value, number) for value, number in zip(values, meant, strict=True) if value != number]
+    distinct = len(set(meant)) == len(meant) and meant != [0]  # a palette may be all black
+    if not moved or not distinct or not all(number in (*range(len(labels)), IGNORE) for number in meant):
+        return
+    value, number = moved[0]
+    name = "ignore" if number == IGNORE else labels.names[number or 0]
+    raise InputError(
+        f"{path}: the palette is VOC's in another order: pixels of number {value} have the colour of {number} "
+        f"({name}), so a tool has changed the numbers; take the original mask, write numbers again by their "
+        "colours, or, if the numbers are right, save the mask without colours (grey)"
+    )
 
 
 def fit_box(box: Box, size: tuple[int, int], what: str, slack: float = math.inf) -> Box:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+Text = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+"""A name that may be a whole number."""
 
 
 class Section(BaseModel):

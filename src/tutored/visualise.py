@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageOps
 
-from tutored.palette import INK, PAPER, Colour, draw_tag, font_for, tag_size
+from tutored.palette import INK, PAPER, Colour, draw_tag, font_for, has_letters, tag_size
 from tutored.tasks import DenseTask, Task
 from tutored.types import PerTask
 
@@ -15,6 +15,19 @@ SIDE = 400
 """Smaller pictures are enlarged to this long side, so that tags can be read; also the side of a grid's cells."""
 GAP = 8
 GROUND: Colour = (238, 238, 238)
+
+
+def lacking_letters(tasks: Mapping[str, Task]) -> tuple[str, ...]:
+    """A sentence on the classes whose names the font can't write, if there are some: `draw` shows their numbers."""
+    numbers = {
+        f"{number} ({name})": None
+        for task in tasks.values()
+        for number, name in enumerate(task.labels.names)
+        if not has_letters(name)
+    }
+    if not numbers:
+        return ()
+    return (f"the font of drawings lacks letters of class names, so that numbers stand for them: {', '.join(numbers)}",)
 
 
 def draw(

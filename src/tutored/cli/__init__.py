@@ -12,12 +12,13 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 import click
 
 from tutored.cli import begin, learn  # noqa: F401, they fill `commands`
 from tutored.cli.common import commands, is_main, unheard
-from tutored.errors import InputError, defect
+from tutored.errors import InputError, defect, printable
 
 __all__ = ["commands", "main"]
 
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     _keep_memory()
     go_on = GO_ON.get(words[0], "") if words else ""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name in letters that the terminal's locale lacks is no defect
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _stoppable(), commands.make_context("tutored", words) as context:
             code: int | None = commands.invoke(context)
@@ -91,7 +95,7 @@ def _keep_memory() -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"tutored: {message}", file=sys.stderr)
+    print(printable(f"tutored: {message}"), file=sys.stderr)
     return code
 
 

@@ -74,8 +74,8 @@ def init(ctx: click.Context, folder: Path, out: Path, example: bool) -> None:
     layout = start.layout
     say(f"{folder}: {layout.what}")
     start.report.show(Lasting())
-    for line in layout.notes:
-        note(line)
+    for each in layout.notes:
+        note(each)
     if not start.report.ok:
         say("training would stumble over the problems above: correct them first")
     if start.arranged:
@@ -143,12 +143,15 @@ def any_tutor(
         common.refuse(ctx, "is for --engine ray; here --processes share the work", "workers", "worker_gpus")
     from tutored.cli.progress import bar
     from tutored.data import open_dataset
+    from tutored.data.text import few
     from tutored.softlabels.manifest import read_manifest
     from tutored.tutors import open_tutor
     from tutored.tutors.label import label as label_split
     from tutored.tutors.label import label_with_ray
 
     dataset = open_dataset(data, split)
+    for each in few(dataset.notes):
+        note(each)
     with bar("labelling") as step:
         how["progress"] = step
         if engine == "ray":
@@ -284,8 +287,8 @@ def audit(
     with bar("auditing") as step:
         found = audits.audit(opened, dataset, audits.as_a_run_sees(opened, sections, given["renamed"]), progress=step)
     write_json(given["json_"], found.sidecar.model_dump(mode="json"))
-    for line in found.notes:
-        note(line)
+    for told in found.notes:
+        note(told)
     for name, task in found.sidecar.tasks.items():
         say(f"{name}, {len(task.ids.splitlines())} images:")
         for finding in task.findings:

@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 import click
 from click.core import ParameterSource
 
-from tutored.errors import InputError
+from tutored.errors import InputError, printable
 from tutored.folders import Kind, require
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -176,13 +176,13 @@ def say(text: str, *, error: bool = False) -> None:
     """A line for the user; of several processes that work together, one speaks."""
     if is_main():
         try:
-            print(text, file=sys.stderr if error else sys.stdout, flush=True)
+            print(printable(text), file=sys.stderr if error else sys.stdout, flush=True)
         except BrokenPipeError:
             unheard(sys.stderr if error else sys.stdout)
 
 
 def note(text: str) -> None:
-    """Something that the user may want to know."""
+    """What the user should know, a sentence."""
     say(f"note: {text}")
 
 

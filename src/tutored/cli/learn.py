@@ -19,6 +19,7 @@ from tutored.cli.common import (
     Command,
     Made,
     commands,
+    note,
     say,
     say_next,
     write_json,
@@ -69,7 +70,7 @@ def train(overrides: list[tuple[str, str]], config: Path, out: Path, resume: boo
 
     with watch_training() as line:
         watch = Watchers(line, RunPage())
-        result = train_run(run, out, resume=resume, watch=watch, tell=common.note)
+        result = train_run(run, out, resume=resume, watch=watch, tell=note)
     if line.result:
         Lasting(quiet=not common.is_main()).print(table(line.result))
     checkpoint, data = out / "checkpoint", run.data
@@ -116,7 +117,7 @@ def evaluate(
     write_json(json_, what | result.to_dict())
     Lasting().print(table(result))
     for each in result.notes:
-        common.note(each)
+        note(each)
 
 
 @commands.command()
@@ -180,7 +181,7 @@ def predict(
     predictor = Predictor.load(checkpoint, given["device"], given["batch"])
     if inputs.pictures:
         kinds = choose_kinds(to, KINDS, predictor.tasks)
-        how = {"kinds": kinds, "under": inputs.under, "coco": given["coco"], "tell": common.note}
+        how = {"kinds": kinds, "under": inputs.under, "coco": given["coco"], "tell": note}
         with bar("predicting") as step:
             predict_files(predictor, inputs.pictures, out, score, step, **how)
         say(f"wrote {', '.join(kinds)} to {out}")
@@ -240,7 +241,7 @@ def export(checkpoint: Path, to: str, out: Path, nms: bool, mask: bool, half: bo
     from tutored.export import NotEqualError, Options, export_onnx, export_program
     from tutored.predict import find_pictures
 
-    pictures = list(find_pictures(images, tell=common.note).values()) if images else []
+    pictures = list(find_pictures(images, tell=note).values()) if images else []
     try:
         if to == "onnx":
             parity = export_onnx(checkpoint, out, Options(nms, mask, half), pictures)
@@ -315,7 +316,7 @@ def run_studies(
     folder = open_folder(out, setting, names, seeds)
     with watch_study() as watch:
         limits = {"recipe": recipe, "seeds": seeds, "hours": hours, "jobs": jobs, "keep": keep}
-        done, failed, total = work(folder, names, watch=watch, tell=common.note, **limits)
+        done, failed, total = work(folder, names, watch=watch, tell=note, **limits)
     say(f"{out}: {done} of {total} runs are done" + (f", {failed} of them failed" if failed else ""))
     if hours is not None and done < total:
         say(

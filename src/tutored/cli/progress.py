@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich import progress as columns
 from rich.console import Console
+from rich.text import Text
 
 from tutored.cli.common import is_main, say, unheard
+from tutored.errors import printable
 from tutored.progress import Progress
 from tutored.watch import Report, Validation, Watcher
 
@@ -27,10 +29,13 @@ TEXT = columns.TextColumn("{task.fields[text]}", markup=False)
 
 
 class Lasting(Console):
-    """A console on which names are never markup, and whose reader may leave while the work goes on."""
+    """A console on which names are never markup and steer no terminal, and whose reader may leave meanwhile."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -44,11 +49,11 @@ def _shown(what: str, *shown: columns.ProgressColumn) -> Iterator[Callable[..., 
     last = time.monotonic()
     live: dict[str, Any] = {"transient": True, "disable": not console.is_terminal}
     with columns.Progress(*shown, console=console, redirect_stdout=sys.stdout.isatty(), **live) as bars:
-        task = bars.add_task(what, total=None, text="")
+        task = bars.add_task(printable(what), total=None, text="")
 
         def step(done: int, total: int, text: str, line: str, *, now: bool = False) -> None:
             nonlocal last
-            bars.update(task, completed=done, total=total, text=text)
+            bars.update(task, completed=done, total=total, text=printable(text))
             if not console.is_terminal and (now or time.monotonic() - last > LINE_SECONDS):
                 console.print(line, soft_wrap=True)
                 last = time.monotonic()

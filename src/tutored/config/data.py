@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tutored.section import Section, Share
+from tutored.section import Section, Share, Text
 
-Names = tuple[str, ...]
+Names = tuple[Text, ...]
 Annotates = Names | dict[str, Names] | None
 """Names of classes, for all tasks alike or by task; None: every class."""
 
@@ -18,7 +18,7 @@ class MoreData(Section):
 
     train: str
     """Data set, such as `voc:FOLDER`."""
-    split: str = "train"
+    split: Text = "train"
     """Its split."""
     annotated: Annotates = None
     """Names of the classes that it annotates, for all tasks or by task; null: all of its label spaces."""
@@ -31,14 +31,14 @@ class Data(Section):
 
     train: str
     """Data set to train on, such as `voc:FOLDER` or `coco:FOLDER`."""
-    split: str = "train"
+    split: Text = "train"
     """Split to train on; of a VOC folder, several are joined by `+`."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training images that is kept out of training and validated on, instead of `val`: to choose settings
     on. The same images for every training seed."""
     val: str | None = None
     """Data set to validate on; if absent, the training data set's folder and `tasks`."""
-    val_split: str | None = "val"
+    val_split: Text | None = "val"
     """Split to validate on while training; null: no validation."""
     val_annotated: Annotates = None
     """Names of the classes that `val` annotates; without `val`, those of the training data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -35,7 +36,7 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
         given = {"tasks": {name: {} for name in DEFAULT_TASKS}} | given
     for key, value in overrides:
         try:
-            parsed = yaml.safe_load(value)
+            parsed = yaml.load(value, _Loader)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"--{key} {value}: not a YAML value") from error
         _refuse_idle(key, parsed, given, path)
@@ -78,7 +79,11 @@ def _student_section(given: Mapping[str, Any]) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice: YAML forbids it, and PyYAML would take the last one in silence."""
+    """Takes as text what may be a name: YAML 1.1 reads `no`, `on`, `007`, `1:30` and `2012-01-01` as something else.
+
+    A whole number has that number's own spelling, so that `section.Text` gets back what was written. A key that a
+    mapping has twice is refused: YAML forbids it, and PyYAML would take the last one in silence.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)
@@ -88,6 +93,17 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
             seen.add((key.tag, key.value))
         return node
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _text, _first in (
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"0|-?[1-9][0-9]*", "-0123456789"),
+    ("float", r"-?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", "-.0123456789"),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_text})$"), [*_first, ""])
 
 
 def read_yaml(path: Path) -> Any:
@@ -128,6 +144,8 @@ def _explain(item: Any, given: Mapping[str, Any]) -> str:
     if item["type"] != "extra_forbidden":
         text = str(item["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list, such as [a, b]")
         value = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
+        if item["type"] == "string_type" and not isinstance(item["input"], list | dict):
+            value += ", which YAML does not read as text; put it in quotes"
         return f"{place}: {text}{value}" if place else text
     section = _section_at(item["loc"][:-1], given)
     names = [field.alias or name for name, field in section.model_fields.items()]

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from tutored.data.images import DRAWN_TURNED, Images
 from tutored.data.joined import differ
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.pictures import orientation
+from tutored.pictures import orientation, stored_orientation
 from tutored.progress import Progress
-from tutored.types import Dataset
+from tutored.types import IGNORE, Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,8 @@ class SplitReport:
         tasks: by task.
         complete, none: images that are annotated for every task, and for no task.
         problems: one message for each item that can't be used; it names the file.
-        notes: what the reader left out, and pictures whose EXIF turns them, which nothing here does.
+        notes: what the reader left out, numbers that may mean other classes than the list says, and pictures whose EXIF
+            turns them, which nothing here does.
     """
 
     images: int
@@ -104,20 +106,20 @@ class Report:
         for name, split in self.splits.items():
             annotated = [split.tasks[task].images if task in split.tasks else 0 for task in tasks]
             row = (split.images, *annotated, split.complete, split.none, len(split.problems))
-            table.add_row(escape(name), *(f"{value:,}" for value in row))
+            table.add_row(Text(name), *(f"{value:,}" for value in row))
         return table
 
     def _classes(self, task: str) -> Table:
         """What is counted of each class: numbers, or of pixels, which are many, the share."""
-        table = Table("class", title=task)
+        table = Table("class", title=Text(task))
         columns: list[Mapping[str, str]] = []
         for name, split in self.splits.items():
             for column, counts in split.tasks[task].counts.items() if task in split.tasks else ():
-                table.add_column(escape(f"{name} {column}"), justify="right")
+                table.add_column(Text(f"{name} {column}"), justify="right")
                 share = max(1, sum(counts.values())) if column == "pixels" else None
                 columns.append({key: f"{n / share:.2%}" if share else f"{n:,}" for key, n in counts.items()})
         for each in dict.fromkeys(each for column in columns for each in column):
-            table.add_row(escape(each), *(column.get(each, "") for column in columns))
+            table.add_row(Text(each), *(column.get(each, "") for column in columns))
         return table
 
 
@@ -154,7 +156,7 @@ def check(dataset_by_split: Mapping[str, Dataset], progress: Progress | None = N
 
 def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
     annotated = dict.fromkeys(dataset.labels, 0)
-    counts: dict[str, dict[str, Any]] = {task: defaultdict(int) for task in dataset.labels}
+    counts = {task: _no_counts() for task in dataset.labels}
     complete = none = 0
     problems: dict[str, None] = {}
     turned: list[str] = []
@@ -173,14 +175,14 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
             none += not truth.tasks
             for task, annotation in truth.tasks.items():
                 annotated[task] += 1
-                for column, numbers in annotation.counts(len(dataset.labels[task])).items():
-                    counts[task][column] += np.array(numbers)
+                _add(counts[task], annotation, dataset.labels[task])
         step()
-    notes = [
-        f"{len(turned):,} picture(s), such as {image_id}, say that they are to be turned or mirrored (EXIF): they are "
-        "read as stored, as boxes and masks must be, and as tutors and student see them"
-        for image_id in turned[:1]
-    ]
+    notes = _turned(turned)
+    for task, labels in dataset.labels.items():
+        notes += _nothing_drawn(task, annotated[task], counts[task], labels)
+    for pair in combinations(dataset.labels, 2):
+        if dataset.labels[pair[0]] == dataset.labels[pair[1]]:
+            notes += _contrary(pair, dataset.labels[pair[0]], counts)
     return SplitReport(
         images=len(dataset.ids),
         tasks={
@@ -192,6 +194,68 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
         problems=tuple(problems),
         notes=(*dataset.notes, *notes),
     )
+
+
+def first_look(dataset: Images, most: int = 32) -> tuple[str, ...]:
+    """What `check` would note of some annotated images of each task, from first to last, a sentence each."""
+    notes: list[str] = []
+    for task, labels in dataset.labels.items():
+        annotated = [image_id for image_id in dataset.ids if task in dataset.annotated_tasks(image_id)]
+        seen, counts, turned = 0, _no_counts(), []
+        for image_id in annotated[:: -(-len(annotated) // most) or 1]:
+            try:
+                annotation = dataset.ground_truth(image_id).tasks[task]
+                turned += [image_id] * (stored_orientation(dataset.place(image_id)) != 1)
+            except InputError:
+                continue  # where it is used, it is named
+            seen += 1
+            _add(counts, annotation, labels)
+        notes += [*_turned(turned), *_nothing_drawn(task, seen, counts, labels)]
+    return tuple(dict.fromkeys(notes))
+
+
+def _turned(image_ids: Sequence[str]) -> list[str]:
+    return [
+        f"{len(image_ids):,} picture(s), such as {image_id}, say that they are to be turned or mirrored (EXIF): they "
+        f"are read as stored, and as tutors and student see them; {DRAWN_TURNED}"
+        for image_id in image_ids[:1]
+    ]
+
+
+def _no_counts() -> dict[str, Any]:
+    return defaultdict(int)
+
+
+def _add(counts: dict[str, Any], annotation: Any, labels: LabelSpace) -> None:
+    for column, numbers in annotation.counts(len(labels)).items():
+        counts[column] += np.array(numbers)
+
+
+def _occurring(counts: Mapping[str, Any], labels: LabelSpace) -> list[str]:
+    """The classes of which there is something."""
+    classes = enumerate(labels.classes, start=1)
+    return [name for number, name in classes if any(numbers[number] for numbers in counts.values())]
+
+
+def _nothing_drawn(task: str, images: int, counts: Mapping[str, Any], labels: LabelSpace) -> list[str]:
+    """Whether pixels are annotated, and all of them as background or ignored."""
+    ignored = [numbers[len(labels)] for numbers in counts.values() if len(numbers) > len(labels)]
+    if not ignored or not labels.classes or _occurring(counts, labels):
+        return []
+    drawn = f"; all that is drawn has the number {IGNORE}, which means ignored" if any(ignored) else ""
+    classes = ", ".join([*labels.classes[:3], "..."] if len(labels.classes) > 3 else labels.classes)
+    remedy = f"number the classes ({classes}) from 1 on"
+    return [f"{task}: none of {images:,} annotations looked at holds a class{drawn}; {remedy}"]
+
+
+def _contrary(tasks: Sequence[str], labels: LabelSpace, counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Whether classes occur in one task's annotations alone, and others in the other's alone."""
+    here, there = (_occurring(counts[task], labels) for task in tasks)
+    only = [[name for name in mine if name not in other] for mine, other in ((here, there), (there, here))]
+    if not all(only):
+        return []
+    told = " and ".join(f"{', '.join(names)} only for {task}" for names, task in zip(only, tasks, strict=True))
+    return [f"classes occur {told}: does the list of classes have the order of the numbers in the files?"]
 
 
 def _by_class(columns: Mapping[str, Sequence[int]], labels: LabelSpace) -> dict[str, dict[str, int]]:

@@ -16,11 +16,11 @@ import torch
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
-from tutored.data.images import Annotations, Images, Size
-from tutored.data.text import BACKGROUND_NAMES, gather, read_json, refuse_climbing
+from tutored.data.images import Annotations, Images, Size, place_of
+from tutored.data.text import gather, is_background, read_json, refuse_climbing
 from tutored.data.voc import as_boxes
 from tutored.errors import InputError
-from tutored.labels import LabelSpace
+from tutored.labels import LabelSpace, composed
 from tutored.pictures import Box, fit_box, is_empty
 from tutored.tasks.detection.types import Boxes
 from tutored.tasks.segmentation.types import ClassMask
@@ -148,21 +148,21 @@ class Coco(Images):
 def open_coco(folder: Path, split: str) -> Coco:
     """Open FOLDER/annotations/instances_SPLIT.json with images in FOLDER/SPLIT, as COCO has it.
 
-    Also possible: SPLIT.json in FOLDER or FOLDER/annotations, and instances.json in FOLDER, which answers to any
-    split. Images lie in FOLDER/SPLIT, FOLDER/images/SPLIT, FOLDER/images or FOLDER, the first of these that exists.
+    Also possible: SPLIT.json in FOLDER or FOLDER/annotations, the one JSON file in FOLDER/SPLIT, and instances.json in
+    FOLDER, which answers to any split. Images lie in FOLDER/SPLIT, FOLDER/images/SPLIT, FOLDER/SPLIT/images or
+    FOLDER/images, the same with `data` for `images`, in FOLDER, or beside the file: the first of these that holds one.
     An image's id is the stem of its file name; where several share one, the file name without its suffix.
 
     Raises:
-        InputError: no such split (the possible ones are named), or the file is not COCO instances; of entries that
-            can't be used, all of one kind are named.
+        InputError: no such split (the possible ones are named), the file is not COCO instances, or no image of it is
+            found; of entries that can't be used, all of one kind are named.
     """
     path = _instances_file(folder, split)
-    places = (folder / split, folder / "images" / split, folder / "images", folder)
     data = read_json(path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: COCO instances are an object with images, annotations and categories")
     labels, class_of = _read_categories(data, path)
-    entries = _read_images(data, next(place for place in places if place.is_dir()), path)
+    entries = _read_images(data, folder, split, path)
     _read_annotations(data, entries, class_of, path)
     every = [(entry, each) for entry in entries.values() for each in entry.instances]
     notes = tuple(note for entry, each in every for note in _notes_of_box(each, entry.stated_size))
@@ -191,11 +191,13 @@ def open_coco(folder: Path, split: str) -> Coco:
 def _instances_file(folder: Path, split: str) -> Path:
     official = folder / "annotations" / f"instances_{split}.json"
     named = (official, folder / f"{split}.json", folder / "annotations" / f"{split}.json", folder / "instances.json")
-    for path in named:
+    inside = tuple((folder / split).glob("*.json"))
+    for path in named + inside * (len(inside) == 1):
         if path.is_file():
             return path
     splits = [path.stem.removeprefix("instances_") for path in sorted(folder.glob("annotations/instances_*.json"))]
     splits += [path.stem for path in sorted(folder.glob("*.json"))]
+    splits += [path.parent.name for path in sorted(folder.glob("*/_annotations.coco.json"))]
     if splits:
         raise InputError(f"{folder}: there is no split {split!r}; possible: {', '.join(splits)}")
     raise InputError(
@@ -252,35 +254,53 @@ def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict
     categories = _items(data, "categories", {"id": (int, str), "name": str}, path)
     if len({item["id"] for item in categories}) < len(categories):
         raise InputError(f"{path}: two categories share an id; give each its own")
-    classes = [item for item in categories if item["name"] not in BACKGROUND_NAMES]
+    classes = [item for item in categories if not is_background(item["name"])]
     class_of = {item["id"]: BACKGROUND for item in categories}
     class_of |= {item["id"]: index for index, item in enumerate(classes, start=1)}
     try:
-        return LabelSpace.of([item["name"] for item in classes]), class_of
+        return LabelSpace.of([item["name"].strip() for item in classes]), class_of
     except ValueError as error:
         raise InputError(f"{path}: categories: {error}") from error
 
 
-def _read_images(data: dict[str, Any], pictures: Path, path: Path) -> dict[str, Entry]:
+def _read_images(data: dict[str, Any], folder: Path, split: str, path: Path) -> dict[str, Entry]:
     """The images by id, in the file's order, without annotations."""
     images = _items(data, "images", {"id": (int, str), "file_name": str}, path)
     sharing = Counter(PurePath(item["file_name"]).stem for item in images)
-    entries: dict[str, Entry] = {}
+    ids: dict[str, None] = {}
     numbers: set[Any] = set()
     for item in images:
         refuse_climbing(item["file_name"], path)
         name = PurePath(item["file_name"])
-        image_id = name.stem if sharing[name.stem] == 1 else (name.parent / name.stem).as_posix()
-        if item["id"] in numbers or image_id in entries:
+        image_id = composed(name.stem if sharing[name.stem] == 1 else (name.parent / name.stem).as_posix())
+        if item["id"] in numbers or image_id in ids:
             raise InputError(
                 f"{path}: image {item['id']} ({item['file_name']}) has the number of an earlier one, or its name up to "
                 "the suffix; list each image once, with a number and a name of its own"
             )
-        entries[image_id] = Entry(item["id"], pictures / name, _stated_size(item), [])
+        ids[image_id] = None
         numbers.add(item["id"])
-    if not entries:
+    if not ids:
         raise InputError(f"{path}: the split lists no image; give one that does")
-    return entries
+    pictures = _pictures([item["file_name"] for item in images], folder, split, path)
+    return {
+        image_id: Entry(item["id"], place_of(pictures, item["file_name"]), _stated_size(item), [])
+        for image_id, item in zip(ids, images, strict=True)
+    }
+
+
+def _pictures(names: Sequence[str], folder: Path, split: str, path: Path) -> Path:
+    """The folder that the names are seen from: the first possible one that holds a picture of such a name."""
+    usual = (each for kind in ("images", "data") for each in (f"{kind}/{split}", f"{split}/{kind}", kind))
+    places = dict.fromkeys((folder / split, *(folder / each for each in usual), folder, path.parent))
+    there = [place for place in places if place.is_dir()]
+    found = next((place for place in there if any(place_of(place, name).exists() for name in names)), None)
+    if found is None:
+        raise InputError(
+            f"{path}: none of its {len(names):,} pictures is there, such as {names[0]!r}, looked for in "
+            f"{', '.join(map(str, there))}; put them into one of these folders, or correct `file_name` in the file"
+        )
+    return found
 
 
 def _stated_size(item: Mapping[str, Any]) -> tuple[float, float] | None:

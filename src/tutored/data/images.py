@@ -7,9 +7,10 @@ the names of its tasks, and further ones from folders with one file an image (`w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,17 +18,19 @@ from PIL import Image
 
 from tutored.config import ClassSection
 from tutored.config.entries import DEFAULT_TASKS
-from tutored.data.text import gather, own_name, read_classes, read_lines, refuse_unwritable
-from tutored.errors import InputError
+from tutored.data.text import CLASS_FILES, gather, own_classes, own_name, read_classes, read_lines, refuse_unwritable
+from tutored.errors import InputError, is_one_line
 from tutored.files import is_special
-from tutored.labels import LabelSpace
-from tutored.pictures import picture_size, read_picture
+from tutored.labels import LabelSpace, composed
+from tutored.pictures import SUFFIXES, UNREAD, picture_size, read_picture, stored_orientation
 from tutored.tasks import task_class
 from tutored.types import GroundTruth
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Of the pictures in a folder."""
 LISTS = "give a file with one class a line, in the order of their numbers"
+DRAWN_TURNED = (
+    "what was drawn on the turned picture needs a picture that is stored so: turn the pixels, such as by "
+    "`mogrify -auto-orient *.jpg` (ImageMagick) on a copy of the pictures"
+)
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
@@ -82,6 +85,31 @@ class AnnotationFiles(Annotations):
         assert path is not None
         return task_class(self.kind).read(path, size, self.labels)
 
+    def unpaired(self, names: Set[str]) -> tuple[str, ...]:
+        """Of each folder a sentence on the files that have the name of no picture, and on those of other formats.
+
+        Args:
+            names: of all pictures, without suffix.
+        """
+        notes = []
+        for folder in self.folders:
+            names_of = {path: _name(path, folder) for path in files_in(folder)}
+            files = [path for path in names_of if path.suffix.lower() in self.suffixes]
+            lost = [path for path in files if names_of[path] not in names]
+            unread = names - {names_of[path] for path in files}
+            others = [path for path in names_of if names_of[path] in unread]
+            if others:
+                notes.append(
+                    f"{folder}: {len(others):,} files, such as {min(others).name}, have the name of a picture and are "
+                    f"not read; possible: {', '.join(self.suffixes)}"
+                )
+            if lost:
+                notes.append(
+                    f"{folder}: {len(lost):,} of {len(files):,} files, such as {min(lost).name}, have the name of no "
+                    "picture and annotate nothing; a file belongs to the picture of its very name: rename them"
+                )
+        return tuple(notes)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Images:
@@ -93,6 +121,8 @@ class Images:
         classes: the classes that the folder states.
         place: the file or address of an image's picture by its id; an absent one raises when it is read.
         tasks: annotations by the names of tasks, as a format gives them by the names of kinds.
+        pictures: the folder that holds nothing but pictures by the names of images, those of other splits too.
+        remarks: what should be known of the whole, such as what was not taken as a picture, a sentence each.
     """
 
     format: str
@@ -102,6 +132,8 @@ class Images:
     ids: tuple[str, ...]
     place: Callable[[str], Path | str]
     tasks: Mapping[str, Annotations]
+    pictures: Path | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -115,9 +147,16 @@ class Images:
     def labels(self) -> Mapping[str, LabelSpace]:
         return {name: each.labels for name, each in self.tasks.items()}
 
-    @property
+    @cached_property
     def notes(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(note for each in self.tasks.values() for note in each.notes))
+        notes = [*self.remarks, *(note for each in self.tasks.values() for note in each.notes)]
+        if self.pictures:
+            files = list(files_in(self.pictures))
+            notes += left_out_of(files)
+            names = {_name(path, self.pictures) for path in files if path.suffix.lower() in (*SUFFIXES, *UNREAD)}
+            for each in self.tasks.values():
+                notes += each.unpaired(names) if isinstance(each, AnnotationFiles) and not each.notes else ()
+        return tuple(dict.fromkeys(notes))
 
     def files(self, image_id: str) -> tuple[Path | str, ...]:
         return self.place(image_id), *(file for each in self.tasks.values() for file in each.files(image_id))
@@ -132,9 +171,17 @@ class Images:
         Raises:
             InputError: a line for each fault, naming the file and the object that is impossible.
         """
-        size = picture_size(self.place(image_id))
+        place = self.place(image_id)
+        size = picture_size(place)
         there = {name: each for name, each in self.tasks.items() if each.has(image_id)}
-        found = gather(partial(each.read, image_id, size) for each in there.values())
+        try:
+            found = gather(partial(each.read, image_id, size) for each in there.values())
+        except InputError as error:
+            # Whatever the kind of annotation, its message names the size that it has or lacks.
+            sizes = (f"{size[1]}x{size[0]}", f"{size[0]}x{size[1]}")
+            if any(each in str(error) for each in sizes) and stored_orientation(place) != 1:
+                raise InputError(f"{error}; {place} is turned by its EXIF, and {DRAWN_TURNED}") from error
+            raise
         return GroundTruth(size, dict(zip(there, found, strict=True)))
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
@@ -235,10 +282,24 @@ def _labels(dataset: Images, own: Annotations | None, name: str, source: TaskSou
 
 
 def first_file(folders: Sequence[Path], image_id: str, suffixes: Sequence[str]) -> Path | None:
-    """The first of an image's possible files that is there; cameras write suffixes in capitals."""
+    """The first of an image's possible files that is there.
+
+    Cameras write suffixes in capitals, and archives made on macOS hold names in another Unicode form than lists do.
+    """
     either = (*suffixes, *(suffix.upper() for suffix in suffixes))
-    paths = (folder / f"{image_id}{suffix}" for folder in folders for suffix in either)
+    paths = (folder / f"{name}{suffix}" for folder in folders for name in _forms(image_id) for suffix in either)
     return next((path for path in paths if os.path.exists(path)), None)  # False for impossible names, too
+
+
+def place_of(folder: Path, name: str) -> Path:
+    """The path of a picture in a folder, in the Unicode form that is there."""
+    if name.isascii():
+        return folder / name
+    return next((path for form in _forms(name) if os.path.exists(path := folder / form)), folder / name)
+
+
+def _forms(name: str) -> Iterable[str]:
+    return dict.fromkeys((name, composed(name), unicodedata.normalize("NFD", name)))
 
 
 def open_images(folder: Path, split: str) -> Images:
@@ -246,26 +307,25 @@ def open_images(folder: Path, split: str) -> Images:
 
     In a folder, links to others of its pictures are left out, and links to folders are followed. A line is a path, seen
     from FOLDER, or an address that fsspec opens, such as https://..., s3://... or gs://... . Image ids are these paths
-    without suffix. The classes are those of FOLDER/labels.txt; without it there are none.
+    without suffix. The classes are those that FOLDER lists (`CLASS_FILES`); without a list there are none.
 
     Raises:
         InputError: neither is there, it holds no picture, or the names of two pictures differ in the suffix alone.
     """
     found: dict[str, Path | str] = {}
-    places, notes = _pictures(folder, split)
-    for name, place in places:
+    pictures, left_out = _pictures(folder, split)
+    for name, place in pictures:
         path = PurePosixPath(name.lstrip("/"))
-        if not path.name:
+        if not path.name or not is_one_line(name):
             raise InputError(f"{folder}/{split}.txt: {name!r} is no picture; correct the line or remove it")
         if ".." in path.parts:
             raise InputError(f"{folder}: {place} climbs out of its folder; give an absolute path")
-        image_id = path.with_suffix("").as_posix()
+        image_id = composed(path.with_suffix("").as_posix())
         if image_id in found:
             advice = "list it once" if found[image_id] == place else "rename one"
             raise InputError(f"{found[image_id]} and {place}: both are called {image_id}; {advice}")
         found[image_id] = place
-    names = folder / "labels.txt"
-    labels = read_classes(names) if names.exists() else LabelSpace.of(())
+    labels, _ = own_classes(folder) or (LabelSpace.of(()), None)
     return Images(
         format="images",
         folder=folder,
@@ -273,40 +333,65 @@ def open_images(folder: Path, split: str) -> Images:
         classes=labels,
         ids=tuple(found),
         place=found.__getitem__,
-        tasks=dict.fromkeys(DEFAULT_TASKS, Annotations(labels=labels, notes=notes)),
+        tasks=dict.fromkeys(DEFAULT_TASKS, Annotations(labels=labels)),
+        remarks=left_out,
     )
 
 
+def left_out_of(files: Sequence[Path]) -> list[str]:
+    """Sentences on the files that seem to be pictures and are not read."""
+    notes = [f"{file}: no regular file, left out" for file in files if is_special(file)]
+    others = sorted(file for file in files if file.suffix.lower() in UNREAD)
+    if others:
+        notes.append(
+            f"{len(others):,} pictures of other formats, such as {others[0]}, are left out; save them as JPEG or PNG"
+        )
+    return notes
+
+
+def _name(path: Path, folder: Path) -> str:
+    """A file's path in a folder, without suffix."""
+    return composed(path.relative_to(folder).with_suffix("").as_posix())
+
+
 def _pictures(folder: Path, split: str) -> tuple[list[tuple[str, Path | str]], tuple[str, ...]]:
-    """Name and place of each picture, and notes."""
-    notes: tuple[str, ...] = ()
+    """Name and place of each picture, and what was left out."""
     listed, inside = folder / f"{split}.txt", folder / split
     if listed.is_file():
         lines = [line.strip() for line in read_lines(listed) if line.strip()]
-        places = [(line.partition("://")[2] or line, line if "://" in line else folder / line) for line in lines]
+        places = [
+            (line.partition("://")[2] or line, line if "://" in line else place_of(folder, line)) for line in lines
+        ]
+        left_out: tuple[str, ...] = ()
     elif inside.is_dir():
-        files = sorted(file for file in files_in(inside) if file.suffix.lower() in SUFFIXES)
-        notes = tuple(f"{file}: no regular file, left out" for file in files if is_special(file))
-        files = [file for file in files if not is_hidden(file, inside) and not is_special(file)]
+        seen = sorted(files_in(inside))
+        files = [file for file in seen if file.suffix.lower() in SUFFIXES and not is_special(file)]
+        left_out = tuple(left_out_of(seen))
         there = {file.resolve() for file in files if not file.is_symlink()}
         files = [file for file in files if not (file.is_symlink() and file.resolve() in there)]
         refuse_unwritable(files)
         places = [(file.relative_to(inside).as_posix(), file) for file in files]
     else:
         possible = sorted(
-            {path.stem for path in folder.iterdir() if path.is_dir() or path.suffix == ".txt"} - {"labels"}
+            path.name if path.is_dir() else path.stem
+            for path in folder.iterdir()
+            if path.is_dir() or (path.suffix == ".txt" and path.name not in CLASS_FILES)
         )
         raise InputError(
             f"{folder}: neither {split}.txt, a list of pictures, nor a folder {split}; "
             f"possible: {', '.join(possible) or 'nothing'}"
         )
     if not places:
-        raise InputError(f"{listed if listed.is_file() else inside}: no picture; possible: {', '.join(SUFFIXES)}")
-    return places, notes
+        told = "; ".join((f"possible: {', '.join(SUFFIXES)}", *left_out))
+        raise InputError(f"{listed if listed.is_file() else inside}: no picture; {told}")
+    return places, left_out
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """The files in and under a folder, through links too; a folder that several links lead to is read once."""
+    """The files in and under a folder, through links too, without hidden ones (`.name`, or in a folder `.name`).
+
+    A folder that several links lead to is read once.
+    """
     seen: set[str] = set()
     left = [str(folder)]
     for top in left:
@@ -315,12 +400,7 @@ def files_in(folder: Path) -> Iterator[Path]:
                 inside.clear()
                 continue
             seen.add(real)
-            yield from (Path(place, name) for name in names)
+            yield from (Path(place, name) for name in names if not name.startswith("."))
             inside[:] = sorted(name for name in inside if not name.startswith("."))
             # Links come last, so that a folder that is there without one keeps its own name.
             left += filter(os.path.islink, (os.path.join(place, name) for name in inside))
-
-
-def is_hidden(file: Path, folder: Path) -> bool:
-    """Whether the file, or a folder between it and `folder`, has a name that begins with a dot."""
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)

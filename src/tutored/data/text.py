@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
@@ -11,33 +13,69 @@ from xml.etree.ElementTree import Element
 
 from defusedxml import ElementTree
 
-from tutored.errors import InputError
+from tutored.errors import InputError, is_one_line
 from tutored.files import regular
 from tutored.labels import LabelSpace
 
 Found = TypeVar("Found")
-BACKGROUND_NAMES = ("background", "__background__")
-"""What lists of classes call the background, which is no class of its own."""
+CLASS_FILES = ("labels.txt", "classes.txt", "class_names.txt")
+"""What a data set's own list of classes may be called."""
+NO_CLASSES = re.compile(r"_*(background|ignored?|unlabell?ed|void)_*", re.I)
+"""Names that lists of classes have for pixels of no class."""
+HEADS = ("ignore background", "background", "unlabeled", "unlabelled")
+"""How a list may begin that names what number 0 is. Labelme's `__ignore__` is number -1 there, in masks 255."""
 
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file. Raises InputError, naming it."""
     try:
-        return regular(path).read_text(encoding="utf-8-sig").splitlines()
+        # Not `splitlines`, for which a name may hold an end of a line, and each class behind it another number.
+        return regular(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read as text ({error})") from error
+        raise InputError(f"{path}: can't be read as text in UTF-8 ({error}); save it as such") from error
+
+
+def is_background(name: str) -> bool:
+    """Whether a list of classes means the background, which is no class of its own."""
+    return name.strip("_").lower() == "background"
 
 
 def read_classes(path: Path) -> LabelSpace:
     """The label space of a file with one object class a line, in the order of their numbers.
 
-    Empty lines, and lines that name the background, are skipped. Raises InputError, naming the file.
+    Empty lines are skipped, and so is the head of the list where it says what number 0 is (`HEADS`).
+
+    Raises:
+        InputError: naming the file; another line names pixels of no class, so that it is not known what the numbers
+            behind it mean.
     """
-    names = [line.strip() for line in read_lines(path)]
+    names = {number: name for number, line in enumerate(read_lines(path), start=1) if (name := line.strip())}
+    plain = [name.strip("_").lower() for name in names.values()]
+    skipped = next((len(head.split()) for head in HEADS if plain[: len(head.split())] == head.split()), 0)
+    classes = dict(list(names.items())[skipped:])
+    if any(map(NO_CLASSES.fullmatch, classes.values())):
+        wrong = [f"line {number} ({name!r})" for number, name in names.items() if NO_CLASSES.fullmatch(name)]
+        raise InputError(
+            f"{path}: {', '.join(wrong)}: no class has such a name, and it is not known which numbers the classes "
+            "behind it have. In masks 0 is background, 1 the first class and 255 is ignored: begin the list with "
+            "background (or, as labelme does, with __ignore__ and _background_), and take out other such lines"
+        )
     try:
-        return LabelSpace.of([name for name in names if name not in ("", *BACKGROUND_NAMES)])
+        return LabelSpace.of(list(classes.values()))
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def own_classes(folder: Path) -> tuple[LabelSpace, Path] | None:
+    """The classes that a data set's folder lists itself, and the file (`CLASS_FILES`); None without one.
+
+    Raises:
+        InputError: the file is no list of classes, or there are several that differ.
+    """
+    found = {path: read_classes(path) for path in (folder / name for name in CLASS_FILES) if path.is_file()}
+    if len(set(found.values())) > 1:
+        raise InputError(f"{' and '.join(map(str, found))} list different classes; keep the right one")
+    return next(((labels, path) for path, labels in found.items()), None)
 
 
 def read_json(path: Path) -> Any:
@@ -59,30 +97,34 @@ def read_xml(path: Path) -> Element:
 
 def refuse_climbing(name: str, file: Path) -> None:
     """Refuse a name that no image can have, or that leads out of its folder. Raises InputError, naming `file`."""
-    if not _is_utf8(name):
-        raise InputError(f"{file}: {name[:80]!r} is no text that a file can have as its name; correct it")
+    if not is_one_line(name):
+        raise InputError(f"{file}: {name[:80]!r} can't be an image's name, which has no control characters; correct it")
     if name.startswith("/") or ".." in PurePath(name).parts or "\0" in name:
         raise InputError(f"{file}: {name[:80]!r} leads out of the data set's folder; give the image's name inside it")
 
 
 def refuse_unwritable(files: Iterable[Path]) -> None:
-    """Refuse files whose names are not UTF-8, as old archives have them. Raises InputError."""
+    """Refuse files whose names hold control characters or, as old archives have them, no UTF-8. Raises InputError."""
     for file in files:
-        if not _is_utf8(str(file)):
-            raise InputError(f"{os.fsencode(file)!r}: a name that is not UTF-8 can't be an image's; rename the file")
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        if not is_one_line(str(file)):
+            names = sys.getfilesystemencoding()
+            remedy = "rename the file" + f", or set PYTHONUTF8=1 (names are read as {names} here)" * (names != "utf-8")
+            raise InputError(
+                f"{os.fsencode(file)!r}: a name that is not UTF-8, or holds control characters, can't be an image's; "
+                f"{remedy}"
+            )
 
 
 def own_name(folder: Path) -> str:
     """The last part of a folder's absolute path, also of `.`; links are not followed."""
     return Path(os.path.abspath(folder)).name
+
+
+def few(notes: Iterable[str], most: int = 5) -> list[str]:
+    """The first of the notes on a data set, each once, and where all are told."""
+    first = list(dict.fromkeys(notes))
+    more = [f"and {len(first) - most:,} more notes on the data: `tutored data check` lists them"]
+    return first[:most] + more * (len(first) > most)
 
 
 def gather(steps: Iterable[Callable[[], Found]]) -> list[Found]:

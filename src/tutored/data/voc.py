@@ -14,16 +14,17 @@ from xml.etree.ElementTree import Element
 import torch
 
 from tutored.data.images import AnnotationFiles, Images, Size, first_file
-from tutored.data.text import gather, read_classes, read_lines, read_xml, refuse_climbing
+from tutored.data.text import CLASS_FILES, gather, own_classes, read_lines, read_xml, refuse_climbing
 from tutored.errors import InputError
-from tutored.labels import VOC, LabelSpace
-from tutored.pictures import Box, fit_box
+from tutored.labels import VOC, LabelSpace, composed
+from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box
 from tutored.tasks.detection.types import Boxes
 from tutored.types import BACKGROUND
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 OF_ONE_CLASS = re.compile(r"\s(-1|0|1)\s*$")
 """How every line of VOC's lists of one class ends; an image id itself may hold blanks."""
+CLASSES_ELSEWHERE = ("labelmap.txt", "obj.names", "data.yaml")
+"""Where other tools list classes."""
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 """Where a mask is looked for, in this order; the second holds SBD's masks, as people commonly add them to VOC2012."""
 
@@ -40,14 +41,15 @@ def open_voc(folder: Path, split: str) -> Images:
             on either (in VOC2012 they differ, and training takes from each image what it has). `a+b` is the union
             of splits, in this order.
 
-    Classes are VOC's twenty, or those of a file `labels.txt` in the folder, one a line in the order of their indices.
+    Classes are VOC's twenty, or those that a file in the folder lists (`CLASS_FILES`), one a line in the order of their
+    indices.
 
     Raises:
         InputError: no such folder or split (the possible ones are named), an empty list, an id listed twice.
     """
     folder = _dataset_folder(folder)
-    own = folder / "labels.txt"
-    labels = read_classes(own) if own.exists() else VOC
+    labels, listed = own_classes(folder) or (VOC, None)
+    unread = [path for path in (folder / name for name in CLASSES_ELSEWHERE) if path.is_file() and not listed]
     xml = VocBoxes(kind="detection", folders=(folder / "Annotations",), suffixes=(".xml",), labels=labels)
     places = tuple(folder / name for name in MASK_FOLDERS)
     masks = AnnotationFiles(kind="segmentation", folders=places, suffixes=(".png",), labels=labels)
@@ -58,6 +60,12 @@ def open_voc(folder: Path, split: str) -> Images:
         classes=labels,
         ids=_read_split(folder, split),
         place=partial(_picture, folder),
+        pictures=folder / "JPEGImages",
+        remarks=tuple(
+            f"{path}: is not read, so that the numbers in masks are taken to be VOC's; if they are not, write "
+            f"{folder / CLASS_FILES[0]}, one class a line, number 1 first"
+            for path in unread
+        ),
         tasks={xml.kind: xml, masks.kind: masks},
     )
 
@@ -158,9 +166,9 @@ def _dataset_folder(folder: Path) -> Path:
 
 
 def _picture(folder: Path, image_id: str) -> Path:
-    """An image's picture; where there is none, the path that it should have."""
+    """An image's picture; where there is none that can be read, another one, or the path that it should have."""
     pictures = folder / "JPEGImages"
-    return first_file((pictures,), image_id, PICTURE_SUFFIXES) or pictures / f"{image_id}.jpg"
+    return first_file((pictures,), image_id, (*SUFFIXES, *UNREAD)) or pictures / f"{image_id}.jpg"
 
 
 def _read_split(folder: Path, split: str) -> tuple[str, ...]:
@@ -178,7 +186,7 @@ def _read_split(folder: Path, split: str) -> tuple[str, ...]:
 
 
 def _read_ids(folder: Path, path: Path) -> tuple[str, ...]:
-    ids = tuple(line.strip() for line in read_lines(path) if line.strip())
+    ids = tuple(composed(line.strip()) for line in read_lines(path) if line.strip())
     if ids and _are_of_one_class(folder, ids):
         raise InputError(f"{path}: a list of one class (id and -1, 0 or 1) is not a split; give one like train or val")
     for image_id in ids:
@@ -192,9 +200,7 @@ def _read_ids(folder: Path, path: Path) -> tuple[str, ...]:
 def _are_of_one_class(folder: Path, lines: Sequence[str]) -> bool:
     """Whether all lines end as in a list of one class, and none is a picture's own name."""
     pictures = folder / "JPEGImages"
-    return all(map(OF_ONE_CLASS.search, lines)) and not any(
-        first_file((pictures,), line, PICTURE_SUFFIXES) for line in lines
-    )
+    return all(map(OF_ONE_CLASS.search, lines)) and not any(first_file((pictures,), line, SUFFIXES) for line in lines)
 
 
 def _possible(folder: Path, lists: dict[str, Path]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tutored.config import Config, Data, MoreData, TaskSection
 from tutored.config.data import Annotates
 from tutored.data import TaskSource, open_dataset
+from tutored.data.check import first_look
+from tutored.data.images import Images
 from tutored.data.joined import differ, join, union
 from tutored.data.sources import drawn_and_hidden
 from tutored.data.views import Visible, hold_out, relabelled
@@ -28,7 +31,7 @@ def open_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
     own = own_classes(parts)
     classes = {name: getattr(task, "classes", None) or own.get(name, ()) for name, task in config.tasks.items()}
     seen = [
-        relabelled(part, classes, by_task(given.annotated, config))
+        relabelled(_looked_at(part), classes, by_task(given.annotated, config))
         for part, given in zip(parts, parts_of(config), strict=True)
     ]
     whole = join(seen)
@@ -55,7 +58,7 @@ def open_tasks(config: Config, dataset: Dataset) -> dict[str, Task]:
     return tasks
 
 
-def own_classes(parts: list[Dataset]) -> dict[str, tuple[str, ...]]:
+def own_classes(parts: Sequence[Dataset]) -> dict[str, tuple[str, ...]]:
     """By task, the object classes that data sets have, whichever of them the student learns."""
     spaces: dict[str, list[LabelSpace]] = {}
     for part in parts:
@@ -64,7 +67,7 @@ def own_classes(parts: list[Dataset]) -> dict[str, tuple[str, ...]]:
     return {name: union(each) for name, each in spaces.items()}
 
 
-def open_parts(config: Config) -> list[Dataset]:
+def open_parts(config: Config) -> list[Images]:
     """The training data sets as they are, each task in the data set's own label space."""
     return [_open_part(part, config) for part in parts_of(config)]
 
@@ -81,9 +84,14 @@ def by_task(annotated: Annotates, config: Config) -> dict[str, tuple[str, ...] |
     return dict.fromkeys(config.tasks, annotated)
 
 
-def _open_part(part: Data | MoreData, config: Config) -> Dataset:
+def _open_part(part: Data | MoreData, config: Config) -> Images:
     tasks = {name: task for name, task in config.tasks.items() if part.tasks is None or name in part.tasks}
     return open_dataset(part.train, part.split, {name: _source(task) for name, task in tasks.items()})
+
+
+def _looked_at(dataset: Images) -> Images:
+    """The same with what a first look at its annotations finds among its notes."""
+    return replace(dataset, remarks=(*dataset.remarks, *(f"{dataset.name}: {note}" for note in first_look(dataset))))
 
 
 def _source(task: TaskSection) -> TaskSource:
@@ -99,7 +107,8 @@ def _open_validation(config: Config, train: Dataset, classes: Classes) -> Datase
     tasks = {name: config.tasks[name] for name in names}
     # A task whose label space no training data states has none to validate in.
     sources = {name: _source(task) for name, task in tasks.items() if classes[name] or not hasattr(task, "classes")}
-    val = relabelled(open_dataset(data.val or data.train, data.val_split, sources), classes, annotated)
+    there = _looked_at(open_dataset(data.val or data.train, data.val_split, sources))
+    val = relabelled(there, classes, annotated)
     shared = sorted(set(train.ids) & set(val.ids))
     unlike = [image_id for image_id in shared[:3] if differ(train, val, image_id)]
     if unlike:

@@ -38,7 +38,7 @@ def save_state(
         save_file(whole, folder / "state.safetensors")
         written = {**facts, "groups": optimizer["param_groups"]}
         written["sha256"] = seal(written, folder / "state.safetensors")
-        (folder / "state.json").write_text(json.dumps(written, indent=1))
+        (folder / "state.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
 
 
 def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], dict[str, Any]] | None:
@@ -84,7 +84,7 @@ def check_images(run: Path, began: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    facts = json.loads(regular(folder / "state.json").read_text())
+    facts = json.loads(regular(folder / "state.json").read_bytes())
     tensors = load_file(regular(folder / "state.safetensors"))
     if facts.pop("sha256", None) != seal(facts, folder / "state.safetensors"):
         raise ValueError("'sha256' differs from its content")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tutored.config import Config, TaskSection
 from tutored.data.sources import drawn_and_hidden
+from tutored.data.text import few
 from tutored.engine.data_sets import by_task, open_datasets, open_parts, open_tasks, own_classes, parts_of
 from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace, same_class
@@ -17,6 +18,7 @@ from tutored.softlabels.advice import Advice, read_sidecar
 from tutored.tasks import Task
 from tutored.tasks.averages import averaged_classes
 from tutored.types import Dataset, SoftLabels
+from tutored.visualise import lacking_letters
 
 READ_BY = {
     "share": ("replace",),
@@ -57,7 +59,8 @@ def open_supervision(config: Config) -> OpenSupervision:
             store's audit is of another labelling; whatever opening one of them raises.
     """
     train, val = open_datasets(config)
-    tasks, notes = open_tasks(config, train), _idle_notes(config, val)
+    tasks = open_tasks(config, train)
+    notes = [*few((*train.notes, *(val.notes if val else ()))), *_idle_notes(config, val)]
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
     for name, section in config.tasks.items():
@@ -90,7 +93,7 @@ def open_supervision(config: Config) -> OpenSupervision:
             soft_labels[name] = answers
         if getattr(section, "classes", None):
             _refuse_unknown(name, config, task.labels, reached)
-    return OpenSupervision(train, val, tasks, soft_labels, stores, tuple(notes))
+    return OpenSupervision(train, val, tasks, soft_labels, stores, (*notes, *lacking_letters(tasks)))
 
 
 def open_store(path: Path, task: Task) -> Store:

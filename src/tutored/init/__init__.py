@@ -20,19 +20,18 @@ from tutored.config.entries import DEFAULT_TASKS
 from tutored.data import open_dataset
 from tutored.data.check import Report, check
 from tutored.data.sources import ranks
-from tutored.data.text import own_name, read_classes
-from tutored.data.voc import PICTURE_SUFFIXES
+from tutored.data.text import CLASS_FILES, own_classes, own_name, read_json
 from tutored.errors import InputError
 from tutored.files import regular, whole_folder, write_text
-from tutored.init.loose import TRAIN, VAL, Item, find_loose, first, objects_in
+from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
 from tutored.init.text import Layout, config_text
-from tutored.labels import VOC, LabelSpace
+from tutored.labels import VOC, LabelSpace, composed
+from tutored.pictures import SUFFIXES, open_mask
 from tutored.progress import Progress
 from tutored.types import IGNORE
 
 __all__ = ["Layout", "Start", "init"]
 
-CLASS_FILES = ("labels.txt", "classes.txt")
 HELD_OUT = 0.2
 """Share of the annotated pictures, of each kind, that becomes the split `val`."""
 
@@ -74,11 +73,12 @@ def init(folder: Path, out: Path, progress: Progress | None = None) -> Start:
             raise InputError(f"{path} exists, and is left alone; remove it, or give another --out")
     layout, arranged = _voc(folder) or _coco(folder), None
     if layout is None:
-        items, notes = find_loose(folder)
-        if any(item.kind for item in items.values()):
-            layout, arranged = _arrange(folder, items, notes, links), links
+        found = find_loose(folder)
+        if any(item.kind for item in found.items.values()):
+            left_out = (*found.unread, *found.others, *found.notes)
+            layout, arranged = _arrange(folder, found.items, left_out, links), links
         else:
-            layout = _pictures_alone(folder, notes)
+            layout = _pictures_alone(folder, found)
     try:
         splits = {split: open_dataset(layout.data, split) for split in (layout.train, layout.val) if split}
         report = check(splits, progress)
@@ -107,26 +107,33 @@ def _voc(folder: Path) -> Layout | None:
     train, val = (first(names, [name for name in lists if _opens(data, name)]) for names in (TRAIN, VAL))
     # Without objects, masks are taken to have VOC's numbers.
     names = {name for path in (place / "Annotations").glob("*.xml") for name in objects_in(path)}
-    if not train or not val or not ((place / "labels.txt").is_file() or names <= set(VOC.classes)):
+    if not train or not val or not (own_classes(place) or names <= set(VOC.classes)):
         return None
     listed = {image_id for split in (train, val) for image_id in open_dataset(data, split).ids}
-    left = len(
-        {path.stem for path in (place / "JPEGImages").iterdir() if path.suffix.lower() in PICTURE_SUFFIXES} - listed
-    )
-    note = f"{left:,} pictures are neither on the list of {train} nor on that of {val}, and are not used"
-    return Layout(what="a VOC folder", data=data, train=train, val=val, notes=(note,) if left else ())
+    stems = {composed(path.stem) for path in (place / "JPEGImages").iterdir() if path.suffix.lower() in SUFFIXES}
+    left = len(stems - listed)
+    notes = []
+    if left:
+        notes.append(f"{left:,} pictures are neither on the list of {train} nor on that of {val}, and are not used")
+    if not names and not own_classes(place):
+        notes.append(f"numbers in masks are taken to be VOC's; if they are not, write {place / CLASS_FILES[0]}")
+    return Layout(what="a VOC folder", data=data, train=train, val=val, notes=tuple(notes))
 
 
 def _coco(folder: Path) -> Layout | None:
     files = [*folder.glob("annotations/instances_*.json"), *folder.glob("*.json"), *folder.glob("annotations/*.json")]
     data = f"coco:{folder}"
-    names = dict.fromkeys(path.stem.removeprefix("instances_") for path in files)
+    names = {path.stem.removeprefix("instances_"): path for path in files}
+    inside = {path.parent.name: path for path in folder.glob("*/*.json")}
+    names |= {name: inside[name] for name in (*TRAIN, *VAL) if name in inside and name not in names}
     # Files may be hundreds of megabytes: the usual ones are opened first.
     train, val = (
         first(usual, [name for name in names if name in usual and _opens(data, name)]) for usual in (TRAIN, VAL)
     )
     train = train or next((name for name in names if name not in (*TRAIN, val) and _opens(data, name)), None)
     if not train:
+        for name in (name for name, path in names.items() if _is_coco(path)):
+            open_dataset(data, name)  # raises what is wrong with it
         return None
     note = "there is one split alone: a fifth of its images is held out to validate on"
     return Layout(what="a COCO folder", data=data, train=train, val=val, notes=() if val else (note,))
@@ -139,12 +146,23 @@ def _opens(data: str, split: str) -> bool:
         return False
 
 
-def _pictures_alone(folder: Path, notes: Sequence[str]) -> Layout:
+def _is_coco(path: Path) -> bool:
+    try:
+        content = read_json(path)
+    except InputError:
+        return False
+    return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
+
+
+def _pictures_alone(folder: Path, found: Loose) -> Layout:
     parent, name = folder.parent if folder.name else Path(".."), own_name(folder)
     if (parent / f"{name}.txt").is_file():
         raise InputError(f"{parent / name}.txt would be taken for the list of the pictures in {folder}; rename it")
     what = "pictures that nobody annotated"
-    return Layout(what=what, data=f"images:{parent}", train=name, val=None, notes=tuple(notes))
+    if found.unread:
+        what = "pictures, of which no annotation was read (looked for: VOC XMLs, PNG masks and COCO's JSON)"
+        what += "".join(f"; {each}" for each in found.unread)
+    return Layout(what=what, data=f"images:{parent}", train=name, val=None, notes=found.notes)
 
 
 # --- A VOC folder of links to loose files, with lists of splits and classes
@@ -195,15 +213,16 @@ def _splits(items: Mapping[str, Item]) -> dict[str, list[str]]:
 
 def _classes(folder: Path, items: Collection[Item]) -> tuple[LabelSpace, str]:
     """The classes in the order of their numbers in masks, and where they are from."""
-    file = next((folder / name for name in CLASS_FILES if (folder / name).is_file()), None)
-    if file:
-        return read_classes(file), f"those of {file}"
+    if listed := own_classes(folder):
+        return listed[0], f"those of {listed[1]}"
     xmls = [item.boxes for item in items if item.boxes]
     masks = [item.mask for item in items if item.mask]
     names = sorted({name for path in xmls for name in objects_in(path)} - {""})
     if masks:
         values = sorted(_values(masks) - {0, IGNORE})
         if not values:
+            for path in masks:
+                open_mask(path)  # refuses colours
             raise InputError(
                 f'{folder}: the masks hold no class: 0 is background and {IGNORE} is "ignore"; '
                 "write classes as 1, 2, 3, ... (colours are not read)"
@@ -218,7 +237,10 @@ def _classes(folder: Path, items: Collection[Item]) -> tuple[LabelSpace, str]:
             )
     elif not names:
         raise InputError(f"{folder}: the XMLs hold no object, so there is no class to learn")
-    return LabelSpace.of(names), "the names in the XMLs, by the alphabet"
+    try:
+        return LabelSpace.of(names), "the names in the XMLs, by the alphabet"
+    except InputError as error:
+        raise InputError(f"{folder}: objects of the XMLs: {error}") from error
 
 
 def _values(masks: Sequence[Path]) -> set[int]:

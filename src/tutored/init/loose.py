@@ -8,13 +8,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from PIL import Image
 
-from tutored.data.images import files_in, is_hidden
-from tutored.data.text import read_lines, read_xml, refuse_unwritable
-from tutored.data.voc import PICTURE_SUFFIXES as SUFFIXES
+from tutored.data.images import files_in, left_out_of
+from tutored.data.text import CLASS_FILES, read_lines, read_xml, refuse_unwritable
 from tutored.errors import InputError
+from tutored.labels import composed
+from tutored.pictures import SUFFIXES
 from tutored.predict.inputs import is_result
 
 TRAIN = ("train", "train2017", "train2014", "trainval", "default")
@@ -29,8 +31,10 @@ MARK = re.compile(r"[ _.-]?(mask|masks|seg|segmentation|label|labels|labelids|gt
 """What a mask's name may have behind its picture's."""
 MASKS = re.compile(r"mask(?!ed)|seg|label(?!l?ed)|annot(?!ated)|\bgt\b", re.I)
 """A folder of this name may hold masks; one called "unlabelled" holds pictures."""
-LEFT_OUT = frozenset({"SegmentationObject", "__MACOSX"})
-UNREAD = (".bmp", ".webp", ".tif", ".tiff", ".gif", ".heic")
+LEFT_OUT = re.compile(r"SegmentationObject.*|.*Visuali[sz]ation|__MACOSX", re.I)
+"""Folders of instance masks, and of drawings, as labelme's tools write them beside `SegmentationClass`."""
+TABLES = tuple(".csv .tsv .jsonl .ndjson .mat .npy .npz .pkl .parquet .tfrecord .record .h5 .hdf5 .xlsx".split())
+"""Files that may hold annotations."""
 YOLO = re.compile(r"\d+( +-?[\d.]+){4,}\s*$", re.M)
 
 
@@ -49,36 +53,52 @@ class Item:
         return ("VOC XMLs",) * bool(self.boxes) + ("PNG masks",) * bool(self.mask)
 
 
-def find_loose(folder: Path) -> tuple[dict[str, Item], tuple[str, ...]]:
+class Loose(NamedTuple):
+    """What `find_loose` finds.
+
+    Attributes:
+        items: pictures by image id.
+        unread: files that may be annotations and are not read, a sentence each.
+        others: the same of pictures.
+        notes: what else was left out, and where splits are from, a sentence each.
+    """
+
+    items: dict[str, Item]
+    unread: tuple[str, ...]
+    others: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def find_loose(folder: Path) -> Loose:
     """Pair the files in and under `folder`: an XML or a mask belongs to the picture of its name.
 
     What tutored wrote there itself, such as the links of a former `init`, is left out.
 
-    Returns:
-        Pictures by image id, and what was left out, a sentence each.
-
     Raises:
         InputError: there is no picture, two have one name, one has a name that no list can hold, or masks are JPEGs.
     """
-    files = [path for path in sorted(files_in(folder)) if path.is_file() and not is_hidden(path, folder)]
-    files = [path for path in files if LEFT_OUT.isdisjoint(path.relative_to(folder).parts)]
+    files = [path for path in sorted(files_in(folder)) if path.is_file()]
+    drawings = {path for path in files if any(map(LEFT_OUT.fullmatch, path.relative_to(folder).parts[:-1]))}
+    files = [path for path in files if path not in drawings]
     refuse_unwritable(files)
     ours = _written_by_us(files, folder)
     files = [path for path in files if path not in ours]
     pictures, masks, lost = _told_apart([path for path in files if path.suffix.lower() in SUFFIXES], folder)
     if not pictures:
-        raise InputError(f"{folder}: no picture in it; possible: {', '.join(SUFFIXES)}, in and under the folder")
-    xmls = [path for path in files if path.suffix.lower() == ".xml" and _is_annotation(path)]
+        told = "; ".join((f"possible: {', '.join(SUFFIXES)}, in and under the folder", *left_out_of(files)))
+        raise InputError(f"{folder}: no picture in it; {told}")
+    markup = [path for path in files if path.suffix.lower() == ".xml"]
+    xmls = list(filter(_is_annotation, markup))
     # Of two files of one name, the first; a mask is also found by its name without what marks it.
     drawn = [
-        {(_split(path, folder), stem): path for path in reversed(paths) for stem in (path.stem, _bare(path))}
+        {(_split(path, folder), stem): path for path in reversed(paths) for stem in (_stem(path), _bare(path))}
         for paths in (xmls, masks)
     ]
     listed, notes = _listed_splits(files, pictures)
-    stems = Counter(path.stem for path in pictures)
+    stems = Counter(map(_stem, pictures))
     items: dict[str, Item] = {}
     for path in pictures:
-        split, stem = _split(path, folder), path.stem
+        split, stem = _split(path, folder), _stem(path)
         name = stem if stems[stem] == 1 else f"{split}_{stem}"
         if name in items or name != name.strip():
             raise InputError(f"{path}: another is called {name}, or it begins or ends with a blank; rename the file")
@@ -87,14 +107,15 @@ def find_loose(folder: Path) -> tuple[dict[str, Item], tuple[str, ...]]:
     used = {each for item in items.values() for each in (item.boxes, item.mask)}
     lost += [path for path in (*xmls, *masks) if path not in used]
     if listed:
-        items = {name: item for name, item in items.items() if item.picture.stem in listed}
-    return items, (*notes, *_notes(files, lost, ours))
+        items = {name: item for name, item in items.items() if _stem(item.picture) in listed}
+    unread = _unread(files, set(markup) - set(xmls))
+    return Loose(items, unread, tuple(left_out_of(files)), (*notes, *_left_out(ours, drawings, lost)))
 
 
 def objects_in(path: Path) -> list[str]:
     """Class names of the objects of a VOC XML; none where it can't be read."""
     try:
-        return [(name.text or "").strip() for name in read_xml(path).iterfind("object/name")]
+        return [composed((name.text or "").strip()) for name in read_xml(path).iterfind("object/name")]
     except InputError:
         return []
 
@@ -121,8 +142,12 @@ def _is_annotation(path: Path) -> bool:
         return True  # broken: `check` names it
 
 
+def _stem(path: Path) -> str:
+    return composed(path.stem)
+
+
 def _bare(path: Path) -> str:
-    return MARK.sub("", path.stem)
+    return MARK.sub("", _stem(path))
 
 
 def _split(path: Path, folder: Path) -> str | None:
@@ -142,7 +167,7 @@ def _told_apart(shown: Sequence[Path], folder: Path) -> tuple[list[Path], list[P
     pictures = [path for path in shown if path not in {*masks, *lost}]
     by_name: dict[tuple[str | None, str], Path] = {}
     for path in pictures:
-        other = by_name.setdefault((_split(path, folder), path.stem), path)
+        other = by_name.setdefault((_split(path, folder), _stem(path)), path)
         if other != path:
             raise InputError(
                 f"{other} and {path}: both are called {path.stem}, and a picture's XML and mask are found by its name; "
@@ -160,8 +185,8 @@ def _is_mask(path: Path, alike: Sequence[Path], folder: Path) -> bool:
     told = MARK.search(path.stem) or (_is_named(path, folder) and not all(_is_named(each, folder) for each in others))
     if told and path.suffix.lower() != ".png":
         raise InputError(
-            f"{path}: by its name the mask of {others[0]}, and JPEG changes the numbers of classes; save masks as PNG "
-            "(if it is a picture, rename it)"
+            f"{path}: by its name the mask of {others[0]}, and masks are read from PNG alone (JPEG changes the numbers "
+            "of classes); save masks as PNG, or, if it is a picture, rename it"
         )
     return bool(told) or (_holds_indices(path) and not any(map(_holds_indices, others)))
 
@@ -195,10 +220,10 @@ def _listed_splits(files: Iterable[Path], pictures: Sequence[Path]) -> tuple[dic
     lists: dict[str, set[str]] = defaultdict(set)
     for path in files:
         if path.suffix == ".txt" and path.parent.parent.name == "ImageSets":
-            lists[path.stem] |= {PurePosixPath(line.strip()).name for line in read_lines(path)}
+            lists[path.stem] |= {composed(PurePosixPath(line.strip()).name) for line in read_lines(path)}
     train, val = first(TRAIN, lists), first(VAL, lists)
     chosen = {"train": train, "val": val, "test": "test" if "test" in lists and val != "test" else None}
-    stems = {path.stem for path in pictures}
+    stems = set(map(_stem, pictures))
     splits = {name: split for split, wanted in chosen.items() if wanted for name in lists[wanted] & stems}
     if not splits:
         return {}, []
@@ -214,16 +239,28 @@ def _listed_splits(files: Iterable[Path], pictures: Sequence[Path]) -> tuple[dic
     return splits, notes
 
 
-def _notes(files: Sequence[Path], lost: Sequence[Path], ours: Collection[Path]) -> Iterable[str]:
-    others = [path for path in files if path.suffix.lower() in UNREAD]
-    texts = [path for path in files if path.suffix == ".txt" and YOLO.match(path.read_text(errors="replace"))]
-    tables = [path for path in files if path.suffix.lower() == ".json"]
-    for paths, what, fate in (
-        (sorted(ours), "files that tutored itself wrote", "are left out"),
-        (lost, "files belong to no picture", "are left out: their names differ, or another file has it already"),
-        (others, "pictures of other formats", "are left out; save them as JPEG or PNG"),
-        (texts, "files of YOLO's boxes", "are not read; convert them to COCO's JSON"),
-        (tables, "files of JSON", "are not read; COCO's is as FOLDER/SPLIT.json, with the pictures in FOLDER/SPLIT"),
+def _unread(files: Sequence[Path], markup: Collection[Path]) -> tuple[str, ...]:
+    texts = [path for path in files if path.suffix == ".txt" and path.name not in CLASS_FILES]
+    yolo = [path for path in texts if YOLO.match(path.read_text(encoding="utf-8", errors="replace"))]
+    json = [path for path in files if path.suffix.lower() == ".json"]
+    tables = [path for path in files if path.suffix.lower() in TABLES]
+    return tuple(
+        f"{len(paths):,} {what}, such as {min(paths)}, are not read{remedy}"
+        for paths, what, remedy in (
+            (yolo, "files of YOLO's boxes", "; convert them to COCO's JSON"),
+            (json, "files of JSON", "; COCO's is FOLDER/SPLIT.json, with the pictures in FOLDER/SPLIT"),
+            (markup, "XMLs that are not VOC's", "; VOC's is one a picture, and begins with <annotation>"),
+            (tables, "tables", ", should they hold annotations"),
+        )
+        if paths
+    )
+
+
+def _left_out(ours: Collection[Path], drawings: Collection[Path], lost: Collection[Path]) -> Iterable[str]:
+    for paths, what, why in (
+        (ours, "files that tutored itself wrote", ""),
+        (drawings, "drawings and masks of single objects", ""),
+        (lost, "files belong to no picture", ": their names differ, or another file has it already"),
     ):
         if paths:
-            yield f"{len(paths):,} {what}, such as {paths[0]}, {fate}"
+            yield f"{len(paths):,} {what}, such as {min(paths)}, are left out{why}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tutored.errors import InputError
+from tutored.errors import InputError, is_one_line
 
 HERE = Path(__file__).parent
 
@@ -37,7 +38,10 @@ MOST = 65_536
 
 @dataclass(frozen=True, slots=True)
 class LabelSpace:
-    """Ordered class names; index 0 is always "background", one numbering for boxes and pixels."""
+    """Ordered class names; index 0 is always "background", one numbering for boxes and pixels.
+
+    Names are kept in Unicode's composed form (NFC), so that two spellings of one letter are one name.
+    """
 
     names: tuple[str, ...]
 
@@ -46,6 +50,10 @@ class LabelSpace:
             raise InputError(f"a label space begins with 'background', got {self.names[:3]}")
         if not all(isinstance(name, str) for name in self.names):
             raise InputError(f"the names of a label space are text, got {self.names[:3]}")
+        steering = next((name for name in self.names if not is_one_line(name)), None)
+        if steering is not None:
+            raise InputError(f"a class is called {steering!r}: a name has no control characters; correct it")
+        object.__setattr__(self, "names", tuple(map(composed, self.names)))
         twice = sorted(name for name, times in Counter(self.names).items() if times > 1)
         if twice:
             raise InputError(f"a label space names each class once; twice: {', '.join(twice)}")
@@ -67,11 +75,17 @@ class LabelSpace:
 
     def index(self, name: str) -> int:
         """The number of a class. Raises InputError with the nearest names for an unknown one."""
+        name = composed(name)
         if name in self.names:
             return self.names.index(name)
         near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(self.classes) or 'none'}"
         raise InputError(f"unknown class {name!r}; {hint}")
+
+
+def composed(name: str) -> str:
+    """The name in Unicode's composed form, in which `ü` is one character; archives made on macOS have it as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 VOC = LabelSpace.of(VOC_NAMES)
@@ -130,7 +144,7 @@ class ClassMap:
         Raises:
             InputError: a name in `renamed` is in neither space, or nothing matches at all.
         """
-        renamed = dict(renamed or {})
+        renamed = {composed(name): new for name, new in (renamed or {}).items()}
         for name in renamed:
             if _index(source, name, "the tutor's") == 0:
                 raise InputError("renamed: background stays background; name classes of the tutor")
@@ -188,6 +202,7 @@ def same_class(name: str, target: LabelSpace) -> int | None:
 
     Of a name with synonyms behind commas (ADE20K's "sofa, couch, lounge") the first one counts.
     """
+    name = composed(name)
     if name in target.names:
         return target.names.index(name)
     meant = _meant(name)

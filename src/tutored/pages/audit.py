@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutored.files import write_text
-from tutored.pages.chrome import COLOURS, Chart, render, svg
+from tutored.pages.chrome import COLOURS, Chart, in_legend, render, svg
 from tutored.softlabels.advice import TaskAudit
 from tutored.tasks.audit import BLIND, ENOUGH, ENOUGH_BLIND, MISCALIBRATED, WRONG, Auditor
 
@@ -113,7 +113,7 @@ def _reliability(title: str, lines: Mapping[str, Sequence[Sequence[float]]], *, 
         for (name, bins), colour in zip(lines.items(), COLOURS, strict=False):
             x, y, low, high = ([each[column] for each in bins] for column in range(4))
             ends = [[b - a for a, b in zip(low, y, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
-            style = {"color": colour, "marker": "o", "markersize": 3.5, "linewidth": 1.3, "label": name}
+            style = {"color": colour, "marker": "o", "markersize": 3.5, "linewidth": 1.3, "label": in_legend(name)}
             panel.errorbar(x, y, yerr=ends if bars else None, elinewidth=0.8, **style)
         panel.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
         panel.grid(alpha=0.25, linewidth=0.6)
@@ -126,7 +126,9 @@ def _over_score(title: str, lines: Mapping[str, Sequence[Sequence[float]]], colu
 
     def draw(panel: Any) -> None:
         for (name, points), colour in zip(lines.items(), COLOURS, strict=False):
-            panel.plot([each[0] for each in points], [each[column] for each in points], color=colour, label=name)
+            panel.plot(
+                [each[0] for each in points], [each[column] for each in points], color=colour, label=in_legend(name)
+            )
         panel.set(xlabel="score from which on answers count", ylabel=what, xlim=(0, 1), ylim=(0, 1.02))
         panel.grid(alpha=0.25, linewidth=0.6)
 

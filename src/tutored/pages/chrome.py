@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any, NamedTuple
@@ -86,7 +87,9 @@ def svg(title: str, draw: Callable[[Any], None], width: float = NARROW) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": title}):
+    with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": title}), warnings.catch_warnings():
+        # The reader's own fonts show the text, whatever letters ours lacks.
+        warnings.filterwarnings("ignore", "Glyph")
         figure = Figure(layout="constrained")
         panel = figure.subplots()
         draw(panel)
@@ -103,6 +106,11 @@ def svg(title: str, draw: Callable[[Any], None], width: float = NARROW) -> str:
     text = text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
     text = text.replace(INK, "var(--ink)").replace(PAPER, "var(--paper)")
     return text.replace("'DejaVu Sans'", "system-ui, sans-serif")
+
+
+def in_legend(name: str) -> str:
+    """A name as a label: matplotlib leaves out of legends what begins with `_`, but not behind a mark without width."""
+    return f"\N{WORD JOINER}{name}" if name.startswith("_") else name
 
 
 def standalone(drawn: str) -> str:

@@ -61,27 +61,29 @@ def find_pictures(
 
     Args:
         under: a folder, normalised as by `os.path.abspath`, that all of `paths` lie in; names are the paths from there.
-        tell: is given a note about each pipe, socket or device that a folder holds and that is left out.
+        tell: is given a sentence on what is left out of a folder.
 
     Raises:
         InputError: a path is missing or no picture, a folder has none, or two names differ in their suffix only.
     """
-    from tutored.data.images import SUFFIXES, files_in, is_hidden
-    from tutored.pictures import picture_size
+    from tutored.data.images import files_in, left_out_of
+    from tutored.pictures import SUFFIXES, picture_size
 
     found: list[tuple[Path, Path]] = []
     for path in paths:
         inside = [path]
         if os.path.isdir(path):
-            files = (file for file in files_in(path) if file.suffix.lower() in SUFFIXES)
-            there = sorted(
-                file for file in files if not is_hidden(file, path) and not is_result(file.relative_to(path))
-            )
-            inside = [file for file in there if not is_special(file)]
-            for file in sorted({*there} - {*inside}):
-                tell(f"{file}: no regular file, left out")
+            files = [file for file in files_in(path) if not is_result(file.relative_to(path))]
+            inside = sorted(file for file in files if file.suffix.lower() in SUFFIXES and not is_special(file))
+            videos = [file for file in files if file.suffix.lower() in VIDEOS]
+            left_out = left_out_of(files)
+            if videos:
+                left_out.append(f"{len(videos):,} videos, such as {videos[0]}, are left out; name each by itself")
             if not inside:
-                raise InputError(f"{path}: no picture in this folder; possible: {', '.join(SUFFIXES)}")
+                told = "; ".join((f"possible: {', '.join(SUFFIXES)}", *left_out))
+                raise InputError(f"{path}: no picture in this folder; {told}")
+            for note in left_out:
+                tell(note)
         for file in inside:
             picture_size(file)
             found.append((_name(file, under or (path if os.path.isdir(path) else None)), file))

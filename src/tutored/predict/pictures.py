@@ -21,13 +21,13 @@ import numpy as np
 from tutored.data.text import read_json
 from tutored.errors import InputError
 from tutored.files import whole_file, write_encoded
-from tutored.labels import LabelSpace, same_class
+from tutored.labels import LabelSpace, composed, same_class
 from tutored.pictures import read_picture, upright
 from tutored.predict.inputs import RESULT, find_pictures
 from tutored.predict.predictor import Predictor, describe
 from tutored.progress import Progress
 from tutored.tasks import Task
-from tutored.visualise import draw
+from tutored.visualise import draw, lacking_letters
 
 KINDS = ("pictures", "json", "files")
 """What can be written: drawings, `Task.describe`, `Task.save`."""
@@ -80,6 +80,7 @@ def predict_files(
         coco: a COCO instances file that lists the pictures. The JSON then has the boxes alone, with the file's image
             and category numbers, as pycocotools' `loadRes` wants them. Pictures are taken as they are stored then, as
             COCO's boxes are drawn; else they are turned upright first where their EXIF asks for it.
+        tell: is given what the user should know, a sentence each.
 
     Returns:
         The path of `predictions.json`, which is written last; `out` without JSON.
@@ -89,6 +90,9 @@ def predict_files(
     """
     kinds = choose_kinds(kinds, KINDS, predictor.tasks)
     pictures = find_pictures(paths, under, tell)
+    if "pictures" in kinds:
+        for note in lacking_letters(predictor.tasks):
+            tell(note)
     numbers = None
     if coco:
         numbers = CocoNumbers.read(coco, {name for task in predictor.tasks.values() for name in task.labels.classes})
@@ -123,7 +127,7 @@ def predict_files(
 @contextmanager
 def _json_list(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Give a function that adds an entry to a list in a file, which is there at the end, or not at all."""
-    with whole_file(path) as temporary, temporary.open("w") as file:
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         separator = "[\n"
 
         def add(entry: dict[str, Any]) -> None:
@@ -157,7 +161,8 @@ class CocoNumbers(NamedTuple):
         """
         content = read_json(file)
         try:
-            paths = {PurePath(image["file_name"]).with_suffix(""): image["id"] for image in content["images"]}
+            files = {composed(image["file_name"]): image["id"] for image in content["images"]}
+            paths = {PurePath(name).with_suffix(""): number for name, number in files.items()}
             theirs = LabelSpace.of([item["name"] for item in content["categories"]])
             ids = [item["id"] for item in content["categories"]]
         except (KeyError, TypeError, ValueError) as error:
@@ -172,7 +177,7 @@ class CocoNumbers(NamedTuple):
 
     def image(self, name: str) -> Any:
         """The number of a picture. Raises InputError where the file does not list it, or has several of its name."""
-        path = PurePath(name).with_suffix("")
+        path = PurePath(composed(name)).with_suffix("")
         found = self.images.get(path.as_posix(), self.images.get(f"*/{path.name}"))
         if found is None:
             raise InputError(

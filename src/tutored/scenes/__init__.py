@@ -143,4 +143,4 @@ def _write_boxes(path: Path, scene: Scene, names: Sequence[str]) -> None:
             f"\t\t<bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>",
             "\t</object>",
         ]
-    path.write_text("\n".join([*lines, "</annotation>", ""]))
+    path.write_text("\n".join([*lines, "</annotation>", ""]), encoding="utf-8")

@@ -24,6 +24,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tutored.errors import printable
 from tutored.pages import render
 from tutored.palette import voc_palette
 from tutored.pictures import FORMATS
@@ -95,7 +96,7 @@ def make_app(
             if os.environ.get("TUTORED_DEBUG"):
                 traceback.print_exception(error)
             told = f"{type(error).__name__}: {error} (TUTORED_DEBUG=1 shows where)"
-            print(f"tutored: a picture was not answered: {told}", file=sys.stderr, flush=True)
+            print(printable(f"tutored: a picture was not answered: {told}"), file=sys.stderr, flush=True)
             raise HTTPException(500, "the model failed on this picture; the terminal says more") from error
         finally:
             alone.release()
@@ -156,7 +157,7 @@ async def _body(request: Request, megabytes: float) -> bytes:
 
 
 def _page(classes: Mapping[str, Sequence[str]], megabytes: float) -> Response:
-    script = files("tutored.serve").joinpath("page.js").read_text()
+    script = files("tutored.serve").joinpath("page.js").read_text(encoding="utf-8")
     values = {
         "script": script,
         "classes": classes,

@@ -139,7 +139,7 @@ def read_sidecar(store: Store) -> Sidecar | None:
         return None
     again = "`tutored audit` writes a new one; or delete it"
     try:
-        sidecar = Sidecar.model_validate(json.loads(regular(path).read_text()))
+        sidecar = Sidecar.model_validate(json.loads(regular(path).read_bytes()))
     except (OSError, ValueError, RecursionError) as error:
         why = str(error)
         if isinstance(error, ValidationError):

@@ -63,7 +63,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        manifest = json.loads(regular(path).read_text())
+        manifest = json.loads(regular(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: can't be read ({error}); label into another folder") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

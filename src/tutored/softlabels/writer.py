@@ -175,7 +175,7 @@ def _seal(folder: Path, name: str) -> Path:
 def _is_sealed(folder: Path, name: str) -> bool:
     """Whether a part has the hash that was kept beside it; without one, as in finished stores, it has."""
     try:
-        return regular(_seal(folder, name)).read_text(errors="replace") == sha256(folder / name)
+        return regular(_seal(folder, name)).read_text(encoding="utf-8", errors="replace") == sha256(folder / name)
     except FileNotFoundError:
         return True
 

@@ -113,7 +113,7 @@ def gather(
                 if record is not None:
                     found.append(record)
                 elif note.exists():
-                    failed.append((run, note.read_text().strip()))
+                    failed.append((run, note.read_text(encoding="utf-8").strip()))
                 else:
                     missing.append(run)
             rows.append(RowOutcome(row, recipe, tuple(found), tuple(missing), tuple(failed)))

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 from tutored.config import Config, make_config, merged, read_yaml
 from tutored.config.entries import DEFAULT_TASKS, STUDENTS, USUAL_STUDENT, section_of
 from tutored.errors import InputError
-from tutored.section import Section
+from tutored.section import Section, Text
 from tutored.studies.declare import DECLARED, Recipe, Row, Study
 
 Split = Literal["small", "large"]
@@ -55,11 +55,11 @@ class Setting(Section):
 
     name: str
     data: str
-    small: str
-    large: str
+    small: Text
+    large: Text
     large_hidden: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    evaluation: str
-    reported: tuple[str, ...] | None = None
+    evaluation: Text
+    reported: tuple[Text, ...] | None = None
     tutors: dict[Annotated[str, StringConstraints(pattern=r"^\w[\w. -]*$")], str]
     run: dict[str, Any] = Field(default_factory=dict)
     recipes: dict[Literal["thesis", "corrected"], dict[str, Any]] = Field(default_factory=dict)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from tutored.boxes import clip, nms
-from tutored.data.text import BACKGROUND_NAMES, read_lines
+from tutored.data.text import is_background, read_lines
 from tutored.errors import InputError
 from tutored.files import sha256
 from tutored.labels import KNOWN, LabelSpace
@@ -23,8 +23,8 @@ from tutored.tasks.segmentation.instances import Instances
 from tutored.tutors.options import ForeignOptions
 from tutored.types import SoftLabels
 
-NO_CLASS = (*BACKGROUND_NAMES, "N/A")
-"""Names of outputs that stand for no class; their probability counts as background."""
+NO_CLASS = "N/A"
+"""The name of outputs that stand for no class; their probability counts as background."""
 ROUNDING = 1e-3
 """By how much float16 may take a probability out of 0..1."""
 MASK_SIDE = 28
@@ -69,7 +69,7 @@ def read_outputs(labels: Path | str, count: int | None = None) -> list[str]:
         InputError: no such file.
     """
     names = list(KNOWN[str(labels)].names) if str(labels) in KNOWN else read_names(Path(labels))
-    return names if len(names) == count else [name for name in names if name not in BACKGROUND_NAMES]
+    return names if len(names) == count else [name for name in names if not is_background(name)]
 
 
 def read_names(path: Path) -> list[str]:
@@ -85,7 +85,7 @@ class ClassOutputs:
 
     Attributes:
         labels: the names that are classes, each once, in the network's order, background in front.
-        to: int64 [N], the class of each output; 0 for the names of `NO_CLASS`.
+        to: int64 [N], the class of each output; 0 for background and `NO_CLASS`.
         used: int64 [C], the output of each class; the first one of a name that occurs twice.
     """
 
@@ -100,7 +100,7 @@ class ClassOutputs:
             raise InputError(
                 f"{origin}: its {len(names)} classes have no names; give labels=FILE with one class a line"
             )
-        classes = [name for name in dict.fromkeys(names) if name not in NO_CLASS]
+        classes = [name for name in dict.fromkeys(names) if name != NO_CLASS and not is_background(name)]
         if not classes:
             raise InputError(f"{origin}: its outputs are {', '.join(names)}; none is a class")
         self.labels = LabelSpace.of(classes)

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from tutored.labels import LabelSpace
-from tutored.palette import PAPER, Colour, colour_of, draw_tag, font_for, tag_size
+from tutored.palette import PAPER, Colour, colour_of, draw_tag, font_for, shown_name, tag_size
 from tutored.tasks.detection.types import Boxes, Detections
 
 Box = tuple[float, float, float, float]
@@ -20,7 +20,7 @@ def draw(picture: Image.Image, shown: Boxes | Detections, labels: LabelSpace, zo
         picture: RGB, `zoom` times as large as the image.
     """
     numbers = shown.classes.tolist()
-    texts, best_first = [labels.names[number] for number in numbers], list(range(len(numbers)))
+    texts, best_first = [shown_name(labels.names[number], number) for number in numbers], list(range(len(numbers)))
     if isinstance(shown, Detections):
         texts = [f"{text} {score:.2f}" for text, score in zip(texts, shown.scores.tolist(), strict=True)]
         best_first = shown.scores.argsort(descending=True, stable=True).tolist()
