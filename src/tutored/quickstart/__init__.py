@@ -41,6 +41,8 @@ HIDDEN = 0.95
 """Share of the annotated images whose ground truth is hidden from two of the students, of each task by itself."""
 SIZE = 128
 """Side of the students' and the tutors' input in pixels: as large as the scenes are."""
+KEYS: Mapping[str, Mapping[str, Any]] = dict(zip(DEFAULT_TASKS, ({}, {"overlap": 1.0}), strict=True))
+"""Of the tasks in all runs."""
 PICTURES = 6
 DRAWN_FROM = 0.4
 STUDENTS = {
@@ -138,7 +140,7 @@ def _write_configs(out: Path, seed: int, scale: float, images: int) -> dict[str,
         train = {"seed": seed, "epochs": epochs, "batch": 8, "backbone_lr": 0.1, "warmup": 0.05}
         return {
             "data": {"train": f"voc:{out / data}"},
-            "tasks": tasks,
+            "tasks": {task: {**KEYS[task], **keys} for task, keys in tasks.items()},
             "student": {"size": SIZE},
             "augment": {"colour": False, "crop": False, "zoom_out": "never"},
             "train": {**train, "threads": 1, "workers": 0, "val_every": epochs, "save_every": epochs},
