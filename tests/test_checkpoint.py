@@ -162,7 +162,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             load_checkpoint(tmp_path / "best")
 
-    refused("{", "not JSON")
+    refused("{", "can.t be read as JSON")
     refused("[]", "format None")
     refused(json.dumps({**good, "format": 1}), "format 1, and tutored .* reads format 2")
     refused(json.dumps({**good, "tasks": {"detection": ["cat"]}}), "damaged")
