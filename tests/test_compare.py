@@ -92,7 +92,7 @@ def test_what_can_not_be_compared(run, tmp_path):
         with pytest.raises(InputError, match=message):
             compare_runs(runs, against)
 
-    refused("result.json is missing", [tmp_path / "nowhere"], [one])
+    refused("no finished run", [tmp_path / "nowhere"], [one])
     refused("seeds 1 against 0; give runs of the same seeds", [other], [one])
     refused("both have train.seed 0; give each seed once", [one, elsewhere], [one, other])
     refused("validated on different images", [elsewhere], [one])

@@ -67,7 +67,9 @@ def config(folder: Path, **sections: Any) -> Config:
 
 
 def make_trainer(run: Config, out: Path, kind: type[Trainer] = Trainer) -> Trainer:
-    return kind(run, open_supervision(run), out)
+    made = kind(run, open_supervision(run), out)
+    (out / "config.yaml").touch()  # without which the run's folder counts as vanished
+    return made
 
 
 def some_answers(answer: SoftLabels, image_id: str) -> SoftLabels:

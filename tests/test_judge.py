@@ -89,7 +89,7 @@ def test_what_can_not_be_judged(make_voc, tmp_path):
         with pytest.raises(InputError, match=message):
             judge(subject, data, split, **options)
 
-    refused("no such checkpoint or store", subject=tmp_path / "nowhere")
+    refused("no checkpoint or store of soft labels", subject=tmp_path / "nowhere")
     refused("no image has ground truth of detection, segmentation", split="bare")
     refused("have no class in common: the one has aeroplane, .* the other sky", subject=sky)
     refused("did you mean cat", classes=["kat"])

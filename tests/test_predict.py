@@ -37,7 +37,7 @@ SHAPE = {
     "up_width": 16,
     "map_width": 8,
 }
-TINY = BlitzNetSection(kind="blitznet", **SHAPE)
+TINY = BlitzNetSection(**SHAPE)
 LIMITS = {"decode": {"score_floor": 0.15}}
 
 

@@ -222,6 +222,7 @@ def test_a_camera_records_until_it_is_stopped(
     monkeypatch.setattr(video, "CAMERAS", {sys.platform: ("lavfi", "testsrc=size=480x320:rate={}")})
     predictor = Interrupted()
     monkeypatch.setattr(Predictor, "load", lambda *_: predictor)
+    (tmp_path / "checkpoint.json").touch()
     assert main(["predict", str(tmp_path), "camera:10", "--out", str(tmp_path)]) == 0
     assert predictor.seen == [1, 1, 1, 1, 1]
     assert len(frames(tmp_path / "camera-10.predicted.mp4")) == 5

@@ -72,7 +72,7 @@ def own_classes(folder: Path) -> tuple[LabelSpace, Path] | None:
     Raises:
         InputError: the file is no list of classes, or there are several that differ.
     """
-    found = {path: read_classes(path) for path in (folder / name for name in CLASS_FILES) if path.is_file()}
+    found = {path: read_classes(path) for path in (folder / name for name in CLASS_FILES) if path.exists()}
     if len(set(found.values())) > 1:
         raise InputError(f"{' and '.join(map(str, found))} list different classes; keep the right one")
     return next(((labels, path) for path, labels in found.items()), None)
