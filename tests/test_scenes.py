@@ -152,6 +152,14 @@ def test_the_two_domains_have_other_names_for_the_classes(tmp_path: Path):
     assert class_map.unmapped == class_map.unreached == ()
 
 
+def test_only_the_classes_asked_for_are_shown(tmp_path: Path):
+    folder = make_scenes(tmp_path / "few", "tutor", {"train": 6}, seed=0, classes=("cat", "aeroplane"))
+    assert (folder / "labels.txt").read_text().split() == ["airplane", "cat"]
+    dataset = open_dataset(f"voc:{folder}", "train")
+    shown = {int(number) for each in dataset.ids for number in dataset.ground_truth(each).tasks["detection"].classes}
+    assert shown == {1, 2}
+
+
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_the_seed_decides_every_byte(domain: cutouts.Domain, tmp_path: Path):
     first = contents(make_scenes(tmp_path / "first", domain, {"train": 3, "val": 2}, seed=5))

@@ -26,11 +26,17 @@ EXAMPLE_ANNOTATIONS = ("boxes mask", "boxes", "boxes", "mask", "mask", "")
 
 
 def make_scenes(
-    out: Path, domain: Domain, splits: Mapping[str, int], *, seed: int, size: tuple[int, int] = (160, 120)
+    out: Path,
+    domain: Domain,
+    splits: Mapping[str, int],
+    *,
+    seed: int,
+    size: tuple[int, int] = (160, 120),
+    classes: Sequence[str] = VOC.classes,
 ) -> Path:
     """Write a data set of composed scenes as a VOC folder, whole or not at all.
 
-    The two domains show the same twenty classes before other backgrounds, in other scales, colours and partly other
+    The two domains show the same classes before other backgrounds, in other scales, colours and partly other
     pictures. The student's classes have VOC's names and order; the tutor's have COCO's. The folder's `labels.txt`
     lists them, one a line, background left out.
 
@@ -39,6 +45,7 @@ def make_scenes(
         splits: images of each split. The first scenes of a split do not depend on how many follow.
         seed: any integer from 0; the same seed gives the same bytes.
         size: (width, height) in pixels, from 48 each.
+        classes: those of VOC's that are shown.
 
     Returns:
         `out`.
@@ -50,10 +57,11 @@ def make_scenes(
     if not splits or min(splits.values()) < 1:
         raise InputError(f"splits {dict(splits)}: give each split at least one image")
     objects, scenery = load_cutouts(domain)
-    written = {name: name for name in VOC.classes}
+    written = {name: name for name in classes}
     if domain == "tutor":
         to_voc = zip(COCO.names, ClassMap.by_name(COCO, VOC).to, strict=True)
-        written = {VOC.names[number]: name for name, number in to_voc if number}
+        written = {VOC.names[number]: name for name, number in to_voc if number and VOC.names[number] in classes}
+    objects = {name: objects[name] for name in written}
     labels = {name: number for number, name in enumerate(written, start=1)}
     with whole_folder(out) as folder:
         for part in ("JPEGImages", "Annotations", "SegmentationClass"):
