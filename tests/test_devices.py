@@ -68,6 +68,7 @@ def config(folder: Path, **sections: Any) -> Config:
 
 def make_trainer(run: Config, out: Path, kind: type[Trainer] = Trainer) -> Trainer:
     made = kind(run, open_supervision(run), out)
+    out.mkdir(exist_ok=True)
     (out / "config.yaml").touch()  # without which the run's folder counts as vanished
     return made
 
