@@ -25,6 +25,15 @@ TINY = {
     "map_width": 8,
 }
 """A student that takes milliseconds for a step."""
+SHAPE = {
+    "kind": "blitznet",
+    "backbone": "mobilenetv3_small_050",
+    "size": 64,
+    "extra_width": 32,
+    "up_width": 16,
+    "map_width": 8,
+}
+"""A small student on a trunk as people have it, with depthwise convolutions and squeeze-and-excitation."""
 
 
 def two_tasks(labels=LABELS, detection=None, segmentation=None):

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from made import two_tasks
+from made import SHAPE, two_tasks
 from tutored import checkpoint
 from tutored.checkpoint import load_checkpoint, save_checkpoint
 from tutored.config import Config, make_config
@@ -21,14 +21,6 @@ from tutored.students import Student, make_student
 from tutored.tutors import open_tutor
 
 PETS = LabelSpace.of(["cat", "dog"])
-SHAPE = {
-    "kind": "blitznet",
-    "backbone": "mobilenetv3_small_050",
-    "size": 64,
-    "extra_width": 32,
-    "up_width": 16,
-    "map_width": 8,
-}
 
 
 def config_of(**student: object) -> Config:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from made import two_tasks
+from made import SHAPE, two_tasks
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
 from tutored.config import make_config
@@ -34,14 +34,6 @@ MakeVoc = Callable[..., Path]
 ROOT = Path(__file__).parents[1]
 REAL = Path(os.environ.get("TUTORED_REAL", ROOT.parent / "shared"))
 PETS = LabelSpace.of(["cat", "dog"])
-SHAPE = {
-    "kind": "blitznet",
-    "backbone": "mobilenetv3_small_050",
-    "size": 64,
-    "extra_width": 32,
-    "up_width": 16,
-    "map_width": 8,
-}
 LIMITS = {"score_floor": 0.3, "nms_iou": 0.45, "top_k": 60, "per_class": 15, "total": 25}
 ALL = ("detection", "segmentation")
 
@@ -319,7 +311,7 @@ def test_ten_lines_without_us_give_what_predict_gives(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (REAL / "data/voc2012-animals").is_dir(), reason="the real images are absent (TUTORED_REAL)")
 def test_ten_lines_give_what_predict_gives_on_real_images(tmp_path: Path) -> None:
     weights = REAL / "weights" / "tf_efficientnet_lite0.in1k.safetensors"
-    saved(tmp_path / "best", spread=0.005, student={"preset": "light", "weights": str(weights)})
+    saved(tmp_path / "best", spread=0.005, student={"kind": "blitznet", "preset": "light", "weights": str(weights)})
     example_is_predict(tmp_path, sorted((REAL / "data/voc2012-animals/JPEGImages").iterdir())[:900:300])
 
 

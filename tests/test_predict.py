@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from conftest import SmallFiles
-from made import two_tasks
+from made import SHAPE, two_tasks
 from tutored.checkpoint import save_checkpoint
 from tutored.config import make_config
 from tutored.device import choose_device
@@ -29,14 +29,6 @@ from tutored.tasks.detection import Detection
 from tutored.tasks.segmentation import Segmentation
 
 PETS = LabelSpace.of(["cat", "dog"])
-SHAPE = {
-    "kind": "blitznet",
-    "backbone": "mobilenetv3_small_050",
-    "size": 64,
-    "extra_width": 32,
-    "up_width": 16,
-    "map_width": 8,
-}
 TINY = BlitzNetSection(**SHAPE)
 LIMITS = {"decode": {"score_floor": 0.15}}
 

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 import tutored.serve
-from made import two_tasks
+from made import SHAPE, two_tasks
 from sleeper import make_sleeper
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
@@ -383,15 +383,7 @@ def test_an_open_address_is_warned_of(
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    shape = {
-        "kind": "blitznet",
-        "backbone": "mobilenetv3_small_050",
-        "size": 64,
-        "extra_width": 32,
-        "up_width": 16,
-        "map_width": 8,
-    }
-    config = make_config({"data": {"train": "voc:x"}, "student": shape})
+    config = make_config({"data": {"train": "voc:x"}, "student": SHAPE})
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("serve") / "checkpoint"
     save_checkpoint(path, make_student(config.student, PETS), config)

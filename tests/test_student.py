@@ -512,7 +512,7 @@ def test_uneven_padding_gives_timm_s_maps(size: int) -> None:
         with torch.set_grad_enabled(gradients):
             found = ours(images)
         for got, want in zip(found, expected, strict=True):
-            torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+            assert (got - want).abs().max() <= 2e-6 * want.abs().max(), "but for the order of sums"
 
 
 @pytest.mark.real

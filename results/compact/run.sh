@@ -14,6 +14,8 @@ for split in train_small val; do
         --out stores/segmentation-$split --resume
 done
 
+mkdir -p compact
+cp -n "$here"/{runs.parquet,study.yaml,setting.yaml} compact/
 tutored study run compact/ten --setting "$here/setting.yaml" --seeds 3 --jobs 2 --out compact
 tutored study run compact/longer --setting "$here/setting.yaml" --seeds 1 --jobs 2 --out compact
 cp compact/runs.parquet "$here/"

@@ -65,7 +65,7 @@ def train(
     check_trackers(config.train.trackers)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    if config.train.workers:
+    if config.train.workers != 0:  # null: as many as suit the device
         allow_files()
     run = trainer(config, open_supervision(config), out)
     with ExitStack() as stack:

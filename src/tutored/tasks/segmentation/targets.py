@@ -97,12 +97,15 @@ class CellTargets(NamedTuple):
     Attributes:
         probs: float32 [B, C+1, h, w], weighted: a cell's sum is its weight, 0 where nothing is learnt.
         normaliser: float32 scalar, the summed weights.
-        presence: float32 [B, C+1], how sure it is that a class is in the image: the most that any cell gives it.
     """
 
     probs: Tensor
     normaliser: Tensor
-    presence: Tensor
+
+    @property
+    def presence(self) -> Tensor:
+        """float32 [B, C+1], how sure it is that a class is in the image: the most that any cell gives it."""
+        return self.probs.amax(dim=(2, 3))
 
 
 def assign(targets: MapTargets, section: SegmentationSection, *, tutor: bool) -> CellTargets:
@@ -131,7 +134,7 @@ def assign(targets: MapTargets, section: SegmentationSection, *, tutor: bool) ->
         probs = probs.clone()
         probs[:, 0] = torch.where(targets.inside, probs[:, 0], 1.0)
     probs = probs * targets.weight[:, None, None, None]
-    return CellTargets(probs, probs.sum(), probs.amax(dim=(2, 3)))
+    return CellTargets(probs, probs.sum())
 
 
 def map_sum(map_logits: Tensor, targets: MapTargets, cells: CellTargets) -> Tensor:
