@@ -269,6 +269,15 @@ def test_as_many_files_may_be_open_as_the_system_allows(monkeypatch, limits, wan
         allow_files()
 
 
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_training_whose_readers_lack_files_is_refused(workers, voc_folder, tmp_path, monkeypatch):
+    """Also where the config leaves the number of readers to the device."""
+    monkeypatch.setattr("resource.getrlimit", lambda _: (40, 40))
+    with pytest.raises(InputError, match=r"256 are needed; .* set train\.workers to 0"):
+        train(config(voc_folder, train={"workers": workers}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_folder_belongs_to_one_run(voc_folder, tmp_path):
     run = config(voc_folder, train={"epochs": 1})
     train(run, tmp_path / "run")
