@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from made import LABELS, TINY, Repeats
+from made import COMPACT, LABELS, TINY, Repeats
 from tutored import processes
 from tutored.checkpoint import load_checkpoint
 from tutored.cli import main
@@ -53,16 +53,17 @@ ANSWERED = ("train_001", "train_005")
 
 
 def config(folder: Path, **sections: Any) -> Config:
-    """A run on a folder; where a store lies in it, its tutor teaches beside the ground truth."""
+    """A run of the tiny BlitzNet, or another student, on a folder; a tutor teaches too where a store lies in it."""
     task = {"policy": "both", "store": str(folder / "store")} if (folder / "store").exists() else {}
     plain: dict[str, Any] = {
         "data": {"train": f"voc:{folder}"},
         "tasks": {"detection": task, "segmentation": task},
-        "student": {"kind": "blitznet", **TINY},
+        "student": TINY,
         "train": {"epochs": 2, "batch": 8, "workers": 0, "lr": 1e-3, "device": "cpu", "threads": 1, "clip": 5.0},
     }
     for name, section in sections.items():
-        plain[name] = {**plain[name], **section} if isinstance(section, dict) and name in plain else section
+        changes = isinstance(section, dict) and name in plain and "kind" not in section
+        plain[name] = {**plain[name], **section} if changes else section
     return make_config(plain)
 
 
@@ -100,11 +101,11 @@ def batch_of(trainer: Trainer, positions: tuple[int, ...]) -> Batch:
     return batch
 
 
-def child(folder: str, out: str, micro_batch: int | None, *, shards: bool = False) -> None:
+def child(folder: str, out: str, micro_batch: int | None, student: dict[str, Any], *, shards: bool) -> None:
     """Three steps; writes each step's gradients, the weights after it and the terms of the whole batch."""
     shard.UNIT = SMALL
-    run = config(Path(folder), train={"micro_batch": micro_batch, "warmup": 0.0, "clip": None, "shard": shards})
-    trainer = make_trainer(run, Path(out))
+    train = {"micro_batch": micro_batch, "warmup": 0.0, "clip": None, "shard": shards}
+    trainer = make_trainer(config(Path(folder), train=train, student=student), Path(out))
     keep_statistics(trainer)
     heads, rank = trainer.student.heads, trainer.plan.rank
     names = [f"{task}/{term}/{source}" for source in SOURCES for task in heads for term in heads[task].terms]
@@ -221,12 +222,20 @@ def assert_near(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize(
     ("processes", "micro_batch", "words"),
-    [(1, "2", ()), (2, "0", ()), (2, "2", ()), (2, "0", ("shard",)), (2, "2", ("shard",))],
+    [
+        (1, "2", ()),
+        (2, "0", ()),
+        (2, "2", ()),
+        (2, "0", ("shard",)),
+        (2, "2", ("shard",)),
+        (1, "2", ("compact",)),
+        (2, "0", ("compact",)),
+    ],
 )
 def test_however_a_batch_is_split_the_step_is_the_same(steps, processes, micro_batch, words):
     """Processes whose images lack different things, micro-batches, weights in pieces: the same terms and weights."""
-    ((tensors, terms),) = steps(1)["0"]
-    assert [len(step) for step in terms] == [6, 6, 6]
+    ((tensors, terms),) = steps(1, *(word for word in words if word == "compact"))["0"]
+    assert {len(step) for step in terms} == {6}
     for found, found_terms in steps(processes, *words)[micro_batch]:
         for mine, theirs in zip(terms, found_terms, strict=True):
             assert theirs == pytest.approx(mine, rel=1e-4)
@@ -354,13 +363,14 @@ def test_more_images_and_boxes_take_no_more_operations(unlike, tmp_path):
     assert few == many and few.total() > 100
 
 
-def test_a_compiled_network_takes_the_same_steps(unlike, tmp_path, monkeypatch):
+@pytest.mark.parametrize("student", [TINY, COMPACT], ids=lambda shape: shape["kind"])
+def test_a_compiled_network_takes_the_same_steps(unlike, tmp_path, monkeypatch, student):
     """Network and losses as one graph each; with the compiler's front end alone, for its back end takes minutes."""
     compiler = torch.compile
     monkeypatch.setattr("torch.compile", lambda function: compiler(function, backend="eager", fullgraph=True))
     values = {}
     for compiles in (False, True):
-        trainer = make_trainer(config(unlike, train={"compile": compiles}), tmp_path)
+        trainer = make_trainer(config(unlike, student=student, train={"compile": compiles}), tmp_path)
         values[compiles] = [float(sum(trainer.step(batch_of(trainer, each)).values())) for each in BATCHES[:2]]
     assert values[True] == pytest.approx(values[False], rel=1e-3)
 
@@ -408,7 +418,8 @@ if __name__ == "__main__":
         resume_child(sys.argv[1], sys.argv[2])
     else:
         for name in sys.argv[3].split(","):
-            child(sys.argv[1], f"{sys.argv[2]}/{name}", int(name) or None, shards="shard" in sys.argv)
+            shape = COMPACT if "compact" in sys.argv else TINY
+            child(sys.argv[1], f"{sys.argv[2]}/{name}", int(name) or None, shape, shards="shard" in sys.argv)
 
 
 def test_gpus_are_fed_by_all_cores_but_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
