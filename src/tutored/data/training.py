@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,7 +240,7 @@ def jitter_colour(image: Tensor, rng: random.Random) -> Tensor:
     """Brightness, saturation, hue and contrast of uint8 [3, H, W], in one of four orders (specification 4.3, 1)."""
     brightness, hue = rng.uniform(-0.125, 0.125), rng.uniform(-0.07, 0.07)
     saturation, contrast = rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5)
-    steps = {
+    steps: dict[str, Callable[[Tensor], Tensor]] = {
         "b": lambda x: x.add_(brightness),
         "s": lambda x: torch.lerp(_grey(x).expand_as(x), x, saturation),
         "h": lambda x: _turn_hue(x, hue),

@@ -17,7 +17,7 @@ Pair = tuple[int, int]
 class Depthwise(nn.Conv2d):
     """A convolution of each channel by itself. `quicken` makes a network's convolutions such ones."""
 
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         assert not isinstance(self.padding, str)
         return convolve(x, weight, bias, self.stride, self.padding)  # type: ignore[arg-type]
 
