@@ -246,7 +246,7 @@ def jitter_colour(image: Tensor, rng: random.Random) -> Tensor:
         "h": lambda x: _turn_hue(x, hue),
         "c": lambda x: torch.lerp(_grey(x).mean(), x, contrast),
     }
-    result = image.float().div_(255)
+    result: Tensor = image.float().div_(255)
     for step in rng.choice(("bshc", "sbch", "chbs", "hscb")):
         result = steps[step](result).clamp_(0, 1)
     return result.mul_(255).round_().to(torch.uint8)
