@@ -254,7 +254,8 @@ def jitter_colour(image: Tensor, rng: random.Random) -> Tensor:
 
 def _grey(image: Tensor) -> Tensor:
     red, green, blue = image
-    return (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+    grey: Tensor = (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+    return grey
 
 
 def _turn_hue(image: Tensor, share: float) -> Tensor:
