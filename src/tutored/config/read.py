@@ -154,7 +154,7 @@ def _explain(item: Any, given: Mapping[str, Any]) -> str:
     hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
     if item["loc"][0] == "student":
         owners = [kind for kind in STUDENTS if key in section_of(kind, STUDENTS, "student").model_fields]
-        hint = f"student.kind {' and '.join(owners)} has it; here {hint}" if owners else hint
+        hint = f"it is a key of student.kind {' and '.join(owners)}; here {hint}" if owners else hint
     return f"{place}: no such key; {hint}"
 
 

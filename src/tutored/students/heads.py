@@ -110,6 +110,15 @@ class Student(nn.Module):
         return self.config.size
 
     @property
+    def update_after(self) -> Mapping[str, int]:
+        """By task, how many images must have taught it before the optimiser updates the parameters of its head; under
+        the empty name, how many images before it updates all other parameters. Until then their gradients add up.
+
+        What is not named, or by 0, is updated in each step, as everything is in a student that names nothing.
+        """
+        return {}
+
+    @property
     def grids(self) -> dict[str, int]:
         """`Head.grid` by task."""
         return {name: head.grid for name, head in self.heads.items()}  # type: ignore[misc]
