@@ -442,7 +442,9 @@ def test_trained_evaluated_and_predicted(make_voc, tmp_path, monkeypatch):
     labelled = ["label", "student", "--weights", "run/checkpoint", "--data", f"voc:{folder}", "--split", "val"]
     assert main([*labelled, "--tasks", "instances", "--out", "store"]) == 0
     assert Store.open("store").kinds == ("instances",)
-    assert main(["evaluate", "store", "--data", f"voc:{folder}", "--split", "val"]) == 0
+    judged = ["evaluate", "store", "--data", f"voc:{folder}", "--split", "val", "--json", "judged.json"]
+    assert main(judged) == 0
+    assert json.loads(Path("judged.json").read_text())["tasks"]["instances"]["images"] == 4
 
 
 def test_drawn_boxes_and_a_map_give_masks(make_voc, tmp_path, monkeypatch):

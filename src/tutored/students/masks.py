@@ -109,7 +109,8 @@ class InstanceHead(Head):
 
     def boxes_and_probs(self, raw: InstanceOutputs) -> tuple[Tensor, Tensor]:
         """As its head for boxes."""
-        return self.boxes.boxes_and_probs(raw.boxes)
+        found: tuple[Tensor, Tensor] = self.boxes.boxes_and_probs(raw.boxes)
+        return found
 
     def soften(self, raw: InstanceOutputs, sizes: Sequence[Size]) -> list[Instances]:
         """The kept boxes, each with a mask [SIDE, SIDE] over it."""
@@ -140,7 +141,7 @@ def _of_boxes(term: Term) -> Term:
 
 def mask_logits(coefficients: Tensor, prototypes: Tensor) -> Tensor:
     """float32 [N, g, g], of coefficients [N, D] and prototypes [D, g, g] of one image."""
-    return (coefficients.float() @ prototypes.float().flatten(1)).unflatten(1, prototypes.shape[1:])
+    return (coefficients.float() @ prototypes.float().flatten(1)).reshape(-1, *prototypes.shape[1:])
 
 
 def cells_inside(boxes_xyxy: Tensor, centres: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ class InstanceExport(BoxExport):
         """As `BoxExport`, and masks float32 [B, N, g, g]."""
         final, rows = self.chosen(raw)
         prototypes, grid = raw["prototypes"], int(raw["prototypes"].shape[-1])
-        masks = (rows_of(raw["coefficients"], rows) @ prototypes.flatten(2)).sigmoid().unflatten(2, (grid, grid))
+        logits = rows_of(raw["coefficients"], rows) @ prototypes.flatten(2)
+        masks = logits.sigmoid().reshape(-1, int(rows.shape[1]), grid, grid)
         centres = (torch.arange(grid) + 0.5) * (self.side / grid)
         left, top, right, bottom = (side[..., None] for side in final["boxes"].unbind(-1))
         across, down = (centres > left) & (centres < right), (centres > top) & (centres < bottom)
