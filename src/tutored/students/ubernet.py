@@ -33,18 +33,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutored.config.kinds.ubernet import UberNetSection
-from tutored.students.anchors import AnchorHead, BoxOutputs, anchors
+from tutored.students.anchors import AnchorHead, AnchorRows, BoxOutputs, anchors
 from tutored.students.backbone import Backbone
-from tutored.students.heads import DenseHead, Student, refuse_kind
+from tutored.students.heads import DenseHead, Head, Student, refuse_kind
+from tutored.students.masks import InstanceHead
 from tutored.tasks import DenseTask, Task
 from tutored.tasks.detection import Detection
+from tutored.tasks.instances import InstanceSegmentation
 
 COARSER = 2
 """Levels beyond the trunk's last one, each half as large as the one before, for large boxes."""
 
 
 class UberNet(Student):
-    """Images to raw outputs by task: `BoxOutputs` for detection, maps [B, channels, h, w] for dense tasks.
+    """Images to raw outputs by task: `BoxOutputs` for detection, `InstanceOutputs` for instances, maps for dense tasks.
 
     Raises:
         InputError: a task of a kind that it has no head for; see also `Backbone`.
@@ -52,19 +54,26 @@ class UberNet(Student):
 
     Section: ClassVar[type[UberNetSection]] = UberNetSection
     config: UberNetSection
+    backbone: Backbone
 
     def __init__(self, config: UberNetSection, tasks: Mapping[str, Task]) -> None:
         super().__init__(config, tasks)
         self.backbone = Backbone(config, config.map_stride)
         for name, task in tasks.items():
-            if isinstance(task, Detection):
-                self.heads[name] = BoxHead(task, self.backbone, config)
-            elif isinstance(task, DenseTask):
-                network = MapBranch(self.backbone.channels, config, task.channels)
-                self.heads[name] = DenseHead(task, network, self.backbone.sides[0])
-            else:
-                raise refuse_kind("ubernet", task, (Detection,))
+            self.heads[name] = self._head(task)
         self.to(memory_format=torch.channels_last)
+
+    def _head(self, task: Task) -> Head:
+        config, channels, grid = self.config, self.backbone.channels, self.backbone.sides[0]
+        if isinstance(task, InstanceSegmentation):
+            boxes, prototypes = BoxHead(task, self.backbone, config), MapBranch(channels, config, config.prototypes)
+            coefficients = nn.Sequential(BoxLevels(channels, config.width), _on_anchors(config, config.prototypes))
+            return InstanceHead(task, boxes, coefficients, prototypes, grid)
+        if isinstance(task, Detection):
+            return BoxHead(task, self.backbone, config)
+        if isinstance(task, DenseTask):
+            return DenseHead(task, MapBranch(channels, config, task.channels), grid)
+        raise refuse_kind("ubernet", task, (Detection, InstanceSegmentation))
 
     @property
     def update_after(self) -> Mapping[str, int]:
@@ -108,28 +117,40 @@ class MapBranch(nn.Module):
         return torch.stack([_enlarged(each, found[0]) for each in found]).sum(0)
 
 
-class BoxHead(AnchorHead):
-    """Boxes and classes on the anchors of every level from stride 8 on, and of `COARSER` ones."""
+class BoxLevels(nn.Module):
+    """What boxes see: every level from stride 8 on, and `COARSER` ones, of the pyramid's first image."""
 
-    def __init__(self, task: Detection, trunk: Backbone, config: UberNetSection) -> None:
-        sides, channels = list(trunk.sides[-3:]), list(trunk.channels[-3:])
-        for _ in range(COARSER):
-            sides.append(-(-sides[-1] // 2))
-            channels.append(channels[-1])
-        per_cell = 2 + 2 * len(config.ratios)
-        deltas, logits = (
-            nn.ModuleList(nn.Conv2d(config.width, per_cell * columns, 1) for _ in sides)
-            for columns in (4, len(task.labels))
-        )
-        fixed = anchors(sides, config.size, config.scales, config.ratios)
-        super().__init__(task, deltas, logits, fixed, len(sides), config.size, config)
-        self.skips = nn.ModuleList(Skip(each, config.width, kernel=3) for each in channels)
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        seen = [*channels[-3:], *([channels[-1]] * COARSER)]
+        self.skips = nn.ModuleList(Skip(each, width, kernel=3) for each in seen)
 
-    def forward(self, pyramid: list[list[Tensor]]) -> BoxOutputs:
+    def forward(self, pyramid: list[list[Tensor]]) -> list[Tensor]:
         levels = pyramid[0][-3:]
         for _ in range(COARSER):
             levels = [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]
-        return super().forward([skip(level) for skip, level in zip(self.skips, levels, strict=True)])
+        return [skip(level) for skip, level in zip(self.skips, levels, strict=True)]
+
+
+class BoxHead(AnchorHead):
+    """Boxes and classes on the anchors of `BoxLevels`."""
+
+    def __init__(self, task: Detection, trunk: Backbone, config: UberNetSection) -> None:
+        sides = list(trunk.sides[-3:])
+        for _ in range(COARSER):
+            sides.append(-(-sides[-1] // 2))
+        deltas, logits = _on_anchors(config, 4), _on_anchors(config, len(task.labels))
+        fixed = anchors(sides, config.size, config.scales, config.ratios)
+        super().__init__(task, deltas, logits, fixed, config.size, config)
+        self.levels = BoxLevels(trunk.channels, config.width)
+
+    def forward(self, pyramid: list[list[Tensor]]) -> BoxOutputs:
+        return super().forward(self.levels(pyramid))
+
+
+def _on_anchors(config: UberNetSection, columns: int) -> AnchorRows:
+    per_cell = 2 + 2 * len(config.ratios)
+    return AnchorRows((nn.Conv2d(config.width, per_cell * columns, 1) for _ in range(3 + COARSER)), columns)
 
 
 def _enlarged(level: Tensor, like: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ class UberNetSection(AnchorSection):
     """Channels that a task keeps of each level."""
     map_stride: Literal[4, 8] = 4
     """Pixels a cell of a map."""
+    prototypes: Annotated[int, Field(gt=0, le=256)] = 24
+    """Maps of which an instance's mask is a weighted sum."""
     pyramid: Annotated[int, Field(ge=1, le=3)] = 1
     """Images that maps are made from, each half as large as the one before; 3 in the paper, 1: the image alone."""
     task_images: Annotated[int, Field(ge=0)] = 16
