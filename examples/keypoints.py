@@ -49,6 +49,8 @@ NEAR = 0.2
 """Of a box's longer side."""
 FLOOR, PEAKS = 0.05, 20
 """Answers are this likely at least, and so many of a keypoint in an image at most."""
+RARE = 4.6
+"""A cell of a new network says with a probability of .01 that it has a keypoint: its logit is the raw output less this."""
 Size = tuple[int, int]
 
 
@@ -259,7 +261,7 @@ class Keypoints(DenseTask):
 
     def decode(self, raw: Tensor, sizes: Sequence[Size]) -> list[SoftPoints]:
         refuse_nan(raw)
-        heat, place = raw[:, :-2].float().sigmoid().cpu(), raw[:, -2:].float().clamp(0, 1).cpu()
+        heat, place = (raw[:, :-2].float() - RARE).sigmoid().cpu(), raw[:, -2:].float().clamp(0, 1).cpu()
         heat = heat * (heat == F.max_pool2d(heat, 3, 1, 1)) * (heat >= FLOOR)
         found = []
         for peaks, places, (height, width) in zip(heat, place, sizes, strict=True):
@@ -318,7 +320,7 @@ class Keypoints(DenseTask):
 
 def heat_sum(raw: Tensor, targets: Targets, cells: Tensor) -> Tensor:
     """Quality focal loss (Li et al. 2020), which takes targets between 0 and 1; divided by how many keypoints."""
-    logits = raw[:, :-2].float()
+    logits = raw[:, :-2].float() - RARE
     losses = F.binary_cross_entropy_with_logits(logits, targets.heat, reduction="none")
     losses = losses * (logits.sigmoid() - targets.heat).square()
     return (losses * targets.known[:, :, None, None] * targets.weight[:, None, None, None]).sum()
