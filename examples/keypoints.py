@@ -50,7 +50,7 @@ NEAR = 0.2
 FLOOR, PEAKS = 0.05, 20
 """Answers are this likely at least, and so many of a keypoint in an image at most."""
 RARE = 4.6
-"""A cell of a new network says with a probability of .01 that it has a keypoint: its logit is the raw output less this."""
+"""The raw output less this is a cell's logit: a new network says with .01 that a keypoint is there."""
 Size = tuple[int, int]
 
 
