@@ -96,7 +96,10 @@ class Told(Watcher):
 def test_a_run_leaves_checkpoint_log_and_result(voc_folder, tmp_path):
     """Four steps of a cosine without warm-up; entries after the second and the fourth, of their last step."""
     told = Told()
-    result = train(config(voc_folder, train={"warmup": 0.0, "val_every": 1}), tmp_path / "run", watch=told)
+    given = config(voc_folder, train={"warmup": 0.0, "val_every": 1}).to_dict()
+    result = train(given, str(tmp_path / "run"), watch=told)
+    score = json.loads((tmp_path / "run" / "checkpoint" / "checkpoint.json").read_text())["scores"]["detection"]
+    assert score == result["figures"]["detection"].get("score", 0.5) == told.validations[-1].student.scores["detection"]
     assert result == json.loads((tmp_path / "run" / "result.json").read_text())
     assert list(result["figures"]) == ["detection", "segmentation"] and result["images"] == 8
     assert result["figures"]["segmentation"]["images"] == 4

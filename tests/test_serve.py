@@ -34,6 +34,7 @@ from tutored.cli import main
 from tutored.config import make_config
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
+from tutored.predict import Result
 from tutored.serve import is_loopback, serve
 from tutored.students import make_student
 from tutored.tasks import Task
@@ -63,7 +64,7 @@ LOCAL = "http://127.0.0.1:8000"
 NO_PICTURE = "not a picture that can be read; possible: JPEG, PNG, BMP, WEBP"
 
 
-def half(image: Image.Image) -> Prediction:
+def half(image: Image.Image) -> Result:
     """Says: the left half is a dog (.7), all of it a cat (.2); the mask is dog on the left."""
     mask = torch.zeros(image.height, image.width, dtype=torch.uint8)
     mask[:, : image.width // 2] = 2
@@ -73,11 +74,16 @@ def half(image: Image.Image) -> Prediction:
         classes=torch.tensor([2, 1]),
         scores=torch.tensor([0.7, 0.2]),
     )
-    return Prediction.of((image.height, image.width), found, ClassMap(mask=mask))
+    return result(image, PETS, found, ClassMap(mask=mask))
 
 
-def client(predict: Callable[[Image.Image], Prediction] = half, base: str = LOCAL, **options: Any) -> TestClient:
-    return TestClient(make_app(partial(answer, predict, PETS), CLASSES, **options), base_url=base)
+def result(image: Image.Image, known: Mapping[str, Task], *answers: Any) -> Result:
+    told = Prediction.of((image.height, image.width), *answers)
+    return Result(told.size, told.tasks, known=known, scores=dict.fromkeys(known, 0.5), source=image)
+
+
+def client(predict: Callable[[Image.Image], Result] = half, base: str = LOCAL, **options: Any) -> TestClient:
+    return TestClient(make_app(partial(answer, predict), CLASSES, **options), base_url=base)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -140,10 +146,29 @@ def test_a_drawing_has_the_wanted_tasks_from_a_score_on() -> None:
         assert answer.status_code == 400 and told in answer.json()["error"]
 
 
+def test_a_drawing_begins_where_something_is_seen() -> None:
+    """At its tasks' own scores; where nothing reaches them, at the best one, which is told."""
+
+    def unsure(image: Image.Image) -> Result:
+        return half(image).without("segmentation") if image.width == 40 else faint(image)
+
+    def faint(image: Image.Image) -> Result:
+        found = half(image).tasks["detection"]
+        weak = Detections(boxes_xyxy=found.boxes_xyxy, classes=found.classes, scores=found.scores / 2)
+        return result(image, PETS, weak)
+
+    ask = partial(client(unsure).post, "/predict?draw=auto")
+    sure, weak = (ask(content=encoded(Image.new("RGB", (width, 20)))).json() for width in (40, 50))
+    assert (sure["score"], sure["found"]) == (0.5, "detection: 1 x dog")
+    assert (weak["score"], weak["found"]) == (0.35, "detection: 1 x dog")
+    plain = client(faint).post("/predict", content=encoded(Image.new("RGB", (40, 20)))).json()
+    assert plain["found"] == "detection: nothing from score 0.50 on, the best is dog 0.35" and "score" not in plain
+
+
 def test_a_large_lying_photograph_is_drawn_small_and_upright() -> None:
     seen = []
 
-    def note(image: Image.Image) -> Prediction:
+    def note(image: Image.Image) -> Result:
         seen.append((image.size, image.getpixel((5, 5))))
         return half(image)
 
@@ -191,9 +216,7 @@ def asked(receive: Callable[[], Any], answered: list[Any]) -> None:
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
     # In a thread of its own: a browser of another test may keep this one's event loop.
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(
-            anyio.run, make_app(partial(answer, half, PETS), CLASSES, megabytes=1), scope, receive, send
-        ).result()
+        thread.submit(anyio.run, make_app(partial(answer, half), CLASSES, megabytes=1), scope, receive, send).result()
 
 
 def test_a_body_without_end_is_read_up_to_the_limit() -> None:
@@ -218,7 +241,7 @@ def test_an_upload_that_breaks_off_is_no_failure() -> None:
 def test_the_network_sees_one_picture_at_a_time() -> None:
     meeting = threading.Barrier(2)
 
-    def meet(image: Image.Image) -> Prediction:
+    def meet(image: Image.Image) -> Result:
         with pytest.raises(threading.BrokenBarrierError):
             meeting.wait(timeout=0.2)
         meeting.reset()
@@ -231,7 +254,7 @@ def test_the_network_sees_one_picture_at_a_time() -> None:
 
 
 def test_a_failure_tells_nothing_of_the_inside(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(_image: Image.Image) -> Prediction:
+    def fail(_image: Image.Image) -> Result:
         raise RuntimeError("out of memory in /home/me")
 
     answer = client(fail).post("/predict", content=encoded(Image.new("RGB", (4, 4))))
@@ -263,7 +286,7 @@ def test_more_than_a_few_need_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tutored.serve.app.WAITING", 1)
     begun, go_on = threading.Semaphore(0), threading.Event()
 
-    def slow(image: Image.Image) -> Prediction:
+    def slow(image: Image.Image) -> Result:
         begun.release()
         go_on.wait(20)
         return half(image)
@@ -427,10 +450,10 @@ def test_what_keeps_it_from_listening_is_said(checkpoint: Path, monkeypatch: pyt
 
 
 @contextmanager
-def served(predict: Callable[[Image.Image], Prediction], tasks: Mapping[str, Task]) -> Iterator[str]:
+def served(predict: Callable[[Image.Image], Result], tasks: Mapping[str, Task]) -> Iterator[str]:
     """The page on a free port, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(settings(make_app(partial(answer, predict, tasks), classes_of(tasks))))
+        server = uvicorn.Server(settings(make_app(partial(answer, predict), classes_of(tasks))))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -504,9 +527,9 @@ def test_a_picture_of_the_page_for_the_documentation(browser: Any, tmp_path: Pat
     shown = max(truths, key=lambda image_id: len(truths[image_id].tasks["detection"].classes))
     boxes, mask = (truths[shown].tasks[name] for name in ("detection", "segmentation"))
     scored = Detections(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, scores=torch.ones(len(boxes.classes)))
-    told = Prediction.of(truths[shown].size, scored, ClassMap(mask=mask.mask * (mask.mask != IGNORE)))
+    answers, known = (scored, ClassMap(mask=mask.mask * (mask.mask != IGNORE))), two_tasks(dataset.labels["detection"])
 
-    with served(lambda _: told, two_tasks(dataset.labels["detection"])) as url:
+    with served(lambda image: result(image, known, *answers), known) as url:
         page = browser.new_page(viewport={"width": 1100, "height": 700})
         page.goto(url)
         page.set_input_files("#file", tmp_path / "scenes" / "JPEGImages" / f"{shown}.jpg")

@@ -25,15 +25,16 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 
 class Made(click.Path):
-    """A folder of one of these kinds, which a command made."""
+    """A folder of one of these kinds, which a command made, or a file with this suffix."""
 
-    def __init__(self, *kinds: Kind) -> None:
-        super().__init__(exists=True, file_okay=False)
-        self.kinds = kinds
+    def __init__(self, *kinds: Kind, or_file: str | None = None) -> None:
+        super().__init__(exists=True, file_okay=or_file is not None)
+        self.kinds, self.or_file = kinds, or_file
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         found = Path(os.fsdecode(super().convert(value, param, ctx)))
-        require(found, *self.kinds)
+        if self.or_file is None or found.suffix != self.or_file:
+            require(found, *self.kinds)
         return found
 
 

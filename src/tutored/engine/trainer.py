@@ -233,6 +233,8 @@ class Trainer:
         if last and main:
             resample(records, tasks).save(self.out / "resamples.npz")
         result = processes.from_main(lambda: figures(records, tasks))
+        found = {name: each.score for name, each in result.tasks.items()}
+        self.averaged.scores |= {name: score for name, score in found.items() if score is not None}
         self.journal.add({"step": self.done, "epoch": epoch, "val": result.to_dict()})
         if main:  # before it is saved: what is saved is not done again
             self.watch.validated(Validation(epoch, records, self.averaged, result))

@@ -159,6 +159,7 @@ def _about(network: Network, config: Config, parity: Parity) -> dict[str, str]:
     size = network.size
     return {
         "tasks": json.dumps(tasks),
+        "scores": json.dumps({name: network.student.scores[name] for name in tasks}),
         "preprocessing": f"RGB in 0..1, resized to {size} x {size} (bilinear with antialias, aspect ratio not kept)",
         "outputs": json.dumps(network.names),
         "precision": "float16, inputs and outputs float32" if network.options.half else "float32",

@@ -174,7 +174,7 @@ def _draw_predictions(out: Path) -> Path:
     for name in STUDENTS:
         student = Predictor.load(out / name / "checkpoint", "cpu")
         answers = zip(images, student(images), strict=True)
-        shown.append([draw(image, answer, student.tasks, score=DRAWN_FROM) for image, answer in answers])
+        shown.append([draw(image, answer.above(DRAWN_FROM), student.tasks) for image, answer in answers])
     picture = grid([list(row) for row in zip(*shown, strict=True)], ["ground truth", *STUDENTS.values()])
     write_encoded(out / "predictions.png", partial(picture.save, format="PNG"))
     return out / "predictions.png"

@@ -7,6 +7,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,8 @@ from starlette.exceptions import HTTPException
 
 from tutored.pages import uri
 from tutored.pictures import FORMATS, as_rgb, refuse_scans, upright
-from tutored.predict import load
-from tutored.predict.predictor import describe
-from tutored.tasks import Task
-from tutored.types import Prediction
-from tutored.visualise import draw
+from tutored.predict import Result, load
+from tutored.serve import AUTO
 
 PIXELS = 50_000_000
 """Of a picture; more are refused before they are decoded."""
@@ -29,40 +27,43 @@ LONGEST = 30_000
 SIDE = 1600
 """A picture whose drawing is asked for is shrunk to this long side."""
 
-Predict = Callable[[Image.Image], Prediction]
-
 
 def load_answer(
     checkpoint: Path | str, device: str | None
 ) -> tuple[Mapping[str, Sequence[str]], Callable[..., dict[str, Any]]]:
     """The classes of a checkpoint's tasks, and `answer` with its student. Raises InputError as `predict.load`."""
     model = load(checkpoint, device)
-    return {name: task.labels.classes for name, task in model.tasks.items()}, partial(answer, model, model.tasks)
+    return {name: task.labels.classes for name, task in model.tasks.items()}, partial(answer, model)
 
 
 def answer(
-    predict: Predict, tasks: Mapping[str, Task], data: bytes, score: float | None = None, drawn: Sequence[str] = ()
+    predict: Callable[[Image.Image], Result], data: bytes, score: float | str | None = None, drawn: Sequence[str] = ()
 ) -> dict[str, Any]:
     """What is known about a picture, a file of one of `FORMATS`.
 
     Returns:
         `width` and `height` of the picture, turned upright as its EXIF asks, and where it is drawn of at most `SIDE`
-        pixels; `entries` by task, in its pixels (see `Task.describe`); `seconds` spent; and the `drawing` of some tasks
-        from a score on, a JPEG, or without a score `files` by name (see `Task.save`), in base64.
+        pixels; `entries` by task, in its pixels (see `Task.describe`), and what of them is `found`, in words; `seconds`
+        spent; and the `drawing` of some tasks from a score on, a JPEG, with this `score`, or without a score `files` by
+        name (see `Task.save`), in base64.
 
     Raises:
         HTTPException: the picture is of another format, too large or broken.
     """
     started = time.perf_counter()
     image = read_upload(data, None if score is None else SIDE)
-    prediction = predict(image)
-    found: dict[str, Any] = {"width": image.width, "height": image.height, "entries": describe(prediction, tasks)}
+    result = predict(image)
+    from_: Any = score
+    if score == AUTO:
+        from_ = min((min(result.scores[name], best) for name, best in result.best.items()), default=None)
+    found = {"width": image.width, "height": image.height, "entries": result.entries(), "found": result.told(from_)}
     if score is not None:
-        found["drawing"] = uri(draw(image, prediction, {name: tasks[name] for name in drawn}, score=score))
+        known = {name: result.known[name] for name in drawn}
+        found |= {"score": from_, "drawing": uri(replace(result, known=known).plot(from_))}
     else:
         with tempfile.TemporaryDirectory() as folder:
-            for name, each in prediction.tasks.items():
-                tasks[name].save(each, Path(folder) / name)
+            for name, each in result.tasks.items():
+                result.known[name].save(each, Path(folder) / name)
             written = sorted(Path(folder).iterdir())
             found["files"] = {file.name: base64.b64encode(file.read_bytes()).decode() for file in written}
     return found | {"seconds": round(time.perf_counter() - started, 3)}

@@ -329,7 +329,7 @@ def _pictures(run: Run, where: Path) -> list[dict[str, Any]]:
     for image_id, image, answer in zip(ids, images, predictor(images), strict=True):
         file = io.BytesIO()
         ground = image if run.setting.photos else None
-        drawn = draw(ground, answer, predictor.tasks, score=SCORE, at_most=SIDE)
+        drawn = draw(ground, answer.above(SCORE), predictor.tasks, at_most=SIDE)
         drawn.save(file, "WEBP", quality=QUALITY)
         pictures.append({"told": image_id, "file": file.getvalue()})
     return pictures
