@@ -310,6 +310,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, make_voc: Any) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(stage)
         assert main(["train", "run.yaml", "--out", "runs/first"]) == 0
+        shutil.copytree("runs/first", "runs/tutored")
         for name, split in (("both", "train"), ("boxes-val", "val")):
             tutor = ["label", "student:runs/first/checkpoint", "--data", "voc:FOLDER", "--split", split]
             assert main([*tutor, "--out", f"stores/{name}"]) == 0
