@@ -374,6 +374,9 @@ def test_a_foreign_network_is_no_student(tmp_path: Path) -> None:
         tutored.load(tmp_path / "gone.onnx")
     saved(tmp_path / "best")
     export_onnx(tmp_path / "best", tmp_path / "best.onnx")
+    made_pictures(1)[0].save(tmp_path / "a.png")
+    assert main(["predict", f"{tmp_path}/best.onnx", f"{tmp_path}/a.png", "--out", f"{tmp_path}/seen"]) == 0
+    assert (tmp_path / "seen" / "a.predicted.jpg").is_file()
     model = onnx.load(tmp_path / "best.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")

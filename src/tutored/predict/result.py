@@ -139,9 +139,9 @@ class Result(Prediction):
         the best score.
         """
         least = self.scores if score is None else dict.fromkeys(self.tasks, score)
-        found = self._shown(score).entries()
-        words = {name: _words(entries) or _missed(least[name], self.entries()[name]) for name, entries in found.items()}
-        return "; ".join(f"{name}: {each}" for name, each in words.items())
+        shown = self._shown(score).entries()
+        words = [f"{name}: {_words(shown[name], found, least[name])}" for name, found in self.entries().items()]
+        return "; ".join(words) or "answered"
 
     __str__ = told
 
@@ -149,15 +149,13 @@ class Result(Prediction):
         return self.above(self.scores if score is None else score)
 
 
-def _words(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Shares of the picture as they are; the others counted by class, the class of the best one first."""
-    shares = [f"{entry['category']} {100 * entry['share']:.0f} %" for entry in entries if "share" in entry]
-    counts = Counter(entry["category"] for entry in entries if "share" not in entry and "category" in entry)
-    return ", ".join([*(f"{count} x {name}" for name, count in counts.items()), *shares])
-
-
-def _missed(least: float, entries: Sequence[Mapping[str, Any]]) -> str:
-    best = max(entries, key=lambda entry: entry.get("score", 0.0), default={})
-    if "score" not in best:
+def _words(shown: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], least: float) -> str:
+    """What is shown of what was found: shares of the picture, or a count for each class; else the best score."""
+    if shown:
+        counts = Counter(entry["category"] for entry in shown if "category" in entry and "share" not in entry)
+        shares = [f"{entry['category']} {100 * entry['share']:.0f} %" for entry in shown if "share" in entry]
+        return ", ".join([*(f"{count} x {name}" for name, count in counts.items()), *shares]) or f"{len(shown)} found"
+    best = max(found, key=lambda entry: entry["score"], default=None)
+    if best is None:
         return "nothing"
     return f"nothing from score {least:.2f} on, the best is {best['category']} {rounded_down(best['score']):.2f}"

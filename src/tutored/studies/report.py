@@ -17,7 +17,7 @@ from tutored.softlabels.manifest import changed
 from tutored.studies.declare import RECIPES, Row
 from tutored.studies.folder import Folder
 from tutored.studies.outcome import Comparison, RowOutcome, StudyOutcome
-from tutored.studies.records import CLASS_FIGURES, FIGURES, TUTORS, read_records
+from tutored.studies.records import CLASS_FIGURES, FIGURES, TUTORS, Record, read_records
 
 MOST_ROWS = 8
 """A table with more rows has neither figures by class nor pictures."""
