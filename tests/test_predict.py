@@ -405,7 +405,7 @@ def test_a_result_is_drawn_saved_and_listed(predictor: Predictor, tmp_path: Path
     Image.new("RGB", (400, 200)).save(tmp_path / "dog.png")
     found = predictor(tmp_path / "dog.png")
     assert str(found) == "detection: 1 x dog; segmentation: cat 50 %"
-    assert found.told(0.9) == "detection: nothing from score 0.90 on, the best is dog 0.70; segmentation: cat 50 %"
+    assert found.told(0.9) == "detection: nothing from score 0.90 on, the best has 0.70; segmentation: cat 50 %"
     frame = [found.plot(score).getpixel((198, 100)) for score in (0.9, None)]
     assert frame == [(70, 0, 0), (0, 128, 0)], "the cat's map over black, and the dog's frame over it"
     first, *_, last = found.to_coco()
@@ -454,5 +454,5 @@ def test_predict_says_what_it_found_and_what_shows_more(
     assert main(command) == 0 and main([*command, "--score", "0.8"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "one.png: detection: 1 x dog; segmentation: cat 50 %"
-    assert told[2].startswith("one.png: detection: nothing from score 0.80 on, the best is dog 0.70; segmentation")
+    assert told[2].startswith("one.png: detection: nothing from score 0.80 on, the best has 0.70; segmentation")
     assert told[4] == "note: where nothing scored enough, --score 0.70 shows the best that was found"

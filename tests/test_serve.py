@@ -162,7 +162,7 @@ def test_a_drawing_begins_where_something_is_seen() -> None:
     assert (sure["score"], sure["found"]) == (0.5, "detection: 1 x dog")
     assert (weak["score"], weak["found"]) == (0.35, "detection: 1 x dog")
     plain = client(faint).post("/predict", content=encoded(Image.new("RGB", (40, 20)))).json()
-    assert plain["found"] == "detection: nothing from score 0.50 on, the best is dog 0.35" and "score" not in plain
+    assert plain["found"] == "detection: nothing from score 0.50 on, the best has 0.35" and "score" not in plain
 
 
 def test_a_large_lying_photograph_is_drawn_small_and_upright() -> None:

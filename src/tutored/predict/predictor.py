@@ -63,14 +63,14 @@ class Predictor:
         if Path(checkpoint).suffix == ".onnx":
             from tutored.students.exported import Exported
 
-            return cls(Exported(Path(checkpoint)), where, batch)
+            return cls(Exported(Path(checkpoint), where), where, batch)
         student, config = load_checkpoint(Path(checkpoint))
         return cls(student, where, batch, config.taught)
 
     @overload
     def __call__(self, images: Image.Image | np.ndarray) -> Result: ...
     @overload
-    def __call__(self, images: Path | str) -> Any: ...  # type: ignore[overload-overlap]  # a str is a Sequence
+    def __call__(self, images: Path | str) -> Any: ...
     @overload
     def __call__(self, images: Sequence[Picture]) -> list[Result]: ...
     def __call__(self, images: Picture | Sequence[Picture]) -> Result | list[Result] | Iterator[Result]:

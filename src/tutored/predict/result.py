@@ -24,6 +24,8 @@ from tutored.visualise import draw
 Picture = Image.Image | np.ndarray | Path | str
 """A picture or a file, turned upright as its EXIF asks, or uint8 [H, W, 3] (RGB), taken as it is."""
 
+NOTHING = "nothing"
+
 
 def opened(picture: Picture) -> Image.Image:
     """The RGB picture. Raises InputError where a file is broken or missing, or an array is something else."""
@@ -139,9 +141,11 @@ class Result(Prediction):
         the best score.
         """
         least = self.scores if score is None else dict.fromkeys(self.tasks, score)
-        shown = self._shown(score).entries()
-        words = [f"{name}: {_words(shown[name], found, least[name])}" for name, found in self.entries().items()]
-        return "; ".join(words) or "answered"
+        told = {name: _words(entries) for name, entries in self._shown(score).entries().items()}
+        for name, best in self.best.items():
+            if told.get(name) == NOTHING:
+                told[name] += f" from score {least[name]:.2f} on, the best has {best:.2f}"
+        return "; ".join(f"{name}: {words}" for name, words in told.items()) or "answered"
 
     __str__ = told
 
@@ -149,13 +153,9 @@ class Result(Prediction):
         return self.above(self.scores if score is None else score)
 
 
-def _words(shown: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], least: float) -> str:
-    """What is shown of what was found: shares of the picture, or a count for each class; else the best score."""
-    if shown:
-        counts = Counter(entry["category"] for entry in shown if "category" in entry and "share" not in entry)
-        shares = [f"{entry['category']} {100 * entry['share']:.0f} %" for entry in shown if "share" in entry]
-        return ", ".join([*(f"{count} x {name}" for name, count in counts.items()), *shares]) or f"{len(shown)} found"
-    best = max(found, key=lambda entry: entry["score"], default=None)
-    if best is None:
-        return "nothing"
-    return f"nothing from score {least:.2f} on, the best is {best['category']} {rounded_down(best['score']):.2f}"
+def _words(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Shares of the picture, or a count for each class, the class of the best one first."""
+    counts = Counter(entry["category"] for entry in entries if "category" in entry and "share" not in entry)
+    shares = [f"{entry['category']} {100 * entry['share']:.0f} %" for entry in entries if "share" in entry]
+    words = [*(f"{count} x {name}" for name, count in counts.items()), *shares]
+    return ", ".join(words) or (f"{len(entries)} found" if entries else NOTHING)

@@ -26,13 +26,14 @@ class Exported(Student):
         InputError: onnxruntime is missing, the file can't be read, or `tutored export` did not write it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: torch.device) -> None:
         try:
             import onnxruntime
         except ImportError as error:
             raise InputError("exported files need onnxruntime; run `pip install 'tutored[onnx]'`") from error
         try:
-            session = onnxruntime.InferenceSession(str(regular(path)), providers=onnxruntime.get_available_providers())
+            providers = ["CPUExecutionProvider"] if device.type == "cpu" else onnxruntime.get_available_providers()
+            session = onnxruntime.InferenceSession(str(regular(path)), providers=providers)
             about = session.get_modelmeta().custom_metadata_map
             side = int(session.get_inputs()[0].shape[2])
             tasks = {name: _task(name, **facts) for name, facts in json.loads(about["tasks"]).items()}
