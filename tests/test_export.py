@@ -353,7 +353,7 @@ def test_an_exported_file_is_loaded_as_its_checkpoint(tmp_path: Path, options: O
     student = saved(tmp_path / "best", tasks=DEPTH)
     student.scores["detection"] = 0.35
     save_checkpoint(tmp_path / "best", student, load_checkpoint(tmp_path / "best")[1])
-    export_onnx(tmp_path / "best", tmp_path / "best.onnx", options)
+    export_onnx(str(tmp_path / "best"), str(tmp_path / "best.onnx"), options)
     pictures = made_pictures(3)
     one, other = (tutored.load(tmp_path / name, device="cpu") for name in ("best", "best.onnx"))
     assert one.scores == other.scores == {"detection": 0.35, "segmentation": 0.5, "depth": 0.5}

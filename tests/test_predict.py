@@ -115,8 +115,8 @@ def test_files_become_drawings_masks_and_json(predictor: Predictor, tmp_path: Pa
     (tmp_path / "album" / "notes.txt").write_text("not a picture")
     Image.new("RGBA", (10, 10), "red").save(tmp_path / "three.webp")
     out, seen = tmp_path / "out", []
-    paths = [tmp_path / "album", tmp_path / "three.webp"]
-    written = predict_files(predictor, paths, out, progress=lambda done, count: seen.append((done, count)))
+    paths = [tmp_path / "album", str(tmp_path / "three.webp")]
+    written = predict_files(predictor, paths, str(out), progress=lambda done, count: seen.append((done, count)))
 
     assert written == out / "predictions.json" and seen == [(2, 3), (3, 3)]
     entries = boxes_in(written)

@@ -24,7 +24,7 @@ WEIGHTS = "model.safetensors"
 DESCRIPTION = CHECKPOINT.file
 
 
-def save_checkpoint(path: Path, student: Student, config: Config) -> None:
+def save_checkpoint(path: Path | str, student: Student, config: Config) -> None:
     """Write a checkpoint folder, whole or not at all; an older checkpoint at `path` is replaced with all it holds.
 
     Args:
@@ -36,6 +36,7 @@ def save_checkpoint(path: Path, student: Student, config: Config) -> None:
         InputError: `path` is a file, or a folder that holds something else.
         OSError: it can't be written, such as on a full disk.
     """
+    path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / DESCRIPTION).is_file()):
         raise InputError(f"{path}: exists and is no checkpoint; give a folder that does not exist yet")
     description = {
@@ -52,13 +53,14 @@ def save_checkpoint(path: Path, student: Student, config: Config) -> None:
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def load_checkpoint(path: Path) -> tuple[Student, Config]:
+def load_checkpoint(path: Path | str) -> tuple[Student, Config]:
     """Build the student of a checkpoint folder, in evaluation mode on the CPU, from nothing but that folder.
 
     Raises:
         InputError: no checkpoint, another format, weights that do not fit its configuration, or bytes that are not
             those that were written.
     """
+    path = Path(path)
     folder = path if path.exists() or not former(path).exists() else former(path)
     require(folder, CHECKPOINT)
     description = _describe(folder, path)

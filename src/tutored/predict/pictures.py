@@ -62,8 +62,8 @@ def gives(task: Task, kind: str) -> bool:
 
 def predict_files(
     predictor: Predictor,
-    paths: Sequence[Path],
-    out: Path,
+    paths: Sequence[Path | str],
+    out: Path | str,
     score: float | None = None,
     progress: Progress | None = None,
     *,
@@ -92,7 +92,7 @@ def predict_files(
         InputError: see `find_pictures`, `CocoNumbers` and `choose_kinds`; or a picture is broken.
     """
     kinds = choose_kinds(kinds, KINDS, predictor.tasks)
-    pictures = find_pictures(paths, under, tell)
+    pictures, out = find_pictures([Path(path) for path in paths], under, tell), Path(out)
     if "pictures" in kinds:
         for note in lacking_letters(predictor.tasks):
             tell(note)

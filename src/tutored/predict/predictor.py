@@ -64,7 +64,7 @@ class Predictor:
             from tutored.students.exported import Exported
 
             return cls(Exported(Path(checkpoint), where), where, batch)
-        student, config = load_checkpoint(Path(checkpoint))
+        student, config = load_checkpoint(checkpoint)
         return cls(student, where, batch, config.taught)
 
     @overload

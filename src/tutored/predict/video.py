@@ -35,7 +35,7 @@ CLOCK = 90_000
 def predict_video(
     predictor: Predictor,
     source: Path | str,
-    into: Path,
+    into: Path | str,
     score: float | None = None,
     progress: Progress | None = None,
     *,
@@ -58,6 +58,7 @@ def predict_video(
         InputError: av is missing, no such camera, not a video, or a broken one; see `choose_kinds`.
     """
     kinds, tasks, count = choose_kinds(kinds, FILMED, predictor.tasks), predictor.tasks, 0
+    into = Path(into)
     endings = {"pictures": "mp4", "json": "jsonl"}
     written = {kind: into.with_suffix(f"{RESULT}.{endings[kind]}") for kind in endings if kind in kinds}
     saving = {
