@@ -67,8 +67,8 @@ class Detection(Task):
     def final(cls, answer: SoftBoxes, size: Size) -> Detections:
         return answer.final()
 
-    def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[Detections]:
-        return onnx.read(outputs, sizes, self.section.decode, side)
+    def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[Any]:
+        return list(onnx.read(outputs, sizes, self.section.decode, side))
 
     def record(self, truth: Boxes, prediction: Detections) -> Any:
         return measure.record(truth, prediction, self.labels)

@@ -112,7 +112,7 @@ def read(outputs: Mapping[str, Tensor], sizes: Sequence[Size], limits: Decode, s
     """
     if "candidates" in outputs:
         kept = keep(outputs["candidates"], outputs["probs"], sizes, limits, side)
-        return [each.final() for each in kept]
+        return [each.boxes.final() for each in kept]
     found = []
     for row, (height, width) in enumerate(sizes):
         count = int(outputs["count"][row])
