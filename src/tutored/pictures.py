@@ -35,6 +35,8 @@ STRETCHED: Mapping[Any, int] = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies the values of a grey PNG of 2 or 4 bits by."""
 MOST_SCANS = 100
 """Of a JPEG: each is decoded over the whole picture, and encoders write about ten."""
+LONGEST = 65_500
+"""Pixels of a picture's side, as in a JPEG; shrinking a thin one of 50 million pixels would take gigabytes."""
 MOST_BYTES = 100_000_000
 """No photograph from an address is larger."""
 
@@ -171,6 +173,7 @@ def is_empty(box: Box) -> bool:
 def _read(path: Path | str, *, decode: bool) -> Image.Image:
     try:
         with Image.open(_source(path), formats=FORMATS) as picture:
+            refuse_long(picture)
             if decode:
                 refuse_scans(picture)
                 picture.load()
@@ -186,6 +189,12 @@ def _read(path: Path | str, *, decode: bool) -> Image.Image:
         raise InputError(f"{path}: not a picture; possible: {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise all sorts of errors on broken bytes
         raise InputError(f"{path}: the picture can't be read ({error}); fetch it again") from error
+
+
+def refuse_long(picture: Image.Image) -> None:
+    """Raise Image.DecompressionBombError where a picture that is not yet decoded has a side of absurd length."""
+    if max(picture.size) > LONGEST:
+        raise Image.DecompressionBombError(f"a side of {max(picture.size):,} pixels, more than {LONGEST:,}")
 
 
 def refuse_scans(picture: Image.Image) -> None:
