@@ -67,7 +67,7 @@ def answer(
     Args:
         device: where the student is.
         tasks: those to answer for; None: all.
-        sizes: (height, width) of the pictures that these are shrunk from, in whose pixels the answers are; None: theirs.
+        sizes: (height, width) in whose pixels the answers are, where the pictures were shrunk before; None: their own.
 
     Raises:
         FloatingPointError: the student's training diverged, so that it answers NaN.
