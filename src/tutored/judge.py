@@ -9,7 +9,7 @@ import torch
 
 from tutored import processes
 from tutored.checkpoint import load_checkpoint
-from tutored.config.data import Annotates, Names
+from tutored.config.data import Annotates
 from tutored.data import TaskSource, open_dataset
 from tutored.data.check import told_first
 from tutored.data.views import Subset, relabelled
@@ -19,6 +19,7 @@ from tutored.evaluate import Record, Result, figures, record
 from tutored.folders import CHECKPOINT, STORE, require
 from tutored.labels import ClassMap, LabelSpace
 from tutored.progress import Progress
+from tutored.section import Names
 from tutored.softlabels import Remapped, Store
 from tutored.students import Student, answer
 from tutored.tasks import Task, task_class
