@@ -282,6 +282,16 @@ def test_a_category_of_the_background_is_no_class(tmp_path: Path, name: str) -> 
     assert boxes_of(folder).classes.tolist() == [1]
 
 
+@pytest.mark.parametrize("name", ["ignore", "_Ignored_", "ignored regions", "DontCare", "unlabeled", "void"])
+def test_a_category_of_no_class_is_left_out_or_refused(tmp_path: Path, name: str) -> None:
+    categories = [{"id": 0, "name": name}, {"id": 1, "name": "cat"}]
+    unused = made(tmp_path, instance(1, [0, 0, 2, 2]), categories=categories)
+    assert open_dataset(f"coco:{unused}", "val").labels["detection"].classes == ("cat",)
+    used = made(tmp_path, *[instance(0, [0, 0, 1, 1])] * 2, instance(1, [0, 0, 2, 2]), categories=categories)
+    with pytest.raises(InputError, match=rf"category '{name}' is no class, and 2 annotations have it; .* `iscrowd` 1"):
+        open_dataset(f"coco:{used}", "val")
+
+
 def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must hold annotations/instances_val\.json, val\.json or instances\.json"):
         open_dataset(f"coco:{tmp_path}", "val")

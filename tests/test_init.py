@@ -261,6 +261,15 @@ def test_control_characters_of_xmls_are_refused(photos: Path, tmp_path: Path) ->
         init(photos, tmp_path / "t.yaml")
 
 
+@pytest.mark.parametrize("name", ["background", "ignore", "Don't care"])
+def test_objects_of_no_class_in_xmls_are_refused(photos: Path, tmp_path: Path, name: str) -> None:
+    for path in (photos / "xml").iterdir():
+        path.write_text(f"<annotation><object><name>{name}</name></object></annotation>")
+    shutil.rmtree(photos / "pictures/seg")
+    with pytest.raises(InputError, match=rf"photos: objects in the XMLs are called {name}, which is no class; remove"):
+        init(photos, tmp_path / "t.yaml")
+
+
 def coco_json(*names: str) -> str:
     images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
     return json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]})

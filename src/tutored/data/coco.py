@@ -17,7 +17,7 @@ from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
 from tutored.data.images import Annotations, Images, Size, place_of
-from tutored.data.text import gather, is_background, read_json, refuse_climbing
+from tutored.data.text import NO_CLASSES, gather, is_background, read_json, refuse_climbing
 from tutored.data.voc import as_boxes
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, composed
@@ -184,7 +184,7 @@ def open_coco(folder: Path, split: str) -> Coco:
         place={image_id: entry.picture for image_id, entry in entries.items()}.__getitem__,
         tasks={"detection": boxes, "segmentation": masks},
         numbers={image_id: entry.number for image_id, entry in entries.items()},
-        categories={number: labels.names[index] for number, index in class_of.items() if index},
+        categories={number: labels.names[index] for number, index in class_of.items() if index > 0},
     )
 
 
@@ -250,12 +250,12 @@ def _refuse(faults: Iterable[str]) -> None:
 
 
 def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict[Any, int]]:
-    """The label space, and the class of each category number."""
+    """The label space, and the class of each category number; -1 where it has the name of no class."""
     categories = _items(data, "categories", {"id": (int, str), "name": str}, path)
     if len({item["id"] for item in categories}) < len(categories):
         raise InputError(f"{path}: two categories share an id; give each its own")
-    classes = [item for item in categories if not is_background(item["name"])]
-    class_of = {item["id"]: BACKGROUND for item in categories}
+    classes = [item for item in categories if not NO_CLASSES.fullmatch(item["name"].strip())]
+    class_of = {item["id"]: BACKGROUND if is_background(item["name"]) else -1 for item in categories}
     class_of |= {item["id"]: index for index, item in enumerate(classes, start=1)}
     try:
         return LabelSpace.of([item["name"].strip() for item in classes]), class_of
@@ -318,7 +318,7 @@ def _read_annotations(
     """Give each image its annotations."""
     fields = {"image_id": (int, str), "category_id": (int, str), "bbox": list}
     by_number = {entry.number: entry for entry in entries.values()}
-    faults = []
+    faults, of_no_class = [], Counter[Any]()
     for item in _items(data, "annotations", fields, path):
         name = f"{path}: annotation {item.get('id')} of image {item['image_id']}"
         if item["image_id"] not in by_number:
@@ -329,11 +329,19 @@ def _read_annotations(
             faults.append(f"{name}: category {item['category_id']} is not one of {sorted(class_of, key=str)}")
         elif len(item["bbox"]) != 4 or not all(_is_number(value, LARGEST) for value in item["bbox"]):
             faults.append(f"{name}: bbox must be four numbers x, y, width, height, got {item['bbox']}")
+        elif class_of[item["category_id"]] < 0:
+            of_no_class[item["category_id"]] += 1
         else:
             x, y, width, height = item["bbox"]
             box, number = (x, y, x + width, y + height), class_of[item["category_id"]]
             crowd = item.get("iscrowd") in (1, "1")
             by_number[item["image_id"]].instances.append(Instance(name, box, number, crowd, item.get("segmentation")))
+    names = {item["id"]: item["name"] for item in data["categories"]}
+    faults += [
+        f"{path}: category {names[number]!r} is no class, and {count:,} annotations have it; give each a class "
+        "that it may be and `iscrowd` 1, and it is ignored, or remove them"
+        for number, count in of_no_class.items()
+    ]
     _refuse(faults)
 
 

@@ -20,7 +20,7 @@ from tutored.labels import LabelSpace
 Found = TypeVar("Found")
 CLASS_FILES = ("labels.txt", "classes.txt", "class_names.txt")
 """What a data set's own list of classes may be called."""
-NO_CLASSES = re.compile(r"_*(background|ignored?|unlabell?ed|void)_*", re.I)
+NO_CLASSES = re.compile(r"_*(background|ignored?([ _-]regions?)?|don'?t[ _-]?care|unlabell?ed|void)_*", re.I)
 """Names that lists of classes have for pixels of no class."""
 HEADS = ("ignore background", "background", "unlabeled", "unlabelled")
 """How a list may begin that names what number 0 is. Labelme's `__ignore__` is number -1 there, in masks 255."""
