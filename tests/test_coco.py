@@ -292,6 +292,30 @@ def test_a_category_of_no_class_is_left_out_or_refused(tmp_path: Path, name: str
         open_dataset(f"coco:{used}", "val")
 
 
+def test_a_box_in_shares_of_the_sides_is_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path, instance(3, [0.1, 0.2, 0.5, 0.5]))
+    with pytest.raises(
+        InputError, match=r"annotation 50 of image 1: the box \(0\.1, .*\) is in shares of .*; write pixels"
+    ):
+        open_dataset(f"coco:{folder}", "val")
+    assert len(boxes_of(made(tmp_path, instance(3, [0, 0, 1, 1]))).classes) == 1, "a box of one pixel"
+
+
+def test_backslashes_between_folders_are_told(tmp_path: Path) -> None:
+    folder = made(tmp_path, images=[{"id": 1, "file_name": "deep\\001.jpg"}])
+    with pytest.raises(InputError, match=r"or correct `file_name` in the file, where folders are divided by /$"):
+        open_dataset(f"coco:{folder}", "val")
+    (tmp_path / "own.txt").write_text("val\\001.jpg\n")
+    listed = open_dataset(f"images:{tmp_path}", "own")
+    with pytest.raises(InputError, match=r"there is no such picture; .*; folders in a path are divided by /$"):
+        listed.image(*listed.ids)
+
+
+def test_categories_of_another_type_are_shown_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"category '3' is not one of \[3, 7\]"):
+        open_dataset(f"coco:{made(tmp_path, instance('3', [0, 0, 1, 1]))}", "val")
+
+
 def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must hold annotations/instances_val\.json, val\.json or instances\.json"):
         open_dataset(f"coco:{tmp_path}", "val")

@@ -39,10 +39,37 @@ def test_what_is_no_file_in_a_folder_is_left_out_and_noted(tmp_path: Path) -> No
     picture(tmp_path / "new" / "b.png")
     os.mkfifo(tmp_path / "new" / "a.jpg")
     dataset = open_dataset(f"images:{tmp_path}", "new")
-    assert dataset.ids == ("b",) and dataset.notes == (f"{tmp_path / 'new' / 'a.jpg'}: no regular file, left out",)
+    assert dataset.ids == ("b",) and dataset.notes == (
+        f"1 files, such as {tmp_path / 'new' / 'a.jpg'}, are links that lead nowhere, or pipes: left out",
+    )
     notes: list[str] = []
     assert list(find_pictures([tmp_path / "new"], tell=notes.append)) == ["b.png"]
     assert tuple(notes) == dataset.notes
+
+
+def test_a_link_that_leads_nowhere_is_left_out_and_noted(tmp_path: Path) -> None:
+    picture(tmp_path / "new" / "b.png")
+    (tmp_path / "new" / "a.jpg").symlink_to(tmp_path / "moved.jpg")
+    dataset = open_dataset(f"images:{tmp_path}", "new")
+    assert dataset.ids == ("b",) and "a.jpg, are links that lead nowhere" in dataset.notes[0]
+    assert list(find_pictures([tmp_path / "new"])) == ["b.png"]
+
+
+def test_a_folder_that_can_t_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "new" / "b.png")
+    picture(tmp_path / "new" / "locked" / "a.png")
+    scan = os.scandir
+
+    def locked(place: str) -> object:
+        if place.endswith("locked"):
+            raise PermissionError(13, "Permission denied", place)
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(
+        InputError, match=r"new/locked: the folder can't be read \(Permission denied\); see to its rights"
+    ):
+        open_dataset(f"images:{tmp_path}", "new")
 
 
 def test_links_to_folders_are_followed_each_once(tmp_path: Path) -> None:

@@ -232,6 +232,27 @@ def test_a_folder_of_labelme2voc_is_read(tmp_path: Path) -> None:
     assert f"15 drawings and masks of single objects, such as {folder}/SegmentationClassVis" in start.layout.notes[1]
 
 
+@pytest.mark.parametrize("mask", ["masks/a_{}.png", "masks/{}_leaf.png", "annotations/{}x.png"])
+def test_masks_of_other_names_are_no_pictures(tmp_path: Path, mask: str) -> None:
+    for number in range(2):
+        for file, mode in ((f"p/{number}.jpg", "RGB"), (f"p/{mask.format(number)}", "L")):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.new(mode, (8, 8), 1 if mode == "L" else 0).save(tmp_path / file)
+    with pytest.raises(
+        InputError, match=r"0.*\.png: by its place a mask, and like all 2 there it has the name of no pict"
+    ):
+        init(tmp_path / "p", tmp_path / "t.yaml")
+
+
+def test_masks_marked_in_front_belong_to_their_pictures(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    for number in range(5):
+        Image.new("RGB", (8, 8)).save(tmp_path / "p" / f"{number}.jpg")
+        Image.new("L", (8, 8), 1).save(tmp_path / "p" / f"mask_{number}.png")
+    (tmp_path / "p" / "labels.txt").write_text("leaf\n")
+    assert starts(tmp_path / "p", tmp_path / "t.yaml") == {"train": (4, 0, 4, 0, 0), "val": (1, 0, 1, 0, 0)}
+
+
 def test_masks_of_colours_are_refused_by_name(tmp_path: Path) -> None:
     for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
         (tmp_path / "p" / folder).mkdir(parents=True)
@@ -394,9 +415,10 @@ def test_what_is_ambiguous_or_left_out_is_said(photos: Path, tmp_path: Path) -> 
     (photos / "xml" / "lost.xml").write_text("<annotation></annotation>")
     (photos / "yolo.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     Image.new("RGB", (9, 9)).save(photos / "x.tif")
+    (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     notes = " ".join(init(photos, tmp_path / "notes.yaml").layout.notes)
     assert "1 files belong to no picture, such as" in notes and "lost.xml" in notes
-    assert "1 files of YOLO's boxes" in notes and "x.tif, are left out" in notes
+    assert "1 files of YOLO's boxes" in notes and "x.tif, are left out" in notes and "gone.jpg, are links" in notes
 
     shutil.copy(photos / "pictures" / "x_000.jpg", photos / "x_000.jpg")
     with pytest.raises(InputError, match="both are called x_000"):

@@ -84,6 +84,36 @@ def test_numbers_that_nobody_can_know_are_refused(tmp_path: Path, lines: list[st
         read_classes(tmp_path / "labels.txt")
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["0 background", "1 leaf", "2 root"],
+        ["1: leaf", "2: root", "3: stem"],
+        ["# label:color_rgb:parts:actions", "background:0,0,0::", "leaf:128,0,0::"],
+        ["background:0,0,0::", "leaf:128,0,0::"],
+        ["['leaf',", " 'root']"],
+        ["[leaf, root]"],
+        ["[", '  "leaf",', '  "root"', "]"],
+        ["- leaf", "- root"],
+        ["<!DOCTYPE html>", "<html>", "</html>"],
+        ["version https://git-lfs.github.com/spec/v1", "oid sha256:4d7a", "size 12"],
+        ["", " "],
+    ],
+)
+def test_lines_of_more_than_a_name_are_no_list_of_classes(tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "labels.txt").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"labels\.txt: .*; write one name a line and nothing else, the class of number"
+    ):
+        read_classes(tmp_path / "labels.txt")
+
+
+def test_numbers_may_be_part_of_a_class(tmp_path: Path) -> None:
+    for names in (["1 cent", "2 cent", "5 cent"], ["1 euro", "2 euro"], ["[/off]", "lamp [red]"], ["7", "8", "9"]):
+        (tmp_path / "labels.txt").write_text("\n".join(names), encoding="utf-8")
+        assert list(read_classes(tmp_path / "labels.txt").classes) == names
+
+
 def test_lists_under_every_usual_name_are_read_alike(make_voc: MakeVoc, tmp_path: Path) -> None:
     folder = make_voc(tmp_path, {"train": ("masks",)})
     for name in ("class_names.txt", "classes.txt", "labels.txt"):

@@ -153,6 +153,16 @@ def test_lists_that_are_no_splits_are_refused_by_name(make_voc: MakeVoc, tmp_pat
             open_dataset(f"voc:{folder}", split)
 
 
+@pytest.mark.parametrize("line", ["train_000.jpg", "JPEGImages\\train_000.JPG", "JPEGImages/0.jpg Segmentation/0.png"])
+def test_a_list_of_files_instead_of_names_is_refused(one: Path, line: str) -> None:
+    (one / "ImageSets/Main/own.txt").write_text(f"{line}\n")
+    with pytest.raises(InputError) as caught:
+        open_dataset(f"voc:{one}", "own")
+    assert str(caught.value).endswith(
+        f"own.txt: {line!r} names files; write the picture's name alone, without folder or suffix"
+    )
+
+
 def test_an_id_is_a_whole_line_whatever_it_ends_in(one: Path) -> None:
     for names in (("IMG (1)", "cat on mat"), ("IMG 0", "IMG 1", "IMG -1")):
         (one / "ImageSets/Main/own.txt").write_text("".join(f"{name}\n" for name in names))
@@ -222,6 +232,13 @@ def test_wrong_xml_is_refused_by_file_object_and_field(one: Path, text: str, mes
     with pytest.raises(InputError, match=message) as caught:
         truth_of(one)
     assert str(one / "Annotations/train_000.xml") in str(caught.value)
+
+
+@pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 1), (0, 0, 1, 0.25)])
+def test_boxes_in_shares_of_the_sides_are_refused(one: Path, box: tuple[float, ...]) -> None:
+    (one / "Annotations/train_000.xml").write_text(xml(thing("cat", box)))
+    with pytest.raises(InputError, match=r"_000\.xml: object 1 \(cat\): the box .* is in shares .*; write pixels"):
+        boxes_of(one)
 
 
 def test_xml_of_another_version_of_the_image_is_refused(one: Path) -> None:

@@ -165,6 +165,12 @@ def fit_box(box: Box, size: tuple[int, int], what: str, slack: float = math.inf)
     return inside
 
 
+def refuse_shares(numbers: Sequence[float], what: str) -> None:
+    """Raise InputError where a box's numbers are shares of the image's sides, as other formats have them."""
+    if 0 < max(numbers) <= 1 and any(number % 1 for number in numbers):
+        raise InputError(f"{what}: the box {(*numbers,)} is in shares of the image's sides; write pixels")
+
+
 def is_empty(box: Box) -> bool:
     """Whether a box is thinner than float32 can tell from no area."""
     return not (box[2] - box[0] >= 0.01 and box[3] - box[1] >= 0.01)
@@ -179,7 +185,8 @@ def _read(path: Path | str, *, decode: bool) -> Image.Image:
                 picture.load()
             return picture
     except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such picture; add it or take it off the list") from error
+        windows = "; folders in a path are divided by /" if "\\" in str(path) else ""
+        raise InputError(f"{path}: there is no such picture; add it or take it off the list{windows}") from error
     except ImportError as error:
         extra = str(path).partition("://")[0].replace("https", "http")
         raise InputError(f"{path}: addresses need a package ({error}); pip install 'fsspec[{extra}]'") from error

@@ -21,7 +21,7 @@ from tutored.data.text import NO_CLASSES, gather, is_background, read_json, refu
 from tutored.data.voc import as_boxes
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, composed
-from tutored.pictures import Box, fit_box, is_empty
+from tutored.pictures import Box, fit_box, is_empty, refuse_shares
 from tutored.tasks.detection.types import Boxes
 from tutored.tasks.segmentation.types import ClassMask
 from tutored.types import BACKGROUND, IGNORE
@@ -299,6 +299,7 @@ def _pictures(names: Sequence[str], folder: Path, split: str, path: Path) -> Pat
         raise InputError(
             f"{path}: none of its {len(names):,} pictures is there, such as {names[0]!r}, looked for in "
             f"{', '.join(map(str, there))}; put them into one of these folders, or correct `file_name` in the file"
+            + (", where folders are divided by /" if "\\" in names[0] else "")
         )
     return found
 
@@ -326,13 +327,14 @@ def _read_annotations(
             advice = f"there is {alike[0]!r}: write both as numbers" if alike else "remove the annotation"
             faults.append(f"{name}: there is no such image in the file; {advice}")
         elif item["category_id"] not in class_of:
-            faults.append(f"{name}: category {item['category_id']} is not one of {sorted(class_of, key=str)}")
+            faults.append(f"{name}: category {item['category_id']!r} is not one of {sorted(class_of, key=str)}")
         elif len(item["bbox"]) != 4 or not all(_is_number(value, LARGEST) for value in item["bbox"]):
             faults.append(f"{name}: bbox must be four numbers x, y, width, height, got {item['bbox']}")
         elif class_of[item["category_id"]] < 0:
             of_no_class[item["category_id"]] += 1
         else:
             x, y, width, height = item["bbox"]
+            refuse_shares(item["bbox"], name)
             box, number = (x, y, x + width, y + height), class_of[item["category_id"]]
             crowd = item.get("iscrowd") in (1, "1")
             by_number[item["image_id"]].instances.append(Instance(name, box, number, crowd, item.get("segmentation")))
