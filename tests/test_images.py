@@ -35,6 +35,7 @@ def test_a_folder_of_pictures_has_nothing_annotated(tmp_path: Path) -> None:
     assert (seen.labels["detection"].classes, seen.labels["segmentation"].classes) == ((), ("cat", "dog"))
 
 
+@pytest.mark.tried("noted", "links that lead nowhere, pipes and folders that can't be read among pictures")
 def test_what_is_no_file_in_a_folder_is_left_out_and_noted(tmp_path: Path) -> None:
     picture(tmp_path / "new" / "b.png")
     os.mkfifo(tmp_path / "new" / "a.jpg")
@@ -47,6 +48,7 @@ def test_what_is_no_file_in_a_folder_is_left_out_and_noted(tmp_path: Path) -> No
     assert tuple(notes) == dataset.notes
 
 
+@pytest.mark.tried("noted", "links that lead nowhere, pipes and folders that can't be read among pictures")
 def test_a_link_that_leads_nowhere_is_left_out_and_noted(tmp_path: Path) -> None:
     picture(tmp_path / "new" / "b.png")
     (tmp_path / "new" / "a.jpg").symlink_to(tmp_path / "moved.jpg")
@@ -55,6 +57,7 @@ def test_a_link_that_leads_nowhere_is_left_out_and_noted(tmp_path: Path) -> None
     assert list(find_pictures([tmp_path / "new"])) == ["b.png"]
 
 
+@pytest.mark.tried("refused by name", "links that lead nowhere, pipes and folders that can't be read among pictures")
 def test_a_folder_that_can_t_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture(tmp_path / "new" / "b.png")
     picture(tmp_path / "new" / "locked" / "a.png")
@@ -93,6 +96,7 @@ def test_a_list_holds_paths_and_addresses(tmp_path: Path) -> None:
     assert dataset.labels["detection"].classes == ("cat",)
 
 
+@pytest.mark.tried("noted", "TIFF, GIF, AVIF or JPEG 2000 among pictures")
 def test_pictures_of_other_formats_are_noted(tmp_path: Path) -> None:
     picture(tmp_path / "new" / "a.jpg")
     for name in ("b.tif", "c.gif", "d.AVIF", "e.jp2", ".hidden.tif", "notes.txt"):
