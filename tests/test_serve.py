@@ -217,7 +217,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 @given(asked=st.data())
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_every_answer_is_as_described(asked: st.DataObject) -> None:
-    """What `openapi.json` describes, and beyond: no answer but 2xx and 4xx, and each of these says why in JSON."""
+    """What `openapi.yaml` describes, and beyond: no answer but 2xx and 4xx, and each of these says why in JSON."""
     described = DESCRIBED.get("/openapi.json").json()
     path = asked.draw(st.sampled_from([*described["paths"], "/health/", "/predict/x", "/%00"]))
     known = described["paths"].get(path, {})

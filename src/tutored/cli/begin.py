@@ -281,8 +281,8 @@ def audit(
 
     opened = Store.open(store)
     dataset = open_visible(run) if run else open_dataset(str(data), str(split))
-    for each in told_first(dataset):
-        note(each)
+    for told in told_first(dataset):
+        note(told)
     if against:
         return _compare_stores(opened, Store.open(against), dataset, page or store / "agreement.html", given["json_"])
     sections = run.tasks if run else {kind: task_class(kind).Section(kind=kind) for kind in dataset.labels}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 import os
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
+import yaml
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -66,7 +66,7 @@ def make_app(
         megabytes: larger files are refused, in millions of bytes.
     """
     page = _page(classes, megabytes)
-    description = JSONResponse(json.loads(_text("openapi.json")), headers=SAFE)
+    description = JSONResponse(yaml.safe_load(_text("openapi.yaml")), headers=SAFE)
     alone = anyio.Lock()
 
     async def show(_request: Request) -> Response:
