@@ -35,8 +35,8 @@ STRETCHED: Mapping[Any, int] = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies the values of a grey PNG of 2 or 4 bits by."""
 MOST_SCANS = 100
 """Of a JPEG: each is decoded over the whole picture, and encoders write about ten."""
-LONGEST = 65_500
-"""Pixels of a picture's side, as in a JPEG; shrinking a thin one of 50 million pixels would take gigabytes."""
+LONGEST = 1_000_000
+"""Pixels of a picture's side; shrinking a thin one of 50 million pixels would take gigabytes."""
 MOST_BYTES = 100_000_000
 """No photograph from an address is larger."""
 

@@ -276,8 +276,8 @@ def _labels(dataset: Images, own: Annotations | None, name: str, source: TaskSou
             space = read_classes(path)
         except InputError as error:
             raise InputError(f"{key}: {error}") from error
-    if has_classes and not space.classes and (source.folder or place):
-        raise InputError(f"{key}: {place or dataset.name} names no class; {LISTS}")
+    if has_classes and not space.classes and source.folder:
+        raise InputError(f"{key}: {dataset.name} names no class; {LISTS}")
     return space
 
 

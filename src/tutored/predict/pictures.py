@@ -22,7 +22,7 @@ from tutored.data.text import is_background, read_json
 from tutored.errors import InputError
 from tutored.files import whole_file, write_encoded
 from tutored.labels import LabelSpace, composed, same_class
-from tutored.pictures import LONGEST, read_picture, upright
+from tutored.pictures import read_picture, upright
 from tutored.predict.inputs import RESULT, find_pictures
 from tutored.predict.predictor import Predictor, describe
 from tutored.progress import Progress
@@ -33,6 +33,8 @@ KINDS = ("pictures", "json", "files")
 """What can be written: drawings, `Task.describe`, `Task.save`."""
 FILMED = ("pictures", "json")
 """What is written of a video by default: a file a frame makes very many files."""
+LONGEST = 65_500
+"""Most pixels of a JPEG's side."""
 
 
 def choose_kinds(wanted: Collection[str] | None, usual: Collection[str], tasks: Mapping[str, Task]) -> tuple[str, ...]:
