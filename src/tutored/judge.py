@@ -95,6 +95,9 @@ def _judge_store(
     tell: Callable[[str], object],
 ) -> Result:
     given, store = open_dataset(data, split), Store.open(subject)
+    kinds = [*given.labels, *getattr(given, "further", ())]
+    answers = {kind: TaskSource(kind, required=False) for kind in kinds if store.teaches(task_class(kind))}
+    given = open_dataset(data, split, answers) if answers.keys() - given.labels.keys() else given
     bound = {kind: task_class(kind)(kind, labels) for kind, labels in given.labels.items()}
     answered = {kind: task for kind, task in bound.items() if store.teaches(task)}
     if not answered:
@@ -111,10 +114,10 @@ def _judge_store(
     maps = {
         name: _class_map(store.labels, task.labels, f"the store {subject}", given.name) for name, task in tasks.items()
     }
-    answers = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
+    seen = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
     notes = _by_text({name: (f"{subject}: {each.describe()}",) for name, each in maps.items() if each.target.classes})
     notes = _told((*told_first(given), *notes), tell)
-    records = _gathered(_answers(store, answers, _share(dataset), _of_main(progress)), dataset, tasks)
+    records = _gathered(_answers(store, seen, _share(dataset), _of_main(progress)), dataset, tasks)
     return processes.from_main(lambda: figures(records, tasks))._replace(notes=notes)
 
 
