@@ -64,7 +64,7 @@ def classes_of(tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
 PETS = two_tasks(LabelSpace.of(["cat", "dog"]))
 CLASSES = classes_of(PETS)
 VALUES = {
-    "number": st.floats(0, 1).map(str),
+    "score": st.one_of(st.floats(0, 1).map(str), st.just("auto")),
     "string": st.lists(st.sampled_from([*CLASSES, ""])).map(",".join),
 }
 """Possible values of what is asked, by the type that the description has for it."""
@@ -248,7 +248,7 @@ def test_every_answer_is_as_described(asked: st.DataObject) -> None:
     known = described["paths"].get(path, {})
     method = asked.draw(st.sampled_from([*METHODS, *(name.upper() for name in known)]))
     query = {
-        each["name"]: asked.draw(st.one_of(VALUES[each["schema"]["type"]], st.text(max_size=9)))
+        each["name"]: asked.draw(st.one_of(VALUES[each["schema"].get("type", "score")], st.text(max_size=9)))
         for each in known.get(method.lower(), {}).get("parameters", [{"name": "x", "schema": {"type": "string"}}])
         if asked.draw(st.booleans())
     }
