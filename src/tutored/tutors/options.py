@@ -51,8 +51,8 @@ class ForeignOptions(NetworkOptions):
     """A network that was trained elsewhere."""
 
     labels: Labels = None
-    """Names of the network's outputs, where it does not state them: voc, coco, ade20k, cityscapes, open-images, or a
-    file with one name a line."""
+    """Names of the network's outputs, where it does not state them: voc, coco, coco-91 (as COCO numbers its classes),
+    ade20k, cityscapes, open-images, or a file with one name a line."""
     score_floor: Share = 0.01
     """Weaker boxes are dropped."""
     nms_iou: Share | None = None
@@ -63,8 +63,15 @@ class ForeignOptions(NetworkOptions):
     """Pixels of the image that a cell of the map is wide, where the network's own cells are not wider."""
 
 
-class OnnxOptions(ForeignOptions):
-    """A network in an ONNX file: YOLOX, an export of ours, or one that FILE's name with .yaml declares."""
+class MaskOptions(ForeignOptions):
+    """A network that may give masks of single objects."""
+
+    mask_floor: Share = 0.05
+    """Boxes from this score on keep their mask, where the network gives masks."""
+
+
+class OnnxOptions(MaskOptions):
+    """A network in an ONNX file, of a known exporter or declared in a file of FILE's name with .yaml."""
 
     MAKER = "tutored.tutors.onnx:OnnxTutor"
     FIRST = "weights"
@@ -74,7 +81,7 @@ class OnnxOptions(ForeignOptions):
     """CPU threads within one image."""
 
 
-class TorchvisionOptions(ForeignOptions):
+class TorchvisionOptions(MaskOptions):
     """A detection or segmentation model of torchvision."""
 
     MAKER = "tutored.tutors.torchvision:open_torchvision"
@@ -85,8 +92,6 @@ class TorchvisionOptions(ForeignOptions):
     """A local file, or a name of torchvision's weights; left out: the model's default ones."""
     download: bool = False
     """Fetch published weights that are not here."""
-    mask_floor: Share = 0.05
-    """Boxes from this score on keep their mask (Mask R-CNN)."""
 
 
 class HfOptions(ForeignOptions):
