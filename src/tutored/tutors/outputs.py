@@ -20,7 +20,7 @@ from tutored.files import sha256
 from tutored.labels import COCO_BY_NUMBER, KNOWN, MOST, NO_CLASS, LabelSpace
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation.instances import Instances
-from tutored.tutors.options import ForeignOptions, MaskOptions
+from tutored.tutors.options import AnswerOptions, MaskOptions
 from tutored.types import SoftLabels
 
 ROUNDING = 1e-3
@@ -193,7 +193,7 @@ def with_background(scores: Tensor) -> Tensor:
 def select(
     boxes_xyxy: Tensor,
     scores: Tensor,
-    options: ForeignOptions,
+    options: AnswerOptions,
     *,
     nms_iou: float | None,
     groups: Tensor | None = None,
