@@ -21,7 +21,6 @@ import click
 import pytest
 import yaml
 
-import tutored.data
 from made import TINY
 from tutored.cli import commands as program
 from tutored.cli import common, main
@@ -329,7 +328,6 @@ def here(stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(stage, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.syspath_prepend(ROOT / "examples")
-    monkeypatch.setattr(tutored.data, "FORMATS", dict(tutored.data.FORMATS))  # a page adds one
     return tmp_path / "here"
 
 

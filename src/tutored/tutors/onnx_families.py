@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,16 @@ from tutored.errors import InputError
 from tutored.labels import COCO_BY_NUMBER
 from tutored.tasks.detection import Detection
 from tutored.tasks.segmentation import Segmentation
-from tutored.tutors.onnx_declaration import Declaration
+from tutored.tutors.onnx_declaration import (
+    Activation,
+    BoxesAndScores,
+    Cells,
+    Declaration,
+    FinalBoxes,
+    Logits,
+    Masks,
+    Picture,
+)
 from tutored.tutors.options import validated
 
 Shape = Sequence[int | str | None]
@@ -24,7 +33,9 @@ STRIDES = {"yolox": (8, 16, 32), "nanodet": (8, 16, 32, 64)}
 """Of the cells of a head, in pixels of the network's input."""
 BINS = 8
 """Values for each side of a box in a NanoDet's rows (`reg_max` + 1)."""
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225)}
+IMAGENET = Picture(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
+NAMED = {"labels", "boxes", "scores"}
+"""The outputs of torchvision's detectors and of RT-DETR's exporter."""
 EXAMPLES = (
     "`detection: {kind: boxes_scores, boxes: NAME, scores: NAME}`, `detection: {kind: final_boxes, boxes: NAME}` or "
     "`segmentation: {logits: NAME}`"
@@ -50,11 +61,6 @@ class Graph(NamedTuple):
         return len(self.outputs.get(name, ()))
 
 
-Found = dict[str, Any] | None
-"""Keys of a `Declaration`; None: the file is of another exporter. Without `input`, how pictures are prepared is not
-known."""
-
-
 def declaration_path(weights: Path) -> Path:
     """Where the declaration of a model lies: beside it, with the ending `.yaml`, or `.yml`."""
     usual, short = weights.with_suffix(".yaml"), weights.with_suffix(".yml")
@@ -71,26 +77,22 @@ def declaration_of(graph: Graph) -> tuple[Declaration, str | None]:
         InputError: no YAML mapping, keys or values that are not possible, an unknown network, or no soft answers.
     """
     path = declaration_path(graph.weights)
-    given = read_yaml(path) if path.is_file() else {}
-    if given and (not isinstance(given, dict) or {"detection", "segmentation"} & given.keys()):
+    given = (read_yaml(path) if path.is_file() else None) or {}
+    if not isinstance(given, dict) or {Detection.kind, Segmentation.kind} & given.keys():
         try:
             return validated(Declaration, given, str(path)), None
         except InputError as error:
             raise InputError(f"{error}; docs/tutors.md has an example of each kind") from error
-    found = {name: told for name, recognise in FAMILIES.items() if (told := recognise(graph)) is not None}
-    if not found:
-        raise InputError(
-            f"{graph.weights}: of none of the exporters that are known ({', '.join(FAMILIES)}): {graph}; say in {path} "
-            f"what they mean, such as {EXAMPLES}; docs/tutors.md has an example of each kind"
-        )
-    family, told = next(iter(found.items()))
-    told = dict(merged(told, given or {}))
-    if "input" not in told:
-        raise InputError(
-            f"{graph.weights}: read as {family}, which says in {PREPARED[family]} how pictures are prepared; put "
-            f"that beside the model, or declare `input` in {path}"
-        )
-    return validated(Declaration, told, str(path) if given else str(graph.weights)), family
+    for family, recognise in FAMILIES.items():
+        found = recognise(graph)
+        if found and "input" not in found.model_fields_set | given.keys():
+            raise _unprepared(graph, family)
+        if found:
+            return validated(Declaration, merged(found.model_dump(), given), str(path)) if given else found, family
+    raise InputError(
+        f"{graph.weights}: of none of the exporters that are known ({', '.join(FAMILIES)}): {graph}; say in {path} "
+        f"what they mean, such as {EXAMPLES}; docs/tutors.md has an example of each kind"
+    )
 
 
 def stated_names(about: Mapping[str, str]) -> list[str]:
@@ -118,10 +120,11 @@ def _beside(graph: Graph, name: str) -> Any:
     return None
 
 
-# --- Exporters
+# --- Exporters. Each function gives the declaration of its files, None for others', and none of `input` where it lacks
+# the file that says how pictures are prepared.
 
 
-def _own(graph: Graph) -> Found:
+def _own(graph: Graph) -> Declaration | None:
     """What an export of ours states about its tasks; those with soft answers are declared, at most one of a kind."""
     if not graph.about.get("made_by", "").startswith("tutored "):
         return None
@@ -144,10 +147,10 @@ def _own(graph: Graph) -> Found:
             f"{graph.weights}: exported with --nms or --mask, which leave final answers, no soft ones; export it "
             "without, or label with the checkpoint"
         )
-    return {"labels": spaces.pop(), "input": {}, **heads}
+    return Declaration.model_validate({"labels": spaces.pop(), "input": {}, **heads})
 
 
-def _ultralytics(graph: Graph) -> Found:
+def _ultralytics(graph: Graph) -> Declaration | None:
     """YOLOv5, whose own exporter names no task, and later; docs.ultralytics.com/modes/export says what the outputs are,
     pull request 24598 why a map holds class numbers.
     """
@@ -156,134 +159,122 @@ def _ultralytics(graph: Graph) -> Found:
         return None
     task, shape, old = graph.about.get("task", "detect"), graph.outputs[first], "task" not in graph.about
     size = _literal(graph.about.get("imgsz", ""))
-    picture = {"fit": "letterbox", "corner": "centre", "antialias": False, "size": size}
-    if task == "semantic" and len(shape) == 3:
-        names = ["background", *names] if len(names) == 1 else names
-        return {"labels": names, "input": picture, "segmentation": {"logits": first, "activation": "numbers"}}
+    picture = Picture(fit="letterbox", corner="centre", antialias=False, size=size)
     if task == "semantic":
-        activation = "sigmoid" if len(names) == 1 else "softmax"
-        return {"input": picture, "segmentation": {"logits": first, "activation": activation}}
+        labels = ("background", *names) if len(names) == 1 and len(shape) == 3 else None
+        soft: Any = "sigmoid" if len(names) == 1 else "softmax"
+        head = Logits(logits=first, activation="numbers" if len(shape) == 3 else soft)
+        return Declaration(labels=labels, input=picture, segmentation=head)
     if task not in ("detect", "segment") or len(shape) != 3:
         raise InputError(
             f"{graph.weights}: an Ultralytics export of the task {task} ({graph}); possible: detect, segment, semantic"
         )
     prototypes = next((name for name in others if graph.rank(name) == 4), None)
-    masks = {"output": prototypes, "over": "prototypes"} if prototypes else None
+    masks = Masks(output=prototypes, over="prototypes") if prototypes else None
     more = graph.outputs[prototypes][1] if prototypes else 0
-    assert isinstance(more, int), "the count of prototypes is a part of the network"
-    if shape[2] == 6 + more and not old:  # the network chooses its boxes, or was exported with nms=True
-        return {"input": picture, "detection": {"kind": "final_boxes", "boxes": first, "masks": masks}}
-    rows = {"kind": "boxes_scores", "boxes": first, "scores": first, "format": "cxcywh", "nms_iou": 0.7, "masks": masks}
-    return {"input": picture, "detection": rows | {"transposed": not old, "objectness": old}}
+    if isinstance(more, int) and shape[2] == 6 + more and not old:  # it chooses its boxes, or nms=True does
+        return Declaration(input=picture, detection=FinalBoxes(kind="final_boxes", boxes=first, masks=masks))
+    rows = BoxesAndScores(
+        kind="boxes_scores", boxes=first, scores=first, format="cxcywh", transposed=not old, objectness=old,
+        nms_iou=0.7, masks=masks,
+    )  # fmt: skip
+    return Declaration(input=picture, detection=rows)
 
 
-def _rf_detr(graph: Graph) -> Found:
-    """Its export.py, and issue 386 for masks, which were not named before 1.5; logits by COCO's category numbers."""
+def _queries(boxes: str, scores: str, activation: Activation, masks: Masks | None = None) -> BoxesAndScores:
+    """What a DETR and its kin answer."""
+    return BoxesAndScores(
+        kind="boxes_scores", boxes=boxes, scores=scores, format="cxcywh", unit="normalised", activation=activation,
+        nms_iou=None, masks=masks,
+    )  # fmt: skip
+
+
+def _rf_detr(graph: Graph) -> Declaration | None:
+    """Its export.py, and issue 386 for masks, which had no name before 1.5; COCO's classes by their numbers."""
     if not {"dets", "labels"} <= graph.outputs.keys() or graph.rank("labels") != 3:
         return None
     mask = next((name for name in graph.outputs if graph.rank(name) == 4), None)
     coco = graph.outputs["labels"][2] == len(COCO_BY_NUMBER)
-    return {
-        "labels": COCO_BY_NUMBER if coco else None,
-        "background": "last",
-        "input": IMAGENET,
-        "detection": {
-            "kind": "boxes_scores",
-            "boxes": "dets",
-            "scores": "labels",
-            "format": "cxcywh",
-            "unit": "normalised",
-            "activation": "sigmoid",
-            "nms_iou": None,
-            "masks": {"output": mask} if mask else None,
-        },
-    }
+    head = _queries("dets", "labels", "sigmoid", Masks(output=mask) if mask else None)
+    return Declaration(labels=COCO_BY_NUMBER if coco else None, background="last", input=IMAGENET, detection=head)
 
 
-def _rt_detr(graph: Graph) -> Found:
-    """RT-DETR, its second version, D-FINE and DEIM: `tools/deployment/export_onnx.py` and their postprocessors."""
-    if "orig_target_sizes" not in graph.inputs or not {"labels", "boxes", "scores"} <= graph.outputs.keys():
+def _rt_detr(graph: Graph) -> Declaration | None:
+    """RT-DETR, its second version, D-FINE and DEIM: their tools/deployment/export_onnx.py and postprocessors."""
+    if "orig_target_sizes" not in graph.inputs or not graph.outputs.keys() >= NAMED:
         return None
     name = next((name for name, shape in graph.inputs.items() if len(shape) == 4), None)
-    final = {"kind": "final_boxes", "boxes": "boxes", "scores": "scores", "classes": "labels"}
-    return {"input": {"name": name, "sizes": "orig_target_sizes"}, "detection": final}
+    final = FinalBoxes(kind="final_boxes", boxes="boxes", scores="scores", classes="labels")
+    return Declaration(input=Picture(name=name, sizes="orig_target_sizes"), detection=final)
 
 
-def _torchvision(graph: Graph) -> Found:
+def _torchvision(graph: Graph) -> Declaration | None:
     """Its detectors resize, normalise and choose boxes themselves; masks are pasted into the whole input."""
-    if not {"labels", "boxes", "scores"} <= graph.outputs.keys():
+    if not graph.outputs.keys() >= NAMED:
         return None
-    final = {"kind": "final_boxes", "boxes": "boxes", "scores": "scores", "classes": "labels"}
-    masks = {"output": "masks", "activation": "none"} if "masks" in graph.outputs else None
-    layout = "chw" if len(next(iter(graph.inputs.values()))) == 3 else "nchw"
-    return {"background": "first", "input": {"layout": layout}, "detection": final | {"masks": masks}}
+    masks = Masks(output="masks", activation="none") if "masks" in graph.outputs else None
+    final = FinalBoxes(kind="final_boxes", boxes="boxes", scores="scores", classes="labels", masks=masks)
+    picture = Picture(layout="chw" if len(next(iter(graph.inputs.values()), ())) == 3 else "nchw")
+    return Declaration(background="first", input=picture, detection=final)
 
 
-def _mmdeploy(graph: Graph) -> Found:
-    """Detectors of MMDetection; the file pipeline.json says how pictures are prepared, which differs by network."""
+def _mmdeploy(graph: Graph) -> Declaration | None:
+    """Detectors of MMDetection; pipeline.json says how pictures are prepared, which differs by network."""
     if not {"dets", "labels"} <= graph.outputs.keys() or graph.rank("labels") != 2:
         return None
-    final: dict[str, Any] = {"kind": "final_boxes", "boxes": "dets", "classes": "labels"}
-    if "masks" in graph.outputs:
-        shape, own = graph.outputs["masks"], next(iter(graph.inputs.values()))
-        whole = isinstance(shape[-1], int) and [*shape[-2:]] == [*own[-2:]]
-        final["masks"] = {"output": "masks", "over": "input" if whole else "boxes", "activation": "none"}
-    steps = _beside(graph, PREPARED["MMDeploy"])
-    return {"detection": final} if steps is None else {"input": _mmdeploy_input(graph, steps), "detection": final}
+    shape, own = graph.outputs.get("masks", ()), next(iter(graph.inputs.values()), ())
+    whole = bool(shape) and isinstance(shape[-1], int) and [*shape[-2:]] == [*own[-2:]]
+    masks = Masks(output="masks", over="input" if whole else "boxes", activation="none") if shape else None
+    final = FinalBoxes(kind="final_boxes", boxes="dets", classes="labels", masks=masks)
+    steps = _beside(graph, "pipeline.json")
+    return Declaration(detection=final, **({} if steps is None else {"input": _mmdeploy_input(graph, steps)}))
 
 
 def _mmdeploy_input(graph: Graph, pipeline: Any) -> dict[str, Any]:
     try:
         (task,) = (each for each in pipeline["pipeline"]["tasks"] if each["name"] == "Preprocess")
         steps = {each["type"]: each for each in task["transforms"]}
-        order, resize = [*steps], steps["Resize"]
         picture: dict[str, Any] = {"colours": "bgr", "white": 255, "antialias": False}
         if normalise := steps.get("Normalize"):
             colours = "rgb" if normalise.get("to_rgb", True) else "bgr"
             picture |= {"colours": colours, "mean": normalise["mean"], "deviation": normalise["std"]}
-        if resize.get("keep_ratio"):
+        if steps["Resize"].get("keep_ratio"):
             value = steps.get("Pad", {}).get("pad_val", 0)
-            value = value.get("img", 0) if isinstance(value, dict) else value
-            if "Pad" in order and "Normalize" in order and order.index("Pad") > order.index("Normalize"):
-                value = picture["mean"]  # zero, where the mean is
-            picture |= {"fit": "letterbox", "fill": value}
+            after = [each for each in steps if each in ("Normalize", "Pad")] == ["Normalize", "Pad"]
+            fill = picture["mean"] if after else value.get("img", 0) if isinstance(value, dict) else value
+            picture |= {"fit": "letterbox", "fill": fill}  # zero after normalising is the mean
         return picture
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{graph.weights}: {PREPARED['MMDeploy']} beside it names no steps of a known form ({error}); declare "
-            f"`input` in {declaration_path(graph.weights)}"
+            f"{graph.weights}: pipeline.json beside it names no steps of a known form ({error}); declare `input` in "
+            f"{declaration_path(graph.weights)}"
         ) from error
 
 
-def _transformers(graph: Graph) -> Found:
+def _transformers(graph: Graph) -> Declaration | None:
     """Exports of Hugging Face's optimum; classes and preparation are in JSON files beside the model."""
     if "pixel_values" not in graph.inputs or "logits" not in graph.outputs:
         return None
-    names = (_beside(graph, "config.json") or {}).get("id2label") or {}
-    labels = [str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
-    count = graph.outputs["logits"][-1 if "pred_boxes" in graph.outputs else 1]
-    found: dict[str, Any] = {"labels": labels or None, "background": "last"}
-    if labels and "pred_boxes" in graph.outputs:
-        # With one output more than classes, the last is "no object": DETR, YOLOS. RT-DETR and others have sigmoids.
-        found["detection"] = {
-            "kind": "boxes_scores",
-            "boxes": "pred_boxes",
-            "scores": "logits",
-            "format": "cxcywh",
-            "unit": "normalised",
-            "activation": "softmax" if count == len(labels) + 1 else "sigmoid",
-            "nms_iou": None,
-        }
-    elif graph.rank("logits") == 4:
-        found["segmentation"] = {"logits": "logits", "activation": "sigmoid" if count == 1 else "softmax"}
-    how = _beside(graph, "preprocessor_config.json")
-    if labels and how:
+    stated = (_beside(graph, "config.json") or {}).get("id2label") or {}
+    labels = tuple(str(name) for _, name in sorted(stated.items(), key=lambda item: int(item[0])))
+    if not labels:
+        raise _unprepared(graph, "Hugging Face", f"all of it, such as {EXAMPLES},")
+    boxes = "pred_boxes" in graph.outputs
+    count = graph.outputs["logits"][-1 if boxes else 1]
+    # With one output more than classes, the last is "no object": DETR, YOLOS. RT-DETR and others have sigmoids.
+    head = {
+        Detection.kind: _queries("pred_boxes", "logits", "softmax" if count == len(labels) + 1 else "sigmoid"),
+        Segmentation.kind: Logits(logits="logits", activation="sigmoid" if count == 1 else "softmax"),
+    }
+    kind = Detection.kind if boxes else Segmentation.kind
+    found: dict[str, Any] = {"labels": labels, "background": "last", kind: head[kind]}
+    if how := _beside(graph, "preprocessor_config.json"):
         side = how.get("size") if isinstance(how.get("size"), dict) else {}
-        scaled = {"mean": how["image_mean"], "deviation": how["image_std"]} if how.get("do_normalize") else {}
         size = (side["height"], side["width"]) if {"height", "width"} <= side.keys() else None
-        found["input"] = {"name": "pixel_values", "size": size, "white": 1 if how.get("do_rescale", True) else 255}
-        found["input"] |= scaled
-    return found
+        scaled = {"mean": how["image_mean"], "deviation": how["image_std"]} if how.get("do_normalize") else {}
+        white = 1 if how.get("do_rescale", True) else 255
+        found["input"] = {"name": "pixel_values", "size": size, "white": white, **scaled}
+    return Declaration.model_validate(found)
 
 
 def _cells(graph: Graph, kind: str, smallest: int) -> bool:
@@ -291,32 +282,38 @@ def _cells(graph: Graph, kind: str, smallest: int) -> bool:
     shapes = [*graph.outputs.values()]
     if len(shapes) != 1 or len(shapes[0]) != 3 or not isinstance(shapes[0][2], int) or shapes[0][2] < smallest:
         return False
-    pixels = [each for each in next(iter(graph.inputs.values()))[2:] if isinstance(each, int)]
+    pixels = [each for each in next(iter(graph.inputs.values()), ())[2:] if isinstance(each, int)]
     if len(pixels) != 2 or not isinstance(shapes[0][1], int):
         return [*graph.outputs] == ["output"]
     return shapes[0][1] == sum(ceil(pixels[0] / stride) * ceil(pixels[1] / stride) for stride in STRIDES[kind])
 
 
-def _nanodet(graph: Graph) -> Found:
+def _nanodet(graph: Graph) -> Declaration | None:
     """NanoDet-Plus; `config/nanodet-plus-*.yml` of its repository, whose pictures are stretched."""
     if "data" not in graph.inputs or not _cells(graph, "nanodet", 1 + 4 * BINS):
         return None
     normalise = {"mean": (103.53, 116.28, 123.675), "deviation": (57.375, 57.12, 58.395)}
-    picture = {"colours": "bgr", "white": 255, "antialias": False, **normalise}
-    return {"input": picture, "detection": {"kind": "nanodet", "output": next(iter(graph.outputs)), "nms_iou": 0.6}}
+    picture = Picture(colours="bgr", white=255, antialias=False, **normalise)
+    return Declaration(input=picture, detection=Cells(kind="nanodet", output=next(iter(graph.outputs)), nms_iou=0.6))
 
 
-def _yolox(graph: Graph) -> Found:
+def _yolox(graph: Graph) -> Declaration | None:
     """A detector as its authors export it: BGR 0..255, scaled to fit and put top left on grey 114."""
     if not _cells(graph, "yolox", 6):
         return None
-    picture = {"colours": "bgr", "white": 255, "fit": "letterbox", "antialias": False}
-    return {"input": picture, "detection": {"kind": "yolox", "output": next(iter(graph.outputs))}}
+    picture = Picture(colours="bgr", white=255, fit="letterbox", antialias=False)
+    return Declaration(input=picture, detection=Cells(kind="yolox", output=next(iter(graph.outputs))))
 
 
-PREPARED = {"MMDeploy": "pipeline.json", "Hugging Face": "config.json and preprocessor_config.json"}
-"""What lies beside the models of an exporter that says how pictures are prepared."""
-FAMILIES = {
+def _unprepared(graph: Graph, family: str, lacks: str = "`input`") -> InputError:
+    files = {"MMDeploy": "pipeline.json", "Hugging Face": "config.json and preprocessor_config.json"}[family]
+    return InputError(
+        f"{graph.weights}: read as {family}, which says in {files} how pictures are prepared; put that beside the "
+        f"model, or declare {lacks} in {declaration_path(graph.weights)}"
+    )
+
+
+FAMILIES: Mapping[str, Callable[[Graph], Declaration | None]] = {
     "an export of tutored": _own,
     "Ultralytics": _ultralytics,
     "RF-DETR": _rf_detr,
