@@ -256,7 +256,9 @@ def test_mmdeploy_without_its_pipeline(tmp_path: Path) -> None:
     assert boxes_of(opened(file, "MMDeploy"), 32, 32) == [("dog", [8, 4, 24, 12], 0.9)], "YAML adds what is missing"
     (tmp_path / "pipeline.json").write_text('{"pipeline": {}}')
     (tmp_path / "m.yaml").unlink()
-    with pytest.raises(InputError, match=r"pipeline\.json beside it names no steps of a known form \('tasks'\)"):
+    with pytest.raises(
+        InputError, match=r"MMDeploy, but .* JSON files beside it, have another form .* \('tasks'\); decl"
+    ):
         open_tutor("onnx", weights=file, labels="coco")
 
 

@@ -107,6 +107,7 @@ def test_a_function_is_named_by_import_path(tmp_path: Path, monkeypatch: pytest.
         ({"map": np.full((4, 4), 7)}, "`map`: 7, expected positions in the 3 `names`"),
         ({"map": np.full((2, 4, 4), 0.5)}, r"`map`: float64 \[2, 4, 4\], expected numbers \[3, any, any\]"),
         ({"map": np.full((3, 4, 4), 0.5)}, "`map`: sums to 1.5 in a cell, expected probabilities"),
+        ({"map": np.zeros((3, 0, 4))}, "`map`: no cells"),
         (
             {"box": []},
             "gives the keys names, boxes, scores, labels, box, expected a dictionary with boxes or map, of na",
@@ -127,16 +128,18 @@ def test_what_fails_later_names_the_image() -> None:
 
     tutor = open_tutor("python", function=whimsical)
     told = {
-        1: "`names`: others than for",
-        2: "keys boxes, labels, map, names, scores, for",
+        1: "keys .* the same `names` too",
+        2: "the keys boxes, labels, map, names, scores, for",
         3: "gives NoneType",
         4: "KeyE",
     }
     for width, message in told.items():
         with pytest.raises(InputError, match=rf"image a: test_tutor_python:.*whimsical.*{message}"):
             ask(tutor, blank(1, width))
-    with pytest.raises(InputError, match="int is no function; give one"):
+    with pytest.raises(InputError, match="THREE: no function, but 3; docs/extend.md shows one"):
         open_tutor("python", function="test_tutor_python:THREE")
+    with pytest.raises(InputError, match="`masks`: of no `boxes`"):
+        answers(names=NAMES, map=[[0]], masks=[[[1]]])
 
 
 THREE = 3

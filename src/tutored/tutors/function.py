@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tutored.types import IGNORE
 KEYS = ("names", "boxes", "scores", "labels", "masks", "map")
 ARRAY = (np.ndarray, "np.ndarray", "numpy.ndarray")
 """The annotation of a parameter that takes a picture as an array."""
+Shape = Sequence[int | None]
 SLACK = 1e-3
 """By how much float16 may take a probability, or a sum of them, above one."""
 
@@ -46,35 +48,29 @@ class FunctionTutor(outputs.NetworkTutor):
         Raises:
             InputError: it can't be imported, raises an error, or answers otherwise.
         """
-        given = options.function
-        function = imported(given, "tutor") if isinstance(given, str) else given
-        self.options, self._function = options, function() if isinstance(function, type) else function
-        code = function if hasattr(function, "__qualname__") else type(function)
-        self._name = given if isinstance(given, str) else f"{code.__module__}:{code.__qualname__}"
-        if not callable(self._function):
-            raise InputError(
-                f"{self._name}: {type(function).__name__} is no function; give one, as docs/extend.md shows"
-            )
-        self._takes_array = _takes_array(self._function)
-        found = self._ask(Image.new("RGB", (64, 64)))
-        self._keys = sorted(found)
-        names = found.get("names")
-        if (
-            not isinstance(names, Sequence)
-            or isinstance(names, str)
-            or not all(isinstance(each, str) for each in names)
-        ):
-            raise self._wrong("names", f"{names!r}, expected a list of the names of all classes")
-        self._names = list(names)
+        given = self._function = options.function
+        if isinstance(given, str):
+            given = self._function = imported(given, "tutor")
+        code = given if hasattr(given, "__qualname__") else type(given)
+        self._name = options.function if isinstance(options.function, str) else f"{code.__module__}:{code.__qualname__}"
+        if not callable(given):
+            raise InputError(f"{self._name}: no function, but {given!r}; docs/extend.md shows one")
+        self._function = given() if isinstance(given, type) else given
+        hints = inspect.get_annotations(self._function if inspect.isfunction(given) else type(self._function).__call__)
+        self._wants_array = next(iter(hints.values()), None) in ARRAY
+        self.options, found = options, self._ask(Image.new("RGB", (64, 64)))
+        self._keys, self._names = sorted(found), found.get("names")
+        if not isinstance(self._names, list | tuple) or not all(isinstance(each, str) for each in self._names):
+            raise self._wrong("names", f"{self._names!r}, expected a list of the names of all classes")
         self._outputs = outputs.ClassOutputs(self._names, self._name)
         self.labels = self._outputs.labels
-        file, boxes = Path(inspect.getfile(code)), "boxes" in found
+        file, boxes = getattr(sys.modules.get(code.__module__), "__file__", None), "boxes" in found
         self.identity = {
             "kind": "python",
             "tutor": self._name,
             "weights": ", ".join(each.name for each in options.weights) or None,
             "weights_sha256": outputs.files_sha256(options.weights, "the weights") if options.weights else None,
-            "code_sha256": outputs.files_sha256([file], "the code") if file.is_file() else None,
+            "code_sha256": outputs.files_sha256([Path(file)], "the code") if file else None,
             "preprocessing": None,
             "score_floor": options.score_floor if boxes else None,
             "nms_iou": options.nms_iou if boxes else None,
@@ -86,16 +82,16 @@ class FunctionTutor(outputs.NetworkTutor):
 
     def answers(self, image: Image.Image) -> Sequence[Any]:
         found = self._ask(image)
-        if sorted(found) != self._keys:
-            told = f"{', '.join(sorted(found))}, for another picture {', '.join(self._keys)}"
-            raise InputError(f"{self._name}: keys {told}; give the same for all, with empty arrays where nothing is")
-        if list(found["names"]) != self._names:
-            raise self._wrong("names", "others than for another picture")
+        if sorted(found) != self._keys or [*found["names"]] != [*self._names]:
+            raise InputError(
+                f"{self._name}: the keys {', '.join(sorted(found))}, for another picture {', '.join(self._keys)}; give "
+                "the same for all, the same `names` too, and empty arrays where nothing is"
+            )
         return self._read(found, (image.height, image.width))
 
     def _ask(self, image: Image.Image) -> Mapping[str, Any]:
         try:
-            found = self._function(np.array(image) if self._takes_array else image)
+            found = self._function(np.array(image) if self._wants_array else image)
         except InputError:
             raise
         except Exception as error:  # a user's function may raise anything
@@ -107,17 +103,20 @@ class FunctionTutor(outputs.NetworkTutor):
             raise InputError(
                 f"{self._name}: gives {what}, expected a dictionary with boxes or map, of {', '.join(KEYS)}"
             )
+        alone = [key for key in ("scores", "labels", "masks") if key in found and "boxes" not in found]
+        if alone:
+            raise self._wrong(alone[0], "of no `boxes`; give these, too")
         return found
 
     def _read(self, found: Mapping[str, Any], size: tuple[int, int]) -> Sequence[Any]:
         """The soft answers. Raises InputError: naming the key whose value is not possible."""
         answers: list[Any] = []
         if "boxes" in found:
-            boxes = self._array(found, "boxes", (None, 4), None)
+            boxes = self._array(found, "boxes", (None, 4))
             if not (boxes[:, :2] <= boxes[:, 2:]).all():
                 raise self._wrong("boxes", "x1 above x2 or y1 above y2; expected x1, y1, x2, y2 in pixels")
             scores = self._scores(found, len(boxes))[:, self._outputs.used]
-            masks = self._array(found, "masks", (len(boxes), None, None), 1) if "masks" in found else None
+            masks = self._shares(found, "masks", (len(boxes), None, None)) if "masks" in found else None
 
             def inside(rows: Tensor, places: Tensor) -> Tensor:
                 assert masks is not None
@@ -132,7 +131,7 @@ class FunctionTutor(outputs.NetworkTutor):
     def _scores(self, found: Mapping[str, Any], count: int) -> Tensor:
         """Scores of all classes, [N, classes]."""
         if "labels" not in found:
-            return self._array(found, "scores", (count, len(self._names)), 1)
+            return self._shares(found, "scores", (count, len(self._names)))
         labels = np.asarray(found["labels"])
         if labels.dtype.kind in "UO":
             strange = sorted({str(each) for each in labels.flat} - {*self._names})
@@ -140,57 +139,53 @@ class FunctionTutor(outputs.NetworkTutor):
                 raise self._wrong("labels", f"{strange[0]!r}, which is not among `names`")
             labels = np.array([self._names.index(str(each)) for each in labels.flat]).reshape(labels.shape)
         numbers = self._numbers({"labels": labels}, "labels", (count,))
-        return torch.eye(len(self._names))[numbers] * self._array(found, "scores", (count,), 1)[:, None]
+        return torch.eye(len(self._names))[numbers] * self._shares(found, "scores", (count,))[:, None]
 
     def _map(self, found: Mapping[str, Any]) -> Tensor:
         """Probabilities [C+1, h, w]."""
+        if not np.size(found["map"]):
+            raise self._wrong("map", "no cells")
         if np.ndim(found["map"]) == 2:
             numbers = self._numbers(found, "map", (None, None), IGNORE)
             places = torch.arange(len(self._names))[:, None, None]
             return self._outputs.remap((numbers == places).float())
-        probs = self._array(found, "map", (len(self._names), None, None), 1)
+        probs = self._shares(found, "map", (len(self._names), None, None))
         most = float(probs.sum(0).max())
         if most > 1 + SLACK:
             raise self._wrong("map", f"sums to {most:.3g} in a cell, expected probabilities")
         return outputs.with_background(self._outputs.remap(probs))
 
-    def _numbers(self, found: Mapping[str, Any], key: str, shape: Sequence[int | None], nothing: int = 0) -> Tensor:
+    def _numbers(self, found: Mapping[str, Any], key: str, shape: Shape, nothing: int = 0) -> Tensor:
         """Positions in `names`, int64, or `nothing`."""
-        numbers = self._array(found, key, shape, None)
-        wrong = (numbers != numbers.round().clamp(0, len(self._names) - 1)) & (numbers != nothing)
-        if wrong.any():
-            told = f"{float(numbers[wrong][0]):g}, expected positions in the {len(self._names)} `names`, from 0"
+        numbers = self._array(found, key, shape)
+        wrong = numbers[(numbers != numbers.round().clamp(0, len(self._names) - 1)) & (numbers != nothing)]
+        if len(wrong):
+            told = f"{float(wrong[0]):g}, expected positions in the {len(self._names)} `names`, from 0"
             raise self._wrong(key, told)
         return numbers.long()
 
-    def _array(self, found: Mapping[str, Any], key: str, shape: Sequence[int | None], most: float | None) -> Tensor:
-        """The value of a key as float32 of this shape (None: any length) and, if `most` is given, from 0 to it."""
-        if key not in found:
-            raise self._wrong(key, f"not given; expected [{', '.join(str(side or 'N') for side in shape)}]")
-        array = np.asarray(found[key])
-        array = array.reshape(*(side or 0 for side in shape)) if array.shape == (0,) else array
-        fits = array.ndim == len(shape) and all(
-            want in (None, got) for want, got in zip(shape, array.shape, strict=True)
-        )
+    def _shares(self, found: Mapping[str, Any], key: str, shape: Shape) -> Tensor:
+        """Numbers from 0 to 1."""
+        values = self._array(found, key, shape)
+        low, high = (float(edge) for edge in values.aminmax()) if values.numel() else (0, 0)
+        if low < 0 or high > 1 + SLACK:
+            raise self._wrong(key, f"from {low:.3g} to {high:.3g}, expected 0 to 1")
+        return values.clamp(max=1)
+
+    def _array(self, found: Mapping[str, Any], key: str, shape: Shape) -> Tensor:
+        """The value of a key as float32 of this shape; None: any length."""
+        array = np.asarray(found.get(key, "nothing"))
+        if array.shape == (0,):
+            array = array.reshape([side or 0 for side in shape])
+        wanted = [got if want is None else want for want, got in zip(shape, array.shape, strict=False)]
+        fits = array.ndim == len(shape) and [*array.shape] == wanted
         if array.dtype.kind not in "buif" or not fits:
-            wanted = ", ".join("any" if side is None else str(side) for side in shape)
-            raise self._wrong(key, f"{array.dtype} {list(array.shape)}, expected numbers [{wanted}]")
+            told = f"expected numbers [{', '.join('any' if side is None else str(side) for side in shape)}]"
+            raise self._wrong(key, f"{array.dtype} {list(array.shape)}, {told}")
         values = torch.from_numpy(array.astype(np.float32))
         if not values.isfinite().all():
             raise self._wrong(key, "NaN or infinite values")
-        if most is not None and values.numel() and not 0 <= values.min() <= values.max() <= most + SLACK:
-            raise self._wrong(
-                key, f"from {float(values.min()):.3g} to {float(values.max()):.3g}, expected 0 to {most:g}"
-            )
-        return values if most is None else values.clamp(0, most)
+        return values
 
     def _wrong(self, key: str, told: str) -> InputError:
         return InputError(f"{self._name}: `{key}`: {told}")
-
-
-def _takes_array(function: Callable[..., Any]) -> bool:
-    try:
-        first = next(iter(inspect.signature(function).parameters.values()), None)
-    except ValueError:  # functions of C have no signature
-        return False
-    return first is not None and first.annotation in ARRAY

@@ -84,9 +84,21 @@ def declaration_of(graph: Graph) -> tuple[Declaration, str | None]:
         except InputError as error:
             raise InputError(f"{error}; docs/tutors.md has an example of each kind") from error
     for family, recognise in FAMILIES.items():
-        found = recognise(graph)
+        try:
+            found = recognise(graph)
+        except InputError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            told = " ".join(str(error).split())
+            raise InputError(
+                f"{graph.weights}: read as {family}, but its metadata, or JSON files beside it, have another form than "
+                f"that exporter's ({told}); declare all of it in {path}, such as {EXAMPLES}"
+            ) from error
         if found and "input" not in found.model_fields_set | given.keys():
-            raise _unprepared(graph, family)
+            raise InputError(
+                f"{graph.weights}: read as {family}, which says in {PREPARED[family]} how pictures are prepared; put "
+                f"that beside the model, or declare `input` in {path}"
+            )
         if found:
             return validated(Declaration, merged(found.model_dump(), given), str(path)) if given else found, family
     raise InputError(
@@ -226,66 +238,59 @@ def _mmdeploy(graph: Graph) -> Declaration | None:
     whole = bool(shape) and isinstance(shape[-1], int) and [*shape[-2:]] == [*own[-2:]]
     masks = Masks(output="masks", over="input" if whole else "boxes", activation="none") if shape else None
     final = FinalBoxes(kind="final_boxes", boxes="dets", classes="labels", masks=masks)
-    steps = _beside(graph, "pipeline.json")
-    return Declaration(detection=final, **({} if steps is None else {"input": _mmdeploy_input(graph, steps)}))
+    steps = _beside(graph, PREPARED["MMDeploy"])
+    return Declaration(detection=final, **({} if steps is None else {"input": _mmdeploy_input(steps)}))
 
 
-def _mmdeploy_input(graph: Graph, pipeline: Any) -> dict[str, Any]:
-    try:
-        (task,) = (each for each in pipeline["pipeline"]["tasks"] if each["name"] == "Preprocess")
-        steps = {each["type"]: each for each in task["transforms"]}
-        picture: dict[str, Any] = {"colours": "bgr", "white": 255, "antialias": False}
-        if normalise := steps.get("Normalize"):
-            colours = "rgb" if normalise.get("to_rgb", True) else "bgr"
-            picture |= {"colours": colours, "mean": normalise["mean"], "deviation": normalise["std"]}
-        if steps["Resize"].get("keep_ratio"):
-            value = steps.get("Pad", {}).get("pad_val", 0)
-            after = [each for each in steps if each in ("Normalize", "Pad")] == ["Normalize", "Pad"]
-            fill = picture["mean"] if after else value.get("img", 0) if isinstance(value, dict) else value
-            picture |= {"fit": "letterbox", "fill": fill}  # zero after normalising is the mean
-        return picture
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{graph.weights}: pipeline.json beside it names no steps of a known form ({error}); declare `input` in "
-            f"{declaration_path(graph.weights)}"
-        ) from error
+def _mmdeploy_input(pipeline: Any) -> dict[str, Any]:
+    (task,) = (each for each in pipeline["pipeline"]["tasks"] if each["name"] == "Preprocess")
+    steps = {each["type"]: each for each in task["transforms"]}
+    picture: dict[str, Any] = {"colours": "bgr", "white": 255, "antialias": False}
+    if normalise := steps.get("Normalize"):
+        colours = "rgb" if normalise.get("to_rgb", True) else "bgr"
+        picture |= {"colours": colours, "mean": normalise["mean"], "deviation": normalise["std"]}
+    if steps["Resize"].get("keep_ratio"):
+        value = steps.get("Pad", {}).get("pad_val", 0)
+        after = [each for each in steps if each in ("Normalize", "Pad")] == ["Normalize", "Pad"]
+        fill = picture["mean"] if after else value.get("img", 0) if isinstance(value, dict) else value
+        picture |= {"fit": "letterbox", "fill": fill}  # zero after normalising is the mean
+    return picture
 
 
 def _transformers(graph: Graph) -> Declaration | None:
     """Exports of Hugging Face's optimum; classes and preparation are in JSON files beside the model."""
     if "pixel_values" not in graph.inputs or "logits" not in graph.outputs:
         return None
-    stated = (_beside(graph, "config.json") or {}).get("id2label") or {}
-    labels = tuple(str(name) for _, name in sorted(stated.items(), key=lambda item: int(item[0])))
-    if not labels:
-        raise _unprepared(graph, "Hugging Face", f"all of it, such as {EXAMPLES},")
-    boxes = "pred_boxes" in graph.outputs
-    count = graph.outputs["logits"][-1 if boxes else 1]
+    stated, how = _beside(graph, "config.json"), _beside(graph, "preprocessor_config.json")
+    if stated is None or how is None:
+        # Without the classes, it is unknown whether one of the outputs is "no object".
+        return Declaration(segmentation=Logits(logits="logits"))
+    labels = tuple(str(name) for _, name in sorted(stated["id2label"].items(), key=lambda item: int(item[0])))
+    size = how.get("size", {})
+    picture = Picture(
+        name="pixel_values",
+        size=(size["height"], size["width"]) if {"height", "width"} <= {*size} else None,
+        white=1 if how.get("do_rescale", True) else 255,
+        **({"mean": how["image_mean"], "deviation": how["image_std"]} if how.get("do_normalize") else {}),
+    )
+    if "pred_boxes" not in graph.outputs:
+        activation: Activation = "sigmoid" if graph.outputs["logits"][1] == 1 else "softmax"
+        return Declaration(labels=labels, input=picture, segmentation=Logits(logits="logits", activation=activation))
     # With one output more than classes, the last is "no object": DETR, YOLOS. RT-DETR and others have sigmoids.
-    head = {
-        Detection.kind: _queries("pred_boxes", "logits", "softmax" if count == len(labels) + 1 else "sigmoid"),
-        Segmentation.kind: Logits(logits="logits", activation="sigmoid" if count == 1 else "softmax"),
-    }
-    kind = Detection.kind if boxes else Segmentation.kind
-    found: dict[str, Any] = {"labels": labels, "background": "last", kind: head[kind]}
-    if how := _beside(graph, "preprocessor_config.json"):
-        side = how.get("size") if isinstance(how.get("size"), dict) else {}
-        size = (side["height"], side["width"]) if {"height", "width"} <= side.keys() else None
-        scaled = {"mean": how["image_mean"], "deviation": how["image_std"]} if how.get("do_normalize") else {}
-        white = 1 if how.get("do_rescale", True) else 255
-        found["input"] = {"name": "pixel_values", "size": size, "white": white, **scaled}
-    return Declaration.model_validate(found)
+    activation = "softmax" if graph.outputs["logits"][2] == len(labels) + 1 else "sigmoid"
+    head = _queries("pred_boxes", "logits", activation)
+    return Declaration(labels=labels, background="last", input=picture, detection=head)
 
 
-def _cells(graph: Graph, kind: str, smallest: int) -> bool:
-    """Whether the only output has a row for each cell of a kind of head, or leaves their count open."""
-    shapes = [*graph.outputs.values()]
-    if len(shapes) != 1 or len(shapes[0]) != 3 or not isinstance(shapes[0][2], int) or shapes[0][2] < smallest:
+def _cells(graph: Graph, kind: str, least: int) -> bool:
+    """Whether the only output has a row of so many columns for each cell of a kind of head."""
+    shape, side = next(iter(graph.outputs.values())), next(iter(graph.inputs.values()), ())[2:]
+    if len(graph.outputs) > 1 or len(shape) != 3 or not isinstance(shape[2], int) or shape[2] < least:
         return False
-    pixels = [each for each in next(iter(graph.inputs.values()), ())[2:] if isinstance(each, int)]
-    if len(pixels) != 2 or not isinstance(shapes[0][1], int):
-        return [*graph.outputs] == ["output"]
-    return shapes[0][1] == sum(ceil(pixels[0] / stride) * ceil(pixels[1] / stride) for stride in STRIDES[kind])
+    if not all(isinstance(pixels, int) for pixels in (shape[1], *side)):
+        return "output" in graph.outputs  # it leaves their count open
+    rows = (ceil(side[0] / stride) * ceil(side[1] / stride) for stride in STRIDES[kind])
+    return len(side) == 2 and shape[1] == sum(rows)
 
 
 def _nanodet(graph: Graph) -> Declaration | None:
@@ -305,14 +310,8 @@ def _yolox(graph: Graph) -> Declaration | None:
     return Declaration(input=picture, detection=Cells(kind="yolox", output=next(iter(graph.outputs))))
 
 
-def _unprepared(graph: Graph, family: str, lacks: str = "`input`") -> InputError:
-    files = {"MMDeploy": "pipeline.json", "Hugging Face": "config.json and preprocessor_config.json"}[family]
-    return InputError(
-        f"{graph.weights}: read as {family}, which says in {files} how pictures are prepared; put that beside the "
-        f"model, or declare {lacks} in {declaration_path(graph.weights)}"
-    )
-
-
+PREPARED = {"MMDeploy": "pipeline.json", "Hugging Face": "config.json and preprocessor_config.json"}
+"""Files beside a model that say how pictures are prepared."""
 FAMILIES: Mapping[str, Callable[[Graph], Declaration | None]] = {
     "an export of tutored": _own,
     "Ultralytics": _ultralytics,
