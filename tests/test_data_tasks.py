@@ -301,6 +301,11 @@ class Own:
         return GroundTruth((30, 40), {"detection": boxes} if image_id == "a" else {})
 
 
+class Torn(Own):
+    def image(self, image_id: str) -> Image.Image:
+        raise RuntimeError("no disk")
+
+
 class Short:
     ids = ("a",)
 
@@ -332,7 +337,10 @@ def test_a_data_set_of_ones_own_under_a_runs_tasks() -> None:
     [
         ("test_data_tasks:Nothing", r"data set 'test_data_tasks:Nothing': can't be imported .*give module:name"),
         ("test_data_tasks:Short", "Short lacks labels, image, ground_truth, annotated_tasks, files; see docs/extend"),
-        ("test_data_tasks:Own", r"makes no data set of 'val' \(KeyError: 'val'\)"),
+        (
+            "test_data_tasks:Own",
+            r"for the split 'val', fails with KeyError: 'val' \(.*test_data_tasks\.py, line \d+\); cor",
+        ),
         ("test_data_tasks:Twice", "`ids` must be texts, each once"),
         ("test_data_tasks:Plain", "`labels` must be a LabelSpace for each task, got {'detection': \\['cat'\\]}"),
     ],

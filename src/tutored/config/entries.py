@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -89,3 +90,19 @@ def imported(path: str, what: str) -> Any:
             f"{what} {path!r}: can't be imported ({error}); give module:name, of a file in this folder or of an "
             "installed package"
         ) from error
+
+
+def guarded(what: str, function: Callable[..., Any], *given: Any) -> Any:
+    """What a user's function gives.
+
+    Raises:
+        InputError: the function raises an error; the message names `what`, the file and the line.
+    """
+    try:
+        return function(*given)
+    except InputError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+        raise InputError(f"{what} fails with {told}; correct it") from error

@@ -9,18 +9,19 @@ from typing import Any
 
 from PIL import Image
 
-from tutored.config.entries import imported
+from tutored.config.entries import guarded, imported
 from tutored.data.images import Annotations, Images, Size
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.types import Dataset
 
 MEMBERS = ("labels", "ids", "image", "ground_truth", "annotated_tasks", "files")
+"""What the user's object must have of `Dataset`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnAnnotations(Annotations):
-    """What the user's object knows of one kind of task."""
+    """What the object says of one kind of task."""
 
     data: Dataset
     kind: str
@@ -32,49 +33,41 @@ class OwnAnnotations(Annotations):
         return tuple(map(Path, self.data.files(image_id)[1:]))
 
     def read(self, image_id: str, size: Size) -> Any:
-        return self.data.ground_truth(image_id).tasks[self.kind]
+        return guarded(f"ground_truth({image_id!r})", self.data.ground_truth, image_id).tasks[self.kind]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OwnImages(Images):
-    """The pictures of the user's object, which need not lie in files."""
+    """The object's pictures, which need not lie in files."""
 
     data: Dataset
 
     def image(self, image_id: str) -> Image.Image:
-        return self.data.image(image_id).convert("RGB")
+        picture: Image.Image = guarded(f"{self.name}: image({image_id!r})", self.data.image, image_id)
+        return picture.convert("RGB")
 
     def size(self, image_id: str) -> Size:
-        return self.data.ground_truth(image_id).size
-
-
-def _file(data: Dataset, image_id: str) -> Path | str:
-    return data.files(image_id)[0]
+        size: Size = guarded(f"{self.name}: ground_truth({image_id!r})", self.data.ground_truth, image_id).size
+        return size
 
 
 def open_own(path: str, split: str) -> Images:
-    """The data set that a function or class of the user's makes of the name of a split.
+    """The data set that a class, or function, of the user's makes of the name of a split.
 
     Args:
         path: `module:name`.
 
     Raises:
-        InputError: it can't be imported or made, lacks members of `types.Dataset`, or has other labels or ids.
+        InputError: it can't be imported or made, or lacks `MEMBERS`; labels are no label spaces, or ids no texts.
     """
     what = f"data set python:{path}"
-    try:
-        data = imported(path, "data set")(split)
-    except InputError:
-        raise
-    except Exception as error:  # a user's code may raise anything
-        raise InputError(f"{what}: makes no data set of {split!r} ({type(error).__name__}: {error})") from error
+    data = guarded(f"{what}, for the split {split!r},", imported(path, "data set"), split)
     lacks = [name for name in MEMBERS if not hasattr(data, name)]
     if lacks:
         raise InputError(f"{what}: {type(data).__name__} lacks {', '.join(lacks)}; see docs/extend.md")
-    spaces = dict(data.labels)
+    spaces, ids = dict(data.labels), tuple(data.ids)
     if not all(isinstance(space, LabelSpace) for space in spaces.values()):
         raise InputError(f"{what}: `labels` must be a LabelSpace for each task, got {spaces}")
-    ids = tuple(data.ids)
     if not all(isinstance(each, str) for each in ids) or len({*ids}) < len(ids):
         raise InputError(f"{what}: `ids` must be texts, each once")
     return OwnImages(
@@ -83,8 +76,11 @@ def open_own(path: str, split: str) -> Images:
         split=split,
         classes=next(iter(spaces.values()), LabelSpace.of([])),
         ids=ids,
-        place=partial(_file, data),
+        place=partial(_picture, data),
         tasks={kind: OwnAnnotations(labels=space, data=data, kind=kind) for kind, space in spaces.items()},
-        remarks=tuple(getattr(data, "notes", ())),
         data=data,
     )
+
+
+def _picture(data: Dataset, image_id: str) -> Path | str:
+    return data.files(image_id)[0]

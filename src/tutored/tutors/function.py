@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tutored.config.entries import imported
+from tutored.config.entries import guarded, imported
 from tutored.errors import InputError
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
@@ -48,15 +47,15 @@ class FunctionTutor(outputs.NetworkTutor):
         Raises:
             InputError: it can't be imported, raises an error, or answers otherwise.
         """
-        given = self._function = options.function
-        if isinstance(given, str):
-            given = self._function = imported(given, "tutor")
+        function = options.function
+        given = imported(function, "tutor") if isinstance(function, str) else function
         code = given if hasattr(given, "__qualname__") else type(given)
-        self._name = options.function if isinstance(options.function, str) else f"{code.__module__}:{code.__qualname__}"
+        self._name = function if isinstance(function, str) else f"{code.__module__}:{code.__qualname__}"
         if not callable(given):
             raise InputError(f"{self._name}: no function, but {given!r}; docs/extend.md shows one")
-        self._function = given() if isinstance(given, type) else given
-        hints = inspect.get_annotations(self._function if inspect.isfunction(given) else type(self._function).__call__)
+        self._function = guarded(self._name, given) if isinstance(given, type) else given
+        called = self._function if inspect.isroutine(self._function) else type(self._function).__call__
+        hints = inspect.get_annotations(called)
         self._wants_array = next(iter(hints.values()), None) in ARRAY
         self.options, found = options, self._ask(Image.new("RGB", (64, 64)))
         self._keys, self._names = sorted(found), found.get("names")
@@ -90,14 +89,8 @@ class FunctionTutor(outputs.NetworkTutor):
         return self._read(found, (image.height, image.width))
 
     def _ask(self, image: Image.Image) -> Mapping[str, Any]:
-        try:
-            found = self._function(np.array(image) if self._wants_array else image)
-        except InputError:
-            raise
-        except Exception as error:  # a user's function may raise anything
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            told = f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
-            raise InputError(f"{self._name} fails on a picture of {image.width} x {image.height}: {told}") from error
+        what = f"{self._name}, on a picture of {image.width} x {image.height},"
+        found = guarded(what, self._function, np.array(image) if self._wants_array else image)
         if not isinstance(found, Mapping) or not {"boxes", "map"} & found.keys() or not found.keys() <= {*KEYS}:
             what = f"the keys {', '.join(map(str, found))}" if isinstance(found, Mapping) else type(found).__name__
             raise InputError(
