@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, helper
 
 from test_tutors import ask, blank
+from tutored.cli import main
 from tutored.errors import InputError
 from tutored.labels import COCO
 from tutored.tutors import open_tutor
@@ -124,6 +125,16 @@ def test_ultralytics_semantic(tmp_path: Path) -> None:
         found = ask(tutor, blank(*WIDE)).tasks["segmentation"].map
         assert found.shape == (3, 2, 4) and found[0].max() < 1e-6
         assert found[1].tolist() == pytest.approx(np.array([[1] * 4, [0] * 4])), "the picture's upper half is cat"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_rt_detr_of_ultralytics(tmp_path: Path, named: bool) -> None:
+    """Shares of the stretched input: score and class in each row today, a score for each class in older exports."""
+    told = {"head": "RTDETRDecoder"} if named else {"description": "Ultralytics rtdetr-l model"}
+    rows = [[[0.5, 0.5, 0.5, 0.5, 0.9, 0 if named else 0.1]]]
+    tutor = opened(write(tmp_path, SQUARE, {"output0": rows}, **about("detect") | told), "Ultralytics", score_floor=0.2)
+    assert boxes_of(tutor, *WIDE) == [("cat", [16, 8, 48, 24], 0.9)] and tutor.identity["nms_iou"] is None
+    assert '"fit":"stretch"' in tutor.identity["preprocessing"]
 
 
 def test_ultralytics_of_other_tasks_are_refused(tmp_path: Path) -> None:
@@ -315,6 +326,17 @@ def test_yolox(tmp_path: Path) -> None:
     assert [told[key] for key in ("colours", "white", "fit", "corner", "fill")] == [
         "bgr", 255, "letterbox", "top_left", 114
     ]  # fmt: skip
+
+
+def test_label_says_what_a_file_is_taken_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, SQUARE, {"output": np.zeros((1, 21, 85))})
+    blank(32, 32).save(tmp_path / "a.png")
+    (tmp_path / "train.txt").write_text("a.png\n")
+    (tmp_path / "m.yaml").write_text("input: {colours: rgb}\n")
+    data = ["--data", f"images:{tmp_path}", "--split", "train", "--out", str(tmp_path / "store")]
+    assert main(["label", f"onnx:{file}", *data]) == 0
+    told = 'm.onnx: read as YOLOX: {"input":{"white":255.0,"fit":"letterbox","antialias":false},"detection":'
+    assert told in capsys.readouterr().out, "and BGR is not among it, because the file beside it wins"
 
 
 def test_an_unknown_network_is_described(tmp_path: Path) -> None:

@@ -53,14 +53,15 @@ class FunctionTutor(outputs.NetworkTutor):
         self._name = function if isinstance(function, str) else f"{code.__module__}:{code.__qualname__}"
         if not callable(given):
             raise InputError(f"{self._name}: no function, but {given!r}; docs/extend.md shows one")
-        self._function = guarded(self._name, given) if isinstance(given, type) else given
+        self._function: Any = guarded(self._name, given) if isinstance(given, type) else given
         called = self._function if inspect.isroutine(self._function) else type(self._function).__call__
         hints = inspect.get_annotations(called)
         self._wants_array = next(iter(hints.values()), None) in ARRAY
         self.options, found = options, self._ask(Image.new("RGB", (64, 64)))
-        self._keys, self._names = sorted(found), found.get("names")
-        if not isinstance(self._names, list | tuple) or not all(isinstance(each, str) for each in self._names):
-            raise self._wrong("names", f"{self._names!r}, expected a list of the names of all classes")
+        self._keys, names = sorted(found), found.get("names")
+        if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
+            raise self._wrong("names", f"{names!r}, expected a list of the names of all classes")
+        self._names: list[str] = [*names]
         self._outputs = outputs.ClassOutputs(self._names, self._name)
         self.labels = self._outputs.labels
         file, boxes = getattr(sys.modules.get(code.__module__), "__file__", None), "boxes" in found
@@ -81,7 +82,7 @@ class FunctionTutor(outputs.NetworkTutor):
 
     def answers(self, image: Image.Image) -> Sequence[Any]:
         found = self._ask(image)
-        if sorted(found) != self._keys or [*found["names"]] != [*self._names]:
+        if sorted(found) != self._keys or [*found["names"]] != self._names:
             raise InputError(
                 f"{self._name}: the keys {', '.join(sorted(found))}, for another picture {', '.join(self._keys)}; give "
                 "the same for all, the same `names` too, and empty arrays where nothing is"

@@ -18,7 +18,7 @@ from tutored.files import regular
 from tutored.labels import COCO
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
-from tutored.tutors.onnx_declaration import BoxesAndScores, Cells, FinalBoxes, Picture
+from tutored.tutors.onnx_declaration import BoxesAndScores, Cells, FinalBoxes, Masks, Picture
 from tutored.tutors.onnx_families import BINS, STRIDES, Graph, declaration_of, declaration_path, stated_names
 from tutored.tutors.options import OnnxOptions
 
@@ -103,7 +103,7 @@ class OnnxTutor(outputs.NetworkTutor):
         assert head is not None
         if isinstance(head, FinalBoxes):
             boxes, scores = final_boxes(found, head, self._path)
-            return boxes * (boxes.new_tensor([*self._side[::-1]] * 2) if head.unit == "normalised" else 1), scores
+            return _xyxy(boxes, head, self._side), scores
         if isinstance(head, Cells):
             decode = {"yolox": yolox_boxes, "nanodet": nanodet_boxes}[head.kind]
             return decode(found[head.output][0], self._side, self._path)
@@ -111,8 +111,7 @@ class OnnxTutor(outputs.NetworkTutor):
         if head.transposed:
             boxes, scores = boxes.T, scores.T
         if head.boxes == head.scores:
-            mixed = head.masks and head.masks.over == "prototypes"
-            boxes, scores = boxes[:, :4], boxes[:, 4 : -found[head.masks.output].shape[1] if mixed else None]
+            boxes, scores = boxes[:, :4], boxes[:, 4 : boxes.shape[1] - _count_prototypes(found, head.masks)]
             if scores.shape[1] == 2 and _is_numbered(*scores.unbind(1)):
                 raise InputError(
                     f"{self._path}: the last column of {head.scores} holds class numbers, so that its boxes are final "
@@ -124,8 +123,8 @@ class OnnxTutor(outputs.NetworkTutor):
     def _raw_masks(self, found: Mapping[str, Tensor], boxes: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         """Masks [K, m, m] of the boxes [A, 4] with these rows, in `places` [K, 4], both in pixels of the input."""
         head = self._declared.detection
-        masks = head and head.masks
-        assert masks and not isinstance(head, Cells)
+        assert isinstance(head, BoxesAndScores | FinalBoxes) and head.masks
+        masks = head.masks
         values = found[masks.output]
         if masks.over == "prototypes":
             table = found[head.boxes].reshape(found[head.boxes].shape[-2:])
@@ -143,7 +142,7 @@ class OnnxTutor(outputs.NetworkTutor):
         which = torch.arange(len(rows))
         if masks.over != "boxes":
             return outputs.masks_in_boxes(values, places, which, self._side)
-        near, far = boxes[rows].split(2, dim=1)
+        near, far = boxes[rows].chunk(2, dim=1)
         places = (places - near.repeat(1, 2)) / (far - near).repeat(1, 2)
         return outputs.masks_in_boxes(values, places, which, (1, 1))
 
@@ -359,8 +358,8 @@ def nanodet_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple
     """
     places, strides = _cells(output, "nanodet", 4 * BINS, side, weights)
     sure = outputs.probabilities(output[:, : -4 * BINS], weights, "export the head with its sigmoids")
-    shares = output[:, -4 * BINS :].unflatten(1, (4, BINS)).softmax(2)
-    near, far = (shares @ torch.arange(float(BINS))).split(2, dim=1)
+    shares = output[:, -4 * BINS :].reshape(-1, 4, BINS).softmax(2)
+    near, far = (shares @ torch.arange(float(BINS))).chunk(2, dim=1)
     return torch.cat([places - near, places + far], dim=1) * strides, sure
 
 
@@ -380,7 +379,7 @@ def _cells(output: Tensor, kind: str, extra: int, side: tuple[int, int], weights
 
 
 def final_boxes(found: Mapping[str, Tensor], head: FinalBoxes, weights: Path) -> tuple[Tensor, Tensor]:
-    """Boxes xyxy [A, 4] and scores [A, N], 0 but for each one's own class; N - 1 is the highest class number.
+    """Boxes [A, 4] as they are, and scores [A, N], 0 but for each one's own class; N - 1 is the highest class number.
 
     Args:
         found: the model's outputs, see `FinalBoxes`.
@@ -390,7 +389,7 @@ def final_boxes(found: Mapping[str, Tensor], head: FinalBoxes, weights: Path) ->
         InputError: an output has another shape, scores that are no probabilities, or class numbers that are none.
     """
     rows, apart = found[head.boxes], [found[name] for name in (head.scores, head.classes) if name]
-    more = found[head.masks.output].shape[1] if head.masks and head.masks.over == "prototypes" else 0
+    more = _count_prototypes(found, head.masks)
     width, count = 6 - len(apart) + more, rows.shape[-2] if rows.dim() > 1 else 0
     if rows.dim() not in (2, 3) or rows.numel() != count * width or any(each.numel() != count for each in apart):
         shapes = " and ".join(str(list(each.shape)) for each in (rows, *apart))
@@ -405,13 +404,18 @@ def final_boxes(found: Mapping[str, Tensor], head: FinalBoxes, weights: Path) ->
     return rows[:, :4], (outputs.one_hot(numbers * (scores > 0), weights) * scores).T
 
 
+def _count_prototypes(found: Mapping[str, Tensor], masks: Masks | None) -> int:
+    """How many columns of the boxes' output are shares of prototypes."""
+    return found[masks.output].shape[1] if masks and masks.over == "prototypes" else 0
+
+
 def _is_numbered(scores: Tensor, numbers: Tensor) -> bool:
     """Whether the second column holds class numbers beside scores, instead of scores of a second class."""
     whole = [bool((column == column.round()).all()) for column in (scores, numbers)]
     return whole == [False, True] and bool((numbers >= 1).any())
 
 
-def _xyxy(boxes: Tensor, head: BoxesAndScores, side: tuple[int, int]) -> Tensor:
+def _xyxy(boxes: Tensor, head: BoxesAndScores | FinalBoxes, side: tuple[int, int]) -> Tensor:
     if head.unit == "normalised":
         boxes = boxes * boxes.new_tensor([side[1], side[0]] * 2)
     near, far = boxes[:, :2], boxes[:, 2:]

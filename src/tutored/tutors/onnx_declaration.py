@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from tutored.section import Positive, Section, Share
 
 Activation = Literal["none", "sigmoid", "softmax"]
+Format = Literal["xyxy", "cxcywh", "xywh"]
 Triple = tuple[float, float, float]
 Byte = Annotated[float, Field(ge=0, le=255)]
 
@@ -66,7 +67,7 @@ class BoxesAndScores(Section):
     scores: str
     transposed: bool = False
     """[1, 4, A] and [1, outputs, A]."""
-    format: Literal["xyxy", "cxcywh", "xywh"] = "xyxy"
+    format: Format = "xyxy"
     unit: Literal["pixels", "normalised"] = "pixels"
     """Of the network's input."""
     activation: Activation = "none"
@@ -79,7 +80,7 @@ class BoxesAndScores(Section):
 
 
 class FinalBoxes(Section):
-    """Rows [1, A, 6] of x1, y1, x2, y2, score and class number: what networks give that choose their boxes themselves.
+    """Rows [1, A, 6] of box, score and class number: what networks give that choose their boxes themselves.
 
     Scores and class numbers may be outputs of their own, [1, A]; the rows are shorter then. Classes are numbered from 0
     in the order of the labels, `background` included where it is among them. A score of 0 marks a row without a box.
@@ -89,6 +90,7 @@ class FinalBoxes(Section):
     boxes: str
     scores: str | None = None
     classes: str | None = None
+    format: Format = "xyxy"
     unit: Literal["pixels", "normalised"] = "pixels"
     """Of the network's input."""
     nms_iou: Share | None = None

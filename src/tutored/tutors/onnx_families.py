@@ -164,7 +164,7 @@ def _own(graph: Graph) -> Declaration | None:
 
 def _ultralytics(graph: Graph) -> Declaration | None:
     """YOLOv5, whose own exporter names no task, and later; docs.ultralytics.com/modes/export says what the outputs are,
-    pull request 24598 why a map holds class numbers.
+    pull request 24598 why a map holds class numbers, ultralytics/inference issue 494 what their RT-DETR gives.
     """
     names, (first, *others) = stated_names(graph.about), [*graph.outputs]
     if "stride" not in graph.about or not names:
@@ -181,6 +181,11 @@ def _ultralytics(graph: Graph) -> Declaration | None:
         raise InputError(
             f"{graph.weights}: an Ultralytics export of the task {task} ({graph}); possible: detect, segment, semantic"
         )
+    if "detr" in f"{graph.about.get('head')} {graph.about.get('description')}".lower():
+        # Its rows are shares of the whole input, and end in score and class where the metadata names the head.
+        final = FinalBoxes(kind="final_boxes", boxes=first, format="cxcywh", unit="normalised")
+        queries = final if "head" in graph.about else _queries(first, first, "none")
+        return Declaration(input=Picture(antialias=False, size=size), detection=queries)
     prototypes = next((name for name in others if graph.rank(name) == 4), None)
     masks = Masks(output=prototypes, over="prototypes") if prototypes else None
     more = graph.outputs[prototypes][1] if prototypes else 0
@@ -287,10 +292,10 @@ def _cells(graph: Graph, kind: str, least: int) -> bool:
     shape, side = next(iter(graph.outputs.values())), next(iter(graph.inputs.values()), ())[2:]
     if len(graph.outputs) > 1 or len(shape) != 3 or not isinstance(shape[2], int) or shape[2] < least:
         return False
-    if not all(isinstance(pixels, int) for pixels in (shape[1], *side)):
+    rows, *pixels = (each for each in (shape[1], *side) if isinstance(each, int))
+    if len(pixels) != 2:
         return "output" in graph.outputs  # it leaves their count open
-    rows = (ceil(side[0] / stride) * ceil(side[1] / stride) for stride in STRIDES[kind])
-    return len(side) == 2 and shape[1] == sum(rows)
+    return rows == sum(ceil(pixels[0] / stride) * ceil(pixels[1] / stride) for stride in STRIDES[kind])
 
 
 def _nanodet(graph: Graph) -> Declaration | None:
