@@ -112,7 +112,7 @@ class OnnxTutor(outputs.NetworkTutor):
             boxes, scores = boxes.T, scores.T
         if head.boxes == head.scores:
             boxes, scores = boxes[:, :4], boxes[:, 4 : boxes.shape[1] - _count_prototypes(found, head.masks)]
-            if scores.shape[1] == 2 and _is_numbered(*scores.unbind(1)):
+            if scores.shape[1] == 2 and not head.objectness and _is_numbered(*scores.unbind(1)):
                 raise InputError(
                     f"{self._path}: the last column of {head.scores} holds class numbers, so that its boxes are final "
                     f"ones; declare `detection: {{kind: final_boxes, boxes: {head.scores}}}`"
