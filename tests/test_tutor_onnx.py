@@ -488,7 +488,12 @@ def test_an_export_without_soft_answers_is_no_tutor(tmp_path: Path) -> None:
 
 
 def test_the_declarations_in_the_manual_are_possible() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "tutors.md").read_text().partition("## ONNX files")[2]
+    text = (
+        (Path(__file__).parents[1] / "docs" / "tutors.md")
+        .read_text()
+        .partition("## ONNX files")[2]
+        .partition("\n## ")[0]
+    )
     blocks = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml")[1:]]
     known = {"detection": {"kind": "yolox"}}  # the first block adds to what is known
     kinds = [Declaration.model_validate(block if number else known | block) for number, block in enumerate(blocks)]
