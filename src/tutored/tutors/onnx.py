@@ -454,6 +454,7 @@ def _session(options: OnnxOptions) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3  # errors; a network whose answers have no fixed length warns at each picture
     known = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
     here = {name: provider for name, provider in known.items() if provider in onnxruntime.get_available_providers()}
     if options.device not in (None, *here):
