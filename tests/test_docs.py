@@ -23,7 +23,6 @@ import pytest
 import yaml
 from benchmarks.harness import markdown, put_between
 
-import tutored.data
 from made import TINY
 from tutored.cli import commands as program
 from tutored.cli import common, main
@@ -332,7 +331,6 @@ def here(stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(stage, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.syspath_prepend(ROOT / "examples")
-    monkeypatch.setattr(tutored.data, "FORMATS", dict(tutored.data.FORMATS))  # a page adds one
     return tmp_path / "here"
 
 
