@@ -10,11 +10,13 @@ from torch import nn
 
 from made import LABELS, two_tasks
 from test_engine import at_step, equal, weights
+from tutored.checkpoint import save_checkpoint
 from tutored.config import Loss, StudentSection, make_config
 from tutored.engine import train
 from tutored.engine.optimise import Gathered
+from tutored.engine.start import start_student
 from tutored.errors import InputError
-from tutored.labels import VOC
+from tutored.labels import VOC, LabelSpace
 from tutored.students import Student
 from tutored.students.ubernet import UberNet, UberNetSection
 from tutored.types import Batch
@@ -49,6 +51,19 @@ def test_no_task_sees_anothers_layers_and_the_pyramid_shares_the_trunk():
     assert all(name.startswith("heads.detection.") for name in untaught) and untaught
     (found["detection"].deltas.sum() + found["detection"].logits.sum()).backward()
     assert [name for name, each in student.named_parameters() if each.grad is None] == []
+
+
+def test_a_training_may_start_from_it_with_other_classes(tmp_path):
+    config = {"data": {"train": "voc:unread"}, "student": {**SMALL, "pyramid": 2}}
+    given = UberNet(UberNetSection(**config["student"]), two_tasks(LABELS))
+    save_checkpoint(tmp_path / "there", given, make_config(config))
+    config["student"]["task_images"], config["train"] = 0, {"start": str(tmp_path / "there")}
+    started, notes = start_student(make_config(config), two_tasks(LabelSpace.of(["fox", "horse"])))
+    for image in range(2):
+        own, theirs = (each.heads["segmentation"].network.logits[image].weight for each in (started, given))
+        assert torch.equal(own[[0, 2]], theirs[[0, 3]]), "background and horses are known"
+    assert torch.equal(started.heads["detection"].deltas[4].weight, given.heads["detection"].deltas[4].weight)
+    assert any("knows 1 of the 2 classes" in note for note in notes)
 
 
 # --- Updates

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from tutored.config.student import Width
 
 class UberNetSection(AnchorSection):
     """UberNet's shape, and when its parameters are updated."""
+
+    FREE: ClassVar[frozenset[str]] = AnchorSection.FREE | {"task_images", "trunk_images"}
 
     backbone: str = "tf_efficientnet_lite0"
     """A timm model with feature maps at strides 4 to 32."""
