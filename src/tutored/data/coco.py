@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,13 +33,22 @@ MOST = 50
 
 
 class Instance(NamedTuple):
-    """One annotation: what messages call it, its box, its class (0: background) and its pixels as the file has them."""
+    """One object that somebody drew.
+
+    Attributes:
+        name: what messages call it, beginning with the file.
+        number: its class, 0: background.
+        crowd: whether it is a region to be ignored.
+        segmentation: its pixels, as `decode_segmentation` takes them.
+        layer: in a mask, what is of a higher layer lies above.
+    """
 
     name: str
     box: Box
     number: int
-    crowd: bool
-    segmentation: Any
+    crowd: bool = False
+    segmentation: Any = None
+    layer: int = 0
 
     @property
     def is_drawn(self) -> bool:
@@ -47,44 +56,81 @@ class Instance(NamedTuple):
         drawn = self.segmentation
         return bool(drawn) and (not isinstance(drawn, list) or any(map(_is_area, drawn)))
 
+    def scaled(self, size: Size) -> Instance:
+        """The same in pixels, where box and polygons are shares of an image of `size`."""
+        height, width = size
+        x1, y1, x2, y2 = self.box
+        polygons = [[x * (width, height)[at % 2] for at, x in enumerate(points)] for points in self.segmentation or ()]
+        return self._replace(box=(x1 * width, y1 * height, x2 * width, y2 * height), segmentation=polygons)
+
 
 class Entry(NamedTuple):
-    """One image: the file's number of it, its picture, the size that the file states, and its annotations."""
+    """What a file says of one image.
+
+    Attributes:
+        number: the file's own number of it.
+        picture: its file or address.
+        stated_size: (height, width), where the file states it.
+        path: the file, where it is not the one of the whole data set.
+        relative: coordinates are shares of the image's width and height, not pixels.
+        labelled: whether somebody worked on it, where the file says so; None: it is not known where there is no object.
+        faults: what keeps the annotations from being used, a message each.
+        told: objects that are left out or changed: why, and what messages call them.
+    """
 
     number: Any
-    picture: Path
+    picture: Path | str
     stated_size: tuple[float, float] | None
     instances: list[Instance]
+    path: Path | None = None
+    relative: bool = False
+    labelled: bool | None = None
+    faults: Sequence[str] = ()
+    told: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class CocoAnnotations(Annotations):
-    """What boxes and masks share."""
+    """What boxes and masks share.
+
+    Attributes:
+        path: the file of all annotations, or of what they have in common.
+        there: the images that are annotated.
+        blank: those among them on which nothing is drawn.
+    """
 
     states_classes: ClassVar[bool] = True
     path: Path
     entries: Mapping[str, Entry]
+    there: Set[str]
+    blank: Set[str]
+
+    def has(self, image_id: str) -> bool:
+        return image_id in self.there
+
+    def is_blank(self, image_id: str) -> bool:
+        return image_id in self.blank
 
     def files(self, image_id: str) -> tuple[Path, ...]:
-        return (self.path,)
+        return (self.entries[image_id].path or self.path,)
 
     def instances(self, image_id: str, size: Size) -> list[Instance]:
-        """The annotations of an image. Raises InputError where the file states another size of it."""
-        _, picture, stated, instances = self.entries[image_id]
+        """The objects of an image. Raises InputError where the file is faulty, or states another size of the image."""
+        entry = self.entries[image_id]
+        if entry.faults:
+            raise InputError("\n".join(entry.faults))
+        stated = entry.stated_size
         if stated is not None and stated != size:
             raise InputError(
-                f"{picture}: the image is {size[1]}x{size[0]} pixels, {self.path} says {stated[1]:g}x{stated[0]:g}; "
-                "the annotations belong to another version of the image"
+                f"{entry.picture}: the image is {size[1]}x{size[0]} pixels, {entry.path or self.path} says "
+                f"{stated[1]:g}x{stated[0]:g}; the annotations belong to another version of the image"
             )
-        return instances
+        return [each.scaled(size) for each in entry.instances] if entry.relative else entry.instances
 
 
 @dataclass(frozen=True, kw_only=True)
 class CocoBoxes(CocoAnnotations):
-    """Boxes, cut at the image's borders; crowds are difficult. Every image is annotated, perhaps with no object."""
-
-    def has(self, image_id: str) -> bool:
-        return True
+    """Boxes, cut at the image's borders; crowds are difficult."""
 
     def read(self, image_id: str, size: Size) -> Boxes:
         boxed = [each for each in self.instances(image_id, size) if not is_empty(each.box)]
@@ -97,16 +143,14 @@ class CocoMasks(CocoAnnotations):
     """Semantic masks: smaller instances lie over larger ones, and crowd pixels that no instance covers are 255.
 
     An image has none where one of its objects has no segmentation, or a polygon of less than three points, where no
-    object of the whole file has one, or where `labels` are more than a mask can tell apart (254).
+    object of the whole data set has one, or where `labels` are more than a mask can tell apart (254).
 
     Attributes:
         to: the class in `labels` of each of the file's classes.
         annotated: as in `ClassMask`.
-        possible: whether the file has segmentations at all.
     """
 
     to: Sequence[int]
-    possible: bool
     annotated: tuple[int, ...] | None = None
 
     def seen_in(self, labels: LabelSpace, to: Sequence[int], annotated: tuple[int, ...] | None) -> CocoMasks:
@@ -115,8 +159,7 @@ class CocoMasks(CocoAnnotations):
         return replace(self, labels=labels, to=[to[each] for each in self.to], annotated=annotated, notes=notes)
 
     def has(self, image_id: str) -> bool:
-        possible = self.possible and len(self.labels) <= IGNORE
-        return possible and all(each.is_drawn for each in self.entries[image_id].instances)
+        return len(self.labels) <= IGNORE and super().has(image_id)
 
     def read(self, image_id: str, size: Size) -> ClassMask:
         instances = self.instances(image_id, size)
@@ -126,8 +169,10 @@ class CocoMasks(CocoAnnotations):
         def paint(each: Instance, runs: Mapping[str, Any]) -> None:
             mask[_decode(runs, each.name)] = IGNORE if each.crowd else self.to[each.number]
 
-        # Crowds first, then instances from large to small: what is painted later lies above.
-        layers = sorted(zip(instances, encoded, strict=True), key=lambda layer: (not layer[0].crowd, -layer[1][1]))
+        # Crowds first, then layer by layer, from large to small: what is painted later lies above.
+        layers = sorted(
+            zip(instances, encoded, strict=True), key=lambda drawn: (not drawn[0].crowd, drawn[0].layer, -drawn[1][1])
+        )
         gather(partial(paint, each, runs) for each, (runs, _) in layers)
         return ClassMask(mask=torch.from_numpy(mask), annotated=self.annotated)
 
@@ -164,17 +209,6 @@ def open_coco(folder: Path, split: str) -> Coco:
     labels, class_of = _read_categories(data, path)
     entries = _read_images(data, folder, split, path)
     _read_annotations(data, entries, class_of, path)
-    every = [(entry, each) for entry in entries.values() for each in entry.instances]
-    notes = tuple(note for entry, each in every for note in _notes_of_box(each, entry.stated_size))
-    boxes = CocoBoxes(labels=labels, path=path, entries=entries, notes=notes)
-    masks = CocoMasks(
-        labels=labels,
-        path=path,
-        entries=entries,
-        notes=_notes_of_masks(path, labels),
-        to=range(len(labels)),
-        possible=any(each.is_drawn for _, each in every),
-    )
     return Coco(
         format="coco",
         folder=folder,
@@ -182,10 +216,47 @@ def open_coco(folder: Path, split: str) -> Coco:
         classes=labels,
         ids=tuple(entries),
         place={image_id: entry.picture for image_id, entry in entries.items()}.__getitem__,
-        tasks={"detection": boxes, "segmentation": masks},
+        tasks=boxes_and_masks(labels, entries, path),
         numbers={image_id: entry.number for image_id, entry in entries.items()},
         categories={number: labels.names[index] for number, index in class_of.items() if index},
     )
+
+
+def boxes_and_masks(labels: LabelSpace, entries: Mapping[str, Entry], path: Path) -> Mapping[str, CocoAnnotations]:
+    """What is annotated, by kind of task, with notes on the objects that are left out or changed.
+
+    Args:
+        entries: by image id.
+        path: as in `CocoAnnotations`.
+    """
+    there, blank, outlined = set(), set(), set()
+    told: dict[str, list[str]] = defaultdict(list)
+    notes: list[str] = []
+    possible = False
+    for image_id, entry in entries.items():
+        for why, name in entry.told:
+            told[why].append(name)
+        notes += () if entry.relative else (note for each in entry.instances for note in _notes_of_box(each, entry))
+        if entry.labelled is False:
+            continue
+        there.add(image_id)
+        if entry.labelled is None and not entry.instances and not entry.faults:
+            blank.add(image_id)
+        if all(each.is_drawn for each in entry.instances):
+            outlined.add(image_id)
+            possible = possible or bool(entry.instances)
+    counted = (f"{len(names):,} objects, such as {names[0]}: {why}" for why, names in told.items())
+    boxes = CocoBoxes(labels=labels, path=path, entries=entries, there=there, blank=blank, notes=(*counted, *notes))
+    masks = CocoMasks(
+        labels=labels,
+        path=path,
+        entries=entries,
+        there=outlined if possible else set(),
+        blank=blank,
+        notes=_notes_of_masks(path, labels),
+        to=range(len(labels)),
+    )
+    return {"detection": boxes, "segmentation": masks}
 
 
 def _instances_file(folder: Path, split: str) -> Path:
@@ -214,10 +285,10 @@ def _notes_of_masks(path: Path, labels: LabelSpace) -> tuple[str, ...]:
     )
 
 
-def _notes_of_box(instance: Instance, stated: tuple[float, float] | None) -> Iterator[str]:
+def _notes_of_box(instance: Instance, entry: Entry) -> Iterator[str]:
     """Boxes without area are left out; boxes that reach out of an image whose size the file states are cut."""
     x1, y1, x2, y2 = instance.box
-    height, width = stated or (math.inf, math.inf)
+    height, width = entry.stated_size or (math.inf, math.inf)
     out = max(-x1, -y1, x2 - width, y2 - height)
     if is_empty(instance.box):
         yield f"{instance.name}: a box of no area, left out"
@@ -333,7 +404,8 @@ def _read_annotations(
             x, y, width, height = item["bbox"]
             box, number = (x, y, x + width, y + height), class_of[item["category_id"]]
             crowd = item.get("iscrowd") in (1, "1")
-            by_number[item["image_id"]].instances.append(Instance(name, box, number, crowd, item.get("segmentation")))
+            instance = Instance(name, box, number, crowd, item.get("segmentation"))
+            by_number[item["image_id"]].instances.append(instance)
     _refuse(faults)
 
 
@@ -341,9 +413,11 @@ def _read_annotations(
 
 
 def decode_segmentation(segmentation: Any, size: Size, what: str) -> NDArray[np.bool_]:
-    """The pixels of an instance in an image of `size` (H, W), bool [H, W], from polygons or either kind of run lengths.
+    """The pixels of an instance in an image of `size` (H, W), bool [H, W].
 
-    Polygons of fewer than three points cover nothing.
+    Args:
+        segmentation: polygons, of which those of fewer than three points cover nothing; either kind of run lengths; or
+            a function of the size that returns the pixels, bool [H, W].
 
     Raises:
         InputError: beginning with `what`; something else than polygons, one that lies far outside, or run lengths that
@@ -355,6 +429,9 @@ def decode_segmentation(segmentation: Any, size: Size, what: str) -> NDArray[np.
 def _encode(segmentation: Any, size: Size, what: str) -> tuple[dict[str, Any], int]:
     """Compressed run lengths of one instance, and how many pixels it has."""
     height, width = size
+    if callable(segmentation):
+        encoded: dict[str, Any] = rle.encode(np.asfortranarray(segmentation(size), np.uint8))
+        return encoded, int(rle.area(encoded))
     if isinstance(segmentation, list):
         if not all(_is_polygon(points, 2 * max(size)) for points in segmentation):
             raise InputError(f"{what}: a polygon is a list x, y, x, y, ... within its image of {width}x{height} pixels")
