@@ -1,4 +1,4 @@
-"""Images and what is known about them: `open_dataset` reads VOC and COCO folders, and pictures alone."""
+"""Images and what is known about them: `open_dataset` reads the folders of data sets and tools, and pictures alone."""
 
 from __future__ import annotations
 
@@ -6,21 +6,40 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tutored.data.coco import open_coco
+from tutored.data.cvat import cvat_splits, open_cvat
 from tutored.data.images import Images, TaskSource, open_images, with_tasks
+from tutored.data.labelme import labelme_splits, open_labelme
+from tutored.data.labelstudio import labelstudio_splits, open_labelstudio
 from tutored.data.voc import open_voc
+from tutored.data.yolo import open_yolo, yolo_splits
 from tutored.errors import InputError
 
 __all__ = ["TaskSource", "open_dataset"]
 
-FORMATS: Mapping[str, Callable[[Path, str], Images]] = {"voc": open_voc, "coco": open_coco, "images": open_images}
+FORMATS: Mapping[str, Callable[[Path, str], Images]] = {
+    "voc": open_voc,
+    "coco": open_coco,
+    "yolo": open_yolo,
+    "cvat": open_cvat,
+    "labelme": open_labelme,
+    "labelstudio": open_labelstudio,
+    "images": open_images,
+}
+TOOLS: Mapping[str, tuple[str, Callable[[Path], list[str]]]] = {
+    "yolo": ("a YOLO folder", yolo_splits),
+    "cvat": ("a folder of CVAT for images", cvat_splits),
+    "labelstudio": ("an export of Label Studio", labelstudio_splits),
+    "labelme": ("a folder of Labelme", labelme_splits),
+}
+"""By format, what a folder of a tool is called, and the splits that it has; none where it is no such folder."""
 
 
 def open_dataset(spec: str, split: str, tasks: Mapping[str, TaskSource] | None = None) -> Images:
     """Open one split of a data set; images and ground truth are read when asked for.
 
     Args:
-        spec: `voc:FOLDER`, `coco:FOLDER` or `images:FOLDER`.
-        split: see `open_voc`, `open_coco` and `open_images`.
+        spec: such as `voc:FOLDER`; see `FORMATS`.
+        split: see `open_voc` and the other functions of `FORMATS`.
         tasks: a run's tasks; None: what the format has, under the names of kinds of task. What is not among them is
             not read.
 

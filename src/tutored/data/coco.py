@@ -355,7 +355,9 @@ def _read_images(data: dict[str, Any], folder: Path, split: str, path: Path) -> 
         raise InputError(f"{path}: the split lists no image; give one that does")
     pictures = _pictures([item["file_name"] for item in images], folder, split, path)
     return {
-        image_id: Entry(item["id"], place_of(pictures, item["file_name"]), _stated_size(item), [])
+        image_id: Entry(
+            item["id"], place_of(pictures, item["file_name"]), stated_size(item.get("height"), item.get("width")), []
+        )
         for image_id, item in zip(ids, images, strict=True)
     }
 
@@ -374,11 +376,11 @@ def _pictures(names: Sequence[str], folder: Path, split: str, path: Path) -> Pat
     return found
 
 
-def _stated_size(item: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Height and width, also as texts; None where one is missing or 0, which some tools write for an unknown size."""
+def stated_size(height: Any, width: Any) -> tuple[float, float] | None:
+    """Height and width, also of texts; None where one is missing or 0, which some tools write for an unknown size."""
     try:
-        height, width = float(item["height"]), float(item["width"])
-    except (KeyError, TypeError, ValueError, OverflowError):
+        height, width = float(height), float(width)
+    except (TypeError, ValueError, OverflowError):
         return None
     return (height, width) if height > 0 and width > 0 else None
 

@@ -1,0 +1,500 @@
+"""Folders as annotation tools write them: YOLO's layouts, Labelme, CVAT, Label Studio; what is read, told and refused."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tutored.data import open_dataset
+from tutored.data.images import Images
+from tutored.errors import InputError
+
+SIZE = (10, 8)
+"""Width and height of all pictures here."""
+
+
+def pictures(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", SIZE).save(path)
+
+
+def write(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def boxes(dataset: Images, image_id: str) -> list[tuple[str, list[float]]]:
+    """Class and box of each object."""
+    found = dataset.ground_truth(image_id).tasks["detection"]
+    names = [dataset.classes.names[number] for number in found.classes]
+    return list(zip(names, [[round(each, 2) for each in box] for box in found.boxes_xyxy.tolist()], strict=True))
+
+
+def pixels(dataset: Images, image_id: str) -> dict[int, list[int]]:
+    """By class of the mask that is not 0, the rectangle around its pixels and how many there are."""
+    mask = dataset.ground_truth(image_id).tasks["segmentation"].mask.numpy()
+    found = {}
+    for number in sorted(set(mask.ravel().tolist()) - {0}):
+        rows, columns = np.nonzero(mask == number)
+        found[number] = [
+            int(each) for each in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1, len(rows))
+        ]
+    return found
+
+
+# --- YOLO
+
+BOX, SQUARE = "1 0.5 0.5 0.4 0.5", "0 0.1 0.25 0.5 0.25 0.5 0.75 0.1 0.75"
+LEFT_HALF = "1 0 0 0.5 0 0.5 0.5 0.5 1 0 1"
+
+
+def yolo(
+    folder: Path, lines: str = BOX, names: str = "names: [cat, dog]", picture: str = "images/train/a.jpg"
+) -> Images:
+    """A folder with one picture and, unless there is another, a `data.yaml` for it."""
+    pictures(folder / picture)
+    write(folder / Path(picture.replace("images", "labels")).with_suffix(".txt"), lines)
+    if not (folder / "data.yaml").exists():
+        write(folder / "data.yaml", f"path: .\ntrain: images/train\n{names}\n")
+    return open_dataset(f"yolo:{folder}", "train")
+
+
+def test_boxes_of_yolo(tmp_path: Path) -> None:
+    dataset = yolo(tmp_path, f"{BOX}\n\n0.0 0.05 0.5 0.2 1\n")
+    assert (dataset.ids, dataset.classes.classes, dataset.source) == (("a",), ("cat", "dog"), f"yolo:{tmp_path.name}")
+    assert boxes(dataset, "a") == [("dog", [3, 2, 7, 6]), ("cat", [0, 0, 1.5, 8])]
+    assert dataset.annotated_tasks("a") == ("detection",)
+    assert dataset.files("a")[1] == tmp_path / "labels" / "train" / "a.txt"
+
+
+def test_polygons_of_yolo_are_boxes_and_masks(tmp_path: Path) -> None:
+    dataset = yolo(tmp_path, f"{LEFT_HALF}\n{SQUARE}\n")
+    assert boxes(dataset, "a") == [("dog", [0, 0, 5, 8]), ("cat", [1, 2, 5, 6])]
+    assert pixels(dataset, "a") == {1: [1, 2, 5, 6, 16], 2: [0, 0, 5, 8, 24]}  # the smaller one lies above
+    mixed = yolo(tmp_path, f"{LEFT_HALF}\n{BOX}\n", picture="images/train/b.jpg")
+    assert mixed.annotated_tasks("b") == ("detection",)  # an object without an outline
+
+
+def test_four_points_everywhere_are_oriented_boxes(tmp_path: Path) -> None:
+    dataset = yolo(tmp_path, "0 0.3 0.25 0.5 0.5 0.3 0.75 0.1 0.5\n")
+    assert boxes(dataset, "a") == [("cat", [1, 2, 5, 6])] and dataset.annotated_tasks("a") == ("detection",)
+    assert "boxes that are turned, read as the upright boxes around them" in dataset.notes[0]
+    assert dataset.notes[0].startswith("1 objects, such as") and "labels/train/a.txt, line 1" in dataset.notes[0]
+    write(tmp_path / "data.yaml", "train: images/train\nnames: [cat, dog]\ntask: segment\n")
+    assert open_dataset(f"yolo:{tmp_path}", "train").annotated_tasks("a") == ("detection", "segmentation")
+
+
+def test_of_poses_the_boxes_are_read(tmp_path: Path) -> None:
+    dataset = yolo(tmp_path, f"{BOX} 0.4 0.4 2 0.6 0.6 1\n", "names: [cat, dog]\nkpt_shape: [2, 3]")
+    assert boxes(dataset, "a") == [("dog", [3, 2, 7, 6])]
+    assert dataset.notes == (f"1 objects, such as {tmp_path}/labels/train/a.txt, line 1: keypoints are not read",)
+
+
+@pytest.mark.parametrize(
+    ("text", "picture"),
+    [
+        ("train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['cat', 'dog']\nroboflow: {project: x}", "train/images/a.jpg"),
+        ("path: /content/datasets/mine\ntrain: images/train\nnames: {0: cat, 1: dog}", "images/train/a.jpg"),
+        ("train: /home/me/mine/images/train\nnames:\n  0: cat\n  1: dog", "images/train/a.jpg"),
+        ("path: ./\ntrain: ./images/train/\nval: ./images/val/\nnames: {0: cat, 1: dog}", "images/train/a.jpg"),
+        ("train: [images/train]\nnames: [cat, dog]", "images/train/a.jpg"),
+        ("train: train.txt\nnames: [cat, dog]", "images/a.jpg"),
+        ("names: [cat, dog]", "train/images/a.jpg"),
+        ("names: [cat, dog]", "images/train/a.jpg"),
+    ],
+    ids=["roboflow", "ultralytics", "absolute", "fiftyone", "list", "file", "splits outside", "splits inside"],
+)  # fmt: skip
+def test_paths_of_data_yaml(tmp_path: Path, text: str, picture: str) -> None:
+    write(tmp_path / "data.yaml", text)
+    write(tmp_path / "train.txt", f"/elsewhere/mine/{picture}\n")
+    assert boxes(yolo(tmp_path, picture=picture), "a") == [("dog", [3, 2, 7, 6])]
+
+
+def test_yolo_of_darknet_and_of_one_folder(tmp_path: Path) -> None:
+    """As CVAT's format "YOLO 1.1" and FiftyOne's YOLOv4 have it; and as labelImg writes it beside the pictures."""
+    pictures(tmp_path / "cvat/obj_train_data/a.jpg", tmp_path / "fiftyone/data/a.jpg", tmp_path / "mine/a.jpg")
+    for path in ("cvat/obj_train_data/a.txt", "fiftyone/data/a.txt", "mine/a.txt"):
+        write(tmp_path / path, BOX)
+    for path in ("cvat/obj.names", "fiftyone/obj.names", "mine/classes.txt"):
+        write(tmp_path / path, "cat\ndog\n")
+    write(tmp_path / "cvat/obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+    write(tmp_path / "cvat/train.txt", "data/obj_train_data/a.jpg\n")
+    write(tmp_path / "fiftyone/images.txt", "data/a.jpg\n")
+    for folder, split in (("cvat", "train"), ("fiftyone", "all"), ("mine", "all")):
+        assert boxes(open_dataset(f"yolo:{tmp_path / folder}", split), "a") == [("dog", [3, 2, 7, 6])]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("2 0.5 0.5 0.4 0.5", "class 2 has no name; {yaml} names 2, from 0 on"),
+        ("-1 0.5 0.5 0.4 0.5", "class -1 has no name"),
+        ("0.5 0.5 0.5 0.4 0.5", "class 0.5 has no name"),
+        ("0 1.5 0.5 0.4 0.5", "1.5 is no share of the picture, 0 to 1"),
+        ("0 nan 0.5 0.4 0.5", "nan is no share of the picture"),
+        ("0 320 240 64 64", "320 is no share of the picture"),
+        ("0 0.5 0.5 0.4", "4 columns; a line is class x y width height (a box), or class x y x y x y ... (a polygon)"),
+        ("0 0.5 0.5 0.4 0.5 0.9", "6 columns"),
+        ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "8 columns"),
+        ("cat 0.5 0.5 0.4 0.5", "'cat 0.5 0.5 0.4 0.5' are no numbers"),
+    ],
+)
+def test_faults_of_a_label_file_name_file_and_line(tmp_path: Path, line: str, told: str) -> None:
+    dataset = yolo(tmp_path, f"{BOX}\n{line}\n{line}\n")
+    problems = dataset.problems("a")
+    assert [each.partition(": ")[0] for each in problems] == [
+        f"{tmp_path}/labels/train/a.txt, line {n}" for n in (2, 3)
+    ]
+    assert all(told.format(yaml=tmp_path / "data.yaml") in each for each in problems)
+    pictures(tmp_path / "images/train/b.jpg")
+    write(tmp_path / "labels/train/b.txt", BOX)
+    assert boxes(open_dataset(f"yolo:{tmp_path}", "train"), "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("names: [cat, dog]\nnc: 3", "`nc` says 3 classes, `names` has 2"),
+        ("names: {0: cat, 2: dog}", "`names` numbers the classes from 0 on, none left out"),
+        ("names: cat", "`names` lists the names of the classes, number 0 first, got 'cat'"),
+        ("names: [cat, cat]", "a label space names each class once; twice: cat"),
+        ("names: [cat, dog", "not valid YAML"),
+        ("train: [1]\nnames: [cat]\nkpt_shape: 17", "`kpt_shape` is the number of keypoints and of their columns"),
+    ],
+)
+def test_faults_of_data_yaml(tmp_path: Path, text: str, told: str) -> None:
+    write(tmp_path / "data.yaml", text)
+    with pytest.raises(InputError, match="data.yaml") as error:
+        yolo(tmp_path)
+    assert told in str(error.value)
+
+
+def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    with pytest.raises(InputError, match=r"there is no split 'test'; possible: train$"):
+        open_dataset(f"yolo:{tmp_path}", "test")
+    write(tmp_path / "data.yaml", "train: images/train\nval: ../valid/images\nnames: [cat, dog]\n")
+    with pytest.raises(InputError, match=r"val: '../valid/images' is neither there nor, without its first parts, in"):
+        open_dataset(f"yolo:{tmp_path}", "val")
+    (tmp_path / "data.yaml").unlink()
+    with pytest.raises(InputError, match=r"no file names the classes.*write .*data.yaml with `names: \[cat, dog\]`"):
+        open_dataset(f"yolo:{tmp_path}", "train")
+
+
+def test_what_is_left_out_of_a_yolo_folder_is_counted(tmp_path: Path) -> None:
+    write(tmp_path / "labels/train/lost.txt", BOX)
+    dataset = yolo(tmp_path, f"0 0.5 0.5 0 0.5\n{BOX}\n1 0.9 0.5 0.4 0.5\n")
+    line = f"{tmp_path}/labels/train/a.txt, line"
+    assert dataset.notes == (
+        f"1 label files, such as {tmp_path}/labels/train/lost.txt, belong to no picture and are not used",
+        f"1 objects, such as {line} 1: boxes of no area, left out",
+        f"1 objects, such as {line} 3: boxes that reach out of their picture, cut",
+    )
+    assert boxes(dataset, "a") == [("dog", [3, 2, 7, 6]), ("dog", [7, 2, 10, 6])]
+
+
+# --- Labelme
+
+
+def shape(label: str, kind: str, *points: list[float], **more: Any) -> dict[str, Any]:
+    return {"label": label, "shape_type": kind, "points": points, "group_id": None, "flags": {}, **more}
+
+
+def labelme(folder: Path, *shapes: Any, name: str = "a", **more: Any) -> Images:
+    pictures(folder / f"{name}.jpg")
+    size = {"imageWidth": SIZE[0], "imageHeight": SIZE[1]}
+    content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{name}.jpg", "imageData": "A" * 99}
+    write(folder / f"{name}.json", content | size | more)
+    return open_dataset(f"labelme:{folder}", "all")
+
+
+def test_shapes_of_labelme(tmp_path: Path) -> None:
+    mask = io.BytesIO()
+    Image.fromarray(np.full((2, 3), 255, np.uint8)).save(mask, "PNG")
+    dataset = labelme(
+        tmp_path,
+        shape("dog", "polygon", [0, 0], [6, 0], [6, 8], [0, 8]),
+        shape("cat", "circle", [3, 4], [3, 6]),
+        shape("cat", "mask", [7, 5], [9, 6], mask=base64.b64encode(mask.getvalue()).decode()),
+        shape("__ignore__", "polygon", [6, 0], [10, 0], [10, 2], [6, 2]),
+        shape("cat", "point", [3, 3]),
+    )
+    assert dataset.classes.classes == ("cat", "dog")
+    assert boxes(dataset, "a") == [("dog", [0, 0, 6, 8]), ("cat", [1, 2, 5, 6]), ("cat", [7, 5, 10, 7])]
+    drawn = pixels(dataset, "a")
+    assert (
+        drawn[255] == [6, 0, 10, 2, 8]
+        and drawn[1][:4] == [1, 2, 10, 7]
+        and sum(each[4] for each in drawn.values()) == 62
+    )
+    assert dataset.notes == (
+        f"1 objects, such as {tmp_path}/a.json: shape 5 (cat): shapes of the kind point, which are not read",
+    )
+
+
+def test_rectangles_of_labelme_are_boxes_without_an_outline(tmp_path: Path) -> None:
+    labelme(tmp_path, shape("cat", "polygon", [0, 0], [6, 0], [6, 8]), name="b")
+    dataset = labelme(tmp_path, shape("cat", "rectangle", [6, 7], [2, 1]))
+    assert boxes(dataset, "a") == [("cat", [2, 1, 6, 7])]
+    assert [dataset.annotated_tasks(each) for each in dataset.ids] == [("detection",), ("detection", "segmentation")]
+
+
+def test_polygons_of_one_group_are_one_object(tmp_path: Path) -> None:
+    parts = [shape("cat", "polygon", [x, 0], [x + 2, 0], [x + 2, 8], [x, 8], group_id=1) for x in (0, 8)]
+    other = shape("cat", "polygon", [4, 0], [5, 0], [5, 8], [4, 8], group_id=2)
+    dataset = labelme(tmp_path, *parts, other)
+    assert boxes(dataset, "a") == [("cat", [0, 0, 10, 8]), ("cat", [4, 0, 5, 8])]
+    assert pixels(dataset, "a") == {1: [0, 0, 10, 8, 40]}
+
+
+def test_what_is_drawn_later_lies_above_in_labelme(tmp_path: Path) -> None:
+    small, large = [[2, 2], [4, 2], [4, 4], [2, 4]], [[0, 0], [10, 0], [10, 8], [0, 8]]
+    dataset = labelme(tmp_path, shape("cat", "polygon", *small), shape("dog", "polygon", *large))
+    assert pixels(dataset, "a") == {2: [0, 0, 10, 8, 80]}
+
+
+def test_pictures_of_labelme_by_path_name_and_folder(tmp_path: Path) -> None:
+    pictures(tmp_path / "img/a.jpg", tmp_path / "img/b.jpg", tmp_path / "img/c.jpg")
+    box = [shape("cat", "rectangle", [1, 1], [4, 4])]
+    write(tmp_path / "ann/a.json", {"shapes": box, "imagePath": "..\\img\\a.jpg"})
+    write(tmp_path / "ann/x.json", {"shapes": box, "imagePath": "/home/me/b.jpg"})
+    write(tmp_path / "ann/y.json", {"shapes": box, "imagePath": "d.jpg"})
+    write(tmp_path / "ann/z.json", {"info": "another tool's"})
+    dataset = open_dataset(f"labelme:{tmp_path}", "all")
+    assert dataset.ids == ("a", "b", "c") and [len(boxes(dataset, each)) for each in "ab"] == [1, 1]
+    assert dataset.notes[:2] == (
+        f"1 JSON files, such as {tmp_path}/ann/y.json, belong to no picture and are not used",
+        f"1 JSON files, such as {tmp_path}/ann/z.json, are not Labelme's and are not read",
+    )
+
+
+def test_folders_are_splits_of_labelme(tmp_path: Path) -> None:
+    for split, label in (("train", "dog"), ("val", "cat")):
+        labelme(tmp_path / split, shape(label, "rectangle", [1, 1], [4, 4]))
+    val = open_dataset(f"labelme:{tmp_path}", "val")
+    assert val.classes.classes == ("cat", "dog") and boxes(val, "a") == [("cat", [1, 1, 4, 4])]
+    with pytest.raises(InputError, match="there is no folder test; possible: train, val, all"):
+        open_dataset(f"labelme:{tmp_path}", "test")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (shape("cat", "polygon", [0, 0], [1, 1]), "needs at least 3 points, has 2"),
+        (shape("cat", "polygon", [0, 0], [1, 1], [None, 2]), "points are pairs of numbers x, y, got"),
+        (shape("cat", "polygon", [0, 0], [1, 1], [1e300, 2]), "a coordinate is no number of pixels"),
+        (shape("", "rectangle", [0, 0], [1, 1]), "its class must be a name, got ''"),
+        (shape("cat", "mask", [0, 0], [1, 1], mask="?"), "its mask can't be read"),
+        (shape("cat", "rectangle", [20, 20], [30, 30]), "has no area in its image of 10x8 pixels"),
+        ("cat", "its class must be a name, got None"),
+    ],
+)
+def test_faults_of_a_shape_name_file_and_shape(tmp_path: Path, given: Any, told: str) -> None:
+    good = shape("cat", "polygon", [0, 0], [6, 0], [6, 8])
+    (problem,) = labelme(tmp_path, good, given).problems("a")
+    assert problem.startswith(f"{tmp_path}/a.json: shape 2 (") and told in problem
+
+
+def test_faults_of_a_file_of_labelme(tmp_path: Path) -> None:
+    labelme(tmp_path, shape("cat", "rectangle", [1, 1], [4, 4]))
+    pictures(tmp_path / "b.jpg")
+    write(tmp_path / "b.json", '{"shapes": [{"label"')
+    labelme(tmp_path, name="c", imageWidth=99)
+    write(tmp_path / "labels.txt", "dog\n")
+    write(tmp_path / "z.json", {"shapes": [], "imagePath": "c.jpg"})
+    dataset = open_dataset(f"labelme:{tmp_path}", "all")
+    problems = {image_id: dataset.problems(image_id) for image_id in dataset.ids}
+    assert [len(each) for each in problems.values()] == [1, 1, 1]
+    assert "a.json: shape 1 (cat): unknown class 'cat'; possible: dog" in problems["a"][0]
+    assert "b.json: not readable as JSON" in problems["b"][0]
+    assert problems["c"] == (
+        f"{tmp_path}/c.json and {tmp_path}/z.json both annotate {tmp_path}/c.jpg; keep one of them",
+    )
+
+
+# --- CVAT
+
+META = "<meta><task><labels><label><name>cat</name></label><label><name>dog</name></label></labels></task></meta>"
+
+
+def cvat(folder: Path, *shapes: str, name: str = "a.jpg", more: str = "", width: int = 10) -> Images:
+    pictures(folder / "images" / name)
+    image = f'<image id="0" name="{name}" width="{width}" height="8">{"".join(shapes)}</image>'
+    write(folder / "annotations.xml", f"<annotations><version>1.1</version>{META}{image}{more}</annotations>")
+    return open_dataset(f"cvat:{folder}", "all")
+
+
+def test_shapes_of_cvat(tmp_path: Path) -> None:
+    dataset = cvat(
+        tmp_path,
+        '<polygon label="dog" occluded="1" points="0,0;6,0;6,8;0,8" z_order="1"/>',
+        '<mask label="cat" occluded="0" rle="1, 2, 3" left="7" top="5" width="3" height="2" z_order="0"/>',
+        '<ellipse label="cat" cx="3" cy="4" rx="2" ry="1" rotation="90" z_order="2"/>',
+        '<polyline label="cat" points="0,0;6,0"/>',
+        '<tag label="cat"/>',
+    )
+    assert dataset.classes.classes == ("cat", "dog")
+    assert boxes(dataset, "a") == [("dog", [0, 0, 6, 8]), ("cat", [7, 5, 10, 7]), ("cat", [2, 2, 4, 6])]
+    drawn = pixels(dataset, "a")
+    assert drawn[1][:4] == [2, 2, 10, 6] and drawn[1][4] + drawn[2][4] == 50  # the mask is two pixels of its first row
+    kinds = [each.partition("shapes of the kind ")[2] for each in dataset.notes]
+    assert kinds == ["polyline, which are not read", "tag, which are not read"]
+
+
+def test_boxes_of_cvat_upright_and_turned(tmp_path: Path) -> None:
+    box = '<box label="cat" xtl="2" ytl="3" xbr="8" ybr="5"{}/>'
+    dataset = cvat(tmp_path, box.format(""), box.format(' rotation="90.0"'))
+    assert boxes(dataset, "a") == [("cat", [2, 3, 8, 5]), ("cat", [4, 1, 6, 7])]
+    assert "boxes that are turned, read as the upright boxes around them, without an outline" in dataset.notes[0]
+
+
+def test_subsets_of_a_project_of_cvat(tmp_path: Path) -> None:
+    pictures(tmp_path / "images/Train/a.jpg", tmp_path / "images/Validation/a.jpg")
+    image = '<image id="{}" name="a.jpg" subset="{}" width="10" height="8"><box label="cat" xtl="{}" ytl="1" xbr="9" ybr="9"/></image>'
+    meta = META.replace("task", "project")
+    images = image.format(0, "Train", 2) + image.format(1, "Validation", 5)
+    write(tmp_path / "annotations.xml", f"<annotations>{meta}{images}</annotations>")
+    val = open_dataset(f"cvat:{tmp_path}", "Validation")
+    assert boxes(val, "a") == [("cat", [5, 1, 9, 8])] and val.place("a") == tmp_path / "images/Validation/a.jpg"
+    with pytest.raises(InputError, match="there is no subset 'val'; possible: Train, Validation, all"):
+        open_dataset(f"cvat:{tmp_path}", "val")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ('<polygon label="cat" points="0,0;6,0"/>', "needs at least 3 points, has 2"),
+        ('<polygon label="cat" points="0,0;6;1,2"/>', "points are pairs of numbers x, y, got"),
+        ('<box label="cot" xtl="2" ytl="3" xbr="8" ybr="5"/>', "unknown class 'cot'; did you mean cat?"),
+        ('<box label="cat" xtl="2" ytl="3" xbr="8"/>', "xtl, ytl, xbr, ybr: points are pairs of numbers"),
+        (
+            '<mask label="cat" rle="1, 2" left="7" top="5" width="3" height="2"/>',
+            "its run lengths are not those of 3x2",
+        ),
+        (
+            '<mask label="cat" rle="6" left="8" top="5" width="3" height="2"/>',
+            "its pixels lie outside its image of 10x8",
+        ),
+    ],
+)
+def test_faults_of_cvat_name_file_picture_and_shape(tmp_path: Path, given: str, told: str) -> None:
+    (problem,) = cvat(tmp_path, '<polygon label="dog" points="0,0;6,0;6,8"/>', given).problems("a")
+    assert (
+        problem.startswith(f"{tmp_path}/annotations.xml: image a.jpg: {given[1:].split()[0]} 2 (c") and told in problem
+    )
+
+
+def test_faults_of_a_file_of_cvat(tmp_path: Path) -> None:
+    image = '<image id="1" name="{}" width="10" height="8"/>'
+    with pytest.raises(InputError, match="tracks of a video; export as `CVAT for images 1.1`"):
+        cvat(tmp_path, more="<track/>")
+    with pytest.raises(InputError, match="a.jpg and a.jpg have one name up to the suffix; list a picture once"):
+        cvat(tmp_path, more=image.format("a.jpg"))
+    with pytest.raises(InputError, match="leads out of the data set's folder"):
+        cvat(tmp_path, more=image.format("../../b.jpg"))
+    write(tmp_path / "other/a.xml", f"<annotations>{image.format('z.jpg')}</annotations>")
+    with pytest.raises(InputError, match="none of 1 pictures is there, such as z.jpg"):
+        open_dataset(f"cvat:{tmp_path / 'other'}", "all")
+    assert "the image is 10x8 pixels" in cvat(tmp_path, width=11).problems("a")[0]
+    write(tmp_path / "annotations.xml", "<annotations><image")
+    with pytest.raises(InputError, match="annotations.xml: not readable as XML"):
+        open_dataset(f"cvat:{tmp_path}", "all")
+
+
+# --- Label Studio
+
+
+def region(kind: str, labels: list[str], **value: Any) -> dict[str, Any]:
+    value = {**value, kind: labels}
+    return {"type": kind, "value": value, "original_width": SIZE[0], "original_height": SIZE[1], "image_rotation": 0}
+
+
+def task(image: str, *results: Any, number: int = 1, **more: Any) -> dict[str, Any]:
+    annotation = {"result": list(results), "was_cancelled": False, **more}
+    return {"id": number, "data": {"image": image}, "annotations": [annotation], "predictions": []}
+
+
+def label_studio(folder: Path, *tasks: Any) -> Images:
+    pictures(folder / "a.jpg")
+    write(folder / "export.json", list(tasks))
+    return open_dataset(f"labelstudio:{folder}", "all")
+
+
+def test_regions_of_label_studio(tmp_path: Path) -> None:
+    dataset = label_studio(
+        tmp_path,
+        task(
+            "/data/upload/1/0a1b2c3d-a.jpg",
+            region("rectanglelabels", ["dog"], x=20, y=25, width=40, height=50, rotation=0),
+            region("rectanglelabels", ["cat"], x=50, y=25, width=20, height=50, rotation=90),
+            region("keypointlabels", ["cat"], x=50, y=25, width=1),
+        ),
+    )
+    assert dataset.ids == ("a",) and dataset.classes.classes == ("cat", "dog")
+    assert boxes(dataset, "a") == [("dog", [2, 2, 6, 6]), ("cat", [1, 2, 5, 4])]
+    assert [each.partition(f"{tmp_path}/export.json: task 1: ")[2] for each in dataset.notes] == [
+        "rectanglelabels 2: boxes that are turned, read as the upright boxes around them, without an outline",
+        "keypointlabels 3: regions of the kind keypointlabels, which are not read",
+    ]
+
+
+def test_outlines_of_label_studio(tmp_path: Path) -> None:
+    half = region("polygonlabels", ["dog"], points=[[0, 0], [50, 0], [50, 100], [0, 100]], closed=True)
+    disc = region("ellipselabels", ["cat"], x=80, y=50, radiusX=10, radiusY=25, rotation=0)
+    dataset = label_studio(tmp_path, task("/data/local-files/?d=some/where/a.jpg", half, disc))
+    assert boxes(dataset, "a") == [("dog", [0, 0, 5, 8]), ("cat", [7, 2, 9, 6])]
+    assert pixels(dataset, "a")[2] == [0, 0, 5, 8, 40] and pixels(dataset, "a")[1][:4] == [7, 2, 9, 6]
+
+
+def test_tasks_of_label_studio_that_nobody_finished(tmp_path: Path) -> None:
+    box = region("rectanglelabels", ["dog"], x=20, y=25, width=40, height=50)
+    brush = region("brushlabels", ["cat"], rle=[1, 2], format="rle")
+    pictures(*(tmp_path / f"{name}.jpg" for name in "bcdef"))
+    open_task = {"id": 5, "data": {"image": "e.jpg"}, "annotations": [], "predictions": [{"result": [box]}]}
+    dataset = label_studio(
+        tmp_path,
+        task("a.jpg", box),
+        task("b.jpg"),
+        task("c.jpg", was_cancelled=True),
+        task("d.jpg", box, brush, number=4),
+        open_task,
+    )
+    assert {image_id: dataset.annotated_tasks(image_id) for image_id in dataset.ids} == {
+        "a": ("detection",), "b": ("detection",), "c": (), "d": (), "e": ()
+    }  # fmt: skip
+    assert boxes(dataset, "b") == []
+    assert dataset.notes == (
+        f"1 pictures, such as {tmp_path}/f.jpg, are in no task and are not used",
+        "1 pictures, such as e.jpg, have predictions of a model, which are not read",
+        f"1 objects, such as {tmp_path}/export.json: task 4: brushlabels 2: regions of the kind brushlabels, which are "
+        "not read",
+    )
+
+
+def test_faults_of_label_studio_name_file_and_task(tmp_path: Path) -> None:
+    def problem(*results: Any, **more: Any) -> str:
+        (found,) = label_studio(tmp_path, {**task("a.jpg", *results), **more}).problems("a")
+        assert found.startswith(f"{tmp_path}/export.json: task 1: ")
+        return found
+
+    whole = {"x": 0, "y": 0, "width": 50, "height": 50}
+    assert "a region has one label" in problem(region("rectanglelabels", ["a", "b"], **whole))
+    assert "points are pairs of numbers" in problem(region("rectanglelabels", ["a"], x=0, y=0, width="?", height=1))
+    assert "needs at least 3 points, has 2" in problem(region("polygonlabels", ["a"], points=[[0, 0], [1, 1]]))
+    assert "turned by 90 degrees" in problem({**region("rectanglelabels", ["a"], **whole), "image_rotation": 90})
+    assert "2 annotations for one picture; mark one" in problem(annotations=[{"result": []}, {"result": []}])
+    with pytest.raises(InputError, match="none of 1 pictures is there, such as z.jpg"):
+        label_studio(tmp_path, task("z.jpg"))
+    with pytest.raises(InputError, match="export.json: task 2 is none of Label Studio's"):
+        label_studio(tmp_path, task("a.jpg"), {"data": {}})
+    with pytest.raises(InputError, match="no export of Label Studio in it; export as JSON"):
+        label_studio(tmp_path, {"image": "a.jpg", "label": []})
