@@ -68,6 +68,9 @@ class CocoAnnotations(Annotations):
     def files(self, image_id: str) -> tuple[Path, ...]:
         return (self.path,)
 
+    def is_blank(self, image_id: str) -> bool:
+        return not self.entries[image_id].instances
+
     def instances(self, image_id: str, size: Size) -> list[Instance]:
         """The annotations of an image. Raises InputError where the file states another size of it."""
         _, picture, stated, instances = self.entries[image_id]
@@ -81,7 +84,7 @@ class CocoAnnotations(Annotations):
 
 @dataclass(frozen=True, kw_only=True)
 class CocoBoxes(CocoAnnotations):
-    """Boxes, cut at the image's borders; crowds are difficult. Every image is annotated, perhaps with no object."""
+    """Boxes, cut at the image's borders; crowds are difficult."""
 
     def has(self, image_id: str) -> bool:
         return True
