@@ -226,6 +226,20 @@ def test_what_the_reader_left_out_is_a_note_and_no_problem(tmp_path: Path) -> No
     assert "annotation 4 of image 1: a box of no area" in shown(report)
 
 
+def test_images_without_objects_are_the_first_line(tmp_path: Path) -> None:
+    images = [{"id": number, "file_name": f"{number}.png"} for number in range(3)]
+    box = {"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3]}
+    content = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
+    for number in range(3):
+        Image.new("RGB", (10, 8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    report = check({"train": open_dataset(f"coco:{tmp_path}", "train")})
+    assert shown(report).startswith(
+        f"coco:{tmp_path}/train: 2 of 3 images, such as 0, have no object: nothing there, or"
+    )
+    assert annotated(report.splits["train"]) == (3, 1, 0, 0, 2) and report.ok and not report.splits["train"].notes
+
+
 def test_progress_and_json(voc_folder: Path) -> None:
     seen: list[tuple[int, int]] = []
     datasets = {split: open_dataset(f"voc:{voc_folder}", split) for split in ("train", "val")}

@@ -58,13 +58,13 @@ def made(folder: Path, *annotations: dict[str, Any], **changes: Any) -> Path:
 
 
 def boxes_of(dataset: Path | Dataset, image_id: str = "001") -> Boxes:
-    dataset = open_dataset(f"coco:{dataset}", "val") if isinstance(dataset, Path) else dataset
+    dataset = open_dataset(f"coco:{dataset}", "val", empty="annotated") if isinstance(dataset, Path) else dataset
     return dataset.ground_truth(image_id).tasks["detection"]
 
 
 def mask_of(dataset: Path | Dataset, image_id: str = "001") -> torch.Tensor | None:
     """The mask, or None where there is none, as `annotated_tasks` must say too."""
-    dataset = open_dataset(f"coco:{dataset}", "val") if isinstance(dataset, Path) else dataset
+    dataset = open_dataset(f"coco:{dataset}", "val", empty="annotated") if isinstance(dataset, Path) else dataset
     tasks = dataset.ground_truth(image_id).tasks
     assert tuple(tasks) == dataset.annotated_tasks(image_id)
     return tasks["segmentation"].mask if "segmentation" in tasks else None
@@ -99,10 +99,16 @@ def test_small_instances_lie_over_large_ones_over_crowds(tmp_path: Path) -> None
     assert mask_of(folder).tolist() == expected.tolist()
 
 
-def test_an_image_without_annotations_shows_nothing(tmp_path: Path) -> None:
-    folder = made(tmp_path, instance(3, [0, 0, 1, 8], COLUMN_0))
-    assert boxes_of(folder, "002").boxes_xyxy.shape == (0, 4)
-    assert mask_of(folder, "002").tolist() == [[0] * 10] * 8
+def test_an_image_without_annotations_is_empty_where_told(tmp_path: Path) -> None:
+    spec = f"coco:{made(tmp_path, instance(3, [0, 0, 1, 8], COLUMN_0))}"
+    dataset = open_dataset(spec, "val")
+    assert dataset.annotated_tasks("001") == ("detection", "segmentation") and dataset.annotated_tasks("002") == ()
+    assert dataset.ground_truth("002").tasks == {} and dataset.blank == ("002",)
+    told = f"{spec}/val: 1 of 2 images, such as 002, have no object: nothing there, or not labelled yet? They count as"
+    assert dataset.notes[0].startswith(told) and dataset.headlines == dataset.notes
+    empty = open_dataset(spec, "val", empty="annotated")
+    assert boxes_of(empty, "002").boxes_xyxy.shape == (0, 4)
+    assert mask_of(empty, "002").tolist() == [[0] * 10] * 8 and empty.notes == ()
 
 
 def test_blanks_around_a_category_are_no_part_of_it(tmp_path: Path) -> None:
@@ -130,7 +136,7 @@ def test_images_that_share_a_stem_have_folders_in_their_ids(tmp_path: Path) -> N
         Image.new("RGB", (10, 8)).save(folder / "val" / name)
     dataset = open_dataset(f"coco:{folder}", "val")
     assert dataset.ids == ("a/0001", "b/0001", "0003")
-    assert [len(boxes_of(dataset, image_id).classes) for image_id in dataset.ids] == [0, 1, 0]
+    assert [dataset.annotated_tasks(image_id) for image_id in dataset.ids] == [(), ("detection",), ()]
     assert dataset.numbers == {"a/0001": 1, "b/0001": 2, "0003": 3} and dataset.categories == {7: "zebra", 3: "cat"}
 
 
@@ -143,7 +149,7 @@ def test_masks_of_a_large_file_in_fewer_classes(tmp_path: Path) -> None:
         instance(255, [8, 0, 2, 8], rectangle(8, 0, 10, 8)),
         categories=[{"id": number, "name": f"c{number}"} for number in range(1, 301)],
     )
-    whole = open_dataset(f"coco:{tmp_path}", "val")
+    whole = open_dataset(f"coco:{tmp_path}", "val", empty="annotated")
     assert mask_of(whole) is None and boxes_of(whole).classes.tolist() == [300, 5, 255]
     (note,) = whole.notes
     assert "300 classes are more than a mask can tell apart (254): no masks, unless the task's `classes`" in note
@@ -198,14 +204,15 @@ def test_the_objects_of_an_image_are_painted_one_by_one(tmp_path: Path) -> None:
 
 
 def test_boxes_of_no_area_are_left_out_and_noted(tmp_path: Path) -> None:
-    dataset = open_dataset(f"coco:{made(tmp_path, instance(3, [2, 1, 0, 3]), instance(7, [2, 1, 4, 3]))}", "val")
+    folder = made(tmp_path, instance(3, [2, 1, 0, 3]), instance(7, [2, 1, 4, 3]))
+    dataset = open_dataset(f"coco:{folder}", "val", empty="annotated")
     assert boxes_of(dataset).classes.tolist() == [ZEBRA]
     assert len(dataset.notes) == 1 and "annotation 50 of image 1: a box of no area" in dataset.notes[0]
 
 
 def test_boxes_that_reach_out_of_the_image_are_cut_and_noted(tmp_path: Path) -> None:
     folder = made(tmp_path, instance(3, [-1, 0, 12, 9]), instance(7, [-1.5, 0, 4, 3]), instance(7, [8, 6, 2, 4]))
-    notes = open_dataset(f"coco:{folder}", "val").notes
+    notes = open_dataset(f"coco:{folder}", "val", empty="annotated").notes
     assert ["reaches 1.5 pixels out" in notes[0], "reaches 2 pixels out" in notes[1], len(notes)] == [True, True, 2]
 
 

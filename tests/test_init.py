@@ -276,7 +276,9 @@ def test_coco_files_beside_their_pictures_are_the_splits(tmp_path: Path) -> None
         (tmp_path / "p" / split / "_annotations.coco.json").write_text(coco_json(*names))
     start = init(tmp_path / "p", tmp_path / "t.yaml")
     assert (start.layout.what, start.layout.train, start.layout.val) == ("a COCO folder", "train", "valid")
-    assert [split.images for split in start.report.splits.values()] == [3, 2] and start.annotated["detection"] == 3
+    assert [split.images for split in start.report.splits.values()] == [3, 2] and start.annotated["detection"] == 0
+    assert "# 3 of 3 training images have no object" in start.config.read_text()
+    assert load_config(start.config).data.empty == "unannotated"
 
 
 def test_a_coco_file_without_its_pictures_is_not_skipped(tmp_path: Path) -> None:

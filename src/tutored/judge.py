@@ -9,8 +9,9 @@ import torch
 
 from tutored import processes
 from tutored.checkpoint import load_checkpoint
-from tutored.config.data import Annotates, Names
+from tutored.config.data import Annotates, Empty, Names
 from tutored.data import TaskSource, open_dataset
+from tutored.data.images import Images
 from tutored.data.text import few
 from tutored.data.views import Subset, relabelled
 from tutored.device import choose_device
@@ -37,6 +38,7 @@ def judge(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     annotated: Annotates = None,
+    empty: Empty = "unannotated",
 ) -> Result:
     """Evaluate a checkpoint or a store of soft labels on one split.
 
@@ -50,6 +52,7 @@ def judge(
             reports, or all.
         device: of a checkpoint; see `choose_device`.
         annotated: the data set's classes that it annotates, likewise; None: all.
+        empty: as in `open_dataset`.
 
     Raises:
         InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
@@ -57,7 +60,7 @@ def judge(
     """
     require(subject, CHECKPOINT, STORE)
     if (subject / STORE.file).exists():
-        return _judge_store(subject, data, split, classes, progress, annotated)
+        return _judge_store(subject, open_dataset(data, split, empty=empty), classes, progress, annotated)
     student, config = load_checkpoint(subject)
     sources = {
         name: TaskSource(each.kind, each.folder, getattr(each, "labels", None), required=False)
@@ -66,7 +69,7 @@ def judge(
     }
     if not sources:
         raise InputError(f"{subject}: nobody taught it any task, so that there is nothing to evaluate")
-    given = open_dataset(data, split, sources)
+    given = open_dataset(data, split, sources, empty)
     tasks = _reporting(_annotated({name: student.tasks[name] for name in sources}, given), classes)
     maps = {
         name: _class_map(given.labels[name], task.labels, given.name, f"the checkpoint {subject}")
@@ -82,9 +85,9 @@ def judge(
 
 
 def _judge_store(
-    subject: Path, data: str, split: str, classes: Annotates, progress: Progress | None, annotated: Annotates
+    subject: Path, given: Images, classes: Annotates, progress: Progress | None, annotated: Annotates
 ) -> Result:
-    given, store = open_dataset(data, split), Store.open(subject)
+    store = Store.open(subject)
     bound = {kind: task_class(kind)(kind, labels) for kind, labels in given.labels.items()}
     answered = {kind: task for kind, task in bound.items() if store.teaches(task)}
     if not answered:

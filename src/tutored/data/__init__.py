@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from tutored.config.data import Empty
 from tutored.data.coco import open_coco
 from tutored.data.cvat import cvat_splits, open_cvat
 from tutored.data.images import Images, TaskSource, open_images, with_tasks
@@ -34,7 +36,9 @@ TOOLS: Mapping[str, tuple[str, Callable[[Path], list[str]]]] = {
 """By format, what a folder of a tool is called, and the splits that it has; none where it is no such folder."""
 
 
-def open_dataset(spec: str, split: str, tasks: Mapping[str, TaskSource] | None = None) -> Images:
+def open_dataset(
+    spec: str, split: str, tasks: Mapping[str, TaskSource] | None = None, empty: Empty = "unannotated"
+) -> Images:
     """Open one split of a data set; images and ground truth are read when asked for.
 
     Args:
@@ -42,6 +46,7 @@ def open_dataset(spec: str, split: str, tasks: Mapping[str, TaskSource] | None =
         split: see `open_voc` and the other functions of `FORMATS`.
         tasks: a run's tasks; None: what the format has, under the names of kinds of task. What is not among them is
             not read.
+        empty: what an image is that has no object in the files of a format that leaves it open (COCO's).
 
     Raises:
         InputError: an unknown format, folder or split, or a task that can't be had here; what is possible is named.
@@ -53,5 +58,5 @@ def open_dataset(spec: str, split: str, tasks: Mapping[str, TaskSource] | None =
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise InputError(f"data {spec!r}: there is no folder {path}")
-    dataset = FORMATS[kind](path, split)
+    dataset = replace(FORMATS[kind](path, split), empty=empty)
     return dataset if tasks is None else with_tasks(dataset, tasks)

@@ -19,7 +19,7 @@ from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.pictures import orientation, stored_orientation
 from tutored.progress import Progress
-from tutored.types import IGNORE, Dataset
+from tutored.types import IGNORE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,7 @@ class SplitReport:
         tasks: by task.
         complete, none: images that are annotated for every task, and for no task.
         problems: one message for each item that can't be used; it names the file.
+        headlines: what must be known first, such as how many images may be empty or not labelled yet.
         notes: what the reader left out, numbers that may mean other classes than the list says, and pictures whose EXIF
             turns them, which nothing here does.
     """
@@ -54,6 +55,7 @@ class SplitReport:
     complete: int
     none: int
     problems: tuple[str, ...]
+    headlines: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -81,7 +83,9 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
     def show(self, console: Console, most: int = 20) -> None:
-        """Print images per split, for each task what there is of each class, then at most `most` lines a list."""
+        """Print headlines, images per split, for each task what there is of each class, then `most` lines a list."""
+        for line in (line for split in self.splits.values() for line in split.headlines):
+            console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
         tasks = list(dict.fromkeys(task for split in self.splits.values() for task in split.tasks))
         console.print(self._images(tasks), *(each for each in map(self._classes, tasks) if each.row_count))
         lists: dict[str, Sequence[str]] = {}
@@ -123,7 +127,7 @@ class Report:
         return table
 
 
-def check(dataset_by_split: Mapping[str, Dataset], progress: Progress | None = None) -> Report:
+def check(dataset_by_split: Mapping[str, Images], progress: Progress | None = None) -> Report:
     """Read every image and every ground truth once, and pictures of one id in two splits again, to compare them.
 
     Args:
@@ -154,7 +158,7 @@ def check(dataset_by_split: Mapping[str, Dataset], progress: Progress | None = N
     return Report(splits=splits, overlaps=overlaps, namesakes=namesakes)
 
 
-def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
+def _check_split(dataset: Images, step: Callable[[], None]) -> SplitReport:
     annotated = dict.fromkeys(dataset.labels, 0)
     counts = {task: _no_counts() for task in dataset.labels}
     complete = none = 0
@@ -192,7 +196,8 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
         complete=complete,
         none=none,
         problems=tuple(problems),
-        notes=(*dataset.notes, *notes),
+        headlines=dataset.headlines,
+        notes=(*dataset.notes[len(dataset.headlines) :], *notes),
     )
 
 

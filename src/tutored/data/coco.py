@@ -216,14 +216,16 @@ def open_coco(folder: Path, split: str) -> Coco:
         classes=labels,
         ids=tuple(entries),
         place={image_id: entry.picture for image_id, entry in entries.items()}.__getitem__,
-        tasks=boxes_and_masks(labels, entries, path),
+        tasks=boxes_and_masks(labels, entries, path)[0],
         numbers={image_id: entry.number for image_id, entry in entries.items()},
         categories={number: labels.names[index] for number, index in class_of.items() if index},
     )
 
 
-def boxes_and_masks(labels: LabelSpace, entries: Mapping[str, Entry], path: Path) -> Mapping[str, CocoAnnotations]:
-    """What is annotated, by kind of task, with notes on the objects that are left out or changed.
+def boxes_and_masks(
+    labels: LabelSpace, entries: Mapping[str, Entry], path: Path
+) -> tuple[Mapping[str, CocoAnnotations], list[str]]:
+    """What is annotated, by kind of task, and a sentence on each kind of object that is left out or changed.
 
     Args:
         entries: by image id.
@@ -245,8 +247,7 @@ def boxes_and_masks(labels: LabelSpace, entries: Mapping[str, Entry], path: Path
         if all(each.is_drawn for each in entry.instances):
             outlined.add(image_id)
             possible = possible or bool(entry.instances)
-    counted = (f"{len(names):,} objects, such as {names[0]}: {why}" for why, names in told.items())
-    boxes = CocoBoxes(labels=labels, path=path, entries=entries, there=there, blank=blank, notes=(*counted, *notes))
+    boxes = CocoBoxes(labels=labels, path=path, entries=entries, there=there, blank=blank, notes=tuple(notes))
     masks = CocoMasks(
         labels=labels,
         path=path,
@@ -256,7 +257,8 @@ def boxes_and_masks(labels: LabelSpace, entries: Mapping[str, Entry], path: Path
         notes=_notes_of_masks(path, labels),
         to=range(len(labels)),
     )
-    return {"detection": boxes, "segmentation": masks}
+    counted = [f"{len(names):,} objects, such as {names[0]}: {why}" for why, names in told.items()]
+    return {"detection": boxes, "segmentation": masks}, counted
 
 
 def _instances_file(folder: Path, split: str) -> Path:

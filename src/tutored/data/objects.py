@@ -124,6 +124,7 @@ def images_of(
         places: of pictures, where entries are not read yet.
         unread: sentences on what is there and not read.
     """
+    tasks, told = boxes_and_masks(labels, entries, path)
     return Images(
         format=kind,
         folder=folder,
@@ -131,8 +132,8 @@ def images_of(
         classes=labels,
         ids=tuple(entries),
         place=(places or {image_id: entry.picture for image_id, entry in entries.items()}).__getitem__,
-        tasks=boxes_and_masks(labels, entries, path),
-        remarks=tuple(unread),
+        tasks=tasks,
+        unread=(*unread, *told),
     )
 
 

@@ -85,7 +85,7 @@ def init(folder: Path, out: Path, progress: Progress | None = None) -> Start:
         there = splits[layout.train]
         counts = Counter(task for image_id in there.ids for task in there.annotated_tasks(image_id))
         annotated = {task: counts[task] for task in DEFAULT_TASKS}
-        write_text(out, config_text(layout, annotated, len(there.ids)))
+        write_text(out, config_text(layout, annotated, len(there.ids), len(there.blank)))
     except BaseException:
         if arranged:
             shutil.rmtree(arranged)
