@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from math import dist
 from pathlib import Path
@@ -15,25 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutored.data.coco import Entry, Instance, stated_size
+from tutored.data import objects
+from tutored.data.coco import Entry, stated_size
 from tutored.data.images import Images, Size, files_in
-from tutored.data.objects import (
-    ALL,
-    TURNED,
-    Drawn,
-    Pictures,
-    as_points,
-    class_of,
-    counted,
-    ellipse,
-    envelope,
-    filled,
-    image_ids,
-    images_of,
-    outlined,
-    pasted,
-)
-from tutored.data.text import is_background, own_classes, read_json
+from tutored.data.objects import ALL, TURNED, Drawn, Page, Pictures
+from tutored.data.text import read_json
 from tutored.errors import InputError
 from tutored.files import regular
 from tutored.labels import LabelSpace
@@ -68,8 +54,7 @@ def open_labelme(folder: Path, split: str) -> Images:
     if not place.is_dir():
         raise InputError(f"{folder}: there is no folder {split}; possible: {', '.join(labelme_splits(folder))}")
     pictures = Pictures(folder)
-    entries: dict[Path, Entry] = {}
-    shapes: dict[Path, list[tuple[str, Any]]] = {}
+    pages: dict[Path, Page] = {}
     others: list[Path] = []
     lost: list[Path] = []
     for path in _jsons(folder):
@@ -78,30 +63,24 @@ def open_labelme(folder: Path, split: str) -> Images:
         if content is None or picture is None:
             (lost if content else others).append(path)
             continue
-        if picture in entries:
-            faults = [f"{entries[picture].path} and {path} both annotate {picture}; keep one of them"]
+        if picture in pages:
+            faults = [f"{pages[picture].entry.path} and {path} both annotate {picture}; keep one of them"]
         size = stated_size(content.get("imageHeight"), content.get("imageWidth"))
-        entries[picture] = Entry(None, picture, size, [], path=path, faults=faults)
-        shapes[picture] = _grouped(content.get("shapes", ()), path) if not faults else []
-    labels, _ = own_classes(folder) or (LabelSpace.of(_labels(each for of in shapes.values() for each in of)), None)
-    entries |= {path: Entry(None, path, None, [], path=folder) for path in pictures.unused(list(entries))}
-    there = sorted(path for path in entries if path.is_relative_to(place))
-    if not shapes or not there:
-        raise InputError(f"{place}: no JSON file with `shapes` belongs to a picture; put them beside their pictures")
-    ids = image_ids([path.relative_to(place) for path in there], place)
-    read = partial(_read, labels=labels)
-    return images_of(
-        "labelme",
-        folder,
-        split,
-        labels,
-        {each: filled(entries[path], shapes.get(path, ()), read) for each, path in zip(ids, there, strict=True)},
-        folder,
-        unread=(
-            *counted(lost, "JSON files", "belong to no picture and are not used"),
-            *counted(others, "JSON files", "are not Labelme's and are not read"),
-        ),
+        entry = Entry(None, picture, size, [], path=path, faults=faults)
+        pages[picture] = Page(picture, entry, _grouped(content.get("shapes", ()), path) if not faults else [])
+    names = [shape.get("label") for page in pages.values() for _, shape in page.shapes]
+    labels = objects.classes_of(folder, (name for name in names if name != IGNORED))
+    pages |= {path: Page(path, Entry(None, path, None, [], path=folder), []) for path in pictures.unused(pages.keys())}
+    there = [
+        page._replace(name=path.relative_to(place))
+        for path, page in sorted(pages.items())
+        if path.is_relative_to(place)
+    ]
+    unread = (
+        *objects.counted(lost, "JSON files", "belong to no picture and are not used"),
+        *objects.counted(others, "JSON files", "are not Labelme's and are not read"),
     )
+    return objects.images_of("labelme", folder, split, labels, there, partial(_read, labels=labels), unread)
 
 
 def _jsons(folder: Path) -> list[Path]:
@@ -124,7 +103,7 @@ def _picture(path: Path, content: dict[str, Any] | None, pictures: Pictures) -> 
     name = str((content or {}).get("imagePath") or "").replace("\\", "/")
     beside = Path(os.path.normpath(path.parent / name))
     own = (path.with_suffix(suffix) for suffix in SUFFIXES)
-    return next((each for each in (beside, pictures.find(name), *own) if each in pictures), None)
+    return next((each for each in (beside, pictures.find(name), *own) if each in pictures.paths), None)
 
 
 def _grouped(shapes: list[Any], path: Path) -> list[tuple[str, Any]]:
@@ -147,33 +126,23 @@ def _grouped(shapes: list[Any], path: Path) -> list[tuple[str, Any]]:
     return found
 
 
-def _labels(shapes: Iterable[tuple[str, Any]]) -> list[str]:
-    names = {shape.get("label") for _, shape in shapes}
-    names = {name.strip() for name in names if isinstance(name, str) and name != IGNORED and not is_background(name)}
-    return sorted(names - {""})
-
-
 def _read(shape: Mapping[str, Any], what: str, labels: LabelSpace) -> Drawn:
-    kind, label, layer = shape["shape_type"], shape.get("label"), shape["layer"]
+    kind, label = shape["shape_type"], shape.get("label")
     if kind not in ("polygon", "rectangle", "oriented_rectangle", "circle", "mask"):
         return None, f"shapes of the kind {kind}, which are not read"
-    number = BACKGROUND if label == IGNORED else class_of(label, labels, what)
-    parts = [as_points(each, what, 3 if kind == "polygon" else 2) for each in shape["parts"]]
-    box = envelope([point for part in parts for point in part])
-    if kind == "rectangle":
-        instance = Instance(what, box, number)
-    elif kind == "oriented_rectangle":
-        return Instance(what, box, number), TURNED
+    number = BACKGROUND if label == IGNORED else objects.class_of(label, labels, what)
+    parts = [objects.as_points(each, what, 3 if kind == "polygon" else 2) for each in shape["parts"]]
+    instance = objects.outlined(what, number, *parts)
+    if kind in ("rectangle", "oriented_rectangle"):
+        return instance._replace(segmentation=None), TURNED * (kind == "oriented_rectangle")
+    if kind == "circle":
+        radius = dist(*parts[0][:2])
+        instance = objects.outlined(what, number, objects.ellipse(parts[0][0], radius, radius))
     elif kind == "mask":
-        left, top, right, bottom = map(int, box)  # the last pixels belong to the mask
+        left, top, right, bottom = map(int, instance.box)  # the last pixels belong to the mask
         pixels = partial(_mask, shape.get("mask"), left, top, what)
-        instance = Instance(what, (left, top, right + 1, bottom + 1), number, segmentation=pixels)
-    else:
-        if kind == "circle":
-            (x, y), radius = parts[0][0], dist(*parts[0][:2])
-            parts = [ellipse(x, y, radius, radius)]
-        instance = outlined(what, number, parts)
-    return instance._replace(layer=layer, crowd=label == IGNORED), ""
+        instance = instance._replace(box=(left, top, right + 1, bottom + 1), segmentation=pixels)
+    return instance._replace(layer=shape["layer"], crowd=label == IGNORED), ""
 
 
 def _mask(text: Any, left: int, top: int, what: str, size: Size) -> NDArray[np.bool_]:
@@ -183,4 +152,4 @@ def _mask(text: Any, left: int, top: int, what: str, size: Size) -> NDArray[np.b
             crop = np.array(picture.convert("L")) > 0
     except Exception as error:  # decoders raise all sorts of errors on broken bytes
         raise InputError(f"{what}: its mask can't be read ({error}); draw it again") from error
-    return pasted(crop, left, top, size, what)
+    return objects.pasted(crop, left, top, size, what)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutored.data.coco import LARGEST, Entry, Instance, boxes_and_masks
-from tutored.data.images import Images, Size, files_in, left_out_of
-from tutored.data.text import is_background, refuse_unwritable
+from tutored.data.images import Images, Size, files_in
+from tutored.data.text import is_background, own_classes, refuse_unwritable
 from tutored.errors import InputError
 from tutored.files import is_special
 from tutored.labels import LabelSpace, composed
@@ -28,26 +28,78 @@ Drawn = tuple[Instance | None, str]
 TURNED = "boxes that are turned, read as the upright boxes around them, without an outline"
 
 
-class Pictures:
-    """The pictures in and under a folder, found by what annotations call them.
+class Page(NamedTuple):
+    """One image as a tool's file has it: what its id is made of, its entry without objects, and the objects.
 
-    Attributes:
-        paths: in order.
-        left_out: sentences on the files that seem to be pictures and are not read.
+    Each object has what messages call it.
     """
+
+    name: PurePath
+    entry: Entry
+    shapes: Iterable[tuple[str, Any]]
+
+
+def images_of(
+    kind: str,
+    folder: Path,
+    split: str,
+    labels: LabelSpace,
+    pages: Sequence[Page],
+    read: Callable[[Any, str], Drawn],
+    unread: Iterable[str],
+) -> Images:
+    """A split as a format named `kind` has it.
+
+    Args:
+        read: makes an instance of an object; raises InputError where it is faulty.
+        unread: sentences on what is there and not read.
+
+    Raises:
+        InputError: none of the pictures is there, or two are called the same.
+    """
+    places = [page.entry.picture for page in pages]
+    if not any(isinstance(place, str) or place.exists() for place in places):
+        told = f"none of {len(places):,} pictures is there, such as {min(map(str, places))}" if places else "no picture"
+        raise InputError(f"{folder}: {told}; put pictures and annotations into this folder")
+    ids = image_ids([page.name for page in pages], folder)
+    entries = {each: filled(page.entry, page.shapes, read) for each, page in zip(ids, pages, strict=True)}
+    tasks, told_of = boxes_and_masks(labels, entries, folder)
+    return Images(
+        format=kind,
+        folder=folder,
+        split=split,
+        classes=labels,
+        ids=tuple(ids),
+        place=dict(zip(ids, places, strict=True)).__getitem__,
+        tasks=tasks,
+        unread=(*unread, *told_of),
+    )
+
+
+def filled(entry: Entry, shapes: Iterable[tuple[str, Any]], read: Callable[[Any, str], Drawn]) -> Entry:
+    """An image's entry with its objects; see `Page` and `images_of`."""
+    faults, told = list(entry.faults), list(entry.told)
+    for name, shape in shapes:
+        try:
+            instance, why = read(shape, name)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        entry.instances.extend(filter(None, [instance]))
+        told += [(why, name)] * bool(why)
+    return entry._replace(faults=faults, told=told)
+
+
+class Pictures:
+    """The pictures in and under a folder, found by what annotations call them."""
 
     def __init__(self, folder: Path) -> None:
         files = sorted(files_in(folder))
-        self.folder, self.left_out = folder, left_out_of(files)
-        self.paths = [path for path in files if path.suffix.lower() in SUFFIXES and not is_special(path)]
+        self.paths = dict.fromkeys(path for path in files if path.suffix.lower() in SUFFIXES and not is_special(path))
         refuse_unwritable(self.paths)
-        self._there = frozenset(self.paths)
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
             self._by_name[composed(path.name)].append(path)
-
-    def __contains__(self, path: Path | None) -> bool:
-        return path in self._there
 
     def find(self, name: str) -> Path | None:
         """The picture of this file name; of several, the one whose path has most of the end of `name`.
@@ -57,18 +109,20 @@ class Pictures:
         parts = PurePosixPath(composed(name).replace("\\", "/")).parts[::-1]
         alike: dict[int, list[Path]] = defaultdict(list)
         for path in self._by_name.get(parts[0], ()) if parts else ():
-            ends = [composed(part) for part in path.parts[::-1]]
-            same = next(
-                (at for at, pair in enumerate(zip(parts, ends, strict=False)) if pair[0] != pair[1]), len(parts)
-            )
-            alike[same].append(path)
+            pairs = zip(parts, map(composed, path.parts[::-1]), strict=False)
+            alike[next((at for at, (one, other) in enumerate(pairs) if one != other), len(parts))].append(path)
         found = alike[max(alike)] if alike else []
         return found[0] if len(found) == 1 else None
 
-    def unused(self, used: Sequence[Path]) -> list[Path]:
+    def unused(self, used: Collection[Path | str | None]) -> list[Path]:
         """The pictures in the folders of those that are used."""
-        folders, taken = {path.parent for path in used}, set(used)
-        return [path for path in self.paths if path.parent in folders and path not in taken]
+        folders = {path.parent for path in used if isinstance(path, Path)}
+        return [path for path in self.paths if path.parent in folders and path not in used]
+
+
+def counted(things: Collection[Any], what: str, told: str) -> list[str]:
+    """A sentence on files that are not used, if there are any."""
+    return [f"{len(things):,} {what}, such as {min(map(str, things))}, {told}"] if things else []
 
 
 def image_ids(names: Sequence[PurePath], where: Path) -> list[str]:
@@ -79,13 +133,13 @@ def image_ids(names: Sequence[PurePath], where: Path) -> list[str]:
     """
     sharing = Counter(name.stem for name in names)
     ids = [composed(name.stem if sharing[name.stem] == 1 else name.with_suffix("").as_posix()) for name in names]
-    for image_id, count in Counter(ids).items():
-        if count > 1:
-            alike = [str(name) for name, each in zip(names, ids, strict=True) if each == image_id]
-            raise InputError(
-                f"{where}: {' and '.join(alike[:2])} have one name up to the suffix; list a picture once, and rename "
-                "one of two"
-            )
+    twice, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        alike = [str(name) for name, each in zip(names, ids, strict=True) if each == twice]
+        raise InputError(
+            f"{where}: {' and '.join(alike[:2])} have one name up to the suffix; list a picture once, and rename one "
+            "of two"
+        )
     return ids
 
 
@@ -93,7 +147,7 @@ def numbered(names: Sequence[str], where: Path) -> tuple[LabelSpace, list[int]]:
     """The label space of a file's classes, and the class of each of them; background is none of its own.
 
     Raises:
-        InputError: naming `where`; two classes have one name, or a name is empty.
+        InputError: naming `where`; two classes have one name, or one has none.
     """
     classes = [name.strip() for name in names if not is_background(name)]
     if not all(classes):
@@ -105,41 +159,10 @@ def numbered(names: Sequence[str], where: Path) -> tuple[LabelSpace, list[int]]:
     return labels, [BACKGROUND if is_background(name) else labels.index(name.strip()) for name in names]
 
 
-def images_of(
-    kind: str,
-    folder: Path,
-    split: str,
-    labels: LabelSpace,
-    entries: Mapping[str, Entry],
-    path: Path,
-    *,
-    places: Mapping[str, Path | str] | None = None,
-    unread: Iterable[str] = (),
-) -> Images:
-    """A split as a format named `kind` has it.
-
-    Args:
-        entries: by image id.
-        path: the file of the classes, or of all objects.
-        places: of pictures, where entries are not read yet.
-        unread: sentences on what is there and not read.
-    """
-    tasks, told = boxes_and_masks(labels, entries, path)
-    return Images(
-        format=kind,
-        folder=folder,
-        split=split,
-        classes=labels,
-        ids=tuple(entries),
-        place=(places or {image_id: entry.picture for image_id, entry in entries.items()}).__getitem__,
-        tasks=tasks,
-        unread=(*unread, *told),
-    )
-
-
-def counted(things: Collection[Any], what: str, told: str) -> list[str]:
-    """A sentence on files that are not used, if there are any."""
-    return [f"{len(things):,} {what}, such as {min(map(str, things))}, {told}"] if things else []
+def classes_of(folder: Path, names: Iterable[Any]) -> LabelSpace:
+    """The classes that a folder lists (`CLASS_FILES`), or those of all objects, by the alphabet."""
+    seen = {name.strip() for name in names if isinstance(name, str) and not is_background(name)}
+    return (own_classes(folder) or (LabelSpace.of(sorted(seen - {""})), None))[0]
 
 
 def class_of(name: Any, labels: LabelSpace, what: str) -> int:
@@ -152,30 +175,10 @@ def class_of(name: Any, labels: LabelSpace, what: str) -> int:
         raise InputError(f"{what}: {error}") from error
 
 
-def filled(entry: Entry, shapes: Iterable[tuple[str, Any]], read: Callable[[Any, str], Drawn]) -> Entry:
-    """An image's entry with its objects.
-
-    Args:
-        shapes: what messages call each object, and the object as the file has it.
-        read: makes the instance; raises InputError where the object is faulty.
-    """
-    faults, told = list(entry.faults), list(entry.told)
-    for name, shape in shapes:
-        try:
-            instance, why = read(shape, name)
-        except InputError as error:
-            faults.append(str(error))
-            continue
-        entry.instances.extend(filter(None, [instance]))
-        if why:
-            told.append((why, name))
-    return entry._replace(faults=faults, told=told)
-
-
 # --- Shapes
 
 
-def as_points(given: Any, what: str, least: int = 3) -> Points:
+def as_points(given: Any, what: str, least: int = 3) -> list[tuple[float, float]]:
     """Pairs of numbers. Raises InputError, beginning with `what`: it is something else, or fewer than `least`."""
     try:
         points = [(float(x), float(y)) for x, y in given]
@@ -188,7 +191,7 @@ def as_points(given: Any, what: str, least: int = 3) -> Points:
     return points
 
 
-def outlined(what: str, number: int, parts: Sequence[Points]) -> Instance:
+def outlined(what: str, number: int, *parts: Points) -> Instance:
     """An object of polygons, and the upright box around them."""
     flat = [[value for point in part for value in point] for part in parts]
     return Instance(what, envelope([point for part in parts for point in part]), number, segmentation=flat)
@@ -196,10 +199,10 @@ def outlined(what: str, number: int, parts: Sequence[Points]) -> Instance:
 
 def boxed(what: str, number: int, box: Box, pivot: tuple[float, float], degrees: float) -> Drawn:
     """An object of the upright box around a box that is turned clockwise around `pivot`."""
+    x1, y1, x2, y2 = box
     if not degrees:
         return Instance(what, box, number), ""
-    x1, y1, x2, y2 = box
-    return Instance(what, envelope(turned([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], *pivot, degrees)), number), TURNED
+    return Instance(what, envelope(turned([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], pivot, degrees)), number), TURNED
 
 
 def envelope(points: Points) -> Box:
@@ -208,15 +211,15 @@ def envelope(points: Points) -> Box:
     return min(x), min(y), max(x), max(y)
 
 
-def ellipse(x: float, y: float, rx: float, ry: float) -> Points:
-    """64 points around the centre (x, y), with the radii `rx` and `ry`."""
+def ellipse(centre: tuple[float, float], rx: float, ry: float, degrees: float = 0.0) -> Points:
+    """64 points of an ellipse with these radii that is turned clockwise."""
     around = (math.tau * step / 64 for step in range(64))
-    return [(x + rx * math.cos(each), y + ry * math.sin(each)) for each in around]
+    return turned([(centre[0] + rx * math.cos(at), centre[1] + ry * math.sin(at)) for at in around], centre, degrees)
 
 
-def turned(points: Points, x: float, y: float, degrees: float) -> Points:
-    """The points turned clockwise, as the picture is seen, around (x, y)."""
-    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+def turned(points: Points, pivot: tuple[float, float], degrees: float) -> Points:
+    """The points turned clockwise, as the picture is seen."""
+    (x, y), sine, cosine = pivot, math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     return [(x + (a - x) * cosine - (b - y) * sine, y + (a - x) * sine + (b - y) * cosine) for a, b in points]
 
 

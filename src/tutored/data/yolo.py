@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from math import prod
@@ -12,20 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from tutored.config.read import read_yaml
-from tutored.data.coco import Entry, Instance
+from tutored.data.coco import Entry, Instance, boxes_and_masks
 from tutored.data.images import Images, files_in, first_file
-from tutored.data.objects import (
-    ALL,
-    TURNED,
-    Drawn,
-    Pictures,
-    counted,
-    filled,
-    image_ids,
-    images_of,
-    numbered,
-    outlined,
-)
+from tutored.data.objects import ALL, TURNED, Drawn, Pictures, counted, filled, image_ids, numbered, outlined
 from tutored.data.text import CLASS_FILES, read_lines
 from tutored.errors import InputError
 
@@ -34,13 +24,12 @@ NAMED = ("data.yaml", "dataset.yaml")
 LISTS = ("obj.names", *CLASS_FILES)
 """What other tools call it, one name a line."""
 OTHER_KEYS = ("path", "names", "nc", "download", "task", "kpt_shape", "flip_idx", "roboflow")
-SPLITS = ("train", "val", "test")
+FORM = "class x y width height (a box), or class x y x y x y ... (a polygon), all but the class shares from 0 to 1"
 LINE = re.compile(r"\d+([ \t]+-?[\d.]+){4,}\s*$", re.M)
 MOST_SEEN = 1000
 """Files and polygons that are looked at to know what they are."""
 SLACK = 0.01
 """Shares above 1 or below 0 by less are rounding."""
-FORM = "class x y width height (a box), or class x y x y x y ... (a polygon), all but the class shares from 0 to 1"
 
 
 class Settings(NamedTuple):
@@ -50,9 +39,9 @@ class Settings(NamedTuple):
         path: the file that names the classes.
         names: of the classes, from number 0 on.
         places: by split, folders of pictures or lists of them.
-        roots: what these are seen from, the first that fits.
+        roots: what these are seen from, the folder last.
         keypoints: how many columns of keypoints follow a box.
-        polygons: told that four points are an outline.
+        polygons: whether four points are known to be an outline.
     """
 
     path: Path
@@ -69,8 +58,8 @@ class LabelFiles(Mapping[str, Entry]):
 
     Attributes:
         files: by id, the picture and its label file.
-        classes: the class of each of the file's numbers.
-        oriented: four points are an oriented box.
+        classes: the class of each of the files' numbers.
+        oriented: whether four points are an oriented box.
     """
 
     files: Mapping[str, tuple[Path, Path | None]]
@@ -88,9 +77,11 @@ class LabelFiles(Mapping[str, Entry]):
         picture, path = self.files[image_id]
         entry = Entry(None, picture, None, [], path=path, relative=True)
         try:
-            return filled(entry, _lines(path), self._read) if path else entry
+            lines = enumerate(read_lines(path) if path else (), start=1)
         except InputError as error:
             return entry._replace(faults=(str(error),))
+        words = ((f"{path}, line {number}", line.split()) for number, line in lines if line.strip())
+        return filled(entry, words, self._read)
 
     def _read(self, words: Sequence[str], what: str) -> Drawn:
         try:
@@ -111,45 +102,43 @@ class LabelFiles(Mapping[str, Entry]):
             raise InputError(
                 f"{what}: {wrong[0]} is no share of the picture, 0 to 1; divide pixels by width and height"
             )
-        number, is_box = self.classes[int(values[0])], len(shares) == 4
-        points = list(zip(shares[::2], shares[1::2], strict=True))
-        if is_box:
+        number, points = self.classes[int(values[0])], list(zip(shares[::2], shares[1::2], strict=True))
+        instance = outlined(what, number, points)
+        if len(points) == 2:
             (x, y), (width, height) = points
             instance = Instance(what, (x - width / 2, y - height / 2, x + width / 2, y + height / 2), number)
-        else:
-            instance = outlined(what, number, [points])
         x1, y1, x2, y2 = instance.box
         if min(x2 - x1, y2 - y1) < 1e-6:
             return None, "boxes of no area, left out"
-        if self.oriented and not is_box:
+        if self.oriented and len(points) > 2:
             if count != 9:
                 raise InputError(f"{what}: {count} columns; the other lines are oriented boxes of 9")
             return instance._replace(segmentation=None), f"{TURNED} (if they are outlines, write `task: segment`)"
-        if keypoints:
-            return instance, "keypoints are not read"
-        return instance, "boxes that reach out of their picture, cut" * (min(x1, y1, 1 - x2, 1 - y2) < -SLACK)
+        cut = "boxes that reach out of their picture, cut" * (min(x1, y1, 1 - x2, 1 - y2) < -SLACK)
+        return instance, "keypoints are not read" if keypoints else cut
 
 
 def yolo_splits(folder: Path) -> list[str]:
     """The splits of a YOLO folder; none where it is no such folder. Raises InputError where `data.yaml` is faulty."""
     settings = _settings(folder)
-    if settings is None or not any(map(is_label, islice(files_in(folder), MOST_SEEN))):
-        return []
-    return list(_splits(settings))
+    labels = settings is not None and any(map(is_label, islice(files_in(folder), MOST_SEEN)))
+    return list(_splits(settings)) if settings and labels else []
 
 
 def is_label(path: Path) -> bool:
     """Whether a file holds boxes or polygons as YOLO has them."""
-    return path.suffix == ".txt" and bool(LINE.match(path.read_text(encoding="utf-8", errors="replace")))
+    is_text = path.suffix == ".txt" and path.is_file()
+    return is_text and bool(LINE.match(path.read_text(encoding="utf-8", errors="replace")))
 
 
 def open_yolo(folder: Path, split: str) -> Images:
     """Open a split of `data.yaml`: `train`, `val`, `test` or another key that names folders or lists of pictures.
 
     Paths are seen from its `path` or from FOLDER; where nothing is there, such as for Roboflow's `../train/images` or
-    paths of another machine, without their first parts. Without such keys, splits are the folders images/SPLIT or
-    SPLIT/images, or `all`. The label file of `images/.../NAME.jpg` is `labels/.../NAME.txt`, or lies beside the
-    picture. An image's id is its picture's name without suffix, or, where several share one, its path.
+    paths of another machine, without their first parts. Without such keys, splits are lists train.txt, val.txt or
+    test.txt, or folders images/SPLIT or SPLIT/images, or there is `all` alone. The label file of `images/.../NAME.jpg`
+    is `labels/.../NAME.txt`, or lies beside the picture. An image's id is its picture's name without suffix, or, where
+    several share one, its path.
 
     A polygon is a mask, and the box around it. Where all polygons have four points, they are taken for oriented boxes.
 
@@ -171,22 +160,17 @@ def open_yolo(folder: Path, split: str) -> Images:
     seen = islice(LabelFiles(files, settings, classes).values(), MOST_SEEN)
     polygons = (each.segmentation[0] for entry in seen for each in entry.instances if each.segmentation)
     oriented = not settings.polygons and set(map(len, islice(polygons, MOST_SEEN))) == {8}
-    return images_of(
-        "yolo",
-        folder,
-        split,
-        labels,
-        LabelFiles(files, settings, classes, oriented),
-        settings.path,
-        places={image_id: path for image_id, (path, _) in files.items()},
-        unread=_lost(files.values()),
+    tasks, told = boxes_and_masks(labels, LabelFiles(files, settings, classes, oriented), settings.path)
+    return Images(
+        format="yolo",
+        folder=folder,
+        split=split,
+        classes=labels,
+        ids=tuple(ids),
+        place={image_id: path for image_id, (path, _) in files.items()}.__getitem__,
+        tasks=tasks,
+        unread=(*_lost(files.values()), *told),
     )
-
-
-def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    for number, line in enumerate(read_lines(path), start=1):
-        if words := line.split():
-            yield f"{path}, line {number}", words
 
 
 # --- What a folder says of itself
@@ -194,20 +178,16 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _settings(folder: Path) -> Settings | None:
     """None where no file names classes."""
-    yamls = [path for path in (folder / name for name in NAMED) if path.is_file()]
-    yamls = yamls or [path for path in sorted(folder.glob("*.y*ml")) if _names_classes(path)]
-    if len(yamls) > 1:
-        raise InputError(f"{' and '.join(map(str, yamls))} both name classes; keep one of them in {folder}")
-    if yamls:
-        return _of_yaml(folder, yamls[0])
+    content, path = {}, next((path for path in (folder / name for name in NAMED) if path.is_file()), None)
+    for other in () if path else sorted(folder.glob("*.y*ml")):
+        with suppress(InputError):
+            content = read_yaml(other)
+            path = path or (other if isinstance(content, dict) and "names" in content else None)
+    if path:
+        return _of_yaml(folder, path)
     path = next((path for path in (folder / name for name in LISTS) if path.is_file()), None)
-    if path is None:
-        return None
-    names = [line.strip() for line in read_lines(path) if line.strip()]
-    darknet = folder / "obj.data"
-    pairs = (line.partition("=") for line in (read_lines(darknet) if darknet.is_file() else ()))
-    places = {key.strip(): [value.strip()] for key, _, value in pairs if key.strip() in SPLITS and value.strip()}
-    return Settings(path, names, places or _places(folder), [folder])
+    names = [line.strip() for line in read_lines(path) if line.strip()] if path else []
+    return Settings(path, names, _places(folder), [folder]) if path else None
 
 
 def _of_yaml(folder: Path, path: Path) -> Settings:
@@ -220,51 +200,36 @@ def _of_yaml(folder: Path, path: Path) -> Settings:
         raise InputError(f"{path}: `names` numbers the classes from 0 on, none left out; got {list(given)[:12]}")
     if content.get("nc") not in (None, len(names)):
         raise InputError(f"{path}: `nc` says {content['nc']} classes, `names` has {len(names)}; correct one of them")
-    lists = {key: value if isinstance(value, list) else [value] for key, value in content.items()}
-    places = {key: value for key, value in lists.items() if key not in OTHER_KEYS and _are_paths(value)}
     keypoints = content.get("kpt_shape") or [0]
     if not isinstance(keypoints, list) or not all(isinstance(number, int) for number in keypoints):
         raise InputError(f"{path}: `kpt_shape` is the number of keypoints and of their columns, got {keypoints!r}")
-    return Settings(
-        path=path,
-        names=list(map(str, names)),
-        places=places or _places(folder),
-        roots=[*([folder / str(content["path"])] if content.get("path") else []), folder],
-        keypoints=prod(keypoints),
-        polygons=content.get("task") == "segment",
-    )
+    lists = {key: value if isinstance(value, list) else [value] for key, value in content.items()}
+    places = {str(key): value for key, value in lists.items() if key not in OTHER_KEYS and all(map(_is_path, value))}
+    root = [folder / content["path"]] if _is_path(content.get("path")) else []
+    keypoints, polygons = prod(keypoints), content.get("task") == "segment"
+    return Settings(path, list(map(str, names)), places or _places(folder), [*root, folder], keypoints, polygons)
 
 
-def _names_classes(path: Path) -> bool:
-    try:
-        content = read_yaml(path)
-    except InputError:
-        return False
-    return isinstance(content, dict) and "names" in content
-
-
-def _are_paths(values: Sequence[Any]) -> bool:
-    return bool(values) and all(isinstance(value, str) and "\n" not in value for value in values)
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def _places(folder: Path) -> dict[str, list[str]]:
     """By split, where pictures lie in a folder that does not say so."""
-    if (folder / "images").is_dir():
-        inner = sorted(path.name for path in (folder / "images").iterdir() if path.is_dir())
-        return {name: [f"images/{name}"] for name in inner} | {ALL: ["images"]}
+    lists = {name: [f"{name}.txt"] for name in ("train", "val", "test") if (folder / f"{name}.txt").is_file()}
+    inner = sorted(path.name for path in folder.glob("images/*") if path.is_dir())
     outer = sorted(path.parent.name for path in folder.glob("*/images"))
-    listed = "images.txt" if (folder / "images.txt").is_file() else "."
-    return {name: [f"{name}/images"] for name in outer} or {ALL: [listed]}
+    whole = next((name for name in ("images.txt", "images") if (folder / name).exists()), ".")
+    folders = {name: [f"images/{name}"] for name in inner} or {name: [f"{name}/images"] for name in outer}
+    return lists or folders or {ALL: [whole]}
 
 
 def _splits(settings: Settings) -> Iterator[str]:
     """Those whose places are there, and hold pictures."""
     for split in settings.places:
-        try:
+        with suppress(InputError):
             _pictures(settings, split)
-        except InputError:
-            continue
-        yield split
+            yield split
 
 
 def _pictures(settings: Settings, split: str) -> list[Path]:
@@ -292,7 +257,7 @@ def _resolved(name: str, roots: Sequence[Path]) -> Path | None:
     shorter = [parts[at:] for at in range(len(parts))]
     shorter = [each for each in shorter if each != ["images"]]  # what the folders of all splits lie in is none of them
     paths = (root / name for root in roots), (roots[-1].joinpath(*each) for each in shorter)
-    return next((Path(os.path.normpath(path)) for path in chain(*paths) if path.exists()), None)
+    return next((Path(os.path.normpath(path)) for path in chain(*paths) if os.path.exists(path)), None)
 
 
 def _seen_from(roots: Sequence[Path], path: Path) -> Path:
@@ -302,10 +267,9 @@ def _seen_from(roots: Sequence[Path], path: Path) -> Path:
 
 def _label_file(picture: Path) -> Path | None:
     """In the folder `labels` for that called `images`, or beside the picture."""
-    parts = picture.parent.parts
-    last = max((at for at, part in enumerate(parts) if part == "images"), default=None)
-    labels = [] if last is None else [Path(*parts[:last], "labels", *parts[last + 1 :])]
-    return first_file([*labels, picture.parent], picture.stem, (".txt",))
+    before, images, behind = f"{picture.parent}/".rpartition("/images/")
+    folders = [Path(before, "labels", behind)] * bool(images) + [picture.parent]
+    return first_file(folders, picture.stem, (".txt",))
 
 
 def _lost(files: Iterable[tuple[Path, Path | None]]) -> Iterator[str]:

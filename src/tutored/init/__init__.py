@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from tutored.config.entries import DEFAULT_TASKS
-from tutored.data import open_dataset
+from tutored.data import TOOLS, open_dataset
 from tutored.data.check import Report, check
+from tutored.data.objects import ALL
 from tutored.data.sources import ranks
 from tutored.data.text import CLASS_FILES, own_classes, own_name, read_json
 from tutored.errors import InputError
@@ -71,7 +72,7 @@ def init(folder: Path, out: Path, progress: Progress | None = None) -> Start:
     for path in (out, links):
         if path.exists():
             raise InputError(f"{path} exists, and is left alone; remove it, or give another --out")
-    layout, arranged = _voc(folder) or _coco(folder), None
+    layout, arranged = _voc(folder) or _of_tool(folder) or _coco(folder), None
     if layout is None:
         found = find_loose(folder)
         if any(item.kind for item in found.items.values()):
@@ -137,6 +138,21 @@ def _coco(folder: Path) -> Layout | None:
         return None
     note = "there is one split alone: a fifth of its images is held out to validate on"
     return Layout(what="a COCO folder", data=data, train=train, val=val, notes=() if val else (note,))
+
+
+def _of_tool(folder: Path) -> Layout | None:
+    for kind, (what, splits_of) in TOOLS.items():
+        splits = {split.lower(): split for split in splits_of(folder)}
+        if not splits:
+            continue
+        train, val = (splits.get(first(usual, splits) or "") for usual in (TRAIN, VAL))
+        train = train or [*splits.values()][-1]
+        val = None if train in (val, ALL) else val
+        rest = [split for split in splits.values() if split not in (train, val, ALL)]
+        notes = [] if val else ["there is one split alone: a fifth of its images is held out to validate on"]
+        notes += [f"further splits, which the config does not name: {', '.join(rest)}"] * bool(rest)
+        return Layout(what=what, data=f"{kind}:{folder}", train=train, val=val, notes=tuple(notes))
+    return None
 
 
 def _opens(data: str, split: str) -> bool:

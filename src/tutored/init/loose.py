@@ -14,6 +14,7 @@ from PIL import Image
 
 from tutored.data.images import files_in, left_out_of
 from tutored.data.text import CLASS_FILES, read_lines, read_xml, refuse_unwritable
+from tutored.data.yolo import is_label
 from tutored.errors import InputError
 from tutored.labels import composed
 from tutored.pictures import SUFFIXES
@@ -35,7 +36,6 @@ LEFT_OUT = re.compile(r"SegmentationObject.*|.*Visuali[sz]ation|__MACOSX", re.I)
 """Folders of instance masks, and of drawings, as labelme's tools write them beside `SegmentationClass`."""
 TABLES = tuple(".csv .tsv .jsonl .ndjson .mat .npy .npz .pkl .parquet .tfrecord .record .h5 .hdf5 .xlsx".split())
 """Files that may hold annotations."""
-YOLO = re.compile(r"\d+( +-?[\d.]+){4,}\s*$", re.M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,14 +240,13 @@ def _listed_splits(files: Iterable[Path], pictures: Sequence[Path]) -> tuple[dic
 
 
 def _unread(files: Sequence[Path], markup: Collection[Path]) -> tuple[str, ...]:
-    texts = [path for path in files if path.suffix == ".txt" and path.name not in CLASS_FILES]
-    yolo = [path for path in texts if YOLO.match(path.read_text(encoding="utf-8", errors="replace"))]
+    yolo = [path for path in files if is_label(path) and path.name not in CLASS_FILES]
     json = [path for path in files if path.suffix.lower() == ".json"]
     tables = [path for path in files if path.suffix.lower() in TABLES]
     return tuple(
         f"{len(paths):,} {what}, such as {min(paths)}, are not read{remedy}"
         for paths, what, remedy in (
-            (yolo, "files of YOLO's boxes", "; convert them to COCO's JSON"),
+            (yolo, "files of YOLO's boxes", "; write `names: [cat, dog]`, the name of number 0 first, into data.yaml"),
             (json, "files of JSON", "; COCO's is FOLDER/SPLIT.json, with the pictures in FOLDER/SPLIT"),
             (markup, "XMLs that are not VOC's", "; VOC's is one a picture, and begins with <annotation>"),
             (tables, "tables", ", should they hold annotations"),
