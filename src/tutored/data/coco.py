@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ import torch
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
-from tutored.data.images import Annotations, Images, Size, place_of
+from tutored.data.images import Annotations, Images, Size, files_in, place_of
 from tutored.data.text import gather, is_background, read_json, refuse_climbing
 from tutored.data.voc import as_boxes
 from tutored.errors import InputError
@@ -40,6 +40,11 @@ class Instance(NamedTuple):
     number: int
     crowd: bool
     segmentation: Any
+
+    @property
+    def short(self) -> str:
+        """Its name without the file's."""
+        return self.name.rpartition(": ")[2]
 
     @property
     def is_drawn(self) -> bool:
@@ -114,7 +119,7 @@ class CocoMasks(CocoAnnotations):
 
     def seen_in(self, labels: LabelSpace, to: Sequence[int], annotated: tuple[int, ...] | None) -> CocoMasks:
         """The same in another label space, as in `ClassMask.relabelled`; a mask need tell only its classes apart."""
-        notes = _notes_of_masks(self.path, labels)
+        notes = _notes_of_masks(self.path, self.entries, labels)
         return replace(self, labels=labels, to=[to[each] for each in self.to], annotated=annotated, notes=notes)
 
     def has(self, image_id: str) -> bool:
@@ -153,8 +158,9 @@ def open_coco(folder: Path, split: str) -> Coco:
 
     Also possible: SPLIT.json in FOLDER or FOLDER/annotations, the one JSON file in FOLDER/SPLIT, and instances.json in
     FOLDER, which answers to any split. Images lie in FOLDER/SPLIT, FOLDER/images/SPLIT, FOLDER/SPLIT/images or
-    FOLDER/images, the same with `data` for `images`, in FOLDER, or beside the file: the first of these that holds one.
-    An image's id is the stem of its file name; where several share one, the file name without its suffix.
+    FOLDER/images, the same with `data` for `images`, in FOLDER, or beside the file: the first of these that holds one;
+    else wherever in FOLDER one of their name lies. An image's id is the stem of its file name; where several share one,
+    the file name without its suffix.
 
     Raises:
         InputError: no such split (the possible ones are named), the file is not COCO instances, or no image of it is
@@ -174,7 +180,7 @@ def open_coco(folder: Path, split: str) -> Coco:
         labels=labels,
         path=path,
         entries=entries,
-        notes=_notes_of_masks(path, labels),
+        notes=_notes_of_masks(path, entries, labels),
         to=range(len(labels)),
         possible=any(each.is_drawn for _, each in every),
     )
@@ -191,30 +197,55 @@ def open_coco(folder: Path, split: str) -> Coco:
     )
 
 
+def instances_files(folder: Path) -> dict[str, Path]:
+    """By the name of a split, the JSON file in a data set's folder that should list it; it may be of another kind."""
+    found: dict[str, Path] = {}
+    for path in (*sorted(folder.glob("annotations/*.json")), *sorted(folder.glob("*.json"))):
+        found.setdefault(path.stem.removeprefix("instances_"), path)
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "annotations"):
+        for inside in (list(inner.glob("*.json")), list(inner.glob("annotations/*.json"))):
+            if len(inside) == 1:
+                found.setdefault(inner.name, inside[0])
+    return found
+
+
 def _instances_file(folder: Path, split: str) -> Path:
-    official = folder / "annotations" / f"instances_{split}.json"
-    named = (official, folder / f"{split}.json", folder / "annotations" / f"{split}.json", folder / "instances.json")
-    inside = tuple((folder / split).glob("*.json"))
-    for path in named + inside * (len(inside) == 1):
-        if path.is_file():
-            return path
-    splits = [path.stem.removeprefix("instances_") for path in sorted(folder.glob("annotations/instances_*.json"))]
-    splits += [path.stem for path in sorted(folder.glob("*.json"))]
-    splits += [path.parent.name for path in sorted(folder.glob("*/_annotations.coco.json"))]
-    if splits:
-        raise InputError(f"{folder}: there is no split {split!r}; possible: {', '.join(splits)}")
+    files = instances_files(folder)
+    if split in files or "instances" in files:
+        return files.get(split) or files["instances"]
+    if files:
+        raise InputError(f"{folder}: there is no split {split!r}; possible: {', '.join(files)}")
     raise InputError(
-        f"{folder}: not a COCO folder; it must hold annotations/instances_{split}.json, {split}.json or instances.json"
+        f"{folder}: not a COCO folder; it must hold annotations/instances_{split}.json, {split}.json, "
+        f"{split}/_annotations.coco.json or instances.json"
     )
 
 
-def _notes_of_masks(path: Path, labels: LabelSpace) -> tuple[str, ...]:
-    if len(labels) <= IGNORE:
-        return ()
-    return (
-        f"{path}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): no masks, unless "
-        "the task's `classes` name fewer",
-    )
+def _notes_of_masks(path: Path, entries: Mapping[str, Entry], labels: LabelSpace) -> tuple[str, ...]:
+    """Why images have no mask, and what of the outlines is left out."""
+    if len(labels) > IGNORE:
+        return (
+            f"{path}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): no masks, "
+            "unless the task's `classes` name fewer",
+        )
+    outlined = [each for entry in entries.values() for each in entry.instances if each.segmentation]
+    bare = [each for entry in entries.values() for each in entry.instances if not each.is_drawn]
+    lines = [
+        each for each in outlined if isinstance(each.segmentation, list) and not all(map(_is_area, each.segmentation))
+    ]
+    notes = []
+    if bare and outlined:
+        images = sum(not all(each.is_drawn for each in entry.instances) for entry in entries.values())
+        notes.append(
+            f"{path}: {images:,} images have no mask, because {len(bare):,} objects on them have no outline, such as "
+            f"{bare[0].short}"
+        )
+    if lines:
+        notes.append(
+            f"{path}: polygons of fewer than three points are left out of {len(lines):,} objects, such as "
+            f"{lines[0].short}"
+        )
+    return tuple(notes)
 
 
 def _notes_of_box(instance: Instance, stated: tuple[float, float] | None) -> Iterator[str]:
@@ -269,41 +300,65 @@ def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict
 def _read_images(data: dict[str, Any], folder: Path, split: str, path: Path) -> dict[str, Entry]:
     """The images by id, in the file's order, without annotations."""
     images = _items(data, "images", {"id": (int, str), "file_name": str}, path)
-    sharing = Counter(PurePath(item["file_name"]).stem for item in images)
-    ids: dict[str, None] = {}
-    numbers: set[Any] = set()
-    for item in images:
-        refuse_climbing(item["file_name"], path)
-        name = PurePath(item["file_name"])
-        image_id = composed(name.stem if sharing[name.stem] == 1 else (name.parent / name.stem).as_posix())
-        if item["id"] in numbers or image_id in ids:
-            raise InputError(
-                f"{path}: image {item['id']} ({item['file_name']}) has the number of an earlier one, or its name up to "
-                "the suffix; list each image once, with a number and a name of its own"
-            )
-        ids[image_id] = None
-        numbers.add(item["id"])
-    if not ids:
+    if not images:
         raise InputError(f"{path}: the split lists no image; give one that does")
-    pictures = _pictures([item["file_name"] for item in images], folder, split, path)
+    names = [item["file_name"].replace("\\", "/") for item in images]  # as tools write them on Windows
+    for name in names:
+        refuse_climbing(name, path)
+    sharing = Counter(PurePath(name).stem for name in names)
+    ids: dict[str, int] = {}
+    numbers: dict[Any, int] = {}
+    faults = []
+    for place, (item, name) in enumerate(zip(images, map(PurePath, names), strict=True)):
+        image_id = composed(name.stem if sharing[name.stem] == 1 else (name.parent / name.stem).as_posix())
+        for what, other in (
+            ("id", numbers.setdefault(item["id"], place)),
+            ("name, up to its suffix,", ids.setdefault(image_id, place)),
+        ):
+            if other != place:
+                faults.append(
+                    f"{path}: images[{place}] ({item['id']}, {name}) has the {what} of images[{other}] "
+                    f"({images[other]['id']}, {names[other]}); list each image once, with an id and a name of its own"
+                )
+    _refuse(faults)
+    pictures = _pictures(names, folder, split, path)
     return {
-        image_id: Entry(item["id"], place_of(pictures, item["file_name"]), _stated_size(item), [])
-        for image_id, item in zip(ids, images, strict=True)
+        image_id: Entry(item["id"], pictures[name], _stated_size(item), [])
+        for image_id, name, item in zip(ids, names, images, strict=True)
     }
 
 
-def _pictures(names: Sequence[str], folder: Path, split: str, path: Path) -> Path:
-    """The folder that the names are seen from: the first possible one that holds a picture of such a name."""
+def _pictures(names: Sequence[str], folder: Path, split: str, path: Path) -> dict[str, Path]:
+    """Where the picture of each name lies.
+
+    Names are seen from the first usual place that holds a picture of such a name. Where none does, pictures are known
+    by their names, wherever in the folder they are.
+    """
     usual = (each for kind in ("images", "data") for each in (f"{kind}/{split}", f"{split}/{kind}", kind))
     places = dict.fromkeys((folder / split, *(folder / each for each in usual), folder, path.parent))
     there = [place for place in places if place.is_dir()]
     found = next((place for place in there if any(place_of(place, name).exists() for name in names)), None)
-    if found is None:
+    if found is not None:
+        return {name: place_of(found, name) for name in names}
+    named: dict[str, list[Path]] = defaultdict(list)
+    for file in files_in(folder):
+        named[composed(file.name)].append(file)
+    pictures, home = {}, path.parent.parent if path.parent.name == "annotations" else path.parent
+    for name in names:
+        alike = named[composed(PurePath(name).name)]
+        alike = [file for file in alike if composed(file.as_posix()).endswith(f"/{composed(name)}")] or alike
+        alike = [file for file in alike if home in file.parents] or alike
+        if len(alike) > 1:
+            raise InputError(
+                f"{path}: {name!r} may be {alike[0]} or {alike[1]}; give `file_name` as seen from {folder}"
+            )
+        pictures[name] = alike[0] if alike else folder / name
+    if not any(named[composed(PurePath(name).name)] for name in names):
         raise InputError(
-            f"{path}: none of its {len(names):,} pictures is there, such as {names[0]!r}, looked for in "
-            f"{', '.join(map(str, there))}; put them into one of these folders, or correct `file_name` in the file"
+            f"{path}: none of its {len(names):,} pictures is there, such as {names[0]!r}, looked for in and under "
+            f"{folder}; put them there, or correct `file_name` in the file"
         )
-    return found
+    return pictures
 
 
 def _stated_size(item: Mapping[str, Any]) -> tuple[float, float] | None:
