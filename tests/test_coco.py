@@ -166,6 +166,32 @@ def test_masks_of_a_large_file_in_fewer_classes(tmp_path: Path) -> None:
     assert masks.annotated == (1,) and masks.mask.sum() == 16
 
 
+def test_what_roboflow_calls_all_classes_is_none(tmp_path: Path) -> None:
+    """Its list begins with the supercategory of the others, which no object has."""
+    categories = [{"id": 0, "name": "cells", "supercategory": "none"}]
+    categories += [{"id": n, "name": name, "supercategory": "cells"} for n, name in ((1, "red"), (2, "white"))]
+    folder = made(tmp_path, instance(2, [0, 0, 1, 1]), categories=categories)
+    assert open_dataset(f"coco:{folder}", "val").labels["detection"].classes == ("red", "white")
+    assert boxes_of(folder).classes.tolist() == [2]
+    folder = made(tmp_path, instance(0, [0, 0, 1, 1]), categories=categories)
+    assert open_dataset(f"coco:{folder}", "val").labels["detection"].classes == ("cells", "red", "white")
+
+
+def test_objects_without_an_outline_are_counted(tmp_path: Path) -> None:
+    line, area = [2, 2, 4, 4], rectangle(0, 0, 2, 2)[0]
+    folder = made(
+        tmp_path,
+        *(instance(3, [0, 0, 2, 2], [line], id=number) for number in (4, 5)),
+        instance(3, [0, 0, 2, 2], [area, line], id=6, image_id=2),
+    )
+    file = folder / "annotations/instances_val.json"
+    assert open_dataset(f"coco:{folder}", "val").notes == (
+        f"{file}: 1 images have no mask, because 2 objects on them have no outline, such as annotation 4 of image 1",
+        f"{file}: polygons of fewer than three points are left out of 3 objects, such as annotation 4 of image 1",
+    )
+    assert open_dataset(f"coco:{made(tmp_path, instance(3, [0, 0, 2, 2]))}", "val", empty="annotated").notes == ()
+
+
 @pytest.mark.parametrize("nothing", [[], [[]], [[2, 2, 4, 4]]])
 def test_an_object_whose_polygon_is_none_is_not_background(tmp_path: Path, nothing: list[Any]) -> None:
     drawn = {**instance(3, [0, 0, 2, 2], rectangle(0, 0, 2, 2)), "image_id": 2}
