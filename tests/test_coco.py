@@ -20,7 +20,7 @@ from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
 from tutored.data import open_dataset
-from tutored.data.coco import decode_segmentation
+from tutored.data.objects import decode_segmentation
 from tutored.data.views import relabelled
 from tutored.errors import InputError
 from tutored.labels import COCO as COCO_SPACE
@@ -166,6 +166,32 @@ def test_masks_of_a_large_file_in_fewer_classes(tmp_path: Path) -> None:
     assert masks.annotated == (1,) and masks.mask.sum() == 16
 
 
+def test_what_roboflow_calls_all_classes_is_none(tmp_path: Path) -> None:
+    """Its list begins with the supercategory of the others, which no object has."""
+    categories = [{"id": 0, "name": "cells", "supercategory": "none"}]
+    categories += [{"id": n, "name": name, "supercategory": "cells"} for n, name in ((1, "red"), (2, "white"))]
+    folder = made(tmp_path, instance(2, [0, 0, 1, 1]), categories=categories)
+    assert open_dataset(f"coco:{folder}", "val").labels["detection"].classes == ("red", "white")
+    assert boxes_of(folder).classes.tolist() == [2]
+    folder = made(tmp_path, instance(0, [0, 0, 1, 1]), categories=categories)
+    assert open_dataset(f"coco:{folder}", "val").labels["detection"].classes == ("cells", "red", "white")
+
+
+def test_objects_without_an_outline_are_counted(tmp_path: Path) -> None:
+    line, area = [2, 2, 4, 4], rectangle(0, 0, 2, 2)[0]
+    folder = made(
+        tmp_path,
+        *(instance(3, [0, 0, 2, 2], [line], id=number) for number in (4, 5)),
+        instance(3, [0, 0, 2, 2], [area, line], id=6, image_id=2),
+    )
+    file = folder / "annotations/instances_val.json"
+    assert open_dataset(f"coco:{folder}", "val").notes == (
+        f"{file}: 1 images have no mask, because 2 objects on them have no outline, such as annotation 4 of image 1",
+        f"{file}: polygons of fewer than three points are left out of 3 objects, such as annotation 4 of image 1",
+    )
+    assert open_dataset(f"coco:{made(tmp_path, instance(3, [0, 0, 2, 2]))}", "val", empty="annotated").notes == ()
+
+
 @pytest.mark.parametrize("nothing", [[], [[]], [[2, 2, 4, 4]]])
 def test_an_object_whose_polygon_is_none_is_not_background(tmp_path: Path, nothing: list[Any]) -> None:
     drawn = {**instance(3, [0, 0, 2, 2], rectangle(0, 0, 2, 2)), "image_id": 2}
@@ -266,7 +292,7 @@ def test_where_no_picture_was_found_is_told_once(tmp_path: Path) -> None:
         open_dataset(f"coco:{folder}", "val")
     assert str(caught.value).startswith(
         f"{folder}/annotations/instances_val.json: none of its 2 pictures is there, such as '001.jpg', looked for in "
-        f"{folder}/val, {folder}, {folder}/annotations; put them into one of these folders, or correct `file_name`"
+        f"and under {folder}; put them there, or correct `file_name`"
     )
 
 
@@ -290,7 +316,7 @@ def test_a_category_of_the_background_is_no_class(tmp_path: Path, name: str) -> 
 
 
 def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"must hold annotations/instances_val\.json, val\.json or instances\.json"):
+    with pytest.raises(InputError, match=r"must hold annotations/instances_val\.json, val\.json, val/_ann.* or ins"):
         open_dataset(f"coco:{tmp_path}", "val")
     with pytest.raises(InputError, match=r"no split 'train'; possible: val$"):
         open_dataset(f"coco:{made(tmp_path)}", "train")
@@ -308,11 +334,11 @@ def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
         ({"images": [{"id": 1}]}, r"images\[0\] lacks `file_name`"),
         (
             {"images": [{"id": 1, "file_name": "x/a.jpg"}, {"id": 2, "file_name": "x/a.png"}]},
-            r"2 \(x/a.png\) has the number of an earlier one, or its name up to the suffix",
+            r"images\[1\] \(2, x/a.png\) has the name, up to its suffix, of images\[0\] \(1, x/a.jpg\); list",
         ),
         (
             {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]},
-            r"1 \(b.jpg\) has the number of .* list each image once",
+            r"images\[1\] \(1, b.jpg\) has the id of images\[0\] \(1, a.jpg\); list each image once",
         ),
         ({"categories": [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}]}, "two categories share an id"),
         ({"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]}, "twice: cat"),

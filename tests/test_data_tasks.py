@@ -132,6 +132,18 @@ def test_masks_may_lie_beside_coco_and_bare_pictures(pets: Path) -> None:
     assert classes(bare, "train_001") == {"parts": [0, 2]} and classes(bare, "train_000") == {}
 
 
+@pytest.mark.parametrize("masks", ["SegmentationPart/train", "train/SegmentationPart"])
+def test_masks_beside_coco_may_have_a_folder_for_each_split(pets: Path, masks: str) -> None:
+    """As COCO-Stuff has them, `stuffthingmaps/train2017`, and as Roboflow's folders are."""
+    content = {"images": [{"id": 1, "file_name": "train_001.jpg"}], "categories": [], "annotations": []}
+    (pets / "train.json").write_text(json.dumps(content))
+    (pets / "SegmentationPart").rename(pets / "kept")
+    (pets / masks).parent.mkdir()
+    (pets / "kept").rename(pets / masks)
+    coco = opened(pets, parts=PARTS, spec="coco")
+    assert classes(coco, "train_001") == {"parts": [0, 2]} and coco.notes == ()
+
+
 def test_a_folder_without_a_fitting_file_is_noted(pets: Path) -> None:
     (pets / "SegmentationPart/train_001.png").rename(pets / "SegmentationPart/1.png")
     (note,) = opened(pets, "detection", parts=PARTS).notes

@@ -266,8 +266,67 @@ def coco_json(*names: str) -> str:
     return json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]})
 
 
-def test_coco_files_beside_their_pictures_are_the_splits(tmp_path: Path) -> None:
-    """As Roboflow writes them."""
+CVAT = "annotations/instances_default.json"
+EXPORTS: dict[str, tuple[str, str | None, dict[str, tuple[str, str]]]] = {
+    "COCO": ("train2017", "val2017", {
+        f"annotations/instances_{each}2017.json": ("", f"{each}2017") for each in ("train", "val")
+    }),
+    "Roboflow": ("train", "valid", {
+        f"{each}/_annotations.coco.json": ("", each) for each in ("train", "valid", "test")
+    }),
+    "FiftyOne": ("labels", None, {"labels.json": ("", "data")}),
+    "FiftyOne, by split": ("train", "validation", {
+        f"{each}/labels.json": ("", f"{each}/data") for each in ("train", "validation")
+    }),
+    "CVAT, a task": ("default", None, {CVAT: ("", "images/default")}),
+    "CVAT, a project": ("Train", "Validation", {
+        f"annotations/instances_{each}.json": ("", f"images/{each}") for each in ("Train", "Validation")
+    }),
+    "CVAT, exports": ("train", "val", {
+        f"{each}/{CVAT}": ("", f"{each}/images/default") for each in ("train", "val")
+    }),
+    "Label Studio": ("result", None, {"result.json": ("images/", "images")}),
+    "Label Studio, Windows": ("result", None, {"result.json": ("images\\", "images")}),
+    "by hand": ("boxes", None, {"boxes.json": ("2024/", "photos/2024")}),
+}  # fmt: skip
+"""By what writes it: the splits, and for each file what its `file_name`s begin with, and where the pictures are."""
+
+
+@pytest.mark.parametrize("tool", EXPORTS)
+def test_coco_is_read_as_tools_write_it(tmp_path: Path, tool: str) -> None:
+    """Each split has two images of one box each; names differ from split to split."""
+    train, val, files = EXPORTS[tool]
+    for number, (file, (prefix, pictures)) in enumerate(files.items()):
+        names = [f"p{number}{each}.jpg" for each in "ab"]
+        for path in (tmp_path / "p" / pictures, (tmp_path / "p" / file).parent):
+            path.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            Image.new("RGB", (8, 8)).save(tmp_path / "p" / pictures / name)
+        content = json.loads(coco_json(*(prefix + name for name in names)))
+        content["annotations"] = [
+            {"id": each, "image_id": each, "category_id": 1, "bbox": [1, 1, 4, 4]} for each in (0, 1)
+        ]
+        (tmp_path / "p" / file).write_text(json.dumps(content))
+    start = init(tmp_path / "p", tmp_path / "t.yaml")
+    assert start.layout.what == "a COCO folder" and (start.layout.train, start.layout.val) == (train, val)
+    assert [(split.images, split.tasks["detection"].images) for split in start.report.splits.values()] == [
+        (2, 2) for split in (train, val) if split
+    ]
+    further = [note for note in start.layout.notes if note.startswith("further splits")]
+    assert further == ["further splits, which the config does not name: test"] * (tool == "Roboflow")
+    assert load_config(start.config).data.split == train
+
+
+def test_a_coco_file_cut_in_the_middle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "a.jpg")
+    for split in ("train", "val"):
+        (tmp_path / "p" / f"{split}.json").write_text(coco_json("a.jpg")[: 60 if split == "val" else None])
+    with pytest.raises(InputError, match=r"/val\.json: not readable as JSON \(.*line 1 column 61 \(char 60\)\); fetch"):
+        init(tmp_path / "p", tmp_path / "t.yaml")
+
+
+def test_coco_files_without_objects_are_not_labelled_yet(tmp_path: Path) -> None:
     for split, count in (("train", 3), ("valid", 2), ("test", 1)):
         (tmp_path / "p" / split).mkdir(parents=True)
         names = [f"{split}{number}.jpg" for number in range(count)]
@@ -284,9 +343,9 @@ def test_coco_files_beside_their_pictures_are_the_splits(tmp_path: Path) -> None
 def test_a_coco_file_without_its_pictures_is_not_skipped(tmp_path: Path) -> None:
     (tmp_path / "p" / "photos").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "p" / "photos" / "a.jpg")
-    (tmp_path / "p" / "result.json").write_text(coco_json("a.jpg"))
+    (tmp_path / "p" / "result.json").write_text(coco_json("b.jpg"))
     with pytest.raises(
-        InputError, match=r"result\.json: none of its 1 pictures is there, such as 'a\.jpg', looked for in"
+        InputError, match=r"result\.json: none of its 1 pictures is there, such as 'b\.jpg', looked for in"
     ):
         init(tmp_path / "p", tmp_path / "t.yaml")
 

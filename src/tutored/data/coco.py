@@ -2,179 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
-from faster_coco_eval.core import mask as rle
-from numpy.typing import NDArray
-
-from tutored.data.images import Annotations, Images, Size, place_of
-from tutored.data.text import gather, is_background, read_json, refuse_climbing
-from tutored.data.voc import as_boxes
+from tutored.data.images import Images, files_in, place_of
+from tutored.data.objects import LARGEST, Entry, Instance, boxes_and_masks, is_number, stated_size
+from tutored.data.text import is_background, read_json, refuse_climbing
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, composed
-from tutored.pictures import Box, fit_box, is_empty
-from tutored.tasks.detection.types import Boxes
-from tutored.tasks.segmentation.types import ClassMask
-from tutored.types import BACKGROUND, IGNORE
+from tutored.types import BACKGROUND
 
-LARGEST = 1e9
-"""No coordinate is larger, so that a broken file can't make numbers overflow."""
 MOST = 50
 """Broken entries that one message lists."""
-
-
-class Instance(NamedTuple):
-    """One object that somebody drew.
-
-    Attributes:
-        name: what messages call it, beginning with the file.
-        number: its class, 0: background.
-        crowd: whether it is a region to be ignored.
-        segmentation: its pixels, as `decode_segmentation` takes them.
-        layer: in a mask, what is of a higher layer lies above.
-    """
-
-    name: str
-    box: Box
-    number: int
-    crowd: bool = False
-    segmentation: Any = None
-    layer: int = 0
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether it has run lengths, or a polygon of three points or more."""
-        drawn = self.segmentation
-        return bool(drawn) and (not isinstance(drawn, list) or any(map(_is_area, drawn)))
-
-    def scaled(self, size: Size) -> Instance:
-        """The same in pixels, where box and polygons are shares of an image of `size`."""
-        height, width = size
-        x1, y1, x2, y2 = self.box
-        polygons = [[x * (width, height)[at % 2] for at, x in enumerate(points)] for points in self.segmentation or ()]
-        return self._replace(box=(x1 * width, y1 * height, x2 * width, y2 * height), segmentation=polygons)
-
-
-class Entry(NamedTuple):
-    """What a file says of one image.
-
-    Attributes:
-        number: the file's own number of it.
-        picture: its file or address.
-        stated_size: (height, width), where the file states it.
-        path: the file, where it is not the one of the whole data set.
-        relative: coordinates are shares of the image's width and height, not pixels.
-        labelled: whether somebody worked on it, where the file says so; None: it is not known where there is no object.
-        faults: what keeps the annotations from being used, a message each.
-        told: objects that are left out or changed: why, and what messages call them.
-    """
-
-    number: Any
-    picture: Path | str
-    stated_size: tuple[float, float] | None
-    instances: list[Instance]
-    path: Path | None = None
-    relative: bool = False
-    labelled: bool | None = None
-    faults: Sequence[str] = ()
-    told: Sequence[tuple[str, str]] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class CocoAnnotations(Annotations):
-    """What boxes and masks share.
-
-    Attributes:
-        path: the file of all annotations, or of what they have in common.
-        there: the images that are annotated.
-        blank: those among them on which nothing is drawn.
-    """
-
-    states_classes: ClassVar[bool] = True
-    path: Path
-    entries: Mapping[str, Entry]
-    there: Set[str]
-    blank: Set[str]
-
-    def has(self, image_id: str) -> bool:
-        return image_id in self.there
-
-    def is_blank(self, image_id: str) -> bool:
-        return image_id in self.blank
-
-    def files(self, image_id: str) -> tuple[Path, ...]:
-        return (self.entries[image_id].path or self.path,)
-
-    def instances(self, image_id: str, size: Size) -> list[Instance]:
-        """The objects of an image. Raises InputError where the file is faulty, or states another size of the image."""
-        entry = self.entries[image_id]
-        if entry.faults:
-            raise InputError("\n".join(entry.faults))
-        stated = entry.stated_size
-        if stated is not None and stated != size:
-            raise InputError(
-                f"{entry.picture}: the image is {size[1]}x{size[0]} pixels, {entry.path or self.path} says "
-                f"{stated[1]:g}x{stated[0]:g}; the annotations belong to another version of the image"
-            )
-        return [each.scaled(size) for each in entry.instances] if entry.relative else entry.instances
-
-
-@dataclass(frozen=True, kw_only=True)
-class CocoBoxes(CocoAnnotations):
-    """Boxes, cut at the image's borders; crowds are difficult."""
-
-    def read(self, image_id: str, size: Size) -> Boxes:
-        boxed = [each for each in self.instances(image_id, size) if not is_empty(each.box)]
-        boxes = zip(gather(partial(fit_box, each.box, size, each.name) for each in boxed), boxed, strict=True)
-        return as_boxes([(box, each.number, each.crowd) for box, each in boxes if each.number != BACKGROUND])
-
-
-@dataclass(frozen=True, kw_only=True)
-class CocoMasks(CocoAnnotations):
-    """Semantic masks: smaller instances lie over larger ones, and crowd pixels that no instance covers are 255.
-
-    An image has none where one of its objects has no segmentation, or a polygon of less than three points, where no
-    object of the whole data set has one, or where `labels` are more than a mask can tell apart (254).
-
-    Attributes:
-        to: the class in `labels` of each of the file's classes.
-        annotated: as in `ClassMask`.
-    """
-
-    to: Sequence[int]
-    annotated: tuple[int, ...] | None = None
-
-    def seen_in(self, labels: LabelSpace, to: Sequence[int], annotated: tuple[int, ...] | None) -> CocoMasks:
-        """The same in another label space, as in `ClassMask.relabelled`; a mask need tell only its classes apart."""
-        notes = _notes_of_masks(self.path, labels)
-        return replace(self, labels=labels, to=[to[each] for each in self.to], annotated=annotated, notes=notes)
-
-    def has(self, image_id: str) -> bool:
-        return len(self.labels) <= IGNORE and super().has(image_id)
-
-    def read(self, image_id: str, size: Size) -> ClassMask:
-        instances = self.instances(image_id, size)
-        encoded = gather(partial(_encode, each.segmentation, size, each.name) for each in instances)
-        mask = np.zeros(size, np.uint8)
-
-        def paint(each: Instance, runs: Mapping[str, Any]) -> None:
-            mask[_decode(runs, each.name)] = IGNORE if each.crowd else self.to[each.number]
-
-        # Crowds first, then layer by layer, from large to small: what is painted later lies above.
-        layers = sorted(
-            zip(instances, encoded, strict=True), key=lambda drawn: (not drawn[0].crowd, drawn[0].layer, -drawn[1][1])
-        )
-        gather(partial(paint, each, runs) for each, (runs, _) in layers)
-        return ClassMask(mask=torch.from_numpy(mask), annotated=self.annotated)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -195,8 +37,9 @@ def open_coco(folder: Path, split: str) -> Coco:
 
     Also possible: SPLIT.json in FOLDER or FOLDER/annotations, the one JSON file in FOLDER/SPLIT, and instances.json in
     FOLDER, which answers to any split. Images lie in FOLDER/SPLIT, FOLDER/images/SPLIT, FOLDER/SPLIT/images or
-    FOLDER/images, the same with `data` for `images`, in FOLDER, or beside the file: the first of these that holds one.
-    An image's id is the stem of its file name; where several share one, the file name without its suffix.
+    FOLDER/images, the same with `data` for `images`, in FOLDER, or beside the file: the first of these that holds one;
+    else wherever in FOLDER one of their name lies. An image's id is the stem of its file name; where several share one,
+    the file name without its suffix.
 
     Raises:
         InputError: no such split (the possible ones are named), the file is not COCO instances, or no image of it is
@@ -222,80 +65,28 @@ def open_coco(folder: Path, split: str) -> Coco:
     )
 
 
-def boxes_and_masks(
-    labels: LabelSpace, entries: Mapping[str, Entry], path: Path
-) -> tuple[Mapping[str, CocoAnnotations], list[str]]:
-    """What is annotated, by kind of task, and a sentence on each kind of object that is left out or changed.
-
-    Args:
-        entries: by image id.
-        path: as in `CocoAnnotations`.
-    """
-    there, blank, outlined = set(), set(), set()
-    told: dict[str, list[str]] = defaultdict(list)
-    notes: list[str] = []
-    possible = False
-    for image_id, entry in entries.items():
-        for why, name in entry.told:
-            told[why].append(name)
-        notes += () if entry.relative else (note for each in entry.instances for note in _notes_of_box(each, entry))
-        if entry.labelled is False:
-            continue
-        there.add(image_id)
-        if entry.labelled is None and not entry.instances and not entry.faults:
-            blank.add(image_id)
-        if all(each.is_drawn for each in entry.instances):
-            outlined.add(image_id)
-            possible = possible or bool(entry.instances)
-    boxes = CocoBoxes(labels=labels, path=path, entries=entries, there=there, blank=blank, notes=tuple(notes))
-    masks = CocoMasks(
-        labels=labels,
-        path=path,
-        entries=entries,
-        there=outlined if possible else set(),
-        blank=blank,
-        notes=_notes_of_masks(path, labels),
-        to=range(len(labels)),
-    )
-    counted = [f"{len(names):,} objects, such as {names[0]}: {why}" for why, names in told.items()]
-    return {"detection": boxes, "segmentation": masks}, counted
+def instances_files(folder: Path) -> dict[str, Path]:
+    """By the name of a split, the JSON file in a data set's folder that should list it; it may be of another kind."""
+    found: dict[str, Path] = {}
+    for path in (*sorted(folder.glob("annotations/*.json")), *sorted(folder.glob("*.json"))):
+        found.setdefault(path.stem.removeprefix("instances_"), path)
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "annotations"):
+        for inside in (list(inner.glob("*.json")), list(inner.glob("annotations/*.json"))):
+            if len(inside) == 1:
+                found.setdefault(inner.name, inside[0])
+    return found
 
 
 def _instances_file(folder: Path, split: str) -> Path:
-    official = folder / "annotations" / f"instances_{split}.json"
-    named = (official, folder / f"{split}.json", folder / "annotations" / f"{split}.json", folder / "instances.json")
-    inside = tuple((folder / split).glob("*.json"))
-    for path in named + inside * (len(inside) == 1):
-        if path.is_file():
-            return path
-    splits = [path.stem.removeprefix("instances_") for path in sorted(folder.glob("annotations/instances_*.json"))]
-    splits += [path.stem for path in sorted(folder.glob("*.json"))]
-    splits += [path.parent.name for path in sorted(folder.glob("*/_annotations.coco.json"))]
-    if splits:
-        raise InputError(f"{folder}: there is no split {split!r}; possible: {', '.join(splits)}")
+    files = instances_files(folder)
+    if split in files or "instances" in files:
+        return files.get(split) or files["instances"]
+    if files:
+        raise InputError(f"{folder}: there is no split {split!r}; possible: {', '.join(files)}")
     raise InputError(
-        f"{folder}: not a COCO folder; it must hold annotations/instances_{split}.json, {split}.json or instances.json"
+        f"{folder}: not a COCO folder; it must hold annotations/instances_{split}.json, {split}.json, "
+        f"{split}/_annotations.coco.json or instances.json"
     )
-
-
-def _notes_of_masks(path: Path, labels: LabelSpace) -> tuple[str, ...]:
-    if len(labels) <= IGNORE:
-        return ()
-    return (
-        f"{path}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): no masks, unless "
-        "the task's `classes` name fewer",
-    )
-
-
-def _notes_of_box(instance: Instance, entry: Entry) -> Iterator[str]:
-    """Boxes without area are left out; boxes that reach out of an image whose size the file states are cut."""
-    x1, y1, x2, y2 = instance.box
-    height, width = entry.stated_size or (math.inf, math.inf)
-    out = max(-x1, -y1, x2 - width, y2 - height)
-    if is_empty(instance.box):
-        yield f"{instance.name}: a box of no area, left out"
-    elif out > 1:
-        yield f"{instance.name}: the box {instance.box} reaches {out:g} pixels out of its image, cut"
 
 
 # --- The file
@@ -327,7 +118,11 @@ def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict
     categories = _items(data, "categories", {"id": (int, str), "name": str}, path)
     if len({item["id"] for item in categories}) < len(categories):
         raise InputError(f"{path}: two categories share an id; give each its own")
-    classes = [item for item in categories if not is_background(item["name"])]
+    # Roboflow lists what its classes have in common as one more, which no object has.
+    groups = {item.get("supercategory") for item in categories if item.get("supercategory") != item["name"]}
+    groups = {item["id"] for item in categories if item["name"] in groups and item.get("supercategory") == "none"}
+    groups -= {item.get("category_id") for item in data.get("annotations") or () if isinstance(item, dict)}
+    classes = [item for item in categories if not is_background(item["name"]) and item["id"] not in groups]
     class_of = {item["id"]: BACKGROUND for item in categories}
     class_of |= {item["id"]: index for index, item in enumerate(classes, start=1)}
     try:
@@ -339,52 +134,65 @@ def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict
 def _read_images(data: dict[str, Any], folder: Path, split: str, path: Path) -> dict[str, Entry]:
     """The images by id, in the file's order, without annotations."""
     images = _items(data, "images", {"id": (int, str), "file_name": str}, path)
-    sharing = Counter(PurePath(item["file_name"]).stem for item in images)
-    ids: dict[str, None] = {}
-    numbers: set[Any] = set()
-    for item in images:
-        refuse_climbing(item["file_name"], path)
-        name = PurePath(item["file_name"])
-        image_id = composed(name.stem if sharing[name.stem] == 1 else (name.parent / name.stem).as_posix())
-        if item["id"] in numbers or image_id in ids:
-            raise InputError(
-                f"{path}: image {item['id']} ({item['file_name']}) has the number of an earlier one, or its name up to "
-                "the suffix; list each image once, with a number and a name of its own"
-            )
-        ids[image_id] = None
-        numbers.add(item["id"])
-    if not ids:
+    if not images:
         raise InputError(f"{path}: the split lists no image; give one that does")
-    pictures = _pictures([item["file_name"] for item in images], folder, split, path)
+    names = [item["file_name"].replace("\\", "/") for item in images]  # as tools write them on Windows
+    for name in names:
+        refuse_climbing(name, path)
+    sharing = Counter(PurePath(name).stem for name in names)
+    ids: dict[str, int] = {}
+    numbers: dict[Any, int] = {}
+    faults = []
+    for place, (item, name) in enumerate(zip(images, map(PurePath, names), strict=True)):
+        image_id = composed(name.stem if sharing[name.stem] == 1 else (name.parent / name.stem).as_posix())
+        for what, other in (
+            ("id", numbers.setdefault(item["id"], place)),
+            ("name, up to its suffix,", ids.setdefault(image_id, place)),
+        ):
+            if other != place:
+                faults.append(
+                    f"{path}: images[{place}] ({item['id']}, {name}) has the {what} of images[{other}] "
+                    f"({images[other]['id']}, {names[other]}); list each image once, with an id and a name of its own"
+                )
+    _refuse(faults)
+    pictures = _pictures(names, folder, split, path)
     return {
-        image_id: Entry(
-            item["id"], place_of(pictures, item["file_name"]), stated_size(item.get("height"), item.get("width")), []
-        )
-        for image_id, item in zip(ids, images, strict=True)
+        image_id: Entry(item["id"], pictures[name], stated_size(item.get("height"), item.get("width")), [], path)
+        for image_id, name, item in zip(ids, names, images, strict=True)
     }
 
 
-def _pictures(names: Sequence[str], folder: Path, split: str, path: Path) -> Path:
-    """The folder that the names are seen from: the first possible one that holds a picture of such a name."""
+def _pictures(names: Sequence[str], folder: Path, split: str, path: Path) -> dict[str, Path]:
+    """Where the picture of each name lies.
+
+    Names are seen from the first usual place that holds a picture of such a name. Where none does, pictures are known
+    by their names, wherever in the folder they are.
+    """
     usual = (each for kind in ("images", "data") for each in (f"{kind}/{split}", f"{split}/{kind}", kind))
     places = dict.fromkeys((folder / split, *(folder / each for each in usual), folder, path.parent))
     there = [place for place in places if place.is_dir()]
     found = next((place for place in there if any(place_of(place, name).exists() for name in names)), None)
-    if found is None:
+    if found is not None:
+        return {name: place_of(found, name) for name in names}
+    named: dict[str, list[Path]] = defaultdict(list)
+    for file in files_in(folder):
+        named[composed(file.name)].append(file)
+    pictures, home = {}, path.parent.parent if path.parent.name == "annotations" else path.parent
+    for name in names:
+        alike = named[composed(PurePath(name).name)]
+        alike = [file for file in alike if composed(file.as_posix()).endswith(f"/{composed(name)}")] or alike
+        alike = [file for file in alike if home in file.parents] or alike
+        if len(alike) > 1:
+            raise InputError(
+                f"{path}: {name!r} may be {alike[0]} or {alike[1]}; give `file_name` as seen from {folder}"
+            )
+        pictures[name] = alike[0] if alike else folder / name
+    if not any(named[composed(PurePath(name).name)] for name in names):
         raise InputError(
-            f"{path}: none of its {len(names):,} pictures is there, such as {names[0]!r}, looked for in "
-            f"{', '.join(map(str, there))}; put them into one of these folders, or correct `file_name` in the file"
+            f"{path}: none of its {len(names):,} pictures is there, such as {names[0]!r}, looked for in and under "
+            f"{folder}; put them there, or correct `file_name` in the file"
         )
-    return found
-
-
-def stated_size(height: Any, width: Any) -> tuple[float, float] | None:
-    """Height and width, also of texts; None where one is missing or 0, which some tools write for an unknown size."""
-    try:
-        height, width = float(height), float(width)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return (height, width) if height > 0 and width > 0 else None
+    return pictures
 
 
 def _read_annotations(
@@ -402,72 +210,11 @@ def _read_annotations(
             faults.append(f"{name}: there is no such image in the file; {advice}")
         elif item["category_id"] not in class_of:
             faults.append(f"{name}: category {item['category_id']} is not one of {sorted(class_of, key=str)}")
-        elif len(item["bbox"]) != 4 or not all(_is_number(value, LARGEST) for value in item["bbox"]):
+        elif len(item["bbox"]) != 4 or not all(is_number(value, LARGEST) for value in item["bbox"]):
             faults.append(f"{name}: bbox must be four numbers x, y, width, height, got {item['bbox']}")
         else:
             x, y, width, height = item["bbox"]
             box, number = (x, y, x + width, y + height), class_of[item["category_id"]]
             crowd = item.get("iscrowd") in (1, "1")
-            instance = Instance(name, box, number, crowd, item.get("segmentation"))
-            by_number[item["image_id"]].instances.append(instance)
+            by_number[item["image_id"]].instances.append(Instance(name, box, number, crowd, item.get("segmentation")))
     _refuse(faults)
-
-
-# --- Segmentations
-
-
-def decode_segmentation(segmentation: Any, size: Size, what: str) -> NDArray[np.bool_]:
-    """The pixels of an instance in an image of `size` (H, W), bool [H, W].
-
-    Args:
-        segmentation: polygons, of which those of fewer than three points cover nothing; either kind of run lengths; or
-            a function of the size that returns the pixels, bool [H, W].
-
-    Raises:
-        InputError: beginning with `what`; something else than polygons, one that lies far outside, or run lengths that
-            don't fit the image.
-    """
-    return _decode(_encode(segmentation, size, what)[0], what)
-
-
-def _encode(segmentation: Any, size: Size, what: str) -> tuple[dict[str, Any], int]:
-    """Compressed run lengths of one instance, and how many pixels it has."""
-    height, width = size
-    if callable(segmentation):
-        encoded: dict[str, Any] = rle.encode(np.asfortranarray(segmentation(size), np.uint8))
-        return encoded, int(rle.area(encoded))
-    if isinstance(segmentation, list):
-        if not all(_is_polygon(points, 2 * max(size)) for points in segmentation):
-            raise InputError(f"{what}: a polygon is a list x, y, x, y, ... within its image of {width}x{height} pixels")
-        segmentation = list(filter(_is_area, segmentation)) or {"size": [height, width], "counts": [height * width]}
-    elif not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
-        raise InputError(f"{what}: run lengths must state the size {[height, width]} of the image, height first")
-    with _named(what):
-        runs: dict[str, Any] = rle.segmToRle(segmentation, width, height)
-        return runs, int(rle.area(runs))
-
-
-def _decode(runs: Mapping[str, Any], what: str) -> NDArray[np.bool_]:
-    with _named(what):
-        region: NDArray[np.bool_] = rle.decode(runs).astype(np.bool_)
-        return region
-
-
-@contextmanager
-def _named(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise InputError(f"{what}: its segmentation can't be decoded ({error})") from error
-
-
-def _is_area(points: Any) -> bool:
-    return not isinstance(points, list) or len(points) >= 6
-
-
-def _is_polygon(points: Any, far: float) -> bool:
-    return isinstance(points, list) and len(points) % 2 == 0 and all(_is_number(value, far) for value in points)
-
-
-def _is_number(value: Any, far: float) -> bool:
-    return isinstance(value, int | float) and abs(value) <= far

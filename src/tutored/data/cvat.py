@@ -9,11 +9,11 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from tutored.data import objects
-from tutored.data.coco import Entry, Instance, stated_size
+from tutored.data import tools
 from tutored.data.images import Images, Size
-from tutored.data.objects import ALL, Drawn, Page, Pictures
+from tutored.data.objects import Entry, Instance, stated_size
 from tutored.data.text import read_xml, refuse_climbing
+from tutored.data.tools import ALL, Drawn, Page, Pictures
 from tutored.errors import InputError
 from tutored.files import regular
 from tutored.labels import LabelSpace
@@ -58,13 +58,14 @@ def open_cvat(folder: Path, split: str) -> Images:
             if split in (ALL, subset):
                 pages.append(Page(PurePosixPath(name), Entry(image.get("id"), picture, size, [], path=path), shapes))
     left = pictures.unused([page.entry.picture for page in pages]) if split == ALL else []
-    labels, unread = _classes(files), objects.counted(left, "pictures", "are named in no file and are not used")
-    return objects.images_of("cvat", folder, split, labels, pages, partial(_read, labels=labels), unread)
+    labels, unread = _classes(files), tools.counted(left, "pictures", "are named in no file and are not used")
+    return tools.images_of("cvat", folder, split, labels, pages, partial(_read, labels=labels), unread)
 
 
 def _files(folder: Path) -> dict[Path, Element]:
     paths = (path for path in sorted(folder.glob("*.xml")) if b"<annotations" in regular(path).read_bytes()[:4096])
-    return {path: read_xml(path) for path in paths}
+    roots = {path: read_xml(path) for path in paths}
+    return {path: root for path, root in roots.items() if any(root.find(tag) is not None for tag in ("image", "track"))}
 
 
 def _classes(files: dict[Path, Element]) -> LabelSpace:
@@ -72,7 +73,7 @@ def _classes(files: dict[Path, Element]) -> LabelSpace:
     stated = (label for root in files.values() for label in root.iterfind("meta//labels/label"))
     names = dict.fromkeys(label.findtext("name") or "" for label in stated if label.find("parent") is None)
     seen = {shape.get("label") or "" for root in files.values() for shape in root.iterfind("image/*")}
-    return objects.numbered(list(names) or sorted(seen), next(iter(files)))[0]
+    return tools.numbered(list(names) or sorted(seen), next(iter(files)))[0]
 
 
 def _read(shape: Element, what: str, labels: LabelSpace) -> Drawn:
@@ -80,18 +81,18 @@ def _read(shape: Element, what: str, labels: LabelSpace) -> Drawn:
     if kind not in ("box", "polygon", "ellipse", "mask"):
         return None, f"shapes of the kind {kind}, which are not read"
     number, (degrees, layer) = (
-        objects.class_of(shape.get("label"), labels, what),
+        tools.class_of(shape.get("label"), labels, what),
         _numbers(shape, what, "rotation", "z_order"),
     )
     if kind == "box":
         x1, y1, x2, y2 = _numbers(shape, what, "xtl", "ytl", "xbr", "ybr")
-        return objects.boxed(what, number, (x1, y1, x2, y2), ((x1 + x2) / 2, (y1 + y2) / 2), degrees)
+        return tools.boxed(what, number, (x1, y1, x2, y2), ((x1 + x2) / 2, (y1 + y2) / 2), degrees)
     if kind == "polygon":
-        points = objects.as_points([pair.split(",") for pair in (shape.get("points") or "").split(";")], what)
-        instance = objects.outlined(what, number, points)
+        points = tools.as_points([pair.split(",") for pair in (shape.get("points") or "").split(";")], what)
+        instance = tools.outlined(what, number, points)
     elif kind == "ellipse":
         x, y, rx, ry = _numbers(shape, what, "cx", "cy", "rx", "ry")
-        instance = objects.outlined(what, number, objects.ellipse((x, y), rx, ry, degrees))
+        instance = tools.outlined(what, number, tools.ellipse((x, y), rx, ry, degrees))
     else:
         x, y, width, height = _numbers(shape, what, "left", "top", "width", "height")
         pixels = partial(_mask, shape.get("rle") or "", (int(x), int(y), int(width), int(height)), what)
@@ -102,7 +103,7 @@ def _read(shape: Element, what: str, labels: LabelSpace) -> Drawn:
 def _numbers(shape: Element, what: str, *keys: str) -> list[float]:
     """Attributes of a shape; the two that may be missing are 0."""
     texts = [shape.get(key, "0" if key in ("z_order", "rotation") else "") for key in keys]
-    return [value for value, _ in objects.as_points([(text, 0) for text in texts], f"{what}: {', '.join(keys)}", 1)]
+    return [value for value, _ in tools.as_points([(text, 0) for text in texts], f"{what}: {', '.join(keys)}", 1)]
 
 
 def _mask(runs: str, place: tuple[int, int, int, int], what: str, size: Size) -> NDArray[np.bool_]:
@@ -115,4 +116,4 @@ def _mask(runs: str, place: tuple[int, int, int, int], what: str, size: Size) ->
     if counts.min() < 0 or counts.sum() != width * height or counts.sum() > size[0] * size[1]:
         raise InputError(f"{what}: its run lengths are not those of {width}x{height} pixels; draw it again")
     crop = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(height, width)
-    return objects.pasted(crop, left, top, size, what)
+    return tools.pasted(crop, left, top, size, what)

@@ -238,7 +238,8 @@ class TaskSource(NamedTuple):
 
     Attributes:
         kind: of the task.
-        folder: in the data set's folder, with one annotation file an image; None: where the format has them.
+        folder: in the data set's folder, with one annotation file an image, or in FOLDER/SPLIT, or with a folder for
+            each split in it; None: where the format has them.
         labels: file with the classes of the annotations, in the data set's folder or a path; None: those that the
             data set states.
         required: whether the format must be able to annotate this kind of task; False where a tutor teaches it, and no
@@ -274,6 +275,8 @@ def _annotations(dataset: Images, name: str, source: TaskSource) -> Annotations:
             )
         return Annotations(labels=labels) if own is None else replace(own, labels=labels)
     folder = dataset.folder / Path(source.folder).expanduser()
+    by_split = (folder / dataset.split, dataset.folder / dataset.split / source.folder)
+    folder = next((each for each in by_split if each.is_dir()), folder)
     if not folder.is_dir():
         there = sorted(path.name for path in dataset.folder.iterdir() if path.is_dir())
         raise InputError(f"tasks.{name}.from: there is no folder {folder}; possible: {', '.join(there) or 'none'}")

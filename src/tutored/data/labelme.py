@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutored.data import objects
-from tutored.data.coco import Entry, stated_size
+from tutored.data import tools
 from tutored.data.images import Images, Size, files_in
-from tutored.data.objects import ALL, TURNED, Drawn, Page, Pictures
+from tutored.data.objects import Entry, stated_size
 from tutored.data.text import read_json
+from tutored.data.tools import ALL, TURNED, Drawn, Page, Pictures
 from tutored.errors import InputError
 from tutored.files import regular
 from tutored.labels import LabelSpace
@@ -69,18 +69,18 @@ def open_labelme(folder: Path, split: str) -> Images:
         entry = Entry(None, picture, size, [], path=path, faults=faults)
         pages[picture] = Page(picture, entry, _grouped(content.get("shapes", ()), path) if not faults else [])
     names = [shape.get("label") for page in pages.values() for _, shape in page.shapes]
-    labels = objects.classes_of(folder, (name for name in names if name != IGNORED))
-    pages |= {path: Page(path, Entry(None, path, None, [], path=folder), []) for path in pictures.unused(pages.keys())}
+    labels = tools.classes_of(folder, (name for name in names if name != IGNORED))
+    pages |= {path: Page(path, Entry(None, path, None, []), []) for path in pictures.unused(pages.keys())}
     there = [
         page._replace(name=path.relative_to(place))
         for path, page in sorted(pages.items())
         if path.is_relative_to(place)
     ]
     unread = (
-        *objects.counted(lost, "JSON files", "belong to no picture and are not used"),
-        *objects.counted(others, "JSON files", "are not Labelme's and are not read"),
+        *tools.counted(lost, "JSON files", "belong to no picture and are not used"),
+        *tools.counted(others, "JSON files", "are not Labelme's and are not read"),
     )
-    return objects.images_of("labelme", folder, split, labels, there, partial(_read, labels=labels), unread)
+    return tools.images_of("labelme", folder, split, labels, there, partial(_read, labels=labels), unread)
 
 
 def _jsons(folder: Path) -> list[Path]:
@@ -130,14 +130,14 @@ def _read(shape: Mapping[str, Any], what: str, labels: LabelSpace) -> Drawn:
     kind, label = shape["shape_type"], shape.get("label")
     if kind not in ("polygon", "rectangle", "oriented_rectangle", "circle", "mask"):
         return None, f"shapes of the kind {kind}, which are not read"
-    number = BACKGROUND if label == IGNORED else objects.class_of(label, labels, what)
-    parts = [objects.as_points(each, what, 3 if kind == "polygon" else 2) for each in shape["parts"]]
-    instance = objects.outlined(what, number, *parts)
+    number = BACKGROUND if label == IGNORED else tools.class_of(label, labels, what)
+    parts = [tools.as_points(each, what, 3 if kind == "polygon" else 2) for each in shape["parts"]]
+    instance = tools.outlined(what, number, *parts)
     if kind in ("rectangle", "oriented_rectangle"):
         return instance._replace(segmentation=None), TURNED * (kind == "oriented_rectangle")
     if kind == "circle":
         radius = dist(*parts[0][:2])
-        instance = objects.outlined(what, number, objects.ellipse(parts[0][0], radius, radius))
+        instance = tools.outlined(what, number, tools.ellipse(parts[0][0], radius, radius))
     elif kind == "mask":
         left, top, right, bottom = map(int, instance.box)  # the last pixels belong to the mask
         pixels = partial(_mask, shape.get("mask"), left, top, what)
@@ -152,4 +152,4 @@ def _mask(text: Any, left: int, top: int, what: str, size: Size) -> NDArray[np.b
             crop = np.array(picture.convert("L")) > 0
     except Exception as error:  # decoders raise all sorts of errors on broken bytes
         raise InputError(f"{what}: its mask can't be read ({error}); draw it again") from error
-    return objects.pasted(crop, left, top, size, what)
+    return tools.pasted(crop, left, top, size, what)

@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tutored.data import objects
-from tutored.data.coco import Entry, stated_size
+from tutored.data import tools
 from tutored.data.images import Images
-from tutored.data.objects import ALL, Drawn, Page, Pictures
+from tutored.data.objects import Entry, stated_size
 from tutored.data.text import read_json
+from tutored.data.tools import ALL, Drawn, Page, Pictures
 from tutored.errors import InputError
 from tutored.files import regular
 from tutored.labels import LabelSpace
@@ -62,12 +62,12 @@ def open_labelstudio(folder: Path, split: str) -> Images:
         pages.append(Page(PurePosixPath(UPLOADED.sub("", PurePosixPath(name).name)), entry, shapes))
         seen += [name for result in results for name in _labels(result)]
         guessed += [name] * bool(task.get("predictions"))
-    left, labels = pictures.unused([page.entry.picture for page in pages]), objects.classes_of(folder, seen)
+    left, labels = pictures.unused([page.entry.picture for page in pages]), tools.classes_of(folder, seen)
     unread = (
-        *objects.counted(left, "pictures", "are in no task and are not used"),
-        *objects.counted(guessed, "pictures", "have predictions of a model, which are not read"),
+        *tools.counted(left, "pictures", "are in no task and are not used"),
+        *tools.counted(guessed, "pictures", "have predictions of a model, which are not read"),
     )
-    return objects.images_of("labelstudio", folder, split, labels, pages, partial(_read, labels=labels), unread)
+    return tools.images_of("labelstudio", folder, split, labels, pages, partial(_read, labels=labels), unread)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -130,14 +130,14 @@ def _read(result: Mapping[str, Any], what: str, labels: LabelSpace) -> Drawn:
         raise InputError(f"{what}: a region has one label, and the size of its picture; got {names}, {size}")
     if result.get("image_rotation"):
         raise InputError(f"{what}: drawn on the picture turned by {result['image_rotation']} degrees; turn it back")
-    number, value, (down, across) = objects.class_of(names[0], labels, what), result["value"], size
+    number, value, (down, across) = tools.class_of(names[0], labels, what), result["value"], size
     if kind == "polygonlabels":
-        points = objects.as_points(value.get("points"), what)
-        return objects.outlined(what, number, [(x * across / 100, y * down / 100) for x, y in points]), ""
+        points = tools.as_points(value.get("points"), what)
+        return tools.outlined(what, number, [(x * across / 100, y * down / 100) for x, y in points]), ""
     sides = ("width", "height") if kind == "rectanglelabels" else ("radiusX", "radiusY")
     pairs = [[value.get(key) for key in keys] for keys in (("x", "y"), sides)]
-    pairs = objects.as_points([*pairs, (value.get("rotation") or 0, 0)], what)
+    pairs = tools.as_points([*pairs, (value.get("rotation") or 0, 0)], what)
     (x, y), (width, height) = ((one * across / 100, other * down / 100) for one, other in pairs[:2])
     if kind == "rectanglelabels":
-        return objects.boxed(what, number, (x, y, x + width, y + height), (x, y), pairs[2][0])
-    return objects.outlined(what, number, objects.ellipse((x, y), width, height, pairs[2][0])), ""
+        return tools.boxed(what, number, (x, y, x + width, y + height), (x, y), pairs[2][0])
+    return tools.outlined(what, number, tools.ellipse((x, y), width, height, pairs[2][0])), ""

@@ -1,236 +1,329 @@
-"""What readers of the files of annotation tools share: pictures found by name, image ids, classes, shapes."""
+"""Objects that somebody drew: boxes and semantic masks of them, as every format has them that lists objects."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
+from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
-from tutored.data.coco import LARGEST, Entry, Instance, boxes_and_masks
-from tutored.data.images import Images, Size, files_in
-from tutored.data.text import is_background, own_classes, refuse_unwritable
+from tutored.data.images import Annotations, Size
+from tutored.data.text import gather
+from tutored.data.voc import as_boxes
 from tutored.errors import InputError
-from tutored.files import is_special
-from tutored.labels import LabelSpace, composed
-from tutored.pictures import SUFFIXES, Box
-from tutored.types import BACKGROUND
+from tutored.labels import LabelSpace
+from tutored.pictures import Box, fit_box, is_empty
+from tutored.tasks.detection.types import Boxes
+from tutored.tasks.segmentation.types import ClassMask
+from tutored.types import BACKGROUND, IGNORE
 
-ALL = "all"
-"""The split of a data set that has none of its own."""
-Points = Sequence[tuple[float, float]]
-Drawn = tuple[Instance | None, str]
-"""An object, and why it was left out or changed; "" where it was not."""
-TURNED = "boxes that are turned, read as the upright boxes around them, without an outline"
+LARGEST = 1e9
+"""No coordinate is larger, so that a broken file can't make numbers overflow."""
 
 
-class Page(NamedTuple):
-    """One image as a tool's file has it: what its id is made of, its entry without objects, and the objects.
+class Instance(NamedTuple):
+    """One object that somebody drew.
 
-    Each object has what messages call it.
+    Attributes:
+        name: what messages call it, beginning with the file.
+        number: its class, 0: background.
+        crowd: whether it is a region to be ignored.
+        segmentation: its pixels, as `decode_segmentation` takes them.
+        layer: in a mask, what is of a higher layer lies above.
     """
 
-    name: PurePath
-    entry: Entry
-    shapes: Iterable[tuple[str, Any]]
+    name: str
+    box: Box
+    number: int
+    crowd: bool = False
+    segmentation: Any = None
+    layer: int = 0
+
+    @property
+    def short(self) -> str:
+        """Its name without the file's."""
+        return self.name.rpartition(": ")[2]
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it has run lengths, or a polygon of three points or more."""
+        drawn = self.segmentation
+        return bool(drawn) and (not isinstance(drawn, list) or any(map(_is_area, drawn)))
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether polygons of fewer than three points are among its outline."""
+        return isinstance(self.segmentation, list) and not all(map(_is_area, self.segmentation))
+
+    def scaled(self, size: Size) -> Instance:
+        """The same in pixels, where box and polygons are shares of an image of `size`."""
+        height, width = size
+        x1, y1, x2, y2 = self.box
+        polygons = [[x * (width, height)[at % 2] for at, x in enumerate(points)] for points in self.segmentation or ()]
+        return self._replace(box=(x1 * width, y1 * height, x2 * width, y2 * height), segmentation=polygons)
 
 
-def images_of(
-    kind: str,
-    folder: Path,
-    split: str,
-    labels: LabelSpace,
-    pages: Sequence[Page],
-    read: Callable[[Any, str], Drawn],
-    unread: Iterable[str],
-) -> Images:
-    """A split as a format named `kind` has it.
+class Entry(NamedTuple):
+    """What a file says of one image.
+
+    Attributes:
+        number: the file's own number of it.
+        picture: its file or address.
+        stated_size: (height, width), where the file states it.
+        path: the file; None: there is none of this image.
+        relative: coordinates are shares of the image's width and height, not pixels.
+        labelled: whether somebody worked on it, where the file says so; None: it is not known where there is no object.
+        faults: what keeps the annotations from being used, a message each.
+        told: objects that are left out or changed: why, and what messages call them.
+    """
+
+    number: Any
+    picture: Path | str
+    stated_size: tuple[float, float] | None
+    instances: list[Instance]
+    path: Path | None = None
+    relative: bool = False
+    labelled: bool | None = None
+    faults: Sequence[str] = ()
+    told: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectAnnotations(Annotations):
+    """What boxes and masks share.
+
+    Attributes:
+        path: what messages on all of them name.
+        there: the images that are annotated.
+        blank: those among them on which nothing is drawn.
+    """
+
+    states_classes: ClassVar[bool] = True
+    path: Path
+    entries: Mapping[str, Entry]
+    there: Set[str]
+    blank: Set[str]
+
+    def has(self, image_id: str) -> bool:
+        return image_id in self.there
+
+    def is_blank(self, image_id: str) -> bool:
+        return image_id in self.blank
+
+    def files(self, image_id: str) -> tuple[Path, ...]:
+        path = self.entries[image_id].path
+        return () if path is None else (path,)
+
+    def instances(self, image_id: str, size: Size) -> list[Instance]:
+        """The objects of an image. Raises InputError where the file is faulty, or states another size of the image."""
+        entry = self.entries[image_id]
+        if entry.faults:
+            raise InputError("\n".join(entry.faults))
+        stated = entry.stated_size
+        if stated is not None and stated != size:
+            raise InputError(
+                f"{entry.picture}: the image is {size[1]}x{size[0]} pixels, {entry.path} says "
+                f"{stated[1]:g}x{stated[0]:g}; the annotations belong to another version of the image"
+            )
+        return [each.scaled(size) for each in entry.instances] if entry.relative else entry.instances
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectBoxes(ObjectAnnotations):
+    """Boxes, cut at the image's borders; crowds are difficult."""
+
+    def read(self, image_id: str, size: Size) -> Boxes:
+        boxed = [each for each in self.instances(image_id, size) if not is_empty(each.box)]
+        boxes = zip(gather(partial(fit_box, each.box, size, each.name) for each in boxed), boxed, strict=True)
+        return as_boxes([(box, each.number, each.crowd) for box, each in boxes if each.number != BACKGROUND])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectMasks(ObjectAnnotations):
+    """Semantic masks: smaller instances lie over larger ones, and crowd pixels that no instance covers are 255.
+
+    An image has none where one of its objects has no segmentation, or a polygon of less than three points, where no
+    object of the whole data set has one, or where `labels` are more than a mask can tell apart (254).
+
+    Attributes:
+        to: the class in `labels` of each of the file's classes.
+        incomplete: notes on objects without an outline, or with one that is left out in part.
+        annotated: as in `ClassMask`.
+    """
+
+    to: Sequence[int]
+    incomplete: tuple[str, ...]
+    annotated: tuple[int, ...] | None = None
+
+    def seen_in(self, labels: LabelSpace, to: Sequence[int], annotated: tuple[int, ...] | None) -> ObjectMasks:
+        """The same in another label space, as in `ClassMask.relabelled`; a mask need tell only its classes apart."""
+        notes = _too_many(self.path, labels) or self.incomplete
+        return replace(self, labels=labels, to=[to[each] for each in self.to], annotated=annotated, notes=notes)
+
+    def has(self, image_id: str) -> bool:
+        return len(self.labels) <= IGNORE and super().has(image_id)
+
+    def read(self, image_id: str, size: Size) -> ClassMask:
+        instances = self.instances(image_id, size)
+        encoded = gather(partial(_encode, each.segmentation, size, each.name) for each in instances)
+        mask = np.zeros(size, np.uint8)
+
+        def paint(each: Instance, runs: Mapping[str, Any]) -> None:
+            mask[_decode(runs, each.name)] = IGNORE if each.crowd else self.to[each.number]
+
+        # Crowds first, then layer by layer, from large to small: what is painted later lies above.
+        layers = sorted(
+            zip(instances, encoded, strict=True), key=lambda drawn: (not drawn[0].crowd, drawn[0].layer, -drawn[1][1])
+        )
+        gather(partial(paint, each, runs) for each, (runs, _) in layers)
+        return ClassMask(mask=torch.from_numpy(mask), annotated=self.annotated)
+
+
+def boxes_and_masks(
+    labels: LabelSpace, entries: Mapping[str, Entry], path: Path
+) -> tuple[Mapping[str, ObjectAnnotations], list[str]]:
+    """What is annotated, by kind of task, and a sentence on each kind of object that is left out or changed.
 
     Args:
-        read: makes an instance of an object; raises InputError where it is faulty.
-        unread: sentences on what is there and not read.
-
-    Raises:
-        InputError: none of the pictures is there, or two are called the same.
+        entries: by image id.
+        path: as in `ObjectAnnotations`.
     """
-    places = [page.entry.picture for page in pages]
-    if not any(isinstance(place, str) or place.exists() for place in places):
-        told = f"none of {len(places):,} pictures is there, such as {min(map(str, places))}" if places else "no picture"
-        raise InputError(f"{folder}: {told}; put pictures and annotations into this folder")
-    ids = image_ids([page.name for page in pages], folder)
-    entries = {each: filled(page.entry, page.shapes, read) for each, page in zip(ids, pages, strict=True)}
-    tasks, told_of = boxes_and_masks(labels, entries, folder)
-    return Images(
-        format=kind,
-        folder=folder,
-        split=split,
-        classes=labels,
-        ids=tuple(ids),
-        place=dict(zip(ids, places, strict=True)).__getitem__,
-        tasks=tasks,
-        unread=(*unread, *told_of),
+    there, blank, outlined = set(), set(), set()
+    told: dict[str, list[str]] = defaultdict(list)
+    notes: list[str] = []
+    bare: list[str] = []
+    lines: list[str] = []
+    possible = False
+    for image_id, entry in entries.items():
+        for why, name in entry.told:
+            told[why].append(name)
+        for each in entry.instances:
+            notes += () if entry.relative else _notes_of_box(each, entry)
+            bare += [each.short] * (not each.is_drawn)
+            lines += [each.short] * each.has_lines
+            possible = possible or bool(each.segmentation)
+        if entry.labelled is not False:
+            there.add(image_id)
+            outlined |= {image_id} if all(each.is_drawn for each in entry.instances) else set()
+            if entry.labelled is None and not entry.instances and not entry.faults:
+                blank.add(image_id)
+    shared = {"labels": labels, "path": path, "entries": entries, "blank": blank}
+    boxes = ObjectBoxes(**shared, there=there, notes=tuple(notes))
+    incomplete = []
+    if bare and possible:
+        incomplete.append(
+            f"{path}: {len(there - outlined):,} images have no mask, because {len(bare):,} objects on them have no "
+            f"outline, such as {bare[0]}"
+        )
+    if lines:
+        incomplete.append(
+            f"{path}: polygons of fewer than three points are left out of {len(lines):,} objects, such as {lines[0]}"
+        )
+    masks = ObjectMasks(
+        **shared,
+        there=outlined if possible else set(),
+        notes=_too_many(path, labels) or tuple(incomplete),
+        to=range(len(labels)),
+        incomplete=tuple(incomplete),
+    )
+    counted = [f"{len(names):,} objects, such as {names[0]}: {why}" for why, names in told.items()]
+    return {"detection": boxes, "segmentation": masks}, counted
+
+
+def _too_many(path: Path, labels: LabelSpace) -> tuple[str, ...]:
+    if len(labels) <= IGNORE:
+        return ()
+    return (
+        f"{path}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): no masks, unless "
+        "the task's `classes` name fewer",
     )
 
 
-def filled(entry: Entry, shapes: Iterable[tuple[str, Any]], read: Callable[[Any, str], Drawn]) -> Entry:
-    """An image's entry with its objects; see `Page` and `images_of`."""
-    faults, told = list(entry.faults), list(entry.told)
-    for name, shape in shapes:
-        try:
-            instance, why = read(shape, name)
-        except InputError as error:
-            faults.append(str(error))
-            continue
-        entry.instances.extend(filter(None, [instance]))
-        told += [(why, name)] * bool(why)
-    return entry._replace(faults=faults, told=told)
+def _notes_of_box(instance: Instance, entry: Entry) -> Iterator[str]:
+    """Boxes without area are left out; boxes that reach out of an image whose size the file states are cut."""
+    x1, y1, x2, y2 = instance.box
+    height, width = entry.stated_size or (math.inf, math.inf)
+    out = max(-x1, -y1, x2 - width, y2 - height)
+    if is_empty(instance.box):
+        yield f"{instance.name}: a box of no area, left out"
+    elif out > 1:
+        yield f"{instance.name}: the box {instance.box} reaches {out:g} pixels out of its image, cut"
 
 
-class Pictures:
-    """The pictures in and under a folder, found by what annotations call them."""
-
-    def __init__(self, folder: Path) -> None:
-        files = sorted(files_in(folder))
-        self.paths = dict.fromkeys(path for path in files if path.suffix.lower() in SUFFIXES and not is_special(path))
-        refuse_unwritable(self.paths)
-        self._by_name: dict[str, list[Path]] = defaultdict(list)
-        for path in self.paths:
-            self._by_name[composed(path.name)].append(path)
-
-    def find(self, name: str) -> Path | None:
-        """The picture of this file name; of several, the one whose path has most of the end of `name`.
-
-        Annotations name pictures by paths of another machine, also of Windows. None: there is none, or no single one.
-        """
-        parts = PurePosixPath(composed(name).replace("\\", "/")).parts[::-1]
-        alike: dict[int, list[Path]] = defaultdict(list)
-        for path in self._by_name.get(parts[0], ()) if parts else ():
-            pairs = zip(parts, map(composed, path.parts[::-1]), strict=False)
-            alike[next((at for at, (one, other) in enumerate(pairs) if one != other), len(parts))].append(path)
-        found = alike[max(alike)] if alike else []
-        return found[0] if len(found) == 1 else None
-
-    def unused(self, used: Collection[Path | str | None]) -> list[Path]:
-        """The pictures in the folders of those that are used."""
-        folders = {path.parent for path in used if isinstance(path, Path)}
-        return [path for path in self.paths if path.parent in folders and path not in used]
+def stated_size(height: Any, width: Any) -> tuple[float, float] | None:
+    """Height and width, also of texts; None where one is missing or 0, which some tools write for an unknown size."""
+    try:
+        height, width = float(height), float(width)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
 
 
-def counted(things: Collection[Any], what: str, told: str) -> list[str]:
-    """A sentence on files that are not used, if there are any."""
-    return [f"{len(things):,} {what}, such as {min(map(str, things))}, {told}"] if things else []
+# --- Segmentations
 
 
-def image_ids(names: Sequence[PurePath], where: Path) -> list[str]:
-    """The ids of images whose files have these names: the stem, or, where several share one, all but the suffix.
+def decode_segmentation(segmentation: Any, size: Size, what: str) -> NDArray[np.bool_]:
+    """The pixels of an instance in an image of `size` (H, W), bool [H, W].
+
+    Args:
+        segmentation: polygons, of which those of fewer than three points cover nothing; either kind of run lengths; or
+            a function of the size that returns the pixels, bool [H, W].
 
     Raises:
-        InputError: naming `where`; two names differ in the suffix alone, or one is listed twice.
+        InputError: beginning with `what`; something else than polygons, one that lies far outside, or run lengths that
+            don't fit the image.
     """
-    sharing = Counter(name.stem for name in names)
-    ids = [composed(name.stem if sharing[name.stem] == 1 else name.with_suffix("").as_posix()) for name in names]
-    twice, count = Counter(ids).most_common(1)[0]
-    if count > 1:
-        alike = [str(name) for name, each in zip(names, ids, strict=True) if each == twice]
-        raise InputError(
-            f"{where}: {' and '.join(alike[:2])} have one name up to the suffix; list a picture once, and rename one "
-            "of two"
-        )
-    return ids
+    return _decode(_encode(segmentation, size, what)[0], what)
 
 
-def numbered(names: Sequence[str], where: Path) -> tuple[LabelSpace, list[int]]:
-    """The label space of a file's classes, and the class of each of them; background is none of its own.
+def _encode(segmentation: Any, size: Size, what: str) -> tuple[dict[str, Any], int]:
+    """Compressed run lengths of one instance, and how many pixels it has."""
+    height, width = size
+    if callable(segmentation):
+        encoded: dict[str, Any] = rle.encode(np.asfortranarray(segmentation(size), np.uint8))
+        return encoded, int(rle.area(encoded))
+    if isinstance(segmentation, list):
+        if not all(_is_polygon(points, 2 * max(size)) for points in segmentation):
+            raise InputError(f"{what}: a polygon is a list x, y, x, y, ... within its image of {width}x{height} pixels")
+        segmentation = list(filter(_is_area, segmentation)) or {"size": [height, width], "counts": [height * width]}
+    elif not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
+        raise InputError(f"{what}: run lengths must state the size {[height, width]} of the image, height first")
+    with _named(what):
+        runs: dict[str, Any] = rle.segmToRle(segmentation, width, height)
+        return runs, int(rle.area(runs))
 
-    Raises:
-        InputError: naming `where`; two classes have one name, or one has none.
-    """
-    classes = [name.strip() for name in names if not is_background(name)]
-    if not all(classes):
-        raise InputError(f"{where}: class {classes.index('')} has no name; give each its own")
+
+def _decode(runs: Mapping[str, Any], what: str) -> NDArray[np.bool_]:
+    with _named(what):
+        region: NDArray[np.bool_] = rle.decode(runs).astype(np.bool_)
+        return region
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
     try:
-        labels = LabelSpace.of(classes)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
-    return labels, [BACKGROUND if is_background(name) else labels.index(name.strip()) for name in names]
+        yield
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise InputError(f"{what}: its segmentation can't be decoded ({error})") from error
 
 
-def classes_of(folder: Path, names: Iterable[Any]) -> LabelSpace:
-    """The classes that a folder lists (`CLASS_FILES`), or those of all objects, by the alphabet."""
-    seen = {name.strip() for name in names if isinstance(name, str) and not is_background(name)}
-    return (own_classes(folder) or (LabelSpace.of(sorted(seen - {""})), None))[0]
+def _is_area(points: Any) -> bool:
+    return not isinstance(points, list) or len(points) >= 6
 
 
-def class_of(name: Any, labels: LabelSpace, what: str) -> int:
-    """The number of an object's class, 0 for background. Raises InputError, beginning with `what`."""
-    if not isinstance(name, str) or not name.strip():
-        raise InputError(f"{what}: its class must be a name, got {name!r}")
-    try:
-        return BACKGROUND if is_background(name) else labels.index(name.strip())
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from error
+def _is_polygon(points: Any, far: float) -> bool:
+    return isinstance(points, list) and len(points) % 2 == 0 and all(is_number(value, far) for value in points)
 
 
-# --- Shapes
-
-
-def as_points(given: Any, what: str, least: int = 3) -> list[tuple[float, float]]:
-    """Pairs of numbers. Raises InputError, beginning with `what`: it is something else, or fewer than `least`."""
-    try:
-        points = [(float(x), float(y)) for x, y in given]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what}: points are pairs of numbers x, y, got {str(given)[:80]}") from error
-    if len(points) < least:
-        raise InputError(f"{what}: needs at least {least} points, has {len(points)}; remove it or draw it again")
-    if not all(abs(value) <= LARGEST for point in points for value in point):
-        raise InputError(f"{what}: a coordinate is no number of pixels; correct it")
-    return points
-
-
-def outlined(what: str, number: int, *parts: Points) -> Instance:
-    """An object of polygons, and the upright box around them."""
-    flat = [[value for point in part for value in point] for part in parts]
-    return Instance(what, envelope([point for part in parts for point in part]), number, segmentation=flat)
-
-
-def boxed(what: str, number: int, box: Box, pivot: tuple[float, float], degrees: float) -> Drawn:
-    """An object of the upright box around a box that is turned clockwise around `pivot`."""
-    x1, y1, x2, y2 = box
-    if not degrees:
-        return Instance(what, box, number), ""
-    return Instance(what, envelope(turned([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], pivot, degrees)), number), TURNED
-
-
-def envelope(points: Points) -> Box:
-    """The upright box around points."""
-    x, y = zip(*points, strict=True)
-    return min(x), min(y), max(x), max(y)
-
-
-def ellipse(centre: tuple[float, float], rx: float, ry: float, degrees: float = 0.0) -> Points:
-    """64 points of an ellipse with these radii that is turned clockwise."""
-    around = (math.tau * step / 64 for step in range(64))
-    return turned([(centre[0] + rx * math.cos(at), centre[1] + ry * math.sin(at)) for at in around], centre, degrees)
-
-
-def turned(points: Points, pivot: tuple[float, float], degrees: float) -> Points:
-    """The points turned clockwise, as the picture is seen."""
-    (x, y), sine, cosine = pivot, math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    return [(x + (a - x) * cosine - (b - y) * sine, y + (a - x) * sine + (b - y) * cosine) for a, b in points]
-
-
-def pasted(crop: NDArray[np.bool_], left: int, top: int, size: Size, what: str) -> NDArray[np.bool_]:
-    """The pixels of an image of `size` (H, W), bool [H, W], of which those of a rectangle are known.
-
-    Raises:
-        InputError: beginning with `what`; the rectangle lies outside.
-    """
-    (height, width), whole = crop.shape, np.zeros(size, np.bool_)
-    if not (0 <= left <= left + width <= size[1] and 0 <= top <= top + height <= size[0]):
-        raise InputError(f"{what}: its pixels lie outside its image of {size[1]}x{size[0]} pixels; correct it")
-    whole[top : top + height, left : left + width] = crop
-    return whole
+def is_number(value: Any, far: float) -> bool:
+    """Whether a value is a number, no further than `far` from 0."""
+    return isinstance(value, int | float) and abs(value) <= far

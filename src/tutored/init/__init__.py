@@ -19,9 +19,10 @@ from PIL import Image
 from tutored.config.entries import DEFAULT_TASKS
 from tutored.data import TOOLS, open_dataset
 from tutored.data.check import Report, check
-from tutored.data.objects import ALL
+from tutored.data.coco import instances_files
 from tutored.data.sources import ranks
-from tutored.data.text import CLASS_FILES, own_classes, own_name, read_json
+from tutored.data.text import CLASS_FILES, own_classes, own_name
+from tutored.data.tools import ALL
 from tutored.errors import InputError
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
@@ -122,22 +123,21 @@ def _voc(folder: Path) -> Layout | None:
 
 
 def _coco(folder: Path) -> Layout | None:
-    files = [*folder.glob("annotations/instances_*.json"), *folder.glob("*.json"), *folder.glob("annotations/*.json")]
-    data = f"coco:{folder}"
-    names = {path.stem.removeprefix("instances_"): path for path in files}
-    inside = {path.parent.name: path for path in folder.glob("*/*.json")}
-    names |= {name: inside[name] for name in (*TRAIN, *VAL) if name in inside and name not in names}
-    # Files may be hundreds of megabytes: the usual ones are opened first.
+    files = instances_files(folder)
+    called = {name.lower(): name for name in files}
+    # Files may be hundreds of megabytes: the usual ones are looked into first.
     train, val = (
-        first(usual, [name for name in names if name in usual and _opens(data, name)]) for usual in (TRAIN, VAL)
+        next((called[each] for each in usual if each in called and _is_coco(files[called[each]])), None)
+        for usual in (TRAIN, VAL)
     )
-    train = train or next((name for name in names if name not in (*TRAIN, val) and _opens(data, name)), None)
-    if not train:
-        for name in (name for name, path in names.items() if _is_coco(path)):
-            open_dataset(data, name)  # raises what is wrong with it
+    train = train or next((name for name, path in files.items() if name != val and _is_coco(path)), val)
+    if train is None:
         return None
-    note = "there is one split alone: a fifth of its images is held out to validate on"
-    return Layout(what="a COCO folder", data=data, train=train, val=val, notes=() if val else (note,))
+    val = None if val == train else val
+    notes = [] if val else ["there is one split alone: a fifth of its images is held out to validate on"]
+    if rest := [called[each] for each in (*TRAIN, *VAL) if each in called.keys() - {train.lower(), str(val).lower()}]:
+        notes.append(f"further splits, which the config does not name: {', '.join(rest)}")
+    return Layout(what="a COCO folder", data=f"coco:{folder}", train=train, val=val, notes=tuple(notes))
 
 
 def _of_tool(folder: Path) -> Layout | None:
@@ -163,11 +163,16 @@ def _opens(data: str, split: str) -> bool:
 
 
 def _is_coco(path: Path) -> bool:
+    """Whether a file is meant as COCO instances, be it cut short."""
     try:
-        content = read_json(path)
-    except InputError:
+        with regular(path).open("rb") as file:
+            head = file.read(1 << 16)
+            if not any(each in head for each in (b'"images"', b'"annotations"', b'"categories"')):
+                return False  # such as a picture in base64, of which there may be thousands
+            content = head + file.read()
+    except OSError:
         return False
-    return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
+    return b'"images"' in content and (b'"categories"' in content or not content.rstrip().endswith(b"}"))
 
 
 def _pictures_alone(folder: Path, found: Loose) -> Layout:
