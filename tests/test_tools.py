@@ -597,3 +597,63 @@ def test_a_picture_without_objects_is_empty_where_told(tmp_path: Path, kind: str
     assert dataset.blank == dataset.ids == ("a", "b") and dataset.annotated_tasks("b") == ()
     told = open_dataset(f"{kind}:{tmp_path}", split, empty="annotated")
     assert told.annotated_tasks("a") == told.annotated_tasks("b") == ("detection",) and boxes(told, "b") == []
+
+
+# --- CVAT's masks, and Labelme's folder
+
+
+def colours(
+    folder: Path, mask: np.ndarray, text: str = "root:51,221,255::\nbackground:0,0,0::\nleaf:250,50,83::\n"
+) -> Images:
+    """CVAT's "Segmentation mask 1.1" with one picture."""
+    pictures(folder / "JPEGImages/a.jpg")
+    write(folder / "ImageSets/Segmentation/default.txt", "a\n")
+    write(folder / "labelmap.txt", f"# label:color_rgb:parts:actions\n{text}")
+    (folder / "SegmentationClass").mkdir(exist_ok=True)
+    Image.fromarray(mask).save(folder / "SegmentationClass/a.png")
+    return open_dataset(f"voc:{folder}", "default")
+
+
+def test_colours_of_cvat_are_the_classes_of_its_labelmap(tmp_path: Path) -> None:
+    mask = np.zeros((8, 10, 3), np.uint8)
+    mask[:, :2], mask[:, 9] = (250, 50, 83), (51, 221, 255)
+    dataset = colours(tmp_path, mask)
+    assert dataset.labels["segmentation"].names == ("background", "root", "leaf")
+    assert pixels(dataset, "a") == {1: [9, 0, 10, 8, 8], 2: [0, 0, 2, 8, 16]} and not dataset.notes
+    layout = init(tmp_path, tmp_path / "t.yaml").layout
+    assert (layout.what, layout.train, layout.val) == ("a VOC folder", "default", None)
+
+
+def test_colours_that_no_labelmap_names_are_refused(tmp_path: Path) -> None:
+    mask = np.zeros((8, 10, 3), np.uint8)
+    mask[3, 4] = 1, 2, 3
+    (problem,) = colours(tmp_path, mask).problems("a")
+    assert problem.startswith(
+        f"{tmp_path}/SegmentationClass/a.png: labelmap.txt has no class of the colour 1,2,3; add it"
+    )
+    assert "the mask is 9x8 pixels, its image 10x8" in colours(tmp_path, mask[:, :9]).problems("a")[0]
+    for text, told in (
+        ("leaf:0,0,300::", "'leaf:0,0,300::' is not name:red,green,blue:parts:actions"),
+        ("leaf:0,0::", "is not name:red"),
+        ("leaf:1,1,1::\nroot:1,1,1::", "'root:1,1,1::' is not name:red,green,blue:parts:actions, each colour once"),
+        ("leaf:1,1,1::\nleaf:1,1,2::", "a label space names each class once; twice: leaf"),
+    ):
+        with pytest.raises(InputError, match="labelmap.txt") as error:
+            colours(tmp_path, mask, text)
+        assert told in str(error.value)
+
+
+@pytest.mark.parametrize("masks", ["SegmentationClass", "SegmentationClassPNG"])
+def test_the_folder_of_labelme2voc(tmp_path: Path, masks: str) -> None:
+    folder = tmp_path / "voc"
+    for number in range(4):
+        pictures(folder / f"JPEGImages/p{number}.jpg", folder / f"SegmentationClassVisualization/p{number}.jpg")
+        mask = Image.fromarray(np.full((8, 10), 1 + number % 2, np.uint8))
+        (folder / masks).mkdir(exist_ok=True)
+        mask.save(folder / masks / f"p{number}.png")
+    write(folder / "class_names.txt", "_background_\nleaf\nroot\n")
+    start = init(folder, tmp_path / "t.yaml")
+    assert start.report.ok and start.annotated == {"detection": 0, "segmentation": 3}
+    assert any("drawings and masks of single objects, such as" in note for note in start.layout.notes)
+    whole = [split.tasks["segmentation"].counts["pixels"] for split in start.report.splits.values()]
+    assert {name: sum(each[name] for each in whole) for name in whole[0]} == {"leaf": 160, "root": 160, "ignore": 0}

@@ -186,7 +186,7 @@ def test_the_folder_may_be_the_devkit_around_one_data_set(one: Path) -> None:
     ("spec", "message"),
     [
         ("voc", "possible: voc:FOLDER, coco:FOLDER"),
-        ("yolo:/tmp", "possible: voc:FOLDER, coco:FOLDER"),
+        ("zip:/tmp", "possible: voc:FOLDER, coco:FOLDER"),
         ("voc:/no/such/folder", "there is no folder /no/such/folder"),
         ("voc:{tmp_path}", "not a VOC folder; it must hold JPEGImages"),
     ],
@@ -280,9 +280,9 @@ def test_pictures_of_other_formats_are_named(one: Path) -> None:
 
 
 def test_a_list_of_another_tool_is_not_passed_over(one: Path) -> None:
-    (one / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nleaf:128,0,0::\n")
+    (one / "obj.names").write_text("leaf\n")
     (note,) = open_dataset(f"voc:{one}", "train").notes
-    assert note.startswith(f"{one}/labelmap.txt: is not read, so that the numbers in masks are taken to be VOC's; if")
+    assert note.startswith(f"{one}/obj.names: is not read, so that the numbers in masks are taken to be VOC's; if")
     (one / "labels.txt").write_text("leaf\n")
     assert open_dataset(f"voc:{one}", "train").notes == ()
 

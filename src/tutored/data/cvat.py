@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tutored.data import tools
 from tutored.data.images import Images, Size
 from tutored.data.objects import Entry, Instance, stated_size
-from tutored.data.text import read_xml, refuse_climbing
+from tutored.data.text import numbered, read_xml, refuse_climbing
 from tutored.data.tools import ALL, Drawn, Page, Pictures
 from tutored.errors import InputError
 from tutored.files import regular
@@ -73,7 +73,7 @@ def _classes(files: dict[Path, Element]) -> LabelSpace:
     stated = (label for root in files.values() for label in root.iterfind("meta//labels/label"))
     names = dict.fromkeys(label.findtext("name") or "" for label in stated if label.find("parent") is None)
     seen = {shape.get("label") or "" for root in files.values() for shape in root.iterfind("image/*")}
-    return tools.numbered(list(names) or sorted(seen), next(iter(files)))[0]
+    return numbered(list(names) or sorted(seen), next(iter(files)))[0]
 
 
 def _read(shape: Element, what: str, labels: LabelSpace) -> Drawn:

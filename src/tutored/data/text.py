@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 from xml.etree.ElementTree import Element
@@ -16,6 +16,7 @@ from defusedxml import ElementTree
 from tutored.errors import InputError, is_one_line
 from tutored.files import regular
 from tutored.labels import LabelSpace
+from tutored.types import BACKGROUND
 
 Found = TypeVar("Found")
 CLASS_FILES = ("labels.txt", "classes.txt", "class_names.txt")
@@ -76,6 +77,22 @@ def own_classes(folder: Path) -> tuple[LabelSpace, Path] | None:
     if len(set(found.values())) > 1:
         raise InputError(f"{' and '.join(map(str, found))} list different classes; keep the right one")
     return next(((labels, path) for path, labels in found.items()), None)
+
+
+def numbered(names: Sequence[str], where: Path) -> tuple[LabelSpace, list[int]]:
+    """The label space of a file's classes, and the class of each of them; background is none of its own.
+
+    Raises:
+        InputError: naming `where`; two classes have one name, or one has none.
+    """
+    classes = [name.strip() for name in names if not is_background(name)]
+    if not all(classes):
+        raise InputError(f"{where}: class {classes.index('')} has no name; give each its own")
+    try:
+        labels = LabelSpace.of(classes)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    return labels, [BACKGROUND if is_background(name) else labels.index(name.strip()) for name in names]
 
 
 def read_json(path: Path) -> Any:

@@ -143,22 +143,6 @@ def image_ids(names: Sequence[PurePath], where: Path) -> list[str]:
     return ids
 
 
-def numbered(names: Sequence[str], where: Path) -> tuple[LabelSpace, list[int]]:
-    """The label space of a file's classes, and the class of each of them; background is none of its own.
-
-    Raises:
-        InputError: naming `where`; two classes have one name, or one has none.
-    """
-    classes = [name.strip() for name in names if not is_background(name)]
-    if not all(classes):
-        raise InputError(f"{where}: class {classes.index('')} has no name; give each its own")
-    try:
-        labels = LabelSpace.of(classes)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
-    return labels, [BACKGROUND if is_background(name) else labels.index(name.strip()) for name in names]
-
-
 def classes_of(folder: Path, names: Iterable[Any]) -> LabelSpace:
     """The classes that a folder lists (`CLASS_FILES`), or those of all objects, by the alphabet."""
     seen = {name.strip() for name in names if isinstance(name, str) and not is_background(name)}

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from xml.etree.ElementTree import Element
 
+import numpy as np
 import torch
 
 from tutored.data.images import AnnotationFiles, Images, Size, first_file
-from tutored.data.text import CLASS_FILES, gather, own_classes, read_lines, read_xml, refuse_climbing
+from tutored.data.text import CLASS_FILES, gather, numbered, own_classes, read_lines, read_xml, refuse_climbing
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace, composed
-from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box
+from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box, read_picture
 from tutored.tasks.detection.types import Boxes
-from tutored.types import BACKGROUND
+from tutored.tasks.segmentation.types import ClassMask
+from tutored.types import BACKGROUND, IGNORE
 
 OF_ONE_CLASS = re.compile(r"\s(-1|0|1)\s*$")
 """How every line of VOC's lists of one class ends; an image id itself may hold blanks."""
-CLASSES_ELSEWHERE = ("labelmap.txt", "obj.names", "data.yaml")
+LABEL_MAP = re.compile(r"(.+):(\d+),(\d+),(\d+):[^:]*:[^:]*")
+"""A line of CVAT's `labelmap.txt`: a class and its colour in masks."""
+CLASSES_ELSEWHERE = ("obj.names", "data.yaml")
 """Where other tools list classes."""
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 """Where a mask is looked for, in this order; the second holds SBD's masks, as people commonly add them to VOC2012."""
@@ -42,17 +46,21 @@ def open_voc(folder: Path, split: str) -> Images:
             of splits, in this order.
 
     Classes are VOC's twenty, or those that a file in the folder lists (`CLASS_FILES`), one a line in the order of their
-    indices.
+    indices. Without such a file, `labelmap.txt` lists them as CVAT writes it, with the colours that masks have then.
 
     Raises:
         InputError: no such folder or split (the possible ones are named), an empty list, an id listed twice.
     """
     folder = _dataset_folder(folder)
-    labels, listed = own_classes(folder) or (VOC, None)
-    unread = [path for path in (folder / name for name in CLASSES_ELSEWHERE) if path.is_file() and not listed]
+    listed, mapped = own_classes(folder), label_map(folder)
+    labels, _ = listed or mapped or (VOC, None)
+    known = listed or mapped
+    unread = [path for path in (folder / name for name in CLASSES_ELSEWHERE) if path.is_file() and not known]
     xml = VocBoxes(kind="detection", folders=(folder / "Annotations",), suffixes=(".xml",), labels=labels)
     places = tuple(folder / name for name in MASK_FOLDERS)
     masks = AnnotationFiles(kind="segmentation", folders=places, suffixes=(".png",), labels=labels)
+    if mapped and not listed:
+        masks = ColourMasks(**vars(masks), colours=mapped[1])
     return Images(
         format="voc",
         folder=folder,
@@ -88,6 +96,60 @@ class VocBoxes(AnnotationFiles):
         for number, element in enumerate(root.findall("object"), start=1):
             steps.append(partial(_read_object, element, size, self.labels, f"{path}: object {number}"))
         return as_boxes(gather(steps)[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColourMasks(AnnotationFiles):
+    """Masks whose colours mean classes: by colour, as 0xRRGGBB, the class."""
+
+    states_classes: ClassVar[bool] = True
+    colours: Mapping[int, int]
+
+    def read(self, image_id: str, size: Size) -> ClassMask:
+        path = self.path(image_id)
+        assert path is not None
+        pixels = np.asarray(read_picture(path), np.int32) @ (1 << 16, 1 << 8, 1)
+        if pixels.shape != size:
+            height, width = pixels.shape
+            raise InputError(f"{path}: the mask is {width}x{height} pixels, its image {size[1]}x{size[0]}")
+        values, where = np.unique(pixels, return_inverse=True)
+        strange = [f"{value >> 16},{value >> 8 & 255},{value & 255}" for value in values if value not in self.colours]
+        if strange:
+            raise InputError(
+                f"{path}: labelmap.txt has no class of the colour {' or '.join(strange[:3])}; add it, or, where pixels are "
+                f"numbers of classes, list these in {CLASS_FILES[0]}"
+            )
+        classes = np.array([self.colours[value] for value in values.tolist()], np.uint8)
+        return ClassMask(mask=torch.from_numpy(classes[where.reshape(size)]))
+
+
+def label_map(folder: Path) -> tuple[LabelSpace, Mapping[int, int]] | None:
+    """The classes of CVAT's `labelmap.txt`, and the class of each colour, 0xRRGGBB; None without such a file.
+
+    Raises:
+        InputError: naming file and line; a line is no class with a colour, or two have one colour or name.
+    """
+    path = folder / "labelmap.txt"
+    if not path.is_file():
+        return None
+    names: list[str] = []
+    colours: dict[int, int] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = LABEL_MAP.fullmatch(line.strip())
+        levels = [int(each) for each in found.groups()[1:]] if found else [256]
+        colour = sum(level << shift for level, shift in zip(levels, (16, 8, 0), strict=False))
+        if not found or max(levels) > 255 or colour in colours:
+            raise InputError(
+                f"{path}, line {number}: {line!r} is not name:red,green,blue:parts:actions, each colour once"
+            )
+        colours[colour] = len(names)
+        names.append(found[1])
+    labels, classes = numbered(names, path)
+    if len(labels) > IGNORE:
+        raise InputError(f"{path}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1})")
+    return labels, {colour: classes[place] for colour, place in colours.items()}
 
 
 def as_boxes(objects: Sequence[tuple[Box, int, bool]]) -> Boxes:

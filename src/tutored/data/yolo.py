@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from tutored.config.read import read_yaml
 from tutored.data.images import Images, files_in, first_file
 from tutored.data.objects import Entry, Instance, boxes_and_masks
-from tutored.data.text import CLASS_FILES, read_lines
-from tutored.data.tools import ALL, TURNED, Drawn, Pictures, counted, filled, image_ids, numbered, outlined
+from tutored.data.text import CLASS_FILES, numbered, read_lines
+from tutored.data.tools import ALL, TURNED, Drawn, Pictures, counted, filled, image_ids, outlined
 from tutored.errors import InputError
 
 NAMED = ("data.yaml", "dataset.yaml")

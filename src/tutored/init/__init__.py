@@ -23,6 +23,7 @@ from tutored.data.coco import instances_files
 from tutored.data.sources import ranks
 from tutored.data.text import CLASS_FILES, own_classes, own_name
 from tutored.data.tools import ALL
+from tutored.data.voc import label_map
 from tutored.errors import InputError
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
@@ -34,6 +35,7 @@ from tutored.types import IGNORE
 
 __all__ = ["Layout", "Start", "init"]
 
+ALONE = "there is one split alone: a fifth of its images is held out to validate on"
 HELD_OUT = 0.2
 """Share of the annotated pictures, of each kind, that becomes the split `val`."""
 
@@ -109,15 +111,18 @@ def _voc(folder: Path) -> Layout | None:
     train, val = (first(names, [name for name in lists if _opens(data, name)]) for names in (TRAIN, VAL))
     # Without objects, masks are taken to have VOC's numbers.
     names = {name for path in (place / "Annotations").glob("*.xml") for name in objects_in(path)}
-    if not train or not val or not (own_classes(place) or names <= set(VOC.classes)):
+    mapped = label_map(place)
+    if not train or not (val or mapped) or not (own_classes(place) or mapped or names <= set(VOC.classes)):
         return None
-    listed = {image_id for split in (train, val) for image_id in open_dataset(data, split).ids}
+    listed = {image_id for split in (train, val) if split for image_id in open_dataset(data, split).ids}
     stems = {composed(path.stem) for path in (place / "JPEGImages").iterdir() if path.suffix.lower() in SUFFIXES}
     left = len(stems - listed)
     notes = []
     if left:
-        notes.append(f"{left:,} pictures are neither on the list of {train} nor on that of {val}, and are not used")
-    if not names and not own_classes(place):
+        notes.append(f"{left:,} pictures are on no list of {' or '.join(filter(None, (train, val)))}, and are not used")
+    if not val:
+        notes.append(ALONE)
+    if not names and not own_classes(place) and not mapped:
         notes.append(f"numbers in masks are taken to be VOC's; if they are not, write {place / CLASS_FILES[0]}")
     return Layout(what="a VOC folder", data=data, train=train, val=val, notes=tuple(notes))
 
@@ -134,7 +139,7 @@ def _coco(folder: Path) -> Layout | None:
     if train is None:
         return None
     val = None if val == train else val
-    notes = [] if val else ["there is one split alone: a fifth of its images is held out to validate on"]
+    notes = [] if val else [ALONE]
     if rest := [called[each] for each in (*TRAIN, *VAL) if each in called.keys() - {train.lower(), str(val).lower()}]:
         notes.append(f"further splits, which the config does not name: {', '.join(rest)}")
     return Layout(what="a COCO folder", data=f"coco:{folder}", train=train, val=val, notes=tuple(notes))
@@ -149,7 +154,7 @@ def _of_tool(folder: Path) -> Layout | None:
         train = train or [*splits.values()][-1]
         val = None if train in (val, ALL) else val
         rest = [split for split in splits.values() if split not in (train, val, ALL)]
-        notes = [] if val else ["there is one split alone: a fifth of its images is held out to validate on"]
+        notes = [] if val else [ALONE]
         notes += [f"further splits, which the config does not name: {', '.join(rest)}"] * bool(rest)
         return Layout(what=what, data=f"{kind}:{folder}", train=train, val=val, notes=tuple(notes))
     return None
