@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,10 @@ def check_data(data: str, splits: tuple[str, ...], json_: Path | None) -> int:
     from tutored.cli.progress import Lasting, bar
     from tutored.data import open_dataset
     from tutored.data.check import check
+    from tutored.data.text import gather
 
-    there = {split: open_dataset(data, split) for split in splits}
+    opened = gather(partial(open_dataset, data, split) for split in splits)
+    there = dict(zip(splits, opened, strict=True))
     with bar("reading") as step:
         report = check(there, step)
     write_json(json_, report.to_dict())
