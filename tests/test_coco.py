@@ -247,7 +247,7 @@ def test_all_broken_annotations_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="annotation 1 of image 1: category 5.*\n.*annotation 2 of image 1: bbox"):
         open_dataset(f"coco:{folder}", "val")
     with pytest.raises(InputError, match="and 10 more$"):
-        open_dataset(f"coco:{made(tmp_path, *[instance(5, [0, 0, 1, 1])] * 60)}", "val")
+        open_dataset(f"coco:{made(tmp_path, *(instance(5, [0, 0, 1, 1], id=n) for n in range(60)))}", "val")
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_four_points_everywhere_are_oriented_boxes(tmp_path: Path) -> None:
     dataset = yolo(tmp_path, "0 0.3 0.25 0.5 0.5 0.3 0.75 0.1 0.5\n")
     assert boxes(dataset, "a") == [("cat", [1, 2, 5, 6])] and dataset.annotated_tasks("a") == ("detection",)
     assert "boxes that are turned, read as the upright boxes around them" in dataset.notes[0]
-    assert dataset.notes[0].startswith("1 objects, such as") and "labels/train/a.txt, line 1" in dataset.notes[0]
+    assert dataset.notes[0].startswith("1 objects, such as") and "labels/train/a.txt: line 1" in dataset.notes[0]
     write(tmp_path / "data.yaml", "train: images/train\nnames: [cat, dog]\ntask: segment\n")
     assert open_dataset(f"yolo:{tmp_path}", "train").annotated_tasks("a") == ("detection", "segmentation")
 
@@ -101,7 +101,7 @@ def test_four_points_everywhere_are_oriented_boxes(tmp_path: Path) -> None:
 def test_of_poses_the_boxes_are_read(tmp_path: Path) -> None:
     dataset = yolo(tmp_path, f"{BOX} 0.4 0.4 2 0.6 0.6 1\n", "names: [cat, dog]\nkpt_shape: [2, 3]")
     assert boxes(dataset, "a") == [("dog", [3, 2, 7, 6])]
-    assert dataset.notes == (f"1 objects, such as {tmp_path}/labels/train/a.txt, line 1: keypoints are not read",)
+    assert dataset.notes == (f"1 objects, such as {tmp_path}/labels/train/a.txt: line 1: keypoints are not read",)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,8 @@ def test_yolo_of_darknet_and_of_one_folder(tmp_path: Path) -> None:
 def test_faults_of_a_label_file_name_file_and_line(tmp_path: Path, line: str, told: str) -> None:
     dataset = yolo(tmp_path, f"{BOX}\n{line}\n{line}\n")
     problems = dataset.problems("a")
-    assert [each.partition(": ")[0] for each in problems] == [
-        f"{tmp_path}/labels/train/a.txt, line {n}" for n in (2, 3)
-    ]
+    lines = (f"{tmp_path}/labels/train/a.txt: line {number}: " for number in (2, 3))
+    assert len(problems) == 2 and all(map(str.startswith, problems, lines))
     assert all(told.format(yaml=tmp_path / "data.yaml") in each for each in problems)
     pictures(tmp_path / "images/train/b.jpg")
     write(tmp_path / "labels/train/b.txt", BOX)
@@ -198,7 +197,7 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
 def test_what_is_left_out_of_a_yolo_folder_is_counted(tmp_path: Path) -> None:
     write(tmp_path / "labels/train/lost.txt", BOX)
     dataset = yolo(tmp_path, f"0 0.5 0.5 0 0.5\n{BOX}\n1 0.9 0.5 0.4 0.5\n")
-    line = f"{tmp_path}/labels/train/a.txt, line"
+    line = f"{tmp_path}/labels/train/a.txt: line"
     assert dataset.notes == (
         f"1 label files, such as {tmp_path}/labels/train/lost.txt, belong to no picture and are not used",
         f"1 objects, such as {line} 1: boxes of no area, left out",

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from tutored.errors import InputError, printable
-from tutored.folders import Kind, require
+from tutored.folders import FORMATS, Kind, require
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 THERE = click.Path(exists=True, path_type=Path)
@@ -86,12 +86,15 @@ class Commas(click.ParamType[Any]):
         return tuple(self.of.convert(part, param, ctx) for part in parts)
 
 
+POSSIBLE = ", ".join(f"{each}:FOLDER" for each in FORMATS)
+
+
 def check_data(spec: str) -> None:
     """Refuse a data set whose folder does not exist. Raises InputError."""
     _, colon, folder = spec.partition(":")
     if not colon or not os.path.isdir(os.path.expanduser(folder)):
         missing = f"there is no folder {folder}" if colon else "no format is named"
-        raise InputError(f"data {spec!r}: {missing}; possible: voc:FOLDER, coco:FOLDER, images:FOLDER")
+        raise InputError(f"data {spec!r}: {missing}; possible: {POSSIBLE}")
 
 
 def _checked(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
@@ -102,7 +105,7 @@ def _checked(ctx: click.Context, param: click.Parameter, given: str | None) -> s
 
 DATA: dict[str, Any] = {"metavar": "FORMAT:FOLDER", "callback": _checked}
 SPLIT = "such as train or val; of a VOC folder also Segmentation/train or train+val"
-data_option = click.option("--data", **DATA, required=True, help="voc:FOLDER, coco:FOLDER or images:FOLDER")
+data_option = click.option("--data", **DATA, required=True, help=POSSIBLE)
 split_option = click.option("--split", required=True, help=SPLIT)
 device_option = click.option("--device", help="cpu, cuda, cuda:1, ... or mps  [default: the best there is]")
 json_option = click.option("--json", "json_", type=NEW_FILE, metavar="FILE", help="write all this as JSON, too")

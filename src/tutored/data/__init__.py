@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from tutored import folders
 from tutored.config.data import Empty
 from tutored.data.coco import open_coco
 from tutored.data.cvat import cvat_splits, open_cvat
@@ -18,15 +19,8 @@ from tutored.errors import InputError
 
 __all__ = ["TaskSource", "open_dataset"]
 
-FORMATS: Mapping[str, Callable[[Path, str], Images]] = {
-    "voc": open_voc,
-    "coco": open_coco,
-    "yolo": open_yolo,
-    "cvat": open_cvat,
-    "labelme": open_labelme,
-    "labelstudio": open_labelstudio,
-    "images": open_images,
-}
+READERS = (open_voc, open_coco, open_yolo, open_cvat, open_labelme, open_labelstudio, open_images)
+FORMATS: dict[str, Callable[[Path, str], Images]] = dict(zip(folders.FORMATS, READERS, strict=True))
 TOOLS: Mapping[str, tuple[str, Callable[[Path], list[str]]]] = {
     "yolo": ("a YOLO folder", yolo_splits),
     "cvat": ("a folder of CVAT for images", cvat_splits),

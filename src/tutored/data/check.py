@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from itertools import combinations
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tutored.data.images import DRAWN_TURNED, Images
-from tutored.data.joined import differ
+from tutored.data.text import spread
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.pictures import orientation, stored_orientation
@@ -67,11 +68,13 @@ class Report:
         splits: by the split's name.
         overlaps: "train & val" -> the ids of the images that are in both; only pairs that share one.
         namesakes: the same for ids that are of another picture in each.
+        twins: the same for pictures of the very same pixels under two names, as "a = b".
     """
 
     splits: Mapping[str, SplitReport]
     overlaps: Mapping[str, Sequence[str]]
     namesakes: Mapping[str, Sequence[str]]
+    twins: Mapping[str, Sequence[str]]
 
     @property
     def ok(self) -> bool:
@@ -87,7 +90,7 @@ class Report:
         for line in (line for split in self.splits.values() for line in split.headlines):
             console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
         tasks = list(dict.fromkeys(task for split in self.splits.values() for task in split.tasks))
-        console.print(self._images(tasks), *(each for each in map(self._classes, tasks) if each.row_count))
+        console.print(self._images(tasks), *(part for task in tasks for part in self._classes(task)))
         lists: dict[str, Sequence[str]] = {}
         for name, split in self.splits.items():
             lists[f"{name}: {len(split.problems)} problems"] = split.problems
@@ -96,6 +99,8 @@ class Report:
             lists[f"{pair}: {len(ids)} images are in both"] = ids
         for pair, ids in self.namesakes.items():
             lists[f"{pair}: {len(ids)} names are of different pictures; rename those of one split"] = ids
+        for pair, ids in self.twins.items():
+            lists[f"{pair}: {len(ids)} pictures are in both, under two names; remove them from one"] = ids
         for title, lines in lists.items():
             if lines:
                 console.print(f"\n{title}", style="bold", markup=False, highlight=False)
@@ -113,33 +118,32 @@ class Report:
             table.add_row(Text(name), *(f"{value:,}" for value in row))
         return table
 
-    def _classes(self, task: str) -> Table:
-        """What is counted of each class: numbers, or of pixels, which are many, the share."""
+    def _classes(self, task: str) -> Iterator[Table | Text]:
+        """What is counted of each class: numbers, or of pixels, which are many, the share; absent ones are one line."""
         table = Table("class", title=Text(task))
         columns: list[Mapping[str, str]] = []
+        classes: dict[str, bool] = {}
         for name, split in self.splits.items():
             for column, counts in split.tasks[task].counts.items() if task in split.tasks else ():
                 table.add_column(Text(f"{name} {column}"), justify="right")
                 share = max(1, sum(counts.values())) if column == "pixels" else None
                 columns.append({key: f"{n / share:.2%}" if share else f"{n:,}" for key, n in counts.items()})
-        for each in dict.fromkeys(each for column in columns for each in column):
+                classes |= {key: classes.get(key, False) or n > 0 for key, n in counts.items()}
+        for each in (name for name, there in classes.items() if there):
             table.add_row(Text(each), *(column.get(each, "") for column in columns))
-        return table
+        if table.row_count:
+            yield table
+        if absent := [name for name, there in classes.items() if not there and name != "ignore"]:
+            yield Text(f"{task}, no trace of {len(absent):,} classes: {', '.join(absent)}")
 
 
 def check(dataset_by_split: Mapping[str, Images], progress: Progress | None = None) -> Report:
-    """Read every image and every ground truth once, and pictures of one id in two splits again, to compare them.
+    """Read every image and every ground truth once.
 
     Args:
-        progress: called with (images done, images in all) after each image, and each that is compared.
+        progress: called with (images done, images in all) after each image.
     """
-    pairs = {
-        f"{name} & {other_name}": (one, other, sorted(set(one.ids) & set(other.ids)))
-        for (name, one), (other_name, other) in combinations(dataset_by_split.items(), 2)
-    }
-    total = sum(len(dataset.ids) for dataset in dataset_by_split.values())
-    total += sum(len(shared) for *_, shared in pairs.values())
-    done = 0
+    total, done = sum(len(dataset.ids) for dataset in dataset_by_split.values()), 0
 
     def step() -> None:
         nonlocal done
@@ -147,33 +151,42 @@ def check(dataset_by_split: Mapping[str, Images], progress: Progress | None = No
         if progress:
             progress(done, total)
 
-    splits = {name: _check_split(dataset, step) for name, dataset in dataset_by_split.items()}
+    pixels: dict[str, dict[str, bytes]] = {split: {} for split in dataset_by_split}
+    splits = {name: _check_split(dataset, pixels[name], step) for name, dataset in dataset_by_split.items()}
     overlaps: dict[str, list[str]] = {}
     namesakes: dict[str, list[str]] = {}
-    for pair, (one, other, shared) in pairs.items():
-        for image_id in shared:
-            found = namesakes if differ(one, other, image_id) else overlaps
+    twins: dict[str, list[str]] = {}
+    for name, other in combinations(dataset_by_split, 2):
+        pair, there = f"{name} & {other}", {digest: image_id for image_id, digest in pixels[other].items()}
+        for image_id in sorted({*dataset_by_split[name].ids} & {*dataset_by_split[other].ids}):
+            here, unread = pixels[name].get(image_id), image_id not in pixels[other]
+            found = overlaps if here is None or unread or here == pixels[other][image_id] else namesakes
             found.setdefault(pair, []).append(image_id)
-            step()
-    return Report(splits=splits, overlaps=overlaps, namesakes=namesakes)
+        for image_id, digest in pixels[name].items():
+            if there.get(digest, image_id) != image_id:
+                twins.setdefault(pair, []).append(f"{image_id} = {there[digest]}")
+    return Report(splits=splits, overlaps=overlaps, namesakes=namesakes, twins=twins)
 
 
-def _check_split(dataset: Images, step: Callable[[], None]) -> SplitReport:
+def _check_split(dataset: Images, pixels: dict[str, bytes], step: Callable[[], None]) -> SplitReport:
+    """Args: pixels: is given a digest of those of each picture that can be read, by its image's id."""
     annotated = dict.fromkeys(dataset.labels, 0)
     counts = {task: _no_counts() for task in dataset.labels}
     complete = none = 0
-    problems: dict[str, None] = {}
+    problems: list[tuple[str, str]] = []
     turned: list[str] = []
     for image_id in dataset.ids:
         try:
-            if orientation(dataset.image(image_id)) != 1:
-                turned.append(image_id)
+            image = dataset.image(image_id)
         except InputError as error:
-            problems[str(error)] = None
+            problems.append((image_id, str(error)))
+        else:
+            pixels[image_id] = blake2b(image.tobytes(), digest_size=16).digest()
+            turned += [image_id] * (orientation(image) != 1)
         try:
             truth = dataset.ground_truth(image_id)
         except InputError:
-            problems |= dict.fromkeys(dataset.problems(image_id))
+            problems += ((image_id, each) for each in dataset.problems(image_id))
         else:
             complete += len(truth.tasks) == len(dataset.labels) > 0
             none += not truth.tasks
@@ -195,7 +208,7 @@ def _check_split(dataset: Images, step: Callable[[], None]) -> SplitReport:
         },
         complete=complete,
         none=none,
-        problems=tuple(problems),
+        problems=spread(((image_id, each.partition(": ")[0]), each) for image_id, each in problems),
         headlines=dataset.headlines,
         notes=(*dataset.notes[len(dataset.headlines) :], *notes),
     )

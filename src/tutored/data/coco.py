@@ -10,7 +10,7 @@ from typing import Any
 
 from tutored.data.images import Images, files_in, place_of
 from tutored.data.objects import LARGEST, Entry, Instance, boxes_and_masks, is_number, stated_size
-from tutored.data.text import is_background, read_json, refuse_climbing
+from tutored.data.text import is_background, read_json, refuse_climbing, spread
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, composed
 from tutored.types import BACKGROUND
@@ -201,20 +201,22 @@ def _read_annotations(
     """Give each image its annotations."""
     fields = {"image_id": (int, str), "category_id": (int, str), "bbox": list}
     by_number = {entry.number: entry for entry in entries.values()}
-    faults = []
+    faults: list[tuple[object, str]] = []
     for item in _items(data, "annotations", fields, path):
-        name = f"{path}: annotation {item.get('id')} of image {item['image_id']}"
-        if item["image_id"] not in by_number:
-            alike = [number for number in by_number if str(number) == str(item["image_id"])]
+        number = item["image_id"]
+        name = f"{path}: annotation {item.get('id')} of image {number}"
+        if number not in by_number:
+            alike = [each for each in by_number if str(each) == str(number)]
             advice = f"there is {alike[0]!r}: write both as numbers" if alike else "remove the annotation"
-            faults.append(f"{name}: there is no such image in the file; {advice}")
+            faults.append((number, f"{name}: there is no such image in the file; {advice}"))
         elif item["category_id"] not in class_of:
-            faults.append(f"{name}: category {item['category_id']} is not one of {sorted(class_of, key=str)}")
+            told = f"{name}: category {item['category_id']} is not one of {sorted(class_of, key=str)}"
+            faults.append((number, told))
         elif len(item["bbox"]) != 4 or not all(is_number(value, LARGEST) for value in item["bbox"]):
-            faults.append(f"{name}: bbox must be four numbers x, y, width, height, got {item['bbox']}")
+            faults.append((number, f"{name}: bbox must be four numbers x, y, width, height, got {item['bbox']}"))
         else:
             x, y, width, height = item["bbox"]
-            box, number = (x, y, x + width, y + height), class_of[item["category_id"]]
-            crowd = item.get("iscrowd") in (1, "1")
-            by_number[item["image_id"]].instances.append(Instance(name, box, number, crowd, item.get("segmentation")))
-    _refuse(faults)
+            box, crowd = (x, y, x + width, y + height), item.get("iscrowd") in (1, "1")
+            found = Instance(name, box, class_of[item["category_id"]], crowd, item.get("segmentation"))
+            by_number[number].instances.append(found)
+    _refuse(spread(faults))

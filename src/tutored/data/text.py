@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
@@ -142,6 +143,17 @@ def few(notes: Iterable[str], most: int = 5) -> list[str]:
     first = list(dict.fromkeys(notes))
     more = [f"and {len(first) - most:,} more notes on the data: `tutored data check` lists them"]
     return first[:most] + more * (len(first) > most)
+
+
+def spread(faults: Iterable[tuple[object, str]]) -> tuple[str, ...]:
+    """Messages about things, each once: the first one of every thing, then the second ones; no thing hides another."""
+    turn: dict[str, int] = {}
+    told: Counter[object] = Counter()
+    for thing, message in faults:
+        if message not in turn:
+            turn[message] = told[thing]
+            told[thing] += 1
+    return tuple(sorted(turn, key=turn.__getitem__))
 
 
 def gather(steps: Iterable[Callable[[], Found]]) -> list[Found]:

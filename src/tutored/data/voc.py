@@ -116,8 +116,8 @@ class ColourMasks(AnnotationFiles):
         strange = [f"{value >> 16},{value >> 8 & 255},{value & 255}" for value in values if value not in self.colours]
         if strange:
             raise InputError(
-                f"{path}: labelmap.txt has no class of the colour {' or '.join(strange[:3])}; add it, or, where pixels are "
-                f"numbers of classes, list these in {CLASS_FILES[0]}"
+                f"{path}: labelmap.txt has no class of the colour {' or '.join(strange[:3])}; add it, or, where pixels "
+                f"are numbers of classes, list these in {CLASS_FILES[0]}"
             )
         classes = np.array([self.colours[value] for value in values.tolist()], np.uint8)
         return ClassMask(mask=torch.from_numpy(classes[where.reshape(size)]))
@@ -142,7 +142,7 @@ def label_map(folder: Path) -> tuple[LabelSpace, Mapping[int, int]] | None:
         colour = sum(level << shift for level, shift in zip(levels, (16, 8, 0), strict=False))
         if not found or max(levels) > 255 or colour in colours:
             raise InputError(
-                f"{path}, line {number}: {line!r} is not name:red,green,blue:parts:actions, each colour once"
+                f"{path}: line {number}: {line!r} is not name:red,green,blue:parts:actions, each colour once"
             )
         colours[colour] = len(names)
         names.append(found[1])

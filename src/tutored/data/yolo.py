@@ -80,7 +80,7 @@ class LabelFiles(Mapping[str, Entry]):
             lines = enumerate(read_lines(path) if path else (), start=1)
         except InputError as error:
             return entry._replace(faults=(str(error),))
-        words = ((f"{path}, line {number}", line.split()) for number, line in lines if line.strip())
+        words = ((f"{path}: line {number}", line.split()) for number, line in lines if line.strip())
         return filled(entry, words, self._read)
 
     def _read(self, words: Sequence[str], what: str) -> Drawn:
