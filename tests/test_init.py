@@ -446,9 +446,10 @@ def test_what_is_ambiguous_or_left_out_is_said(photos: Path, tmp_path: Path) -> 
     (photos / "xml" / "lost.xml").write_text("<annotation></annotation>")
     (photos / "yolo.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     Image.new("RGB", (9, 9)).save(photos / "x.tif")
-    notes = " ".join(init(photos, tmp_path / "notes.yaml").layout.notes)
+    layout = init(photos, tmp_path / "notes.yaml").layout
+    notes = " ".join(layout.notes)
     assert "1 files belong to no picture, such as" in notes and "lost.xml" in notes
-    assert "1 files of YOLO's boxes" in notes and "x.tif, are left out" in notes
+    assert "1 files of YOLO's boxes" in layout.what and "x.tif, are left out" in notes
 
     shutil.copy(photos / "pictures" / "x_000.jpg", photos / "x_000.jpg")
     with pytest.raises(InputError, match="both are called x_000"):
@@ -531,7 +532,7 @@ def test_photographs_in_a_folder_called_like_one_of_masks(tmp_path: Path) -> Non
     (tmp_path / "p" / "annotations.coco.json").write_text("{}")
     start = init(tmp_path / "p", tmp_path / "t.yaml")
     assert start.report.splits["train"].tasks[DEFAULT_TASKS[1]].images == 2
-    assert any("annotations.coco.json, are not read" in note for note in start.layout.notes)
+    assert "annotations.coco.json, are not read" in start.layout.what
 
 
 def test_no_folder_of_links_is_left_where_init_fails(
