@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -21,7 +21,7 @@ from tutored.data.text import gather, is_background, read_json, refuse_climbing,
 from tutored.data.voc import as_boxes
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, composed
-from tutored.pictures import Box, fit_box, is_empty
+from tutored.pictures import Box, fit_box, is_empty, picture_size
 from tutored.tasks.detection.types import Boxes
 from tutored.tasks.segmentation.types import ClassMask
 from tutored.types import BACKGROUND, IGNORE
@@ -173,8 +173,7 @@ def open_coco(folder: Path, split: str) -> Coco:
     labels, class_of = _read_categories(data, path)
     entries = _read_images(data, folder, split, path)
     _read_annotations(data, entries, class_of, path)
-    every = [(entry, each) for entry in entries.values() for each in entry.instances]
-    notes = tuple(note for entry, each in every for note in _notes_of_box(each, entry.stated_size))
+    notes = tuple(note for entry in entries.values() if entry.instances for note in _notes_of_boxes(entry))
     boxes = CocoBoxes(labels=labels, path=path, entries=entries, notes=notes)
     masks = CocoMasks(
         labels=labels,
@@ -182,7 +181,7 @@ def open_coco(folder: Path, split: str) -> Coco:
         entries=entries,
         notes=_notes_of_masks(path, entries, labels),
         to=range(len(labels)),
-        possible=any(each.is_drawn for _, each in every),
+        possible=any(each.is_drawn for entry in entries.values() for each in entry.instances),
     )
     return Coco(
         format="coco",
@@ -248,15 +247,19 @@ def _notes_of_masks(path: Path, entries: Mapping[str, Entry], labels: LabelSpace
     return tuple(notes)
 
 
-def _notes_of_box(instance: Instance, stated: tuple[float, float] | None) -> Iterator[str]:
-    """Boxes without area are left out; boxes that reach out of an image whose size the file states are cut."""
-    x1, y1, x2, y2 = instance.box
+def _notes_of_boxes(entry: Entry) -> Iterator[str]:
+    """Boxes without area are left out; boxes that reach out of their image are cut."""
+    stated = entry.stated_size
+    with suppress(InputError):  # where the picture is read, it is named
+        stated = stated or picture_size(entry.picture)
     height, width = stated or (math.inf, math.inf)
-    out = max(-x1, -y1, x2 - width, y2 - height)
-    if is_empty(instance.box):
-        yield f"{instance.name}: a box of no area, left out"
-    elif out > 1:
-        yield f"{instance.name}: the box {instance.box} reaches {out:g} pixels out of its image, cut"
+    for each in entry.instances:
+        x1, y1, x2, y2 = each.box
+        out = max(-x1, -y1, x2 - width, y2 - height)
+        if is_empty(each.box):
+            yield f"{each.name}: a box of no area, left out"
+        elif out > 1:
+            yield f"{each.name}: the box {each.box} reaches {out:g} pixels out of its image, cut"
 
 
 # --- The file
