@@ -202,6 +202,17 @@ def test_broken_files_of_two_splits_are_both_named(tmp_path: Path, capsys: pytes
     )
 
 
+def test_annotations_that_are_not_read_are_the_first_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train").mkdir()
+    Image.new("RGB", (10, 8)).save(tmp_path / "train/a.jpg")
+    (tmp_path / "train/boxes.csv").write_text("a.jpg,1,1,3,3,cat\n")
+    assert main(["data", "check", "--data", f"images:{tmp_path}", "--split", "train"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        f"nothing is annotated: 1 tables, such as {tmp_path}/train/boxes.csv, are not read, should"
+    )
+
+
 def test_classes_that_are_absent_are_one_line(make_voc: MakeVoc, tmp_path: Path) -> None:
     folder = make_voc(tmp_path, {"train": ("both",)})
     (folder / "labels.txt").write_text("cat\ndog\nzebra\n")

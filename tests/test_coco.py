@@ -240,6 +240,10 @@ def test_boxes_that_reach_out_of_the_image_are_cut_and_noted(tmp_path: Path) -> 
     folder = made(tmp_path, instance(3, [-1, 0, 12, 9]), instance(7, [-1.5, 0, 4, 3]), instance(7, [8, 6, 2, 4]))
     notes = open_dataset(f"coco:{folder}", "val", empty="annotated").notes
     assert ["reaches 1.5 pixels out" in notes[0], "reaches 2 pixels out" in notes[1], len(notes)] == [True, True, 2]
+    unsized = [{"id": number, "file_name": f"00{number}.jpg"} for number in (1, 2)]
+    folder = made(tmp_path, instance(3, [-1, 0, 12, 9]), instance(7, [8, 6, 2, 4]), images=unsized)
+    (note,) = open_dataset(f"coco:{folder}", "val", empty="annotated").notes
+    assert note.endswith("annotation 50 of image 1: the box (8, 6, 10, 10) reaches 2 pixels out of its image, cut")
 
 
 def test_all_broken_annotations_are_named_at_once(tmp_path: Path) -> None:

@@ -178,14 +178,14 @@ def test_lists_that_are_there_stay_the_splits(tmp_path: Path) -> None:
 def test_pictures_alone_say_what_was_left_out_too(tmp_path: Path) -> None:
     (tmp_path / "p" / "labels").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "p" / "0.jpg")
-    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "1.tif")
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "1.gif")
     (tmp_path / "p" / "labels" / "0.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     start = init(tmp_path / "p", tmp_path / "t.yaml")
     layout = start.layout
     assert layout.what.startswith("pictures, of which no annotation was read (looked for: VOC XMLs, PNG masks and")
     assert "; 1 files of YOLO's boxes, such as" in layout.what and not layout.notes
     (note,) = start.report.splits["p"].notes
-    assert note.startswith("1 pictures of other formats, such as") and "1.tif, are left out" in note
+    assert note.startswith("1 pictures of other formats, such as") and "1.gif, are left out" in note
     (tmp_path / "p.txt").write_text("my notes")
     with pytest.raises(InputError, match=r"p\.txt would be taken for the list"):
         init(tmp_path / "p", tmp_path / "u.yaml")
@@ -445,10 +445,11 @@ def test_what_is_ambiguous_or_left_out_is_said(photos: Path, tmp_path: Path) -> 
 
     (photos / "xml" / "lost.xml").write_text("<annotation></annotation>")
     (photos / "yolo.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    Image.new("RGB", (9, 9)).save(photos / "x.tif")
-    notes = " ".join(init(photos, tmp_path / "notes.yaml").layout.notes)
+    Image.new("RGB", (9, 9)).save(photos / "x.gif")
+    layout = init(photos, tmp_path / "notes.yaml").layout
+    notes = " ".join(layout.notes)
     assert "1 files belong to no picture, such as" in notes and "lost.xml" in notes
-    assert "1 files of YOLO's boxes" in notes and "x.tif, are left out" in notes
+    assert "1 files of YOLO's boxes" in layout.what and "x.gif, are left out" in notes
 
     shutil.copy(photos / "pictures" / "x_000.jpg", photos / "x_000.jpg")
     with pytest.raises(InputError, match="both are called x_000"):
@@ -531,7 +532,7 @@ def test_photographs_in_a_folder_called_like_one_of_masks(tmp_path: Path) -> Non
     (tmp_path / "p" / "annotations.coco.json").write_text("{}")
     start = init(tmp_path / "p", tmp_path / "t.yaml")
     assert start.report.splits["train"].tasks[DEFAULT_TASKS[1]].images == 2
-    assert any("annotations.coco.json, are not read" in note for note in start.layout.notes)
+    assert "annotations.coco.json, are not read" in start.layout.what
 
 
 def test_no_folder_of_links_is_left_where_init_fails(

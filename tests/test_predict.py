@@ -58,7 +58,7 @@ def predictor() -> Predictor:
 
 def test_what_is_left_out_and_what_has_no_letters_is_told(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
-    for name in ("b.tif", "c.gif"):
+    for name in ("b.heic", "c.gif"):
         (tmp_path / name).touch()
     told: list[str] = []
     student = LeftRight(two_tasks(LabelSpace.of(["cat", "猫"]), LIMITS))

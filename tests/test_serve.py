@@ -34,6 +34,7 @@ from tutored.cli import main
 from tutored.config import make_config
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
+from tutored.pictures import FORMATS
 from tutored.serve import is_loopback, serve
 from tutored.students import make_student
 from tutored.tasks import Task
@@ -60,7 +61,7 @@ def classes_of(tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
 PETS = two_tasks(LabelSpace.of(["cat", "dog"]))
 CLASSES = classes_of(PETS)
 LOCAL = "http://127.0.0.1:8000"
-NO_PICTURE = "not a picture that can be read; possible: JPEG, PNG, BMP, WEBP"
+NO_PICTURE = f"not a picture that can be read; possible: {', '.join(FORMATS)}"
 
 
 def half(image: Image.Image) -> Prediction:
@@ -105,7 +106,7 @@ def opened(data: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data.partition("base64,")[2] or data)))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_picture_is_answered_in_its_own_pixels(kind: str) -> None:
     answer = client().post("/predict", content=encoded(Image.new("RGB", (40, 20), "red"), kind))
     assert answer.status_code == 200 and "access-control-allow-origin" not in answer.headers

@@ -269,11 +269,11 @@ def test_files_that_have_the_name_of_no_picture_are_noted(make_voc: MakeVoc, tmp
 
 
 def test_pictures_of_other_formats_are_named(one: Path) -> None:
-    (one / "JPEGImages/train_000.jpg").rename(one / "JPEGImages/train_000.tif")
+    (one / "JPEGImages/train_000.jpg").rename(one / "JPEGImages/train_000.gif")
     dataset = open_dataset(f"voc:{one}", "train")
     assert dataset.notes[0].startswith("1 pictures of other formats, such as") and len(dataset.notes) == 1
-    with pytest.raises(InputError, match=r"train_000\.tif: not a picture; possible: JPEG"):
-        Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.tif")
+    with pytest.raises(InputError, match=r"train_000\.gif: not a picture; possible: JPEG"):
+        Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.gif")
         dataset.image("train_000")
     Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.webp")
     assert dataset.image("train_000").size == (10, 8)

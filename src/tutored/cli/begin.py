@@ -106,13 +106,18 @@ def check_data(data: str, splits: tuple[str, ...], json_: Path | None) -> int:
     from tutored.cli.progress import Lasting, bar
     from tutored.data import open_dataset
     from tutored.data.check import check
+    from tutored.data.images import files_in
     from tutored.data.text import gather
+    from tutored.init.loose import unread
 
     opened = gather(partial(open_dataset, data, split) for split in splits)
     there = dict(zip(splits, opened, strict=True))
     with bar("reading") as step:
         report = check(there, step)
     write_json(json_, report.to_dict())
+    if not any(task.images for split in report.splits.values() for task in split.tasks.values()):
+        for each in unread(list(files_in(opened[0].folder))):
+            say(f"nothing is annotated: {each}")
     report.show(Lasting())
     return 0 if report.ok else 2
 

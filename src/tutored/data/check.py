@@ -18,7 +18,7 @@ from tutored.data.images import DRAWN_TURNED, Images
 from tutored.data.text import spread
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.pictures import orientation, stored_orientation
+from tutored.pictures import orientation, pictures_in, stored_orientation
 from tutored.progress import Progress
 from tutored.types import IGNORE
 
@@ -175,6 +175,7 @@ def _check_split(dataset: Images, pixels: dict[str, bytes], step: Callable[[], N
     complete = none = 0
     problems: list[tuple[str, str]] = []
     turned: list[str] = []
+    several: list[str] = []
     for image_id in dataset.ids:
         try:
             image = dataset.image(image_id)
@@ -183,6 +184,7 @@ def _check_split(dataset: Images, pixels: dict[str, bytes], step: Callable[[], N
         else:
             pixels[image_id] = blake2b(image.tobytes(), digest_size=16).digest()
             turned += [image_id] * (orientation(image) != 1)
+            several += [image_id] * (pictures_in(dataset.place(image_id)) > 1)
         try:
             truth = dataset.ground_truth(image_id)
         except InputError:
@@ -194,7 +196,7 @@ def _check_split(dataset: Images, pixels: dict[str, bytes], step: Callable[[], N
                 annotated[task] += 1
                 _add(counts[task], annotation, dataset.labels[task])
         step()
-    notes = _turned(turned)
+    notes = [*_turned(turned), *_several(several)]
     for task, labels in dataset.labels.items():
         notes += _nothing_drawn(task, annotated[task], counts[task], labels)
     for pair in combinations(dataset.labels, 2):
@@ -219,16 +221,17 @@ def first_look(dataset: Images, most: int = 32) -> tuple[str, ...]:
     notes: list[str] = []
     for task, labels in dataset.labels.items():
         annotated = [image_id for image_id in dataset.ids if task in dataset.annotated_tasks(image_id)]
-        seen, counts, turned = 0, _no_counts(), []
+        seen, counts, turned, several = 0, _no_counts(), [], []
         for image_id in annotated[:: -(-len(annotated) // most) or 1]:
             try:
                 annotation = dataset.ground_truth(image_id).tasks[task]
                 turned += [image_id] * (stored_orientation(dataset.place(image_id)) != 1)
+                several += [image_id] * (pictures_in(dataset.place(image_id)) > 1)
             except InputError:
                 continue  # where it is used, it is named
             seen += 1
             _add(counts, annotation, labels)
-        notes += [*_turned(turned), *_nothing_drawn(task, seen, counts, labels)]
+        notes += [*_turned(turned), *_several(several), *_nothing_drawn(task, seen, counts, labels)]
     return tuple(dict.fromkeys(notes))
 
 
@@ -236,6 +239,14 @@ def _turned(image_ids: Sequence[str]) -> list[str]:
     return [
         f"{len(image_ids):,} picture(s), such as {image_id}, say that they are to be turned or mirrored (EXIF): they "
         f"are read as stored, and as tutors and student see them; {DRAWN_TURNED}"
+        for image_id in image_ids[:1]
+    ]
+
+
+def _several(image_ids: Sequence[str]) -> list[str]:
+    return [
+        f"{len(image_ids):,} files, such as that of {image_id}, hold several pictures (an animation, or pages): "
+        "the first of each is taken"
         for image_id in image_ids[:1]
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from tutored.data.text import gather
 from tutored.data.voc import as_boxes
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.pictures import Box, fit_box, is_empty
+from tutored.pictures import Box, fit_box, is_empty, picture_size
 from tutored.tasks.detection.types import Boxes
 from tutored.tasks.segmentation.types import ClassMask
 from tutored.types import BACKGROUND, IGNORE
@@ -206,8 +206,8 @@ def boxes_and_masks(
     for image_id, entry in entries.items():
         for why, name in entry.told:
             told[why].append(name)
+        notes += _notes_of_boxes(entry) if entry.instances and not entry.relative else ()
         for each in entry.instances:
-            notes += () if entry.relative else _notes_of_box(each, entry)
             bare += [each.short] * (not each.is_drawn)
             lines += [each.short] * each.has_lines
             possible = possible or bool(each.segmentation)
@@ -248,15 +248,19 @@ def _too_many(path: Path, labels: LabelSpace) -> tuple[str, ...]:
     )
 
 
-def _notes_of_box(instance: Instance, entry: Entry) -> Iterator[str]:
-    """Boxes without area are left out; boxes that reach out of an image whose size the file states are cut."""
-    x1, y1, x2, y2 = instance.box
-    height, width = entry.stated_size or (math.inf, math.inf)
-    out = max(-x1, -y1, x2 - width, y2 - height)
-    if is_empty(instance.box):
-        yield f"{instance.name}: a box of no area, left out"
-    elif out > 1:
-        yield f"{instance.name}: the box {instance.box} reaches {out:g} pixels out of its image, cut"
+def _notes_of_boxes(entry: Entry) -> Iterator[str]:
+    """Boxes without area are left out; boxes that reach out of their image are cut."""
+    stated = entry.stated_size
+    with suppress(InputError):  # where the picture is read, it is named
+        stated = stated or picture_size(entry.picture)
+    height, width = stated or (math.inf, math.inf)
+    for each in entry.instances:
+        x1, y1, x2, y2 = each.box
+        out = max(-x1, -y1, x2 - width, y2 - height)
+        if is_empty(each.box):
+            yield f"{each.name}: a box of no area, left out"
+        elif out > 1:
+            yield f"{each.name}: the box {each.box} reaches {out:g} pixels out of its image, cut"
 
 
 def stated_size(height: Any, width: Any) -> tuple[float, float] | None:

@@ -79,8 +79,7 @@ def init(folder: Path, out: Path, progress: Progress | None = None) -> Start:
     if layout is None:
         found = find_loose(folder)
         if any(item.kind for item in found.items.values()):
-            left_out = (*found.unread, *found.others, *found.notes)
-            layout, arranged = _arrange(folder, found.items, left_out, links), links
+            layout, arranged = _arrange(folder, found, links), links
         else:
             layout = _pictures_alone(folder, found)
     try:
@@ -194,8 +193,9 @@ def _pictures_alone(folder: Path, found: Loose) -> Layout:
 # --- A VOC folder of links to loose files, with lists of splits and classes
 
 
-def _arrange(folder: Path, items: Mapping[str, Item], left_out: Sequence[str], out: Path) -> Layout:
+def _arrange(folder: Path, found: Loose, out: Path) -> Layout:
     """Make the folder `out`. Raises InputError where it can't be known which class a number in the masks means."""
+    items = found.items
     labels, source = _classes(folder, items.values())
     splits = _splits(items)
     with whole_folder(out) as made:
@@ -210,7 +210,7 @@ def _arrange(folder: Path, items: Mapping[str, Item], left_out: Sequence[str], o
         for split, ids in splits.items():
             write_text(made / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{name}\n" for name in ids))
         write_text(made / "labels.txt", "".join(f"{name}\n" for name in labels.classes))
-    notes = [f"classes are {source}", *left_out]
+    notes = [f"classes are {source}", *found.others, *found.notes]
     if "val" in splits and not any(item.split == "val" for item in items.values()):
         notes.append(
             "val is a fifth of what is annotated, drawn at random; pictures that resemble each other, such as those of "
@@ -218,8 +218,9 @@ def _arrange(folder: Path, items: Mapping[str, Item], left_out: Sequence[str], o
         )
     kinds = Counter(kind for item in items.values() for kind in item.kind)
     what = " and ".join(f"{kinds[kind]:,} {kind}" for kind in ("VOC XMLs", "PNG masks") if kinds[kind])
+    what = "; ".join((f"pictures with {what}", *found.unread))
     val = "val" if "val" in splits else None
-    return Layout(what=f"pictures with {what}", data=f"voc:{out}", train="train", val=val, notes=tuple(notes))
+    return Layout(what=what, data=f"voc:{out}", train="train", val=val, notes=tuple(notes))
 
 
 def _splits(items: Mapping[str, Item]) -> dict[str, list[str]]:

@@ -87,8 +87,7 @@ def find_loose(folder: Path) -> Loose:
     if not pictures:
         told = "; ".join((f"possible: {', '.join(SUFFIXES)}, in and under the folder", *left_out_of(files)))
         raise InputError(f"{folder}: no picture in it; {told}")
-    markup = [path for path in files if path.suffix.lower() == ".xml"]
-    xmls = list(filter(_is_annotation, markup))
+    xmls = [path for path in files if path.suffix.lower() == ".xml" and _is_annotation(path)]
     # Of two files of one name, the first; a mask is also found by its name without what marks it.
     drawn = [
         {(_split(path, folder), stem): path for path in reversed(paths) for stem in (_stem(path), _bare(path))}
@@ -108,8 +107,13 @@ def find_loose(folder: Path) -> Loose:
     lost += [path for path in (*xmls, *masks) if path not in used]
     if listed:
         items = {name: item for name, item in items.items() if _stem(item.picture) in listed}
-    unread = _unread(files, set(markup) - set(xmls))
-    return Loose(items, unread, tuple(left_out_of(files)), (*notes, *_left_out(ours, drawings, lost)))
+    annotations = set(xmls)
+    return Loose(
+        items,
+        unread([path for path in files if path not in annotations]),
+        tuple(left_out_of(files)),
+        (*notes, *_left_out(ours, drawings, lost)),
+    )
 
 
 def objects_in(path: Path) -> list[str]:
@@ -239,7 +243,9 @@ def _listed_splits(files: Iterable[Path], pictures: Sequence[Path]) -> tuple[dic
     return splits, notes
 
 
-def _unread(files: Sequence[Path], markup: Collection[Path]) -> tuple[str, ...]:
+def unread(files: Sequence[Path]) -> tuple[str, ...]:
+    """On the files that may be annotations and are not read, a sentence for each kind."""
+    markup = [path for path in files if path.suffix.lower() == ".xml" and not _is_annotation(path)]
     yolo = [path for path in files if is_label(path) and path.name not in CLASS_FILES]
     json = [path for path in files if path.suffix.lower() == ".json"]
     tables = [path for path in files if path.suffix.lower() in TABLES]

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from starlette.exceptions import HTTPException
 
 from tutored.pages import uri
-from tutored.pictures import FORMATS, as_rgb, refuse_scans, upright
+from tutored.pictures import FORMATS, as_rgb, refuse_odd, upright
 from tutored.predict import load
 from tutored.predict.predictor import describe
 from tutored.tasks import Task
@@ -76,7 +76,7 @@ def read_upload(data: bytes, side: int | None) -> Image.Image:
                 raise Image.DecompressionBombError
             if max(picture.size) > LONGEST:
                 raise HTTPException(413, f"a side of the picture has more than {LONGEST:,} pixels; shrink it")
-            refuse_scans(picture)
+            refuse_odd(picture)
             if side:
                 picture.draft("RGB", (side, side))
             image = as_rgb(upright(picture))
