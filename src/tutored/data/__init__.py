@@ -40,7 +40,7 @@ def open_dataset(
         split: see `open_voc` and the other functions of `FORMATS`.
         tasks: a run's tasks; None: what the format has, under the names of kinds of task. What is not among them is
             not read.
-        empty: what an image is that has no object in the files of a format that leaves it open (COCO's).
+        empty: what an image is that has no object in the files of a format that leaves it open.
 
     Raises:
         InputError: an unknown format, folder or split, or a task that can't be had here; what is possible is named.

@@ -216,7 +216,7 @@ def boxes_and_masks(
             outlined |= {image_id} if all(each.is_drawn for each in entry.instances) else set()
             if entry.labelled is None and not entry.instances and not entry.faults:
                 blank.add(image_id)
-    shared = {"labels": labels, "path": path, "entries": entries, "blank": blank}
+    shared: dict[str, Any] = {"labels": labels, "path": path, "entries": entries, "blank": blank}
     boxes = ObjectBoxes(**shared, there=there, notes=tuple(notes))
     incomplete = []
     if bare and possible:
