@@ -113,7 +113,7 @@ def test_of_poses_the_boxes_are_read(tmp_path: Path) -> None:
         ("path: ./\ntrain: ./images/train/\nval: ./images/val/\nnames: {0: cat, 1: dog}", "images/train/a.jpg"),
         ("train: [images/train]\nnames: [cat, dog]", "images/train/a.jpg"),
         ("train: train.txt\nnames: [cat, dog]", "images/a.jpg"),
-        ("names: [cat, dog]", "train/images/a.jpg"),
+        ("names: [cat, dog]\nauthor: me", "train/images/a.jpg"),
         ("names: [cat, dog]", "images/train/a.jpg"),
     ],
     ids=["roboflow", "ultralytics", "absolute", "fiftyone", "list", "file", "splits outside", "splits inside"],
@@ -463,6 +463,15 @@ def test_outlines_of_label_studio(tmp_path: Path) -> None:
     assert pixels(dataset, "a")[2] == [0, 0, 5, 8, 40] and pixels(dataset, "a")[1][:4] == [7, 2, 9, 6]
 
 
+def test_pictures_of_label_studio_in_folders(tmp_path: Path) -> None:
+    pictures(tmp_path / "one/a.jpg", tmp_path / "two/a.jpg")
+    names = ("/data/local-files/?d=one%2Fa.jpg", "s3://bucket/two/a.jpg", "https://example.org/z/b.jpg?sig=1")
+    dataset = label_studio(tmp_path, *(task(name, number=number) for number, name in enumerate(names)))
+    assert dataset.ids == ("one/a", "two/a", "b")
+    places = [dataset.place(image_id) for image_id in dataset.ids]
+    assert places == [tmp_path / "one/a.jpg", tmp_path / "two/a.jpg", names[2]]
+
+
 def test_tasks_of_label_studio_that_nobody_finished(tmp_path: Path) -> None:
     box = region("rectanglelabels", ["dog"], x=20, y=25, width=40, height=50)
     brush = region("brushlabels", ["cat"], rle=[1, 2], format="rle")
@@ -502,7 +511,7 @@ def test_faults_of_label_studio_name_file_and_task(tmp_path: Path) -> None:
     assert "2 annotations for one picture; mark one" in problem(annotations=[{"result": []}, {"result": []}])
     with pytest.raises(InputError, match="none of 1 pictures is there, such as .*z.jpg"):
         label_studio(tmp_path, task("z.jpg"))
-    with pytest.raises(InputError, match="export.json: task 2 has no `data` and `annotations` as Label Studio's have"):
+    with pytest.raises(InputError, match="export.json: task 2 has no picture in `data`, or no `annotations`"):
         label_studio(tmp_path, task("a.jpg"), {"data": {}})
     with pytest.raises(InputError, match="no export of Label Studio in it; export as JSON"):
         label_studio(tmp_path, {"image": "a.jpg", "label": []})

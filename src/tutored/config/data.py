@@ -53,8 +53,8 @@ class Data(Section):
     """The tasks whose annotations are taken from it; null: all that it has."""
     empty: Empty = "unannotated"
     """What an image without any object is, here and in `val`, where the format leaves it open (COCO, YOLO, CVAT and
-    Labelme): `annotated`, so that it shows nothing, or `unannotated`, not labelled yet, so that it teaches nothing and a
-    tutor may fill it."""
+    Labelme): `annotated`, so that it shows nothing, or `unannotated`, not labelled yet, so that it teaches nothing and
+    a tutor may fill it."""
     more: tuple[MoreData, ...] = ()
     """Further training data. Their classes may differ: the student's are then all of them, and in each data set those
     that it does not have count as not annotated. An image may stand in several data sets if each annotates other

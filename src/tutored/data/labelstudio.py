@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tutored.data import tools
 from tutored.data.images import Images
 from tutored.data.objects import Entry, stated_size
-from tutored.data.text import read_json
+from tutored.data.text import read_json, refuse_climbing
 from tutored.data.tools import ALL, Drawn, Page, Pictures
 from tutored.errors import InputError
 from tutored.files import regular
@@ -46,12 +46,14 @@ def open_labelstudio(folder: Path, split: str) -> Images:
         raise InputError(f"{folder}: no export of Label Studio in it; export as JSON (not JSON-MIN)")
     pictures, pages, guessed, seen = Pictures(folder), [], [], []
     for path, task in tasks:
-        what, name = f"{path}: task {task.get('id')}", _name(task)
+        what, given, name = f"{path}: task {task.get('id')}", _given(task), _name(task)
+        refuse_climbing(str(name), path)
         annotation, faults = _annotation(task, what)
         results = (annotation or {}).get("result") or []
+        own = UPLOADED.sub("", name.name)
         entry = Entry(
             number=task.get("id"),
-            picture=_find(name, pictures) or (name if "://" in name else folder / name.lstrip("/")),
+            picture=pictures.find(str(name)) or pictures.find(own) or (given if "://" in given else folder / name),
             stated_size=next((size for size in map(_size, results) if size), None),
             instances=[],
             path=path,
@@ -59,9 +61,9 @@ def open_labelstudio(folder: Path, split: str) -> Images:
             faults=faults,
         )
         shapes = [(f"{what}: {each.get('type')} {number}", each) for number, each in enumerate(results, start=1)]
-        pages.append(Page(PurePosixPath(UPLOADED.sub("", PurePosixPath(name).name)), entry, shapes))
-        seen += [name for result in results for name in _labels(result)]
-        guessed += [name] * bool(task.get("predictions"))
+        pages.append(Page(name.with_name(own), entry, shapes))
+        seen += [label for result in results for label in _labels(result)]
+        guessed += [given] * bool(task.get("predictions"))
     left, labels = pictures.unused([page.entry.picture for page in pages]), tools.classes_of(folder, seen)
     unread = (
         *tools.counted(left, "pictures", "are in no task and are not used"),
@@ -79,26 +81,24 @@ def _tasks(path: Path) -> Iterator[dict[str, Any]]:
     for number, task in enumerate(read_json(path), start=1):
         try:
             results = [result for annotation in task["annotations"] for result in annotation.get("result") or ()]
-            good = isinstance(task["data"], dict) and all(isinstance(result, dict) for result in results)
-        except (TypeError, KeyError, AttributeError):
+            good = all(isinstance(result, dict) for result in results) and _name(task).name
+        except (TypeError, KeyError, AttributeError, ValueError):
             good = False
         if not good:
-            raise InputError(
-                f"{path}: task {number} has no `data` and `annotations` as Label Studio's have; export again"
-            )
+            raise InputError(f"{path}: task {number} has no picture in `data`, or no `annotations`; export it again")
         yield task
 
 
-def _name(task: Mapping[str, Any]) -> str:
+def _given(task: Mapping[str, Any]) -> str:
     """The path or address of the task's picture."""
     values = (task["data"].get("image"), *task["data"].values())
     return next((value for value in values if isinstance(value, str)), "")
 
 
-def _find(name: str, pictures: Pictures) -> Path | None:
-    parts = urlsplit(name)
-    path = unquote(parse_qs(parts.query).get("d", [parts.path])[0])
-    return pictures.find(path) or pictures.find(UPLOADED.sub("", PurePosixPath(path).name))
+def _name(task: Mapping[str, Any]) -> PurePosixPath:
+    """The same as a path, without what leads to it on the server."""
+    parts = urlsplit(_given(task))
+    return PurePosixPath(unquote(parse_qs(parts.query).get("d", [parts.path])[0]).lstrip("/"))
 
 
 def _annotation(task: Mapping[str, Any], what: str) -> tuple[Mapping[str, Any] | None, list[str]]:
@@ -135,8 +135,8 @@ def _read(result: Mapping[str, Any], what: str, labels: LabelSpace) -> Drawn:
         points = tools.as_points(value.get("points"), what)
         return tools.outlined(what, number, [(x * across / 100, y * down / 100) for x, y in points]), ""
     sides = ("width", "height") if kind == "rectanglelabels" else ("radiusX", "radiusY")
-    pairs = [[value.get(key) for key in keys] for keys in (("x", "y"), sides)]
-    pairs = tools.as_points([*pairs, (value.get("rotation") or 0, 0)], what)
+    given = [[value.get(key) for key in keys] for keys in (("x", "y"), sides)]
+    pairs = tools.as_points([*given, (value.get("rotation") or 0, 0)], what)
     (x, y), (width, height) = ((one * across / 100, other * down / 100) for one, other in pairs[:2])
     if kind == "rectanglelabels":
         return tools.boxed(what, number, (x, y, x + width, y + height), (x, y), pairs[2][0])

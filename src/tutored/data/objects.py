@@ -49,11 +49,6 @@ class Instance(NamedTuple):
     layer: int = 0
 
     @property
-    def short(self) -> str:
-        """Its name without the file's."""
-        return self.name.rpartition(": ")[2]
-
-    @property
     def is_drawn(self) -> bool:
         """Whether it has run lengths, or a polygon of three points or more."""
         drawn = self.segmentation
@@ -202,15 +197,15 @@ def boxes_and_masks(
     notes: list[str] = []
     bare: list[str] = []
     lines: list[str] = []
-    possible = False
+    tried = possible = False
     for image_id, entry in entries.items():
         for why, name in entry.told:
             told[why].append(name)
         notes += _notes_of_boxes(entry) if entry.instances and not entry.relative else ()
         for each in entry.instances:
-            bare += [each.short] * (not each.is_drawn)
-            lines += [each.short] * each.has_lines
-            possible = possible or bool(each.segmentation)
+            bare += [each.name.removeprefix(f"{path}: ")] * (not each.is_drawn)
+            lines += [each.name.removeprefix(f"{path}: ")] * each.has_lines
+            tried, possible = tried or bool(each.segmentation), possible or each.is_drawn
         if entry.labelled is not False:
             there.add(image_id)
             outlined |= {image_id} if all(each.is_drawn for each in entry.instances) else set()
@@ -219,7 +214,7 @@ def boxes_and_masks(
     shared: dict[str, Any] = {"labels": labels, "path": path, "entries": entries, "blank": blank}
     boxes = ObjectBoxes(**shared, there=there, notes=tuple(notes))
     incomplete = []
-    if bare and possible:
+    if bare and tried:
         incomplete.append(
             f"{path}: {len(there - outlined):,} images have no mask, because {len(bare):,} objects on them have no "
             f"outline, such as {bare[0]}"

@@ -23,6 +23,7 @@ NAMED = ("data.yaml", "dataset.yaml")
 """What Ultralytics and Roboflow, and FiftyOne, call the file with the names of classes."""
 LISTS = ("obj.names", *CLASS_FILES)
 """What other tools call it, one name a line."""
+SPLITS = ("train", "val", "test")
 OTHER_KEYS = ("path", "names", "nc", "download", "task", "kpt_shape", "flip_idx", "roboflow")
 FORM = "class x y width height (a box), or class x y x y x y ... (a polygon), all but the class shares from 0 to 1"
 LINE = re.compile(r"\d+([ \t]+-?[\d.]+){4,}\s*$", re.M)
@@ -204,10 +205,15 @@ def _of_yaml(folder: Path, path: Path) -> Settings:
     if not isinstance(keypoints, list) or not all(isinstance(number, int) for number in keypoints):
         raise InputError(f"{path}: `kpt_shape` is the number of keypoints and of their columns, got {keypoints!r}")
     lists = {key: value if isinstance(value, list) else [value] for key, value in content.items()}
-    places = {str(key): value for key, value in lists.items() if key not in OTHER_KEYS and all(map(_is_path, value))}
-    root = [folder / content["path"]] if _is_path(content.get("path")) else []
+    lists = {key: value for key, value in lists.items() if key not in OTHER_KEYS and all(map(_is_path, value))}
+    roots = [*([folder / content["path"]] if _is_path(content.get("path")) else []), folder]
+    places = {
+        str(key): value
+        for key, value in lists.items()
+        if key in SPLITS or all(_resolved(each, roots) for each in value)
+    }
     keypoints, polygons = prod(keypoints), content.get("task") == "segment"
-    return Settings(path, list(map(str, names)), places or _places(folder), [*root, folder], keypoints, polygons)
+    return Settings(path, list(map(str, names)), places or _places(folder), roots, keypoints, polygons)
 
 
 def _is_path(value: Any) -> bool:
@@ -216,7 +222,7 @@ def _is_path(value: Any) -> bool:
 
 def _places(folder: Path) -> dict[str, list[str]]:
     """By split, where pictures lie in a folder that does not say so."""
-    lists = {name: [f"{name}.txt"] for name in ("train", "val", "test") if (folder / f"{name}.txt").is_file()}
+    lists = {name: [f"{name}.txt"] for name in SPLITS if (folder / f"{name}.txt").is_file()}
     inner = sorted(path.name for path in folder.glob("images/*") if path.is_dir())
     outer = sorted(path.parent.name for path in folder.glob("*/images"))
     whole = next((name for name in ("images.txt", "images") if (folder / name).exists()), ".")

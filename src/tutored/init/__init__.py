@@ -137,11 +137,9 @@ def _coco(folder: Path) -> Layout | None:
     train = train or next((name for name, path in files.items() if name != val and _is_coco(path)), val)
     if train is None:
         return None
-    val = None if val == train else val
-    notes = [] if val else [ALONE]
-    if rest := [called[each] for each in (*TRAIN, *VAL) if each in called.keys() - {train.lower(), str(val).lower()}]:
-        notes.append(f"further splits, which the config does not name: {', '.join(rest)}")
-    return Layout(what="a COCO folder", data=f"coco:{folder}", train=train, val=val, notes=tuple(notes))
+    return _layout(
+        "a COCO folder", f"coco:{folder}", train, val, [called[each] for each in (*TRAIN, *VAL) if each in called]
+    )
 
 
 def _of_tool(folder: Path) -> Layout | None:
@@ -151,12 +149,17 @@ def _of_tool(folder: Path) -> Layout | None:
             continue
         train, val = (splits.get(first(usual, splits) or "") for usual in (TRAIN, VAL))
         train = train or [*splits.values()][-1]
-        val = None if train in (val, ALL) else val
-        rest = [split for split in splits.values() if split not in (train, val, ALL)]
-        notes = [] if val else [ALONE]
-        notes += [f"further splits, which the config does not name: {', '.join(rest)}"] * bool(rest)
-        return Layout(what=what, data=f"{kind}:{folder}", train=train, val=val, notes=tuple(notes))
+        return _layout(what, f"{kind}:{folder}", train, None if train == ALL else val, list(splits.values()))
     return None
+
+
+def _layout(what: str, data: str, train: str, val: str | None, there: Sequence[str]) -> Layout:
+    """Args: there: splits, with or without the two that are used."""
+    val = None if val == train else val
+    notes = [] if val else [ALONE]
+    if rest := [split for split in there if split not in (train, val, ALL)]:
+        notes.append(f"further splits, which the config does not name: {', '.join(rest)}")
+    return Layout(what=what, data=data, train=train, val=val, notes=tuple(notes))
 
 
 def _opens(data: str, split: str) -> bool:
