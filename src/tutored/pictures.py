@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from tutored.labels import LabelSpace
 from tutored.palette import voc_palette
 from tutored.types import IGNORE
 
-AVIF = ("AVIF",) * ("avif" in features.modules and features.check("avif"))
+AVIF = ("AVIF",) * bool("avif" in features.modules and features.check("avif"))
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", *AVIF)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif")
 """Of the files in a folder that are taken as pictures."""
@@ -192,7 +192,7 @@ def _read(path: Path | str, look: Callable[[ImageFile], Found]) -> Found:
     """What `look` finds in an opened file that is not yet decoded."""
     try:
         with Image.open(_source(path), formats=FORMATS) as picture:
-            return look(cast(ImageFile, picture))
+            return look(picture)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such picture; add it or take it off the list") from error
     except ImportError as error:
