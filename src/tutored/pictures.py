@@ -46,9 +46,9 @@ Box = tuple[float, float, float, float]
 def read_picture(path: Path | str) -> Image.Image:
     """The RGB picture of a file, or of an address that fsspec opens (`https://...`, `s3://...`), decoded.
 
-    The pixels are those stored in the file: an EXIF orientation is not applied, because the boxes and masks of VOC
-    and COCO were drawn on the stored pixels. Of 16 bits the upper eight are kept, of an animation the first picture, of
-    transparent pixels their colour.
+    The pixels are those stored in the file: an EXIF orientation is not applied, except to TIFFs, because the boxes and
+    masks of VOC and COCO were drawn on the stored pixels. Of 16 bits the upper eight are kept, of an animation the
+    first picture, of transparent pixels their colour.
 
     Raises:
         InputError: the file is missing, broken, cut short, of another format, absurdly large, or a TIFF of 32 bits.
@@ -67,6 +67,8 @@ def as_rgb(picture: Image.Image) -> Image.Image:
 
 def orientation(picture: Image.Image) -> int:
     """EXIF's orientation, 1 to 8: 1 is upright, from 5 on the picture lies on its side. 1 without readable EXIF."""
+    if picture.format == "TIFF":
+        return 1  # Pillow turns it when it decodes it, and states the size that it then has
     try:
         said = picture.getexif().get(Base.Orientation)
     except Exception:  # broken EXIF raises all sorts of errors, and does not make a picture unusable
