@@ -222,9 +222,10 @@ def test_classes_that_are_absent_are_one_line(make_voc: MakeVoc, tmp_path: Path)
     text = f"<annotation><object><name>dog</name>{box}</object></annotation>"
     (folder / "Annotations/train_000.xml").write_text(text)
     printed = shown(checked(folder, "train")).splitlines()
+    assert not any("difficult" in line for line in printed), "none is"
     assert [line for line in printed if "zebra" in line] == [
-        "detection, no trace of 2 classes: cat, zebra",
-        "segmentation, no trace of 2 classes: dog, zebra",
+        "detection, 2 classes absent: cat, zebra",
+        "segmentation, 2 classes absent: dog, zebra",
     ]
 
 

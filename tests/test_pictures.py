@@ -19,7 +19,17 @@ from tutored.data.check import check
 from tutored.errors import InputError
 from tutored.labels import VOC
 from tutored.palette import voc_palette
-from tutored.pictures import FORMATS, SUFFIXES, fit_box, orientation, picture_size, read_mask, read_picture, upright
+from tutored.pictures import (
+    FORMATS,
+    SUFFIXES,
+    fit_box,
+    orientation,
+    picture_size,
+    read_mask,
+    read_picture,
+    stored_orientation,
+    upright,
+)
 from tutored.predict import find_pictures
 
 
@@ -153,6 +163,15 @@ def test_every_format_is_read_by_its_suffix(tmp_path: Path, suffix: str) -> None
     (tmp_path / f"p{suffix}").rename(tmp_path / f"train/p{suffix.upper()}")
     assert open_dataset(f"images:{tmp_path}", "train").ids == ("p",)
     assert list(find_pictures([tmp_path / "train"])) == [f"p{suffix.upper()}"]
+
+
+def test_a_tiff_is_turned_wherever_it_is_looked_at(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 8)).save(tmp_path / "p.tif", exif=exif)
+    picture = read_picture(tmp_path / "p.tif")
+    assert picture.size == upright(picture).size == (8, 10) and picture_size(tmp_path / "p.tif") == (10, 8)
+    assert orientation(picture) == stored_orientation(tmp_path / "p.tif") == 1
 
 
 def test_avif_without_a_decoder_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

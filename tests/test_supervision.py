@@ -10,6 +10,7 @@ from PIL import Image
 from tutored.config import Augment, make_config
 from tutored.data import open_dataset
 from tutored.data.training import TrainingSet
+from tutored.engine.data_sets import open_parts
 from tutored.engine.journal import list_sources
 from tutored.engine.supervision import open_supervision
 from tutored.errors import InputError
@@ -249,6 +250,8 @@ def test_half_labelled_coco_teaches_by_boxes_and_tutor(tmp_path):
     fill = {"policy": "fill", "store": store}
     assert weights(fill) == ([truth, tutor, truth, tutor], [0, 1, 2, 3])
     assert weights(fill, empty="annotated") == ([truth] * 4, [0, 1, 2, 3])
+    two = make_config({"data": {"train": spec, "more": [{"train": spec, "empty": "annotated"}]}})
+    assert [len(list(filter(part.annotated_tasks, part.ids))) for part in open_parts(two)] == [2, 4]
 
 
 @pytest.mark.parametrize(("elsewhere", "background", "said"), [("background", 0.5, 1.0), ("ignore", 0.0, 0.5)])

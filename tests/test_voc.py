@@ -268,6 +268,13 @@ def test_files_that_have_the_name_of_no_picture_are_noted(make_voc: MakeVoc, tmp
     )
 
 
+def test_two_pictures_of_one_name_are_told(one: Path) -> None:
+    Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.png")
+    (note,) = open_dataset(f"voc:{one}", "train").notes
+    picture = one / "JPEGImages/train_000.jpg"
+    assert note == f"{one}/JPEGImages: train_000 is the name of 2 pictures, of which {picture} is read"
+
+
 def test_pictures_of_other_formats_are_named(one: Path) -> None:
     (one / "JPEGImages/train_000.jpg").rename(one / "JPEGImages/train_000.gif")
     dataset = open_dataset(f"voc:{one}", "train")

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from tutored.labels import LabelSpace
 from tutored.palette import voc_palette
 from tutored.types import IGNORE
 
-AVIF = ("AVIF",) * ("avif" in features.modules and features.check("avif"))
+AVIF = ("AVIF",) * bool("avif" in features.modules and features.check("avif"))
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", *AVIF)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif")
 """Of the files in a folder that are taken as pictures."""
@@ -46,9 +46,9 @@ Box = tuple[float, float, float, float]
 def read_picture(path: Path | str) -> Image.Image:
     """The RGB picture of a file, or of an address that fsspec opens (`https://...`, `s3://...`), decoded.
 
-    The pixels are those stored in the file: an EXIF orientation is not applied, because the boxes and masks of VOC
-    and COCO were drawn on the stored pixels. Of 16 bits the upper eight are kept, of an animation the first picture, of
-    transparent pixels their colour.
+    The pixels are those stored in the file: an EXIF orientation is not applied, except to TIFFs, because the boxes and
+    masks of VOC and COCO were drawn on the stored pixels. Of 16 bits the upper eight are kept, of an animation the
+    first picture, of transparent pixels their colour.
 
     Raises:
         InputError: the file is missing, broken, cut short, of another format, absurdly large, or a TIFF of 32 bits.
@@ -67,6 +67,8 @@ def as_rgb(picture: Image.Image) -> Image.Image:
 
 def orientation(picture: Image.Image) -> int:
     """EXIF's orientation, 1 to 8: 1 is upright, from 5 on the picture lies on its side. 1 without readable EXIF."""
+    if picture.format == "TIFF":
+        return 1  # Pillow turns it when it decodes it, and states the size that it then has
     try:
         said = picture.getexif().get(Base.Orientation)
     except Exception:  # broken EXIF raises all sorts of errors, and does not make a picture unusable
@@ -192,7 +194,7 @@ def _read(path: Path | str, look: Callable[[ImageFile], Found]) -> Found:
     """What `look` finds in an opened file that is not yet decoded."""
     try:
         with Image.open(_source(path), formats=FORMATS) as picture:
-            return look(cast(ImageFile, picture))
+            return look(picture)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such picture; add it or take it off the list") from error
     except ImportError as error:

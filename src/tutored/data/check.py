@@ -119,22 +119,24 @@ class Report:
         return table
 
     def _classes(self, task: str) -> Iterator[Table | Text]:
-        """What is counted of each class: numbers, or of pixels, which are many, the share; absent ones are one line."""
+        """What is counted of each class: numbers, or of pixels, which are many, the share; no zeros alone."""
         table = Table("class", title=Text(task))
         columns: list[Mapping[str, str]] = []
         classes: dict[str, bool] = {}
         for name, split in self.splits.items():
             for column, counts in split.tasks[task].counts.items() if task in split.tasks else ():
+                classes |= {key: classes.get(key, False) or n > 0 for key, n in counts.items()}
+                if not any(counts.values()):
+                    continue
                 table.add_column(Text(f"{name} {column}"), justify="right")
                 share = max(1, sum(counts.values())) if column == "pixels" else None
                 columns.append({key: f"{n / share:.2%}" if share else f"{n:,}" for key, n in counts.items()})
-                classes |= {key: classes.get(key, False) or n > 0 for key, n in counts.items()}
         for each in (name for name, there in classes.items() if there):
             table.add_row(Text(each), *(column.get(each, "") for column in columns))
         if table.row_count:
             yield table
         if absent := [name for name, there in classes.items() if not there and name != "ignore"]:
-            yield Text(f"{task}, no trace of {len(absent):,} classes: {', '.join(absent)}")
+            yield Text(f"{task}, {len(absent):,} classes absent: {', '.join(absent)}")
 
 
 def check(dataset_by_split: Mapping[str, Images], progress: Progress | None = None) -> Report:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -183,6 +184,12 @@ class Images:
         if self.pictures:
             files = list(files_in(self.pictures))
             notes += left_out_of(files)
+            twice = Counter(_name(path, self.pictures) for path in files if path.suffix.lower() in SUFFIXES)
+            notes += [
+                f"{self.pictures}: {name} is the name of {count} pictures, of which {self.place(name)} is read"
+                for name, count in twice.items()
+                if count > 1
+            ]
             names = {_name(path, self.pictures) for path in files if path.suffix.lower() in (*SUFFIXES, *UNREAD)}
             for each in self.tasks.values():
                 notes += each.unpaired(names) if isinstance(each, AnnotationFiles) and not each.notes else ()
