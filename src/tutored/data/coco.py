@@ -23,6 +23,7 @@ from tutored.errors import InputError
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import Box, fit_box, is_empty, picture_size
 from tutored.tasks.detection.types import Boxes
+from tutored.tasks.instances.types import Objects
 from tutored.tasks.segmentation.types import ClassMask
 from tutored.types import BACKGROUND, IGNORE
 
@@ -119,7 +120,7 @@ class CocoMasks(CocoAnnotations):
 
     def seen_in(self, labels: LabelSpace, to: Sequence[int], annotated: tuple[int, ...] | None) -> CocoMasks:
         """The same in another label space, as in `ClassMask.relabelled`; a mask need tell only its classes apart."""
-        notes = _notes_of_masks(self.path, self.entries, labels)
+        notes = (*_notes_of_masks(self.path, labels), *_notes_of_outlines(self.path, self.entries))
         return replace(self, labels=labels, to=[to[each] for each in self.to], annotated=annotated, notes=notes)
 
     def has(self, image_id: str) -> bool:
@@ -138,6 +139,30 @@ class CocoMasks(CocoAnnotations):
         layers = sorted(zip(instances, encoded, strict=True), key=lambda layer: (not layer[0].crowd, -layer[1][1]))
         gather(partial(paint, each, runs) for each, (runs, _) in layers)
         return ClassMask(mask=torch.from_numpy(mask), annotated=self.annotated)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoObjects(CocoBoxes):
+    """Boxes with masks, crowds as difficult ones. An image has none where one of its objects has no segmentation."""
+
+    possible: bool
+
+    def has(self, image_id: str) -> bool:
+        return self.possible and all(each.is_drawn for each in self.entries[image_id].instances)
+
+    def read(self, image_id: str, size: Size) -> Objects:
+        boxes = super().read(image_id, size)
+        drawn = [
+            each for each in self.instances(image_id, size) if not is_empty(each.box) and each.number != BACKGROUND
+        ]
+        masks = gather(partial(decode_segmentation, each.segmentation, size, each.name) for each in drawn)
+        stacked = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *size)
+        return Objects(
+            boxes_xyxy=boxes.boxes_xyxy,
+            classes=boxes.classes,
+            difficult=boxes.difficult,
+            masks=stacked.to(torch.uint8),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,15 +199,17 @@ def open_coco(folder: Path, split: str) -> Coco:
     entries = _read_images(data, folder, split, path)
     _read_annotations(data, entries, class_of, path)
     notes = tuple(note for entry in entries.values() if entry.instances for note in _notes_of_boxes(entry))
+    outlines = _notes_of_outlines(path, entries)
     boxes = CocoBoxes(labels=labels, path=path, entries=entries, notes=notes)
     masks = CocoMasks(
         labels=labels,
         path=path,
         entries=entries,
-        notes=_notes_of_masks(path, entries, labels),
+        notes=(*_notes_of_masks(path, labels), *outlines),
         to=range(len(labels)),
         possible=any(each.is_drawn for entry in entries.values() for each in entry.instances),
     )
+    objects = CocoObjects(labels=labels, path=path, entries=entries, notes=(*notes, *outlines), possible=masks.possible)
     return Coco(
         format="coco",
         folder=folder,
@@ -191,6 +218,7 @@ def open_coco(folder: Path, split: str) -> Coco:
         ids=tuple(entries),
         place={image_id: entry.picture for image_id, entry in entries.items()}.__getitem__,
         tasks={"detection": boxes, "segmentation": masks},
+        further={"instances": objects},
         numbers={image_id: entry.number for image_id, entry in entries.items()},
         categories={number: labels.names[index] for number, index in class_of.items() if index},
     )
@@ -220,13 +248,17 @@ def _instances_file(folder: Path, split: str) -> Path:
     )
 
 
-def _notes_of_masks(path: Path, entries: Mapping[str, Entry], labels: LabelSpace) -> tuple[str, ...]:
-    """Why images have no mask, and what of the outlines is left out."""
-    if len(labels) > IGNORE:
-        return (
-            f"{path}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): no masks, "
-            "unless the task's `classes` name fewer",
-        )
+def _notes_of_masks(path: Path, labels: LabelSpace) -> tuple[str, ...]:
+    if len(labels) <= IGNORE:
+        return ()
+    return (
+        f"{path}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1}): no masks, unless "
+        "the task's `classes` name fewer",
+    )
+
+
+def _notes_of_outlines(path: Path, entries: Mapping[str, Entry]) -> tuple[str, ...]:
+    """Why images have no masks, and what of the outlines is left out."""
     outlined = [each for entry in entries.values() for each in entry.instances if each.segmentation]
     bare = [each for entry in entries.values() for each in entry.instances if not each.is_drawn]
     lines = [
