@@ -11,7 +11,7 @@ from tutored import processes
 from tutored.checkpoint import load_checkpoint
 from tutored.config.data import Annotates, Empty, Names
 from tutored.data import TaskSource, open_dataset
-from tutored.data.images import Images
+from tutored.data.images import Images, with_tasks
 from tutored.data.text import few
 from tutored.data.views import Subset, relabelled
 from tutored.device import choose_device
@@ -88,6 +88,9 @@ def _judge_store(
     subject: Path, given: Images, classes: Annotates, progress: Progress | None, annotated: Annotates
 ) -> Result:
     store = Store.open(subject)
+    kinds = [*given.labels, *given.further]
+    answers = {kind: TaskSource(kind, required=False) for kind in kinds if store.teaches(task_class(kind))}
+    given = with_tasks(given, answers) if answers.keys() - given.labels.keys() else given
     bound = {kind: task_class(kind)(kind, labels) for kind, labels in given.labels.items()}
     answered = {kind: task for kind, task in bound.items() if store.teaches(task)}
     if not answered:
@@ -104,8 +107,8 @@ def _judge_store(
     maps = {
         name: _class_map(store.labels, task.labels, f"the store {subject}", given.name) for name, task in tasks.items()
     }
-    answers = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
-    records = _gathered(_answers(store, answers, _share(dataset), _of_main(progress)), dataset, tasks)
+    seen = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
+    records = _gathered(_answers(store, seen, _share(dataset), _of_main(progress)), dataset, tasks)
     notes = _by_text({name: (f"{subject}: {each.describe()}",) for name, each in maps.items() if each.target.classes})
     return processes.from_main(lambda: figures(records, tasks))._replace(notes=(*few(given.notes), *notes))
 

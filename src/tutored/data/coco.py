@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tutored.data.images import Images, files_in, place_of
-from tutored.data.objects import LARGEST, Entry, Instance, boxes_and_masks, is_number, stated_size
+from tutored.data.objects import LARGEST, Entry, Instance, as_annotations, is_number, stated_size
 from tutored.data.text import is_background, read_json, refuse_climbing, spread
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, composed
@@ -52,6 +52,7 @@ def open_coco(folder: Path, split: str) -> Coco:
     labels, class_of = _read_categories(data, path)
     entries = _read_images(data, folder, split, path)
     _read_annotations(data, entries, class_of, path)
+    found = as_annotations(labels, entries, path)
     return Coco(
         format="coco",
         folder=folder,
@@ -59,7 +60,8 @@ def open_coco(folder: Path, split: str) -> Coco:
         classes=labels,
         ids=tuple(entries),
         place={image_id: entry.picture for image_id, entry in entries.items()}.__getitem__,
-        tasks=boxes_and_masks(labels, entries, path)[0],
+        tasks=found.tasks,
+        further=found.further,
         numbers={image_id: entry.number for image_id, entry in entries.items()},
         categories={number: labels.names[index] for number, index in class_of.items() if index},
     )

@@ -23,6 +23,7 @@ from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.pictures import Box, fit_box, is_empty, picture_size
 from tutored.tasks.detection.types import Boxes
+from tutored.tasks.instances.types import Objects
 from tutored.tasks.segmentation.types import ClassMask
 from tutored.types import BACKGROUND, IGNORE
 
@@ -183,10 +184,35 @@ class ObjectMasks(ObjectAnnotations):
         return ClassMask(mask=torch.from_numpy(mask), annotated=self.annotated)
 
 
-def boxes_and_masks(
-    labels: LabelSpace, entries: Mapping[str, Entry], path: Path
-) -> tuple[Mapping[str, ObjectAnnotations], list[str]]:
-    """What is annotated, by kind of task, and a sentence on each kind of object that is left out or changed.
+@dataclass(frozen=True, kw_only=True)
+class ObjectOutlines(ObjectBoxes):
+    """Boxes with masks, crowds as difficult ones. An image has none where one of its objects has no segmentation."""
+
+    def read(self, image_id: str, size: Size) -> Objects:
+        boxes = super().read(image_id, size)
+        drawn = [
+            each for each in self.instances(image_id, size) if not is_empty(each.box) and each.number != BACKGROUND
+        ]
+        masks = gather(partial(decode_segmentation, each.segmentation, size, each.name) for each in drawn)
+        stacked = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *size)
+        return Objects(
+            boxes_xyxy=boxes.boxes_xyxy,
+            classes=boxes.classes,
+            difficult=boxes.difficult,
+            masks=stacked.to(torch.uint8),
+        )
+
+
+class Found(NamedTuple):
+    """What entries annotate, as `Images` takes it by kind of task, and a sentence on each kind of object left out."""
+
+    tasks: Mapping[str, ObjectAnnotations]
+    further: Mapping[str, ObjectAnnotations]
+    told: tuple[str, ...]
+
+
+def as_annotations(labels: LabelSpace, entries: Mapping[str, Entry], path: Path) -> Found:
+    """What is annotated, with notes on objects that are left out or changed.
 
     Args:
         entries: by image id.
@@ -211,8 +237,6 @@ def boxes_and_masks(
             outlined |= {image_id} if all(each.is_drawn for each in entry.instances) else set()
             if entry.labelled is None and not entry.instances and not entry.faults:
                 blank.add(image_id)
-    shared: dict[str, Any] = {"labels": labels, "path": path, "entries": entries, "blank": blank}
-    boxes = ObjectBoxes(**shared, there=there, notes=tuple(notes))
     incomplete = []
     if bare and tried:
         incomplete.append(
@@ -223,15 +247,21 @@ def boxes_and_masks(
         incomplete.append(
             f"{path}: polygons of fewer than three points are left out of {len(lines):,} objects, such as {lines[0]}"
         )
+    outlined = outlined if possible else set()
+    counted = tuple(f"{len(names):,} objects, such as {names[0]}: {why}" for why, names in told.items())
+    boxes = ObjectBoxes(labels=labels, path=path, entries=entries, there=there, blank=blank, notes=tuple(notes))
     masks = ObjectMasks(
-        **shared,
-        there=outlined if possible else set(),
+        labels=labels,
+        path=path,
+        entries=entries,
+        there=outlined,
+        blank=blank,
         notes=_too_many(path, labels) or tuple(incomplete),
         to=range(len(labels)),
         incomplete=tuple(incomplete),
     )
-    counted = [f"{len(names):,} objects, such as {names[0]}: {why}" for why, names in told.items()]
-    return {"detection": boxes, "segmentation": masks}, counted
+    outlines = ObjectOutlines(**vars(replace(boxes, there=outlined, notes=(*notes, *incomplete))))
+    return Found({"detection": boxes, "segmentation": masks}, {"instances": outlines}, counted)
 
 
 def _too_many(path: Path, labels: LabelSpace) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutored.data.images import Images, Size, files_in
-from tutored.data.objects import LARGEST, Entry, Instance, boxes_and_masks
+from tutored.data.objects import LARGEST, Entry, Instance, as_annotations
 from tutored.data.text import is_background, own_classes, refuse_unwritable
 from tutored.errors import InputError
 from tutored.files import is_special
@@ -63,7 +63,7 @@ def images_of(
         raise InputError(f"{folder}: {told}; put pictures and annotations into this folder")
     ids = image_ids([page.name for page in pages], folder)
     entries = {each: filled(page.entry, page.shapes, read) for each, page in zip(ids, pages, strict=True)}
-    tasks, told_of = boxes_and_masks(labels, entries, folder)
+    found = as_annotations(labels, entries, folder)
     return Images(
         format=kind,
         folder=folder,
@@ -71,8 +71,9 @@ def images_of(
         classes=labels,
         ids=tuple(ids),
         place=dict(zip(ids, places, strict=True)).__getitem__,
-        tasks=tasks,
-        unread=(*unread, *told_of),
+        tasks=found.tasks,
+        further=found.further,
+        unread=(*unread, *found.told),
     )
 
 

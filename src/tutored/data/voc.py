@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
 import torch
 
+from tutored.data.colours import ColourMasks, label_map
 from tutored.data.images import AnnotationFiles, Images, Size, first_file
-from tutored.data.text import CLASS_FILES, gather, numbered, own_classes, read_lines, read_xml, refuse_climbing
+from tutored.data.text import CLASS_FILES, gather, own_classes, read_lines, read_xml, refuse_climbing
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace, composed
-from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box, read_picture
+from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box, read_numbers
 from tutored.tasks.detection.types import Boxes
-from tutored.tasks.segmentation.types import ClassMask
+from tutored.tasks.instances.types import Objects
 from tutored.types import BACKGROUND, IGNORE
 
 OF_ONE_CLASS = re.compile(r"\s(-1|0|1)\s*$")
 """How every line of VOC's lists of one class ends; an image id itself may hold blanks."""
-LABEL_MAP = re.compile(r"(.+):(\d+),(\d+),(\d+):[^:]*:[^:]*")
-"""A line of CVAT's `labelmap.txt`: a class and its colour in masks."""
 CLASSES_ELSEWHERE = ("obj.names", "data.yaml")
 """Where other tools list classes."""
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
@@ -54,13 +53,16 @@ def open_voc(folder: Path, split: str) -> Images:
     folder = _dataset_folder(folder)
     listed, mapped = own_classes(folder), label_map(folder)
     labels, _ = listed or mapped or (VOC, None)
-    known = listed or mapped
-    unread = [path for path in (folder / name for name in CLASSES_ELSEWHERE) if path.is_file() and not known]
+    elsewhere = () if listed or mapped else CLASSES_ELSEWHERE
+    unread = [path for path in (folder / name for name in elsewhere) if path.is_file()]
     xml = VocBoxes(kind="detection", folders=(folder / "Annotations",), suffixes=(".xml",), labels=labels)
     places = tuple(folder / name for name in MASK_FOLDERS)
     masks = AnnotationFiles(kind="segmentation", folders=places, suffixes=(".png",), labels=labels)
     if mapped and not listed:
         masks = ColourMasks(**vars(masks), colours=mapped[1])
+    objects = VocObjects(
+        kind="instances", folders=(folder / "SegmentationObject",), suffixes=(".png",), labels=labels, xml=xml
+    )
     return Images(
         format="voc",
         folder=folder,
@@ -75,6 +77,7 @@ def open_voc(folder: Path, split: str) -> Images:
             for path in unread
         ),
         tasks={xml.kind: xml, masks.kind: masks},
+        further={objects.kind: objects},
     )
 
 
@@ -99,57 +102,46 @@ class VocBoxes(AnnotationFiles):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColourMasks(AnnotationFiles):
-    """Masks whose colours mean classes: by colour, as 0xRRGGBB, the class."""
+class VocObjects(AnnotationFiles):
+    """The objects of VOC's XML files, outlined by PNGs whose pixels are their numbers in the order of the XML.
 
-    states_classes: ClassVar[bool] = True
-    colours: Mapping[int, int]
+    An image needs both files. An object that is marked difficult need not be outlined: nobody knows its pixels.
 
-    def read(self, image_id: str, size: Size) -> ClassMask:
+    Attributes:
+        xml: the boxes.
+    """
+
+    xml: VocBoxes
+
+    def files(self, image_id: str) -> tuple[Path, ...]:
+        return (*self.xml.files(image_id), *super().files(image_id))
+
+    def has(self, image_id: str) -> bool:
+        return self.xml.has(image_id) and super().has(image_id)
+
+    def read(self, image_id: str, size: Size) -> Objects:
         path = self.path(image_id)
         assert path is not None
-        pixels = np.asarray(read_picture(path), np.int32) @ (1 << 16, 1 << 8, 1)
-        if pixels.shape != size:
-            height, width = pixels.shape
-            raise InputError(f"{path}: the mask is {width}x{height} pixels, its image {size[1]}x{size[0]}")
-        values, where = np.unique(pixels, return_inverse=True)
-        strange = [f"{value >> 16},{value >> 8 & 255},{value & 255}" for value in values if value not in self.colours]
-        if strange:
+        boxes = replace(self.xml, labels=self.labels).read(image_id, size)
+        numbers, _ = read_numbers(path, size)
+        drawn = [int(number) for number in np.unique(numbers) if number not in (BACKGROUND, IGNORE)]
+        count, difficult = len(boxes.classes), boxes.difficult.tolist()
+        beyond = [number for number in drawn if number > count]
+        lacking = [n for n in range(1, count + 1) if n not in drawn and not difficult[n - 1]]
+        xml = self.xml.path(image_id)
+        if beyond:
             raise InputError(
-                f"{path}: labelmap.txt has no class of the colour {' or '.join(strange[:3])}; add it, or, where pixels "
-                f"are numbers of classes, list these in {CLASS_FILES[0]}"
+                f"{path}: pixels of object {beyond[0]}, but {xml} has {count} objects; correct one of the two"
             )
-        classes = np.array([self.colours[value] for value in values.tolist()], np.uint8)
-        return ClassMask(mask=torch.from_numpy(classes[where.reshape(size)]))
-
-
-def label_map(folder: Path) -> tuple[LabelSpace, Mapping[int, int]] | None:
-    """The classes of CVAT's `labelmap.txt`, and the class of each colour, 0xRRGGBB; None without such a file.
-
-    Raises:
-        InputError: naming file and line; a line is no class with a colour, or two have one colour or name.
-    """
-    path = folder / "labelmap.txt"
-    if not path.is_file():
-        return None
-    names: list[str] = []
-    colours: dict[int, int] = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        found = LABEL_MAP.fullmatch(line.strip())
-        levels = [int(each) for each in found.groups()[1:]] if found else [256]
-        colour = sum(level << shift for level, shift in zip(levels, (16, 8, 0), strict=False))
-        if not found or max(levels) > 255 or colour in colours:
+        if lacking:
+            name = self.labels.names[int(boxes.classes[lacking[0] - 1])]
             raise InputError(
-                f"{path}: line {number}: {line!r} is not name:red,green,blue:parts:actions, each colour once"
+                f"{path}: no pixel of object {lacking[0]} ({name}) of {xml}; outline it, or mark it difficult"
             )
-        colours[colour] = len(names)
-        names.append(found[1])
-    labels, classes = numbered(names, path)
-    if len(labels) > IGNORE:
-        raise InputError(f"{path}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1})")
-    return labels, {colour: classes[place] for colour, place in colours.items()}
+        known = [np.where(numbers == IGNORE, IGNORE, numbers == n).astype(np.uint8) for n in range(1, count + 1)]
+        masks = [each if n in drawn else np.full(size, IGNORE, np.uint8) for n, each in enumerate(known, start=1)]
+        stacked = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *size, dtype=torch.uint8)
+        return Objects(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, difficult=boxes.difficult, masks=stacked)
 
 
 def as_boxes(objects: Sequence[tuple[Box, int, bool]]) -> Boxes:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tutored.config.read import read_yaml
 from tutored.data.images import Images, files_in, first_file
-from tutored.data.objects import Entry, Instance, boxes_and_masks
+from tutored.data.objects import Entry, Instance, as_annotations
 from tutored.data.text import CLASS_FILES, numbered, read_lines
 from tutored.data.tools import ALL, TURNED, Drawn, Pictures, counted, filled, image_ids, outlined
 from tutored.errors import InputError
@@ -161,7 +161,7 @@ def open_yolo(folder: Path, split: str) -> Images:
     seen = islice(LabelFiles(files, settings, classes).values(), MOST_SEEN)
     polygons = (each.segmentation[0] for entry in seen for each in entry.instances if each.segmentation)
     oriented = not settings.polygons and set(map(len, islice(polygons, MOST_SEEN))) == {8}
-    tasks, told = boxes_and_masks(labels, LabelFiles(files, settings, classes, oriented), settings.path)
+    found = as_annotations(labels, LabelFiles(files, settings, classes, oriented), settings.path)
     return Images(
         format="yolo",
         folder=folder,
@@ -169,8 +169,9 @@ def open_yolo(folder: Path, split: str) -> Images:
         classes=labels,
         ids=tuple(ids),
         place={image_id: path for image_id, (path, _) in files.items()}.__getitem__,
-        tasks=tasks,
-        unread=(*_lost(files.values()), *told),
+        tasks=found.tasks,
+        further=found.further,
+        unread=(*_lost(files.values()), *found.told),
     )
 
 
