@@ -14,7 +14,7 @@ from PIL import Image
 
 from tutored.cli import main
 from tutored.config import load_config
-from tutored.data import FORMATS, TOOLS, open_dataset
+from tutored.data import FORMATS, TOOLS, TaskSource, open_dataset
 from tutored.data.images import Images
 from tutored.errors import InputError
 from tutored.init import init
@@ -560,6 +560,20 @@ def test_from_a_folder_to_a_trained_student(
     assert main(["train", "tutored.yaml", "--out", "run", *TINY]) == 0
     figures = json.loads(Path("run/result.json").read_text())["figures"]
     assert list(figures) == [task for task, count in zip(dataset.tasks, taught, strict=True) if count]
+
+
+def test_outlines_of_all_tools_are_instances(tmp_path: Path) -> None:
+    corners = [[0, 0], [5, 0], [5, 8], [0, 8], [0, 4]]
+    yolo(tmp_path / "yolo", "0 0 0 .5 0 .5 1 0 1 0 .5")
+    labelme(tmp_path / "labelme", shape("cat", "polygon", *corners))
+    cvat(tmp_path / "cvat", '<polygon label="cat" points="0,0;5,0;5,8;0,8;0,4"/>')
+    shares = [[10 * x, 12.5 * y] for x, y in corners]
+    label_studio(tmp_path / "labelstudio", task("a.jpg", region("polygonlabels", ["cat"], points=shares)))
+    for kind in TOOLS:
+        split = "train" if kind == "yolo" else "all"
+        dataset = open_dataset(f"{kind}:{tmp_path / kind}", split, {"things": TaskSource("instances")})
+        things = dataset.ground_truth("a").tasks["things"]
+        assert things.masks[0, :, :5].sum() == things.masks.sum() == 40 and things.classes.tolist() == [1]
 
 
 def test_init_knows_each_layout_and_its_splits(tmp_path: Path) -> None:
