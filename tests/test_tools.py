@@ -281,6 +281,15 @@ def test_pictures_of_labelme_by_path_name_and_folder(tmp_path: Path) -> None:
     )
 
 
+def test_a_picture_that_may_be_two_is_refused(tmp_path: Path) -> None:
+    pictures(tmp_path / "one/a.jpg", tmp_path / "two/a.jpg")
+    write(tmp_path / "ann/a.json", {"shapes": [], "imagePath": "a.jpg"})
+    with pytest.raises(InputError, match=r"'a.jpg' may be .*one/a.jpg or .*two/a.jpg; name it as seen from"):
+        open_dataset(f"labelme:{tmp_path}", "all")
+    write(tmp_path / "ann/a.json", {"shapes": [], "imagePath": "C:\\\\mine\\\\two\\\\a.jpg"})
+    assert open_dataset(f"labelme:{tmp_path}", "all").place("a") == tmp_path / "two/a.jpg"
+
+
 def test_folders_are_splits_of_labelme(tmp_path: Path) -> None:
     for split, label in (("train", "dog"), ("val", "cat")):
         labelme(tmp_path / split, shape(label, "rectangle", [1, 1], [4, 4]))

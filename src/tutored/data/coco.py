@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from tutored.data.images import Images, files_in, place_of
+from tutored.data.images import Images, place_of
 from tutored.data.objects import LARGEST, Entry, Instance, as_annotations, is_number, stated_size
 from tutored.data.text import is_background, read_json, refuse_climbing, spread
+from tutored.data.tools import Pictures
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, composed
 from tutored.types import BACKGROUND
@@ -171,30 +172,18 @@ def _pictures(names: Sequence[str], folder: Path, split: str, path: Path) -> dic
     by their names, wherever in the folder they are.
     """
     usual = (each for kind in ("images", "data") for each in (f"{kind}/{split}", f"{split}/{kind}", kind))
-    places = dict.fromkeys((folder / split, *(folder / each for each in usual), folder, path.parent))
-    there = [place for place in places if place.is_dir()]
+    there = dict.fromkeys((folder / split, *(folder / each for each in usual), folder, path.parent))
     found = next((place for place in there if any(place_of(place, name).exists() for name in names)), None)
     if found is not None:
         return {name: place_of(found, name) for name in names}
-    named: dict[str, list[Path]] = defaultdict(list)
-    for file in files_in(folder):
-        named[composed(file.name)].append(file)
-    pictures, home = {}, path.parent.parent if path.parent.name == "annotations" else path.parent
-    for name in names:
-        alike = named[composed(PurePath(name).name)]
-        alike = [file for file in alike if composed(file.as_posix()).endswith(f"/{composed(name)}")] or alike
-        alike = [file for file in alike if home in file.parents] or alike
-        if len(alike) > 1:
-            raise InputError(
-                f"{path}: {name!r} may be {alike[0]} or {alike[1]}; give `file_name` as seen from {folder}"
-            )
-        pictures[name] = alike[0] if alike else folder / name
-    if not any(named[composed(PurePath(name).name)] for name in names):
+    pictures, home = Pictures(folder), path.parent.parent if path.parent.name == "annotations" else path.parent
+    places = {name: pictures.find(name, home) for name in names}
+    if not any(places.values()):
         raise InputError(
             f"{path}: none of its {len(names):,} pictures is there, such as {names[0]!r}, looked for in and under "
             f"{folder}; put them there, or correct `file_name` in the file"
         )
-    return pictures
+    return {name: place or folder / name for name, place in places.items()}
 
 
 def _read_annotations(

@@ -99,11 +99,11 @@ def _content(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def _picture(path: Path, content: dict[str, Any] | None, pictures: Pictures) -> Path | None:
-    """The picture beside the file that it names, such a picture elsewhere, or that of the file's own name."""
+    """The picture beside the file that it names, that of the file's own name, or one that it names elsewhere."""
     name = str((content or {}).get("imagePath") or "").replace("\\", "/")
     beside = Path(os.path.normpath(path.parent / name))
-    own = (path.with_suffix(suffix) for suffix in SUFFIXES)
-    return next((each for each in (beside, pictures.find(name), *own) if each in pictures.paths), None)
+    near = (beside, *(path.with_suffix(suffix) for suffix in SUFFIXES))
+    return next((each for each in near if each in pictures.paths), None) or pictures.find(name)
 
 
 def _grouped(shapes: list[Any], path: Path) -> list[tuple[str, Any]]:

@@ -95,25 +95,31 @@ class Pictures:
     """The pictures in and under a folder, found by what annotations call them."""
 
     def __init__(self, folder: Path) -> None:
-        files = sorted(files_in(folder))
+        self.folder, files = folder, sorted(files_in(folder))
         self.paths = dict.fromkeys(path for path in files if path.suffix.lower() in SUFFIXES and not is_special(path))
         refuse_unwritable(self.paths)
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
             self._by_name[composed(path.name)].append(path)
 
-    def find(self, name: str) -> Path | None:
-        """The picture of this file name; of several, the one whose path has most of the end of `name`.
+    def find(self, name: str, home: Path | None = None) -> Path | None:
+        """The picture of this file name; of several, one in `home`, then that whose path has most of the end of `name`.
 
-        Annotations name pictures by paths of another machine, also of Windows. None: there is none, or no single one.
+        Annotations name pictures by paths of another machine, also of Windows. None: there is none.
+
+        Raises:
+            InputError: it may be one or another.
         """
         parts = PurePosixPath(composed(name).replace("\\", "/")).parts[::-1]
         alike: dict[int, list[Path]] = defaultdict(list)
-        for path in self._by_name.get(parts[0], ()) if parts else ():
+        there = self._by_name.get(parts[0], []) if parts else []
+        for path in [path for path in there if home in path.parents] or there:
             pairs = zip(parts, map(composed, path.parts[::-1]), strict=False)
             alike[next((at for at, (one, other) in enumerate(pairs) if one != other), len(parts))].append(path)
         found = alike[max(alike)] if alike else []
-        return found[0] if len(found) == 1 else None
+        if len(found) > 1:
+            raise InputError(f"{name!r} may be {found[0]} or {found[1]}; name it as seen from {self.folder}")
+        return found[0] if found else None
 
     def unused(self, used: Collection[Path | str | None]) -> list[Path]:
         """The pictures in the folders of those that are used."""
