@@ -117,6 +117,21 @@ def test_blanks_around_a_category_are_no_part_of_it(tmp_path: Path) -> None:
     assert ClassMap.by_name(COCO_SPACE, dataset.labels["detection"]).unreached == ()
 
 
+def test_a_group_of_classes_of_another_type_is_no_defect(tmp_path: Path) -> None:
+    categories = [
+        {"id": 7, "name": "cat", "supercategory": ["pets"]},
+        {"id": 8, "name": "pets", "supercategory": "none"},
+    ]
+    dataset = open_dataset(f"coco:{made(tmp_path, categories=categories)}", "val")
+    assert dataset.labels["detection"].classes == ("cat", "pets")
+    with pytest.raises(InputError, match=r"instances_val.json: there is no list `annotations`"):
+        open_dataset(f"coco:{made(tmp_path, annotations=5)}", "val")
+    with pytest.raises(InputError, match=r"lacks `category_id`, or it is of the wrong type"):
+        open_dataset(
+            f"coco:{made(tmp_path, {**instance(3, [1, 1, 2, 2]), 'category_id': [3]}, categories=categories)}", "val"
+        )
+
+
 def test_without_segmentations_there_is_no_mask(tmp_path: Path) -> None:
     folder = made(tmp_path, instance(3, [0, 0, 1, 8], []), instance(3, [0, 0, 1, 8]))
     assert mask_of(folder) is None and mask_of(folder, "002") is None

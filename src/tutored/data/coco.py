@@ -122,9 +122,11 @@ def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict
     if len({item["id"] for item in categories}) < len(categories):
         raise InputError(f"{path}: two categories share an id; give each its own")
     # Roboflow lists what its classes have in common as one more, which no object has.
-    groups = {item.get("supercategory") for item in categories if item.get("supercategory") != item["name"]}
+    groups = {str(item.get("supercategory")) for item in categories if item.get("supercategory") != item["name"]}
     groups = {item["id"] for item in categories if item["name"] in groups and item.get("supercategory") == "none"}
-    groups -= {item.get("category_id") for item in data.get("annotations") or () if isinstance(item, dict)}
+    annotations = _items(data, "annotations", {}, path)
+    used = {str(item.get("category_id")) for item in annotations if isinstance(item, dict)}
+    groups = {number for number in groups if str(number) not in used}
     classes = [item for item in categories if not is_background(item["name"]) and item["id"] not in groups]
     class_of = {item["id"]: BACKGROUND for item in categories}
     class_of |= {item["id"]: index for index, item in enumerate(classes, start=1)}

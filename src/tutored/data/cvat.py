@@ -15,7 +15,6 @@ from tutored.data.objects import Entry, Instance, stated_size
 from tutored.data.text import numbered, read_xml, refuse_climbing
 from tutored.data.tools import ALL, Drawn, Page, Pictures
 from tutored.errors import InputError
-from tutored.files import regular
 from tutored.labels import LabelSpace
 
 
@@ -63,8 +62,8 @@ def open_cvat(folder: Path, split: str) -> Images:
 
 
 def _files(folder: Path) -> dict[Path, Element]:
-    paths = (path for path in sorted(folder.glob("*.xml")) if b"<annotations" in regular(path).read_bytes()[:4096])
-    roots = {path: read_xml(path) for path in paths}
+    paths = (path for path in sorted(folder.glob("*.xml")) if path.is_file())
+    roots = {path: read_xml(path) for path in paths if b"<annotations" in path.read_bytes()[:4096]}
     return {path: root for path, root in roots.items() if any(root.find(tag) is not None for tag in ("image", "track"))}
 
 

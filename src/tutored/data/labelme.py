@@ -21,7 +21,6 @@ from tutored.data.objects import Entry, stated_size
 from tutored.data.text import read_json
 from tutored.data.tools import ALL, TURNED, Drawn, Page, Pictures
 from tutored.errors import InputError
-from tutored.files import regular
 from tutored.labels import LabelSpace
 from tutored.pictures import SUFFIXES
 from tutored.types import BACKGROUND
@@ -33,7 +32,7 @@ IGNORED = "__ignore__"
 def labelme_splits(folder: Path) -> list[str]:
     """The splits of a folder of Labelme: folders in it that hold JSON files, and `all`; none where it has no shapes."""
     files = _jsons(folder)
-    if not any(b'"shapes"' in regular(path).read_bytes() for path in files):
+    if not any(b'"shapes"' in path.read_bytes() for path in files if path.is_file()):
         return []
     inside = {path.relative_to(folder).parts[0] for path in files if path.parent != folder}
     return [*sorted(inside), ALL]

@@ -15,7 +15,6 @@ from tutored.data.objects import Entry, stated_size
 from tutored.data.text import read_json, refuse_climbing
 from tutored.data.tools import ALL, Drawn, Page, Pictures
 from tutored.errors import InputError
-from tutored.files import regular
 from tutored.labels import LabelSpace
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
@@ -73,7 +72,7 @@ def open_labelstudio(folder: Path, split: str) -> Images:
 
 
 def _files(folder: Path) -> list[Path]:
-    texts = {path: regular(path).read_bytes() for path in sorted(folder.glob("*.json"))}
+    texts = {path: path.read_bytes() for path in sorted(folder.glob("*.json")) if path.is_file()}
     return [path for path, text in texts.items() if text.lstrip()[:1] == b"[" and b'"annotations"' in text]
 
 
