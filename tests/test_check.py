@@ -224,8 +224,8 @@ def test_classes_that_are_absent_are_one_line(make_voc: MakeVoc, tmp_path: Path)
     printed = shown(checked(folder, "train")).splitlines()
     assert not any("difficult" in line for line in printed), "none is"
     assert [line for line in printed if "zebra" in line] == [
-        "detection, 2 classes absent: cat, zebra",
-        "segmentation, 2 classes absent: dog, zebra",
+        "detection, absent classes: cat, zebra",
+        "segmentation, absent classes: dog, zebra",
     ]
 
 

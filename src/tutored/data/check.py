@@ -136,7 +136,7 @@ class Report:
         if table.row_count:
             yield table
         if absent := [name for name, there in classes.items() if not there and name != "ignore"]:
-            yield Text(f"{task}, {len(absent):,} classes absent: {', '.join(absent)}")
+            yield Text(f"{task}, absent classes: {', '.join(absent)}")
 
 
 def check(dataset_by_split: Mapping[str, Images], progress: Progress | None = None) -> Report:
