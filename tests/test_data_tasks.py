@@ -167,7 +167,7 @@ def test_a_task_that_a_tutor_teaches_need_not_be_annotated(pets: Path) -> None:
         ),
         (
             TaskSource("segmentation", labels=Path("none.txt")),
-            r"tasks\.it\.labels: none\.txt names no class; give a file",
+            r"tasks\.it\.labels: .*none\.txt: there is no class in it; write one name a line",
         ),
         (TaskSource("segmentation", labels=Path("twice.txt")), r"tasks\.it\.labels: .*twice\.txt: .* twice: head"),
         (TaskSource("segmentaton"), "unknown kind of task 'segmentaton'; did you mean segmentation"),

@@ -78,6 +78,8 @@ def test_a_wrong_mask_is_refused(tmp_path: Path, picture: Image.Image, message: 
 VOC_COLOURS = voc_palette().tolist()
 
 
+@pytest.mark.tried("refused by name", "masks with VOC's palette in another order, or another palette", inputs=3)
+@pytest.mark.tried("read as meant", "masks with VOC's palette in another order, or another palette", inputs=3)
 @pytest.mark.parametrize(
     ("order", "values", "told"),
     [
@@ -196,6 +198,7 @@ def test_tiff_of_every_mode_becomes_rgb(tmp_path: Path, mode: str, given: Any, r
     assert read_picture(tmp_path / "p.tif").getpixel((0, 0)) == rgb
 
 
+@pytest.mark.tried("refused by name", "TIFFs of 32 bits, whose white nobody knows")
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_tiff_of_32_bits_is_refused(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (4, 4), 1).save(tmp_path / "p.tif")
@@ -211,6 +214,7 @@ def test_transparent_pixels_of_a_palette_keep_their_colour(tmp_path: Path) -> No
     assert read_picture(tmp_path / "p.png").getpixel((0, 0)) == (1, 2, 3)
 
 
+@pytest.mark.tried("noted", "animations, and TIFFs of several pages")
 @pytest.mark.parametrize("suffix", [".webp", ".png", ".tif"])
 def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (8, 8), (200 * number, 0, 0)) for number in (1, 0)]
@@ -262,6 +266,16 @@ def test_missing_files_folders_and_bombs_are_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
     with pytest.raises(InputError, match=r"bomb\.png: too many pixels"):
         picture_size(tmp_path / "bomb.png")
+
+
+def test_a_very_thin_picture_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 1, 50_000_000, 1, 0, 0, 0, 0)
+    chunks = (header, b"IDAT" + zlib.compress(b""), b"IEND")
+    parts = (struct.pack(">I", len(each) - 4) + each + crc(each) for each in chunks)
+    (tmp_path / "thin.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    for read in (picture_size, read_picture):
+        with pytest.raises(InputError, match=r"thin\.png: .*a side of 50,000,000 pixels, more than 1,000,000"):
+            read(tmp_path / "thin.png")
 
 
 @given(st.integers(0, 300), st.binary(min_size=1, max_size=20), st.sampled_from(["jpg", "png", "tif", "webp"]))

@@ -151,14 +151,14 @@ def any_tutor(
         common.refuse(ctx, "is for --engine ray; here --processes share the work", "workers", "worker_gpus")
     from tutored.cli.progress import bar
     from tutored.data import open_dataset
-    from tutored.data.text import few
+    from tutored.data.check import told_first
     from tutored.softlabels.manifest import read_manifest
     from tutored.tutors import open_tutor
     from tutored.tutors.label import label as label_split
     from tutored.tutors.label import label_with_ray
 
     dataset = open_dataset(data, split)
-    for each in few(dataset.notes):
+    for each in told_first(dataset):
         note(each)
     with bar("labelling") as step:
         how["progress"] = step
@@ -281,6 +281,7 @@ def audit(
     from tutored import audit as audits
     from tutored.cli.progress import bar
     from tutored.data import open_dataset
+    from tutored.data.check import told_first
     from tutored.engine.data_sets import open_visible
     from tutored.softlabels import Store
     from tutored.softlabels.advice import tutor_of
@@ -288,6 +289,8 @@ def audit(
 
     opened = Store.open(store)
     dataset = open_visible(run) if run else open_dataset(str(data), str(split))
+    for told in told_first(dataset):
+        note(told)
     if against:
         return _compare_stores(opened, Store.open(against), dataset, page or store / "agreement.html", given["json_"])
     sections = run.tasks if run else {kind: task_class(kind).Section(kind=kind) for kind in dataset.labels}
@@ -341,5 +344,5 @@ def convert(store: Path, to: str, data: str, split: str, out: Path, score: float
     from tutored.convert import convert as convert_store
 
     with bar("converting") as step:
-        convert_store(store, to, data, split, out, score, step)
+        convert_store(store, to, data, split, out, score, step, tell=note)
     say(f"wrote {out}")

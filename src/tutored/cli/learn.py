@@ -116,7 +116,7 @@ def evaluate(subject: Path, data: str, split: str, json_: Path | None, **given: 
     from tutored.judge import judge
 
     with bar("evaluating") as step:
-        result = judge(subject, data, split, progress=step, **given)
+        result = judge(subject, data, split, progress=step, tell=note, **given)
     if not common.is_main():
         return
     what = {
@@ -127,8 +127,6 @@ def evaluate(subject: Path, data: str, split: str, json_: Path | None, **given: 
     }
     write_json(json_, what | result.to_dict())
     Lasting().print(table(result))
-    for each in result.notes:
-        note(each)
 
 
 @commands.command()

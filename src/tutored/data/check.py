@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tutored.data.images import DRAWN_TURNED, Images
-from tutored.data.text import spread
+from tutored.data.text import few, spread
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.pictures import orientation, pictures_in, stored_orientation
 from tutored.progress import Progress
-from tutored.types import IGNORE
+from tutored.types import IGNORE, Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ class Report:
         if table.row_count:
             yield table
         if absent := [name for name, there in classes.items() if not there and name != "ignore"]:
-            yield Text(f"{task}, {len(absent):,} classes absent: {', '.join(absent)}")
+            yield Text(f"{task}, absent classes: {', '.join(absent)}")
 
 
 def check(dataset_by_split: Mapping[str, Images], progress: Progress | None = None) -> Report:
@@ -235,6 +235,11 @@ def first_look(dataset: Images, most: int = 32) -> tuple[str, ...]:
             _add(counts, annotation, labels)
         notes += [*_turned(turned), *_several(several), *_nothing_drawn(task, seen, counts, labels)]
     return tuple(dict.fromkeys(notes))
+
+
+def told_first(dataset: Dataset) -> list[str]:
+    """What a command says of a data set before it works on it: its notes and those of `first_look`, a few of many."""
+    return few((*dataset.notes, *(first_look(dataset) if isinstance(dataset, Images) else ())))
 
 
 def _turned(image_ids: Sequence[str]) -> list[str]:

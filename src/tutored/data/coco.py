@@ -10,10 +10,11 @@ from typing import Any
 
 from tutored.data.images import Images, place_of
 from tutored.data.objects import LARGEST, Entry, Instance, as_annotations, is_number, stated_size
-from tutored.data.text import is_background, read_json, refuse_climbing, spread
+from tutored.data.text import NO_CLASSES, is_background, read_json, refuse_climbing, spread
 from tutored.data.tools import Pictures
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, composed
+from tutored.pictures import refuse_shares
 from tutored.types import BACKGROUND
 
 MOST = 50
@@ -64,7 +65,7 @@ def open_coco(folder: Path, split: str) -> Coco:
         tasks=found.tasks,
         further=found.further,
         numbers={image_id: entry.number for image_id, entry in entries.items()},
-        categories={number: labels.names[index] for number, index in class_of.items() if index},
+        categories={number: labels.names[index] for number, index in class_of.items() if index > 0},
     )
 
 
@@ -117,7 +118,7 @@ def _refuse(faults: Iterable[str]) -> None:
 
 
 def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict[Any, int]]:
-    """The label space, and the class of each category number."""
+    """The label space, and the class of each category number; -1 where it has the name of no class."""
     categories = _items(data, "categories", {"id": (int, str), "name": str}, path)
     if len({item["id"] for item in categories}) < len(categories):
         raise InputError(f"{path}: two categories share an id; give each its own")
@@ -127,8 +128,9 @@ def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict
     annotations = _items(data, "annotations", {}, path)
     used = {str(item.get("category_id")) for item in annotations if isinstance(item, dict)}
     groups = {number for number in groups if str(number) not in used}
-    classes = [item for item in categories if not is_background(item["name"]) and item["id"] not in groups]
-    class_of = {item["id"]: BACKGROUND for item in categories}
+    named = [item for item in categories if not NO_CLASSES.fullmatch(item["name"].strip())]
+    classes = [item for item in named if item["id"] not in groups]
+    class_of = {item["id"]: BACKGROUND if is_background(item["name"]) else -1 for item in categories}
     class_of |= {item["id"]: index for index, item in enumerate(classes, start=1)}
     try:
         return LabelSpace.of([item["name"].strip() for item in classes]), class_of
@@ -194,7 +196,7 @@ def _read_annotations(
     """Give each image its annotations."""
     fields = {"image_id": (int, str), "category_id": (int, str), "bbox": list}
     by_number = {entry.number: entry for entry in entries.values()}
-    faults: list[tuple[object, str]] = []
+    faults, of_no_class = list[tuple[object, str]](), Counter[Any]()
     for item in _items(data, "annotations", fields, path):
         number = item["image_id"]
         name = f"{path}: annotation {item.get('id')} of image {number}"
@@ -203,13 +205,23 @@ def _read_annotations(
             advice = f"there is {alike[0]!r}: write both as numbers" if alike else "remove the annotation"
             faults.append((number, f"{name}: there is no such image in the file; {advice}"))
         elif item["category_id"] not in class_of:
-            told = f"{name}: category {item['category_id']} is not one of {sorted(class_of, key=str)}"
+            told = f"{name}: category {item['category_id']!r} is not one of {sorted(class_of, key=str)}"
             faults.append((number, told))
         elif len(item["bbox"]) != 4 or not all(is_number(value, LARGEST) for value in item["bbox"]):
             faults.append((number, f"{name}: bbox must be four numbers x, y, width, height, got {item['bbox']}"))
+        elif class_of[item["category_id"]] < 0:
+            of_no_class[item["category_id"]] += 1
         else:
             x, y, width, height = item["bbox"]
+            refuse_shares(item["bbox"], name)
             box, crowd = (x, y, x + width, y + height), item.get("iscrowd") in (1, "1")
             found = Instance(name, box, class_of[item["category_id"]], crowd, item.get("segmentation"))
             by_number[number].instances.append(found)
+    names = {item["id"]: item["name"] for item in data["categories"]}
+    for number, count in of_no_class.items():
+        told = (
+            f"{path}: category {names[number]!r} is no class, and {count:,} annotations have it; give each a class "
+            "that it may be and `iscrowd` 1, and it is ignored, or remove them"
+        )
+        faults.append((path, told))
     _refuse(spread(faults))

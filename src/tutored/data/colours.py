@@ -74,4 +74,4 @@ def label_map(folder: Path) -> tuple[LabelSpace, Mapping[int, int]] | None:
     labels, classes = numbered(names, path)
     if len(labels) > IGNORE:
         raise InputError(f"{path}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1})")
-    return labels, {colour: classes[place] for colour, place in colours.items()}
+    return labels, {colour: classes[place] % 256 for colour, place in colours.items()}  # -1 is ignored

@@ -326,8 +326,8 @@ def _labels(dataset: Images, own: Annotations | None, name: str, source: TaskSou
             space = read_classes(path)
         except InputError as error:
             raise InputError(f"{key}: {error}") from error
-    if has_classes and not space.classes and (source.folder or place):
-        raise InputError(f"{key}: {place or dataset.name} names no class; {LISTS}")
+    if has_classes and not space.classes and source.folder:
+        raise InputError(f"{key}: {dataset.name} names no class; {LISTS}")
     return space
 
 
@@ -390,7 +390,9 @@ def open_images(folder: Path, split: str) -> Images:
 
 def left_out_of(files: Sequence[Path]) -> list[str]:
     """Sentences on the files that seem to be pictures and are not read."""
-    notes = [f"{file}: no regular file, left out" for file in files if is_special(file)]
+    notes, special = [], sorted(file for file in files if is_special(file))
+    if special:
+        notes.append(f"{len(special):,} files, such as {special[0]}, are links that lead nowhere, or pipes: left out")
     others = sorted(file for file in files if file.suffix.lower() in UNREAD)
     if others:
         notes.append(
@@ -437,6 +439,11 @@ def _pictures(folder: Path, split: str) -> tuple[list[tuple[str, Path | str]], t
     return places, left_out
 
 
+def _refuse_unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise InputError(f"{error.filename}: the folder can't be read ({error.strerror}); see to its rights") from error
+
+
 def files_in(folder: Path) -> Iterator[Path]:
     """The files in and under a folder, through links too, without hidden ones (`.name`, or in a folder `.name`).
 
@@ -445,7 +452,7 @@ def files_in(folder: Path) -> Iterator[Path]:
     seen: set[str] = set()
     left = [str(folder)]
     for top in left:
-        for place, inside, names in os.walk(top):
+        for place, inside, names in os.walk(top, onerror=_refuse_unreadable):
             if (real := os.path.realpath(place)) in seen:
                 inside.clear()
                 continue

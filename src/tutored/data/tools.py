@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from tutored.data.images import Images, Size, files_in
 from tutored.data.objects import LARGEST, Entry, Instance, as_annotations
-from tutored.data.text import is_background, own_classes, refuse_unwritable
+from tutored.data.text import NO_CLASSES, is_background, own_classes, refuse_unwritable
 from tutored.errors import InputError
 from tutored.files import is_special
 from tutored.labels import LabelSpace, composed
-from tutored.pictures import SUFFIXES, Box
+from tutored.pictures import SUFFIXES, Box, refuse_shares
 from tutored.types import BACKGROUND
 
 ALL = "all"
@@ -83,6 +83,8 @@ def filled(entry: Entry, shapes: Iterable[tuple[str, Any]], read: Callable[[Any,
     for name, shape in shapes:
         try:
             instance, why = read(shape, name)
+            if instance and not entry.relative:
+                refuse_shares(instance.box, name)
         except InputError as error:
             faults.append(str(error))
             continue
@@ -152,7 +154,7 @@ def image_ids(names: Sequence[PurePath], where: Path) -> list[str]:
 
 def classes_of(folder: Path, names: Iterable[Any]) -> LabelSpace:
     """The classes that a folder lists (`CLASS_FILES`), or those of all objects, by the alphabet."""
-    seen = {name.strip() for name in names if isinstance(name, str) and not is_background(name)}
+    seen = {name.strip() for name in names if isinstance(name, str) and not NO_CLASSES.fullmatch(name.strip())}
     return (own_classes(folder) or (LabelSpace.of(sorted(seen - {""})), None))[0]
 
 
@@ -160,6 +162,8 @@ def class_of(name: Any, labels: LabelSpace, what: str) -> int:
     """The number of an object's class, 0 for background. Raises InputError, beginning with `what`."""
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{what}: its class must be a name, got {name!r}")
+    if NO_CLASSES.fullmatch(name.strip()) and not is_background(name):
+        raise InputError(f"{what}: {name!r} is no class; give it a class, or remove it")
     try:
         return BACKGROUND if is_background(name) else labels.index(name.strip())
     except InputError as error:

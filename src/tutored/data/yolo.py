@@ -103,6 +103,8 @@ class LabelFiles(Mapping[str, Entry]):
             raise InputError(
                 f"{what}: {wrong[0]} is no share of the picture, 0 to 1; divide pixels by width and height"
             )
+        if self.classes[int(values[0])] < 0:
+            raise InputError(f"{what}: class {words[0]} is {self.settings.names[int(values[0])]!r}, which is no class")
         number, points = self.classes[int(values[0])], list(zip(shares[::2], shares[1::2], strict=True))
         instance = outlined(what, number, points)
         if len(points) == 2:

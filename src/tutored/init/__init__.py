@@ -22,7 +22,7 @@ from tutored.data.check import Report, check
 from tutored.data.coco import instances_files
 from tutored.data.colours import label_map
 from tutored.data.sources import ranks
-from tutored.data.text import CLASS_FILES, own_classes, own_name
+from tutored.data.text import CLASS_FILES, NO_CLASSES, own_classes, own_name
 from tutored.data.tools import ALL
 from tutored.errors import InputError
 from tutored.files import regular, whole_folder, write_text
@@ -248,6 +248,8 @@ def _classes(folder: Path, items: Collection[Item]) -> tuple[LabelSpace, str]:
     xmls = [item.boxes for item in items if item.boxes]
     masks = [item.mask for item in items if item.mask]
     names = sorted({name for path in xmls for name in objects_in(path)} - {""})
+    if wrong := list(filter(NO_CLASSES.fullmatch, names)):
+        raise InputError(f"{folder}: objects in the XMLs are called {', '.join(wrong)}, which is no class; remove them")
     if masks:
         values = sorted(_values(masks) - {0, IGNORE})
         if not values:

@@ -80,6 +80,7 @@ class LabelSpace:
             return self.names.index(name)
         near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(self.classes) or 'none'}"
+        hint = f"classes are given by name, not by number; {hint}" if name.isdecimal() else hint
         raise InputError(f"unknown class {name!r}; {hint}")
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
-from tutored.config import Config, make_config, merged, read_yaml
-from tutored.config.entries import DEFAULT_TASKS, STUDENTS, USUAL_STUDENT, section_of
+from tutored.config import ClassSection, Config, make_config, merged, read_yaml
+from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, USUAL_STUDENT, section_of
 from tutored.errors import InputError
 from tutored.section import Section, Text
 from tutored.studies.declare import DECLARED, Recipe, Row, Study
@@ -276,7 +276,9 @@ def config_of(row: Row, recipe: Recipe, setting: Setting, seed: int) -> Config:
         InputError: the setting lacks a tutor that the row needs, or a key or value is not possible.
     """
     data = {"train": setting.data, "split": getattr(setting, row.split), "val_split": setting.evaluation}
-    tasks = {name: {"reported": setting.reported} for name in DEFAULT_TASKS}
+    kinds = {name: (task or {}).get("kind", name) for name, task in setting.run.get("tasks", {}).items()}
+    with_classes = (name for name, kind in kinds.items() if issubclass(section_of(kind, TASKS, "kind"), ClassSection))
+    tasks = {name: {"reported": setting.reported} for name in (*DEFAULT_TASKS, *with_classes)}
     given = merged({"recipe": recipe, "data": data, "tasks": tasks}, setting.run)
     given = merged(given, setting.recipes.get(recipe, {}))
     if row.split == "large" and setting.large_hidden:
