@@ -89,6 +89,9 @@ def test_polygons_of_yolo_are_boxes_and_masks(tmp_path: Path) -> None:
     assert mixed.annotated_tasks("b") == ("detection",)  # an object without an outline
 
 
+@pytest.mark.tried(
+    "noted", "oriented and turned boxes, keypoints, points, lines, tags, strokes of a brush, predictions"
+)
 def test_four_points_everywhere_are_oriented_boxes(tmp_path: Path) -> None:
     dataset = yolo(tmp_path, "0 0.3 0.25 0.5 0.5 0.3 0.75 0.1 0.5\n")
     assert boxes(dataset, "a") == [("cat", [1, 2, 5, 6])] and dataset.annotated_tasks("a") == ("detection",)
@@ -98,12 +101,16 @@ def test_four_points_everywhere_are_oriented_boxes(tmp_path: Path) -> None:
     assert open_dataset(f"yolo:{tmp_path}", "train").annotated_tasks("a") == ("detection", "segmentation")
 
 
+@pytest.mark.tried(
+    "noted", "oriented and turned boxes, keypoints, points, lines, tags, strokes of a brush, predictions"
+)
 def test_of_poses_the_boxes_are_read(tmp_path: Path) -> None:
     dataset = yolo(tmp_path, f"{BOX} 0.4 0.4 2 0.6 0.6 1\n", "names: [cat, dog]\nkpt_shape: [2, 3]")
     assert boxes(dataset, "a") == [("dog", [3, 2, 7, 6])]
     assert dataset.notes == (f"1 objects, such as {tmp_path}/labels/train/a.txt: line 1: keypoints are not read",)
 
 
+@pytest.mark.tried("read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them")
 @pytest.mark.parametrize(
     ("text", "picture"),
     [
@@ -124,6 +131,9 @@ def test_paths_of_data_yaml(tmp_path: Path, text: str, picture: str) -> None:
     assert boxes(yolo(tmp_path, picture=picture), "a") == [("dog", [3, 2, 7, 6])]
 
 
+@pytest.mark.tried(
+    "read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them", inputs=3
+)
 def test_yolo_of_darknet_and_of_one_folder(tmp_path: Path) -> None:
     """As CVAT's format "YOLO 1.1" and FiftyOne's YOLOv4 have it; and as labelImg writes it beside the pictures."""
     pictures(tmp_path / "cvat/obj_train_data/a.jpg", tmp_path / "fiftyone/data/a.jpg", tmp_path / "mine/a.jpg")
@@ -138,6 +148,9 @@ def test_yolo_of_darknet_and_of_one_folder(tmp_path: Path) -> None:
         assert boxes(open_dataset(f"yolo:{tmp_path / folder}", split), "a") == [("dog", [3, 2, 7, 6])]
 
 
+@pytest.mark.tried(
+    "refused by name", "label files and `data.yaml` of YOLO with a wrong class, number, column or list of names"
+)
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -164,6 +177,9 @@ def test_faults_of_a_label_file_name_file_and_line(tmp_path: Path, line: str, to
     assert boxes(open_dataset(f"yolo:{tmp_path}", "train"), "b")
 
 
+@pytest.mark.tried(
+    "refused by name", "label files and `data.yaml` of YOLO with a wrong class, number, column or list of names"
+)
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -221,6 +237,9 @@ def labelme(folder: Path, *shapes: Any, name: str = "a", **more: Any) -> Images:
     return open_dataset(f"labelme:{folder}", "all")
 
 
+@pytest.mark.tried(
+    "noted", "oriented and turned boxes, keypoints, points, lines, tags, strokes of a brush, predictions"
+)
 def test_shapes_of_labelme(tmp_path: Path) -> None:
     mask = io.BytesIO()
     Image.fromarray(np.full((2, 3), 255, np.uint8)).save(mask, "PNG")
@@ -266,6 +285,9 @@ def test_what_is_drawn_later_lies_above_in_labelme(tmp_path: Path) -> None:
     assert pixels(dataset, "a") == {2: [0, 0, 10, 8, 80]}
 
 
+@pytest.mark.tried(
+    "read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them", inputs=2
+)
 def test_pictures_of_labelme_by_path_name_and_folder(tmp_path: Path) -> None:
     pictures(tmp_path / "img/a.jpg", tmp_path / "img/b.jpg", tmp_path / "img/c.jpg")
     box = [shape("cat", "rectangle", [1, 1], [4, 4])]
@@ -299,6 +321,10 @@ def test_folders_are_splits_of_labelme(tmp_path: Path) -> None:
         open_dataset(f"labelme:{tmp_path}", "test")
 
 
+@pytest.mark.tried(
+    "refused by name",
+    "shapes of Labelme, CVAT and Label Studio without points, class or pixels; two files for one picture",
+)
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -317,6 +343,11 @@ def test_faults_of_a_shape_name_file_and_shape(tmp_path: Path, given: Any, told:
     assert problem.startswith(f"{tmp_path}/a.json: shape 2 (") and told in problem
 
 
+@pytest.mark.tried(
+    "refused by name",
+    "shapes of Labelme, CVAT and Label Studio without points, class or pixels; two files for one picture",
+    inputs=3,
+)
 def test_faults_of_a_file_of_labelme(tmp_path: Path) -> None:
     labelme(tmp_path, shape("cat", "rectangle", [1, 1], [4, 4]))
     pictures(tmp_path / "b.jpg")
@@ -346,6 +377,9 @@ def cvat(folder: Path, *shapes: str, name: str = "a.jpg", more: str = "", width:
     return open_dataset(f"cvat:{folder}", "all")
 
 
+@pytest.mark.tried(
+    "noted", "oriented and turned boxes, keypoints, points, lines, tags, strokes of a brush, predictions", inputs=2
+)
 def test_shapes_of_cvat(tmp_path: Path) -> None:
     dataset = cvat(
         tmp_path,
@@ -363,6 +397,9 @@ def test_shapes_of_cvat(tmp_path: Path) -> None:
     assert kinds == ["polyline, which are not read", "tag, which are not read"]
 
 
+@pytest.mark.tried(
+    "noted", "oriented and turned boxes, keypoints, points, lines, tags, strokes of a brush, predictions"
+)
 def test_boxes_of_cvat_upright_and_turned(tmp_path: Path) -> None:
     box = '<box label="cat" xtl="2" ytl="3" xbr="8" ybr="5"{}/>'
     dataset = cvat(tmp_path, box.format(""), box.format(' rotation="90.0"'))
@@ -370,6 +407,7 @@ def test_boxes_of_cvat_upright_and_turned(tmp_path: Path) -> None:
     assert "boxes that are turned, read as the upright boxes around them, without an outline" in dataset.notes[0]
 
 
+@pytest.mark.tried("read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them")
 def test_subsets_of_a_project_of_cvat(tmp_path: Path) -> None:
     pictures(tmp_path / "images/Train/a.jpg", tmp_path / "images/Validation/a.jpg")
     box = '<box label="cat" xtl="{}" ytl="1" xbr="9" ybr="9"/>'
@@ -385,6 +423,10 @@ def test_subsets_of_a_project_of_cvat(tmp_path: Path) -> None:
         open_dataset(f"cvat:{tmp_path}", "val")
 
 
+@pytest.mark.tried(
+    "refused by name",
+    "shapes of Labelme, CVAT and Label Studio without points, class or pixels; two files for one picture",
+)
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -409,6 +451,11 @@ def test_faults_of_cvat_name_file_picture_and_shape(tmp_path: Path, given: str, 
     )
 
 
+@pytest.mark.tried(
+    "refused by name",
+    "shapes of Labelme, CVAT and Label Studio without points, class or pixels; two files for one picture",
+    inputs=6,
+)
 def test_faults_of_a_file_of_cvat(tmp_path: Path) -> None:
     image = '<image id="1" name="{}" width="10" height="8"/>'
     with pytest.raises(InputError, match="tracks of a video; export as `CVAT for images 1.1`"):
@@ -446,6 +493,9 @@ def label_studio(folder: Path, *tasks: Any) -> Images:
     return open_dataset(f"labelstudio:{folder}", "all")
 
 
+@pytest.mark.tried(
+    "noted", "oriented and turned boxes, keypoints, points, lines, tags, strokes of a brush, predictions", inputs=2
+)
 def test_regions_of_label_studio(tmp_path: Path) -> None:
     dataset = label_studio(
         tmp_path,
@@ -472,6 +522,9 @@ def test_outlines_of_label_studio(tmp_path: Path) -> None:
     assert pixels(dataset, "a")[2] == [0, 0, 5, 8, 40] and pixels(dataset, "a")[1][:4] == [7, 2, 9, 6]
 
 
+@pytest.mark.tried(
+    "read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them", inputs=3
+)
 def test_pictures_of_label_studio_in_folders(tmp_path: Path) -> None:
     pictures(tmp_path / "one/a.jpg", tmp_path / "two/a.jpg")
     names = ("/data/local-files/?d=one%2Fa.jpg", "s3://bucket/two/a.jpg", "https://example.org/z/b.jpg?sig=1")
@@ -481,6 +534,9 @@ def test_pictures_of_label_studio_in_folders(tmp_path: Path) -> None:
     assert places == [tmp_path / "one/a.jpg", tmp_path / "two/a.jpg", names[2]]
 
 
+@pytest.mark.tried(
+    "noted", "oriented and turned boxes, keypoints, points, lines, tags, strokes of a brush, predictions", inputs=2
+)
 def test_tasks_of_label_studio_that_nobody_finished(tmp_path: Path) -> None:
     box = region("rectanglelabels", ["dog"], x=20, y=25, width=40, height=50)
     brush = region("brushlabels", ["cat"], rle=[1, 2], format="rle")
@@ -506,6 +562,11 @@ def test_tasks_of_label_studio_that_nobody_finished(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.tried(
+    "refused by name",
+    "shapes of Labelme, CVAT and Label Studio without points, class or pixels; two files for one picture",
+    inputs=8,
+)
 def test_faults_of_label_studio_name_file_and_task(tmp_path: Path) -> None:
     def problem(*results: Any, **more: Any) -> str:
         (found,) = label_studio(tmp_path, {**task("a.jpg", *results), **more}).problems("a")
@@ -585,6 +646,9 @@ def test_outlines_of_all_tools_are_instances(tmp_path: Path) -> None:
         assert things.masks[0, :, :5].sum() == things.masks.sum() == 40 and things.classes.tolist() == [1]
 
 
+@pytest.mark.tried(
+    "read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them", inputs=4
+)
 def test_init_knows_each_layout_and_its_splits(tmp_path: Path) -> None:
     box = '<box label="cat" xtl="2" ytl="3" xbr="8" ybr="5"/>'
     rectangle = shape("cat", "rectangle", [1, 1], [4, 4])
@@ -630,6 +694,21 @@ def test_a_picture_without_objects_is_empty_where_told(tmp_path: Path, kind: str
     assert told.annotated_tasks("a") == told.annotated_tasks("b") == ("detection",) and boxes(told, "b") == []
 
 
+@pytest.mark.tried(
+    "refused by name", "categories and objects called background, ignore, void, unlabeled or the like", inputs=3
+)
+@pytest.mark.tried("refused by name", "boxes in shares of the image's sides", inputs=2)
+def test_what_is_no_class_or_no_pixels_is_refused(tmp_path: Path) -> None:
+    assert "class 1 is 'void', which is no class" in yolo(tmp_path / "y", names="names: [cat, void]").problems("a")[0]
+    box = shape("ignore", "rectangle", [1, 1], [4, 4])
+    assert "'ignore' is no class; give it a class" in labelme(tmp_path / "l", box).problems("a")[0]
+    box = '<box label="{}" xtl="{}" ytl="0.1" xbr="0.9" ybr="0.9"/>'
+    assert "'unlabeled' is no class" in cvat(tmp_path / "c", box.format("unlabeled", 1)).problems("a")[0]
+    assert "is in shares of the image's sides" in cvat(tmp_path / "c", box.format("cat", 0.1)).problems("a")[0]
+    shares = shape("cat", "polygon", [0.1, 0.1], [0.9, 0.1], [0.9, 0.9])
+    assert "is in shares of the image's sides" in labelme(tmp_path / "l", shares).problems("a")[0]
+
+
 # --- CVAT's masks, and Labelme's folder
 
 
@@ -645,6 +724,7 @@ def colours(
     return open_dataset(f"voc:{folder}", "default")
 
 
+@pytest.mark.tried("read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them")
 def test_colours_of_cvat_are_the_classes_of_its_labelmap(tmp_path: Path) -> None:
     mask = np.zeros((8, 10, 3), np.uint8)
     mask[:, :2], mask[:, 9] = (250, 50, 83), (51, 221, 255)
@@ -655,6 +735,7 @@ def test_colours_of_cvat_are_the_classes_of_its_labelmap(tmp_path: Path) -> None
     assert (layout.what, layout.train, layout.val) == ("a VOC folder", "default", None)
 
 
+@pytest.mark.tried("refused by name", "masks of colours", inputs=6)
 def test_colours_that_no_labelmap_names_are_refused(tmp_path: Path) -> None:
     mask = np.zeros((8, 10, 3), np.uint8)
     mask[3, 4] = 1, 2, 3
@@ -674,6 +755,7 @@ def test_colours_that_no_labelmap_names_are_refused(tmp_path: Path) -> None:
         assert told in str(error.value)
 
 
+@pytest.mark.tried("read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them")
 @pytest.mark.parametrize("masks", ["SegmentationClass", "SegmentationClassPNG"])
 def test_the_folder_of_labelme2voc(tmp_path: Path, masks: str) -> None:
     folder = tmp_path / "voc"

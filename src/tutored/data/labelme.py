@@ -67,8 +67,7 @@ def open_labelme(folder: Path, split: str) -> Images:
         size = stated_size(content.get("imageHeight"), content.get("imageWidth"))
         entry = Entry(None, picture, size, [], path=path, faults=faults)
         pages[picture] = Page(picture, entry, _grouped(content.get("shapes", ()), path) if not faults else [])
-    names = [shape.get("label") for page in pages.values() for _, shape in page.shapes]
-    labels = tools.classes_of(folder, (name for name in names if name != IGNORED))
+    labels = tools.classes_of(folder, [shape.get("label") for page in pages.values() for _, shape in page.shapes])
     pages |= {path: Page(path, Entry(None, path, None, []), []) for path in pictures.unused(pages.keys())}
     there = [
         page._replace(name=path.relative_to(place))
