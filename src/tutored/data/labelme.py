@@ -32,7 +32,7 @@ IGNORED = "__ignore__"
 def labelme_splits(folder: Path) -> list[str]:
     """The splits of a folder of Labelme: folders in it that hold JSON files, and `all`; none where it has no shapes."""
     files = _jsons(folder)
-    if not any(b'"shapes"' in path.read_bytes() for path in files if path.is_file()):
+    if not any(map(_holds_shapes, files)):
         return []
     inside = {path.relative_to(folder).parts[0] for path in files if path.parent != folder}
     return [*sorted(inside), ALL]
@@ -79,6 +79,11 @@ def open_labelme(folder: Path, split: str) -> Images:
         *tools.counted(others, "JSON files", "are not Labelme's and are not read"),
     )
     return tools.images_of("labelme", folder, split, labels, there, partial(_read, labels=labels), unread)
+
+
+def _holds_shapes(path: Path) -> bool:
+    """Whether a file may be Labelme's, which are never as large as other JSON files are."""
+    return path.is_file() and path.stat().st_size < 1 << 26 and b'"shapes"' in path.read_bytes()
 
 
 def _jsons(folder: Path) -> list[Path]:

@@ -72,8 +72,13 @@ def open_labelstudio(folder: Path, split: str) -> Images:
 
 
 def _files(folder: Path) -> list[Path]:
-    texts = {path: path.read_bytes() for path in sorted(folder.glob("*.json")) if path.is_file()}
-    return [path for path, text in texts.items() if text.lstrip()[:1] == b"[" and b'"annotations"' in text]
+    return [path for path in sorted(folder.glob("*.json")) if path.is_file() and _is_export(path)]
+
+
+def _is_export(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(64)
+        return head.lstrip()[:1] == b"[" and b'"annotations"' in head + file.read()
 
 
 def _tasks(path: Path) -> Iterator[dict[str, Any]]:
