@@ -220,6 +220,7 @@ def test_mistakes_are_one_message_and_exit_code_2(work, voc_folder, make_voc, tm
         (["predict", checkpoint, tmp_path / "no.jpg", "--out", out], "there is no such picture"),
         (["quickstart", "--seed", 2**32], "4294967296 is not in the range"),
         (["label", "nobody", *data, "--out", out], "no such command 'nobody'"),
+        (["label", "yolo.pt", *data, "--out", out], "export it: `yolo export model=yolo.pt format=onnx` (Ultralytics)"),
         (["label", "onnx:no.onnx", *data, "--out", out], "'no.onnx' does not exist"),
         ([*label, "--score-floor", "7"], "score_floor"),
         ([*label, "--workers", "2"], "--workers is for --engine ray"),

@@ -259,8 +259,8 @@ def test_a_users_own_class_brings_its_keys():
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nowhere:Task", "can't be imported .*nowhere.*; give module:Class"),
-        ("test_config:Nothing", "can't be imported .*Nothing.*; give module:Class"),
+        ("nowhere:Task", "can't be imported .*nowhere.*; give module:name"),
+        ("test_config:Nothing", "can't be imported .*Nothing.*; give module:name"),
         (":Task", "can't be imported"),
         ("..test_config:Task", "can't be imported"),
         ("test_config:Bare", r"lacks Section; see docs/extend\.md"),

@@ -32,7 +32,7 @@ BATCH = 16
 
 
 def judge(
-    subject: Path,
+    subject: Path | str,
     data: str,
     split: str,
     classes: Annotates = None,
@@ -61,6 +61,7 @@ def judge(
         InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
             common, a task or class is unknown, or the store lacks images of the split.
     """
+    subject = Path(subject)
     require(subject, CHECKPOINT, STORE)
     if (subject / STORE.file).exists():
         return _judge_store(subject, open_dataset(data, split, empty=empty), classes, progress, annotated, tell)

@@ -168,7 +168,10 @@ def any_tutor(
             if rank is None:
                 rank = 0 if processes else int(os.environ.get("RANK", 0))
             how |= {"rank": rank, "processes": processes or int(os.environ.get("WORLD_SIZE", 1))}
-            label_split(open_tutor(kind, dataset=dataset, **options), dataset, out, skip_broken=skip_broken, **how)
+            tutor = open_tutor(kind, dataset=dataset, **options)
+            for each in tutor.notes:
+                note(each)
+            label_split(tutor, dataset, out, skip_broken=skip_broken, **how)
     manifest = read_manifest(out)
     if manifest is None or not manifest["complete"]:
         return say("this process' share is done; the process that ends last finishes the store")
@@ -217,8 +220,9 @@ class Tutors(Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Of `hf:FOLDER`, what is behind the colon is the kind's first option."""
-        from tutored.tutors import KINDS
+        from tutored.tutors.options import KINDS, refuse_weights
 
+        refuse_weights(args[0])
         kind, colon, name = args[0].partition(":")
         first = KINDS[kind].FIRST if colon and kind in KINDS else None
         return super().resolve_command(ctx, [kind, f"--{first}={name}", *args[1:]] if first else args)

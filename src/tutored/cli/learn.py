@@ -30,6 +30,7 @@ from tutored.folders import CHECKPOINT, FINISHED, RUN, STORE, STUDY
 RECORDED = ("run", "seed", "figures", "config", "seconds", "device", "threads", "versions", "commit", "stores")
 """What `study show --json` prints of a run."""
 checkpoint_argument = click.argument("checkpoint", type=Made(CHECKPOINT))
+student_argument = click.argument("checkpoint", type=Made(CHECKPOINT, or_file=".onnx"), metavar="CHECKPOINT|FILE.onnx")
 
 
 class Train(Command):
@@ -159,17 +160,17 @@ def compare(runs: tuple[Path, ...], against: tuple[Path, ...], json_: Path | Non
 
 
 @commands.command()
-@checkpoint_argument
+@student_argument
 @click.argument("pictures", nargs=-1, required=True, metavar="PICTURE|FOLDER|VIDEO...")
 @click.option("--out", type=NEW_FOLDER, required=True, metavar="FOLDER", help="where results go")
 @click.option("--to", type=common.Commas(), help="what to write, of pictures,json,files  [default: all that there is]")
-@click.option("--score", type=SHARE, default=0.5, show_default=True, help="boxes from this score on are drawn")
+@click.option("--score", type=SHARE, help="show boxes from this score on  [default: where validation's F1 is best]")
 @click.option("--coco", type=FILE, help="number images and classes as this COCO file does")
 @click.option("--batch", type=POSITIVE, default=16, show_default=True, help="pictures that the network sees at once")
 @common.device_option
 @click.pass_context
 def predict(
-    ctx: click.Context, /, checkpoint: Path, pictures: tuple[str, ...], out: Path, to: Any, score: float, **given: Any
+    ctx: click.Context, /, checkpoint: Path, pictures: tuple[str, ...], out: Path, to: Any, score: Any, **given: Any
 ) -> None:
     """Let a student answer for pictures, videos and cameras.
 
@@ -185,15 +186,24 @@ def predict(
     videos = find_videos(inputs.videos, inputs.under)
     from tutored.cli.progress import bar
     from tutored.engine.stop import stopping
-    from tutored.predict import FILMED, KINDS, Predictor, choose_kinds, predict_files, predict_video
+    from tutored.predict import FILMED, KINDS, Predictor, Result, choose_kinds, predict_files, predict_video
 
     predictor = Predictor.load(checkpoint, given["device"], given["batch"])
+    unseen: list[float] = []
+
+    def tell(name: str, result: Result) -> None:
+        say(f"{name}: {result.told(score)}")
+        least = result.scores if score is None else dict.fromkeys(result.best, score)
+        unseen.extend(best for task, best in result.best.items() if best < least[task])
+
     if inputs.pictures:
         kinds = choose_kinds(to, KINDS, predictor.tasks)
-        how = {"kinds": kinds, "under": inputs.under, "coco": given["coco"], "tell": note}
+        how = {"kinds": kinds, "under": inputs.under, "coco": given["coco"], "tell": note, "found": tell}
         with bar("predicting") as step:
             predict_files(predictor, inputs.pictures, out, score, step, **how)
         say(f"wrote {', '.join(kinds)} to {out}")
+    if unseen:
+        note(f"where nothing scored enough, --score {min(unseen):.2f} shows the best that was found")
     if inputs.videos or inputs.cameras:
         kinds = choose_kinds(to, FILMED, predictor.tasks)
     for name, video in videos.items():
@@ -208,7 +218,7 @@ def predict(
 
 
 @commands.command()
-@checkpoint_argument
+@student_argument
 @click.option("--host", default="127.0.0.1", show_default=True, help="the address to listen on")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one")
 @click.option("--max-megabytes", type=POSITIVE, default=10, show_default=True, help="larger files are refused")

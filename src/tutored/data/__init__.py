@@ -13,6 +13,7 @@ from tutored.data.cvat import cvat_splits, open_cvat
 from tutored.data.images import Images, TaskSource, open_images, with_tasks
 from tutored.data.labelme import labelme_splits, open_labelme
 from tutored.data.labelstudio import labelstudio_splits, open_labelstudio
+from tutored.data.own import open_own
 from tutored.data.voc import open_voc
 from tutored.data.yolo import open_yolo, yolo_splits
 from tutored.errors import InputError
@@ -36,7 +37,7 @@ def open_dataset(
     """Open one split of a data set; images and ground truth are read when asked for.
 
     Args:
-        spec: such as `voc:FOLDER`; see `FORMATS`.
+        spec: such as `voc:FOLDER`, see `FORMATS`; or `python:MODULE:NAME`, see `open_own`.
         split: see `open_voc` and the other functions of `FORMATS`.
         tasks: a run's tasks; None: what the format has, under the names of kinds of task. What is not among them is
             not read.
@@ -46,11 +47,12 @@ def open_dataset(
         InputError: an unknown format, folder or split, or a task that can't be had here; what is possible is named.
     """
     kind, _, folder = spec.partition(":")
-    if kind not in FORMATS or not folder:
+    if kind not in (*FORMATS, "python") or not folder:
         possible = ", ".join(f"{each}:FOLDER" for each in FORMATS)
-        raise InputError(f"data {spec!r}: give the format and the folder; possible: {possible}")
+        raise InputError(f"data {spec!r}: give the format and the folder; possible: {possible}, python:MODULE:NAME")
     path = Path(folder).expanduser()
-    if not path.is_dir():
+    if kind != "python" and not path.is_dir():
         raise InputError(f"data {spec!r}: there is no folder {path}")
-    dataset = replace(FORMATS[kind](path, split), empty=empty)
+    dataset = open_own(folder, split) if kind == "python" else FORMATS[kind](path, split)
+    dataset = replace(dataset, empty=empty)
     return dataset if tasks is None else with_tasks(dataset, tasks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from itertools import combinations
@@ -186,7 +187,8 @@ def _check_split(dataset: Images, pixels: dict[str, bytes], step: Callable[[], N
         else:
             pixels[image_id] = blake2b(image.tobytes(), digest_size=16).digest()
             turned += [image_id] * (orientation(image) != 1)
-            several += [image_id] * (pictures_in(dataset.place(image_id)) > 1)
+            with suppress(InputError):  # a picture need not lie in a file
+                several += [image_id] * (pictures_in(dataset.place(image_id)) > 1)
         try:
             truth = dataset.ground_truth(image_id)
         except InputError:
@@ -227,12 +229,13 @@ def first_look(dataset: Images, most: int = 32) -> tuple[str, ...]:
         for image_id in annotated[:: -(-len(annotated) // most) or 1]:
             try:
                 annotation = dataset.ground_truth(image_id).tasks[task]
-                turned += [image_id] * (stored_orientation(dataset.place(image_id)) != 1)
-                several += [image_id] * (pictures_in(dataset.place(image_id)) > 1)
             except InputError:
                 continue  # where it is used, it is named
             seen += 1
             _add(counts, annotation, labels)
+            with suppress(InputError):  # a picture need not lie in a file
+                turned += [image_id] * (stored_orientation(dataset.place(image_id)) != 1)
+                several += [image_id] * (pictures_in(dataset.place(image_id)) > 1)
         notes += [*_turned(turned), *_several(several), *_nothing_drawn(task, seen, counts, labels)]
     return tuple(dict.fromkeys(notes))
 

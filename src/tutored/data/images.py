@@ -204,20 +204,23 @@ class Images:
         """The RGB picture as stored. Raises InputError, naming the file or address, where it can't be read."""
         return read_picture(self.place(image_id))
 
+    def size(self, image_id: str) -> Size:
+        return picture_size(self.place(image_id))
+
     def ground_truth(self, image_id: str) -> GroundTruth:
         """The annotations in the stored pixels of the image, whose size is read from its own file.
 
         Raises:
             InputError: a line for each fault, naming the file and the object that is impossible.
         """
-        place = self.place(image_id)
-        size = picture_size(place)
+        size = self.size(image_id)
         there = self._annotations(image_id)
         try:
             found = gather(partial(each.read, image_id, size) for each in there.values())
         except InputError as error:
             # Whatever the kind of annotation, its message names the size that it has or lacks.
             sizes = (f"{size[1]}x{size[0]}", f"{size[0]}x{size[1]}")
+            place = self.place(image_id)
             if any(each in str(error) for each in sizes) and stored_orientation(place) != 1:
                 raise InputError(f"{error}; {place} is turned by its EXIF, and {DRAWN_TURNED}") from error
             raise

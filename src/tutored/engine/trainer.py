@@ -234,8 +234,14 @@ class Trainer:
             resample(records, tasks).save(self.out / "resamples.npz")
         result = processes.from_main(lambda: figures(records, tasks))
         self.journal.add({"step": self.done, "epoch": epoch, "val": result.to_dict()})
+        self._take_scores()
         if main:  # before it is saved: what is saved is not done again
             self.watch.validated(Validation(epoch, records, self.averaged, result))
+
+    def _take_scores(self) -> None:
+        """From which score on answers are shown, as the last validation says."""
+        last = self.journal.figures or {}
+        self.averaged.scores |= {name: each["score"] for name, each in last.items() if "score" in each}
 
     def save(self) -> None:
         """Write log, checkpoint and state; each whole or not at all. Every process calls it, the main one writes."""
@@ -285,6 +291,7 @@ class Trainer:
             self.supervision = self.supervision._replace(notes=(*self.supervision.notes, note))
             self.facts["notes"].append(note)
         self.journal.load(self.done)
+        self._take_scores()
 
     def finish(self) -> dict[str, Any]:
         """Write `result.json` and return what it holds."""
