@@ -28,6 +28,7 @@ from tutored.cli import commands as program
 from tutored.cli import common, main
 from tutored.config import load_config, make_config, merged
 from tutored.errors import InputError
+from tutored.folders import FORMATS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -116,7 +117,7 @@ def check_command(words: tuple[str, ...], here: Path) -> None:
     """Raises AssertionError, InputError or click's errors where a command is not possible. Needs no file but data."""
     ours = arguments(words)
     if ours is not None:
-        for spec in re.findall(r"(?:voc|coco|images):(\S+)", " ".join(words)):
+        for spec in re.findall(rf"\b(?:{'|'.join(FORMATS)}):(\S+)", " ".join(words)):
             (here / spec).mkdir(parents=True, exist_ok=True)
         context = parse(ours)
         if context.command.name == "train":

@@ -59,10 +59,10 @@ def predictor() -> Predictor:
     return Predictor(LeftRight(two_tasks(PETS, LIMITS)), batch=2)
 
 
-@pytest.mark.tried("noted", "TIFF, GIF, AVIF or JPEG 2000 among pictures")
+@pytest.mark.tried("noted", "GIF, HEIC, raw or JPEG 2000 among pictures")
 def test_what_is_left_out_and_what_has_no_letters_is_told(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
-    for name in ("b.tif", "c.gif"):
+    for name in ("b.heic", "c.gif"):
         (tmp_path / name).touch()
     told: list[str] = []
     student = LeftRight(two_tasks(LabelSpace.of(["cat", "猫"]), LIMITS))

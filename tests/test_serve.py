@@ -37,6 +37,7 @@ from tutored.cli import main
 from tutored.config import make_config
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
+from tutored.pictures import FORMATS
 from tutored.predict import Result
 from tutored.serve import is_loopback, serve
 from tutored.students import make_student, preprocess
@@ -73,7 +74,7 @@ LEAST = 600
 """Pixels of each side that an answer needs."""
 LOCAL = "http://127.0.0.1:8000"
 TOO_LARGE = "the picture has more than 50 million pixels, or a side of more than 1,000,000; shrink it"
-NO_PICTURE = "not a picture that can be read; possible: JPEG, PNG, BMP, WEBP"
+NO_PICTURE = f"not a picture that can be read; possible: {', '.join(FORMATS)}"
 
 
 def half(image: Image.Image, size: tuple[int, int]) -> Result:
@@ -127,7 +128,7 @@ def opened(data: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data.partition("base64,")[2] or data)))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_picture_is_answered_in_its_own_pixels(kind: str) -> None:
     answer = client().post("/predict", content=encoded(Image.new("RGB", (40, 20), "red"), kind))
     assert answer.status_code == 200 and "access-control-allow-origin" not in answer.headers

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from tutored.errors import InputError, printable
-from tutored.folders import Kind, require
+from tutored.folders import FORMATS, Kind, require
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 THERE = click.Path(exists=True, path_type=Path)
@@ -87,7 +87,7 @@ class Commas(click.ParamType[Any]):
         return tuple(self.of.convert(part, param, ctx) for part in parts)
 
 
-DATA_SETS = "voc:FOLDER, coco:FOLDER, images:FOLDER or python:MODULE:NAME"
+DATA_SETS = ", ".join([*(f"{each}:FOLDER" for each in FORMATS), "python:MODULE:NAME"])
 
 
 def check_data(spec: str) -> None:

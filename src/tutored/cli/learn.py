@@ -81,6 +81,7 @@ def train(overrides: list[tuple[str, str]], config: Path, out: Path, resume: boo
     annotated = (data.val_annotated if data.val else data.annotated) or {}
     named = annotated.items() if isinstance(annotated, dict) else [("", annotated)]
     words = [word for task, names in named for word in ("--annotated", f"{task}={','.join(names)}".removeprefix("="))]
+    words += ["--empty", data.empty] * (data.empty == "annotated")
     split = ("--data", data.val or data.train, "--split", data.val_split)
     return say_next("tutored", "evaluate", checkpoint, *split, *words)
 
@@ -100,23 +101,31 @@ def report(folder: Path) -> None:
 @common.split_option
 @click.option("--classes", **common.NAMES, help="the means are over these classes; TASK=A,B: of one task")
 @click.option("--annotated", **common.NAMES, help="the data annotates these classes only; TASK=A,B: for one task")
+@click.option(
+    "--empty",
+    type=click.Choice(["annotated", "unannotated"]),
+    default="unannotated",
+    show_default=True,
+    help="what images without any object are",
+)
 @common.json_option
 @common.device_option
-def evaluate(
-    subject: Path, data: str, split: str, classes: Any, annotated: Any, json_: Path | None, device: str | None
-) -> None:
+def evaluate(subject: Path, data: str, split: str, json_: Path | None, **given: Any) -> None:
     """Measure a checkpoint or a store on a split."""
     from tutored.cli.progress import Lasting, bar
     from tutored.evaluate import table
     from tutored.judge import judge
 
     with bar("evaluating") as step:
-        result = judge(
-            subject, data, split, classes=classes, annotated=annotated, device=device, progress=step, tell=note
-        )
+        result = judge(subject, data, split, progress=step, tell=note, **given)
     if not common.is_main():
         return
-    what = {"subject": str(subject), "data": data, "split": split, "annotated": annotated}
+    what = {
+        "subject": str(subject),
+        "data": data,
+        "split": split,
+        **{key: given[key] for key in ("annotated", "empty")},
+    }
     write_json(json_, what | result.to_dict())
     Lasting().print(table(result))
 

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from starlette.exceptions import HTTPException
 
 from tutored.pages import uri
-from tutored.pictures import FORMATS, LONGEST, as_rgb, orientation, refuse_long, refuse_scans, upright
+from tutored.pictures import FORMATS, LONGEST, as_rgb, orientation, refuse_long, refuse_odd, upright
 from tutored.predict import Result, load
 from tutored.serve import AUTO
 from tutored.students import answer as ask_student
@@ -96,7 +96,7 @@ def read_upload(data: bytes, least: int) -> tuple[Image.Image, tuple[int, int]]:
             if picture.width * picture.height > PIXELS:
                 raise Image.DecompressionBombError
             refuse_long(picture)
-            refuse_scans(picture)
+            refuse_odd(picture)
             width, height = picture.size
             picture.draft("RGB", (least, least))
             return as_rgb(upright(picture)), (width, height) if orientation(picture) > 4 else (height, width)
