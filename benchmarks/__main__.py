@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.harness import AbsentError, described, page, write
 
-NAMES = "training loader prediction labelling store evaluation two_networks growth gpu".split()
+NAMES = "training loader prediction labelling store evaluation peers growth gpu".split()
 
 
 def main() -> None:

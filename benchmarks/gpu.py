@@ -13,15 +13,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.harness import SMALLEST, AbsentError, Table, repeated, side_by_side, table
-from benchmarks.package import BLITZNET, LIGHT, TINY, Run, make_data, make_run_config
+from benchmarks.package import Run, make_data, make_run_config, students
 
 WORKERS = max((os.cpu_count() or 1) - 1, 1)
-STUDENTS: dict[str, dict[str, Any]] = {
-    "light, 160 px": LIGHT,
-    "light, 320 px": LIGHT | {"size": 320},
-    "BlitzNet300-s8, ResNet-50": BLITZNET,
-}
-
 MEMORY = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "_unsafe_view")
 """Operations that look at tensors or make room for them, and compute nothing."""
 
@@ -34,7 +28,7 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
     batch = 2 if trial else 128
     data, store = make_data(work, 4 * batch, min(scale, 1.0) if trial else 1.0)
     steps, workers = max(2, round(20 * scale)), 1 if trial else WORKERS
-    for name, shape in ({"a test's student": TINY} if trial else STUDENTS).items():
+    for name, (shape, _) in students(scale).items():
         train = {"batch": batch, "precision": "bf16", "workers": workers}
         ways = {"eager": Run(make_run_config(data, store, shape, "both", train=train))}
         if not trial:

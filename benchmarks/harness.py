@@ -1,9 +1,8 @@
-"""Timing in turns, tables of ratios, and what is written about them: JSON, one chart a benchmark, and a page."""
+"""Timing in turns, tables of ratios, and what is written about them: JSON and a page."""
 
 from __future__ import annotations
 
 import gc
-import io
 import json
 import os
 import platform
@@ -18,9 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
-from matplotlib.figure import Figure
 
 Table = dict[str, Any]
 """JSON-ready: `title`, `note`, and `rows`, each with a `name` and columns; `reference` where columns are ratios."""
@@ -148,29 +145,10 @@ def machine() -> dict[str, Any]:
 
 
 def write(out: Path, name: str, scale: float, tables: Sequence[Table]) -> None:
-    """`NAME.json`, and `NAME.svg` of its first table with ratios."""
+    """`NAME.json`, which `page` reads."""
     out.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), "scale": scale, "tables": tables}
     (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    with_ratios = [each for each in tables if "reference" in each]
-    if with_ratios:
-        (out / f"{name}.svg").write_text(_chart(with_ratios[0]))
-
-
-def _chart(drawn: Table) -> str:
-    rows = drawn["rows"][::-1]
-    ratios = [row["ratio"] for row in rows]
-    errors = [[each["median"] - each["low"] for each in ratios], [each["high"] - each["median"] for each in ratios]]
-    figure = Figure(figsize=(7, 1 + 0.35 * len(rows)), layout="constrained")
-    panel = figure.subplots()
-    panel.barh([row["name"] for row in rows], [each["median"] for each in ratios], xerr=errors, color="#0072b2")
-    panel.axvline(1, color="black", linewidth=0.8)
-    panel.set_title(drawn["title"], loc="left", fontsize=9)
-    panel.set_xlabel(f"times as fast as: {drawn['reference']}")
-    written = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": drawn["title"]}):
-        figure.savefig(written, format="svg", metadata={"Date": None})
-    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -210,8 +188,6 @@ def page(out: Path, names: Sequence[str]) -> str:
         parts.append(f"{on['processor']}; {on['threads']} threads of torch; device {on['device']}; {packages}; Python")
         parts.append(f"{on['python']}; commit {on['commit']}; scale {content['scale']:g}.")
         parts += map(described, content["tables"])
-        if (out / f"{name}.svg").exists():
-            parts.append(f"\n![{name}]({name}.svg)")
     return "\n".join(parts) + "\n"
 
 

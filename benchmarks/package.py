@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -22,7 +24,7 @@ from tutored.data import open_dataset
 from tutored.data.views import Subset
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
-from tutored.export import export_onnx
+from tutored.export import Options, export_onnx
 from tutored.labels import VOC, ClassMap
 from tutored.scenes import make_scenes
 from tutored.softlabels import Remapped, Store
@@ -59,7 +61,16 @@ def students(scale: float) -> dict[str, tuple[dict[str, Any], int]]:
     """By name, the students that are measured, and a batch that suits two cores; a test's below `SMALLEST`."""
     if scale < SMALLEST:
         return {"a test's student, 64 px": (TINY, 2)}
-    return {"light, 160 px": (LIGHT, 16), "BlitzNet300-s8, ResNet-50": (BLITZNET, 4)}
+    named: dict[str, tuple[dict[str, Any], int]] = {f"compact, {size} px": (compact(size), 16) for size in (160, 320)}
+    return named | {"BlitzNet300-s8, ResNet-50": (BLITZNET, 4)}
+
+
+def compact(size: int) -> dict[str, Any]:
+    """The default student, frozen and folded as with pretrained weights, which are random ones here."""
+    weights = Path(tempfile.gettempdir(), "tutored-benchmarks-lite0.safetensors")
+    if not weights.exists():
+        save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), weights)
+    return {"kind": "compact", "size": size, "weights": str(weights)}
 
 
 class Repeater:
@@ -215,12 +226,12 @@ def save_untrained(path: Path, shape: Mapping[str, Any]) -> Path:
     return path
 
 
-def make_session(shape: Mapping[str, Any]) -> onnxruntime.InferenceSession:
+def make_session(shape: Mapping[str, Any], options: Options = Options()) -> onnxruntime.InferenceSession:  # noqa: B008
     """The student's ONNX file, opened with as many threads as torch has."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.SessionOptions()
+    session.intra_op_num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        export_onnx(save_untrained(folder / "checkpoint", shape), folder / "student.onnx")
+        export_onnx(save_untrained(folder / "checkpoint", shape), folder / "student.onnx", options)
         content = (folder / "student.onnx").read_bytes()
-    return onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, session, ["CPUExecutionProvider"])

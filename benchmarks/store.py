@@ -1,4 +1,4 @@
-"""Stored answers against the thesis' dense arrays and tutors in the loop: to read, in bytes, and to train with."""
+"""Stored answers against the thesis' dense arrays: to read, and in bytes."""
 
 from __future__ import annotations
 
@@ -7,29 +7,15 @@ import os
 import random
 from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torchvision.models import detection, segmentation
 
-from benchmarks.harness import SMALLEST, Table, real, repeated, side_by_side, table
-from benchmarks.package import (
-    TASKS,
-    Run,
-    SoftMap,
-    Subset,
-    label,
-    make_data,
-    make_run_config,
-    open_answers,
-    open_dataset,
-    open_tutor,
-    students,
-)
+from benchmarks.harness import SMALLEST, Table, real, side_by_side, table
+from benchmarks.package import TASKS, Subset, label, open_answers, open_dataset, open_tutor
 
 PLAIN, FIRST, NEXT = "dense arrays", "our stores, first pass", "our stores, later passes"
 MAPS = TASKS[1]
@@ -37,8 +23,7 @@ Answers = Mapping[str, Any]
 
 
 def measure(work: Path, scale: float) -> Iterator[Table]:
-    """Training with made-up answers, then reading the answers of real tutors for photographs."""
-    yield _training(work, scale)
+    """Reading the answers of real tutors for photographs."""
     dataset = open_dataset(f"voc:{real('data', 'voc2012-animals')}", "train_small")
     some = Subset(dataset, "some", dataset.ids[: 4 if scale < SMALLEST else max(64, round(256 * scale))])
     stores = _label(some, work)
@@ -116,45 +101,3 @@ class Changed(UserDict[str, Any]):
 
 def _read_dense(file: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(file, allow_pickle=False)).permute(2, 0, 1)
-
-
-def _live(dataset: Any) -> Callable[[str, Any], Any]:
-    """Two of torchvision's smallest networks are asked; then the stored answer is given."""
-    detector = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
-    segmenter = segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
-
-    @torch.no_grad()
-    def ask(image_id: str, stored: Any) -> Any:
-        pixels = torch.from_numpy(np.array(dataset.image(image_id))).permute(2, 0, 1).float() / 255
-        detector([pixels])
-        segmenter(F.interpolate(pixels[None], size=(520, 694)))["out"].softmax(dim=1)
-        return stored
-
-    return ask
-
-
-def _training(work: Path, scale: float) -> Table:
-    """Whole training steps, taught by tutors alone, by where their answers come from."""
-    data, store = make_data(work, 128, scale)
-    name, (shape, batch) = next(iter(students(scale).items()))
-    config = make_run_config(data, store, shape, "replace", train={"batch": batch})
-    dataset, dense = open_dataset(data, "train"), work / f"made-{store.name}"
-    _write_dense(dense, open_answers(store, MAPS))
-
-    def read(image_id: str, stored: Any) -> Any:
-        return replace(stored, tasks={MAPS: SoftMap(map=_read_dense(dense / f"{image_id}.npy"))})
-
-    def maps(change: Callable[[str, Any], Any]) -> Callable[[Any], Any]:
-        return lambda given: {**given, MAPS: Changed(given[MAPS], change)}
-
-    runs = {
-        "stored answers": Run(config),
-        "the thesis' dense arrays": Run(config, maps(read)),
-        "tutors in the loop": Run(config, maps(_live(dataset))),
-    }
-    steps = max(1, round(2 * scale))
-    timed = side_by_side({who: repeated(run.loop(), steps) for who, run in runs.items()}, batch * steps, 3, scale=scale)
-    note = (
-        "in the loop: SSDLite320 and LR-ASPP (MobileNetV3), about the smallest that torchvision has, an image at a time"
-    )
-    return table(f"training by where answers come from: {name}", timed, "stored answers", note)

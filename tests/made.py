@@ -25,6 +25,8 @@ TINY = {
     "map_width": 8,
 }
 """A student that takes milliseconds for a step."""
+COMPACT = {"kind": "compact", "backbone": "test_resnet", "weights": "random", "size": 64, "width": 16, "map_width": 8}
+"""The default student in that size."""
 SHAPE = {
     "kind": "blitznet",
     "backbone": "mobilenetv3_small_050",

@@ -4,14 +4,16 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from made import two_tasks
+from made import COMPACT, two_tasks
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
 from tutored.config import make_config
 from tutored.labels import VOC, LabelSpace
 from tutored.students import make_student
 from tutored.students.compact import Compact, CompactSection, PointHead, PointOutputs, assign_points, points
+from tutored.students.convolve import Depthwise
 from tutored.tasks.detection import BoxTargets, Detection
 
 TWO = LabelSpace.of(["cat", "dog"])
@@ -21,7 +23,7 @@ def section(**keys):
     return CompactSection(kind="compact", **keys)
 
 
-SMALL = section(backbone="test_resnet", weights="random", size=64, width=16, map_width=8)
+SMALL = CompactSection(**COMPACT)
 
 
 def test_its_size_on_the_usual_trunk():
@@ -30,6 +32,14 @@ def test_its_size_on_the_usual_trunk():
     assert student.sides == (20, 10, 5, 3)
     assert sum(each.numel() for each in student.parameters()) == 3_276_557
     assert sum(each.numel() for each in student.backbone.parameters()) == 2_958_848
+
+
+def test_its_depthwise_convolutions_are_quick_and_no_other():
+    student = make_student(section(size=64, weights="random"), two_tasks(TWO))
+    convolutions = [each for each in student.modules() if isinstance(each, nn.Conv2d)]
+    quick = [each for each in convolutions if isinstance(each, Depthwise)]
+    assert len(quick) == 10 + 4 + 2 + 12, "pyramid, box head, map, the trunk without stride"
+    assert all(each.groups == each.out_channels > 1 for each in quick)
 
 
 def test_points_by_hand():
@@ -205,8 +215,9 @@ def test_soft_answers_sum_to_one_at_most():
     assert final.scores[0].item() == pytest.approx(1 / (1 + math.exp(-2)), rel=1e-5), "final scores stay as they are"
 
 
-def test_its_exported_file_answers_as_it_does(tmp_path):
-    """Final boxes and masks inside an ONNX graph, compared by ONNX Runtime before the file is written."""
+@pytest.mark.parametrize("words", [("--nms", "--mask"), ("--half",), ("--to", "torch")])
+def test_its_exported_file_answers_as_it_does(tmp_path, words):
+    """It is compared with the student, by ONNX Runtime or as torch's program, before it is written."""
     pytest.importorskip("onnxruntime")
     tasks = two_tasks(TWO)
     config = make_config({"data": {"train": "voc:unread"}, "student": SMALL.model_dump()})
@@ -215,6 +226,6 @@ def test_its_exported_file_answers_as_it_does(tmp_path):
     torch.nn.init.normal_(student.heads["detection"].logits.last.weight, std=0.3)
     torch.nn.init.zeros_(student.heads["detection"].logits.last.bias)
     save_checkpoint(tmp_path / "checkpoint", student, config)
-    words = ["export", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "student.onnx"), "--nms", "--mask"]
-    assert main(words) == 0
-    assert (tmp_path / "student.onnx").exists()
+    file = tmp_path / ("student.pt2" if "torch" in words else "student.onnx")
+    assert main(["export", str(tmp_path / "checkpoint"), "--out", str(file), *words]) == 0
+    assert file.exists()

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from made import LABELS, TINY, Repeats
+from made import COMPACT, LABELS, TINY, Repeats
 from tutored import processes
 from tutored.checkpoint import load_checkpoint
 from tutored.cli import main
@@ -60,10 +60,11 @@ WAITING = {
     "trunk_images": 8,
 }
 """Gradients of its tasks wait for the second of three steps."""
+OTHERS = {"ubernet": WAITING, "compact": COMPACT}
 
 
 def config(folder: Path, **sections: Any) -> Config:
-    """A run on a folder; where a store lies in it, its tutor teaches beside the ground truth."""
+    """A run of the tiny BlitzNet, or another student, on a folder; a tutor teaches too where a store lies in it."""
     task = {"policy": "both", "store": str(folder / "store")} if (folder / "store").exists() else {}
     plain: dict[str, Any] = {
         "data": {"train": f"voc:{folder}"},
@@ -72,7 +73,8 @@ def config(folder: Path, **sections: Any) -> Config:
         "train": {"epochs": 2, "batch": 8, "workers": 0, "lr": 1e-3, "device": "cpu", "threads": 1, "clip": 5.0},
     }
     for name, section in sections.items():
-        plain[name] = {**plain[name], **section} if isinstance(section, dict) and name in plain else section
+        changes = isinstance(section, dict) and name in plain and "kind" not in section
+        plain[name] = {**plain[name], **section} if changes else section
     return make_config(plain)
 
 
@@ -113,7 +115,7 @@ def batch_of(trainer: Trainer, positions: tuple[int, ...]) -> Batch:
 def child(folder: str, out: str, micro_batch: int | None, *words: str) -> None:
     """Three steps; writes each step's gradients, the weights after it and the terms of the whole batch."""
     shard.UNIT, shards = SMALL, "shard" in words
-    student = WAITING if "ubernet" in words else TINY
+    student = next((OTHERS[word] for word in words if word in OTHERS), TINY)
     train = {"micro_batch": micro_batch, "warmup": 0.0, "clip": None, "shard": shards}
     run = config(Path(folder), train=train, student=student)
     trainer = make_trainer(run, Path(out))
@@ -234,9 +236,10 @@ def assert_near(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("processes", "micro_batch", "words"),
     [
-        *((1, "2", words) for words in ((), ("ubernet",))),
+        *((1, "2", words) for words in ((), ("ubernet",), ("compact",))),
         *((2, size, words) for size in "02" for words in ((), ("shard",))),
         *((2, "2", words) for words in (("ubernet",), ("ubernet", "shard"))),
+        (2, "0", ("compact",)),
     ],
 )
 def test_however_a_batch_is_split_the_step_is_the_same(steps, processes, micro_batch, words):
@@ -370,13 +373,14 @@ def test_more_images_and_boxes_take_no_more_operations(unlike, tmp_path):
     assert few == many and few.total() > 100
 
 
-def test_a_compiled_network_takes_the_same_steps(unlike, tmp_path, monkeypatch):
+@pytest.mark.parametrize("student", [TINY, COMPACT], ids=lambda shape: shape["kind"])
+def test_a_compiled_network_takes_the_same_steps(unlike, tmp_path, monkeypatch, student):
     """Network and losses as one graph each; with the compiler's front end alone, for its back end takes minutes."""
     compiler = torch.compile
     monkeypatch.setattr("torch.compile", lambda function: compiler(function, backend="eager", fullgraph=True))
     values = {}
     for compiles in (False, True):
-        trainer = make_trainer(config(unlike, train={"compile": compiles}), tmp_path)
+        trainer = make_trainer(config(unlike, student=student, train={"compile": compiles}), tmp_path)
         values[compiles] = [float(sum(trainer.step(batch_of(trainer, each)).values())) for each in BATCHES[:2]]
     assert values[True] == pytest.approx(values[False], rel=1e-3)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from made import TINY
+from made import COMPACT, TINY
 from tutored import losses
 from tutored.config import Config, Train, make_config
 from tutored.data import open_dataset
@@ -45,7 +45,8 @@ def config(folder: Path, **sections) -> Config:
         "train": {"epochs": 2, "batch": 4, "workers": 0, "lr": 1e-3, "device": "cpu", "threads": 1},
     }
     for name, section in sections.items():
-        plain[name] = {**plain.get(name, {}), **section} if isinstance(section, dict) else section
+        changes = isinstance(section, dict) and "kind" not in section
+        plain[name] = {**plain.get(name, {}), **section} if changes else section
     return make_config(plain)
 
 
@@ -554,11 +555,12 @@ def test_a_step_moves_what_learns_and_leaves_the_frozen(voc_folder, tmp_path, ba
     assert f"net.{stem}.weight" not in moved and any(name.startswith(f"net.{last}.") for name in moved)
 
 
-def test_runs_of_one_process_have_each_their_precision(voc_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("student", [TINY, COMPACT], ids=lambda shape: shape["kind"])
+def test_runs_of_one_process_have_each_their_precision(voc_folder, tmp_path, monkeypatch, student):
     """Whatever accelerate's own settings on this machine say; losses are finite, and weights stay in fp32."""
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     for precision, seen in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float32)):
-        run = config(voc_folder, train={"precision": precision})
+        run = config(voc_folder, student=student, train={"precision": precision})
         trainer = Trainer(run, open_supervision(run), tmp_path / "run")
         told = "train.precision fp16: a CPU computes in fp32 instead" in trainer.supervision.notes
         assert told == (precision == "fp16")

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms.v2 import functional as colour
 
 from tutored.config import Augment
 from tutored.data.training import jitter_colour
@@ -113,3 +114,26 @@ def test_colour_moves_colours_only_and_by_the_seed():
     assert once.dtype == torch.uint8
     assert (once == jitter_colour(image, random.Random(3))).all()
     assert (once != image).any()
+
+
+def test_colours_are_jittered_as_torchvision_does_it():
+    image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image[:, :8] = image[:1, :8]  # grey has no hue
+    orders = set()
+    for seed in range(20):
+        rng = random.Random(seed)
+        brightness, hue = rng.uniform(-0.125, 0.125), rng.uniform(-0.07, 0.07)
+        saturation, contrast = rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5)
+        order = rng.choice(("bshc", "sbch", "chbs", "hscb"))
+        orders.add(order)
+        expected = image.float() / 255
+        for step in order:
+            expected = {
+                "b": lambda x, by=brightness: (x + by).clamp(0, 1),
+                "s": lambda x, by=saturation: colour.adjust_saturation(x, by),
+                "h": lambda x, by=hue: colour.adjust_hue(x, by),
+                "c": lambda x, by=contrast: colour.adjust_contrast(x, by),
+            }[step](expected)
+        difference = (jitter_colour(image, random.Random(seed)) - 255 * expected).abs()
+        assert difference.max() < 0.51, f"seed {seed}, order {order}"
+    assert len(orders) == 4

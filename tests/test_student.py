@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 import os
 from argparse import Namespace
@@ -21,6 +22,7 @@ from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
 from tutored.students.anchors import anchors, level_scales
 from tutored.students.blitznet import BlitzNet, BlitzNetSection
+from tutored.students.convolve import Depthwise, quicken
 from tutored.tasks import Task
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
@@ -531,3 +533,27 @@ def test_the_real_weights_give_the_whole_model_s_features() -> None:
             found = BlitzNet(config, two_tasks(VOC)).eval().backbone(images)
             for got, want in zip(found, expected, strict=True):
                 torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, 1), (5, 1, 2), (5, 2, 0), (5, 2, 2), (7, 1, 3), ((3, 4), (2, 1), (0, 1))]
+)
+@pytest.mark.parametrize("bias", [False, True])
+def test_depthwise_gradients_are_those_of_torch(kernel: Any, stride: Any, padding: Any, bias: bool) -> None:
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(16, 16, kernel, stride, padding, groups=16, bias=bias)
+    ours = nn.Sequential(copy.deepcopy(theirs))
+    quicken(ours)
+    assert type(ours[0]) is Depthwise
+    images = torch.randn(2, 16, 11, 13).contiguous(memory_format=torch.channels_last).requires_grad_()
+    expected = theirs(images)
+    back = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, [images, *theirs.parameters()], back)
+    for precision, tolerance in (("fp32", 1e-5), ("bf16", 0.02)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            found = ours(images)
+        assert (found - expected).abs().max() < tolerance * expected.abs().max()
+        gradients = torch.autograd.grad(found, [images, *ours.parameters()], back.to(found))
+        for one, other in zip(gradients, wanted, strict=True):
+            assert one.dtype == torch.float32
+            assert (one - other).abs().max() < tolerance * other.abs().max(), precision

@@ -15,19 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.harness import counted_memory
+from benchmarks.package import TINY
 from tutored.cli import main
 from tutored.data import open_dataset
 
 CONFIG: dict[str, Any] = {
-    "student": {
-        "kind": "blitznet",
-        "backbone": "test_resnet",
-        "size": 64,
-        "extra": 2,
-        "extra_width": 32,
-        "up_width": 16,
-        "map_width": 8,
-    },
+    "student": TINY,
     "train": {"epochs": 2, "batch": 4, "workers": 0, "lr": 1e-3, "device": "cpu", "threads": 1},
 }
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")

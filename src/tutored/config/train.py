@@ -53,7 +53,8 @@ class Train(Section):
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest gradient norm; null: no limit."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the network's forward pass; losses are always in fp32."""
+    """Of the network's forward pass; losses are always in fp32. `bf16` is quicker on GPUs, and on CPUs that have AMX or
+    AVX-512 BF16."""
     compile: bool = False
     """Compile network and losses with torch's compiler: minutes before the first step; the gain is not measured yet."""
     shard: bool = False

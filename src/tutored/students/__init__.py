@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tutored.config import StudentSection
 from tutored.config.entries import STUDENTS, resolve
 from tutored.errors import InputError
+from tutored.students.convolve import quicken
 from tutored.students.heads import DenseHead, Head, Student
 from tutored.tasks import Task
 from tutored.types import Prediction, SoftLabels
@@ -40,6 +41,7 @@ def make_student(config: StudentSection, tasks: Mapping[str, Task]) -> Student:
     ]
     if lacking:
         raise InputError(f"student.kind {config.kind!r}: the student lacks {', '.join(lacking)}; see docs/extend.md")
+    quicken(student)
     return student
 
 

@@ -401,6 +401,6 @@ class MapBranch(nn.Module):
         maps = [reduce(level) for reduce, level in zip(self.reduce, features.levels, strict=True)]
         maps += [reduce(each) for reduce, each in zip(self.finer, features.fine, strict=True)]
         side = max(each.shape[-1] for each in maps)
-        joined = torch.cat([F.interpolate(each, size=(side, side), mode="bilinear") for each in maps], dim=1)
-        logits: Tensor = self.logits(self.spatial(joined))
+        same = [each if each.shape[-1] == side else F.interpolate(each, (side, side), mode="bilinear") for each in maps]
+        logits: Tensor = self.logits(self.spatial(torch.cat(same, dim=1)))
         return logits
