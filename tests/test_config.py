@@ -128,7 +128,10 @@ BLITZ = "student: {kind: blitznet, "
         ("data: {train: 'voc:x', tasks: [detection]}", "tasks.segmentation: no data set is read for it and no tutor"),
         ("data: {train: 'voc:x', annotated: {parts: [cat]}}", f"data.annotated names 'parts'; possible: {BOTH}"),
         ("data: {train: 'voc:x', val_annotated: {parts: [cat]}}", f"data.val_annotated names 'parts'; .* {BOTH}"),
-        ("data: {train: 'voc:x', annotated: {detection: cat}}", r"data.annotated.detection: .* as \[a, b\], got 'cat'"),
+        (
+            "data: {train: 'voc:x', annotated: {detection: cat}}",
+            "l: data.annotated.detection: got 'cat', .* in brackets",
+        ),
         ("tasks: {detection: {}, segmentation: {}, detection: {policy: none}}", "'detection' is there twice"),
         ("tasks: {objects: {kind: segmntation}}", f"tasks.objects: .*; did you mean segmentation. possible: {BOTH}"),
         ("tasks: {bananas: {}}", f"tasks.bananas: unknown kind of task 'bananas'; possible: {BOTH}.*, or a class of"),
@@ -141,7 +144,17 @@ BLITZ = "student: {kind: blitznet, "
         ("tasks: {detection: {weights: [-1, 2]}}", "tasks.detection.weights.0: .* got -1"),
         ("tasks: {detection: {weights: [0, 0]}}", "tasks.detection.weights: both are 0, so that nobody"),
         ("tasks: {detection: {weight: -1}}", "tasks.detection.weight: "),
-        ("tasks: {detection: {reported: 'cat,dog'}}", r"reported: .* a list, such as \[a, b\], got 'cat,dog'"),
+        ("tasks: {detection: {reported: 'cat,dog'}}", r"got 'cat,dog', .* list; give names in brackets, .* \[a, b\]$"),
+        ("tasks: {detection: {reported: '0,2'}}", "reported: got '0,2', which is no list; give names, not numbers, in"),
+        ("tasks: {detection: {classes: 2}}", "classes: got 2, which is no list; give names, not numbers, in brackets"),
+        ("data: {train: 'voc:x', annotated: 2}", "l: data.annotated: got 2, which is no list; .* as \\[a, b\\]$"),
+        ("data: {train: 'voc:x', annotated: {detection: 2}}", "l: data.annotated.detection: got 2, which is no list"),
+        ("data: {train: 'voc:x', tasks: 2}", "l: data.tasks: got 2, which is no list; give names, not numbers"),
+        ("tasks: {detection: {renamed: 'a=b'}}", "renamed: Input should be a mapping, such as {a: b}, got 'a=b'$"),
+        (
+            "tasks: {detection: {store: 3}}",
+            "l: tasks.detection.store: Input is not a valid path, got 3, which YAML .*s$",
+        ),
         ("tasks: {detection: {classes: []}}", r"tasks.detection.classes: got \[\], no class at all; name one or more"),
         ("tasks: {detection: {vetted_by: parts}}", "tasks.detection.vetted_by names 'parts'; possible: there is no"),
         ("tasks: {detection: {vetted_by: detection}, parts: {kind: segmentation}}", "'detection'; possible: parts"),
@@ -150,7 +163,10 @@ BLITZ = "student: {kind: blitznet, "
             "possible: detection",
         ),
         ("student: {kind: blitz}", "student: unknown student 'blitz'; did you mean blitznet. possible: .*, or a class"),
-        (BLITZ + "width: 3}", "student.width: no such key; student.kind compact has it; here did you mean up_width"),
+        (
+            BLITZ + "width: 3}",
+            "student.width: .*; it is a key of student.kind compact and ubernet; here did you mean up_w",
+        ),
         (BLITZ + "match_floor: 0}", "student.match_floor: .* greater than 0"),
         (BLITZ + "preset: blitznet}", "student.preset: .*'blitznet300-s8', .*'light', got 'blitznet'"),
         (BLITZ + "preset: [light]}", "student.preset: "),
@@ -238,7 +254,7 @@ def test_a_users_own_class_brings_its_keys():
     assert Config.model_validate(made.to_dict()) == made
     assert open_task("maps", LABELS, made.tasks["maps"]).section.factor == 3
     with pytest.raises(
-        InputError, match=r"student\.up_width: no such key; student.kind blitznet has it; here did you mean width"
+        InputError, match=r"student\.up_width: no such key; it is a key of student.kind blitznet; here did you mean w"
     ):
         make_config({**PLAIN, "student": {"kind": "test_config:Wide", "up_width": 4}})
 
@@ -246,8 +262,8 @@ def test_a_users_own_class_brings_its_keys():
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nowhere:Task", "can't be imported .*nowhere.*; give module:Class"),
-        ("test_config:Nothing", "can't be imported .*Nothing.*; give module:Class"),
+        ("nowhere:Task", "can't be imported .*nowhere.*; give module:name"),
+        ("test_config:Nothing", "can't be imported .*Nothing.*; give module:name"),
         (":Task", "can't be imported"),
         ("..test_config:Task", "can't be imported"),
         ("test_config:Bare", r"lacks Section; see docs/extend\.md"),

@@ -50,6 +50,17 @@ UNLIKE = ("boxes", "masks", "boxes", "masks", "none", "both", "boxes", "masks")
 BATCHES = ((0, 1, 2, 3, 4, 5, 6, 7), (4, 1, 0, 3, 4, 5, 6, 7), (4, 1, 4, 3, 4, 5, 4, 7))
 """Positions in the split. In the last batch nobody teaches the first of two processes anything."""
 ANSWERED = ("train_001", "train_005")
+WAITING = {
+    "kind": "ubernet",
+    "backbone": "test_resnet",
+    "weights": "random",
+    "size": 64,
+    "width": 8,
+    "task_images": 12,
+    "trunk_images": 8,
+}
+"""Gradients of its tasks wait for the second of three steps."""
+OTHERS = {"ubernet": WAITING, "compact": COMPACT}
 
 
 def config(folder: Path, **sections: Any) -> Config:
@@ -58,7 +69,7 @@ def config(folder: Path, **sections: Any) -> Config:
     plain: dict[str, Any] = {
         "data": {"train": f"voc:{folder}"},
         "tasks": {"detection": task, "segmentation": task},
-        "student": TINY,
+        "student": sections.pop("student", TINY),
         "train": {"epochs": 2, "batch": 8, "workers": 0, "lr": 1e-3, "device": "cpu", "threads": 1, "clip": 5.0},
     }
     for name, section in sections.items():
@@ -101,11 +112,13 @@ def batch_of(trainer: Trainer, positions: tuple[int, ...]) -> Batch:
     return batch
 
 
-def child(folder: str, out: str, micro_batch: int | None, student: dict[str, Any], *, shards: bool) -> None:
+def child(folder: str, out: str, micro_batch: int | None, *words: str) -> None:
     """Three steps; writes each step's gradients, the weights after it and the terms of the whole batch."""
-    shard.UNIT = SMALL
+    shard.UNIT, shards = SMALL, "shard" in words
+    student = next((OTHERS[word] for word in words if word in OTHERS), TINY)
     train = {"micro_batch": micro_batch, "warmup": 0.0, "clip": None, "shard": shards}
-    trainer = make_trainer(config(Path(folder), train=train, student=student), Path(out))
+    run = config(Path(folder), train=train, student=student)
+    trainer = make_trainer(run, Path(out))
     keep_statistics(trainer)
     heads, rank = trainer.student.heads, trainer.plan.rank
     names = [f"{task}/{term}/{source}" for source in SOURCES for task in heads for term in heads[task].terms]
@@ -223,19 +236,16 @@ def assert_near(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("processes", "micro_batch", "words"),
     [
-        (1, "2", ()),
-        (2, "0", ()),
-        (2, "2", ()),
-        (2, "0", ("shard",)),
-        (2, "2", ("shard",)),
-        (1, "2", ("compact",)),
+        *((1, "2", words) for words in ((), ("ubernet",), ("compact",))),
+        *((2, size, words) for size in "02" for words in ((), ("shard",))),
+        *((2, "2", words) for words in (("ubernet",), ("ubernet", "shard"))),
         (2, "0", ("compact",)),
     ],
 )
 def test_however_a_batch_is_split_the_step_is_the_same(steps, processes, micro_batch, words):
     """Processes whose images lack different things, micro-batches, weights in pieces: the same terms and weights."""
-    ((tensors, terms),) = steps(1, *(word for word in words if word == "compact"))["0"]
-    assert {len(step) for step in terms} == {6}
+    ((tensors, terms),) = steps(1, *(word for word in words if word != "shard"))["0"]
+    assert [len(step) for step in terms] == [6, 6, 6]
     for found, found_terms in steps(processes, *words)[micro_batch]:
         for mine, theirs in zip(terms, found_terms, strict=True):
             assert theirs == pytest.approx(mine, rel=1e-4)
@@ -418,8 +428,7 @@ if __name__ == "__main__":
         resume_child(sys.argv[1], sys.argv[2])
     else:
         for name in sys.argv[3].split(","):
-            shape = COMPACT if "compact" in sys.argv else TINY
-            child(sys.argv[1], f"{sys.argv[2]}/{name}", int(name) or None, shape, shards="shard" in sys.argv)
+            child(sys.argv[1], f"{sys.argv[2]}/{name}", int(name) or None, *sys.argv[4:])
 
 
 def test_gpus_are_fed_by_all_cores_but_one_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import math
 import os
 import re
 import shlex
@@ -20,13 +21,14 @@ from typing import Any
 import click
 import pytest
 import yaml
+from benchmarks.harness import markdown, put_between
 
-import tutored.data
 from made import TINY
 from tutored.cli import commands as program
 from tutored.cli import common, main
 from tutored.config import load_config, make_config, merged
 from tutored.errors import InputError
+from tutored.folders import FORMATS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -115,7 +117,7 @@ def check_command(words: tuple[str, ...], here: Path) -> None:
     """Raises AssertionError, InputError or click's errors where a command is not possible. Needs no file but data."""
     ours = arguments(words)
     if ours is not None:
-        for spec in re.findall(r"(?:voc|coco|images):(\S+)", " ".join(words)):
+        for spec in re.findall(rf"\b(?:{'|'.join(FORMATS)}):(\S+)", " ".join(words)):
             (here / spec).mkdir(parents=True, exist_ok=True)
         context = parse(ours)
         if context.command.name == "train":
@@ -310,6 +312,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, make_voc: Any) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(stage)
         assert main(["train", "run.yaml", "--out", "runs/first"]) == 0
+        shutil.copytree("runs/first", "runs/tutored")
         for name, split in (("both", "train"), ("boxes-val", "val")):
             tutor = ["label", "student:runs/first/checkpoint", "--data", "voc:FOLDER", "--split", split]
             assert main([*tutor, "--out", f"stores/{name}"]) == 0
@@ -329,7 +332,6 @@ def here(stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(stage, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.syspath_prepend(ROOT / "examples")
-    monkeypatch.setattr(tutored.data, "FORMATS", dict(tutored.data.FORMATS))  # a page adds one
     return tmp_path / "here"
 
 
@@ -380,3 +382,34 @@ def test_the_tutorial_word_by_word(tmp_path: Path) -> None:
     assert session.get_inputs()[0].shape[1:] == [3, 128, 128]
     written = {path.name for path in (tmp_path / "work" / "seen").iterdir()}
     assert written > {"predictions.json", "0006.segmentation.predicted.png"}
+
+
+def tried_inputs() -> str:
+    """The table of `docs/faults.md`: by kind, how many inputs the tests marked `tried` try, and what becomes of them.
+
+    A test tries as many as it has parameters, or `inputs`.
+    """
+    outcomes = ("read as meant", "refused by name", "noted")
+    found: dict[str, dict[str, int]] = {}
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        tests = vars(importlib.import_module(path.stem)).values() if "mark.tried(" in path.read_text() else ()
+        for marks in (getattr(test, "pytestmark", []) for test in tests):
+            inputs = math.prod(len(mark.args[1]) for mark in marks if mark.name == "parametrize")
+            for outcome, kind in (mark.args for mark in marks if mark.name == "tried"):
+                given = next(
+                    (mark.kwargs["inputs"] for mark in marks if mark.args == (outcome, kind) and mark.kwargs), inputs
+                )
+                row = found.setdefault(kind, dict.fromkeys(("tried", *outcomes), 0))
+                row["tried"] += given
+                row[outcome] += given
+    rows = [{"kind": kind, **counts} for kind, counts in sorted(found.items())]
+    whole = {key: sum(int(row[key]) for row in rows) for key in ("tried", *outcomes)}
+    return markdown([*rows, {"kind": "all", **whole}])
+
+
+def test_the_page_on_faults_counts_what_the_tests_try() -> None:
+    """`TUTORED_TABLES=1 python -m pytest tests/test_docs.py -k faults` writes the table."""
+    page, table = ROOT / "docs/faults.md", tried_inputs()
+    if "TUTORED_TABLES" in os.environ:
+        put_between(page, "tried", table)
+    assert f"<!-- tried -->\n\n{table}\n\n<!-- /tried -->" in page.read_text()

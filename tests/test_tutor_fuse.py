@@ -19,7 +19,8 @@ from test_tutor_stores import PETS, detected
 from test_tutors import ask, ask_boxes, ask_map, blank, noise
 from tutored.errors import InputError
 from tutored.tasks.detection import SoftBoxes
-from tutored.tasks.segmentation import Instances, SoftMap
+from tutored.tasks.instances import Instances
+from tutored.tasks.segmentation import SoftMap
 from tutored.tutors.fuse import Augmented, fuse, mirrored
 from tutored.tutors.options import TorchvisionOptions
 from tutored.tutors.torchvision import Detector, Segmenter
@@ -156,6 +157,7 @@ class Left:
 
     def __init__(self, **identity: Any) -> None:
         self.identity = {"tutor": "left", "score_floor": 0.01} | identity
+        self.notes = ()
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         drawn = torch.zeros(3, 1, 4)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from tutored import processes
 from tutored.checkpoint import load_checkpoint
-from tutored.config.data import Annotates, Names
+from tutored.config.data import Annotates, Empty
 from tutored.data import TaskSource, open_dataset
-from tutored.data.text import few
+from tutored.data.check import told_first
+from tutored.data.images import Images, with_tasks
 from tutored.data.views import Subset, relabelled
 from tutored.device import choose_device
 from tutored.errors import InputError
@@ -19,6 +20,7 @@ from tutored.evaluate import Record, Result, figures, record
 from tutored.folders import CHECKPOINT, STORE, require
 from tutored.labels import ClassMap, LabelSpace
 from tutored.progress import Progress
+from tutored.section import Names
 from tutored.softlabels import Remapped, Store
 from tutored.students import Student, answer
 from tutored.tasks import Task, task_class
@@ -30,13 +32,15 @@ BATCH = 16
 
 
 def judge(
-    subject: Path,
+    subject: Path | str,
     data: str,
     split: str,
     classes: Annotates = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     annotated: Annotates = None,
+    empty: Empty = "unannotated",
+    tell: Callable[[str], object] = lambda note: None,
 ) -> Result:
     """Evaluate a checkpoint or a store of soft labels on one split.
 
@@ -50,14 +54,17 @@ def judge(
             reports, or all.
         device: of a checkpoint; see `choose_device`.
         annotated: the data set's classes that it annotates, likewise; None: all.
+        empty: as in `open_dataset`.
+        tell: is given the result's notes before the work, a sentence each.
 
     Raises:
         InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
             common, a task or class is unknown, or the store lacks images of the split.
     """
+    subject = Path(subject)
     require(subject, CHECKPOINT, STORE)
     if (subject / STORE.file).exists():
-        return _judge_store(subject, data, split, classes, progress, annotated)
+        return _judge_store(subject, open_dataset(data, split, empty=empty), classes, progress, annotated, tell)
     student, config = load_checkpoint(subject)
     sources = {
         name: TaskSource(each.kind, each.folder, getattr(each, "labels", None), required=False)
@@ -66,7 +73,7 @@ def judge(
     }
     if not sources:
         raise InputError(f"{subject}: nobody taught it any task, so that there is nothing to evaluate")
-    given = open_dataset(data, split, sources)
+    given = open_dataset(data, split, sources, empty)
     tasks = _reporting(_annotated({name: student.tasks[name] for name in sources}, given), classes)
     maps = {
         name: _class_map(given.labels[name], task.labels, given.name, f"the checkpoint {subject}")
@@ -76,15 +83,24 @@ def judge(
     dataset = relabelled(given, own, _by_task(annotated, tasks, "annotated"))
     processes.place()  # says which GPU is this process' own
     student.to(choose_device(device))
-    records = record_student(student, dataset, tasks, progress)
     notes = _by_text({name: _differences(each, subject, given.name) for name, each in maps.items()})
-    return processes.from_main(lambda: figures(records, tasks))._replace(notes=(*few(given.notes), *notes))
+    notes = _told((*told_first(given), *notes), tell)
+    records = record_student(student, dataset, tasks, progress)
+    return processes.from_main(lambda: figures(records, tasks))._replace(notes=notes)
 
 
 def _judge_store(
-    subject: Path, data: str, split: str, classes: Annotates, progress: Progress | None, annotated: Annotates
+    subject: Path,
+    given: Images,
+    classes: Annotates,
+    progress: Progress | None,
+    annotated: Annotates,
+    tell: Callable[[str], object],
 ) -> Result:
-    given, store = open_dataset(data, split), Store.open(subject)
+    store = Store.open(subject)
+    kinds = [*given.labels, *given.further]
+    answers = {kind: TaskSource(kind, required=False) for kind in kinds if store.teaches(task_class(kind))}
+    given = with_tasks(given, answers) if answers.keys() - given.labels.keys() else given
     bound = {kind: task_class(kind)(kind, labels) for kind, labels in given.labels.items()}
     answered = {kind: task for kind, task in bound.items() if store.teaches(task)}
     if not answered:
@@ -101,10 +117,17 @@ def _judge_store(
     maps = {
         name: _class_map(store.labels, task.labels, f"the store {subject}", given.name) for name, task in tasks.items()
     }
-    answers = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
-    records = _gathered(_answers(store, answers, _share(dataset), _of_main(progress)), dataset, tasks)
+    seen = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
     notes = _by_text({name: (f"{subject}: {each.describe()}",) for name, each in maps.items() if each.target.classes})
-    return processes.from_main(lambda: figures(records, tasks))._replace(notes=(*few(given.notes), *notes))
+    notes = _told((*told_first(given), *notes), tell)
+    records = _gathered(_answers(store, seen, _share(dataset), _of_main(progress)), dataset, tasks)
+    return processes.from_main(lambda: figures(records, tasks))._replace(notes=notes)
+
+
+def _told(notes: tuple[str, ...], tell: Callable[[str], object]) -> tuple[str, ...]:
+    for note in notes:
+        tell(note)
+    return notes
 
 
 def _annotated(tasks: Mapping[str, Task], dataset: Dataset) -> dict[str, Task]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def quickstart(out: Path, seed: int, scale: float) -> None:
 def init(ctx: click.Context, folder: Path, out: Path, example: bool) -> None:
     """Look at a folder of pictures and write a config to start from.
 
-    FOLDER holds pictures, XMLs and masks in any folders, or is a VOC or COCO folder. Links, where some are needed, go
-    into a folder beside the config.
+    FOLDER holds pictures, XMLs and masks in any folders, or is one of VOC, COCO, YOLO (as Ultralytics, Roboflow and
+    FiftyOne have it), CVAT, Labelme or Label Studio. Links, where some are needed, go into a folder beside the config.
     """
     if example:
         common.refuse(ctx, "is not for --example, which makes pictures and no config", "out")
@@ -105,11 +106,18 @@ def check_data(data: str, splits: tuple[str, ...], json_: Path | None) -> int:
     from tutored.cli.progress import Lasting, bar
     from tutored.data import open_dataset
     from tutored.data.check import check
+    from tutored.data.images import files_in
+    from tutored.data.text import gather
+    from tutored.init.loose import unread
 
-    there = {split: open_dataset(data, split) for split in splits}
+    opened = gather(partial(open_dataset, data, split) for split in splits)
+    there = dict(zip(splits, opened, strict=True))
     with bar("reading") as step:
         report = check(there, step)
     write_json(json_, report.to_dict())
+    if not any(task.images for split in report.splits.values() for task in split.tasks.values()):
+        for each in unread(list(files_in(opened[0].folder))):
+            say(f"nothing is annotated: {each}")
     report.show(Lasting())
     return 0 if report.ok else 2
 
@@ -143,14 +151,14 @@ def any_tutor(
         common.refuse(ctx, "is for --engine ray; here --processes share the work", "workers", "worker_gpus")
     from tutored.cli.progress import bar
     from tutored.data import open_dataset
-    from tutored.data.text import few
+    from tutored.data.check import told_first
     from tutored.softlabels.manifest import read_manifest
     from tutored.tutors import open_tutor
     from tutored.tutors.label import label as label_split
     from tutored.tutors.label import label_with_ray
 
     dataset = open_dataset(data, split)
-    for each in few(dataset.notes):
+    for each in told_first(dataset):
         note(each)
     with bar("labelling") as step:
         how["progress"] = step
@@ -160,7 +168,10 @@ def any_tutor(
             if rank is None:
                 rank = 0 if processes else int(os.environ.get("RANK", 0))
             how |= {"rank": rank, "processes": processes or int(os.environ.get("WORLD_SIZE", 1))}
-            label_split(open_tutor(kind, dataset=dataset, **options), dataset, out, skip_broken=skip_broken, **how)
+            tutor = open_tutor(kind, dataset=dataset, **options)
+            for each in tutor.notes:
+                note(each)
+            label_split(tutor, dataset, out, skip_broken=skip_broken, **how)
     manifest = read_manifest(out)
     if manifest is None or not manifest["complete"]:
         return say("this process' share is done; the process that ends last finishes the store")
@@ -209,8 +220,9 @@ class Tutors(Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Of `hf:FOLDER`, what is behind the colon is the kind's first option."""
-        from tutored.tutors import KINDS
+        from tutored.tutors.options import KINDS, refuse_weights
 
+        refuse_weights(args[0])
         kind, colon, name = args[0].partition(":")
         first = KINDS[kind].FIRST if colon and kind in KINDS else None
         return super().resolve_command(ctx, [kind, f"--{first}={name}", *args[1:]] if first else args)
@@ -273,6 +285,7 @@ def audit(
     from tutored import audit as audits
     from tutored.cli.progress import bar
     from tutored.data import open_dataset
+    from tutored.data.check import told_first
     from tutored.engine.data_sets import open_visible
     from tutored.softlabels import Store
     from tutored.softlabels.advice import tutor_of
@@ -280,6 +293,8 @@ def audit(
 
     opened = Store.open(store)
     dataset = open_visible(run) if run else open_dataset(str(data), str(split))
+    for told in told_first(dataset):
+        note(told)
     if against:
         return _compare_stores(opened, Store.open(against), dataset, page or store / "agreement.html", given["json_"])
     sections = run.tasks if run else {kind: task_class(kind).Section(kind=kind) for kind in dataset.labels}
@@ -333,5 +348,5 @@ def convert(store: Path, to: str, data: str, split: str, out: Path, score: float
     from tutored.convert import convert as convert_store
 
     with bar("converting") as step:
-        convert_store(store, to, data, split, out, score, step)
+        convert_store(store, to, data, split, out, score, step, tell=note)
     say(f"wrote {out}")

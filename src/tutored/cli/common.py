@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from tutored.errors import InputError, printable
-from tutored.folders import Kind, require
+from tutored.folders import FORMATS, Kind, require
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 THERE = click.Path(exists=True, path_type=Path)
@@ -25,15 +25,16 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 
 class Made(click.Path):
-    """A folder of one of these kinds, which a command made."""
+    """A folder of one of these kinds, which a command made, or a file with this suffix."""
 
-    def __init__(self, *kinds: Kind) -> None:
-        super().__init__(exists=True, file_okay=False)
-        self.kinds = kinds
+    def __init__(self, *kinds: Kind, or_file: str | None = None) -> None:
+        super().__init__(exists=True, file_okay=or_file is not None)
+        self.kinds, self.or_file = kinds, or_file
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         found = Path(os.fsdecode(super().convert(value, param, ctx)))
-        require(found, *self.kinds)
+        if self.or_file is None or found.suffix != self.or_file:
+            require(found, *self.kinds)
         return found
 
 
@@ -86,12 +87,15 @@ class Commas(click.ParamType[Any]):
         return tuple(self.of.convert(part, param, ctx) for part in parts)
 
 
+DATA_SETS = ", ".join([*(f"{each}:FOLDER" for each in FORMATS), "python:MODULE:NAME"])
+
+
 def check_data(spec: str) -> None:
     """Refuse a data set whose folder does not exist. Raises InputError."""
-    _, colon, folder = spec.partition(":")
-    if not colon or not os.path.isdir(os.path.expanduser(folder)):
+    kind, colon, folder = spec.partition(":")
+    if kind != "python" and not (colon and os.path.isdir(os.path.expanduser(folder))):
         missing = f"there is no folder {folder}" if colon else "no format is named"
-        raise InputError(f"data {spec!r}: {missing}; possible: voc:FOLDER, coco:FOLDER, images:FOLDER")
+        raise InputError(f"data {spec!r}: {missing}; possible: {DATA_SETS}")
 
 
 def _checked(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
@@ -102,7 +106,7 @@ def _checked(ctx: click.Context, param: click.Parameter, given: str | None) -> s
 
 DATA: dict[str, Any] = {"metavar": "FORMAT:FOLDER", "callback": _checked}
 SPLIT = "such as train or val; of a VOC folder also Segmentation/train or train+val"
-data_option = click.option("--data", **DATA, required=True, help="voc:FOLDER, coco:FOLDER or images:FOLDER")
+data_option = click.option("--data", **DATA, required=True, help=DATA_SETS)
 split_option = click.option("--split", required=True, help=SPLIT)
 device_option = click.option("--device", help="cpu, cuda, cuda:1, ... or mps  [default: the best there is]")
 json_option = click.option("--json", "json_", type=NEW_FILE, metavar="FILE", help="write all this as JSON, too")

@@ -16,22 +16,30 @@ from tutored.config.run import Config, merged, recipe_defaults, usual_student
 from tutored.errors import InputError
 from tutored.files import regular
 
+PLAIN = {
+    "a valid tuple": "a list, such as [a, b]",
+    "a valid dictionary": "a mapping, such as {a: b}",
+    " for <class 'pathlib.Path'>": "",
+}
+"""Words of pydantic's messages, and what they mean in YAML."""
 MOST_ENTRIES = 100_000
 """Values in a YAML file, those behind aliases every time."""
 
 
-def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+def load_config(path: Path | str | Mapping[str, Any], overrides: Sequence[tuple[str, str]] = ()) -> Config:
     """Read a run's YAML file.
 
     Args:
+        path: of the file, or what it would hold.
         overrides: dotted key and YAML value, such as `("train.epochs", "40")`; they win over the file.
 
     Raises:
         InputError: the file is no YAML mapping, or a key or value is not possible; near keys are named.
     """
-    given = read_yaml(path) or {}
+    origin = "config" if isinstance(path, Mapping) else str(path)
+    given = dict(path) if isinstance(path, Mapping) else read_yaml(Path(path)) or {}
     if not isinstance(given, dict):
-        raise InputError(f"{path}: a config is a mapping of sections ({', '.join(Config.model_fields)})")
+        raise InputError(f"{origin}: a config is a mapping of sections ({', '.join(Config.model_fields)})")
     if any(key.startswith("tasks.") for key, _ in overrides):
         given = {"tasks": {name: {} for name in DEFAULT_TASKS}} | given
     for key, value in overrides:
@@ -39,14 +47,14 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
             parsed = yaml.load(value, _Loader)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"--{key} {value}: not a YAML value") from error
-        _refuse_idle(key, parsed, given, path)
+        _refuse_idle(key, parsed, given, origin)
         for part in reversed(key.split(".")):
             parsed = {part: parsed}
         given = merged(given, parsed)
-    return make_config(given, origin=str(path))
+    return make_config(given, origin=origin)
 
 
-def _refuse_idle(key: str, value: Any, given: Mapping[str, Any], path: Path) -> None:
+def _refuse_idle(key: str, value: Any, given: Mapping[str, Any], origin: str) -> None:
     """A recipe or preset only sets defaults: of a complete file, such as a run's, it would change its name alone."""
     decided: dict[str, Any] = {}
     if key == "recipe" and value != given.get("recipe", "corrected"):
@@ -59,8 +67,8 @@ def _refuse_idle(key: str, value: Any, given: Mapping[str, Any], path: Path) -> 
             decided = {"student": presets[value]}
     if decided and _covers(given, decided):
         raise InputError(
-            f"--{key} {value}: {path} sets every key that it decides ({', '.join(decided)}), so nothing would change; "
-            "take those out of the file, or set the keys themselves"
+            f"--{key} {value}: {origin} sets every key that it decides ({', '.join(decided)}), so nothing would "
+            "change; take those out of the file, or set the keys themselves"
         )
 
 
@@ -133,18 +141,26 @@ def make_config(given: Mapping[str, Any], *, origin: str = "config") -> Config:
     try:
         return Config.model_validate(dict(given))
     except ValidationError as error:
-        lines = [_explain(item, given) for item in error.errors()]
+        found = {_place(item): item for item in reversed(error.errors())}
+        # What fits none of a union's types is an error for each of them: the one that lies deepest is meant.
+        meant = [place for place in found if not any(each.startswith(f"{place}.") for each in found if place)]
+        lines = [_explain(place, found[place], given) for place in reversed(meant)]
         raise InputError(f"{origin}: " + "; ".join(lines)) from error
     except InputError as error:
         raise InputError(f"{origin}: {error}") from error
 
 
-def _explain(item: Any, given: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in item["loc"] if "[" not in str(part))  # without the types of a union
+def _place(item: Any) -> str:
+    return ".".join(str(part) for part in item["loc"] if "[" not in str(part))  # without the types of a union
+
+
+def _explain(place: str, item: Any, given: Mapping[str, Any]) -> str:
     if item["type"] != "extra_forbidden":
-        text = str(item["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list, such as [a, b]")
+        text = str(item["msg"]).removeprefix("Value error, ")
+        for words, plain in PLAIN.items():
+            text = text.replace(words, plain)
         value = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
-        if item["type"] == "string_type" and not isinstance(item["input"], list | dict):
+        if item["type"] in ("string_type", "path_type") and not isinstance(item["input"], list | dict):
             value += ", which YAML does not read as text; put it in quotes"
         return f"{place}: {text}{value}" if place else text
     section = _section_at(item["loc"][:-1], given)
@@ -154,7 +170,7 @@ def _explain(item: Any, given: Mapping[str, Any]) -> str:
     hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
     if item["loc"][0] == "student":
         owners = [kind for kind in STUDENTS if key in section_of(kind, STUDENTS, "student").model_fields]
-        hint = f"student.kind {' and '.join(owners)} has it; here {hint}" if owners else hint
+        hint = f"it is a key of student.kind {' and '.join(owners)}; here {hint}" if owners else hint
     return f"{place}: no such key; {hint}"
 
 

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 from xml.etree.ElementTree import Element
@@ -16,12 +17,18 @@ from defusedxml import ElementTree
 from tutored.errors import InputError, is_one_line
 from tutored.files import regular
 from tutored.labels import LabelSpace
+from tutored.types import BACKGROUND
 
 Found = TypeVar("Found")
 CLASS_FILES = ("labels.txt", "classes.txt", "class_names.txt")
 """What a data set's own list of classes may be called."""
-NO_CLASSES = re.compile(r"_*(background|ignored?|unlabell?ed|void)_*", re.I)
+NO_CLASSES = re.compile(r"_*(background|ignored?([ _-]regions?)?|don'?t[ _-]?care|unlabell?ed|void)_*", re.I)
 """Names that lists of classes have for pixels of no class."""
+MORE_THAN_NAMES = re.compile(
+    r"""[#<].*|- .*|\[?['"].*['"][\],]*|\[.*,.*\]|.*:\d+,\d+,\d+:.*|version https://git-lfs.*"""
+)
+"""Lines of other files: with comments, of HTML, YAML, Python or JSON, with colours (CVAT), or a stand-in of Git LFS."""
+NUMBERED = re.compile(r"(\d+)[\s:;,.)=-]+\D.*")
 HEADS = ("ignore background", "background", "unlabeled", "unlabelled")
 """How a list may begin that names what number 0 is. Labelme's `__ignore__` is number -1 there, in masks 255."""
 
@@ -46,10 +53,18 @@ def read_classes(path: Path) -> LabelSpace:
     Empty lines are skipped, and so is the head of the list where it says what number 0 is (`HEADS`).
 
     Raises:
-        InputError: naming the file; another line names pixels of no class, so that it is not known what the numbers
-            behind it mean.
+        InputError: naming the file; it has no line, a line holds more than a name, or another one names pixels of no
+            class, so that it is not known what the numbers behind it mean.
     """
     names = {number: name for number, line in enumerate(read_lines(path), start=1) if (name := line.strip())}
+    wrong = [name for name in names.values() if MORE_THAN_NAMES.fullmatch(name)]
+    found = [NUMBERED.fullmatch(name) for name in names.values()]
+    numbers = [int(each[1]) for each in found if each]
+    if len(found) > 2 and numbers in (list(range(len(found))), list(range(1, len(found) + 1))):
+        wrong = list(names.values())
+    if wrong or not names:
+        told = f"{wrong[0][:80]!r} is more than a name" if wrong else "there is no class in it"
+        raise InputError(f"{path}: {told}; write one name a line and nothing else, the class of number 1 first")
     plain = [name.strip("_").lower() for name in names.values()]
     skipped = next((len(head.split()) for head in HEADS if plain[: len(head.split())] == head.split()), 0)
     classes = dict(list(names.items())[skipped:])
@@ -76,6 +91,26 @@ def own_classes(folder: Path) -> tuple[LabelSpace, Path] | None:
     if len(set(found.values())) > 1:
         raise InputError(f"{' and '.join(map(str, found))} list different classes; keep the right one")
     return next(((labels, path) for path, labels in found.items()), None)
+
+
+def numbered(names: Sequence[str], where: Path) -> tuple[LabelSpace, list[int]]:
+    """The label space of a file's classes, and the class of each: 0 for background, -1 for other names of no class.
+
+    Raises:
+        InputError: naming `where`; two classes have one name, or one has none.
+    """
+    classes = [name.strip() for name in names if not NO_CLASSES.fullmatch(name.strip())]
+    if not all(classes):
+        raise InputError(f"{where}: class {classes.index('')} has no name; give each its own")
+    try:
+        labels = LabelSpace.of(classes)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    return labels, [_number(name.strip(), labels) for name in names]
+
+
+def _number(name: str, labels: LabelSpace) -> int:
+    return BACKGROUND if is_background(name) else -1 if NO_CLASSES.fullmatch(name) else labels.index(name)
 
 
 def read_json(path: Path) -> Any:
@@ -125,6 +160,17 @@ def few(notes: Iterable[str], most: int = 5) -> list[str]:
     first = list(dict.fromkeys(notes))
     more = [f"and {len(first) - most:,} more notes on the data: `tutored data check` lists them"]
     return first[:most] + more * (len(first) > most)
+
+
+def spread(faults: Iterable[tuple[object, str]]) -> tuple[str, ...]:
+    """Messages about things, each once: the first one of every thing, then the second ones; no thing hides another."""
+    turn: dict[str, int] = {}
+    told: Counter[object] = Counter()
+    for thing, message in faults:
+        if message not in turn:
+            turn[message] = told[thing]
+            told[thing] += 1
+    return tuple(sorted(turn, key=turn.__getitem__))
 
 
 def gather(steps: Iterable[Callable[[], Found]]) -> list[Found]:

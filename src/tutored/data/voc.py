@@ -5,25 +5,29 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+import numpy as np
 import torch
 
+from tutored.data.colours import ColourMasks, label_map
 from tutored.data.images import AnnotationFiles, Images, Size, first_file
 from tutored.data.text import CLASS_FILES, gather, own_classes, read_lines, read_xml, refuse_climbing
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace, composed
-from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box
+from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box, read_numbers, refuse_shares
 from tutored.tasks.detection.types import Boxes
-from tutored.types import BACKGROUND
+from tutored.tasks.instances.types import Objects
+from tutored.types import BACKGROUND, IGNORE
 
 OF_ONE_CLASS = re.compile(r"\s(-1|0|1)\s*$")
 """How every line of VOC's lists of one class ends; an image id itself may hold blanks."""
-CLASSES_ELSEWHERE = ("labelmap.txt", "obj.names", "data.yaml")
+A_FILE = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?|avif)(\s|$)", re.I)
+CLASSES_ELSEWHERE = ("obj.names", "data.yaml")
 """Where other tools list classes."""
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 """Where a mask is looked for, in this order; the second holds SBD's masks, as people commonly add them to VOC2012."""
@@ -42,17 +46,24 @@ def open_voc(folder: Path, split: str) -> Images:
             of splits, in this order.
 
     Classes are VOC's twenty, or those that a file in the folder lists (`CLASS_FILES`), one a line in the order of their
-    indices.
+    indices. Without such a file, `labelmap.txt` lists them as CVAT writes it, with the colours that masks have then.
 
     Raises:
         InputError: no such folder or split (the possible ones are named), an empty list, an id listed twice.
     """
     folder = _dataset_folder(folder)
-    labels, listed = own_classes(folder) or (VOC, None)
-    unread = [path for path in (folder / name for name in CLASSES_ELSEWHERE) if path.is_file() and not listed]
+    listed, mapped = own_classes(folder), label_map(folder)
+    labels, _ = listed or mapped or (VOC, None)
+    elsewhere = () if listed or mapped else CLASSES_ELSEWHERE
+    unread = [path for path in (folder / name for name in elsewhere) if path.is_file()]
     xml = VocBoxes(kind="detection", folders=(folder / "Annotations",), suffixes=(".xml",), labels=labels)
     places = tuple(folder / name for name in MASK_FOLDERS)
     masks = AnnotationFiles(kind="segmentation", folders=places, suffixes=(".png",), labels=labels)
+    if mapped and not listed:
+        masks = ColourMasks(**vars(masks), colours=mapped[1])
+    objects = VocObjects(
+        kind="instances", folders=(folder / "SegmentationObject",), suffixes=(".png",), labels=labels, xml=xml
+    )
     return Images(
         format="voc",
         folder=folder,
@@ -67,6 +78,7 @@ def open_voc(folder: Path, split: str) -> Images:
             for path in unread
         ),
         tasks={xml.kind: xml, masks.kind: masks},
+        further={objects.kind: objects},
     )
 
 
@@ -88,6 +100,49 @@ class VocBoxes(AnnotationFiles):
         for number, element in enumerate(root.findall("object"), start=1):
             steps.append(partial(_read_object, element, size, self.labels, f"{path}: object {number}"))
         return as_boxes(gather(steps)[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocObjects(AnnotationFiles):
+    """The objects of VOC's XML files, outlined by PNGs whose pixels are their numbers in the order of the XML.
+
+    An image needs both files. An object that is marked difficult need not be outlined: nobody knows its pixels.
+
+    Attributes:
+        xml: the boxes.
+    """
+
+    xml: VocBoxes
+
+    def files(self, image_id: str) -> tuple[Path, ...]:
+        return (*self.xml.files(image_id), *super().files(image_id))
+
+    def has(self, image_id: str) -> bool:
+        return self.xml.has(image_id) and super().has(image_id)
+
+    def read(self, image_id: str, size: Size) -> Objects:
+        path = self.path(image_id)
+        assert path is not None
+        boxes = replace(self.xml, labels=self.labels).read(image_id, size)
+        numbers, _ = read_numbers(path, size)
+        drawn = [int(number) for number in np.unique(numbers) if number not in (BACKGROUND, IGNORE)]
+        count, difficult = len(boxes.classes), boxes.difficult.tolist()
+        beyond = [number for number in drawn if number > count]
+        lacking = [n for n in range(1, count + 1) if n not in drawn and not difficult[n - 1]]
+        xml = self.xml.path(image_id)
+        if beyond:
+            raise InputError(
+                f"{path}: pixels of object {beyond[0]}, but {xml} has {count} objects; correct one of the two"
+            )
+        if lacking:
+            name = self.labels.names[int(boxes.classes[lacking[0] - 1])]
+            raise InputError(
+                f"{path}: no pixel of object {lacking[0]} ({name}) of {xml}; outline it, or mark it difficult"
+            )
+        known = [np.where(numbers == IGNORE, IGNORE, numbers == n).astype(np.uint8) for n in range(1, count + 1)]
+        masks = [each if n in drawn else np.full(size, IGNORE, np.uint8) for n, each in enumerate(known, start=1)]
+        stacked = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *size, dtype=torch.uint8)
+        return Objects(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, difficult=boxes.difficult, masks=stacked)
 
 
 def as_boxes(objects: Sequence[tuple[Box, int, bool]]) -> Boxes:
@@ -126,6 +181,7 @@ def _read_object(element: Element, size: Size, labels: LabelSpace, what: str) ->
     if box is None:
         raise InputError(f"{what}: there is no <bndbox>; add it or remove the object")
     xmin, ymin, xmax, ymax = (_number(box, field, what) for field in ("xmin", "ymin", "xmax", "ymax"))
+    refuse_shares((xmin, ymin, xmax, ymax), what)
     # VOC counts pixels from 1 and includes the last one; from here on, boxes are 0-based continuous edges.
     fitted = fit_box((xmin - 1, ymin - 1, xmax, ymax), size, what, slack=1)
     flag = (element.findtext("difficult") or "0").strip()
@@ -191,6 +247,10 @@ def _read_ids(folder: Path, path: Path) -> tuple[str, ...]:
         raise InputError(f"{path}: a list of one class (id and -1, 0 or 1) is not a split; give one like train or val")
     for image_id in ids:
         refuse_climbing(image_id, path)
+        if A_FILE.search(image_id) and not first_file((folder / "JPEGImages",), image_id, SUFFIXES):
+            raise InputError(
+                f"{path}: {image_id!r} names files; write the picture's name alone, without folder or suffix"
+            )
     if len(set(ids)) < len(ids):
         twice = sorted({image_id for image_id in ids if ids.count(image_id) > 1})
         raise InputError(f"{path}: listed twice: {', '.join(twice[:5])}; list each image once")

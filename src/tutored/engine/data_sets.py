@@ -86,7 +86,8 @@ def by_task(annotated: Annotates, config: Config) -> dict[str, tuple[str, ...] |
 
 def _open_part(part: Data | MoreData, config: Config) -> Images:
     tasks = {name: task for name, task in config.tasks.items() if part.tasks is None or name in part.tasks}
-    return open_dataset(part.train, part.split, {name: _source(task) for name, task in tasks.items()})
+    sources = {name: _source(task) for name, task in tasks.items()}
+    return open_dataset(part.train, part.split, sources, part.empty)
 
 
 def _looked_at(dataset: Images) -> Images:
@@ -107,7 +108,7 @@ def _open_validation(config: Config, train: Dataset, classes: Classes) -> Datase
     tasks = {name: config.tasks[name] for name in names}
     # A task whose label space no training data states has none to validate in.
     sources = {name: _source(task) for name, task in tasks.items() if classes[name] or not hasattr(task, "classes")}
-    there = _looked_at(open_dataset(data.val or data.train, data.val_split, sources))
+    there = _looked_at(open_dataset(data.val or data.train, data.val_split, sources, data.empty))
     val = relabelled(there, classes, annotated)
     shared = sorted(set(train.ids) & set(val.ids))
     unlike = [image_id for image_id in shared[:3] if differ(train, val, image_id)]

@@ -14,7 +14,9 @@ from PIL import Image
 
 from tutored.data.images import files_in, left_out_of
 from tutored.data.text import CLASS_FILES, read_lines, read_xml, refuse_unwritable
+from tutored.data.yolo import is_label
 from tutored.errors import InputError
+from tutored.files import is_special
 from tutored.labels import composed
 from tutored.pictures import SUFFIXES
 from tutored.predict.inputs import is_result
@@ -27,15 +29,14 @@ PER_CLASS = ("_train", "_val", "_trainval", "_test")
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
 }  # fmt: skip
-MARK = re.compile(r"[ _.-]?(mask|masks|seg|segmentation|label|labels|labelids|gt)$", re.I)
-"""What a mask's name may have behind its picture's."""
+MARK = re.compile("^({0})[ _.-]|[ _.-]?({0})$".format("masks?|seg|segmentation|labels?|labelids|gt"), re.I)
+"""What a mask's name may have before or behind its picture's."""
 MASKS = re.compile(r"mask(?!ed)|seg|label(?!l?ed)|annot(?!ated)|\bgt\b", re.I)
 """A folder of this name may hold masks; one called "unlabelled" holds pictures."""
 LEFT_OUT = re.compile(r"SegmentationObject.*|.*Visuali[sz]ation|__MACOSX", re.I)
 """Folders of instance masks, and of drawings, as labelme's tools write them beside `SegmentationClass`."""
 TABLES = tuple(".csv .tsv .jsonl .ndjson .mat .npy .npz .pkl .parquet .tfrecord .record .h5 .hdf5 .xlsx".split())
 """Files that may hold annotations."""
-YOLO = re.compile(r"\d+( +-?[\d.]+){4,}\s*$", re.M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def find_loose(folder: Path) -> Loose:
     Raises:
         InputError: there is no picture, two have one name, one has a name that no list can hold, or masks are JPEGs.
     """
-    files = [path for path in sorted(files_in(folder)) if path.is_file()]
+    seen = sorted(files_in(folder))
+    files = [path for path in seen if not is_special(path)]
     drawings = {path for path in files if any(map(LEFT_OUT.fullmatch, path.relative_to(folder).parts[:-1]))}
     files = [path for path in files if path not in drawings]
     refuse_unwritable(files)
@@ -85,10 +87,9 @@ def find_loose(folder: Path) -> Loose:
     files = [path for path in files if path not in ours]
     pictures, masks, lost = _told_apart([path for path in files if path.suffix.lower() in SUFFIXES], folder)
     if not pictures:
-        told = "; ".join((f"possible: {', '.join(SUFFIXES)}, in and under the folder", *left_out_of(files)))
+        told = "; ".join((f"possible: {', '.join(SUFFIXES)}, in and under the folder", *left_out_of(seen)))
         raise InputError(f"{folder}: no picture in it; {told}")
-    markup = [path for path in files if path.suffix.lower() == ".xml"]
-    xmls = list(filter(_is_annotation, markup))
+    xmls = [path for path in files if path.suffix.lower() == ".xml" and _is_annotation(path)]
     # Of two files of one name, the first; a mask is also found by its name without what marks it.
     drawn = [
         {(_split(path, folder), stem): path for path in reversed(paths) for stem in (_stem(path), _bare(path))}
@@ -105,11 +106,18 @@ def find_loose(folder: Path) -> Loose:
         boxes, mask = (by_name.get((split, stem)) or by_name.get((None, stem)) for by_name in drawn)
         items[name] = Item(path, boxes, mask, listed.get(stem, split))
     used = {each for item in items.values() for each in (item.boxes, item.mask)}
+    if lost and not used - {None}:
+        raise InputError(
+            f"{min(lost)}: by its place a mask, and like all {len(lost):,} there it has the name of no picture; name "
+            "masks as their pictures, one PNG for all classes of a picture, or take them out of the folder"
+        )
     lost += [path for path in (*xmls, *masks) if path not in used]
     if listed:
         items = {name: item for name, item in items.items() if _stem(item.picture) in listed}
-    unread = _unread(files, set(markup) - set(xmls))
-    return Loose(items, unread, tuple(left_out_of(files)), (*notes, *_left_out(ours, drawings, lost)))
+    annotations = set(xmls)
+    left = unread([path for path in files if path not in annotations])
+    others = left_out_of([path for path in seen if path not in drawings | ours])
+    return Loose(items, left, tuple(others), (*notes, *_left_out(ours, drawings, lost)))
 
 
 def objects_in(path: Path) -> list[str]:
@@ -162,8 +170,9 @@ def _told_apart(shown: Sequence[Path], folder: Path) -> tuple[list[Path], list[P
         alike[_bare(path)].append(path)
     masks = [path for path in shown if _is_mask(path, alike[_bare(path)], folder)]
     masked = {_bare(path) for path in masks}
-    pngs = [path for path in shown if masks and path.suffix.lower() == ".png" and _bare(path) not in masked]
-    lost = [path for path in pngs if _is_named(path, folder)]
+    pngs = [path for path in shown if path.suffix.lower() == ".png" and _bare(path) not in masked]
+    lost = [path for path in pngs if _is_named(path, folder) and (masks or _holds_indices(path))]
+    lost = [] if len(lost) == len(shown) else lost
     pictures = [path for path in shown if path not in {*masks, *lost}]
     by_name: dict[tuple[str | None, str], Path] = {}
     for path in pictures:
@@ -239,15 +248,16 @@ def _listed_splits(files: Iterable[Path], pictures: Sequence[Path]) -> tuple[dic
     return splits, notes
 
 
-def _unread(files: Sequence[Path], markup: Collection[Path]) -> tuple[str, ...]:
-    texts = [path for path in files if path.suffix == ".txt" and path.name not in CLASS_FILES]
-    yolo = [path for path in texts if YOLO.match(path.read_text(encoding="utf-8", errors="replace"))]
+def unread(files: Sequence[Path]) -> tuple[str, ...]:
+    """On the files that may be annotations and are not read, a sentence for each kind."""
+    markup = [path for path in files if path.suffix.lower() == ".xml" and not _is_annotation(path)]
+    yolo = [path for path in files if is_label(path) and path.name not in CLASS_FILES]
     json = [path for path in files if path.suffix.lower() == ".json"]
     tables = [path for path in files if path.suffix.lower() in TABLES]
     return tuple(
         f"{len(paths):,} {what}, such as {min(paths)}, are not read{remedy}"
         for paths, what, remedy in (
-            (yolo, "files of YOLO's boxes", "; convert them to COCO's JSON"),
+            (yolo, "files of YOLO's boxes", "; write `names: [cat, dog]`, the name of number 0 first, into data.yaml"),
             (json, "files of JSON", "; COCO's is FOLDER/SPLIT.json, with the pictures in FOLDER/SPLIT"),
             (markup, "XMLs that are not VOC's", "; VOC's is one a picture, and begins with <annotation>"),
             (tables, "tables", ", should they hold annotations"),

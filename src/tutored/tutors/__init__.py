@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tutored.errors import InputError
-from tutored.tutors.options import KINDS, NetworkOptions, Option, Options, options_of, validated
+from tutored.tutors.options import KINDS, NetworkOptions, Option, Options, options_of, refuse_weights, validated
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,6 +34,10 @@ class Tutor(Protocol):
         does not apply is None.
         """
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know about it, a sentence each."""
+
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         """Answers for RGB images, in each image's own pixels. An image's answer does not depend on its neighbours."""
 
@@ -43,7 +47,7 @@ def open_tutor(kind: str, *, dataset: Dataset | None = None, **options: Any) -> 
 
     Args:
         kind: one of `KINDS`, or with a name behind a colon: `torchvision:maskrcnn_resnet50_fpn_v2`,
-            `hf:FOLDER_OR_REPOSITORY`, `onnx:FILE`, `student:CHECKPOINT`.
+            `hf:FOLDER_OR_REPOSITORY`, `onnx:FILE`, `python:MODULE:FUNCTION`, `student:CHECKPOINT`.
         dataset: the data set that will be labelled, which says what the class and image numbers of `files` mean.
         options: the fields of the kind's section in `tutored.tutors.options`.
 
@@ -52,6 +56,7 @@ def open_tutor(kind: str, *, dataset: Dataset | None = None, **options: Any) -> 
     """
     kind, _, name = kind.partition(":")
     if kind not in KINDS:
+        refuse_weights(kind)
         raise InputError(f"unknown kind of tutor {kind!r}; possible: {', '.join(KINDS)}")
     section = KINDS[kind]
     if name:

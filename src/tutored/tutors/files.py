@@ -20,7 +20,8 @@ from tutored.errors import InputError
 from tutored.files import regular, sha256
 from tutored.labels import COCO, VOC, LabelSpace
 from tutored.tasks.detection import Detection, SoftBoxes
-from tutored.tasks.segmentation import Instances, Segmentation, SoftMap
+from tutored.tasks.instances import Instances
+from tutored.tasks.segmentation import Segmentation, SoftMap
 from tutored.tutors.files_coco import CocoResults, Found, fit, read_number, read_score, soft_answers
 from tutored.tutors.options import FilesOptions
 from tutored.tutors.outputs import read_labels
@@ -50,6 +51,8 @@ class FilesTutor:
 
     Each box has its score on its class and the rest on background. See `CocoResults`, `ConfidenceXml`, `Maps`.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(self, options: FilesOptions, dataset: Dataset | None = None) -> None:
         """Recognise the files and read what belongs to all images.

@@ -23,14 +23,15 @@ from tutored.maps import likeliest
 from tutored.pictures import read_mask
 from tutored.tasks.audit import Auditor
 from tutored.tasks.classes import stack_unknown
+from tutored.tasks.instances.types import Instances
 from tutored.tasks.segmentation import draw, measure, targets
-from tutored.tasks.segmentation.instances import Instances, combine, rasterize
+from tutored.tasks.segmentation.instances import combine, rasterize
 from tutored.tasks.segmentation.targets import CellTargets, MapRow
 from tutored.tasks.segmentation.types import ClassMap, ClassMask, MapTargets, SoftMap
 from tutored.tasks.task import DenseTask, Detail, Figures, Size, refuse_nan
 from tutored.types import IGNORE, SoftLabels
 
-__all__ = ["ClassMap", "ClassMask", "Instances", "MapTargets", "Segmentation", "SegmentationSection", "SoftMap"]
+__all__ = ["ClassMap", "ClassMask", "MapTargets", "Segmentation", "SegmentationSection", "SoftMap"]
 
 STRIDE = 8
 """Pixels a cell of a map that is rasterized from instances."""
@@ -140,6 +141,15 @@ class Segmentation(DenseTask):
         return [
             SoftMap(map=_at_most(logits.float().softmax(dim=0).cpu(), size))
             for logits, size in zip(raw, sizes, strict=True)
+        ]
+
+    def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[ClassMap]:
+        if "mask" not in outputs:
+            return super().from_file(outputs, sizes, side)
+        masks = outputs["mask"][:, None]
+        return [
+            ClassMap(mask=F.interpolate(mask[None], size=size, mode="nearest-exact")[0, 0])
+            for mask, size in zip(masks, sizes, strict=True)
         ]
 
     def onnx(self, raw: Tensor, side: int) -> tuple[str, Tensor, str]:
