@@ -131,12 +131,12 @@ def any_tutor(
     ctx: click.Context, /, data: str, split: str, out: Path, engine: str, skip_broken: bool, **given: Any
 ) -> None:
     """What all kinds of tutor have in common."""
-    from tutored.tutors.options import KINDS, validated
+    from tutored.tutors import checked
 
     kind, how = str(ctx.info_name), {"resume": given.pop("resume"), "batch": given.pop("batch")}
     rank, processes, workers, gpus = map(given.pop, ("rank", "processes", "workers", "worker_gpus"))
     options = {name: value for name, value in given.items() if value is not None and value is not False and value != ()}
-    validated(KINDS[kind], options, f"tutor {kind}")
+    checked(kind, options)
     if engine == "ray":
         common.refuse(ctx, "is not for --engine ray, whose --workers share the work", "processes", "rank")
     else:
@@ -147,7 +147,7 @@ def any_tutor(
     from tutored.softlabels.manifest import read_manifest
     from tutored.tutors import open_tutor
     from tutored.tutors.label import label as label_split
-    from tutored.tutors.label import label_with_ray
+    from tutored.tutors.label import label_with_ray, told
 
     dataset = open_dataset(data, split)
     for each in few(dataset.notes):
@@ -164,13 +164,10 @@ def any_tutor(
     manifest = read_manifest(out)
     if manifest is None or not manifest["complete"]:
         return say("this process' share is done; the process that ends last finishes the store")
-    failed = {name: why for part in manifest["parts"] for name, why in part.get("failed", {}).items()}
-    count = len(dataset.ids) - len(failed)
-    size = sum((out / part["file"]).stat().st_size for part in manifest["parts"])
-    say(f"wrote {out}: {count} images, {size / max(count, 1) / 1000:.1f} kB an image")
-    if failed:
-        say(f"{len(failed)} others could not be read, such as {next(iter(failed.values()))}; --resume tries again")
-    elif any(map(dataset.annotated_tasks, dataset.ids)):
+    lines = told(out)
+    for line in lines:
+        say(line)
+    if len(lines) == 1 and any(map(dataset.annotated_tasks, dataset.ids)):
         return say_next("tutored", "evaluate", out, "--data", data, "--split", split)
     return say("next: tutored train CONFIG.yaml --out RUN, with this store in tasks.TASK.store")
 
@@ -190,7 +187,7 @@ class Tutors(Group):
             return None
         params: list[click.Parameter] = []
         for each in options_of(cmd_name):
-            of: Any = click.Choice(each.choices) if each.choices else common.THERE if each.type is Path else each.type
+            of: Any = click.Choice(each.choices) if each.choices else PLACE if each.type is Path else each.type
             switch = {"is_flag": True} if each.type is bool else {"type": common.Commas(of) if each.separator else of}
             params.append(
                 click.Option(
@@ -209,11 +206,12 @@ class Tutors(Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Of `hf:FOLDER`, what is behind the colon is the kind's first option."""
-        from tutored.tutors import KINDS
+        from tutored.tutors import KINDS, options_of
 
         kind, colon, name = args[0].partition(":")
         first = KINDS[kind].FIRST if colon and kind in KINDS else None
-        return super().resolve_command(ctx, [kind, f"--{first}={name}", *args[1:]] if first else args)
+        flags = [each.flag for each in options_of(kind) if each.name == first] if first else []
+        return super().resolve_command(ctx, [kind, *(f"{flag}={name}" for flag in flags), *args[1:]] if flags else args)
 
 
 @commands.group(cls=Tutors)
@@ -289,10 +287,8 @@ def audit(
     write_json(given["json_"], found.sidecar.model_dump(mode="json"))
     for told in found.notes:
         note(told)
-    for name, task in found.sidecar.tasks.items():
-        say(f"{name}, {len(task.ids.splitlines())} images:")
-        for finding in task.findings:
-            say(f"  {'! ' if finding.complaint else ''}{finding.text}")
+    for line in found.told:
+        say(line)
     for each in stores:
         say(f"wrote {audits.write_sidecar(each, found.sidecar)}; training uses it (tasks.TASK.audit: ignore does not)")
     page = page or store / "audit.html"

@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -92,6 +92,17 @@ def check_data(spec: str) -> None:
     if not colon or not os.path.isdir(os.path.expanduser(folder)):
         missing = f"there is no folder {folder}" if colon else "no format is named"
         raise InputError(f"data {spec!r}: {missing}; possible: voc:FOLDER, coco:FOLDER, images:FOLDER")
+
+
+def check_tutor(given: str | Mapping[str, Any] | None, where: str) -> None:
+    """Refuse a tutor whose kind, options or files are impossible. Raises InputError, beginning with `where`."""
+    from tutored.tutors import as_given, checked
+
+    if given is not None:
+        try:
+            checked(*as_given(given))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
 
 
 def _checked(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:

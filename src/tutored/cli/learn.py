@@ -62,12 +62,16 @@ def train(overrides: list[tuple[str, str]], config: Path, out: Path, resume: boo
     run = load_config(config, overrides)
     for place in (run.data.train, run.data.val, *(each.train for each in run.data.more)):
         common.check_data(place or run.data.train)
-    from tutored.cli.progress import Lasting, watch_training
+    for name, task in run.tasks.items():
+        common.check_tutor(task.tutor, f"tasks.{name}.tutor")
+    from tutored.cli.progress import Lasting, bar, watch_training
     from tutored.engine import train as train_run
     from tutored.evaluate import table
     from tutored.pages.run import RunPage
+    from tutored.prepare import ask_tutors
     from tutored.watch import Watchers
 
+    ask_tutors(run, out, bar=bar, tell=say, resume=resume, main=common.is_main())
     with watch_training() as line:
         watch = Watchers(line, RunPage())
         result = train_run(run, out, resume=resume, watch=watch, tell=note)

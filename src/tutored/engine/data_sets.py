@@ -95,7 +95,7 @@ def _looked_at(dataset: Images) -> Images:
 
 
 def _source(task: TaskSection) -> TaskSource:
-    return TaskSource(task.kind, task.folder, getattr(task, "labels", None), required=not task.stores)
+    return TaskSource(task.kind, task.folder, getattr(task, "labels", None), required=not task.tutored)
 
 
 def _open_validation(config: Config, train: Dataset, classes: Classes) -> Dataset | None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tutored.errors import InputError
 from tutored.section import Positive, Section, Share
@@ -34,6 +34,14 @@ class Options(Section):
     MAKER: ClassVar[str]
     FIRST: ClassVar[str | None] = None
     OF_DATA: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _files_are_there(self) -> Self:
+        for given in vars(self).values():
+            for path in given if isinstance(given, tuple) else (given,):
+                if isinstance(path, Path) and not path.exists():
+                    raise ValueError(f"there is no file or folder {str(path)!r}; correct the path")
+        return self
 
 
 class NetworkOptions(Options):
@@ -119,6 +127,7 @@ class FilesOptions(Options):
     """Answers that lie in files: COCO results, XML with confidences, maps in arrays."""
 
     MAKER = "tutored.tutors.files:FilesTutor"
+    FIRST = "folders"
     OF_DATA = True
     folders: Annotated[Paths, "FOLDER"] = Field(alias="from")
     """Folder of boxes or maps, or a COCO results file; may be given twice, for boxes and for maps."""
@@ -179,6 +188,37 @@ KINDS: Mapping[str, type[Options]] = {
     "joined": JoinedOptions,
 }
 """Kinds of tutor."""
+
+
+def as_given(tutor: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The kind and the options of a tutor that a config or a command line names, as `open_tutor` takes them.
+
+    Args:
+        tutor: such as `onnx:FILE`, or a mapping with `kind` and options.
+
+    Raises:
+        InputError: the mapping lacks its `kind`.
+    """
+    if isinstance(tutor, str):
+        return tutor, {}
+    if not isinstance(tutor.get("kind"), str):
+        raise InputError(f"tutor {dict(tutor)}: give its kind, such as {{kind: onnx:FILE, labels: coco}}")
+    return tutor["kind"], {name.replace("-", "_"): value for name, value in tutor.items() if name != "kind"}
+
+
+def checked(kind: str, options: Mapping[str, Any]) -> Options:
+    """What a user gave for a tutor, without a look into its files.
+
+    Raises:
+        InputError: an unknown kind or option, an impossible value, or a file that does not exist.
+    """
+    kind, _, name = kind.partition(":")
+    if kind not in KINDS:
+        raise InputError(f"unknown kind of tutor {kind!r}; possible: {', '.join(KINDS)}, such as onnx:FILE")
+    first = KINDS[kind].FIRST
+    if name and first is None:
+        raise InputError(f"{kind}:{name}: the tutor `{kind}` has no short form; give its options")
+    return validated(KINDS[kind], {**options, **({first: name} if name and first else {})}, f"tutor {kind}")
 
 
 class Option(NamedTuple):
