@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +44,50 @@ def quickstart(out: Path, seed: int, scale: float) -> None:
     run_quickstart(out, seed=seed, scale=scale)
 
 
+def _tutors(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> list[tuple[str | None, Any]]:
+    """Each with the task that it is for, if that is said; options as a config has them, `{kind: onnx:FILE, ...}`."""
+    found: list[tuple[str | None, Any]] = []
+    for text in given:
+        task, equals, named = text.partition("=")
+        own = equals and re.fullmatch("[a-z_]+", task)
+        tutor: Any = named if own else text
+        if tutor.startswith("{"):
+            import yaml
+
+            try:
+                tutor = yaml.safe_load(tutor)
+            except yaml.YAMLError as error:
+                raise click.BadParameter(
+                    f"{tutor}: no YAML such as {{kind: onnx:FILE, labels: coco}}", ctx, param
+                ) from error
+        common.check_tutor(tutor, "--tutor")
+        found.append((task if own else None, tutor))
+    return found
+
+
 @commands.command()
 @click.argument("folder", type=PLACE)
 @click.option(
     "--out", type=NEW_FILE, default=Path("tutored.yaml"), show_default=True, metavar="FILE", help="the config"
 )
+@click.option(
+    "--tutor",
+    "tutors",
+    multiple=True,
+    callback=_tutors,
+    metavar="[TASK=]KIND:NAME",
+    help="who answers for what is missing, such as onnx:FILE, hf:FOLDER or files:FOLDER; may be given for each task",
+)
 @click.option("--example", is_flag=True, help="instead: make FOLDER, with made-up pictures to practise on")
 @click.pass_context
-def init(ctx: click.Context, folder: Path, out: Path, example: bool) -> None:
+def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool) -> None:
     """Look at a folder of pictures and write a config to start from.
 
     FOLDER holds pictures, XMLs and masks in any folders, or is a VOC or COCO folder. Links, where some are needed, go
     into a folder beside the config.
     """
     if example:
-        common.refuse(ctx, "is not for --example, which makes pictures and no config", "out")
+        common.refuse(ctx, "is not for --example, which makes pictures and no config", "out", "tutors")
         from tutored.scenes import make_example
 
         make_example(folder)
@@ -66,11 +96,12 @@ def init(ctx: click.Context, folder: Path, out: Path, example: bool) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give the one that holds your pictures")
     from tutored.cli.progress import Lasting, bar
+    from tutored.init import Named
     from tutored.init import init as look
     from tutored.init.text import label_command
 
     with bar("reading") as step:
-        start = look(folder, out, step)
+        start = look(folder, out, step, [Named(given, task) for task, given in tutors])
     layout = start.layout
     say(f"{folder}: {layout.what}")
     start.report.show(Lasting())
@@ -85,8 +116,13 @@ def init(ctx: click.Context, folder: Path, out: Path, example: bool) -> None:
     for task, count in start.annotated.items():
         if count < images:
             say(f"missing: {images - count:,} of {images:,} training images are not annotated for {task}")
-            say(f"{'a tutor may answer' if taught else 'a tutor must answer'}: {label_command(task, layout)}")
-    if not taught:
+        if task in start.tutors:
+            asked = "before training" if count < images else "only if you set its policy to `both`: nothing is missing"
+            say(f"tutor of {task}: {start.tutors[task].told}; it is asked {asked}")
+        elif count < images:
+            must = "may" if taught or start.tutors else "must"
+            say(f"a tutor {must} answer: {label_command(task, layout)}")
+    if not taught and not start.tutors:
         say(f"then put the classes to learn into {out}")
     return say_next("tutored", "train", out, "--out", "runs/first")
 

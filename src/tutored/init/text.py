@@ -6,9 +6,11 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tutored.config.entries import DEFAULT_TASKS
 from tutored.config.student import RANDOM_COST
+from tutored.init.tutors import Answering
 
 TUTORS = dict(
     zip(DEFAULT_TASKS, ("onnx:DETECTOR.onnx", "torchvision:deeplabv3_resnet101 --weights WEIGHTS"), strict=True)
@@ -66,6 +68,19 @@ TUTOR_ALONE = """\
     # Put in your own: the tutor's classes that the student shall learn.
     classes: [cat, dog]"""
 
+TUTORED = """\
+  # {count} of {images} training images are annotated for it.
+  {task}:
+    policy: {policy}
+    tutor: {tutor}
+    # Where the tutor's answers are kept, for all trainings; without it each run asks, and keeps them in its folder.
+    # store: stores/{task}{classes}"""
+FILL = "fill  # ground truth where there is some; the tutor is asked about the others before training"
+ALL_ANNOTATED = "ground_truth  # nothing is missing; `both` would teach the tutor's answers, too"
+CLASSES = """
+    # The tutor's classes: take out those that the student need not learn.
+    classes: {}"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -85,27 +100,41 @@ class Layout:
     notes: tuple[str, ...] = ()
 
 
-def config_text(layout: Layout, annotated: Mapping[str, int], images: int) -> str:
+def config_text(
+    layout: Layout, annotated: Mapping[str, int], images: int, tutors: Mapping[str, Answering] | None = None
+) -> str:
     """YAML that `tutored train` takes as it is, as long as somebody teaches something.
 
     Args:
         annotated: by task, how many of the training split's `images` are annotated for it.
+        tutors: by task, who answers for what is missing, where that is known.
     """
     taught, tasks = any(annotated.values()), []
     for task, count in annotated.items():
-        text = COMPLETE if count == images else PARTLY if taught else TUTOR_ALONE
-        policy = "ground_truth  # the other images do not teach it" if count else "none  # it is not learnt"
-        command = label_command(task, layout)
-        tasks.append(text.format(task=task, count=count, images=images, policy=policy, command=command))
+        if tutors and task in tutors:
+            given, classes, _ = tutors[task]
+            text, policy = TUTORED, FILL if count < images else ALL_ANNOTATED
+            own = {"tutor": _flow(given), "classes": CLASSES.format(_flow(classes)) if classes else ""}
+        else:
+            # Where another task is learnt already, this one waits for its tutor.
+            text = COMPLETE if count == images else PARTLY if taught or tutors else TUTOR_ALONE
+            policy = "ground_truth  # the other images do not teach it" if count else "none  # it is not learnt"
+            own = {"command": label_command(task, layout)}
+        tasks.append(text.format(task=task, count=count, images=images, policy=policy, **own))
     return CONFIG.format(
         what=layout.what,
-        data=json.dumps(layout.data, ensure_ascii=False),
-        split=json.dumps(layout.train, ensure_ascii=False),
+        data=_flow(layout.data),
+        split=_flow(layout.train),
         val=VAL.format(json.dumps(layout.val)) if taught and layout.val else HELD_OUT if taught else NO_VAL,
         tasks="\n".join(tasks),
         batch=8 if images < 500 else 16,
         random_cost=RANDOM_COST,
     )
+
+
+def _flow(value: Any) -> str:
+    """A value on one line of YAML."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def label_command(task: str, layout: Layout) -> str:

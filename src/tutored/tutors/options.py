@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar,
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tutored.errors import InputError
+from tutored.folders import CHECKPOINT
 from tutored.section import Positive, Section, Share
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str | Path) else given)]
@@ -214,11 +215,24 @@ def checked(kind: str, options: Mapping[str, Any]) -> Options:
     """
     kind, _, name = kind.partition(":")
     if kind not in KINDS:
-        raise InputError(f"unknown kind of tutor {kind!r}; possible: {', '.join(KINDS)}, such as onnx:FILE")
+        meant = _meant(Path(kind)) if not name else f"possible: {', '.join(KINDS)}, such as onnx:FILE"
+        raise InputError(f"unknown kind of tutor {kind!r}; {meant}")
     first = KINDS[kind].FIRST
     if name and first is None:
         raise InputError(f"{kind}:{name}: the tutor `{kind}` has no short form; give its options")
     return validated(KINDS[kind], {**options, **({first: name} if name and first else {})}, f"tutor {kind}")
+
+
+def _meant(path: Path) -> str:
+    """What may be meant by a tutor that is named by its file or folder alone."""
+    if path.suffix in (".pt", ".pth"):
+        return (
+            "such files are programs, which are never run; export the network to ONNX (of Ultralytics' by `yolo export "
+            f"model={path} format=onnx`), and give onnx:{path.with_suffix('.onnx')}"
+        )
+    signs = {"student": path / CHECKPOINT.file, "hf": path / "config.json", "files": path / "."}
+    kind = "onnx" if path.suffix == ".onnx" else next((kind for kind, sign in signs.items() if sign.exists()), None)
+    return f"did you mean {kind}:{path}?" if kind else f"possible: {', '.join(KINDS)}, such as onnx:FILE"
 
 
 class Option(NamedTuple):
