@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich import progress as columns
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from tutored.cli.common import is_main, say, unheard
 from tutored.errors import printable
 from tutored.progress import Progress
-from tutored.watch import Report, Validation, Watcher
+from tutored.tasks import task_class
+from tutored.watch import Report, Validation, Watcher, read_log
 
 if TYPE_CHECKING:
     from tutored.evaluate import Result
@@ -114,6 +117,48 @@ def watch_training() -> Iterator[TrainingLine]:
     """Give a watcher for `engine.train`."""
     with _shown("training", *COUNT, TEXT) as step:
         yield TrainingLine(step)
+
+
+class Course(NamedTuple):
+    """How one task's headline figure went in a training.
+
+    Attributes:
+        last, best: after the last validation, and after the best one, that of `epoch`.
+    """
+
+    task: str
+    figure: str
+    last: float
+    best: float
+    epoch: int
+
+
+def course_of(log: Path, kinds: Mapping[str, str]) -> list[Course]:
+    """From a run's log; nothing where it never had figures.
+
+    Args:
+        kinds: of the tasks, by name.
+    """
+    validations = [entry for entry in read_log(log) if "val" in entry]
+    found = []
+    for name, kind in kinds.items():
+        task = task_class(kind)
+        metric, short = task.headline
+        values = {entry["epoch"]: entry["val"]["tasks"].get(name, {}).get(metric) for entry in validations}
+        known = {epoch: value for epoch, value in values.items() if value is not None}
+        if known:
+            best = (min if task.lower_is_better else max)(known, key=known.__getitem__)
+            found.append(Course(name, short, list(known.values())[-1], known[best], best))
+    return found
+
+
+def course_table(course: Sequence[Course]) -> Table:
+    drawn = Table("task", "figure")
+    for heading in ("last epoch", "best", "after epoch"):
+        drawn.add_column(heading, justify="right")
+    for each in course:
+        drawn.add_row(Text(each.task), each.figure, f"{each.last:.3f}", f"{each.best:.3f}", str(each.epoch))
+    return drawn
 
 
 @contextmanager
