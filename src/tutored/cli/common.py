@@ -28,7 +28,7 @@ class Made(click.Path):
     """A folder of one of these kinds, which a command made."""
 
     def __init__(self, *kinds: Kind) -> None:
-        super().__init__(exists=True, file_okay=False)
+        super().__init__(exists=True)
         self.kinds = kinds
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
@@ -90,8 +90,17 @@ def check_data(spec: str) -> None:
     """Refuse a data set whose folder does not exist. Raises InputError."""
     _, colon, folder = spec.partition(":")
     if not colon or not os.path.isdir(os.path.expanduser(folder)):
+        if not colon and (meant := meant_data(Path(spec))):
+            raise InputError(f"data {spec!r}: no format is named; did you mean {meant}?")
+        looks = f", or `tutored init {spec}`, which looks at any folder" if os.path.isdir(spec) else ""
         missing = f"there is no folder {folder}" if colon else "no format is named"
-        raise InputError(f"data {spec!r}: {missing}; possible: voc:FOLDER, coco:FOLDER, images:FOLDER")
+        raise InputError(f"data {spec!r}: {missing}; possible: voc:FOLDER, coco:FOLDER, images:FOLDER{looks}")
+
+
+def meant_data(folder: Path) -> str | None:
+    """A data set as a command takes it, which a folder looks like."""
+    signs = {"voc": "JPEGImages", "coco": "annotations/*.json"}
+    return next((f"{kind}:{folder}" for kind, sign in signs.items() if any(folder.glob(sign))), None)
 
 
 def check_tutor(given: str | Mapping[str, Any] | None, where: str) -> None:

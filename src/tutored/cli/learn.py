@@ -32,6 +32,18 @@ RECORDED = ("run", "seed", "figures", "config", "seconds", "device", "threads", 
 checkpoint_argument = click.argument("checkpoint", type=Made(CHECKPOINT))
 
 
+class ConfigFile(click.Path):
+    """A YAML file that exists."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        if path.is_dir():
+            self.fail(f"{path} is a folder; `tutored init {path}` writes the config that is given here", param, ctx)
+        if not path.exists():
+            self.fail(f"{path} does not exist; `tutored init FOLDER` writes a config", param, ctx)
+        return path
+
+
 class Train(Command):
     """Takes out the config's own options, such as `--train.epochs 40`, `--tasks.TASK.policy=fill`, `--recipe R`."""
 
@@ -51,7 +63,7 @@ class Train(Command):
 
 
 @commands.command(cls=Train, epilog="Any key of the config may be set, too: --train.epochs 80 --tasks.TASK.policy fill")
-@click.argument("config", type=FILE, metavar="CONFIG.yaml")
+@click.argument("config", type=ConfigFile(), metavar="CONFIG.yaml")
 @click.option("--out", type=NEW_FOLDER, metavar="RUN", help="folder of the run  [default: runs/CONFIG]")
 @click.option("--resume", is_flag=True, help="go on where the run in this folder stopped")
 @common.json_option

@@ -11,8 +11,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from tutored.config.data import Augment, Data
 from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, section_of
 from tutored.config.run import Config, merged, recipe_defaults, usual_student
+from tutored.config.train import Loss, Train
 from tutored.errors import InputError
 from tutored.files import regular
 
@@ -150,12 +152,30 @@ def _explain(item: Any, given: Mapping[str, Any]) -> str:
     section = _section_at(item["loc"][:-1], given)
     names = [field.alias or name for name, field in section.model_fields.items()]
     key = str(item["loc"][-1])
-    near = difflib.get_close_matches(key, names, n=3)
+    near = difflib.get_close_matches(key, names, n=3) or [each for each in keys() if each.endswith(f".{key}")]
     hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
     if item["loc"][0] == "student":
         owners = [kind for kind in STUDENTS if key in section_of(kind, STUDENTS, "student").model_fields]
         hint = f"student.kind {' and '.join(owners)} has it; here {hint}" if owners else hint
     return f"{place}: no such key; {hint}"
+
+
+def keys() -> dict[str, Any]:
+    """Every key with its dotted place (`tasks.TASK.` for those of tasks), and what it takes."""
+    sections: dict[str, list[Any]] = {
+        "train": [Train],
+        "student": [section_of(kind, STUDENTS, "student") for kind in STUDENTS],
+        "data": [Data],
+        "augment": [Augment],
+        "loss": [Loss],
+        "tasks.TASK": [section_of(kind, TASKS, "kind of task") for kind in TASKS],
+    }
+    return {
+        f"{place}.{field.alias or name}": field.annotation
+        for place, several in sections.items()
+        for section in several
+        for name, field in section.model_fields.items()
+    }
 
 
 def _section_at(place: Sequence[Any], given: Mapping[str, Any]) -> Any:

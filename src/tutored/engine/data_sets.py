@@ -107,7 +107,14 @@ def _open_validation(config: Config, train: Dataset, classes: Classes) -> Datase
     tasks = {name: config.tasks[name] for name in names}
     # A task whose label space no training data states has none to validate in.
     sources = {name: _source(task) for name, task in tasks.items() if classes[name] or not hasattr(task, "classes")}
-    there = _looked_at(open_dataset(data.val or data.train, data.val_split, sources))
+    try:
+        opened = open_dataset(data.val or data.train, data.val_split, sources)
+    except InputError as error:
+        raise InputError(
+            f"data.val_split: {error}; data.held_out (such as 0.2) validates on a share of the training images instead, "
+            "and null on none"
+        ) from error
+    there = _looked_at(opened)
     val = relabelled(there, classes, annotated)
     shared = sorted(set(train.ids) & set(val.ids))
     unlike = [image_id for image_id in shared[:3] if differ(train, val, image_id)]

@@ -5,6 +5,7 @@ Importing this module takes neither torch nor the tutors, so that `--help` stays
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -215,24 +216,27 @@ def checked(kind: str, options: Mapping[str, Any]) -> Options:
     """
     kind, _, name = kind.partition(":")
     if kind not in KINDS:
-        meant = _meant(Path(kind)) if not name else f"possible: {', '.join(KINDS)}, such as onnx:FILE"
-        raise InputError(f"unknown kind of tutor {kind!r}; {meant}")
+        raise InputError(f"unknown kind of tutor {kind!r}; {meant(kind)}")
     first = KINDS[kind].FIRST
     if name and first is None:
         raise InputError(f"{kind}:{name}: the tutor `{kind}` has no short form; give its options")
     return validated(KINDS[kind], {**options, **({first: name} if name and first else {})}, f"tutor {kind}")
 
 
-def _meant(path: Path) -> str:
-    """What may be meant by a tutor that is named by its file or folder alone."""
+def meant(kind: str) -> str:
+    """What may be meant by a kind of tutor that is none, such as a file or folder alone."""
+    path, (kind, colon, name) = Path(kind), kind.partition(":")
+    near = difflib.get_close_matches(kind, KINDS, n=1)
     if path.suffix in (".pt", ".pth"):
         return (
             "such files are programs, which are never run; export the network to ONNX (of Ultralytics' by `yolo export "
             f"model={path} format=onnx`), and give onnx:{path.with_suffix('.onnx')}"
         )
     signs = {"student": path / CHECKPOINT.file, "hf": path / "config.json", "files": path / "."}
-    kind = "onnx" if path.suffix == ".onnx" else next((kind for kind, sign in signs.items() if sign.exists()), None)
-    return f"did you mean {kind}:{path}?" if kind else f"possible: {', '.join(KINDS)}, such as onnx:FILE"
+    found = "onnx" if path.suffix == ".onnx" else next((kind for kind, sign in signs.items() if sign.exists()), None)
+    if near or (found and not colon):
+        return f"did you mean {f'{near[0]}{colon}{name}' if near else f'{found}:{path}'}?"
+    return f"possible: {', '.join(KINDS)}, such as onnx:FILE"
 
 
 class Option(NamedTuple):
