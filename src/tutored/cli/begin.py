@@ -98,7 +98,7 @@ def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool
     from tutored.cli.progress import Lasting, bar
     from tutored.init import Named
     from tutored.init import init as look
-    from tutored.init.text import label_command
+    from tutored.init.text import TUTORS
 
     with bar("reading") as step:
         start = look(folder, out, step, [Named(given, task) for task, given in tutors])
@@ -117,11 +117,11 @@ def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool
         if count < images:
             say(f"missing: {images - count:,} of {images:,} training images are not annotated for {task}")
         if task in start.tutors:
-            asked = "before training" if count < images else "only if you set its policy to `both`: nothing is missing"
+            asked = "before training" if count < images else "if you set its policy to `both`, since nothing is missing"
             say(f"tutor of {task}: {start.tutors[task].told}; it is asked {asked}")
         elif count < images:
             must = "may" if taught or start.tutors else "must"
-            say(f"a tutor {must} answer: {label_command(task, layout)}")
+            say(f"a tutor {must} answer: put it into {out}, such as `tutor: {TUTORS[task]}`, or begin with --tutor")
     if not taught and not start.tutors:
         say(f"then put the classes to learn into {out}")
     return say_next("tutored", "train", out, "--out", "runs/first")

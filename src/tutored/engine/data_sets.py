@@ -111,8 +111,8 @@ def _open_validation(config: Config, train: Dataset, classes: Classes) -> Datase
         opened = open_dataset(data.val or data.train, data.val_split, sources)
     except InputError as error:
         raise InputError(
-            f"data.val_split: {error}; data.held_out (such as 0.2) validates on a share of the training images instead, "
-            "and null on none"
+            f"data.val_split: {error}; data.held_out (such as 0.2) validates on a share of the training images "
+            "instead, and null on none"
         ) from error
     there = _looked_at(opened)
     val = relabelled(there, classes, annotated)

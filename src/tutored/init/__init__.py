@@ -89,7 +89,7 @@ def init(folder: Path, out: Path, progress: Progress | None = None, tutors: Sequ
         there = splits[layout.train]
         counts = Counter(task for image_id in there.ids for task in there.annotated_tasks(image_id))
         annotated = {task: counts[task] for task in DEFAULT_TASKS}
-        answers = answering(tutors, there) if tutors else {}
+        answers = answering(tutors, there)
         write_text(out, config_text(layout, annotated, len(there.ids), answers))
     except BaseException:
         if arranged:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,7 @@ from tutored.config.entries import DEFAULT_TASKS
 from tutored.config.student import RANDOM_COST
 from tutored.init.tutors import Answering
 
-TUTORS = dict(
-    zip(DEFAULT_TASKS, ("onnx:DETECTOR.onnx", "torchvision:deeplabv3_resnet101 --weights WEIGHTS"), strict=True)
-)
+TUTORS = dict(zip(DEFAULT_TASKS, ("onnx:DETECTOR.onnx", "hf:SEGMENTER"), strict=True))
 """By task, a tutor that people have."""
 CONFIG = """\
 # Written by `tutored init`, which found {what}.
@@ -46,40 +43,25 @@ train:
 VAL = "# Split to validate on while training.\n  val_split: {}"
 HELD_OUT = "# Share of the training images that is kept out of training and validated on.\n  held_out: 0.2"
 NO_VAL = "# Nothing is annotated to validate on.\n  val_split: null"
-COMPLETE = """\
-  # All {images} training images are annotated for it.
-  {task}:
-    policy: ground_truth"""
-PARTLY = """\
-  # {count} of {images} training images are annotated for it.
-  # A tutor that knows your classes can answer for the others, once, before training:
-  #   {command}
-  {task}:
-    policy: {policy}
-    # Then, instead of the line above:
-    # policy: fill  # ground truth where there is some, the tutor elsewhere
-    # store: stores/{task}"""
-TUTOR_ALONE = """\
-  # Nothing is annotated. A tutor answers, once, before training:
-  #   {command}
-  {task}:
-    policy: fill
-    store: stores/{task}
-    # Put in your own: the tutor's classes that the student shall learn.
-    classes: [cat, dog]"""
-
-TUTORED = """\
+TASK = """\
   # {count} of {images} training images are annotated for it.
   {task}:
-    policy: {policy}
+    policy: {policy}"""
+POSSIBLE = """
+    # A tutor that knows your classes can answer for the others, once, before training. Then, instead of the line above:
+    # policy: fill
+    # tutor: {tutor}"""
+TUTORED = """
     tutor: {tutor}
     # Where the tutor's answers are kept, for all trainings; without it each run asks, and keeps them in its folder.
-    # store: stores/{task}{classes}"""
-FILL = "fill  # ground truth where there is some; the tutor is asked about the others before training"
-ALL_ANNOTATED = "ground_truth  # nothing is missing; `both` would teach the tutor's answers, too"
+    # store: stores/{task}"""
 CLASSES = """
-    # The tutor's classes: take out those that the student need not learn.
-    classes: {}"""
+    # The tutor's classes that the student shall learn.
+    classes: {classes}"""
+COMPLETE = "ground_truth  # nothing is missing; with a tutor, `both` teaches its answers, too"
+PARTLY = "ground_truth  # the other images do not teach it"
+NOTHING = "none  # it is not learnt"
+FILL = "fill  # ground truth where there is some; the tutor answers for the others, once, before training"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +82,7 @@ class Layout:
     notes: tuple[str, ...] = ()
 
 
-def config_text(
-    layout: Layout, annotated: Mapping[str, int], images: int, tutors: Mapping[str, Answering] | None = None
-) -> str:
+def config_text(layout: Layout, annotated: Mapping[str, int], images: int, tutors: Mapping[str, Answering]) -> str:
     """YAML that `tutored train` takes as it is, as long as somebody teaches something.
 
     Args:
@@ -111,16 +91,16 @@ def config_text(
     """
     taught, tasks = any(annotated.values()), []
     for task, count in annotated.items():
-        if tutors and task in tutors:
-            given, classes, _ = tutors[task]
-            text, policy = TUTORED, FILL if count < images else ALL_ANNOTATED
-            own = {"tutor": _flow(given), "classes": CLASSES.format(_flow(classes)) if classes else ""}
-        else:
-            # Where another task is learnt already, this one waits for its tutor.
-            text = COMPLETE if count == images else PARTLY if taught or tutors else TUTOR_ALONE
-            policy = "ground_truth  # the other images do not teach it" if count else "none  # it is not learnt"
-            own = {"command": label_command(task, layout)}
-        tasks.append(text.format(task=task, count=count, images=images, policy=policy, **own))
+        tutor = tutors.get(task)
+        if not taught and not tutors:  # nobody else teaches anything: to be filled in
+            tutor = Answering(TUTORS[task], ("cat", "dog"), "")
+        text, policy = TASK, COMPLETE if count == images else FILL if tutor else PARTLY if count else NOTHING
+        if tutor:
+            text += TUTORED + CLASSES * bool(tutor.classes)
+        elif count < images:
+            text += POSSIBLE
+        given = {"tutor": _flow(tutor.given), "classes": _flow(tutor.classes)} if tutor else {"tutor": TUTORS[task]}
+        tasks.append(text.format(task=task, count=count, images=images, policy=policy, **given))
     return CONFIG.format(
         what=layout.what,
         data=_flow(layout.data),
@@ -135,9 +115,3 @@ def config_text(
 def _flow(value: Any) -> str:
     """A value on one line of YAML."""
     return json.dumps(value, ensure_ascii=False)
-
-
-def label_command(task: str, layout: Layout) -> str:
-    """How a tutor is asked for what is missing."""
-    data, split = shlex.quote(layout.data), shlex.quote(layout.train)
-    return f"tutored label {TUTORS[task]} --data {data} --split {split} --out stores/{task}"
