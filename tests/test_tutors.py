@@ -67,7 +67,13 @@ def test_a_command_line_can_be_built_from_the_options() -> None:
     folders, missing = told["files"]["--from"], told["files"]["--missing"]
     assert (folders.name, folders.type, folders.repeatable, folders.separator) == ("folders", Path, True, None)
     assert missing.choices == ("refuse", "allow") and missing.default == "refuse"
-    assert [kind for kind, section in KINDS.items() if section.FIRST] == ["onnx", "torchvision", "hf", "student"]
+    assert [kind for kind, section in KINDS.items() if section.FIRST] == [
+        "onnx",
+        "torchvision",
+        "hf",
+        "student",
+        "files",
+    ]
 
 
 def test_what_a_tutor_can_not_be_told_is_refused() -> None:

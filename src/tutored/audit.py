@@ -113,7 +113,7 @@ class Audit:
         """What was found about each task, line by line; complaints begin with `!`."""
         lines = []
         for name, task in self.sidecar.tasks.items():
-            lines.append(f"{name}, {len(task.ids.splitlines())} images:")
+            lines.append(f"audit of {name}, {len(task.ids.splitlines())} images with ground truth:")
             lines += [f"  {'! ' if finding.complaint else ''}{finding.text}" for finding in task.findings]
         return lines
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 from tutored.audit import NothingToAuditError, as_a_run_sees, audit, read_sidecar, write_page, write_sidecar
 from tutored.config import Config
@@ -29,18 +28,6 @@ __all__ = ["ask_tutors"]
 
 Bar = Callable[[str], AbstractContextManager[Progress]]
 """Given what is being done, a context whose value is told how far it is."""
-
-
-class Question(NamedTuple):
-    """What a tutor is asked: all images of one training data set, for some tasks.
-
-    Attributes:
-        out: the folder of the store.
-    """
-
-    tutor: Tutor
-    dataset: Dataset
-    out: Path
 
 
 def ask_tutors(
@@ -67,29 +54,23 @@ def ask_tutors(
         check_folder(out, config, resume)
     config = config.placed(out)
     visible = open_visible(config)
-    for question in list(_questions(config, open_tasks(config, visible))):
+    for tutor, dataset, store in list(_questions(config, open_tasks(config, visible))):
+        before = read_manifest(store)
+        rank, processes = (int(os.environ.get(name, usual)) for name, usual in (("RANK", 0), ("WORLD_SIZE", 1)))
         with bar("labelling") as step:
-            rank, processes = (int(os.environ.get(name, usual)) for name, usual in (("RANK", 0), ("WORLD_SIZE", 1)))
-            label(
-                question.tutor,
-                question.dataset,
-                question.out,
-                resume=True,
-                rank=rank,
-                processes=processes,
-                progress=step,
-            )
-        while not (read_manifest(question.out) or {}).get("complete"):  # another process has not labelled its share yet
+            label(tutor, dataset, store, resume=True, rank=rank, processes=processes, progress=step)
+        while not (read_manifest(store) or {}).get("complete"):  # another process is at its share
             time.sleep(1)
-        for line in told(question.out):
+        for line in told(store) if before != read_manifest(store) else ():
             tell(line)
         if config.recipe != "thesis":
-            _audit(Store.open(question.out), visible, config, bar, tell)
+            _audit(Store.open(store), visible, config, bar, tell)
 
 
-def _questions(config: Config, tasks: dict[str, Task]) -> Iterator[Question]:
+def _questions(config: Config, tasks: dict[str, Task]) -> Iterator[tuple[Tutor, Dataset, Path]]:
+    """Each tutor with the images that it is asked about, all of a training data set, and the store for its answers."""
     parts = [open_dataset(part.train, part.split) for part in parts_of(config)]
-    asked: dict[tuple[Path, int], list[str]] = {}
+    asked: dict[tuple[Path, int, str], list[str]] = {}
     for name, section in config.tasks.items():
         if section.tutored and section.tutor is not None:
             if len(section.stores) != len(parts):
@@ -103,8 +84,8 @@ def _questions(config: Config, tasks: dict[str, Task]) -> Iterator[Question]:
                     "`tutored label` write a store of one of them, and give that as `store` instead"
                 )
             for number, path in enumerate(section.stores):
-                asked.setdefault((path, number), []).append(name)
-    for (path, number), names in asked.items():
+                asked.setdefault((path, number, repr(section.tutor)), []).append(name)
+    for (path, number, _), names in asked.items():
         kind, options = as_given(config.tasks[names[0]].tutor or "")
         tutor = open_tutor(kind, dataset=parts[number], **options)
         kinds = kinds_of(tutor, parts[number])
@@ -115,7 +96,7 @@ def _questions(config: Config, tasks: dict[str, Task]) -> Iterator[Question]:
                     "give another tutor"
                 )
             map_classes(tasks[name], tutor.labels, [tutor.labels], f"tutor {kind}")
-        yield Question(tutor, parts[number], path)
+        yield tutor, parts[number], path
 
 
 def _audit(store: Store, visible: Dataset, config: Config, bar: Bar, tell: Callable[[str], None]) -> None:

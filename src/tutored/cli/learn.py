@@ -92,7 +92,7 @@ def train(overrides: list[tuple[str, str]], config: Path, out: Path | None, resu
     if not common.is_main():
         return None
     course = course_of(out / "log.jsonl", {name: run.tasks[name].kind for name in run.taught})
-    write_json(json_, {**result, "course": [each._asdict() for each in course]})
+    write_json(json_, {**result, "course": course})
     if line.result:
         Lasting().print(table(line.result))
     if course:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rich import progress as columns
 from rich.console import Console
@@ -119,45 +119,29 @@ def watch_training() -> Iterator[TrainingLine]:
         yield TrainingLine(step)
 
 
-class Course(NamedTuple):
-    """How one task's headline figure went in a training.
-
-    Attributes:
-        last, best: after the last validation, and after the best one, that of `epoch`.
-    """
-
-    task: str
-    figure: str
-    last: float
-    best: float
-    epoch: int
-
-
-def course_of(log: Path, kinds: Mapping[str, str]) -> list[Course]:
-    """From a run's log; nothing where it never had figures.
+def course_of(log: Path, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Each task's headline figure after the last validation and after the best one, JSON-ready, from a run's log.
 
     Args:
         kinds: of the tasks, by name.
     """
-    validations = [entry for entry in read_log(log) if "val" in entry]
+    validations = {entry["epoch"]: entry["val"]["tasks"] for entry in read_log(log) if "val" in entry}
     found = []
-    for name, kind in kinds.items():
-        task = task_class(kind)
+    for name, task in ((name, task_class(kind)) for name, kind in kinds.items()):
         metric, short = task.headline
-        values = {entry["epoch"]: entry["val"]["tasks"].get(name, {}).get(metric) for entry in validations}
+        values = {epoch: tasks.get(name, {}).get(metric) for epoch, tasks in validations.items()}
         known = {epoch: value for epoch, value in values.items() if value is not None}
         if known:
             best = (min if task.lower_is_better else max)(known, key=known.__getitem__)
-            found.append(Course(name, short, list(known.values())[-1], known[best], best))
+            last = known[max(known)]
+            found.append({"task": name, "figure": short, "last": last, "best": known[best], "best epoch": best})
     return found
 
 
-def course_table(course: Sequence[Course]) -> Table:
-    drawn = Table("task", "figure")
-    for heading in ("last epoch", "best", "after epoch"):
-        drawn.add_column(heading, justify="right")
+def course_table(course: Sequence[Mapping[str, Any]]) -> Table:
+    drawn = Table(*course[0])
     for each in course:
-        drawn.add_row(Text(each.task), each.figure, f"{each.last:.3f}", f"{each.best:.3f}", str(each.epoch))
+        drawn.add_row(*(Text(f"{value:.3f}" if isinstance(value, float) else str(value)) for value in each.values()))
     return drawn
 
 

@@ -11,10 +11,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tutored.config.data import Augment, Data
 from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, section_of
-from tutored.config.run import Config, merged, recipe_defaults, usual_student
-from tutored.config.train import Loss, Train
+from tutored.config.run import Config, flat, merged, recipe_defaults, usual_student
 from tutored.errors import InputError
 from tutored.files import regular
 
@@ -119,6 +117,8 @@ def read_yaml(path: Path) -> Any:
         content = yaml.load(regular(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no text; give the path of a YAML file") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid YAML: {error}") from error
     left, count = [content], 0
@@ -160,22 +160,10 @@ def _explain(item: Any, given: Mapping[str, Any]) -> str:
     return f"{place}: no such key; {hint}"
 
 
-def keys() -> dict[str, Any]:
-    """Every key with its dotted place (`tasks.TASK.` for those of tasks), and what it takes."""
-    sections: dict[str, list[Any]] = {
-        "train": [Train],
-        "student": [section_of(kind, STUDENTS, "student") for kind in STUDENTS],
-        "data": [Data],
-        "augment": [Augment],
-        "loss": [Loss],
-        "tasks.TASK": [section_of(kind, TASKS, "kind of task") for kind in TASKS],
-    }
-    return {
-        f"{place}.{field.alias or name}": field.annotation
-        for place, several in sections.items()
-        for section in several
-        for name, field in section.model_fields.items()
-    }
+def keys() -> list[str]:
+    """Every key of a config that says nothing, with its dotted place; those of all tasks under `tasks.TASK.`."""
+    usual = make_config({"data": {"train": ""}}).to_dict()
+    return list(dict.fromkeys(re.sub(r"^tasks\.\w+", "tasks.TASK", key) for key in flat(usual)))
 
 
 def _section_at(place: Sequence[Any], given: Mapping[str, Any]) -> Any:

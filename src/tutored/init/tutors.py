@@ -53,8 +53,8 @@ def answering(tutors: Sequence[Named], dataset: Dataset) -> dict[str, Answering]
         kinds = kinds_of(tutor, dataset)
         able = [task for task in DEFAULT_TASKS if {each.kind for each in task_class(task).answers} & {*kinds}]
         if wanted not in (None, *able) or not able:
-            can = f"it answers {' and '.join(kinds)}, which teaches {' and '.join(able) or 'no task'}"
-            raise InputError(f"--tutor {kind}: {can}; possible tasks: {', '.join(able or DEFAULT_TASKS)}")
+            what = f"which teaches {' and '.join(able)} alone" if able else "which teaches no task of a new config"
+            raise InputError(f"--tutor {kind} answers {' and '.join(kinds)}, {what}; give another tutor or task")
         for task in [wanted] if wanted else able:
             if task in found:
                 raise InputError(

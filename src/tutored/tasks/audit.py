@@ -259,8 +259,10 @@ class ClassAuditor(Auditor):
         judged = {finding.name for finding in findings}
         few = [names[number] for number in known if found.classes[number].there < ENOUGH]
         if few := [name for name in few if name not in judged]:
-            text = f"fewer than {ENOUGH} {self.words[2]} of {', '.join(few)}: nothing is said about these classes"
-            findings.append(Finding(kind="few", text=text))
+            which = f"{', '.join(few)}: nothing is said about these classes"
+            if len(few) == len(known):
+                which = "each class: nothing is said about any of them"
+            findings.append(Finding(kind="few", text=f"fewer than {ENOUGH} {self.words[2]} of {which}"))
         figures = {
             "classes": [_row(names[number], each) for number, each in found.classes.items()],
             **found.figures,
