@@ -137,7 +137,7 @@ def test_a_voc_folder_without_lists_is_completed(make_voc: Any, tmp_path: Path) 
     assert starts(folder, tmp_path / "t.yaml") == {"train": (4, 4, 0, 0, 0), "val": (1, 1, 0, 0, 0)}
     names = (tmp_path / "t-data" / "labels.txt").read_text().split("\n")
     assert names == [*sorted(names[:-1]), ""] and all(name.startswith("my ") for name in names[:-1])
-    assert "# All 4 training images are annotated for it." in (tmp_path / "t.yaml").read_text()
+    assert "# 4 of 4 training images are annotated for it." in (tmp_path / "t.yaml").read_text()
 
 
 def voc_with_lists(folder: Path, **lists: str) -> Path:

@@ -27,8 +27,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "mistakes.md"
 HEAD = """\
 # Mistakes that are understood
 
-What is typed, and what the command answers. Each of these ends with exit code 2, and nothing is written. A test compares
-this page with the commands.
+What is typed, and what the command answers. Each of these ends with exit code 2, and nothing is written. A test
+compares this page with the commands.
 """
 MISTAKES = {
     "init": """

@@ -87,8 +87,8 @@ def test_what_a_tutor_can_not_be_told_is_refused() -> None:
         open_tutor("hf:x", score_floor=2)
     with pytest.raises(InputError, match="flip: unknown; possible: join, shares"):
         open_tutor("joined", join=["a", "b"], flip=True)
-    with pytest.raises(InputError, match="the tutor `files` has no short form"):
-        open_tutor("files:folder")
+    with pytest.raises(InputError, match="the tutor `joined` has no short form"):
+        open_tutor("joined:folder")
 
 
 def test_label_files(tmp_path: Path) -> None:

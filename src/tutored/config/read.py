@@ -152,7 +152,8 @@ def _explain(item: Any, given: Mapping[str, Any]) -> str:
     section = _section_at(item["loc"][:-1], given)
     names = [field.alias or name for name, field in section.model_fields.items()]
     key = str(item["loc"][-1])
-    near = difflib.get_close_matches(key, names, n=3) or [each for each in keys() if each.endswith(f".{key}")]
+    near = difflib.get_close_matches(key, names, n=3)
+    near = near or [each for each in keys() if each.endswith(f".{key}") and not each.startswith(f"{item['loc'][0]}.")]
     hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
     if item["loc"][0] == "student":
         owners = [kind for kind in STUDENTS if key in section_of(kind, STUDENTS, "student").model_fields]
