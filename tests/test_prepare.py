@@ -183,7 +183,10 @@ def test_what_no_tutor_can_teach_is_refused_before_it_labels(here: Path, capsys:
             "no class of the tutor (boat, kayak) is one of ours",
         ),
         ({BOXES: {"store": ["a", "b"]}}, "2 folders for the tutor's answers about 1 training data sets"),
-        ({"tasks": [BOXES], "more": [{"train": "voc:photos", "tasks": [MAPS]}]}, "an image is in several training data sets"),
+        (
+            {"tasks": [BOXES], "more": [{"train": "voc:photos", "tasks": [MAPS]}]},
+            "an image is in several training data sets",
+        ),
         ({BOXES: {"tutor": {"weights": "detector.onnx"}}}, "give its kind, such as {kind: onnx:FILE, labels: coco}"),
         ({"val_split": "train"}, "share 8 images"),
     ):
