@@ -187,7 +187,7 @@ def test_what_no_tutor_can_teach_is_refused_before_it_labels(here: Path, capsys:
             {"tasks": [BOXES], "more": [{"train": "voc:photos", "tasks": [MAPS]}]},
             "an image is in several training data sets",
         ),
-        ({BOXES: {"tutor": {"weights": "detector.onnx"}}}, "give its kind, such as {kind: onnx:FILE, labels: coco}"),
+        ({BOXES: {"tutor": {"weights": "detector.onnx"}}}, "such as onnx:FILE, or {kind: onnx:FILE, labels: coco}"),
         ({"val_split": "train"}, "share 8 images"),
     ):
         assert run("train", config_of(here, **keys), "--out", "run") == 2

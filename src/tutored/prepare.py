@@ -20,7 +20,7 @@ from tutored.progress import Progress
 from tutored.softlabels import Store
 from tutored.softlabels.manifest import read_manifest
 from tutored.tasks import Task
-from tutored.tutors import Tutor, as_given, open_tutor
+from tutored.tutors import Tutor, open_tutor
 from tutored.tutors.label import kinds_of, label, told
 from tutored.types import Dataset
 
@@ -86,16 +86,17 @@ def _questions(config: Config, tasks: dict[str, Task]) -> Iterator[tuple[Tutor, 
             for number, path in enumerate(section.stores):
                 asked.setdefault((path, number, repr(section.tutor)), []).append(name)
     for (path, number, _), names in asked.items():
-        kind, options = as_given(config.tasks[names[0]].tutor or "")
-        tutor = open_tutor(kind, dataset=parts[number], **options)
+        given = config.tasks[names[0]].tutor
+        assert given is not None
+        tutor = open_tutor(given, dataset=parts[number])
         kinds = kinds_of(tutor, parts[number])
         for name in names:
             if not {each.kind for each in tasks[name].answers} & {*kinds}:
                 raise InputError(
-                    f"tasks.{name}.tutor: {kind} answers {' and '.join(kinds)}, which can't teach {tasks[name].kind}; "
+                    f"tasks.{name}.tutor: {given} answers {' and '.join(kinds)}, which can't teach {tasks[name].kind}; "
                     "give another tutor"
                 )
-            map_classes(tasks[name], tutor.labels, [tutor.labels], f"tutor {kind}")
+            map_classes(tasks[name], tutor.labels, [tutor.labels], f"tutor {given}")
         yield tutor, parts[number], path
 
 

@@ -96,12 +96,11 @@ def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give the one that holds your pictures")
     from tutored.cli.progress import Lasting, bar
-    from tutored.init import Named
     from tutored.init import init as look
     from tutored.init.text import TUTORS
 
     with bar("reading") as step:
-        start = look(folder, out, step, [Named(given, task) for task, given in tutors])
+        start = look(folder, out, step, tutors)
     layout = start.layout
     say(f"{folder}: {layout.what}")
     start.report.show(Lasting())
@@ -172,7 +171,7 @@ def any_tutor(
     kind, how = str(ctx.info_name), {"resume": given.pop("resume"), "batch": given.pop("batch")}
     rank, processes, workers, gpus = map(given.pop, ("rank", "processes", "workers", "worker_gpus"))
     options = {name: value for name, value in given.items() if value is not None and value is not False and value != ()}
-    checked(kind, options)
+    checked(kind, **options)
     if engine == "ray":
         common.refuse(ctx, "is not for --engine ray, whose --workers share the work", "processes", "rank")
     else:

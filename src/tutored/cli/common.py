@@ -105,11 +105,11 @@ def meant_data(folder: Path) -> str | None:
 
 def check_tutor(given: str | Mapping[str, Any] | None, where: str) -> None:
     """Refuse a tutor whose kind, options or files are impossible. Raises InputError, beginning with `where`."""
-    from tutored.tutors import as_given, checked
+    from tutored.tutors import checked
 
     if given is not None:
         try:
-            checked(*as_given(given))
+            checked(given)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 30
 """Between two lines where nobody watches a bar."""
-COUNT = columns.BarColumn(14), columns.MofNCompleteColumn()
+COUNT = columns.BarColumn(10), columns.MofNCompleteColumn()
 TEXT = columns.TextColumn("{task.fields[text]}", markup=False)
 
 

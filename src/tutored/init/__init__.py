@@ -25,13 +25,13 @@ from tutored.errors import InputError
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
 from tutored.init.text import Layout, config_text
-from tutored.init.tutors import Answering, Named, answering
+from tutored.init.tutors import Answering, Given, answering
 from tutored.labels import VOC, LabelSpace, composed
 from tutored.pictures import SUFFIXES, open_mask
 from tutored.progress import Progress
 from tutored.types import IGNORE
 
-__all__ = ["Layout", "Named", "Start", "init"]
+__all__ = ["Layout", "Start", "init"]
 
 HELD_OUT = 0.2
 """Share of the annotated pictures, of each kind, that becomes the split `val`."""
@@ -58,12 +58,13 @@ class Start:
     arranged: Path | None
 
 
-def init(folder: Path, out: Path, progress: Progress | None = None, tutors: Sequence[Named] = ()) -> Start:
+def init(folder: Path, out: Path, progress: Progress | None = None, tutors: Sequence[Given] = ()) -> Start:
     """Look at `folder` and write the config `out`, and beside it, where needed, the folder `OUT-data` of links.
 
     Args:
         progress: called with (images read, images in all).
-        tutors: who shall answer for what is missing; each is asked about one image, to know what it answers.
+        tutors: who shall answer for what is missing, each with the task that it is for, or None: all that it answers,
+            which it is asked one image for.
 
     Raises:
         InputError: there is no such folder or nothing in it to learn from, what is there is ambiguous, or one of the

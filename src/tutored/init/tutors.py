@@ -9,21 +9,12 @@ from tutored.config.entries import DEFAULT_TASKS
 from tutored.errors import InputError
 from tutored.labels import ClassMap
 from tutored.tasks import task_class
-from tutored.tutors import as_given, open_tutor
+from tutored.tutors import open_tutor
 from tutored.tutors.label import kinds_of
 from tutored.types import Dataset
 
-
-class Named(NamedTuple):
-    """A tutor as a user names it.
-
-    Attributes:
-        given: what a config's `tutor` takes.
-        task: the one that it is for; None: all that it answers.
-    """
-
-    given: str | Mapping[str, Any]
-    task: str | None = None
+Given = tuple[str | None, str | Mapping[str, Any]]
+"""The task that a tutor is for, or None: all that it answers; and what a config's `tutor` takes."""
 
 
 class Answering(NamedTuple):
@@ -39,7 +30,7 @@ class Answering(NamedTuple):
     told: str
 
 
-def answering(tutors: Sequence[Named], dataset: Dataset) -> dict[str, Answering]:
+def answering(tutors: Sequence[Given], dataset: Dataset) -> dict[str, Answering]:
     """The tutor of each task that has one.
 
     Raises:
@@ -47,19 +38,18 @@ def answering(tutors: Sequence[Named], dataset: Dataset) -> dict[str, Answering]
             same one; a tutor has no class in common with the data set.
     """
     found: dict[str, Answering] = {}
-    for given, wanted in tutors:
-        kind, options = as_given(given)
-        tutor = open_tutor(kind, dataset=dataset, **options)
+    for wanted, given in tutors:
+        tutor = open_tutor(given, dataset=dataset)
         kinds = kinds_of(tutor, dataset)
         able = [task for task in DEFAULT_TASKS if {each.kind for each in task_class(task).answers} & {*kinds}]
         if wanted not in (None, *able) or not able:
             what = f"which teaches {' and '.join(able)} alone" if able else "which teaches no task of a new config"
-            raise InputError(f"--tutor {kind} answers {' and '.join(kinds)}, {what}; give another tutor or task")
+            raise InputError(f"--tutor {given} answers {' and '.join(kinds)}, {what}; give another tutor or task")
         for task in [wanted] if wanted else able:
             if task in found:
                 raise InputError(
-                    f"--tutor {as_given(found[task].given)[0]} and --tutor {kind} both answer {task}; say which task "
-                    f"each of them is for, as in --tutor {task}={kind}"
+                    f"--tutor {found[task].given} and --tutor {given} both answer {task}; say which task each of them "
+                    f"is for, as in --tutor {task}={given}"
                 )
             labels = dataset.labels.get(task)
             if labels is None or not labels.classes:
@@ -69,5 +59,5 @@ def answering(tutors: Sequence[Named], dataset: Dataset) -> dict[str, Answering]
             try:
                 found[task] = Answering(given, (), ClassMap.by_name(tutor.labels, labels).describe())
             except InputError as error:
-                raise InputError(f"--tutor {kind}: {error}") from error
+                raise InputError(f"--tutor {given}: {error}") from error
     return found

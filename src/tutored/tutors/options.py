@@ -190,37 +190,27 @@ KINDS: Mapping[str, type[Options]] = {
     "joined": JoinedOptions,
 }
 """Kinds of tutor."""
+POSSIBLE = f"possible: {', '.join(KINDS)}, such as onnx:FILE, or {{kind: onnx:FILE, labels: coco}}"
 
 
-def as_given(tutor: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The kind and the options of a tutor that a config or a command line names, as `open_tutor` takes them.
+def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
+    """What a user gave for a tutor, without a look into its files.
 
     Args:
         tutor: such as `onnx:FILE`, or a mapping with `kind` and options.
-
-    Raises:
-        InputError: the mapping lacks its `kind`.
-    """
-    if isinstance(tutor, str):
-        return tutor, {}
-    if not isinstance(tutor.get("kind"), str):
-        raise InputError(f"tutor {dict(tutor)}: give its kind, such as {{kind: onnx:FILE, labels: coco}}")
-    return tutor["kind"], {name.replace("-", "_"): value for name, value in tutor.items() if name != "kind"}
-
-
-def checked(kind: str, options: Mapping[str, Any]) -> Options:
-    """What a user gave for a tutor, without a look into its files.
+        more: further options.
 
     Raises:
         InputError: an unknown kind or option, an impossible value, or a file that does not exist.
     """
-    kind, _, name = kind.partition(":")
+    options = {"kind": tutor} if isinstance(tutor, str) else {name.replace("-", "_"): tutor[name] for name in tutor}
+    kind, _, name = str(options.pop("kind", "")).partition(":")
     if kind not in KINDS:
-        raise InputError(f"unknown kind of tutor {kind!r}; {meant(kind)}")
+        raise InputError(f"unknown kind of tutor {tutor!r}; {meant(tutor) if isinstance(tutor, str) else POSSIBLE}")
     first = KINDS[kind].FIRST
     if name and first is None:
         raise InputError(f"{kind}:{name}: the tutor `{kind}` has no short form; give its options")
-    return validated(KINDS[kind], {**options, **({first: name} if name and first else {})}, f"tutor {kind}")
+    return validated(KINDS[kind], {**options, **({first: name} if name and first else {}), **more}, f"tutor {kind}")
 
 
 def meant(kind: str) -> str:
@@ -236,7 +226,7 @@ def meant(kind: str) -> str:
     found = "onnx" if path.suffix == ".onnx" else next((kind for kind, sign in signs.items() if sign.exists()), None)
     if near or (found and not colon):
         return f"did you mean {f'{near[0]}{colon}{name}' if near else f'{found}:{path}'}?"
-    return f"possible: {', '.join(KINDS)}, such as onnx:FILE"
+    return POSSIBLE
 
 
 class Option(NamedTuple):
