@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ from safetensors import SafetensorError
 
 from made import TINY
 from tutored.cli import commands, main
-from tutored.cli.progress import bar, watch_study
+from tutored.cli.progress import bar, watch_study, watch_training
 from tutored.config.entries import DEFAULT_TASKS
+from tutored.watch import Report
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +310,16 @@ def test_names_are_never_markup(watched, monkeypatch, capsys):
         watch(SimpleNamespace(done=0, total=1, run=row, report=report, seconds_left=None))
     told = capsys.readouterr().err
     assert watched or ("{3F25} [bold]film :cat:" in told and "0 of 1 runs; lr [/10] and [fast]: step 1 of 2" in told)
+
+
+def test_the_bar_of_a_training_fits_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("tutored.cli.progress.Lasting.is_terminal", True)
+    with watch_training() as line:
+        line(Report(123456, 600000, 300, {"detection/class/tutor": 12.3456}, 1234.5, 86399))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    (whole,) = {each.strip() for each in re.split(r"[\r\n]+", shown) if "123456/600000" in each}
+    assert whole.endswith("epoch 300 loss 12.346 1234.5 images/s, 23:59:59 left") and len(whole) <= 80
 
 
 @pytest.mark.parametrize(("kind", "option"), [("files", "--from FOLDER"), ("onnx", "--weights FILE")])

@@ -50,7 +50,8 @@ def explain(error: click.ClickException, words: Sequence[str]) -> str:
     elif message.startswith("no such command"):
         hint = _command(context, rest[0])
     elif message.startswith("got unexpected extra") and (pair := next((word for word in rest if "=" in word), "")):
-        hint = _option(*pair.split("=", 1), context)
+        name, _, value = pair.partition("=")
+        hint = _option(name, value, context)
     elif isinstance(error, click.MissingParameter) and isinstance(error.param, click.Option):
         hint = _missing(error.param, context, rest)
     if hint:
