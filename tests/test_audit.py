@@ -28,7 +28,8 @@ from tutored.tasks.calibrate import (
     wilson,
 )
 from tutored.tasks.detection import Boxes, SoftBoxes
-from tutored.tasks.segmentation import ClassMask, Instances, SoftMap
+from tutored.tasks.instances import Instances
+from tutored.tasks.segmentation import ClassMask, SoftMap
 from tutored.tasks.segmentation.audit import kappa
 from tutored.tutors.label import label
 from tutored.types import GroundTruth, Prediction, SoftLabels

@@ -16,7 +16,7 @@ from tutored.engine.supervision import open_supervision
 from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Store
 from tutored.students import make_student
-from tutored.tasks.segmentation import Instances
+from tutored.tasks.instances import Instances
 from tutored.tutors.label import label
 from tutored.types import SoftLabels
 

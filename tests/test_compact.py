@@ -172,7 +172,7 @@ def test_a_batch_answers_as_its_images_alone():
 def test_each_level_is_normalised_by_its_own_statistics():
     """What training sees of a level, evaluation sees too, however different the levels are."""
     student = Compact(SMALL, two_tasks(TWO))
-    block = student.heads["detection"].classes[0]
+    block = student.heads["detection"].logits.spatial[0]
     fine, coarse = torch.randn(8, 16, 8, 8), 5 + 3 * torch.randn(8, 16, 2, 2)
     for _ in range(200):
         for index, level in enumerate((fine, coarse)):
@@ -212,8 +212,8 @@ def test_its_exported_file_answers_as_it_does(tmp_path):
     config = make_config({"data": {"train": "voc:unread"}, "student": SMALL.model_dump()})
     torch.manual_seed(0)
     student = make_student(config.student, tasks)
-    torch.nn.init.normal_(student.heads["detection"].logits.weight, std=0.3)
-    torch.nn.init.zeros_(student.heads["detection"].logits.bias)
+    torch.nn.init.normal_(student.heads["detection"].logits.last.weight, std=0.3)
+    torch.nn.init.zeros_(student.heads["detection"].logits.last.bias)
     save_checkpoint(tmp_path / "checkpoint", student, config)
     words = ["export", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "student.onnx"), "--nms", "--mask"]
     assert main(words) == 0

@@ -23,7 +23,7 @@ def decode(probs: list[list[float]], boxes_xyxy: Tensor, size: tuple[int, int], 
 
 
 def soft_decode(probs: list[list[float]], boxes_xyxy: Tensor, size: tuple[int, int], config: Decode) -> SoftBoxes:
-    (found,) = keep(boxes_xyxy[None], torch.tensor([probs]), [size], config, 100)
+    ((found, _),) = keep(boxes_xyxy[None], torch.tensor([probs]), [size], config, 100)
     return found
 
 
@@ -91,7 +91,7 @@ def test_the_map_is_enlarged_before_the_best_class_is_taken() -> None:
 
 def test_images_of_a_batch_do_not_meet() -> None:
     boxes_xyxy, probs = ANCHORS[None, :1].repeat(2, 1, 1), torch.tensor([[[0.1, 0.9]], [[0.2, 0.8]]])
-    one, two = (each.final() for each in keep(boxes_xyxy, probs, [(100, 100), (50, 200)], Decode(), 100))
+    one, two = (each.boxes.final() for each in keep(boxes_xyxy, probs, [(100, 100), (50, 200)], Decode(), 100))
     assert (one.scores.tolist(), two.scores.tolist()) == (pytest.approx([0.9]), pytest.approx([0.8]))
     assert (one.boxes_xyxy.tolist(), two.boxes_xyxy.tolist()) == ([[0, 0, 50, 50]], [[0, 0, 100, 25]])
 
@@ -138,7 +138,7 @@ def test_what_is_kept_is_inside_ordered_and_apart(seed: int, height: int, width:
     anchors = torch.cat([corner, corner + torch.rand(60, 2) * 40 + 1], dim=1)
     probs = (torch.randn(1, 60, 4) * 2).softmax(-1)
     config = Decode(score_floor=0.05, per_class=7, total=15)
-    found = keep(anchors[None], probs, [(height, width)], config, 50)[0].final()
+    found = keep(anchors[None], probs, [(height, width)], config, 50)[0].boxes.final()
     low, high = found.boxes_xyxy[:, :2], found.boxes_xyxy[:, 2:]
     assert bool((low >= 0).all() and (high <= torch.tensor([width, height])).all() and (high > low).all())
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)

@@ -171,7 +171,7 @@ def test_every_limit_of_decoding_is_in_the_graph() -> None:
         session = opened(trace(Network(student, ("detection",), Options(nms=True))).SerializeToString())
         head: Any = student.heads["detection"]
         found = keep(*head.boxes_and_probs(student(images)["detection"]), [(8, 8)] * 3, head.task.section.decode, 8)
-        counts[name] = max(compared(session, images, [each.final() for each in found]))
+        counts[name] = max(compared(session, images, [each.boxes.final() for each in found]))
     assert 100 < counts[""] <= 2 * 90 * 4 // 5
     assert 9 < counts["top_k"] <= 2 * 9 and counts["per_class"] == 2 * 7 and counts["total"] == 3
     assert 0 < counts["score_floor"] < counts[""] > counts["nms_iou"] > 0

@@ -25,7 +25,8 @@ from tutored.softlabels.index import Index
 from tutored.softlabels.writer import finish, look, to_table, write_part
 from tutored.tasks.columns import quantise
 from tutored.tasks.detection import Detection, SoftBoxes
-from tutored.tasks.segmentation import Instances, Segmentation, SoftMap
+from tutored.tasks.instances import Instances
+from tutored.tasks.segmentation import Segmentation, SoftMap
 from tutored.tasks.segmentation.instances import rasterize
 from tutored.types import SoftLabels
 

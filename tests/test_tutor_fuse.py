@@ -19,7 +19,8 @@ from test_tutor_stores import PETS, detected
 from test_tutors import ask, ask_boxes, ask_map, blank, noise
 from tutored.errors import InputError
 from tutored.tasks.detection import SoftBoxes
-from tutored.tasks.segmentation import Instances, SoftMap
+from tutored.tasks.instances import Instances
+from tutored.tasks.segmentation import SoftMap
 from tutored.tutors.fuse import Augmented, fuse, mirrored
 from tutored.tutors.options import TorchvisionOptions
 from tutored.tutors.torchvision import Detector, Segmenter

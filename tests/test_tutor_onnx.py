@@ -487,7 +487,7 @@ def test_an_export_without_soft_answers_is_no_tutor(tmp_path: Path) -> None:
 def test_the_declarations_in_the_manual_are_possible() -> None:
     text = (Path(__file__).parents[1] / "docs" / "tutors.md").read_text().partition("## ONNX files")[2]
     blocks = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml")[1:]]
-    kinds = [Declaration.model_validate(block) for block in blocks]
+    kinds = [Declaration.model_validate(block) for block in blocks if "tasks" not in block]
     assert [(bool(kind.detection), bool(kind.segmentation)) for kind in kinds] == [(True, False)] * 3 + [
         (False, True),
         (True, False),

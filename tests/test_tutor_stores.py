@@ -20,7 +20,8 @@ from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.writer import finish, write_part
 from tutored.tasks.detection import SoftBoxes
-from tutored.tasks.segmentation import Instances, Segmentation, SoftMap
+from tutored.tasks.instances import Instances
+from tutored.tasks.segmentation import Segmentation, SoftMap
 from tutored.tutors import open_tutor
 from tutored.tutors.outputs import MASK_SIDE
 from tutored.types import SoftLabels

@@ -68,7 +68,7 @@ class Geometry:
         values = plane.numpy()[rows[:, None], columns]
         return torch.from_numpy(np.where(self._covers(size, side), values, values.dtype.type(outside)))
 
-    def soft_map(self, soft: Tensor, size: tuple[int, int], side: int) -> Tensor:
+    def soft_map(self, soft: Tensor, size: tuple[float, float], side: int) -> Tensor:
         """float32 [C, side, side]: a map [C, h, w] over an image of `size`, at each cell's centre; 0 in padding.
 
         A map at the image's own resolution is sampled as the mask is; a coarser one bilinearly, probabilities staying
@@ -112,19 +112,19 @@ class Geometry:
         x = self._source(0, cells)
         return self._source(1, cells), x[::-1] if self.flip else x
 
-    def _covers(self, size: tuple[int, int], side: int) -> Array:
+    def _covers(self, size: tuple[float, float], side: int) -> Array:
         (y, x), (height, width) = self._centres(side), size
         return ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))
 
-    def _nearest(self, size: tuple[int, int], side: int) -> tuple[Array, Array]:
+    def _nearest(self, size: tuple[float, float], side: int) -> tuple[Array, Array]:
         y, x = (
-            np.floor(centres).astype(np.int64).clip(0, length - 1)
+            np.floor(centres).astype(np.int64).clip(0, int(length) - 1)
             for centres, length in zip(self._centres(side), size, strict=True)
         )
         return y, x
 
 
-def _interpolation(centres: Array, length: int, cells: int) -> Array:
+def _interpolation(centres: Array, length: float, cells: int) -> Array:
     """float32 [n, cells]: rows of linear-interpolation weights; the border is continued, and zero beyond `length`."""
     position = (centres * cells / length - 0.5).clip(0, cells - 1)
     weights = (1 - np.abs(position[:, None] - np.arange(cells))).clip(0)

@@ -85,6 +85,9 @@ def _judge_store(
     subject: Path, data: str, split: str, classes: Annotates, progress: Progress | None, annotated: Annotates
 ) -> Result:
     given, store = open_dataset(data, split), Store.open(subject)
+    kinds = [*given.labels, *getattr(given, "further", ())]
+    answers = {kind: TaskSource(kind, required=False) for kind in kinds if store.teaches(task_class(kind))}
+    given = open_dataset(data, split, answers) if answers.keys() - given.labels.keys() else given
     bound = {kind: task_class(kind)(kind, labels) for kind, labels in given.labels.items()}
     answered = {kind: task for kind, task in bound.items() if store.teaches(task)}
     if not answered:
@@ -101,8 +104,8 @@ def _judge_store(
     maps = {
         name: _class_map(store.labels, task.labels, f"the store {subject}", given.name) for name, task in tasks.items()
     }
-    answers = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
-    records = _gathered(_answers(store, answers, _share(dataset), _of_main(progress)), dataset, tasks)
+    seen = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
+    records = _gathered(_answers(store, seen, _share(dataset), _of_main(progress)), dataset, tasks)
     notes = _by_text({name: (f"{subject}: {each.describe()}",) for name, each in maps.items() if each.target.classes})
     return processes.from_main(lambda: figures(records, tasks))._replace(notes=(*few(given.notes), *notes))
 

@@ -26,6 +26,16 @@ def voc_palette() -> NDArray[np.uint8]:
     return np.stack(channels, axis=1).astype(np.uint8)
 
 
+def borders(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels with another class to their left, right, top or bottom."""
+    found = np.zeros(classes.shape, np.bool_)
+    for ours, theirs in ((found, classes), (found.T, classes.T)):
+        change = theirs[1:] != theirs[:-1]
+        ours[1:] |= change
+        ours[:-1] |= change
+    return found
+
+
 def colour_of(number: int) -> Colour:
     """The colour of a class; those beyond the palette have its colours again."""
     red, green, blue = voc_palette()[number % 256].tolist()

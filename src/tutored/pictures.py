@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
@@ -94,15 +95,7 @@ def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
     Raises:
         InputError: the file is unreadable, of another mode, not of `size`, or holds a value outside `labels`.
     """
-    picture = open_mask(path)
-    if (picture.height, picture.width) != size:
-        raise InputError(
-            f"{path}: the mask is {picture.width}x{picture.height} pixels, its image {size[1]}x{size[0]}; "
-            "make both the same size"
-        )
-    mask = np.array(picture).astype(np.uint8)
-    if picture.mode == "L":
-        mask //= STRETCHED.get(cast(ImageFile, _read(path, decode=False)).tile[0][3], 1)
+    mask, picture = read_numbers(path, size)
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
     wrong = [int(value) for value in values if value >= len(labels) and value != IGNORE]
     if wrong:
@@ -112,6 +105,20 @@ def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
         )
     _refuse_reordered(path, picture, [int(value) for value in values], labels)
     return torch.from_numpy(mask)
+
+
+def read_numbers(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], Image.Image]:
+    """The numbers in a mask's pixels, [H, W], and its picture. Raises InputError as `read_mask`, for any number."""
+    picture = open_mask(path)
+    if (picture.height, picture.width) != size:
+        raise InputError(
+            f"{path}: the mask is {picture.width}x{picture.height} pixels, its image {size[1]}x{size[0]}; "
+            "make both the same size"
+        )
+    mask = np.array(picture).astype(np.uint8)
+    if picture.mode == "L":
+        mask //= STRETCHED.get(cast(ImageFile, _read(path, decode=False)).tile[0][3], 1)
+    return mask, picture
 
 
 def open_mask(path: Path) -> Image.Image:

@@ -23,6 +23,9 @@ TASKS: Table = {
     "segmentation": Entry(
         "tutored.tasks.segmentation:Segmentation", "tutored.config.kinds.segmentation:SegmentationSection"
     ),
+    "instances": Entry(
+        "tutored.tasks.instances:InstanceSegmentation", "tutored.config.kinds.instances:InstancesSection"
+    ),
     "regression": Entry("tutored.tasks.regression:Regression", "tutored.config.kinds.regression:RegressionSection"),
 }
 """Kinds of task."""

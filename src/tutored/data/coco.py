@@ -23,6 +23,7 @@ from tutored.errors import InputError
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import Box, fit_box, is_empty
 from tutored.tasks.detection.types import Boxes
+from tutored.tasks.instances.types import Objects
 from tutored.tasks.segmentation.types import ClassMask
 from tutored.types import BACKGROUND, IGNORE
 
@@ -132,6 +133,30 @@ class CocoMasks(CocoAnnotations):
         return ClassMask(mask=torch.from_numpy(mask), annotated=self.annotated)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CocoObjects(CocoBoxes):
+    """Boxes with masks, crowds as difficult ones. An image has none where one of its objects has no segmentation."""
+
+    possible: bool
+
+    def has(self, image_id: str) -> bool:
+        return self.possible and all(each.is_drawn for each in self.entries[image_id].instances)
+
+    def read(self, image_id: str, size: Size) -> Objects:
+        boxes = super().read(image_id, size)
+        drawn = [
+            each for each in self.instances(image_id, size) if not is_empty(each.box) and each.number != BACKGROUND
+        ]
+        masks = gather(partial(decode_segmentation, each.segmentation, size, each.name) for each in drawn)
+        stacked = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *size)
+        return Objects(
+            boxes_xyxy=boxes.boxes_xyxy,
+            classes=boxes.classes,
+            difficult=boxes.difficult,
+            masks=stacked.to(torch.uint8),
+        )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Coco(Images):
     """One COCO instances file.
@@ -175,6 +200,7 @@ def open_coco(folder: Path, split: str) -> Coco:
         to=range(len(labels)),
         possible=any(each.is_drawn for _, each in every),
     )
+    objects = CocoObjects(labels=labels, path=path, entries=entries, notes=(), possible=masks.possible)
     return Coco(
         format="coco",
         folder=folder,
@@ -183,6 +209,7 @@ def open_coco(folder: Path, split: str) -> Coco:
         ids=tuple(entries),
         place={image_id: entry.picture for image_id, entry in entries.items()}.__getitem__,
         tasks={"detection": boxes, "segmentation": masks},
+        further={"instances": objects},
         numbers={image_id: entry.number for image_id, entry in entries.items()},
         categories={number: labels.names[index] for number, index in class_of.items() if index},
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple
@@ -121,6 +121,7 @@ class Images:
         classes: the classes that the folder states.
         place: the file or address of an image's picture by its id; an absent one raises when it is read.
         tasks: annotations by the names of tasks, as a format gives them by the names of kinds.
+        further: annotations of kinds that are read only where a run has such a task.
         pictures: the folder that holds nothing but pictures by the names of images, those of other splits too.
         remarks: what should be known of the whole, such as what was not taken as a picture, a sentence each.
     """
@@ -132,6 +133,7 @@ class Images:
     ids: tuple[str, ...]
     place: Callable[[str], Path | str]
     tasks: Mapping[str, Annotations]
+    further: Mapping[str, Annotations] = field(default_factory=dict)
     pictures: Path | None = None
     remarks: tuple[str, ...] = ()
 
@@ -225,11 +227,12 @@ def with_tasks(dataset: Images, sources: Mapping[str, TaskSource]) -> Images:
 
 
 def _annotations(dataset: Images, name: str, source: TaskSource) -> Annotations:
-    kind = source.kind if source.kind in dataset.tasks else task_class(source.kind).kind
-    own = dataset.tasks.get(kind)
+    every = {**dataset.tasks, **dataset.further}
+    kind = source.kind if source.kind in every else task_class(source.kind).kind
+    own = every.get(kind)
     labels = _labels(dataset, own, name, source)
     if source.folder is None:
-        annotated = [kind for kind, each in dataset.tasks.items() if type(each) is not Annotations]
+        annotated = [kind for kind, each in every.items() if type(each) is not Annotations]
         if own is None and annotated and source.required:
             raise InputError(
                 f"tasks.{name}: {dataset.name} has no annotations of kind {kind!r}; possible: {', '.join(annotated)}; "

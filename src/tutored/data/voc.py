@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+import numpy as np
 import torch
 
 from tutored.data.images import AnnotationFiles, Images, Size, first_file
 from tutored.data.text import CLASS_FILES, gather, own_classes, read_lines, read_xml, refuse_climbing
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace, composed
-from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box
+from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box, read_numbers
 from tutored.tasks.detection.types import Boxes
-from tutored.types import BACKGROUND
+from tutored.tasks.instances.types import Objects
+from tutored.types import BACKGROUND, IGNORE
 
 OF_ONE_CLASS = re.compile(r"\s(-1|0|1)\s*$")
 """How every line of VOC's lists of one class ends; an image id itself may hold blanks."""
@@ -53,6 +55,9 @@ def open_voc(folder: Path, split: str) -> Images:
     xml = VocBoxes(kind="detection", folders=(folder / "Annotations",), suffixes=(".xml",), labels=labels)
     places = tuple(folder / name for name in MASK_FOLDERS)
     masks = AnnotationFiles(kind="segmentation", folders=places, suffixes=(".png",), labels=labels)
+    objects = VocObjects(
+        kind="instances", folders=(folder / "SegmentationObject",), suffixes=(".png",), labels=labels, xml=xml
+    )
     return Images(
         format="voc",
         folder=folder,
@@ -67,6 +72,7 @@ def open_voc(folder: Path, split: str) -> Images:
             for path in unread
         ),
         tasks={xml.kind: xml, masks.kind: masks},
+        further={objects.kind: objects},
     )
 
 
@@ -88,6 +94,49 @@ class VocBoxes(AnnotationFiles):
         for number, element in enumerate(root.findall("object"), start=1):
             steps.append(partial(_read_object, element, size, self.labels, f"{path}: object {number}"))
         return as_boxes(gather(steps)[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocObjects(AnnotationFiles):
+    """The objects of VOC's XML files, outlined by PNGs whose pixels are their numbers in the order of the XML.
+
+    An image needs both files. An object that is marked difficult need not be outlined: nobody knows its pixels.
+
+    Attributes:
+        xml: the boxes.
+    """
+
+    xml: VocBoxes
+
+    def files(self, image_id: str) -> tuple[Path, ...]:
+        return (*self.xml.files(image_id), *super().files(image_id))
+
+    def has(self, image_id: str) -> bool:
+        return self.xml.has(image_id) and super().has(image_id)
+
+    def read(self, image_id: str, size: Size) -> Objects:
+        path = self.path(image_id)
+        assert path is not None
+        boxes = replace(self.xml, labels=self.labels).read(image_id, size)
+        numbers, _ = read_numbers(path, size)
+        drawn = [int(number) for number in np.unique(numbers) if number not in (BACKGROUND, IGNORE)]
+        count, difficult = len(boxes.classes), boxes.difficult.tolist()
+        beyond = [number for number in drawn if number > count]
+        lacking = [n for n in range(1, count + 1) if n not in drawn and not difficult[n - 1]]
+        xml = self.xml.path(image_id)
+        if beyond:
+            raise InputError(
+                f"{path}: pixels of object {beyond[0]}, but {xml} has {count} objects; correct one of the two"
+            )
+        if lacking:
+            name = self.labels.names[int(boxes.classes[lacking[0] - 1])]
+            raise InputError(
+                f"{path}: no pixel of object {lacking[0]} ({name}) of {xml}; outline it, or mark it difficult"
+            )
+        known = [np.where(numbers == IGNORE, IGNORE, numbers == n).astype(np.uint8) for n in range(1, count + 1)]
+        masks = [each if n in drawn else np.full(size, IGNORE, np.uint8) for n, each in enumerate(known, start=1)]
+        stacked = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *size, dtype=torch.uint8)
+        return Objects(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, difficult=boxes.difficult, masks=stacked)
 
 
 def as_boxes(objects: Sequence[tuple[Box, int, bool]]) -> Boxes:

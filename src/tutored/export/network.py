@@ -13,6 +13,8 @@ from tutored.errors import InputError
 from tutored.students import Student
 from tutored.tasks import DenseTask
 from tutored.tasks.detection.onnx import BoxExport
+from tutored.tasks.instances import InstanceSegmentation
+from tutored.tasks.instances.onnx import InstanceExport
 
 
 class Options(NamedTuple):
@@ -72,7 +74,7 @@ class Network(nn.Module):
         self.options, self.size = options, student.size
         self.exports = {name: _export(self.student, name) for name in tasks}
         for export in (BoxExport, MapExport):
-            if getattr(options, export.option) and export not in map(type, self.exports.values()):
+            if getattr(options, export.option) and not any(isinstance(each, export) for each in self.exports.values()):
                 raise InputError(f"no task that was taught gives {export.gives}; export it without {export.option}")
         if options.half:
             # What is no weight, such as anchors, stays: float16 has steps of a quarter of a pixel from 256 on.
@@ -108,6 +110,8 @@ class Network(nn.Module):
 
 def _export(student: Student, task: str) -> BoxExport | MapExport:
     head: Any = student.heads[task]
+    if isinstance(head.task, InstanceSegmentation):
+        return InstanceExport(head, student.size)
     if hasattr(head, "boxes_and_probs"):
         return BoxExport(head, student.size)
     if isinstance(head.task, DenseTask):

@@ -113,9 +113,9 @@ def sums(outputs: Mapping[str, Any], batch: Batch, assigned: Assigned, heads: Ma
 
 def _zero(raw: Any) -> Tensor:
     """Zero, with a gradient for every raw output of a head."""
-    tensors = [raw] if isinstance(raw, Tensor) else [each for each in raw if isinstance(each, Tensor)]
-    total: Tensor = sum((each.sum() for each in tensors[1:]), tensors[0].sum()) * 0
-    return total
+    if isinstance(raw, Tensor):
+        return raw.sum() * 0
+    return torch.stack([_zero(each) for each in raw]).sum()
 
 
 def divide(

@@ -6,7 +6,7 @@ Specification 1.5 (anchors), 2.1 (matching), 3.2 to 3.4 (losses) and 5.1 (decodi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ from tutored.losses import Term
 from tutored.losses.background import merge_unknown
 from tutored.students.heads import Head
 from tutored.tasks.detection import BoxTargets, Detection, Detections, SoftBoxes
-from tutored.tasks.detection.decode import keep
+from tutored.tasks.detection.decode import Kept, keep
 from tutored.tasks.task import Size
 
 
@@ -160,12 +160,28 @@ class AnchorTargets(NamedTuple):
     normaliser: Tensor
 
 
+class AnchorRows(nn.ModuleList):
+    """From levels to [B, A, columns], a row for each anchor.
+
+    Args:
+        networks: from a level's features to [B, anchors of a cell x columns, h, w]; one for each level, or one for all.
+    """
+
+    def __init__(self, networks: Iterable[nn.Module], columns: int) -> None:
+        super().__init__(networks)
+        self.columns = columns
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        every = list(self) * (len(levels) // len(self))
+        maps = [network(level).permute(0, 2, 3, 1) for network, level in zip(every, levels, strict=True)]
+        return torch.cat([cells.reshape(cells.shape[0], -1, self.columns) for cells in maps], dim=1)
+
+
 class AnchorHead(Head):
     """Boxes and classes on anchors.
 
     Args:
-        deltas, logits: networks from a level's features to [B, anchors of a cell x (4 or C+1), h, w]; one for each
-            level, or one for all.
+        deltas, logits: networks to [B, A, 4 or C+1].
         anchors_xyxy: float32 [A, 4], pixels of the network's input, in the order of levels, rows, columns, anchors.
         size: side of the network's input in pixels.
     """
@@ -177,10 +193,9 @@ class AnchorHead(Head):
     def __init__(
         self,
         task: Detection,
-        deltas: nn.ModuleList,
-        logits: nn.ModuleList,
+        deltas: AnchorRows,
+        logits: AnchorRows,
         anchors_xyxy: Tensor,
-        levels: int,
         size: int,
         keys: AnchorKeys,
     ) -> None:
@@ -188,16 +203,11 @@ class AnchorHead(Head):
             task, terms={"class": Term(_normaliser, self.class_sum), "box": Term(_normaliser, self.box_sum)}
         )
         self.deltas, self.logits = deltas, logits
-        self.levels, self.size, self.keys = levels, size, keys
+        self.size, self.keys = size, keys
         self.register_buffer("anchors_xyxy", anchors_xyxy, persistent=False)
 
     def forward(self, levels: list[Tensor]) -> BoxOutputs:
-        return BoxOutputs(self._rows(self.deltas, levels, 4), self._rows(self.logits, levels, len(self.task.labels)))
-
-    def _rows(self, heads: nn.ModuleList, levels: list[Tensor], columns: int) -> Tensor:
-        every = list(heads) * (self.levels // len(heads))
-        maps = [head(level).permute(0, 2, 3, 1) for head, level in zip(every, levels, strict=True)]
-        return torch.cat([cells.reshape(cells.shape[0], -1, columns) for cells in maps], dim=1)
+        return BoxOutputs(self.deltas(levels), self.logits(levels))
 
     def assign(self, targets: BoxTargets, *, tutor: bool) -> AnchorTargets:
         """What the anchors learn; it depends on the targets alone, never on the student's outputs."""
@@ -270,9 +280,13 @@ class AnchorHead(Head):
         """Boxes float32 [B, A, 4], pixels of the network's input, and class probabilities float32 [B, A, C+1]."""
         return boxes.decode(raw.deltas.float(), self.anchors_xyxy), raw.logits.float().softmax(dim=-1)
 
+    def kept(self, raw: BoxOutputs, sizes: Sequence[Size]) -> list[Kept]:
+        """Final boxes, and the anchors that they come from."""
+        return keep(*self.boxes_and_probs(raw), sizes, self.task.section.decode, self.size)
+
     def soften(self, raw: BoxOutputs, sizes: Sequence[Size]) -> list[SoftBoxes]:
         """Final boxes, each with its whole class distribution."""
-        return keep(*self.boxes_and_probs(raw), sizes, self.task.section.decode, self.size)
+        return [each.boxes for each in self.kept(raw, sizes)]
 
     def decode(self, raw: BoxOutputs, sizes: Sequence[Size]) -> list[Detections]:
         """Final boxes of every image in its own pixels."""

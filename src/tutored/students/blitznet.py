@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutored.config.kinds.blitznet import BlitzNetSection
-from tutored.students.anchors import AnchorHead, anchors
+from tutored.students.anchors import AnchorHead, AnchorRows, anchors
 from tutored.students.backbone import Backbone
 from tutored.students.heads import DenseHead, Head, Student, refuse_kind
+from tutored.students.masks import InstanceHead
 from tutored.tasks import DenseTask, Task
 from tutored.tasks.detection import Detection
+from tutored.tasks.instances import InstanceSegmentation
 
 
 class BlitzNet(Student):
@@ -51,12 +53,17 @@ class BlitzNet(Student):
 
     def _head(self, task: Task) -> Head:
         config = self.config
+        if isinstance(task, InstanceSegmentation):
+            prototypes = MapHead(config, len(self.sides), config.prototypes)
+            coefficients = _on_anchors(config, len(self.sides), config.prototypes)
+            _truncated_normal(coefficients, 0.1)
+            return InstanceHead(task, _anchor_head(task, config, self.sides), coefficients, prototypes, self.sides[0])
         if isinstance(task, Detection):
             return _anchor_head(task, config, self.sides)
         if isinstance(task, DenseTask):
             network = MapHead(config, len(self.sides), task.channels)
             return DenseHead(task, network, self.sides[0])
-        raise refuse_kind("blitznet", task, (Detection,))
+        raise refuse_kind("blitznet", task, (Detection, InstanceSegmentation))
 
     def forward(self, images: Tensor) -> dict[str, Any]:
         images = self.checked(images)
@@ -155,15 +162,17 @@ class ResSkip(nn.Module):
 
 def _anchor_head(task: Detection, config: BlitzNetSection, sides: tuple[int, ...]) -> AnchorHead:
     """Offsets and class logits of every anchor (1.6)."""
-    per_cell, own = 2 + 2 * len(config.ratios), 1 if config.shared_head else len(sides)
-    deltas, logits = (
-        nn.ModuleList(nn.Conv2d(config.up_width, per_cell * columns, 3, padding=1) for _ in range(own))
-        for columns in (4, len(task.labels))
+    deltas, logits = (_on_anchors(config, len(sides), columns) for columns in (4, len(task.labels)))
+    head = AnchorHead(
+        task, deltas, logits, anchors(sides, config.size, config.scales, config.ratios), config.size, config
     )
-    fixed = anchors(sides, config.size, config.scales, config.ratios)
-    head = AnchorHead(task, deltas, logits, fixed, len(sides), config.size, config)
     _truncated_normal(head, 0.1)
     return head
+
+
+def _on_anchors(config: BlitzNetSection, levels: int, columns: int) -> AnchorRows:
+    per_cell, own = 2 + 2 * len(config.ratios), 1 if config.shared_head else levels
+    return AnchorRows((nn.Conv2d(config.up_width, per_cell * columns, 3, padding=1) for _ in range(own)), columns)
 
 
 class MapHead(nn.Module):

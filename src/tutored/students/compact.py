@@ -19,9 +19,11 @@ from tutored.config.kinds.compact import CompactSection
 from tutored.losses import Term
 from tutored.students.backbone import Backbone
 from tutored.students.heads import DenseHead, Head, Student, refuse_kind
+from tutored.students.masks import InstanceHead
 from tutored.tasks import DenseTask, Task
 from tutored.tasks.detection import BoxTargets, Detection, Detections, SoftBoxes
-from tutored.tasks.detection.decode import keep
+from tutored.tasks.detection.decode import Kept, keep
+from tutored.tasks.instances import InstanceSegmentation
 from tutored.tasks.task import Size
 
 ANCHOR = 8
@@ -46,13 +48,19 @@ class Compact(Student):
         sides = self.backbone.sides[-3:]
         self.sides = (*sides, -(-sides[-1] // 2))
         for name, task in tasks.items():
-            if isinstance(task, Detection):
+            if isinstance(task, InstanceSegmentation):
+                coefficients = LevelBranch(config, len(self.sides), config.prototypes)
+                prototypes = MapBranch(fine, config, len(self.sides), config.prototypes)
+                self.heads[name] = InstanceHead(
+                    task, PointHead(task, self.sides, config), coefficients, prototypes, self.backbone.sides[0]
+                )
+            elif isinstance(task, Detection):
                 self.heads[name] = PointHead(task, self.sides, config)
             elif isinstance(task, DenseTask):
                 network = MapBranch(fine, config, len(self.sides), task.channels)
                 self.heads[name] = DenseHead(task, network, self.backbone.sides[0])
             else:
-                raise refuse_kind("compact", task, (Detection,))
+                raise refuse_kind("compact", task, (Detection, InstanceSegmentation))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> dict[str, Any]:
@@ -123,6 +131,23 @@ class LevelNorms(nn.Module):
         return F.silu(self.norms[index](self.mix(self.spatial(level))))
 
 
+class LevelBranch(nn.Module):
+    """`config.depth` convolutions that all levels share, and a last one: levels to [B, P, columns]."""
+
+    def __init__(self, config: CompactSection, levels: int, columns: int) -> None:
+        super().__init__()
+        self.spatial = nn.ModuleList(LevelNorms(config.width, config.kernel, levels) for _ in range(config.depth))
+        self.last = nn.Conv2d(config.width, columns, 1)
+
+    def forward(self, features: Features) -> Tensor:
+        found = []
+        for index, level in enumerate(features.levels):
+            for convolution in self.spatial:
+                level = convolution(level, index)
+            found.append(self.last(level).permute(0, 2, 3, 1).flatten(1, 2))
+        return torch.cat(found, dim=1)
+
+
 class PointOutputs(NamedTuple):
     """A point head's raw answer for a batch.
 
@@ -166,7 +191,7 @@ class PointHead(Head):
     """
 
     task: Detection
-    by_class = ("logits.",)
+    by_class = ("logits.last.",)
     points_xyxy: Tensor
     strides: Tensor
 
@@ -174,28 +199,18 @@ class PointHead(Head):
         super().__init__(task, {"class": Term(_normaliser, self.class_sum), "box": Term(_normaliser, self.box_sum)})
         self.config, self.size = config, config.size
         classes, levels = len(task.labels.classes), len(sides)
-        self.classes, self.sides = (
-            nn.ModuleList(LevelNorms(config.width, config.kernel, levels) for _ in range(config.depth)) for _ in "ab"
-        )
-        self.logits, self.distances = nn.Conv2d(config.width, classes, 1), nn.Conv2d(config.width, 4, 1)
-        nn.init.normal_(self.logits.weight, std=0.01)
-        assert self.logits.bias is not None
-        nn.init.constant_(self.logits.bias, -4.6)  # a probability of .01
+        self.logits, self.distances = (LevelBranch(config, levels, columns) for columns in (classes, 4))
+        nn.init.normal_(self.logits.last.weight, std=0.01)
+        assert self.logits.last.bias is not None
+        nn.init.constant_(self.logits.last.bias, -4.6)  # a probability of .01
         self.cells = tuple(side * side for side in sides)
         squares, strides = points(sides, config.size)
         self.register_buffer("points_xyxy", squares, persistent=False)
         self.register_buffer("strides", strides, persistent=False)
 
     def forward(self, features: Features) -> PointOutputs:
-        found = []
-        for index, level in enumerate(features.levels):
-            classes = sides = level
-            for one, other in zip(self.classes, self.sides, strict=True):
-                classes, sides = one(classes, index), other(sides, index)
-            pair = self.distances(sides), self.logits(classes)
-            found.append([each.permute(0, 2, 3, 1).flatten(1, 2) for each in pair])
-        distances, logits = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
-        return PointOutputs(F.softplus(distances.float()) * self.strides[:, None], logits)
+        distances = F.softplus(self.distances(features).float()) * self.strides[:, None]
+        return PointOutputs(distances, self.logits(features))
 
     def boxes(self, raw: PointOutputs) -> Tensor:
         """float32 [B, P, 4], pixels of the network's input, not clipped."""
@@ -261,13 +276,14 @@ class PointHead(Head):
 
     def decode(self, raw: PointOutputs, sizes: Sequence[Size]) -> list[Detections]:
         """Final boxes of every image in its own pixels."""
-        return [found.final() for found in self._kept(raw, sizes)]
+        return [each.boxes.final() for each in self.kept(raw, sizes)]
 
     def soften(self, raw: PointOutputs, sizes: Sequence[Size]) -> list[SoftBoxes]:
         """Final boxes with a class distribution each: scores that sum to more than 1 are divided by their sum."""
-        return [found.normalised() for found in self._kept(raw, sizes)]
+        return [each.boxes.normalised() for each in self.kept(raw, sizes)]
 
-    def _kept(self, raw: PointOutputs, sizes: Sequence[Size]) -> list[SoftBoxes]:
+    def kept(self, raw: PointOutputs, sizes: Sequence[Size]) -> list[Kept]:
+        """Final boxes, and the points that they come from."""
         return keep(*self.boxes_and_probs(raw), sizes, self.task.section.decode, self.size)
 
 

@@ -20,7 +20,7 @@ from tutored.errors import InputError
 from tutored.labels import COCO, LabelSpace, same_class
 from tutored.pictures import Box, fit_box, is_empty
 from tutored.tasks.detection import SoftBoxes
-from tutored.tasks.segmentation.instances import Instances
+from tutored.tasks.instances import Instances
 from tutored.tutors.outputs import ROUNDING
 from tutored.types import Dataset
 

@@ -15,8 +15,8 @@ from torch.nn.functional import grid_sample, interpolate
 from tutored.boxes import iou
 from tutored.errors import InputError
 from tutored.tasks.detection import SoftBoxes
+from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
-from tutored.tasks.segmentation.instances import Instances
 from tutored.tutors import Tutor
 from tutored.types import SoftLabels
 

@@ -145,18 +145,19 @@ class FilesOptions(Options):
 
 
 class StoresOptions(Options):
-    """A tutor that is made of two stores."""
+    """A tutor that is made of boxes and of a store of maps."""
 
-    boxes: Annotated[Path, "STORE"]
-    """The boxes of a detector."""
     maps: Annotated[Path, "STORE"]
     """Class maps of the same images."""
 
 
 class InstancesOptions(StoresOptions):
-    """Instances: the boxes of one store, each with the probability of its class that another store's map has in it."""
+    """Instances: boxes, each with the probability of its class that another store's map has in it."""
 
     MAKER = "tutored.tutors.stores:InstancesTutor"
+    OF_DATA = True
+    boxes: Annotated[str | Path, "STORE|ground_truth"]
+    """The boxes of a detector, or those that people drew."""
     score_floor: Share = 0.5
     """Weaker boxes become no instances. The default is that of a task's `box_floor`."""
 
@@ -165,6 +166,8 @@ class RescoredOptions(StoresOptions):
     """The boxes of one store, with higher scores where another store's maps agree and lower ones where they do not."""
 
     MAKER = "tutored.tutors.stores:RescoredTutor"
+    boxes: Annotated[Path, "STORE"]
+    """The boxes of a detector."""
     full: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Mean probability in a box from which the map agrees in full, since objects do not fill their boxes."""
 

@@ -19,7 +19,7 @@ from tutored.errors import InputError
 from tutored.files import sha256
 from tutored.labels import KNOWN, LabelSpace
 from tutored.tasks.detection import SoftBoxes
-from tutored.tasks.segmentation.instances import Instances
+from tutored.tasks.instances import Instances
 from tutored.tutors.options import ForeignOptions
 from tutored.types import SoftLabels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,20 +10,24 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch.nn.functional import one_hot
 
 from tutored.errors import InputError
+from tutored.files import sha256
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Remapped, Store
 from tutored.tasks import Task
 from tutored.tasks.detection import Detection, SoftBoxes
+from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import Segmentation, SoftMap
-from tutored.tasks.segmentation.instances import Instances
 from tutored.tutors.fuse import LIMIT, OVERLAP, fuse
-from tutored.tutors.options import InstancesOptions, JoinedOptions, RescoredOptions, StoresOptions
+from tutored.tutors.options import InstancesOptions, JoinedOptions, RescoredOptions
 from tutored.tutors.outputs import MASK_SIDE, masks_in_boxes
-from tutored.types import SoftLabels
+from tutored.types import Dataset, SoftLabels
 
 Size = tuple[int, int]
+DRAWN = "ground_truth"
+"""Given for `boxes`: those that people drew."""
 
 
 class Source:
@@ -54,26 +59,22 @@ class Source:
         return None if answer is None else answer.tasks[self.kind]
 
 
-def open_pair(options: StoresOptions) -> tuple[Store, Store]:
-    """A store of boxes and one of maps that know a class in common.
+def open_part(path: Path, task: type[Task]) -> Store:
+    """A store that answers a task. Raises InputError: there is none, or it does not."""
+    store = Store.open(path)
+    if not store.teaches(task):
+        has = " and ".join(store.kinds) or "nothing"
+        raise InputError(f"store {path} answers {has}, not {task.kind}; give another one")
+    return store
 
-    Raises:
-        InputError: no such store, it does not answer the task, or the two have no class in common.
-    """
-    stores = []
-    for path, task in ((options.boxes, Detection), (options.maps, Segmentation)):
-        store = Store.open(path)
-        if not store.teaches(task):
-            has = " and ".join(store.kinds) or "nothing"
-            raise InputError(f"store {path} answers {has}, not {task.kind}; give another one")
-        stores.append(store)
-    boxes, maps = (store.labels for store in stores)
+
+def refuse_strangers(options: InstancesOptions | RescoredOptions, boxes: LabelSpace, maps: LabelSpace) -> None:
+    """Raises InputError where boxes and maps have no class in common."""
     if all(same_class(name, boxes) is None for name in maps.classes):
         raise InputError(
             f"{options.boxes} and {options.maps} have no class in common: {', '.join(boxes.classes[:5])}, ... and "
             f"{', '.join(maps.classes[:5])}, ...; give stores of the same classes"
         )
-    return stores[0], stores[1]
 
 
 def identity_of(stores: Mapping[str, Store], **facts: Any) -> dict[str, Any]:
@@ -106,33 +107,79 @@ class StoresTutor:
         raise NotImplementedError
 
 
-class InstancesTutor(StoresTutor):
-    """A detector's boxes, each with the probability of its class that a map has inside it, as Mask R-CNN gives them.
+class DrawnBoxes:
+    """A data set's boxes in another label space, as certain answers; those of other classes are left out."""
 
-    So a dense map can teach in Mask R-CNN's form: outside of boxes there is nothing, and one class and one score hold
-    for a whole box. The map does not tell objects of one class apart: a neighbour that reaches into a box is in its
-    mask. An image for which one of the two stores has no answer gets none.
+    def __init__(self, dataset: Dataset, labels: LabelSpace) -> None:
+        self.dataset, self.space = dataset, len(labels)
+        own = dataset.labels[Detection.kind]
+        self.to = [same_class(name, labels) or 0 for name in own.names]
+
+    def answer(self, image_id: str, size: Size) -> SoftBoxes | None:
+        """The boxes; None where nobody drew any."""
+        truth = self.dataset.ground_truth(image_id).tasks.get(Detection.kind)
+        if truth is None:
+            return None
+        boxes = truth.relabelled(self.to, None)
+        probs = one_hot(boxes.classes, self.space).float()
+        return SoftBoxes(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, probs=probs)
+
+    def digest(self) -> str:
+        """SHA-256 of the files that hold the annotations."""
+        files = {str(file) for image_id in self.dataset.ids for file in self.dataset.files(image_id)[1:]}
+        return hashlib.sha256("".join(sha256(Path(file)) for file in sorted(files)).encode()).hexdigest()
+
+
+class InstancesTutor(StoresTutor):
+    """Boxes, each with the probability of its class that a map has inside it, as Mask R-CNN gives them.
+
+    With a detector's boxes a dense map can teach in Mask R-CNN's form: outside of boxes there is nothing, and one class
+    and one score hold for a whole box. With drawn ones, boxes and a map make instance masks. The map does not tell
+    objects of one class apart: a neighbour that reaches into a box is in its mask. An image for which one of the two
+    has no answer gets none.
 
     Attributes:
-        labels: the classes of the maps that the detector knows too, in the maps' order; both stores are remapped into
-            it by name, and boxes of other classes are dropped.
+        labels: the classes of the maps that the boxes know too, in the maps' order; both are remapped into it by name,
+            and boxes of other classes are dropped.
     """
 
-    def __init__(self, options: InstancesOptions) -> None:
-        """Open both stores. Raises InputError, see `open_pair`."""
-        detector, mapper = open_pair(options)
+    def __init__(self, options: InstancesOptions, dataset: Dataset | None = None) -> None:
+        """Open the stores.
+
+        Args:
+            dataset: whose images are labelled; it has the boxes of `boxes: ground_truth`.
+
+        Raises:
+            InputError: no such store, it does not answer the task, no drawn boxes, or no class in common.
+        """
+        mapper = open_part(options.maps, Segmentation)
+        if str(options.boxes) == DRAWN:
+            if dataset is None or Detection.kind not in dataset.labels:
+                raise InputError(f"boxes: {DRAWN}: the data set has no boxes; give a detector's store")
+            theirs = dataset.labels[Detection.kind]
+        else:
+            detector = open_part(Path(options.boxes), Detection)
+            theirs = detector.labels
+        refuse_strangers(options, theirs, mapper.labels)
         self.labels = LabelSpace.of(
-            tuple(name for name in mapper.labels.classes if same_class(name, detector.labels) is not None)
+            tuple(name for name in mapper.labels.classes if same_class(name, theirs) is not None)
         )
-        self._floor = options.score_floor
-        self._boxes = Source(detector, Detection, self.labels)
-        self._maps = Source(mapper, Segmentation, self.labels)
+        self._floor, self._maps = options.score_floor, Source(mapper, Segmentation, self.labels)
+        self._boxes: Source | DrawnBoxes
+        if str(options.boxes) == DRAWN:
+            assert dataset is not None
+            self._boxes = drawn = DrawnBoxes(dataset, self.labels)
+            stores, who, facts = {"maps": mapper}, "drawn", {"boxes_sha256": drawn.digest()}
+        else:
+            self._boxes = Source(detector, Detection, self.labels)
+            stores, who, facts = {"boxes": detector, "maps": mapper}, f"of {detector.identity.get('tutor')}", {}
         self.identity = identity_of(
-            {"boxes": detector, "maps": mapper},
+            stores,
             kind="instances",
-            tutor=f"boxes of {detector.identity.get('tutor')}, masks of {mapper.identity.get('tutor')}",
+            tutor=f"boxes {who}, masks of {mapper.identity.get('tutor')}",
             score_floor=options.score_floor,
             mask_side=MASK_SIDE,
+            **facts,
         )
 
     def answers(self, image_id: str, size: Size) -> Sequence[Instances]:
@@ -158,8 +205,9 @@ class RescoredTutor(StoresTutor):
     """
 
     def __init__(self, options: RescoredOptions) -> None:
-        """Open both stores. Raises InputError, see `open_pair`."""
-        detector, mapper = open_pair(options)
+        """Open both stores. Raises InputError: see `InstancesTutor`."""
+        detector, mapper = open_part(options.boxes, Detection), open_part(options.maps, Segmentation)
+        refuse_strangers(options, detector.labels, mapper.labels)
         self.labels, self._full = detector.labels, options.full
         self._boxes = Source(detector, Detection, self.labels)
         self._maps = Source(mapper, Segmentation, self.labels)

@@ -44,6 +44,8 @@ class BlitzNetSection(StudentSection):
     """Channels that the map head keeps of each level."""
     map_kernel: Literal[1, 3] = 1
     """Side of the convolutions that reduce levels to `map_width`."""
+    prototypes: Annotated[int, Field(gt=0, le=256)] = 24
+    """Maps of which an instance's mask is a weighted sum."""
     shared_head: bool = False
     """One pair of box convolutions for all levels, instead of a pair each."""
     scales: tuple[float, float, float] = (0.10, 0.20, 0.95)

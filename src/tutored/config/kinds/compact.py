@@ -32,6 +32,8 @@ class CompactSection(StudentSection):
     """Channels of each level in a map."""
     map_stride: Literal[4, 8] = 4
     """Pixels a cell of a map."""
+    prototypes: Annotated[int, Field(gt=0, le=256)] = 24
+    """Maps of which an instance's mask is a weighted sum."""
     points: Annotated[int, Field(gt=0)] = 9
     """Points of each level that a box considers (ATSS's k)."""
     box_weight: Weight = 2.0

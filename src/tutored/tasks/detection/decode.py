@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,9 +15,21 @@ from tutored.tasks.detection.types import SoftBoxes
 from tutored.tasks.task import refuse_nan
 
 
+class Kept(NamedTuple):
+    """The boxes of one image that are kept.
+
+    Attributes:
+        boxes: on the CPU.
+        rows: int64 [K], the place of each among the A that were given, on their device.
+    """
+
+    boxes: SoftBoxes
+    rows: Tensor
+
+
 def keep(
     boxes_xyxy: Tensor, probs: Tensor, sizes: Sequence[tuple[int, int]], config: Decode, network_size: int
-) -> list[SoftBoxes]:
+) -> list[Kept]:
     """The boxes of every image that are kept, by falling score, in its own pixels (specification 5.1).
 
     Per class: scores above the floor, the best `top_k`, NMS, at most `per_class`; then the best `total` of all.
@@ -29,7 +42,7 @@ def keep(
         network_size: side of the square that the images were resized to.
 
     Returns:
-        Tensors on the CPU, whatever the device of the arguments; each box with its whole class distribution.
+        Each box with its whole class distribution.
 
     Raises:
         FloatingPointError: the values are NaN, as from a student whose training diverged.
@@ -45,13 +58,11 @@ def keep(
         solid = (corners[:, 2:] > corners[:, :2]).all(dim=1).nonzero()[:, 0]
         kept = solid[boxes.nms(corners[solid], scores[solid], classes[solid], config.nms_iou)]
         kept = kept[_earlier_of_class(classes[kept]) < config.per_class][: config.total]
-        found.append(
-            SoftBoxes(
-                boxes_xyxy=corners[kept].cpu(),
-                classes=classes[kept].cpu() + 1,
-                probs=probs[index, anchor[kept]].cpu(),
-            )
+        rows = anchor[kept]
+        boxes_kept = SoftBoxes(
+            boxes_xyxy=corners[kept].cpu(), classes=classes[kept].cpu() + 1, probs=probs[index, rows].cpu()
         )
+        found.append(Kept(boxes_kept, rows))
     return found
 
 

@@ -51,6 +51,8 @@ class Matches(NamedTuple):
         truth_boxes_xyxy: float32 [G, 4], pixels.
         truth_classes: int64 [G], 1..C.
         difficult: bool [G], objects that need not be found.
+        pairs: int64 [P, 2], rows of detections and of objects of one class that overlap by the lowest of COCO's floors.
+        overlaps: float64 [P], of each pair.
     """
 
     boxes_xyxy: NDArray[np.float32]
@@ -60,6 +62,8 @@ class Matches(NamedTuple):
     truth_boxes_xyxy: NDArray[np.float32]
     truth_classes: NDArray[np.int64]
     difficult: NDArray[np.bool_]
+    pairs: NDArray[np.int64]
+    overlaps: NDArray[np.float64]
 
 
 NO_MATCHES = Matches(
@@ -70,6 +74,8 @@ NO_MATCHES = Matches(
     np.zeros((0, 4), np.float32),
     np.zeros(0, np.int64),
     np.zeros(0, np.bool_),
+    np.zeros((0, 2), np.int64),
+    np.zeros(0),
 )
 """The record of an image without boxes."""
 
@@ -90,10 +96,19 @@ class Ranked(NamedTuple):
     objects: NDArray[np.int64]
 
 
-def record(truth: Boxes, prediction: Detections, labels: LabelSpace) -> Matches:
+def record(
+    truth: Boxes,
+    prediction: Detections,
+    labels: LabelSpace,
+    shares: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> Matches:
     """Compare one image's detections with its objects.
 
     Detections of classes that the image is not annotated for are left out. Equal scores keep the order of `prediction`.
+
+    Args:
+        shares: float64 [K, G] each, how much detections and objects overlap by VOC's rules, and by COCO's; None: by
+            their boxes.
 
     Raises:
         InputError: a class is outside the label space, or a box or score is not finite.
@@ -111,9 +126,14 @@ def record(truth: Boxes, prediction: Detections, labels: LabelSpace) -> Matches:
     order = np.argsort(-scores, kind="stable")
     if truth.annotated is not None:
         order = order[np.isin(answer_classes[order], truth.annotated)]
+    if shares is None:
+        shares = overlaps(boxes[:, None], truth_boxes), overlaps(boxes[:, None], truth_boxes, inside=difficult)
     boxes, answer_classes = boxes[order], answer_classes[order]
-    hits = _hits(overlaps(boxes[:, None], truth_boxes) * (answer_classes[:, None] == truth_classes), difficult)
-    return Matches(boxes, answer_classes, scores[order], hits, truth_boxes, truth_classes, difficult)
+    voc, coco = (each[order] * (answer_classes[:, None] == truth_classes) for each in shares)
+    pairs = np.argwhere(coco >= COCO_FLOORS[0])
+    paired = coco[pairs[:, 0], pairs[:, 1]]
+    hits = _hits(voc, difficult)
+    return Matches(boxes, answer_classes, scores[order], hits, truth_boxes, truth_classes, difficult, pairs, paired)
 
 
 def figures(records: Sequence[Matches], labels: LabelSpace, reported: Sequence[str] | None) -> Figures:
@@ -283,30 +303,23 @@ def coco_ap(matches: Sequence[Matches], count: int) -> NDArray[np.float64]:
     Returns:
         float64 [2, C+1]; NaN for background and for a class without an object to find.
     """
-    groups = _groups([item.classes for item in matches], count)
+    images = np.repeat(np.arange(len(matches)), [len(item.classes) for item in matches])
+    groups = images * (count + 1) + np.concatenate([item.classes for item in matches])
     order = np.argsort(groups, kind="stable")
     order = order[_places(groups[order]) < COCO_DETECTIONS]
     classes, scores = groups[order] % (count + 1), np.concatenate([item.scores for item in matches])[order]
     difficult = np.concatenate([item.difficult for item in matches])
-    true_groups = _groups([item.truth_classes for item in matches], count)
-    boxes = np.concatenate([item.boxes_xyxy for item in matches])[order]
-    true_boxes = np.concatenate([item.truth_boxes_xyxy for item in matches])
-    hits = _choose(_pairs(groups[order], boxes, true_groups, true_boxes, difficult), len(order), difficult)
+    hits = _choose(_pairs(matches, groups[order], order, difficult), len(order), difficult)
 
     by_score = np.lexsort((-scores, classes))
     starts = np.searchsorted(classes[by_score], np.arange(count + 2))
-    totals = np.bincount(true_groups[~difficult] % (count + 1), minlength=count + 1)
+    true_classes = np.concatenate([item.truth_classes for item in matches])
+    totals = np.bincount(true_classes[~difficult], minlength=count + 1)
     result = np.full((2, count + 1), np.nan)
     for index in np.flatnonzero(totals):
         precision = _precision(hits[by_score[starts[index] : starts[index + 1]]], int(totals[index]))
         result[:, index] = precision.mean(), precision[0].mean()
     return result
-
-
-def _groups(classes: Sequence[NDArray[np.int64]], count: int) -> NDArray[np.int64]:
-    """A number for each image and class."""
-    images = np.repeat(np.arange(len(classes)), [len(each) for each in classes])
-    return images * (count + 1) + np.concatenate(classes)
 
 
 def _places(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -315,22 +328,22 @@ def _places(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _pairs(
-    groups: NDArray[np.int64],
-    boxes_xyxy: NDArray[np.float32],
-    true_groups: NDArray[np.int64],
-    true_boxes_xyxy: NDArray[np.float32],
-    difficult: NDArray[np.bool_],
+    matches: Sequence[Matches], groups: NDArray[np.int64], order: NDArray[np.int64], difficult: NDArray[np.bool_]
 ) -> _Pairs:
-    """Pair detections, by group and falling score, with objects in any order."""
-    by_group = np.argsort(true_groups, kind="stable")
-    first = np.searchsorted(true_groups[by_group], groups)
-    number = np.searchsorted(true_groups[by_group], groups, side="right") - first
-    detections = np.repeat(np.arange(len(groups)), number)
-    objects = by_group[_places(detections) + first[detections]]
+    """The pairs of all images.
 
-    shares = overlaps(boxes_xyxy[detections], true_boxes_xyxy[objects], inside=difficult[objects])
+    Args:
+        groups: int64 [D], rising, a number for image and class of each detection, which fall by score within it.
+        order: int64 [D], the detections' places among those of all images.
+        difficult: bool, of the objects of all images.
+    """
+    firsts = np.cumsum([(0, 0), *((len(each.classes), len(each.difficult)) for each in matches)], axis=0)
+    places = np.full(firsts[-1, 0], -1)
+    places[order] = np.arange(len(order))
+    pairs = np.concatenate([each.pairs + first for each, first in zip(matches, firsts[:-1], strict=True)])
+    detections, objects, shares = places[pairs[:, 0]], pairs[:, 1], np.concatenate([each.overlaps for each in matches])
     asked = np.lexsort((-objects, -shares, difficult[objects], detections))
-    asked = asked[shares[asked] >= COCO_FLOORS[0]]
+    asked = asked[detections[asked] >= 0]
     detections = detections[asked]
     return _Pairs(detections, objects[asked], shares[asked], _places(groups[detections]))
 

@@ -52,10 +52,14 @@ class BoxExport:
         Returns:
             boxes float32 [B, N, 4], scores float32 [B, N], classes int64 [B, N], count int64 [B].
         """
+        return self.chosen(raw)[0]
+
+    def chosen(self, raw: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """What `final` returns, and int64 [B, N], the candidate that each box comes from."""
         limits, candidates, probs = self.limits, raw["candidates"], raw["probs"]
         best = probs[..., 1:].transpose(1, 2).topk(min(limits.top_k, int(probs.shape[1])), dim=-1)
         classes, ranks = (int(length) for length in best.values.shape[1:])
-        boxes_xyxy = _rows(candidates.clamp(0, self.side), best.indices.flatten(1))
+        boxes_xyxy = rows_of(candidates.clamp(0, self.side), best.indices.flatten(1))
         solid = (boxes_xyxy[..., 2:] > boxes_xyxy[..., :2]).all(dim=-1)
         scores = torch.where(solid, best.values.flatten(1), -1.0)
         # Each class of each image is an entry of its own, because each has its own candidates.
@@ -65,12 +69,13 @@ class BoxExport:
         kept = torch.zeros_like(every).scatter(0, chosen, every[chosen]).reshape(-1, classes * ranks)
         top = kept.topk(min(limits.total, classes * ranks), dim=1)
         found = top.values > 0
-        return {
-            "boxes": _rows(boxes_xyxy, top.indices) * found[..., None],
+        final = {
+            "boxes": rows_of(boxes_xyxy, top.indices) * found[..., None],
             "scores": top.values,
             "classes": torch.where(found, torch.div(top.indices, ranks, rounding_mode="floor") + 1, 0),
             "count": found.sum(dim=1),
         }
+        return final, best.indices.flatten(1).gather(1, top.indices)
 
     def apart(self, final: Mapping[str, Tensor], raw: Mapping[str, Tensor], tolerance: float) -> tuple[int, int]:
         """How many of the boxes in `final`, and of those that `keep` makes of `raw`, are not among the others.
@@ -82,7 +87,7 @@ class BoxExport:
         """
         sizes = [(self.side, self.side)] * len(final["count"])
         lonely, count = 0, 0
-        wanted = keep(raw["candidates"], raw["probs"], sizes, self.limits, self.side)
+        wanted = [each.boxes for each in keep(raw["candidates"], raw["probs"], sizes, self.limits, self.side)]
         for want, boxes_xyxy, scores, classes, many in zip(
             wanted, *(final[name] for name in ("boxes", "scores", "classes", "count")), strict=True
         ):
@@ -112,6 +117,6 @@ class _NonMaxSuppression(torch.autograd.Function):
         return g.op("NonMaxSuppression", boxes_xyxy, scores, *constants)
 
 
-def _rows(tables: Tensor, indices: Tensor) -> Tensor:
-    """Rows of each image's table: [B, A, 4] and [B, K] to [B, K, 4]."""
-    return tables.gather(1, indices[..., None].expand(-1, -1, 4))
+def rows_of(tables: Tensor, indices: Tensor) -> Tensor:
+    """Rows of each image's table: [B, A, n] and [B, K] to [B, K, n]."""
+    return tables.gather(1, indices[..., None].expand(-1, -1, tables.shape[2]))

@@ -73,11 +73,15 @@ def teachable(answer: SoftBoxes, section: DetectionSection) -> Tensor:
 
 def complete(truth: BoxRow, tutor: BoxRow, conflict_iou: float) -> BoxRow:
     """The drawn boxes and, of classes that were not annotated, the tutor's, unless they lie on a drawn one."""
-    overlap = boxes.iou(tutor.boxes_xyxy, F.pad(truth.boxes_xyxy, (0, 0, 0, 1))).amax(dim=1)
-    chosen = overlap <= conflict_iou
+    chosen = apart(truth, tutor, conflict_iou)
     both = zip(truth[:4], tutor[:4], strict=True)
     boxes_xyxy, classes, probs, difficult = (torch.cat([mine, theirs[chosen]]) for mine, theirs in both)
     return BoxRow(boxes_xyxy, classes, probs, difficult, truth.unknown & tutor.unknown)
+
+
+def apart(truth: BoxRow, tutor: BoxRow, conflict_iou: float) -> Tensor:
+    """bool [K]: the tutor's boxes that lie on no drawn one."""
+    return boxes.iou(tutor.boxes_xyxy, F.pad(truth.boxes_xyxy, (0, 0, 0, 1))).amax(dim=1) <= conflict_iou
 
 
 def vet_by_mask(

@@ -23,14 +23,15 @@ from tutored.maps import likeliest
 from tutored.pictures import read_mask
 from tutored.tasks.audit import Auditor
 from tutored.tasks.classes import stack_unknown
+from tutored.tasks.instances.types import Instances
 from tutored.tasks.segmentation import draw, measure, targets
-from tutored.tasks.segmentation.instances import Instances, combine, rasterize
+from tutored.tasks.segmentation.instances import combine, rasterize
 from tutored.tasks.segmentation.targets import CellTargets, MapRow
 from tutored.tasks.segmentation.types import ClassMap, ClassMask, MapTargets, SoftMap
 from tutored.tasks.task import DenseTask, Detail, Figures, Size, refuse_nan
 from tutored.types import IGNORE, SoftLabels
 
-__all__ = ["ClassMap", "ClassMask", "Instances", "MapTargets", "Segmentation", "SegmentationSection", "SoftMap"]
+__all__ = ["ClassMap", "ClassMask", "MapTargets", "Segmentation", "SegmentationSection", "SoftMap"]
 
 STRIDE = 8
 """Pixels a cell of a map that is rasterized from instances."""

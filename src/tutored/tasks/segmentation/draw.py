@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from tutored.files import write_encoded
 from tutored.labels import LabelSpace
-from tutored.palette import voc_palette
+from tutored.palette import borders, voc_palette
 from tutored.tasks.segmentation.types import ClassMap, ClassMask
 from tutored.types import BACKGROUND, IGNORE
 
@@ -35,19 +34,9 @@ def draw(picture: Image.Image, shown: ClassMask | ClassMap, labels: LabelSpace, 
     share, colours = opacity[classes][..., None], voc_palette()[classes]
     mixed = np.asarray(picture) * (1 - share) + colours * share
     # Half white, so that the dark colours' borders show on dark objects too.
-    outline = _borders(classes) & (classes != BACKGROUND) & (classes != IGNORE)
+    outline = borders(classes) & (classes != BACKGROUND) & (classes != IGNORE)
     mixed[outline] = colours[outline] / 2 + 127
     return Image.fromarray(mixed.round().astype(np.uint8))
-
-
-def _borders(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels with another class to their left, right, top or bottom."""
-    borders = np.zeros(classes.shape, np.bool_)
-    for ours, theirs in ((borders, classes), (borders.T, classes.T)):
-        change = theirs[1:] != theirs[:-1]
-        ours[1:] |= change
-        ours[:-1] |= change
-    return borders
 
 
 def mask_image(mask: Tensor) -> Image.Image:

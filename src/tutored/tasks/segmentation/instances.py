@@ -1,101 +1,17 @@
-"""Instance masks of a tutor, and the map that is rasterized from them, or from confidences, by a rule."""
+"""The map that is rasterized from instance masks, or from confidences, by a rule."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
-import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, scored_boxes, starts
-from tutored.tasks.task import Remap, Size
-from tutored.types import expect, expect_boxes
+from tutored.tasks.instances.types import Instances
+from tutored.tasks.task import Size
 
 Rule = Literal["noisy_or", "one", "complement", "zero"]
-LEVELS = 255
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instances:
-    """A tutor's instance masks for one image, each in the frame of its own box.
-
-    Attributes:
-        boxes_xyxy: float32 [N, 4], pixels of the image.
-        classes: int64 [N], 1..C.
-        scores: float32 [N], 0..1.
-        masks: float32 [N, m, m], 0..1, a soft mask stretched over its box (Mask R-CNN: m = 28).
-        unknown: classes of the label space that this tutor knows nothing about.
-    """
-
-    kind: ClassVar[str] = "instances"
-    fields: ClassVar[Sequence[pa.Field]] = (
-        pa.field("instance_side", pa.int32()),
-        pa.field("instance_boxes_xyxy", FLOATS),
-        pa.field("instance_classes", NUMBERS),
-        pa.field("instance_scores", FLOATS),
-        pa.field("instance_masks", pa.binary()),
-    )
-    boxes_xyxy: Tensor
-    classes: Tensor
-    scores: Tensor
-    masks: Tensor
-    unknown: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        expect_boxes(self.boxes_xyxy, "Instances.boxes_xyxy")
-        count = len(self.boxes_xyxy)
-        expect(self.classes, "Instances.classes", (count,), torch.int64)
-        expect(self.scores, "Instances.scores", (count,), torch.float32)
-        expect(self.masks, "Instances.masks", (count, None, None), torch.float32)
-
-    def chosen(self, which: Tensor) -> Instances:
-        """The instances at these indices (int64 [n], or bool [N])."""
-        parts = (each[which] for each in (self.boxes_xyxy, self.classes, self.scores, self.masks))
-        boxes_xyxy, classes, scores, masks = parts
-        return Instances(boxes_xyxy=boxes_xyxy, classes=classes, scores=scores, masks=masks, unknown=self.unknown)
-
-    def encode(self) -> dict[str, Any]:
-        """A store's row: masks [N, m, m] as uint8 in C order, times 255."""
-        return {
-            "instance_boxes_xyxy": self.boxes_xyxy.flatten().numpy(),
-            "instance_classes": self.classes.numpy(),
-            "instance_scores": self.scores.numpy(),
-            "instance_side": self.masks.shape[-1],
-            "instance_masks": (self.masks * LEVELS).round().to(torch.uint8).numpy().tobytes(),
-        }
-
-    @classmethod
-    def decode(
-        cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None
-    ) -> Sequence[Instances | None]:
-        """The answers of a table's rows, always in the tutor's own label space: see `Segmentation.from_store`."""
-        counts, *scored = scored_boxes(table, "instance_", space)
-        first, there = starts(counts), answered(table, cls.fields)
-        sides, masks = table.column("instance_side"), table.column("instance_masks")
-        stored = [
-            np.frombuffer(masks[row].as_buffer(), np.uint8).reshape(counts[row], sides[row].as_py(), sides[row].as_py())
-            if answers
-            else None
-            for row, answers in enumerate(there)
-        ]
-
-        def make(row: int) -> Instances:
-            values = stored[row]
-            assert values is not None
-            corners, classes, scores = (torch.from_numpy(each[first[row] : first[row + 1]].copy()) for each in scored)
-            pixels = torch.from_numpy(values / np.float32(LEVELS))
-            return cls(boxes_xyxy=corners, classes=classes, scores=scores, masks=pixels)
-
-        return Rows(there, make)
-
-    def tempered(self, temperature: float) -> Instances:
-        """The same: probabilities are tempered on the map that is rasterized from instances."""
-        return self
 
 
 def rasterize(instances: Instances, size: Size, classes: int, grid: tuple[int, int], rule: Rule) -> Tensor:

@@ -1,0 +1,107 @@
+"""Instance segmentation: boxes with classes, and the pixels of each object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from tutored.config.kinds.instances import InstancesSection
+from tutored.geometry import Geometry
+from tutored.labels import ClassMap, LabelSpace
+from tutored.tasks.audit import Auditor
+from tutored.tasks.classes import unannotated as left_out
+from tutored.tasks.detection import Detection, SoftBoxes, measure
+from tutored.tasks.instances import draw, targets
+from tutored.tasks.instances.overlaps import mask_overlaps
+from tutored.tasks.instances.types import InstanceMasks, Instances, InstanceTargets, Objects
+from tutored.tasks.task import Size
+from tutored.types import SoftLabels
+
+__all__ = [
+    "InstanceMasks",
+    "InstanceSegmentation",
+    "InstanceTargets",
+    "Instances",
+    "InstancesSection",
+    "Objects",
+]
+
+
+class InstanceSegmentation(Detection):
+    """Objects; their boxes and classes are treated as detection's, and a mask belongs to each."""
+
+    kind: ClassVar[str] = "instances"
+    Section: ClassVar[type[InstancesSection]] = InstancesSection
+    answers: ClassVar[tuple[type, ...]] = (Instances,)
+    headline: ClassVar[tuple[str, str]] = ("mAP_voc_area@.5", "mask mAP")
+    section: InstancesSection
+
+    def teach(self, truth: Any, size: Size, geometry: Geometry, grid: int) -> Any:
+        return targets.teach(truth, geometry, len(self.labels), grid)
+
+    def teach_soft(self, answer: Any, size: Size, geometry: Geometry, grid: int) -> Any:
+        return targets.teach_soft(answer, geometry, len(self.labels), grid, self.section)
+
+    def complete(self, truth: Any, tutor: Any) -> Any:
+        return targets.complete(truth, tutor, self.section.conflict_iou)
+
+    def stack(self, rows: Sequence[Any], weight: Tensor) -> Any:
+        """Boxes and masks are padded to the most of any image."""
+        boxes = super().stack([row.boxes for row in rows], weight)
+        return InstanceTargets(*boxes, pad_sequence([row.masks for row in rows], batch_first=True))
+
+    def guides(self, shown: Any) -> Tensor:
+        boxes_xyxy: Tensor = shown.boxes_xyxy
+        return boxes_xyxy
+
+    def unannotated(self, answer: Any, truth: Any) -> Any:
+        return answer.chosen(left_out(truth.annotated, len(self.labels))[answer.classes])
+
+    def vet(self, answer: Any, size: Size, other: Any, other_labels: LabelSpace) -> Any:
+        return replace(answer, scores=super().vet(self._boxes(answer), size, other, other_labels).scores)
+
+    @classmethod
+    def from_store(cls, stored: SoftLabels, class_map: ClassMap, section: Any) -> Instances | None:
+        """The instances of classes that have a counterpart here."""
+        found: Instances | None = stored.tasks.get(Instances.kind)
+        if found is None:
+            return None
+        to = torch.tensor([-1 if number is None else number for number in class_map.to])[found.classes]
+        kept = replace(found.chosen(to > 0), classes=to[to > 0])
+        return replace(kept, unknown=tuple(class_map.target.index(name) for name in class_map.unreached))
+
+    def mute(self, answer: Any, classes: Sequence[int]) -> Any:
+        muted = super().mute(self._boxes(answer), classes)
+        return replace(answer, scores=muted.scores, unknown=muted.unknown)
+
+    @classmethod
+    def final(cls, answer: Any, size: Size) -> Any:
+        return answer.final(size)
+
+    def record(self, truth: Any, prediction: Any) -> Any:
+        shares = mask_overlaps(prediction.masks, truth.masks, truth.difficult)
+        return measure.record(truth, prediction, self.labels, shares)
+
+    def auditor(self) -> Auditor:
+        from tutored.tasks.instances.audit import InstanceAuditor
+
+        return InstanceAuditor(self)
+
+    def draw(self, picture: Image.Image, shown: Any, zoom: float) -> Image.Image:
+        return super().draw(draw.draw_masks(picture, shown), shown, zoom)
+
+    def describe(self, prediction: Any) -> list[dict[str, Any]]:
+        entries = super().describe(prediction)
+        return [
+            {**entry, "segmentation": draw.run_lengths(mask)}
+            for entry, mask in zip(entries, prediction.masks, strict=True)
+        ]
+
+    def _boxes(self, answer: Instances) -> SoftBoxes:
+        return answer.soft_boxes(len(self.labels))
