@@ -38,8 +38,10 @@ def explain(error: click.ClickException, words: Sequence[str]) -> str:
     Args:
         words: of the command line.
     """
-    message, context = error.format_message().removesuffix("."), getattr(error, "ctx", None)
-    message = message[:1].lower() + message[1:]
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if message.startswith("No such"):
+        message = message.partition(". ")[0]  # without click's own guess
+    message = message[:1].lower() + message[1:].removesuffix(".")
     if context is None or (isinstance(error, click.BadParameter) and ";" in message):
         return message
     rest = words[len(context.command_path.split()) - 1 :]
@@ -55,7 +57,7 @@ def explain(error: click.ClickException, words: Sequence[str]) -> str:
     elif isinstance(error, click.MissingParameter) and isinstance(error.param, click.Option):
         hint = _missing(error.param, context, rest)
     if hint:
-        return f"{message.partition('. ')[0]}; {hint}"
+        return f"{message}; {hint}"
     usage = " ".join([context.command_path, *context.command.collect_usage_pieces(context)])
     return (
         f"{message}{'' if message.endswith('?') else ';'} the command is `{usage}`, and --help lists what is possible"
@@ -114,4 +116,4 @@ def _missing(option: click.Option, context: click.Context, words: Sequence[str])
     alone = alone[sum(isinstance(each, click.Argument) for each in params) :]
     if alone and option.name == "data":
         return f"did you mean --data {meant_data(Path(alone[0])) or f'FORMAT:{alone[0]}'}?"
-    return f"give {option.opts[0]} {option.metavar or 'TEXT'}, {option.help}"
+    return f"give {option.opts[0]} {option.make_metavar(context)} ({option.help})"
