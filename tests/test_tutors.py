@@ -77,7 +77,7 @@ def test_a_command_line_can_be_built_from_the_options() -> None:
 
 
 def test_what_a_tutor_can_not_be_told_is_refused() -> None:
-    with pytest.raises(InputError, match="unknown kind of tutor 'keras'; possible: onnx, torchvision, hf, student"):
+    with pytest.raises(InputError, match="unknown tutor 'keras'; possible: onnx, torchvision, hf, student"):
         open_tutor("keras")
     with pytest.raises(InputError, match="tutor onnx: weights: Field required"):
         open_tutor("onnx")

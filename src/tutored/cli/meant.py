@@ -59,9 +59,7 @@ def explain(error: click.ClickException, words: Sequence[str]) -> str:
     if hint:
         return f"{message}; {hint}"
     usage = " ".join([context.command_path, *context.command.collect_usage_pieces(context)])
-    return (
-        f"{message}{'' if message.endswith('?') else ';'} the command is `{usage}`, and --help lists what is possible"
-    )
+    return f"{message}; the command is `{usage}`, and --help lists what is possible"
 
 
 def _split(words: Sequence[str]) -> list[str]:

@@ -208,18 +208,17 @@ def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
     """
     options = {"kind": tutor} if isinstance(tutor, str) else {name.replace("-", "_"): tutor[name] for name in tutor}
     kind, _, name = str(options.pop("kind", "")).partition(":")
-    if kind not in KINDS:
-        raise InputError(f"unknown kind of tutor {tutor!r}; {meant(tutor) if isinstance(tutor, str) else POSSIBLE}")
-    first = KINDS[kind].FIRST
-    if name and first is None:
-        raise InputError(f"{kind}:{name}: the tutor `{kind}` has no short form; give its options")
+    first = KINDS[kind].FIRST if kind in KINDS else None
+    if kind not in KINDS or (name and first is None):
+        raise InputError(f"unknown tutor {tutor!r}; {meant(tutor) if isinstance(tutor, str) else POSSIBLE}")
     return validated(KINDS[kind], {**options, **({first: name} if name and first else {}), **more}, f"tutor {kind}")
 
 
 def meant(kind: str) -> str:
-    """What may be meant by a kind of tutor that is none, such as a file or folder alone."""
+    """What may be meant by a tutor that is none, such as a file or folder alone."""
     path, (kind, colon, name) = Path(kind), kind.partition(":")
-    near = difflib.get_close_matches(kind, KINDS, n=1)
+    if kind in KINDS:
+        return f"the tutor `{kind}` has no short form, so give its options"
     if path.suffix in (".pt", ".pth"):
         return (
             "such files are programs, which are never run; export the network to ONNX (of Ultralytics' by `yolo export "
@@ -227,9 +226,10 @@ def meant(kind: str) -> str:
         )
     signs = {"student": path / CHECKPOINT.file, "hf": path / "config.json", "files": path / "."}
     found = "onnx" if path.suffix == ".onnx" else next((kind for kind, sign in signs.items() if sign.exists()), None)
-    if near or (found and not colon):
-        return f"did you mean {f'{near[0]}{colon}{name}' if near else f'{found}:{path}'}?"
-    return POSSIBLE
+    if found and not colon:
+        return f"did you mean {found}:{path}?"
+    near = difflib.get_close_matches(kind, KINDS, n=1)
+    return f"did you mean {near[0]}{colon}{name}?" if near else POSSIBLE
 
 
 class Option(NamedTuple):
