@@ -57,7 +57,7 @@ def ask_tutors(
     for tutor, dataset, store in list(_questions(config, open_tasks(config, visible))):
         before = read_manifest(store)
         rank, processes = (int(os.environ.get(name, usual)) for name, usual in (("RANK", 0), ("WORLD_SIZE", 1)))
-        with bar("labelling") as step:
+        with bar(f"labelling {store.name}") as step:
             label(tutor, dataset, store, resume=True, rank=rank, processes=processes, progress=step)
         while not (read_manifest(store) or {}).get("complete"):  # another process is at its share
             time.sleep(1)
