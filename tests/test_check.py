@@ -68,6 +68,7 @@ def test_objects_and_pixels_are_counted_by_class(make_voc: MakeVoc, tmp_path: Pa
     assert cats == ["│ cat │ 2 │ 1 │".split(), "│ cat │ 2.50% │".split()]
 
 
+@pytest.mark.tried("noted", "boxes drawn on a picture that EXIF turns")
 def test_pictures_that_are_to_be_turned_are_told(make_voc: MakeVoc, tmp_path: Path) -> None:
     folder = make_voc(tmp_path, {"train": ("both", "both")})
     assert checked(folder, "train").splits["train"].notes == ()
@@ -125,6 +126,7 @@ def test_every_impossible_annotation_of_coco_is_named(tmp_path: Path) -> None:
     assert len(problems) == 3 and all(text in problem for text, problem in zip(expected, problems, strict=True))
 
 
+@pytest.mark.tried("noted", "masks of 0 and 255 alone, or of 0 alone")
 @pytest.mark.parametrize(
     ("number", "told"),
     [
@@ -144,6 +146,7 @@ def test_masks_that_hold_no_class_are_noted(make_voc: MakeVoc, tmp_path: Path, n
     assert note.startswith(expected) and first_look(open_dataset(f"voc:{folder}", "train")) == (note,)
 
 
+@pytest.mark.tried("noted", "numbers in masks that are one too high for the list")
 def test_classes_of_masks_that_no_box_has_are_noted(make_voc: MakeVoc, tmp_path: Path) -> None:
     """The list has one class too many at its head, so that each number in masks is that of the class before."""
     folder = make_voc(tmp_path, {"train": ("both",)})

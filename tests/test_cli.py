@@ -48,6 +48,26 @@ def complaint(words, capsys) -> str:
     return errors
 
 
+def test_every_command_says_first_what_it_leaves_out(work, make_voc, tmp_path, capsys):
+    folder = make_voc(tmp_path / "voc")
+    Image.new("RGB", (9, 9)).save(folder / "JPEGImages" / "scan.tif")
+    for mask in (folder / "SegmentationClass").glob("*.png"):
+        Image.new("L", Image.open(mask).size, 255).save(mask)
+    data, store = ("--data", f"voc:{folder}", "--split", "val"), tmp_path / "store"
+    told = {}
+    for name, words in {
+        "label": (f"student:{work / 'run' / 'checkpoint'}", *data, "--out", store),
+        "audit": (store, *data),
+        "evaluate": (store, *data),
+        "convert": (store, *data, "--to", "voc", "--out", tmp_path / "converted"),
+    }.items():
+        assert run(name, *words) == 0
+        told[name] = capsys.readouterr().out.splitlines()[:2]
+    for first, second in told.values():
+        assert first.startswith("note: 1 pictures of other formats, such as ") and "scan.tif" in first
+        assert second.startswith("note: segmentation: none of 4 annotations looked at holds a class")
+
+
 def test_from_data_to_a_tutored_student_and_its_pictures(work, voc_folder, capsys):
     data = ["--data", f"voc:{voc_folder}"]
     assert run("data", "check", *data, "--split", "train", "val", "--json", work / "check.json") == 0
@@ -206,6 +226,7 @@ def test_mistakes_are_one_message_and_exit_code_2(work, voc_folder, make_voc, tm
         (["quickstart", "--seed", 2**32], "4294967296 is not in the range"),
         (["label", "nobody", *data, "--out", out], "no such command 'nobody'"),
         (["label", "onnx:no.onnx", *data, "--out", out], "there is no file or folder 'no.onnx'"),
+        (["label", "yolo.pt", *data, "--out", out], "export it: `yolo export model=yolo.pt format=onnx` (Ultralytics)"),
         ([*label, "--score-floor", "7"], "score_floor"),
         ([*label, "--workers", "2"], "--workers is for --engine ray"),
         ([*label, "--worker-gpus", "0"], "--worker-gpus is for --engine ray"),

@@ -217,6 +217,7 @@ def test_all_broken_annotations_are_named_at_once(tmp_path: Path) -> None:
         open_dataset(f"coco:{made(tmp_path, *[instance(5, [0, 0, 1, 1])] * 60)}", "val")
 
 
+@pytest.mark.tried("read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them")
 @pytest.mark.parametrize(
     ("json_file", "pictures"),
     [
@@ -251,6 +252,7 @@ def test_names_may_be_seen_from_any_of_the_folders(tmp_path: Path) -> None:
     assert dataset.ids == ("001",) and dataset.image("001").size == (10, 8)
 
 
+@pytest.mark.tried("refused by name", "lists and JSON whose pictures are elsewhere, or named as on Windows")
 def test_where_no_picture_was_found_is_told_once(tmp_path: Path) -> None:
     folder = made(tmp_path)
     for path in (folder / "val").iterdir():
@@ -263,6 +265,7 @@ def test_where_no_picture_was_found_is_told_once(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.tried("refused by name", "boxes drawn on a picture that EXIF turns")
 def test_boxes_of_the_turned_picture_are_told_so(tmp_path: Path) -> None:
     folder = made(
         tmp_path, instance(3, [0, 0, 1, 1]), images=[{"id": 1, "file_name": "001.jpg", "width": 8, "height": 10}]
@@ -274,12 +277,50 @@ def test_boxes_of_the_turned_picture_are_told_so(tmp_path: Path) -> None:
         boxes_of(folder)
 
 
+@pytest.mark.tried("read as meant", "categories and objects called background, ignore, void, unlabeled or the like")
 @pytest.mark.parametrize("name", ["_background_", "Background", "__background__"])
 def test_a_category_of_the_background_is_no_class(tmp_path: Path, name: str) -> None:
     categories = [{"id": 0, "name": name}, {"id": 1, "name": " cat "}]
     folder = made(tmp_path, instance(0, [0, 0, 1, 1]), instance(1, [0, 0, 2, 2]), categories=categories)
     assert open_dataset(f"coco:{folder}", "val").labels["detection"].classes == ("cat",)
     assert boxes_of(folder).classes.tolist() == [1]
+
+
+@pytest.mark.tried("refused by name", "categories and objects called background, ignore, void, unlabeled or the like")
+@pytest.mark.parametrize("name", ["ignore", "_Ignored_", "ignored regions", "DontCare", "unlabeled", "void"])
+def test_a_category_of_no_class_is_left_out_or_refused(tmp_path: Path, name: str) -> None:
+    categories = [{"id": 0, "name": name}, {"id": 1, "name": "cat"}]
+    unused = made(tmp_path, instance(1, [0, 0, 2, 2]), categories=categories)
+    assert open_dataset(f"coco:{unused}", "val").labels["detection"].classes == ("cat",)
+    used = made(tmp_path, *[instance(0, [0, 0, 1, 1])] * 2, instance(1, [0, 0, 2, 2]), categories=categories)
+    with pytest.raises(InputError, match=rf"category '{name}' is no class, and 2 annotations have it; .* `iscrowd` 1"):
+        open_dataset(f"coco:{used}", "val")
+
+
+@pytest.mark.tried("refused by name", "boxes in shares of the image's sides")
+def test_a_box_in_shares_of_the_sides_is_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path, instance(3, [0.1, 0.2, 0.5, 0.5]))
+    with pytest.raises(
+        InputError, match=r"annotation 50 of image 1: the box \(0\.1, .*\) is in shares of .*; write pixels"
+    ):
+        open_dataset(f"coco:{folder}", "val")
+    assert len(boxes_of(made(tmp_path, instance(3, [0, 0, 1, 1]))).classes) == 1, "a box of one pixel"
+
+
+@pytest.mark.tried("refused by name", "lists and JSON whose pictures are elsewhere, or named as on Windows", inputs=2)
+def test_backslashes_between_folders_are_told(tmp_path: Path) -> None:
+    folder = made(tmp_path, images=[{"id": 1, "file_name": "deep\\001.jpg"}])
+    with pytest.raises(InputError, match=r"or correct `file_name` in the file, where folders are divided by /$"):
+        open_dataset(f"coco:{folder}", "val")
+    (tmp_path / "own.txt").write_text("val\\001.jpg\n")
+    listed = open_dataset(f"images:{tmp_path}", "own")
+    with pytest.raises(InputError, match=r"there is no such picture; .*; folders in a path are divided by /$"):
+        listed.image(*listed.ids)
+
+
+def test_categories_of_another_type_are_shown_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"category '3' is not one of \[3, 7\]"):
+        open_dataset(f"coco:{made(tmp_path, instance('3', [0, 0, 1, 1]))}", "val")
 
 
 def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from tutored.engine.data_sets import open_datasets
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, LabelSpace
 from tutored.tasks import Task
-from tutored.types import Dataset
+from tutored.tasks.detection import Boxes
+from tutored.types import Dataset, GroundTruth
 
 MakeVoc = Callable[..., Path]
 BOTH = ("detection", "segmentation")
@@ -155,7 +156,7 @@ def test_a_task_that_a_tutor_teaches_need_not_be_annotated(pets: Path) -> None:
         ),
         (
             TaskSource("segmentation", labels=Path("none.txt")),
-            r"tasks\.it\.labels: none\.txt names no class; give a file",
+            r"tasks\.it\.labels: .*none\.txt: there is no class in it; write one name a line",
         ),
         (TaskSource("segmentation", labels=Path("twice.txt")), r"tasks\.it\.labels: .*twice\.txt: .* twice: head"),
         (TaskSource("segmentaton"), "unknown kind of task 'segmentaton'; did you mean segmentation"),
@@ -273,3 +274,77 @@ def test_data_sets_with_different_classes_are_one(make_voc: MakeVoc, tmp_path: P
     assert marks == [[(1, 2)] * 2, [(3,)] * 2]
     assert torch.equal(whole.ground_truth("town_000").tasks["segmentation"].mask,
                        parts[1].ground_truth("town_000").tasks["segmentation"].mask)  # fmt: skip
+
+
+class Own:
+    """A data set of one's own, in memory."""
+
+    labels = {"detection": LabelSpace.of(["cat"])}  # noqa: RUF012
+    ids = ("a", "b")
+
+    def __init__(self, split: str) -> None:
+        self.split = {"train": "train"}[split]
+
+    def files(self, image_id: str) -> tuple[str, ...]:
+        return (f"picture {image_id}",)
+
+    def image(self, image_id: str) -> Image.Image:
+        return Image.new("L", (40, 30), 200)
+
+    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
+        return ("detection",) if image_id == "a" else ()
+
+    def ground_truth(self, image_id: str) -> GroundTruth:
+        boxes = Boxes(
+            boxes_xyxy=torch.tensor([[1.0, 2, 30, 20]]), classes=torch.tensor([1]), difficult=torch.tensor([False])
+        )
+        return GroundTruth((30, 40), {"detection": boxes} if image_id == "a" else {})
+
+
+class Torn(Own):
+    def image(self, image_id: str) -> Image.Image:
+        raise RuntimeError("no disk")
+
+
+class Short:
+    ids = ("a",)
+
+    def __init__(self, split: str) -> None: ...
+
+
+class Twice(Own):
+    ids = ("a", "a")
+
+
+class Plain(Own):
+    labels = {"detection": ["cat"]}  # noqa: RUF012
+
+
+def test_a_data_set_of_ones_own_under_a_runs_tasks() -> None:
+    sources = {"boxes": TaskSource("detection"), "maps": TaskSource("segmentation", required=False)}
+    dataset = open_dataset("python:test_data_tasks:Own", "train", sources)
+    assert dataset.image("b").mode == "RGB" and dataset.annotated_tasks("a") == ("boxes",)
+    assert dataset.ground_truth("a").tasks["boxes"].boxes_xyxy.tolist() == [[1, 2, 30, 20]]
+    assert dataset.ground_truth("b") == GroundTruth((30, 40), {}) and dataset.source == "python:test_data_tasks:Own"
+    with pytest.raises(
+        InputError, match=r"tasks\.it: python:.* has no annotations of kind 'segmentation'; possible: det"
+    ):
+        open_dataset("python:test_data_tasks:Own", "train", {"it": TaskSource("segmentation")})
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("test_data_tasks:Nothing", r"data set 'test_data_tasks:Nothing': can't be imported .*give module:name"),
+        ("test_data_tasks:Short", "Short lacks labels, image, ground_truth, annotated_tasks, files; see docs/extend"),
+        (
+            "test_data_tasks:Own",
+            r"for the split 'val', fails with KeyError: 'val' \(.*test_data_tasks\.py, line \d+\); cor",
+        ),
+        ("test_data_tasks:Twice", "`ids` must be texts, each once"),
+        ("test_data_tasks:Plain", "`labels` must be a LabelSpace for each task, got {'detection': \\['cat'\\]}"),
+    ],
+)
+def test_objects_that_are_no_data_set_are_refused(path: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_dataset(f"python:{path}", "val" if path.endswith("Own") else "train")

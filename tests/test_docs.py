@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import math
 import os
 import re
 import shlex
@@ -21,8 +22,8 @@ import click
 import numpy as np
 import pytest
 import yaml
+from benchmarks.harness import markdown, put_between
 
-import tutored.data
 from made import TINY
 from test_tutor_onnx import yolox
 from tutored.cli import commands as program
@@ -336,7 +337,6 @@ def here(stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(stage, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.syspath_prepend(ROOT / "examples")
-    monkeypatch.setattr(tutored.data, "FORMATS", dict(tutored.data.FORMATS))  # a page adds one
     return tmp_path / "here"
 
 
@@ -387,3 +387,34 @@ def test_the_tutorial_word_by_word(tmp_path: Path) -> None:
     assert session.get_inputs()[0].shape[1:] == [3, 128, 128]
     written = {path.name for path in (tmp_path / "work" / "seen").iterdir()}
     assert written > {"predictions.json", "0006.segmentation.predicted.png"}
+
+
+def tried_inputs() -> str:
+    """The table of `docs/faults.md`: by kind, how many inputs the tests marked `tried` try, and what becomes of them.
+
+    A test tries as many as it has parameters, or `inputs`.
+    """
+    outcomes = ("read as meant", "refused by name", "noted")
+    found: dict[str, dict[str, int]] = {}
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        tests = vars(importlib.import_module(path.stem)).values() if "mark.tried(" in path.read_text() else ()
+        for marks in (getattr(test, "pytestmark", []) for test in tests):
+            inputs = math.prod(len(mark.args[1]) for mark in marks if mark.name == "parametrize")
+            for outcome, kind in (mark.args for mark in marks if mark.name == "tried"):
+                given = next(
+                    (mark.kwargs["inputs"] for mark in marks if mark.args == (outcome, kind) and mark.kwargs), inputs
+                )
+                row = found.setdefault(kind, dict.fromkeys(("tried", *outcomes), 0))
+                row["tried"] += given
+                row[outcome] += given
+    rows = [{"kind": kind, **counts} for kind, counts in sorted(found.items())]
+    whole = {key: sum(int(row[key]) for row in rows) for key in ("tried", *outcomes)}
+    return markdown([*rows, {"kind": "all", **whole}])
+
+
+def test_the_page_on_faults_counts_what_the_tests_try() -> None:
+    """`TUTORED_TABLES=1 python -m pytest tests/test_docs.py -k faults` writes the table."""
+    page, table = ROOT / "docs/faults.md", tried_inputs()
+    if "TUTORED_TABLES" in os.environ:
+        put_between(page, "tried", table)
+    assert f"<!-- tried -->\n\n{table}\n\n<!-- /tried -->" in page.read_text()

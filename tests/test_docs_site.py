@@ -79,7 +79,7 @@ def test_a_key_has_its_type_defaults_and_meaning(site: Path) -> None:
 def test_the_examples_are_shown_whole(site: Path) -> None:
     shown = re.sub("<[^>]*>", "", (site / "extend/index.html").read_text())
     for path in (ROOT / "examples").glob("*.py"):
-        assert re.findall(r"^class (\w+)", path.read_text(), re.M)[-1] in shown, path.name
+        assert re.findall(r"^(?:class|def) (\w+)", path.read_text(), re.M)[-1] in shown, path.name
 
 
 class Loaded(HTMLParser):

@@ -1,23 +1,26 @@
 """The examples: what they compute, and that a training takes them by their import path."""
 
+import pickle
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import tutored
 from made import LABELS, TINY, MadeDataset, truthful, two_tasks
 from tutored import losses
+from tutored.cli import main
 from tutored.config import Augment, Loss, make_config
 from tutored.data import open_dataset
 from tutored.data.training import TrainingSet
 from tutored.engine import train
 from tutored.engine.trainer import Trainer
+from tutored.softlabels import Store
 from tutored.students import make_student
+from tutored.tutors import open_tutor
 from tutored.tutors.label import label
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -72,7 +75,7 @@ def config(name, train="voc:unread", **keys):
 @pytest.mark.parametrize("name", ["WithRelations", "WithChannels", "WithLearntWeights", "Projected"])
 def test_a_training_takes_each(name, voc_folder, tmp_path):
     data = f"voc:{voc_folder}"
-    store = str(label(Silent(), open_dataset(data, "train"), tmp_path / "store"))
+    store = str(label(open_tutor("python", function=silent), open_dataset(data, "train"), tmp_path / "store"))
     tasks = {"detection": {}, "segmentation": {"policy": "fill", "hidden": 1.0, "store": store}}
     trainer = distillation.Projected if name == "Projected" else Trainer
     train(make_config(config(name, data, tasks=tasks)), tmp_path / "run", trainer=trainer)
@@ -108,17 +111,35 @@ def test_a_task_and_a_student_of_ones_own(voc_folder, tmp_path):
     assert np.asarray(task.draw(picture, answer.tasks["foreground"], 1.0)).any()
 
 
-class Silent:
+def test_a_tutor_and_a_data_set_of_ones_own(tmp_path, monkeypatch):
+    """Named by import path in the commands and in the config: boxes from a table, maps from a function."""
+    (tmp_path / "BOXES" / "train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        picture = np.zeros((32, 48, 3), np.uint8)
+        picture[8:16, 16 : 32 + number] = 255
+        Image.fromarray(picture).save(f"BOXES/train/{number}.jpg", quality=100)
+    Path("BOXES/train.csv").write_text("0,lamp,16,8,32,16\n1,lamp,16,8,33,16\n1,lamp,0,0,4,4\n")
+    dataset = open_dataset("python:own_data:CsvBoxes", "train")
+    assert dataset.name == "python:own_data:CsvBoxes/train" and dataset.ids == ("0", "1", "2", "3")
+    truth = dataset.ground_truth("1").tasks["detection"]
+    assert truth.boxes_xyxy.tolist() == [[16, 8, 33, 16], [0, 0, 4, 4]] and dataset.annotated_tasks("2") == ()
+    assert pickle.loads(pickle.dumps(dataset)).image("0").size == (48, 32), "other processes read it, too"
+    data = ["--data", "python:own_data:CsvBoxes", "--split", "train"]
+    assert main(["data", "check", *data]) == 0
+    assert main(["label", "python:own_tutor:lamps", *data, "--out", "lamps", "--score-floor", "0.5"]) == 0
+    store = Store.open(Path("lamps"))
+    assert store.labels.classes == ("lamp",) and store.identity["tutor"] == "own_tutor:lamps"
+    assert store["0"].tasks["detection"].boxes_xyxy.tolist() == [[16, 8, 32, 16]]
+    assert store["0"].tasks["segmentation"].map[1, 1, 2:4].min() > 0.9
+    tasks = {"detection": {}, "segmentation": {"policy": "fill", "store": "lamps", "classes": ["lamp"]}}
+    run = {"data": {"train": data[1], "val_split": None}, "tasks": tasks, "student": TINY, "train": STEPS}
+    train(make_config(run), tmp_path / "run")
+    assert Path("run/result.json").exists()
+
+
+def silent(image):
     """A segmentation tutor that is sure of its background."""
-
-    labels = LABELS
-    identity = {"kind": "silent"}  # noqa: RUF012
-
-    def __call__(self, images, image_ids):
-        from tutored.tasks.segmentation import SoftMap
-        from tutored.types import SoftLabels
-
-        sure = torch.zeros(len(self.labels), 2, 3)
-        sure[0] = 0.9
-        sure[1] = 0.1
-        return [SoftLabels.of((image.height, image.width), SoftMap(map=sure)) for image in images]
+    sure = np.zeros((len(LABELS), 2, 3), np.float32)
+    sure[0], sure[1] = 0.9, 0.1
+    return {"names": LABELS.names, "map": sure}

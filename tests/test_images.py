@@ -35,14 +35,44 @@ def test_a_folder_of_pictures_has_nothing_annotated(tmp_path: Path) -> None:
     assert (seen.labels["detection"].classes, seen.labels["segmentation"].classes) == ((), ("cat", "dog"))
 
 
+@pytest.mark.tried("noted", "links that lead nowhere, pipes and folders that can't be read among pictures")
 def test_what_is_no_file_in_a_folder_is_left_out_and_noted(tmp_path: Path) -> None:
     picture(tmp_path / "new" / "b.png")
     os.mkfifo(tmp_path / "new" / "a.jpg")
     dataset = open_dataset(f"images:{tmp_path}", "new")
-    assert dataset.ids == ("b",) and dataset.notes == (f"{tmp_path / 'new' / 'a.jpg'}: no regular file, left out",)
+    assert dataset.ids == ("b",) and dataset.notes == (
+        f"1 files, such as {tmp_path / 'new' / 'a.jpg'}, are links that lead nowhere, or pipes: left out",
+    )
     notes: list[str] = []
     assert list(find_pictures([tmp_path / "new"], tell=notes.append)) == ["b.png"]
     assert tuple(notes) == dataset.notes
+
+
+@pytest.mark.tried("noted", "links that lead nowhere, pipes and folders that can't be read among pictures")
+def test_a_link_that_leads_nowhere_is_left_out_and_noted(tmp_path: Path) -> None:
+    picture(tmp_path / "new" / "b.png")
+    (tmp_path / "new" / "a.jpg").symlink_to(tmp_path / "moved.jpg")
+    dataset = open_dataset(f"images:{tmp_path}", "new")
+    assert dataset.ids == ("b",) and "a.jpg, are links that lead nowhere" in dataset.notes[0]
+    assert list(find_pictures([tmp_path / "new"])) == ["b.png"]
+
+
+@pytest.mark.tried("refused by name", "links that lead nowhere, pipes and folders that can't be read among pictures")
+def test_a_folder_that_can_t_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "new" / "b.png")
+    picture(tmp_path / "new" / "locked" / "a.png")
+    scan = os.scandir
+
+    def locked(place: str) -> object:
+        if place.endswith("locked"):
+            raise PermissionError(13, "Permission denied", place)
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(
+        InputError, match=r"new/locked: the folder can't be read \(Permission denied\); see to its rights"
+    ):
+        open_dataset(f"images:{tmp_path}", "new")
 
 
 def test_links_to_folders_are_followed_each_once(tmp_path: Path) -> None:
@@ -66,6 +96,7 @@ def test_a_list_holds_paths_and_addresses(tmp_path: Path) -> None:
     assert dataset.labels["detection"].classes == ("cat",)
 
 
+@pytest.mark.tried("noted", "TIFF, GIF, AVIF or JPEG 2000 among pictures")
 def test_pictures_of_other_formats_are_noted(tmp_path: Path) -> None:
     picture(tmp_path / "new" / "a.jpg")
     for name in ("b.tif", "c.gif", "d.AVIF", "e.jp2", ".hidden.tif", "notes.txt"):

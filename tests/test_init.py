@@ -122,6 +122,9 @@ def test_a_voc_folder_is_taken_as_it_is(voc_folder: Path, tmp_path: Path) -> Non
     assert load_config(tmp_path / "t.yaml").data.train == f"voc:{voc_folder}"
 
 
+@pytest.mark.tried(
+    "noted", "masks without a list, or with another tool's list, so that their numbers are taken to be VOC's"
+)
 def test_masks_that_nothing_explains_are_said_to_be_vocs(make_voc: Any, tmp_path: Path) -> None:
     folder = make_voc(tmp_path / "voc", {"train": ("masks",), "val": ("masks",)})
     (note,) = init(folder, tmp_path / "t.yaml").layout.notes
@@ -175,6 +178,8 @@ def test_lists_that_are_there_stay_the_splits(tmp_path: Path) -> None:
     assert lists_of(voc_with_lists(tmp_path / "all", trainval="0123456", val="56", test="89"))["train"] == "01234"
 
 
+@pytest.mark.tried("noted", "YOLO's text, other JSON and XML, tables beside pictures")
+@pytest.mark.tried("noted", "TIFF, GIF, AVIF or JPEG 2000 among pictures")
 def test_pictures_alone_say_what_was_left_out_too(tmp_path: Path) -> None:
     (tmp_path / "p" / "labels").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "p" / "0.jpg")
@@ -191,6 +196,7 @@ def test_pictures_alone_say_what_was_left_out_too(tmp_path: Path) -> None:
         init(tmp_path / "p", tmp_path / "u.yaml")
 
 
+@pytest.mark.tried("noted", "YOLO's text, other JSON and XML, tables beside pictures")
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -211,6 +217,7 @@ def test_the_first_line_names_what_was_not_read(
     assert f"{told} {tmp_path}/p/{name}, are not read" in first
 
 
+@pytest.mark.tried("read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them")
 def test_a_folder_of_labelme2voc_is_read(tmp_path: Path) -> None:
     folder = tmp_path / "p"
     for name, mode, suffix in (
@@ -232,6 +239,30 @@ def test_a_folder_of_labelme2voc_is_read(tmp_path: Path) -> None:
     assert f"15 drawings and masks of single objects, such as {folder}/SegmentationClassVis" in start.layout.notes[1]
 
 
+@pytest.mark.tried("refused by name", "masks and XMLs that no picture is called like, or only nearly; JSON among XMLs")
+@pytest.mark.parametrize("mask", ["masks/a_{}.png", "masks/{}_leaf.png", "annotations/{}x.png"])
+def test_masks_of_other_names_are_no_pictures(tmp_path: Path, mask: str) -> None:
+    for number in range(2):
+        for file, mode in ((f"p/{number}.jpg", "RGB"), (f"p/{mask.format(number)}", "L")):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.new(mode, (8, 8), 1 if mode == "L" else 0).save(tmp_path / file)
+    with pytest.raises(
+        InputError, match=r"0.*\.png: by its place a mask, and like all 2 there it has the name of no pict"
+    ):
+        init(tmp_path / "p", tmp_path / "t.yaml")
+
+
+@pytest.mark.tried("read as meant", "masks and XMLs that no picture is called like, or only nearly; JSON among XMLs")
+def test_masks_marked_in_front_belong_to_their_pictures(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    for number in range(5):
+        Image.new("RGB", (8, 8)).save(tmp_path / "p" / f"{number}.jpg")
+        Image.new("L", (8, 8), 1).save(tmp_path / "p" / f"mask_{number}.png")
+    (tmp_path / "p" / "labels.txt").write_text("leaf\n")
+    assert starts(tmp_path / "p", tmp_path / "t.yaml") == {"train": (4, 0, 4, 0, 0), "val": (1, 0, 1, 0, 0)}
+
+
+@pytest.mark.tried("refused by name", "masks of colours")
 def test_masks_of_colours_are_refused_by_name(tmp_path: Path) -> None:
     for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
         (tmp_path / "p" / folder).mkdir(parents=True)
@@ -242,6 +273,7 @@ def test_masks_of_colours_are_refused_by_name(tmp_path: Path) -> None:
         init(tmp_path / "p", tmp_path / "t.yaml")
 
 
+@pytest.mark.tried("read as meant", "names of pictures in another Unicode form than lists, JSON and XMLs")
 def test_pictures_and_xmls_may_differ_in_unicode_form(photos: Path, tmp_path: Path) -> None:
     for number, path in enumerate(sorted((photos / "pictures").glob("*.jpg"))):
         for file, form in ((path, "NFD"), (photos / "xml" / f"{path.stem}.xml", "NFC")):
@@ -261,11 +293,22 @@ def test_control_characters_of_xmls_are_refused(photos: Path, tmp_path: Path) ->
         init(photos, tmp_path / "t.yaml")
 
 
+@pytest.mark.tried("refused by name", "categories and objects called background, ignore, void, unlabeled or the like")
+@pytest.mark.parametrize("name", ["background", "ignore", "Don't care"])
+def test_objects_of_no_class_in_xmls_are_refused(photos: Path, tmp_path: Path, name: str) -> None:
+    for path in (photos / "xml").iterdir():
+        path.write_text(f"<annotation><object><name>{name}</name></object></annotation>")
+    shutil.rmtree(photos / "pictures/seg")
+    with pytest.raises(InputError, match=rf"photos: objects in the XMLs are called {name}, which is no class; remove"):
+        init(photos, tmp_path / "t.yaml")
+
+
 def coco_json(*names: str) -> str:
     images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
     return json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]})
 
 
+@pytest.mark.tried("read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them")
 def test_coco_files_beside_their_pictures_are_the_splits(tmp_path: Path) -> None:
     """As Roboflow writes them."""
     for split, count in (("train", 3), ("valid", 2), ("test", 1)):
@@ -279,6 +322,7 @@ def test_coco_files_beside_their_pictures_are_the_splits(tmp_path: Path) -> None
     assert [split.images for split in start.report.splits.values()] == [3, 2] and start.annotated["detection"] == 3
 
 
+@pytest.mark.tried("refused by name", "lists and JSON whose pictures are elsewhere, or named as on Windows")
 def test_a_coco_file_without_its_pictures_is_not_skipped(tmp_path: Path) -> None:
     (tmp_path / "p" / "photos").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "p" / "photos" / "a.jpg")
@@ -374,6 +418,7 @@ def test_nothing_is_overwritten(photos: Path, tmp_path: Path) -> None:
         (tmp_path / name).rmdir()
 
 
+@pytest.mark.tried("noted", "masks and XMLs that no picture is called like, or only nearly; JSON among XMLs")
 def test_what_is_ambiguous_or_left_out_is_said(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.yaml"
     with pytest.raises(InputError, match="no such folder"):
@@ -385,9 +430,10 @@ def test_what_is_ambiguous_or_left_out_is_said(photos: Path, tmp_path: Path) -> 
     (photos / "xml" / "lost.xml").write_text("<annotation></annotation>")
     (photos / "yolo.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     Image.new("RGB", (9, 9)).save(photos / "x.tif")
+    (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     notes = " ".join(init(photos, tmp_path / "notes.yaml").layout.notes)
     assert "1 files belong to no picture, such as" in notes and "lost.xml" in notes
-    assert "1 files of YOLO's boxes" in notes and "x.tif, are left out" in notes
+    assert "1 files of YOLO's boxes" in notes and "x.tif, are left out" in notes and "gone.jpg, are links" in notes
 
     shutil.copy(photos / "pictures" / "x_000.jpg", photos / "x_000.jpg")
     with pytest.raises(InputError, match="both are called x_000"):

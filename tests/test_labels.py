@@ -68,6 +68,8 @@ def test_mistakes_name_the_class_and_what_is_near():
         ClassMap.by_name(COCO, VOC, renamed={"lorry": "car"})
     with pytest.raises(InputError, match="unknown class 'lorry'; possible: aeroplane"):
         ClassMap.by_name(COCO, VOC, renamed={"car": "lorry"})
+    with pytest.raises(InputError, match="class '2'; classes are given by name, not by number; possible: aeroplane"):
+        VOC.index("2")
     with pytest.raises(InputError, match="background stays background"):
         ClassMap.by_name(COCO, VOC, renamed={"background": "cat"})
     with pytest.raises(InputError, match="begins with 'background'"):

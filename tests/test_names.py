@@ -47,6 +47,10 @@ def is_plain(text: str) -> bool:
 # --- Lists of classes
 
 
+@pytest.mark.tried(
+    "read as meant",
+    "lists of classes that name the background, what is ignored, a class twice, or hold control characters",
+)
 @pytest.mark.parametrize(
     "head",
     [
@@ -64,6 +68,10 @@ def test_the_head_of_a_list_may_say_what_0_is(tmp_path: Path, head: list[str]) -
     assert read_classes(tmp_path / "labels.txt").names == ("background", "leaf", "root")
 
 
+@pytest.mark.tried(
+    "refused by name",
+    "lists of classes that name the background, what is ignored, a class twice, or hold control characters",
+)
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
@@ -82,6 +90,45 @@ def test_numbers_that_nobody_can_know_are_refused(tmp_path: Path, lines: list[st
     (tmp_path / "labels.txt").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(InputError, match=told):
         read_classes(tmp_path / "labels.txt")
+
+
+@pytest.mark.tried(
+    "refused by name",
+    "lists of classes that hold more than names: numbers, colours, comments, quotes, HTML, a stand-in of Git LFS",
+)
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["0 background", "1 leaf", "2 root"],
+        ["1: leaf", "2: root", "3: stem"],
+        ["# label:color_rgb:parts:actions", "background:0,0,0::", "leaf:128,0,0::"],
+        ["background:0,0,0::", "leaf:128,0,0::"],
+        ["['leaf',", " 'root']"],
+        ["[leaf, root]"],
+        ["[", '  "leaf",', '  "root"', "]"],
+        ["- leaf", "- root"],
+        ["<!DOCTYPE html>", "<html>", "</html>"],
+        ["version https://git-lfs.github.com/spec/v1", "oid sha256:4d7a", "size 12"],
+        ["", " "],
+    ],
+)
+def test_lines_of_more_than_a_name_are_no_list_of_classes(tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "labels.txt").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"labels\.txt: .*; write one name a line and nothing else, the class of number"
+    ):
+        read_classes(tmp_path / "labels.txt")
+
+
+@pytest.mark.tried(
+    "read as meant",
+    "lists of classes that hold more than names: numbers, colours, comments, quotes, HTML, a stand-in of Git LFS",
+    inputs=4,
+)
+def test_numbers_may_be_part_of_a_class(tmp_path: Path) -> None:
+    for names in (["1 cent", "2 cent", "5 cent"], ["1 euro", "2 euro"], ["[/off]", "lamp [red]"], ["7", "8", "9"]):
+        (tmp_path / "labels.txt").write_text("\n".join(names), encoding="utf-8")
+        assert list(read_classes(tmp_path / "labels.txt").classes) == names
 
 
 def test_lists_under_every_usual_name_are_read_alike(make_voc: MakeVoc, tmp_path: Path) -> None:
@@ -119,6 +166,7 @@ def test_two_spellings_of_one_letter_are_one_class() -> None:
 # --- The config
 
 
+@pytest.mark.tried("read as meant", "names that YAML 1.1 reads as booleans, numbers or dates, or is itself")
 @pytest.mark.parametrize("name", AS_YAML)
 def test_a_name_in_a_config_is_taken_as_written(tmp_path: Path, name: str) -> None:
     text = (
@@ -138,6 +186,7 @@ def test_numbers_of_a_config_stay_numbers(tmp_path: Path) -> None:
     assert train.seed == 7
 
 
+@pytest.mark.tried("refused by name", "names that YAML 1.1 reads as booleans, numbers or dates, or is itself")
 @pytest.mark.parametrize("name", ["true", "null", "1.10"])
 def test_what_yaml_itself_is_must_be_quoted(tmp_path: Path, name: str) -> None:
     (tmp_path / "run.yaml").write_text(f"data: {{train: 'voc:x'}}\ntasks: {{detection: {{classes: [{name}]}}}}\n")
@@ -221,6 +270,7 @@ def test_files_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
 # --- Files
 
 
+@pytest.mark.tried("read as meant", "names of pictures in another Unicode form than lists, JSON and XMLs", inputs=6)
 def test_pictures_and_what_belongs_to_them_may_differ_in_form(make_voc: MakeVoc, tmp_path: Path) -> None:
     """Files are named as macOS writes them (NFD), lists as editors do (NFC), and the other way round."""
     folder = make_voc(tmp_path / "voc", {"train": ("both",)})

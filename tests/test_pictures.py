@@ -64,6 +64,8 @@ def test_a_wrong_mask_is_refused(tmp_path: Path, picture: Image.Image, message: 
 VOC_COLOURS = voc_palette().tolist()
 
 
+@pytest.mark.tried("refused by name", "masks with VOC's palette in another order, or another palette", inputs=3)
+@pytest.mark.tried("read as meant", "masks with VOC's palette in another order, or another palette", inputs=3)
 @pytest.mark.parametrize(
     ("order", "values", "told"),
     [
@@ -178,6 +180,16 @@ def test_missing_files_folders_and_bombs_are_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
     with pytest.raises(InputError, match=r"bomb\.png: too many pixels"):
         picture_size(tmp_path / "bomb.png")
+
+
+def test_a_very_thin_picture_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 1, 50_000_000, 1, 0, 0, 0, 0)
+    chunks = (header, b"IDAT" + zlib.compress(b""), b"IEND")
+    parts = (struct.pack(">I", len(each) - 4) + each + crc(each) for each in chunks)
+    (tmp_path / "thin.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    for read in (picture_size, read_picture):
+        with pytest.raises(InputError, match=r"thin\.png: .*a side of 50,000,000 pixels, more than 1,000,000"):
+            read(tmp_path / "thin.png")
 
 
 @given(st.integers(0, 300), st.binary(min_size=1, max_size=20), st.sampled_from(["jpg", "png"]))

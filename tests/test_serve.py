@@ -14,9 +14,9 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import tutored.serve
@@ -35,7 +38,7 @@ from tutored.config import make_config
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.serve import is_loopback, serve
-from tutored.students import make_student
+from tutored.students import make_student, preprocess
 from tutored.tasks import Task
 from tutored.tasks.detection import Detections
 from tutored.tasks.segmentation import ClassMap
@@ -47,9 +50,9 @@ uvicorn = pytest.importorskip("uvicorn")
 import anyio  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
-from tutored.serve.answer import answer  # noqa: E402
+from tutored.serve.answer import Predict, answer, read_upload  # noqa: E402
 from tutored.serve.app import make_app  # noqa: E402
-from tutored.serve.http import settings  # noqa: E402
+from tutored.serve.http import GRACE, settings  # noqa: E402
 from tutored.serve.worker import Worker  # noqa: E402
 
 
@@ -59,25 +62,38 @@ def classes_of(tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
 
 PETS = two_tasks(LabelSpace.of(["cat", "dog"]))
 CLASSES = classes_of(PETS)
+VALUES = {
+    "number": st.floats(0, 1).map(str),
+    "string": st.lists(st.sampled_from([*CLASSES, ""])).map(",".join),
+}
+"""Possible values of what is asked, by the type that the description has for it."""
+HEADER = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
+LEAST = 600
+"""Pixels of each side that an answer needs."""
 LOCAL = "http://127.0.0.1:8000"
+TOO_LARGE = "the picture has more than 50 million pixels, or a side of more than 1,000,000; shrink it"
 NO_PICTURE = "not a picture that can be read; possible: JPEG, PNG, BMP, WEBP"
 
 
-def half(image: Image.Image) -> Prediction:
+def half(_image: Image.Image, size: tuple[int, int]) -> Prediction:
     """Says: the left half is a dog (.7), all of it a cat (.2); the mask is dog on the left."""
-    mask = torch.zeros(image.height, image.width, dtype=torch.uint8)
-    mask[:, : image.width // 2] = 2
-    boxes = [[0, 0, image.width / 2, image.height], [0, 0, image.width, image.height]]
+    height, width = size
+    mask = torch.zeros(height, width, dtype=torch.uint8)
+    mask[:, : width // 2] = 2
+    boxes = [[0, 0, width / 2, height], [0, 0, width, height]]
     found = Detections(
         boxes_xyxy=torch.tensor(boxes, dtype=torch.float32),
         classes=torch.tensor([2, 1]),
         scores=torch.tensor([0.7, 0.2]),
     )
-    return Prediction.of((image.height, image.width), found, ClassMap(mask=mask))
+    return Prediction.of(size, found, ClassMap(mask=mask))
 
 
-def client(predict: Callable[[Image.Image], Prediction] = half, base: str = LOCAL, **options: Any) -> TestClient:
-    return TestClient(make_app(partial(answer, predict, PETS), CLASSES, **options), base_url=base)
+def client(predict: Predict = half, base: str = LOCAL, **options: Any) -> TestClient:
+    return TestClient(make_app(partial(answer, predict, PETS, LEAST), CLASSES, **options), base_url=base)
+
+
+DESCRIBED = client()
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -143,9 +159,9 @@ def test_a_drawing_has_the_wanted_tasks_from_a_score_on() -> None:
 def test_a_large_lying_photograph_is_drawn_small_and_upright() -> None:
     seen = []
 
-    def note(image: Image.Image) -> Prediction:
+    def note(image: Image.Image, size: tuple[int, int]) -> Prediction:
         seen.append((image.size, image.getpixel((5, 5))))
-        return half(image)
+        return half(image, size)
 
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
@@ -158,7 +174,20 @@ def test_a_large_lying_photograph_is_drawn_small_and_upright() -> None:
     assert opened(found["files"]["segmentation.png"]).size == (2000, 3200)
     found = client(note).post("/predict?draw=0.5", content=content).json()
     assert (found["width"], found["height"]) == opened(found["drawing"]).size == (1000, 1600)
-    assert seen == [((2000, 3200), (255, 255, 255)), ((1000, 1600), (255, 255, 255))]
+    assert seen == [((1000, 1600), (255, 255, 255))] * 2, "a JPEG is decoded no larger than the answer needs"
+
+
+def test_a_shrunk_picture_looks_nearly_the_same_to_a_network() -> None:
+    rng = np.random.default_rng(0)
+    scene = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).resize((1600, 1200))
+    content = encoded(scene, "JPEG", quality=90)
+    small, whole = (read_upload(content, least) for least in (400, 1600))
+    assert [each[1] for each in (small, whole)] == [(1200, 1600)] * 2
+    assert (small[0].size, whole[0].size) == ((800, 600), (1600, 1200))
+    seen = [preprocess([image], 200).numpy() * 255 for image, _ in (small, whole)]
+    assert 0 < np.abs(seen[0] - seen[1]).max() < 6 and np.abs(seen[0] - seen[1]).mean() < 0.5
+    exact = read_upload(content, 601)[0]
+    assert np.array_equal(exact, Image.open(io.BytesIO(content))), "where it can't be shrunk, pixels are those stored"
 
 
 @pytest.mark.parametrize(
@@ -167,9 +196,9 @@ def test_a_large_lying_photograph_is_drawn_small_and_upright() -> None:
         (b"text", 415, NO_PICTURE),
         (encoded(Image.new("P", (4, 4)), "GIF"), 415, NO_PICTURE),
         (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:700], 422, "the picture is broken; send another copy"),
-        (png_that_says(8000, 7000), 413, "the picture has more than 50 million pixels; shrink it"),
-        (png_that_says(30000, 30000), 413, "the picture has more than 50 million pixels; shrink it"),
-        (png_that_says(1, 30_001), 413, "a side of the picture has more than 30,000 pixels; shrink it"),
+        (png_that_says(8000, 7000), 413, TOO_LARGE),
+        (png_that_says(30000, 30000), 413, TOO_LARGE),
+        (png_that_says(1, 1_000_001), 413, TOO_LARGE),
         (scanned(101), 422, "the picture is broken; send another copy"),
         (bytes(1_000_001), 413, "the file is larger than 1 MB; make the picture smaller"),
         (b"", 415, NO_PICTURE),
@@ -179,6 +208,40 @@ def test_other_files_are_refused(content: bytes, status: int, told: str) -> None
     answer = client(megabytes=1).post("/predict", content=content)
     assert (answer.status_code, answer.json()) == (status, {"error": told})
     assert client().get("/predict").status_code == 405 and client().get("/none").json() == {"error": "Not Found"}
+
+
+PICTURES = [encoded(Image.new("RGB", (9, 4))), encoded(Image.new("L", (4, 9)), "JPEG"), scanned(101), b"", b"text"]
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+@given(asked=st.data())
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_every_answer_is_as_described(asked: st.DataObject) -> None:
+    """What `openapi.yaml` describes, and beyond: no answer but 2xx and 4xx, and each of these says why in JSON."""
+    described = DESCRIBED.get("/openapi.json").json()
+    path = asked.draw(st.sampled_from([*described["paths"], "/health/", "/predict/x", "/%00"]))
+    known = described["paths"].get(path, {})
+    method = asked.draw(st.sampled_from([*METHODS, *(name.upper() for name in known)]))
+    query = {
+        each["name"]: asked.draw(st.one_of(VALUES[each["schema"]["type"]], st.text(max_size=9)))
+        for each in known.get(method.lower(), {}).get("parameters", [{"name": "x", "schema": {"type": "string"}}])
+        if asked.draw(st.booleans())
+    }
+    headers = asked.draw(st.dictionaries(st.sampled_from(["origin", "sec-fetch-site", "content-type"]), HEADER))
+    body = asked.draw(st.one_of(st.sampled_from(PICTURES), st.binary(max_size=99)))
+    found = DESCRIBED.request(method, path, params=query, headers=headers, content=body)
+    if found.is_success:
+        content = known[method.lower()]["responses"][str(found.status_code)]["content"]
+        ((kind, described_as),) = content.items()
+        assert found.headers["content-type"].startswith(kind)
+        assert kind != "application/json" or found.json().keys() >= {*described_as["schema"].get("required", ())}
+        assert "properties" not in described_as["schema"] or found.json().keys() <= {
+            *described_as["schema"]["properties"]
+        }
+    else:
+        assert 400 <= found.status_code < 500
+        (told,) = found.json().items()
+        assert told[0] == "error" and isinstance(told[1], str) and told[1]
 
 
 def asked(receive: Callable[[], Any], answered: list[Any]) -> None:
@@ -192,7 +255,7 @@ def asked(receive: Callable[[], Any], answered: list[Any]) -> None:
     # In a thread of its own: a browser of another test may keep this one's event loop.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(
-            anyio.run, make_app(partial(answer, half, PETS), CLASSES, megabytes=1), scope, receive, send
+            anyio.run, make_app(partial(answer, half, PETS, LEAST), CLASSES, megabytes=1), scope, receive, send
         ).result()
 
 
@@ -218,11 +281,11 @@ def test_an_upload_that_breaks_off_is_no_failure() -> None:
 def test_the_network_sees_one_picture_at_a_time() -> None:
     meeting = threading.Barrier(2)
 
-    def meet(image: Image.Image) -> Prediction:
+    def meet(*given: Any) -> Prediction:
         with pytest.raises(threading.BrokenBarrierError):
             meeting.wait(timeout=0.2)
         meeting.reset()
-        return half(image)
+        return half(*given)
 
     with client(meet) as one, ThreadPoolExecutor(2) as threads:
         picture = encoded(Image.new("RGB", (4, 4)))
@@ -231,7 +294,7 @@ def test_the_network_sees_one_picture_at_a_time() -> None:
 
 
 def test_a_failure_tells_nothing_of_the_inside(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(_image: Image.Image) -> Prediction:
+    def fail(*_given: Any) -> Prediction:
         raise RuntimeError("out of memory in /home/me")
 
     answer = client(fail).post("/predict", content=encoded(Image.new("RGB", (4, 4))))
@@ -263,10 +326,10 @@ def test_more_than_a_few_need_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tutored.serve.app.WAITING", 1)
     begun, go_on = threading.Semaphore(0), threading.Event()
 
-    def slow(image: Image.Image) -> Prediction:
+    def slow(*given: Any) -> Prediction:
         begun.release()
         go_on.wait(20)
-        return half(image)
+        return half(*given)
 
     with client(slow) as one, ThreadPoolExecutor(3) as threads:
         ask = partial(one.post, "/predict", content=encoded(Image.new("RGB", (4, 4))))
@@ -301,11 +364,13 @@ def test_who_waits_or_sends_too_long_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
 def spoken(url: str, *sent: bytes) -> bytes:
     """What a server says to bytes until it closes the connection."""
-    port = int(url.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    port, said = int(url.rpartition(":")[2]), b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, suppress(ConnectionError):
         for piece in sent:
             connection.sendall(piece)
-        return b"".join(iter(lambda: connection.recv(4096), b""))
+        while piece := connection.recv(4096):
+            said += piece
+    return said
 
 
 def test_a_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,6 +382,41 @@ def test_a_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatc
             assert set(threads.map(lambda sent: spoken(url, *sent), halves)) == {b""}
         assert time.monotonic() - started < 5
         assert b"200 OK" in spoken(url, b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+
+
+def test_hostile_senders_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once, again and again: idle, half-open, slow, too large, from elsewhere, made to keep it busy, no HTTP."""
+    monkeypatch.setattr("tutored.serve.http.HEADERS", 0.3)
+    monkeypatch.setattr("tutored.serve.app.UPLOAD", 1)
+    asking = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
+
+    def whole(body: bytes, more: bytes = b"") -> tuple[bytes, ...]:
+        return (asking + more + b"Content-Length: %d\r\n\r\n" % len(body), body)
+
+    picture = encoded(Image.new("RGB", (40, 20)))
+    kinds: dict[str, tuple[bytes, ...]] = {
+        "idle": (),
+        "half-open": (asking,),
+        "408": (asking + b"Content-Length: 9\r\n\r\n", b"x"),
+        "413": whole(bytes(1_100_000)),
+        "403": whole(picture, b"Origin: https://evil.example\r\n"),
+        "422": whole(scanned(500)),
+        "400": (b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n",),
+    }
+    with served(half, PETS, megabytes=1) as url, ThreadPoolExecutor(60) as threads:
+        said: dict[str, list[Future[bytes]]] = {kind: [] for kind in kinds}
+        for kind in [*kinds] * 20:
+            said[kind].append(threads.submit(spoken, url, *kinds[kind]))
+        answered, started = 0, time.monotonic()
+        while answered < 20:  # an honest sender, who comes again when told to
+            answered += b" 200 OK" in spoken(url, *whole(picture, b"Connection: close\r\n")).partition(b"\r\n")[0]
+            assert time.monotonic() - started < 20
+        statuses = {
+            kind: {each.result().partition(b"\r\n")[0].decode().partition(" ")[2][:3] for each in every}
+            for kind, every in said.items()
+        }
+    alike = {kind: found - {"503"} for kind, found in statuses.items()}
+    assert alike == {kind: {kind if kind.isdecimal() else ""} for kind in kinds}
 
 
 def test_the_servers_own_errors_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,28 +490,66 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_command_listens_answers_and_ends(checkpoint: Path) -> None:
-    from httpx import Client
-
+@contextmanager
+def commanded(checkpoint: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[int]]]:
+    """`tutored serve` in a process: it, its address, and the processes that it began."""
     command = [sys.executable, "-m", "tutored", "serve", str(checkpoint), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()  # type: ignore[union-attr]
             url = re.fullmatch(r"listening on (http://127\.0\.0\.1:\d+) \(Ctrl-C ends it\)\n", line)[1]  # type: ignore[index]
-            with Client(trust_env=False, base_url=url) as asking:
-                found = asking.post("/predict", content=encoded(Image.new("RGB", (40, 20)))).json()
-            assert (found["width"], found["height"]) == (40, 20)
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")  # where there is such a folder
-            answering = children.read_text().split() if children.exists() else []
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=30) == 0
-            until = time.monotonic() + 10
-            while any(Path(f"/proc/{each}").exists() for each in answering):
-                assert time.monotonic() < until, "who answers ends, too"
-                time.sleep(0.01)
-            assert process.stderr.read() == ""  # type: ignore[union-attr]
+            yield process, url, list(map(int, children.read_text().split() if children.exists() else ()))
         finally:
             process.kill()
+
+
+def all_ended(processes: Sequence[int]) -> bool:
+    until = time.monotonic() + 10
+    while time.monotonic() < until and any(Path(f"/proc/{each}").exists() for each in processes):
+        time.sleep(0.01)
+    return not any(Path(f"/proc/{each}").exists() for each in processes)
+
+
+def memory(processes: Sequence[int]) -> int:
+    """Bytes that processes hold, without what they share in files."""
+    pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in processes]
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_the_command_answers_500_requests_in_the_same_memory(checkpoint: Path) -> None:
+    from httpx import Client
+
+    photograph = encoded(Image.effect_noise((400, 300), 50), "JPEG")
+    with commanded(checkpoint) as (process, url, answering), Client(trust_env=False, base_url=url) as asking:
+        found = asking.post("/predict", content=encoded(Image.new("RGB", (40, 20)))).json()
+        assert (found["width"], found["height"]) == (40, 20)
+        held = []
+        for requests in (100, 400):
+            for number in range(requests):
+                path = "/predict?draw=0.5" if number % 20 == 0 else "/predict"
+                assert asking.post(path, content=photograph if number % 2 else b"text").status_code in (200, 415)
+            held.append(memory([process.pid, *answering]) if answering else 0)
+        assert held[1] - held[0] < 20e6, "of its pixels alone, 200 pictures would be 72 MB"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0 and all_ended(answering)
+        assert process.stderr.read() == ""  # type: ignore[union-attr]
+
+
+def test_sigterm_ends_the_command_during_an_answer(checkpoint: Path) -> None:
+    with commanded(checkpoint) as (process, url, answering), ThreadPoolExecutor(1) as threads:
+        workers = [each for each in answering if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+        if not workers:
+            pytest.skip("the process that answers is not to be found here")
+        os.kill(workers[0], signal.SIGSTOP)  # the answer takes for ever
+        request = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
+        waiting = threads.submit(spoken, url, request)
+        time.sleep(0.3)
+        assert not waiting.done()
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        assert process.wait(timeout=30) == 0 and time.monotonic() - started < GRACE + 10
+        assert all_ended(answering) and b"200" not in waiting.result()
 
 
 def test_what_keeps_it_from_listening_is_said(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,10 +565,12 @@ def test_what_keeps_it_from_listening_is_said(checkpoint: Path, monkeypatch: pyt
 
 
 @contextmanager
-def served(predict: Callable[[Image.Image], Prediction], tasks: Mapping[str, Task]) -> Iterator[str]:
+def served(predict: Predict, tasks: Mapping[str, Task], **options: Any) -> Iterator[str]:
     """The page on a free port, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(settings(make_app(partial(answer, predict, tasks), classes_of(tasks))))
+        server = uvicorn.Server(
+            settings(make_app(partial(answer, predict, tasks, LEAST), classes_of(tasks), **options))
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -506,7 +646,7 @@ def test_a_picture_of_the_page_for_the_documentation(browser: Any, tmp_path: Pat
     scored = Detections(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, scores=torch.ones(len(boxes.classes)))
     told = Prediction.of(truths[shown].size, scored, ClassMap(mask=mask.mask * (mask.mask != IGNORE)))
 
-    with served(lambda _: told, two_tasks(dataset.labels["detection"])) as url:
+    with served(lambda *_: told, two_tasks(dataset.labels["detection"])) as url:
         page = browser.new_page(viewport={"width": 1100, "height": 700})
         page.goto(url)
         page.set_input_files("#file", tmp_path / "scenes" / "JPEGImages" / f"{shown}.jpg")

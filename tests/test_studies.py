@@ -355,6 +355,13 @@ def test_each_arm_is_trained_with_what_was_chosen_for_it() -> None:
         choose(["beyond/tuned"], VOC)
 
 
+def test_a_study_in_python_is_named_by_its_import_path() -> None:
+    both = load_setting(None, studies=["python:test_studies:MINI", MINI.model_dump() | {"name": "other"}])
+    assert [study.name for study in both.studies] == ["mini", "other"] and both.studies[0] == MINI
+    assert plan(choose(["mini"], both), both, [0])[0].label == "ground truth (corrected, seed 0)"
+    assert load_setting(None, studies=both.model_dump(mode="json")["studies"]) == both, "a study folder keeps all of it"
+
+
 def test_a_folder_adds_studies_and_seeds(setting, tmp_path) -> None:
     made = load_setting(setting)
     out = tmp_path / "a study"
@@ -434,6 +441,7 @@ def test_rows_with_keys_of_another_student_are_left_out(setting) -> None:
     [
         ({"smal": "train"}, "smal: Extra inputs"),
         ({"studies": [{"rows": [{"label": "x", "lable": "y"}]}]}, "studies.0.rows.0.lable: Extra inputs"),
+        ({"studies": ["python:test_studies:NONE"]}, "study 'test_studies:NONE': can't be imported"),
         ({"run": {"tasks": {"detection": {"reported": ["cat"]}}}}, "leave `tasks.detection.reported` out: it follows"),
         ({"run": {"recipe": "corrected"}}, "leave `recipe` out: each study declares rows for each recipe"),
         ({"run": {"data": {"val": "voc:other"}}}, "leave `data.val` out: it follows from the setting's `data`"),

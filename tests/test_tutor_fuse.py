@@ -157,6 +157,7 @@ class Left:
 
     def __init__(self, **identity: Any) -> None:
         self.identity = {"tutor": "left", "score_floor": 0.01} | identity
+        self.notes = ()
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         drawn = torch.zeros(3, 1, 4)

@@ -21,7 +21,7 @@ from tutored.errors import InputError
 from tutored.labels import COCO, VOC
 from tutored.tutors import open_tutor
 from tutored.tutors.onnx import place
-from tutored.tutors.onnx_declaration import YOLOX, Declaration, Picture
+from tutored.tutors.onnx_declaration import Declaration, Picture
 
 # YOLOX
 
@@ -78,11 +78,12 @@ def test_a_yolox_head_by_hand(tmp_path: Path) -> None:
     assert torch.allclose(found.probs[3], torch.tensor([0.4, 0.4, 0.2]))
 
 
-def test_a_yolox_sees_bgr_top_left_on_114() -> None:
-    picture, placed = place(Image.new("RGB", (64, 32), (10, 20, 30)), (32, 32), YOLOX.input)
+def test_a_letterboxed_picture_on_114() -> None:
+    how = Picture(colours="bgr", white=255, fit="letterbox", antialias=False)
+    picture, placed = place(Image.new("RGB", (64, 32), (10, 20, 30)), (32, 32), how)
     assert placed.scale == (0.5, 0.5) and picture.shape == (1, 3, 32, 32)
     assert picture[0, :, 15, 31].tolist() == [30, 20, 10] and picture[0, :, 16, 0].tolist() == [114, 114, 114]
-    assert place(Image.new("RGB", (400, 1)), (32, 32), YOLOX.input)[0].shape == (1, 3, 32, 32)
+    assert place(Image.new("RGB", (400, 1)), (32, 32), how)[0].shape == (1, 3, 32, 32)
 
 
 def test_onnx_models_that_are_refused(tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_a_declaration_in_yml_is_one_too(tmp_path: Path) -> None:
     outputs = {"boxes": BOXES, "scores": SCORES}
     file = declared(tmp_path, outputs, labels=["cat", "dog"], inputs={"white": 255}, detection=RAW)
     file.with_suffix(".yaml").rename(file.with_suffix(".yml"))
-    with pytest.raises(InputError, match=r"m\.yml: inputs: unknown; possible: labels, input, det"):
+    with pytest.raises(InputError, match=r"m\.yml: inputs: unknown; possible: labels, background, input, det"):
         open_tutor(f"onnx:{file}")
 
 
@@ -275,14 +276,14 @@ def test_final_boxes_are_declared_or_refused(tmp_path: Path, names: list[str]) -
     declare(file, detection=RAW | {"boxes": "output0", "scores": "output0"})
     with pytest.raises(InputError, match=r"m\.onnx: the last column of output0 holds class numbers.*kind: final_boxes"):
         opened(file)
-    found = ask_boxes(opened(declare(file, detection={"kind": "final_boxes", "output": "output0"})), blank(64, 64))
+    found = ask_boxes(opened(declare(file, detection={"kind": "final_boxes", "boxes": "output0"})), blank(64, 64))
     assert found.boxes_xyxy.tolist() == [[16, 16, 48, 48], [0, 0, 16, 16]] and found.classes.tolist() == [2, 1]
     assert found.probs[:, :3].numpy() == pytest.approx(np.array([[0.1, 0, 0.9], [0.6, 0.4, 0]]))
 
 
 def test_final_boxes_count_from_a_named_background(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("background\ncat\n")
-    final = {"kind": "final_boxes", "output": "output0", "unit": "normalised"}
+    final = {"kind": "final_boxes", "boxes": "output0", "unit": "normalised"}
     rows = [[[0, 0, 0.5, 0.5, 0.75, 1.0]]]
     found = ask_boxes(opened(declared(tmp_path, {"output0": rows}, labels="names.txt", detection=final)), blank(32, 32))
     assert found.boxes_xyxy.tolist() == [[0, 0, 16, 16]] and found.probs.tolist() == [[0.25, 0.75]]
@@ -294,8 +295,10 @@ def test_final_boxes_count_from_a_named_background(tmp_path: Path) -> None:
     "rows", [np.zeros((1, 2, 7)), np.zeros((1, 6, 2)), [[[0, 0, 8, 8, 1, 0.7]]], [[[0] * 4 + [2, 1]]]]
 )
 def test_other_rows_are_no_final_boxes(tmp_path: Path, rows: Any) -> None:
-    final = {"kind": "final_boxes", "output": "output0"}
-    with pytest.raises(InputError, match=r"m\.onnx: (output \[1, \d, \d\]|the sixth column|scores from 2)"):
+    final = {"kind": "final_boxes", "boxes": "output0"}
+    with pytest.raises(
+        InputError, match=r"m\.onnx: (output \[1, \d, \d\]|class numbers that are not whole|scores from 2)"
+    ):
         opened(declared(tmp_path, {"output0": rows}, labels=["cat", "dog"], detection=final))
 
 
@@ -431,9 +434,9 @@ def test_a_picture_is_placed_as_declared() -> None:
         ({"detection": RAW}, "2 outputs, but no names are known"),
         ({"detection": RAW | {"scores": "score"}}, "no output 'score'; possible: boxes, scores"),
         ({"detection": RAW | {"transposed": True}}, r"expected \[1, A, 4\]"),
-        ({"detection": RAW | {"kind": "yolo"}}, r"m\.yaml: detection: .*'yolox', 'boxes_scores'"),
+        ({"detection": RAW | {"kind": "yolo"}}, r"m\.yaml: detection: .*'yolox', 'nanodet', 'boxes_scores'"),
         ({"detection": RAW | {"colour": "bgr"}}, r"m\.yaml: detection.boxes_scores.colour: Extra inputs"),
-        ({"labels": "voc"}, "declare `detection`, `segmentation` or both"),
+        ({"labels": "voc"}, r"inputs images \[1, 3, 32, 32\]; outputs boxes \[1, 3, 4\], scores \[1, 3, 2\]; say in "),
         ({"detection": RAW, "input": {"size": [64, 64]}}, r"input images is 32 x 32, declared \(64, 64\)"),
         ({"detection": RAW, "input": {"name": "x"}}, "declare the name of the picture's"),
         ({"segmentation": {"logits": "scores"}}, r"logits \[1, 3, 2\], expected"),
@@ -485,10 +488,13 @@ def test_an_export_without_soft_answers_is_no_tutor(tmp_path: Path) -> None:
 
 
 def test_the_declarations_in_the_manual_are_possible() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "tutors.md").read_text().partition("## ONNX files")[2]
+    text = (
+        (Path(__file__).parents[1] / "docs" / "tutors.md")
+        .read_text()
+        .partition("## ONNX files")[2]
+        .partition("\n## ")[0]
+    )
     blocks = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml")[1:]]
-    kinds = [Declaration.model_validate(block) for block in blocks if "tasks" not in block]
-    assert [(bool(kind.detection), bool(kind.segmentation)) for kind in kinds] == [(True, False)] * 3 + [
-        (False, True),
-        (True, False),
-    ]
+    known = {"detection": {"kind": "yolox"}}  # the first block adds to what is known
+    kinds = [Declaration.model_validate(block if number else known | block) for number, block in enumerate(blocks)]
+    assert [bool(kind.detection) for kind in kinds] == [True] * 4 + [False] and kinds[4].segmentation is not None

@@ -68,16 +68,12 @@ def test_a_command_line_can_be_built_from_the_options() -> None:
     assert (folders.name, folders.type, folders.repeatable, folders.separator) == ("folders", Path, True, None)
     assert missing.choices == ("refuse", "allow") and missing.default == "refuse"
     assert [kind for kind, section in KINDS.items() if section.FIRST] == [
-        "onnx",
-        "torchvision",
-        "hf",
-        "student",
-        "files",
-    ]
+        "onnx", "torchvision", "hf", "python", "student", "files"
+    ]  # fmt: skip
 
 
 def test_what_a_tutor_can_not_be_told_is_refused() -> None:
-    with pytest.raises(InputError, match="unknown tutor 'keras'; possible: onnx, torchvision, hf, student"):
+    with pytest.raises(InputError, match="unknown tutor 'keras'; possible: onnx, torchvision, hf, python, student"):
         open_tutor("keras")
     with pytest.raises(InputError, match="tutor onnx: weights: Field required"):
         open_tutor("onnx")
@@ -89,6 +85,26 @@ def test_what_a_tutor_can_not_be_told_is_refused() -> None:
         open_tutor("joined", join=["a", "b"], flip=True)
     with pytest.raises(InputError, match="the tutor `joined` has no short form"):
         open_tutor("joined:folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "yolo.pt",
+            r"yolo\.pt: \.pt is not read .*pickles are never loaded; export it: `yolo export model=\S*yolo\.pt for",
+        ),
+        ("net.PTH", r"`torch\.onnx\.export\(network, torch\.zeros\(1, 3, HEIGHT, WIDTH\), 'NAME\.onnx'\)`"),
+        ("yolo.engine", "TensorRT made this engine of an ONNX file: give that one"),
+        ("net.tflite", r"`python -m tf2onnx\.convert --tflite \S*net\.tflite --output NAME\.onnx`"),
+        ("net.mlmodel", "from the network that was converted to Core ML"),
+        ("net.safetensors", "or give the folder of a model of transformers, hf:FOLDER"),
+    ],
+)
+def test_other_networks_are_to_be_exported(name: str, message: str, tmp_path: Path) -> None:
+    for given in (str(tmp_path / name), f"onnx:{tmp_path / name}"):
+        with pytest.raises(InputError, match=message):
+            open_tutor(given)
 
 
 def test_label_files(tmp_path: Path) -> None:

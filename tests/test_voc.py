@@ -153,6 +153,17 @@ def test_lists_that_are_no_splits_are_refused_by_name(make_voc: MakeVoc, tmp_pat
             open_dataset(f"voc:{folder}", split)
 
 
+@pytest.mark.tried("refused by name", "lists of splits that name files instead of pictures")
+@pytest.mark.parametrize("line", ["train_000.jpg", "JPEGImages\\train_000.JPG", "JPEGImages/0.jpg Segmentation/0.png"])
+def test_a_list_of_files_instead_of_names_is_refused(one: Path, line: str) -> None:
+    (one / "ImageSets/Main/own.txt").write_text(f"{line}\n")
+    with pytest.raises(InputError) as caught:
+        open_dataset(f"voc:{one}", "own")
+    assert str(caught.value).endswith(
+        f"own.txt: {line!r} names files; write the picture's name alone, without folder or suffix"
+    )
+
+
 def test_an_id_is_a_whole_line_whatever_it_ends_in(one: Path) -> None:
     for names in (("IMG (1)", "cat on mat"), ("IMG 0", "IMG 1", "IMG -1")):
         (one / "ImageSets/Main/own.txt").write_text("".join(f"{name}\n" for name in names))
@@ -224,6 +235,14 @@ def test_wrong_xml_is_refused_by_file_object_and_field(one: Path, text: str, mes
     assert str(one / "Annotations/train_000.xml") in str(caught.value)
 
 
+@pytest.mark.tried("refused by name", "boxes in shares of the image's sides")
+@pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 1), (0, 0, 1, 0.25)])
+def test_boxes_in_shares_of_the_sides_are_refused(one: Path, box: tuple[float, ...]) -> None:
+    (one / "Annotations/train_000.xml").write_text(xml(thing("cat", box)))
+    with pytest.raises(InputError, match=r"_000\.xml: object 1 \(cat\): the box .* is in shares .*; write pixels"):
+        boxes_of(one)
+
+
 def test_xml_of_another_version_of_the_image_is_refused(one: Path) -> None:
     file = one / "Annotations/train_000.xml"
     size = "<size><width>{}</width><height>{}</height></size>"
@@ -236,6 +255,7 @@ def test_xml_of_another_version_of_the_image_is_refused(one: Path) -> None:
             truth_of(one)
 
 
+@pytest.mark.tried("refused by name", "boxes drawn on a picture that EXIF turns")
 @pytest.mark.parametrize("stated", [True, False])
 def test_boxes_of_the_turned_picture_are_told_so(one: Path, stated: bool) -> None:
     exif = Image.Exif()
@@ -251,6 +271,7 @@ def test_boxes_of_the_turned_picture_are_told_so(one: Path, stated: bool) -> Non
     assert "EXIF" not in str(caught.value), "another fault than the size"
 
 
+@pytest.mark.tried("noted", "masks and XMLs that no picture is called like, or only nearly; JSON among XMLs", inputs=2)
 def test_files_that_have_the_name_of_no_picture_are_noted(make_voc: MakeVoc, tmp_path: Path) -> None:
     folder = make_voc(tmp_path, {"train": ("both",) * 3, "val": ("both",)})
     assert open_dataset(f"voc:{folder}", "train").notes == (), "those of another split have pictures"
@@ -268,6 +289,7 @@ def test_files_that_have_the_name_of_no_picture_are_noted(make_voc: MakeVoc, tmp
     )
 
 
+@pytest.mark.tried("noted", "TIFF, GIF, AVIF or JPEG 2000 among pictures")
 def test_pictures_of_other_formats_are_named(one: Path) -> None:
     (one / "JPEGImages/train_000.jpg").rename(one / "JPEGImages/train_000.tif")
     dataset = open_dataset(f"voc:{one}", "train")
@@ -279,6 +301,9 @@ def test_pictures_of_other_formats_are_named(one: Path) -> None:
     assert dataset.image("train_000").size == (10, 8)
 
 
+@pytest.mark.tried(
+    "noted", "masks without a list, or with another tool's list, so that their numbers are taken to be VOC's"
+)
 def test_a_list_of_another_tool_is_not_passed_over(one: Path) -> None:
     (one / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nleaf:128,0,0::\n")
     (note,) = open_dataset(f"voc:{one}", "train").notes

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from tutored.boxes import iou
 from tutored.config.entries import TASKS
 from tutored.data import open_dataset
+from tutored.data.check import told_first
 from tutored.data.coco import Coco
 from tutored.errors import InputError
 from tutored.files import whole_folder, write_encoded, write_text
@@ -69,6 +70,8 @@ def convert(
     out: Path,
     score: float | None = None,
     progress: Progress | None = None,
+    *,
+    tell: Callable[[str], object] = lambda note: None,
 ) -> None:
     """Write what a store says about a split's images, whole or not at all; see the writers for what is in `out` then.
 
@@ -78,6 +81,7 @@ def convert(
         kind: one of `KINDS`.
         out: a file for `coco`, else a new or empty folder.
         score: boxes from this score on; None: what suits the format.
+        tell: is given what the user should know of the data set, a sentence each.
 
     Raises:
         InputError: an unknown kind, no store, no image of the split in it, no common class, nothing that the format
@@ -89,6 +93,8 @@ def convert(
         raise InputError(f"{out} is there already; choose another --out")
     write, usual = KINDS[kind]
     dataset, stored = open_dataset(data, split), Store.open(store)
+    for note in told_first(dataset):
+        tell(note)
     labels = next((space for space in dataset.labels.values() if space.classes), stored.labels)
     class_map = ClassMap.by_name(stored.labels, labels)
     held = (SoftBoxes,) if kind == "coco" else (SoftBoxes, SoftMap)

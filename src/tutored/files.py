@@ -108,8 +108,8 @@ def regular(path: Path) -> Path:
 
 
 def is_special(path: Path) -> bool:
-    """Whether there is something that is neither a file nor a folder, which those who search a folder leave out."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    """Whether it is neither a file nor a folder, or a link that leads nowhere; who searches a folder leaves it out."""
+    return os.path.lexists(path) and not path.is_file() and not path.is_dir()
 
 
 def seal(facts: Mapping[str, Any], file: Path) -> str:

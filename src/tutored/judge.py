@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from tutored import processes
 from tutored.checkpoint import load_checkpoint
-from tutored.config.data import Annotates, Names
+from tutored.config.data import Annotates
 from tutored.data import TaskSource, open_dataset
-from tutored.data.text import few
+from tutored.data.check import told_first
 from tutored.data.views import Subset, relabelled
 from tutored.device import choose_device
 from tutored.errors import InputError
@@ -19,6 +19,7 @@ from tutored.evaluate import Record, Result, figures, record
 from tutored.folders import CHECKPOINT, STORE, require
 from tutored.labels import ClassMap, LabelSpace
 from tutored.progress import Progress
+from tutored.section import Names
 from tutored.softlabels import Remapped, Store
 from tutored.students import Student, answer
 from tutored.tasks import Task, task_class
@@ -37,6 +38,7 @@ def judge(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     annotated: Annotates = None,
+    tell: Callable[[str], object] = lambda note: None,
 ) -> Result:
     """Evaluate a checkpoint or a store of soft labels on one split.
 
@@ -50,6 +52,7 @@ def judge(
             reports, or all.
         device: of a checkpoint; see `choose_device`.
         annotated: the data set's classes that it annotates, likewise; None: all.
+        tell: is given the result's notes before the work, a sentence each.
 
     Raises:
         InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
@@ -57,7 +60,7 @@ def judge(
     """
     require(subject, CHECKPOINT, STORE)
     if (subject / STORE.file).exists():
-        return _judge_store(subject, data, split, classes, progress, annotated)
+        return _judge_store(subject, data, split, classes, progress, annotated, tell)
     student, config = load_checkpoint(subject)
     sources = {
         name: TaskSource(each.kind, each.folder, getattr(each, "labels", None), required=False)
@@ -76,13 +79,20 @@ def judge(
     dataset = relabelled(given, own, _by_task(annotated, tasks, "annotated"))
     processes.place()  # says which GPU is this process' own
     student.to(choose_device(device))
-    records = record_student(student, dataset, tasks, progress)
     notes = _by_text({name: _differences(each, subject, given.name) for name, each in maps.items()})
-    return processes.from_main(lambda: figures(records, tasks))._replace(notes=(*few(given.notes), *notes))
+    notes = _told((*told_first(given), *notes), tell)
+    records = record_student(student, dataset, tasks, progress)
+    return processes.from_main(lambda: figures(records, tasks))._replace(notes=notes)
 
 
 def _judge_store(
-    subject: Path, data: str, split: str, classes: Annotates, progress: Progress | None, annotated: Annotates
+    subject: Path,
+    data: str,
+    split: str,
+    classes: Annotates,
+    progress: Progress | None,
+    annotated: Annotates,
+    tell: Callable[[str], object],
 ) -> Result:
     given, store = open_dataset(data, split), Store.open(subject)
     kinds = [*given.labels, *getattr(given, "further", ())]
@@ -105,9 +115,16 @@ def _judge_store(
         name: _class_map(store.labels, task.labels, f"the store {subject}", given.name) for name, task in tasks.items()
     }
     seen = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
-    records = _gathered(_answers(store, seen, _share(dataset), _of_main(progress)), dataset, tasks)
     notes = _by_text({name: (f"{subject}: {each.describe()}",) for name, each in maps.items() if each.target.classes})
-    return processes.from_main(lambda: figures(records, tasks))._replace(notes=(*few(given.notes), *notes))
+    notes = _told((*told_first(given), *notes), tell)
+    records = _gathered(_answers(store, seen, _share(dataset), _of_main(progress)), dataset, tasks)
+    return processes.from_main(lambda: figures(records, tasks))._replace(notes=notes)
+
+
+def _told(notes: tuple[str, ...], tell: Callable[[str], object]) -> tuple[str, ...]:
+    for note in notes:
+        tell(note)
+    return notes
 
 
 def _annotated(tasks: Mapping[str, Task], dataset: Dataset) -> dict[str, Task]:

@@ -36,6 +36,8 @@ STRETCHED: Mapping[Any, int] = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies the values of a grey PNG of 2 or 4 bits by."""
 MOST_SCANS = 100
 """Of a JPEG: each is decoded over the whole picture, and encoders write about ten."""
+LONGEST = 1_000_000
+"""Pixels of a picture's side; shrinking a thin one of 50 million pixels would take gigabytes."""
 MOST_BYTES = 100_000_000
 """No photograph from an address is larger."""
 
@@ -170,6 +172,12 @@ def fit_box(box: Box, size: tuple[int, int], what: str, slack: float = math.inf)
     return inside
 
 
+def refuse_shares(numbers: Sequence[float], what: str) -> None:
+    """Raise InputError where a box's numbers are shares of the image's sides, as other formats have them."""
+    if 0 < max(numbers) <= 1 and any(number % 1 for number in numbers):
+        raise InputError(f"{what}: the box {(*numbers,)} is in shares of the image's sides; write pixels")
+
+
 def is_empty(box: Box) -> bool:
     """Whether a box is thinner than float32 can tell from no area."""
     return not (box[2] - box[0] >= 0.01 and box[3] - box[1] >= 0.01)
@@ -178,12 +186,14 @@ def is_empty(box: Box) -> bool:
 def _read(path: Path | str, *, decode: bool) -> Image.Image:
     try:
         with Image.open(_source(path), formats=FORMATS) as picture:
+            refuse_long(picture)
             if decode:
                 refuse_scans(picture)
                 picture.load()
             return picture
     except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such picture; add it or take it off the list") from error
+        windows = "; folders in a path are divided by /" if "\\" in str(path) else ""
+        raise InputError(f"{path}: there is no such picture; add it or take it off the list{windows}") from error
     except ImportError as error:
         extra = str(path).partition("://")[0].replace("https", "http")
         raise InputError(f"{path}: addresses need a package ({error}); pip install 'fsspec[{extra}]'") from error
@@ -193,6 +203,12 @@ def _read(path: Path | str, *, decode: bool) -> Image.Image:
         raise InputError(f"{path}: not a picture; possible: {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise all sorts of errors on broken bytes
         raise InputError(f"{path}: the picture can't be read ({error}); fetch it again") from error
+
+
+def refuse_long(picture: Image.Image) -> None:
+    """Raise Image.DecompressionBombError where a picture that is not yet decoded has a side of absurd length."""
+    if max(picture.size) > LONGEST:
+        raise Image.DecompressionBombError(f"a side of {max(picture.size):,} pixels, more than {LONGEST:,}")
 
 
 def refuse_scans(picture: Image.Image) -> None:

@@ -55,6 +55,8 @@ def ask_tutors(
     config = config.placed(out)
     visible = open_visible(config)
     for tutor, dataset, store in list(_questions(config, open_tasks(config, visible))):
+        for line in tutor.notes:
+            tell(f"note: {line}")
         before = read_manifest(store)
         rank, processes = (int(os.environ.get(name, usual)) for name, usual in (("RANK", 0), ("WORLD_SIZE", 1)))
         with bar(f"labelling {store.name}") as step:

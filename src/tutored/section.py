@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -12,6 +13,16 @@ Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Text = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
 """A name that may be a whole number."""
+
+
+def _listed(given: Any) -> Any:
+    if not isinstance(given, str | int | float):
+        return given
+    rather = "names, not numbers," if re.fullmatch(r"[\d., -]+", str(given)) else "names"
+    raise ValueError(f"got {given!r}, which is no list; give {rather} in brackets, such as [a, b]")
+
+
+Names = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 
 
 class Section(BaseModel):

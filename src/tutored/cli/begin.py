@@ -178,14 +178,14 @@ def any_tutor(
         common.refuse(ctx, "is for --engine ray; here --processes share the work", "workers", "worker_gpus")
     from tutored.cli.progress import bar
     from tutored.data import open_dataset
-    from tutored.data.text import few
+    from tutored.data.check import told_first
     from tutored.softlabels.manifest import read_manifest
     from tutored.tutors import open_tutor
     from tutored.tutors.label import label as label_split
     from tutored.tutors.label import label_with_ray, told
 
     dataset = open_dataset(data, split)
-    for each in few(dataset.notes):
+    for each in told_first(dataset):
         note(each)
     with bar("labelling") as step:
         how["progress"] = step
@@ -195,7 +195,10 @@ def any_tutor(
             if rank is None:
                 rank = 0 if processes else int(os.environ.get("RANK", 0))
             how |= {"rank": rank, "processes": processes or int(os.environ.get("WORLD_SIZE", 1))}
-            label_split(open_tutor(kind, dataset=dataset, **options), dataset, out, skip_broken=skip_broken, **how)
+            tutor = open_tutor(kind, dataset=dataset, **options)
+            for each in tutor.notes:
+                note(each)
+            label_split(tutor, dataset, out, skip_broken=skip_broken, **how)
     manifest = read_manifest(out)
     if manifest is None or not manifest["complete"]:
         return say("this process' share is done; the process that ends last finishes the store")
@@ -241,8 +244,9 @@ class Tutors(Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Of `hf:FOLDER`, what is behind the colon is the kind's first option."""
-        from tutored.tutors import KINDS, options_of
+        from tutored.tutors.options import KINDS, options_of, refuse_weights
 
+        refuse_weights(args[0])
         kind, colon, name = args[0].partition(":")
         first = KINDS[kind].FIRST if colon and kind in KINDS else None
         flags = [each.flag for each in options_of(kind) if each.name == first] if first else []
@@ -306,6 +310,7 @@ def audit(
     from tutored import audit as audits
     from tutored.cli.progress import bar
     from tutored.data import open_dataset
+    from tutored.data.check import told_first
     from tutored.engine.data_sets import open_visible
     from tutored.softlabels import Store
     from tutored.softlabels.advice import tutor_of
@@ -313,6 +318,8 @@ def audit(
 
     opened = Store.open(store)
     dataset = open_visible(run) if run else open_dataset(str(data), str(split))
+    for told in told_first(dataset):
+        note(told)
     if against:
         return _compare_stores(opened, Store.open(against), dataset, page or store / "agreement.html", given["json_"])
     sections = run.tasks if run else {kind: task_class(kind).Section(kind=kind) for kind in dataset.labels}
@@ -364,5 +371,5 @@ def convert(store: Path, to: str, data: str, split: str, out: Path, score: float
     from tutored.convert import convert as convert_store
 
     with bar("converting") as step:
-        convert_store(store, to, data, split, out, score, step)
+        convert_store(store, to, data, split, out, score, step, tell=note)
     say(f"wrote {out}")

@@ -86,15 +86,18 @@ class Commas(click.ParamType[Any]):
         return tuple(self.of.convert(part, param, ctx) for part in parts)
 
 
+DATA_SETS = "voc:FOLDER, coco:FOLDER, images:FOLDER or python:MODULE:NAME"
+
+
 def check_data(spec: str) -> None:
     """Refuse a data set whose folder does not exist. Raises InputError."""
-    _, colon, folder = spec.partition(":")
-    if not colon or not os.path.isdir(os.path.expanduser(folder)):
+    kind, colon, folder = spec.partition(":")
+    if kind != "python" and not (colon and os.path.isdir(os.path.expanduser(folder))):
         if not colon and (meant := meant_data(Path(spec))):
             raise InputError(f"data {spec!r}: no format is named; did you mean {meant}?")
         looks = f", or `tutored init {spec}`, which looks at any folder" if os.path.isdir(spec) else ""
         missing = f"there is no folder {folder}" if colon else "no format is named"
-        raise InputError(f"data {spec!r}: {missing}; possible: voc:FOLDER, coco:FOLDER, images:FOLDER{looks}")
+        raise InputError(f"data {spec!r}: {missing}; possible: {DATA_SETS}{looks}")
 
 
 def meant_data(folder: Path) -> str | None:
@@ -122,7 +125,7 @@ def _checked(ctx: click.Context, param: click.Parameter, given: str | None) -> s
 
 DATA: dict[str, Any] = {"metavar": "FORMAT:FOLDER", "callback": _checked}
 SPLIT = "such as train or val; of a VOC folder also Segmentation/train or train+val"
-data_option = click.option("--data", **DATA, required=True, help="voc:FOLDER, coco:FOLDER or images:FOLDER")
+data_option = click.option("--data", **DATA, required=True, help=DATA_SETS)
 split_option = click.option("--split", required=True, help=SPLIT)
 device_option = click.option("--device", help="cpu, cuda, cuda:1, ... or mps  [default: the best there is]")
 json_option = click.option("--json", "json_", type=NEW_FILE, metavar="FILE", help="write all this as JSON, too")

@@ -135,14 +135,14 @@ def evaluate(
     from tutored.judge import judge
 
     with bar("evaluating") as step:
-        result = judge(subject, data, split, classes=classes, annotated=annotated, device=device, progress=step)
+        result = judge(
+            subject, data, split, classes=classes, annotated=annotated, device=device, progress=step, tell=note
+        )
     if not common.is_main():
         return
     what = {"subject": str(subject), "data": data, "split": split, "annotated": annotated}
     write_json(json_, what | result.to_dict())
     Lasting().print(table(result))
-    for each in result.notes:
-        note(each)
 
 
 @commands.command()

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tutored.section import Section, Share, Text
+from tutored.section import Names, Section, Share, Text
 
-Names = tuple[Text, ...]
 Annotates = Names | dict[str, Names] | None
 """Names of classes, for all tasks alike or by task; None: every class."""
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -42,7 +45,7 @@ DEFAULT_TASKS = ("detection", "segmentation")
 
 def section_of(name: str, table: Table, what: str) -> Any:
     """The class of the config keys of a kind of task or of a student. Takes and raises the same as `resolve`."""
-    return _imported(table[name].section) if name in table else resolve(name, table, what).Section
+    return imported(table[name].section, what) if name in table else resolve(name, table, what).Section
 
 
 def resolve(name: str, table: Table, what: str, members: tuple[str, ...] = ("Section",)) -> Any:
@@ -62,10 +65,7 @@ def resolve(name: str, table: Table, what: str, members: tuple[str, ...] = ("Sec
         hint = f"did you mean {near[0]}? " if near else ""
         possible = f"possible: {', '.join(table)}, or a class of your own as module:Class"
         raise InputError(f"unknown {what} {name!r}; {hint}{possible}")
-    try:
-        found = _imported(path)
-    except Exception as error:  # a user's module may raise anything
-        raise InputError(f"{what} {name!r}: can't be imported ({error}); give module:Class") from error
+    found = imported(path, what)
     missing = [member for member in members if not hasattr(found, member)]
     missing += sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
@@ -73,6 +73,39 @@ def resolve(name: str, table: Table, what: str, members: tuple[str, ...] = ("Sec
     return found
 
 
-def _imported(path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    return getattr(import_module(module), attribute)
+def imported(path: str, what: str) -> Any:
+    """What `module:name` names, in an installed package or a file of the current folder.
+
+    Args:
+        what: for messages, such as `kind of task`.
+
+    Raises:
+        InputError: it can't be imported.
+    """
+    here = os.getcwd()
+    if not {here, ""} & {*sys.path}:
+        sys.path.append(here)  # last: a file of the user's hides no installed module
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except Exception as error:  # a user's module may raise anything
+        raise InputError(
+            f"{what} {path!r}: can't be imported ({error}); give module:name, of a file in this folder or of an "
+            "installed package"
+        ) from error
+
+
+def guarded(what: str, function: Callable[..., Any], *given: Any) -> Any:
+    """What a user's function gives.
+
+    Raises:
+        InputError: the function raises an error; the message names `what`, the file and the line.
+    """
+    try:
+        return function(*given)
+    except InputError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+        raise InputError(f"{what} fails with {told}; correct it") from error

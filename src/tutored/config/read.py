@@ -16,6 +16,12 @@ from tutored.config.run import Config, flat, merged, recipe_defaults, usual_stud
 from tutored.errors import InputError
 from tutored.files import regular
 
+PLAIN = {
+    "a valid tuple": "a list, such as [a, b]",
+    "a valid dictionary": "a mapping, such as {a: b}",
+    " for <class 'pathlib.Path'>": "",
+}
+"""Words of pydantic's messages, and what they mean in YAML."""
 MOST_ENTRIES = 100_000
 """Values in a YAML file, those behind aliases every time."""
 
@@ -135,18 +141,26 @@ def make_config(given: Mapping[str, Any], *, origin: str = "config") -> Config:
     try:
         return Config.model_validate(dict(given))
     except ValidationError as error:
-        lines = [_explain(item, given) for item in error.errors()]
+        found = {_place(item): item for item in reversed(error.errors())}
+        # What fits none of a union's types is an error for each of them: the one that lies deepest is meant.
+        meant = [place for place in found if not any(each.startswith(f"{place}.") for each in found if place)]
+        lines = [_explain(place, found[place], given) for place in reversed(meant)]
         raise InputError(f"{origin}: " + "; ".join(lines)) from error
     except InputError as error:
         raise InputError(f"{origin}: {error}") from error
 
 
-def _explain(item: Any, given: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in item["loc"] if "[" not in str(part))  # without the types of a union
+def _place(item: Any) -> str:
+    return ".".join(str(part) for part in item["loc"] if "[" not in str(part))  # without the types of a union
+
+
+def _explain(place: str, item: Any, given: Mapping[str, Any]) -> str:
     if item["type"] != "extra_forbidden":
-        text = str(item["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list, such as [a, b]")
+        text = str(item["msg"]).removeprefix("Value error, ")
+        for words, plain in PLAIN.items():
+            text = text.replace(words, plain)
         value = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
-        if item["type"] == "string_type" and not isinstance(item["input"], list | dict):
+        if item["type"] in ("string_type", "path_type") and not isinstance(item["input"], list | dict):
             value += ", which YAML does not read as text; put it in quotes"
         return f"{place}: {text}{value}" if place else text
     section = _section_at(item["loc"][:-1], given)

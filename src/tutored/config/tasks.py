@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tutored.section import Section, Share, Text, Weight
+from tutored.section import Names, Section, Share, Text, Weight
 
 if TYPE_CHECKING:
     from tutored.config.run import Config
@@ -97,9 +97,9 @@ class ClassSection(TaskSection):
     labels: Path | None = None
     """File with the classes of this task's annotations, one a line in the order of their numbers; null: those that the
     data set states."""
-    classes: tuple[Text, ...] | None = None
+    classes: Names | None = None
     """The student's classes for this task; null: those of all training data."""
-    reported: tuple[Text, ...] | None = None
+    reported: Names | None = None
     """The classes that the means of a validation are over; null: all."""
     renamed: dict[Text, Text | None] = Field(default_factory=dict)
     """Tutor class -> our class, where names and aliases don't say it; or `ignore`, `background`, or null (as

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from tutored.data.images import DRAWN_TURNED, Images
 from tutored.data.joined import differ
+from tutored.data.text import few
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.pictures import orientation, stored_orientation
@@ -212,6 +213,11 @@ def first_look(dataset: Images, most: int = 32) -> tuple[str, ...]:
             _add(counts, annotation, labels)
         notes += [*_turned(turned), *_nothing_drawn(task, seen, counts, labels)]
     return tuple(dict.fromkeys(notes))
+
+
+def told_first(dataset: Dataset) -> list[str]:
+    """What a command says of a data set before it works on it: its notes and those of `first_look`, a few of many."""
+    return few((*dataset.notes, *(first_look(dataset) if isinstance(dataset, Images) else ())))
 
 
 def _turned(image_ids: Sequence[str]) -> list[str]:

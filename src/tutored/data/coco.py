@@ -17,11 +17,11 @@ from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
 from tutored.data.images import Annotations, Images, Size, place_of
-from tutored.data.text import gather, is_background, read_json, refuse_climbing
+from tutored.data.text import NO_CLASSES, gather, is_background, read_json, refuse_climbing
 from tutored.data.voc import as_boxes
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, composed
-from tutored.pictures import Box, fit_box, is_empty
+from tutored.pictures import Box, fit_box, is_empty, refuse_shares
 from tutored.tasks.detection.types import Boxes
 from tutored.tasks.instances.types import Objects
 from tutored.tasks.segmentation.types import ClassMask
@@ -211,7 +211,7 @@ def open_coco(folder: Path, split: str) -> Coco:
         tasks={"detection": boxes, "segmentation": masks},
         further={"instances": objects},
         numbers={image_id: entry.number for image_id, entry in entries.items()},
-        categories={number: labels.names[index] for number, index in class_of.items() if index},
+        categories={number: labels.names[index] for number, index in class_of.items() if index > 0},
     )
 
 
@@ -277,12 +277,12 @@ def _refuse(faults: Iterable[str]) -> None:
 
 
 def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict[Any, int]]:
-    """The label space, and the class of each category number."""
+    """The label space, and the class of each category number; -1 where it has the name of no class."""
     categories = _items(data, "categories", {"id": (int, str), "name": str}, path)
     if len({item["id"] for item in categories}) < len(categories):
         raise InputError(f"{path}: two categories share an id; give each its own")
-    classes = [item for item in categories if not is_background(item["name"])]
-    class_of = {item["id"]: BACKGROUND for item in categories}
+    classes = [item for item in categories if not NO_CLASSES.fullmatch(item["name"].strip())]
+    class_of = {item["id"]: BACKGROUND if is_background(item["name"]) else -1 for item in categories}
     class_of |= {item["id"]: index for index, item in enumerate(classes, start=1)}
     try:
         return LabelSpace.of([item["name"].strip() for item in classes]), class_of
@@ -326,6 +326,7 @@ def _pictures(names: Sequence[str], folder: Path, split: str, path: Path) -> Pat
         raise InputError(
             f"{path}: none of its {len(names):,} pictures is there, such as {names[0]!r}, looked for in "
             f"{', '.join(map(str, there))}; put them into one of these folders, or correct `file_name` in the file"
+            + (", where folders are divided by /" if "\\" in names[0] else "")
         )
     return found
 
@@ -345,7 +346,7 @@ def _read_annotations(
     """Give each image its annotations."""
     fields = {"image_id": (int, str), "category_id": (int, str), "bbox": list}
     by_number = {entry.number: entry for entry in entries.values()}
-    faults = []
+    faults, of_no_class = [], Counter[Any]()
     for item in _items(data, "annotations", fields, path):
         name = f"{path}: annotation {item.get('id')} of image {item['image_id']}"
         if item["image_id"] not in by_number:
@@ -353,14 +354,23 @@ def _read_annotations(
             advice = f"there is {alike[0]!r}: write both as numbers" if alike else "remove the annotation"
             faults.append(f"{name}: there is no such image in the file; {advice}")
         elif item["category_id"] not in class_of:
-            faults.append(f"{name}: category {item['category_id']} is not one of {sorted(class_of, key=str)}")
+            faults.append(f"{name}: category {item['category_id']!r} is not one of {sorted(class_of, key=str)}")
         elif len(item["bbox"]) != 4 or not all(_is_number(value, LARGEST) for value in item["bbox"]):
             faults.append(f"{name}: bbox must be four numbers x, y, width, height, got {item['bbox']}")
+        elif class_of[item["category_id"]] < 0:
+            of_no_class[item["category_id"]] += 1
         else:
             x, y, width, height = item["bbox"]
+            refuse_shares(item["bbox"], name)
             box, number = (x, y, x + width, y + height), class_of[item["category_id"]]
             crowd = item.get("iscrowd") in (1, "1")
             by_number[item["image_id"]].instances.append(Instance(name, box, number, crowd, item.get("segmentation")))
+    names = {item["id"]: item["name"] for item in data["categories"]}
+    faults += [
+        f"{path}: category {names[number]!r} is no class, and {count:,} annotations have it; give each a class "
+        "that it may be and `iscrowd` 1, and it is ignored, or remove them"
+        for number, count in of_no_class.items()
+    ]
     _refuse(faults)
 
 

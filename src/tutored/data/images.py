@@ -167,20 +167,23 @@ class Images:
         """The RGB picture as stored. Raises InputError, naming the file or address, where it can't be read."""
         return read_picture(self.place(image_id))
 
+    def size(self, image_id: str) -> Size:
+        return picture_size(self.place(image_id))
+
     def ground_truth(self, image_id: str) -> GroundTruth:
         """The annotations in the stored pixels of the image, whose size is read from its own file.
 
         Raises:
             InputError: a line for each fault, naming the file and the object that is impossible.
         """
-        place = self.place(image_id)
-        size = picture_size(place)
+        size = self.size(image_id)
         there = {name: each for name, each in self.tasks.items() if each.has(image_id)}
         try:
             found = gather(partial(each.read, image_id, size) for each in there.values())
         except InputError as error:
             # Whatever the kind of annotation, its message names the size that it has or lacks.
             sizes = (f"{size[1]}x{size[0]}", f"{size[0]}x{size[1]}")
+            place = self.place(image_id)
             if any(each in str(error) for each in sizes) and stored_orientation(place) != 1:
                 raise InputError(f"{error}; {place} is turned by its EXIF, and {DRAWN_TURNED}") from error
             raise
@@ -279,8 +282,8 @@ def _labels(dataset: Images, own: Annotations | None, name: str, source: TaskSou
             space = read_classes(path)
         except InputError as error:
             raise InputError(f"{key}: {error}") from error
-    if has_classes and not space.classes and (source.folder or place):
-        raise InputError(f"{key}: {place or dataset.name} names no class; {LISTS}")
+    if has_classes and not space.classes and source.folder:
+        raise InputError(f"{key}: {dataset.name} names no class; {LISTS}")
     return space
 
 
@@ -343,7 +346,9 @@ def open_images(folder: Path, split: str) -> Images:
 
 def left_out_of(files: Sequence[Path]) -> list[str]:
     """Sentences on the files that seem to be pictures and are not read."""
-    notes = [f"{file}: no regular file, left out" for file in files if is_special(file)]
+    notes, special = [], sorted(file for file in files if is_special(file))
+    if special:
+        notes.append(f"{len(special):,} files, such as {special[0]}, are links that lead nowhere, or pipes: left out")
     others = sorted(file for file in files if file.suffix.lower() in UNREAD)
     if others:
         notes.append(
@@ -390,6 +395,11 @@ def _pictures(folder: Path, split: str) -> tuple[list[tuple[str, Path | str]], t
     return places, left_out
 
 
+def _refuse_unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise InputError(f"{error.filename}: the folder can't be read ({error.strerror}); see to its rights") from error
+
+
 def files_in(folder: Path) -> Iterator[Path]:
     """The files in and under a folder, through links too, without hidden ones (`.name`, or in a folder `.name`).
 
@@ -398,7 +408,7 @@ def files_in(folder: Path) -> Iterator[Path]:
     seen: set[str] = set()
     left = [str(folder)]
     for top in left:
-        for place, inside, names in os.walk(top):
+        for place, inside, names in os.walk(top, onerror=_refuse_unreadable):
             if (real := os.path.realpath(place)) in seen:
                 inside.clear()
                 continue

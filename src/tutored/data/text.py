@@ -20,8 +20,13 @@ from tutored.labels import LabelSpace
 Found = TypeVar("Found")
 CLASS_FILES = ("labels.txt", "classes.txt", "class_names.txt")
 """What a data set's own list of classes may be called."""
-NO_CLASSES = re.compile(r"_*(background|ignored?|unlabell?ed|void)_*", re.I)
+NO_CLASSES = re.compile(r"_*(background|ignored?([ _-]regions?)?|don'?t[ _-]?care|unlabell?ed|void)_*", re.I)
 """Names that lists of classes have for pixels of no class."""
+MORE_THAN_NAMES = re.compile(
+    r"""[#<].*|- .*|\[?['"].*['"][\],]*|\[.*,.*\]|.*:\d+,\d+,\d+:.*|version https://git-lfs.*"""
+)
+"""Lines of other files: with comments, of HTML, YAML, Python or JSON, with colours (CVAT), or a stand-in of Git LFS."""
+NUMBERED = re.compile(r"(\d+)[\s:;,.)=-]+\D.*")
 HEADS = ("ignore background", "background", "unlabeled", "unlabelled")
 """How a list may begin that names what number 0 is. Labelme's `__ignore__` is number -1 there, in masks 255."""
 
@@ -46,10 +51,18 @@ def read_classes(path: Path) -> LabelSpace:
     Empty lines are skipped, and so is the head of the list where it says what number 0 is (`HEADS`).
 
     Raises:
-        InputError: naming the file; another line names pixels of no class, so that it is not known what the numbers
-            behind it mean.
+        InputError: naming the file; it has no line, a line holds more than a name, or another one names pixels of no
+            class, so that it is not known what the numbers behind it mean.
     """
     names = {number: name for number, line in enumerate(read_lines(path), start=1) if (name := line.strip())}
+    wrong = [name for name in names.values() if MORE_THAN_NAMES.fullmatch(name)]
+    found = [NUMBERED.fullmatch(name) for name in names.values()]
+    numbers = [int(each[1]) for each in found if each]
+    if len(found) > 2 and numbers in (list(range(len(found))), list(range(1, len(found) + 1))):
+        wrong = list(names.values())
+    if wrong or not names:
+        told = f"{wrong[0][:80]!r} is more than a name" if wrong else "there is no class in it"
+        raise InputError(f"{path}: {told}; write one name a line and nothing else, the class of number 1 first")
     plain = [name.strip("_").lower() for name in names.values()]
     skipped = next((len(head.split()) for head in HEADS if plain[: len(head.split())] == head.split()), 0)
     classes = dict(list(names.items())[skipped:])

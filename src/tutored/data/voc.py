@@ -18,13 +18,14 @@ from tutored.data.images import AnnotationFiles, Images, Size, first_file
 from tutored.data.text import CLASS_FILES, gather, own_classes, read_lines, read_xml, refuse_climbing
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace, composed
-from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box, read_numbers
+from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box, read_numbers, refuse_shares
 from tutored.tasks.detection.types import Boxes
 from tutored.tasks.instances.types import Objects
 from tutored.types import BACKGROUND, IGNORE
 
 OF_ONE_CLASS = re.compile(r"\s(-1|0|1)\s*$")
 """How every line of VOC's lists of one class ends; an image id itself may hold blanks."""
+A_FILE = re.compile(r"\.(jpe?g|png|bmp|webp)(\s|$)", re.I)
 CLASSES_ELSEWHERE = ("labelmap.txt", "obj.names", "data.yaml")
 """Where other tools list classes."""
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
@@ -175,6 +176,7 @@ def _read_object(element: Element, size: Size, labels: LabelSpace, what: str) ->
     if box is None:
         raise InputError(f"{what}: there is no <bndbox>; add it or remove the object")
     xmin, ymin, xmax, ymax = (_number(box, field, what) for field in ("xmin", "ymin", "xmax", "ymax"))
+    refuse_shares((xmin, ymin, xmax, ymax), what)
     # VOC counts pixels from 1 and includes the last one; from here on, boxes are 0-based continuous edges.
     fitted = fit_box((xmin - 1, ymin - 1, xmax, ymax), size, what, slack=1)
     flag = (element.findtext("difficult") or "0").strip()
@@ -240,6 +242,10 @@ def _read_ids(folder: Path, path: Path) -> tuple[str, ...]:
         raise InputError(f"{path}: a list of one class (id and -1, 0 or 1) is not a split; give one like train or val")
     for image_id in ids:
         refuse_climbing(image_id, path)
+        if A_FILE.search(image_id) and not first_file((folder / "JPEGImages",), image_id, SUFFIXES):
+            raise InputError(
+                f"{path}: {image_id!r} names files; write the picture's name alone, without folder or suffix"
+            )
     if len(set(ids)) < len(ids):
         twice = sorted({image_id for image_id in ids if ids.count(image_id) > 1})
         raise InputError(f"{path}: listed twice: {', '.join(twice[:5])}; list each image once")

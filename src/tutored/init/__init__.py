@@ -20,7 +20,7 @@ from tutored.config.entries import DEFAULT_TASKS
 from tutored.data import open_dataset
 from tutored.data.check import Report, check
 from tutored.data.sources import ranks
-from tutored.data.text import CLASS_FILES, own_classes, own_name, read_json
+from tutored.data.text import CLASS_FILES, NO_CLASSES, own_classes, own_name, read_json
 from tutored.errors import InputError
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
@@ -224,6 +224,8 @@ def _classes(folder: Path, items: Collection[Item]) -> tuple[LabelSpace, str]:
     xmls = [item.boxes for item in items if item.boxes]
     masks = [item.mask for item in items if item.mask]
     names = sorted({name for path in xmls for name in objects_in(path)} - {""})
+    if wrong := list(filter(NO_CLASSES.fullmatch, names)):
+        raise InputError(f"{folder}: objects in the XMLs are called {', '.join(wrong)}, which is no class; remove them")
     if masks:
         values = sorted(_values(masks) - {0, IGNORE})
         if not values:

@@ -15,6 +15,7 @@ from PIL import Image
 from tutored.data.images import files_in, left_out_of
 from tutored.data.text import CLASS_FILES, read_lines, read_xml, refuse_unwritable
 from tutored.errors import InputError
+from tutored.files import is_special
 from tutored.labels import composed
 from tutored.pictures import SUFFIXES
 from tutored.predict.inputs import is_result
@@ -27,8 +28,8 @@ PER_CLASS = ("_train", "_val", "_trainval", "_test")
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"
 }  # fmt: skip
-MARK = re.compile(r"[ _.-]?(mask|masks|seg|segmentation|label|labels|labelids|gt)$", re.I)
-"""What a mask's name may have behind its picture's."""
+MARK = re.compile("^({0})[ _.-]|[ _.-]?({0})$".format("masks?|seg|segmentation|labels?|labelids|gt"), re.I)
+"""What a mask's name may have before or behind its picture's."""
 MASKS = re.compile(r"mask(?!ed)|seg|label(?!l?ed)|annot(?!ated)|\bgt\b", re.I)
 """A folder of this name may hold masks; one called "unlabelled" holds pictures."""
 LEFT_OUT = re.compile(r"SegmentationObject.*|.*Visuali[sz]ation|__MACOSX", re.I)
@@ -77,7 +78,8 @@ def find_loose(folder: Path) -> Loose:
     Raises:
         InputError: there is no picture, two have one name, one has a name that no list can hold, or masks are JPEGs.
     """
-    files = [path for path in sorted(files_in(folder)) if path.is_file()]
+    seen = sorted(files_in(folder))
+    files = [path for path in seen if not is_special(path)]
     drawings = {path for path in files if any(map(LEFT_OUT.fullmatch, path.relative_to(folder).parts[:-1]))}
     files = [path for path in files if path not in drawings]
     refuse_unwritable(files)
@@ -85,7 +87,7 @@ def find_loose(folder: Path) -> Loose:
     files = [path for path in files if path not in ours]
     pictures, masks, lost = _told_apart([path for path in files if path.suffix.lower() in SUFFIXES], folder)
     if not pictures:
-        told = "; ".join((f"possible: {', '.join(SUFFIXES)}, in and under the folder", *left_out_of(files)))
+        told = "; ".join((f"possible: {', '.join(SUFFIXES)}, in and under the folder", *left_out_of(seen)))
         raise InputError(f"{folder}: no picture in it; {told}")
     markup = [path for path in files if path.suffix.lower() == ".xml"]
     xmls = list(filter(_is_annotation, markup))
@@ -105,11 +107,17 @@ def find_loose(folder: Path) -> Loose:
         boxes, mask = (by_name.get((split, stem)) or by_name.get((None, stem)) for by_name in drawn)
         items[name] = Item(path, boxes, mask, listed.get(stem, split))
     used = {each for item in items.values() for each in (item.boxes, item.mask)}
+    if lost and not used - {None}:
+        raise InputError(
+            f"{min(lost)}: by its place a mask, and like all {len(lost):,} there it has the name of no picture; name "
+            "masks as their pictures, one PNG for all classes of a picture, or take them out of the folder"
+        )
     lost += [path for path in (*xmls, *masks) if path not in used]
     if listed:
         items = {name: item for name, item in items.items() if _stem(item.picture) in listed}
     unread = _unread(files, set(markup) - set(xmls))
-    return Loose(items, unread, tuple(left_out_of(files)), (*notes, *_left_out(ours, drawings, lost)))
+    others = left_out_of([path for path in seen if path not in drawings | ours])
+    return Loose(items, unread, tuple(others), (*notes, *_left_out(ours, drawings, lost)))
 
 
 def objects_in(path: Path) -> list[str]:
@@ -162,8 +170,9 @@ def _told_apart(shown: Sequence[Path], folder: Path) -> tuple[list[Path], list[P
         alike[_bare(path)].append(path)
     masks = [path for path in shown if _is_mask(path, alike[_bare(path)], folder)]
     masked = {_bare(path) for path in masks}
-    pngs = [path for path in shown if masks and path.suffix.lower() == ".png" and _bare(path) not in masked]
-    lost = [path for path in pngs if _is_named(path, folder)]
+    pngs = [path for path in shown if path.suffix.lower() == ".png" and _bare(path) not in masked]
+    lost = [path for path in pngs if _is_named(path, folder) and (masks or _holds_indices(path))]
+    lost = [] if len(lost) == len(shown) else lost
     pictures = [path for path in shown if path not in {*masks, *lost}]
     by_name: dict[tuple[str | None, str], Path] = {}
     for path in pictures:

@@ -23,6 +23,12 @@ def _names(file: str) -> list[str]:
 
 
 VOC_NAMES, COCO_NAMES = _names("voc.txt"), _names("coco.txt")
+COCO_IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+"""COCO's category numbers of its 80 classes, in their order."""
+NO_CLASS = "N/A"
+"""The name of outputs that stand for no class; their probability counts as background."""
+COCO_BY_NUMBER = ("background", *(dict(zip(COCO_IDS, COCO_NAMES, strict=True)).get(i, NO_CLASS) for i in range(1, 91)))
+"""Names of the outputs of networks that count as COCO does: torchvision's detectors, RF-DETR."""
 
 ALIASES: tuple[frozenset[str], ...] = tuple(frozenset(line.split(" = ")) for line in _names("aliases.txt"))
 """Names that mean one class, to the letter: the six of VOC's twenty that COCO spells differently, and the classes of
@@ -80,6 +86,7 @@ class LabelSpace:
             return self.names.index(name)
         near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(self.classes) or 'none'}"
+        hint = f"classes are given by name, not by number; {hint}" if name.isdecimal() else hint
         raise InputError(f"unknown class {name!r}; {hint}")
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tutored.data.text import read_json
+from tutored.data.text import is_background, read_json
 from tutored.errors import InputError
 from tutored.files import whole_file, write_encoded
 from tutored.labels import LabelSpace, composed, same_class
@@ -163,8 +163,8 @@ class CocoNumbers(NamedTuple):
         try:
             files = {composed(image["file_name"]): image["id"] for image in content["images"]}
             paths = {PurePath(name).with_suffix(""): number for name, number in files.items()}
-            theirs = LabelSpace.of([item["name"] for item in content["categories"]])
-            ids = [item["id"] for item in content["categories"]]
+            named = [(item["name"], item["id"]) for item in content["categories"] if not is_background(item["name"])]
+            theirs, ids = LabelSpace.of([name for name, _ in named]), [number for _, number in named]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{file}: no COCO instances with images and categories ({error!r})") from error
         places = {name: same_class(name, theirs) for name in classes}

@@ -15,21 +15,23 @@ from PIL import Image, UnidentifiedImageError
 from starlette.exceptions import HTTPException
 
 from tutored.pages import uri
-from tutored.pictures import FORMATS, as_rgb, refuse_scans, upright
+from tutored.pictures import FORMATS, LONGEST, as_rgb, orientation, refuse_long, refuse_scans, upright
 from tutored.predict import load
 from tutored.predict.predictor import describe
+from tutored.students import answer as ask_student
 from tutored.tasks import Task
 from tutored.types import Prediction
 from tutored.visualise import draw
 
 PIXELS = 50_000_000
 """Of a picture; more are refused before they are decoded."""
-LONGEST = 30_000
-"""Pixels of a picture's side; a thin one of 50 million pixels would take gigabytes to answer."""
 SIDE = 1600
 """A picture whose drawing is asked for is shrunk to this long side."""
+FINER = 2
+"""A JPEG is decoded at the smallest of its scales (1/8, 1/4, 1/2, 1) that leaves so many times the network's side."""
 
-Predict = Callable[[Image.Image], Prediction]
+Predict = Callable[[Image.Image, tuple[int, int]], Prediction]
+"""What is in a picture that may be shrunk, in the pixels of (height, width)."""
 
 
 def load_answer(
@@ -37,13 +39,26 @@ def load_answer(
 ) -> tuple[Mapping[str, Sequence[str]], Callable[..., dict[str, Any]]]:
     """The classes of a checkpoint's tasks, and `answer` with its student. Raises InputError as `predict.load`."""
     model = load(checkpoint, device)
-    return {name: task.labels.classes for name, task in model.tasks.items()}, partial(answer, model, model.tasks)
+
+    def predict(image: Image.Image, size: tuple[int, int]) -> Prediction:
+        return ask_student(model.student, [image], model.device, tuple(model.tasks), [size])[0]
+
+    classes = {name: task.labels.classes for name, task in model.tasks.items()}
+    return classes, partial(answer, predict, model.tasks, FINER * model.student.size)
 
 
 def answer(
-    predict: Predict, tasks: Mapping[str, Task], data: bytes, score: float | None = None, drawn: Sequence[str] = ()
+    predict: Predict,
+    tasks: Mapping[str, Task],
+    least: int,
+    data: bytes,
+    score: float | None = None,
+    drawn: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What is known about a picture, a file of one of `FORMATS`.
+
+    Args:
+        least: pixels of each side below which a picture is not shrunk while it is decoded.
 
     Returns:
         `width` and `height` of the picture, turned upright as its EXIF asks, and where it is drawn of at most `SIDE`
@@ -54,9 +69,12 @@ def answer(
         HTTPException: the picture is of another format, too large or broken.
     """
     started = time.perf_counter()
-    image = read_upload(data, None if score is None else SIDE)
-    prediction = predict(image)
-    found: dict[str, Any] = {"width": image.width, "height": image.height, "entries": describe(prediction, tasks)}
+    image, size = read_upload(data, least if score is None else SIDE)
+    if score is not None:
+        image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+        size = (image.height, image.width)
+    prediction = predict(image, size)
+    found: dict[str, Any] = {"width": size[1], "height": size[0], "entries": describe(prediction, tasks)}
     if score is not None:
         found["drawing"] = uri(draw(image, prediction, {name: tasks[name] for name in drawn}, score=score))
     else:
@@ -68,26 +86,25 @@ def answer(
     return found | {"seconds": round(time.perf_counter() - started, 3)}
 
 
-def read_upload(data: bytes, side: int | None) -> Image.Image:
-    """The picture, RGB, upright, with at most `side` pixels on its long side. Raises HTTPException as `answer`."""
+def read_upload(data: bytes, least: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture, RGB, upright, and its (height, width), which a JPEG's decoder may shrink as far as `least`.
+
+    Only here pixels may differ by that: a sender waits, and memory is bounded. Labelling, training and `predict` read
+    what was stored. Raises HTTPException as `answer`.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > PIXELS:
                 raise Image.DecompressionBombError
-            if max(picture.size) > LONGEST:
-                raise HTTPException(413, f"a side of the picture has more than {LONGEST:,} pixels; shrink it")
+            refuse_long(picture)
             refuse_scans(picture)
-            if side:
-                picture.draft("RGB", (side, side))
-            image = as_rgb(upright(picture))
-    except HTTPException:
-        raise
+            width, height = picture.size
+            picture.draft("RGB", (least, least))
+            return as_rgb(upright(picture)), (width, height) if orientation(picture) > 4 else (height, width)
     except Image.DecompressionBombError:
-        raise HTTPException(413, f"the picture has more than {PIXELS // 10**6} million pixels; shrink it") from None
+        most = f"{PIXELS // 10**6} million pixels, or a side of more than {LONGEST:,}"
+        raise HTTPException(413, f"the picture has more than {most}; shrink it") from None
     except UnidentifiedImageError:
         raise HTTPException(415, f"not a picture that can be read; possible: {', '.join(FORMATS)}") from None
     except Exception:  # decoders raise all sorts of errors on broken bytes
         raise HTTPException(422, "the picture is broken; send another copy") from None
-    if side:
-        image.thumbnail((side, side), Image.Resampling.BILINEAR)
-    return image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 import sys
 import traceback
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
+import yaml
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -52,9 +54,9 @@ def make_app(
 ) -> Starlette:
     """`GET /` is the page, `POST /predict` answers a picture (see `answer.answer`), `GET /health` says who answers.
 
-    The body of the request is the picture's file. `?draw=0.5` asks for a drawing with what scores at least that much,
-    of all tasks or those in `&tasks=`, names with commas. Faults are `{"error": "..."}` with a status from 400 on. No
-    picture is kept.
+    `GET /openapi.json` describes these to programs. The body of the request is the picture's file. `?draw=0.5` asks for
+    a drawing with what scores at least that much, of all tasks or those in `&tasks=`, names with commas. Faults are
+    `{"error": "..."}` with a status from 400 on. No picture is kept.
 
     Args:
         ask_model: `answer.answer` with a model; it is called with one picture at a time, in a thread, and may raise
@@ -64,10 +66,14 @@ def make_app(
         megabytes: larger files are refused, in millions of bytes.
     """
     page = _page(classes, megabytes)
+    description = JSONResponse(yaml.safe_load(_text("openapi.yaml")), headers=SAFE)
     alone = anyio.Lock()
 
     async def show(_request: Request) -> Response:
         return page
+
+    async def describe(_request: Request) -> Response:
+        return description
 
     async def health(_request: Request) -> Response:
         known = {name: list(names) for name, names in classes.items()}
@@ -102,11 +108,14 @@ def make_app(
             alone.release()
 
     names = None if hosts is None else {*LOOPBACK, *hosts}
-    return Starlette(
-        routes=[Route("/", show), Route("/health", health), Route("/predict", ask, methods=["POST"])],
+    routes = [Route("/", show), Route("/health", health), Route("/openapi.json", describe)]
+    app = Starlette(
+        routes=[*routes, Route("/predict", ask, methods=["POST"])],
         middleware=[Middleware(_Named, names=names)],
         exception_handlers={HTTPException: _refuse, ClientDisconnect: _leave},
     )
+    app.router.redirect_slashes = False  # an answer without words
+    return app
 
 
 class _Named:
@@ -157,7 +166,7 @@ async def _body(request: Request, megabytes: float) -> bytes:
 
 
 def _page(classes: Mapping[str, Sequence[str]], megabytes: float) -> Response:
-    script = files("tutored.serve").joinpath("page.js").read_text(encoding="utf-8")
+    script = _text("page.js")
     values = {
         "script": script,
         "classes": classes,
@@ -174,6 +183,10 @@ def _page(classes: Mapping[str, Sequence[str]], megabytes: float) -> Response:
     return HTMLResponse(page, headers=SAFE | {"Content-Security-Policy": policy})
 
 
+def _text(name: str) -> str:
+    return files("tutored.serve").joinpath(name).read_text(encoding="utf-8")
+
+
 def _asked(request: Request, tasks: Collection[str]) -> tuple[float | None, list[str]]:
     """From which score on an answer is to be drawn (None: it is not), and of which tasks."""
     asked = request.query_params
@@ -181,9 +194,12 @@ def _asked(request: Request, tasks: Collection[str]) -> tuple[float | None, list
     if unknown := [name for name in drawn if name and name not in tasks]:
         raise HTTPException(400, f"there is no task {unknown[0]!r}; possible: {', '.join(tasks)}")
     try:
-        return float(asked["draw"]) if "draw" in asked else None, list(filter(None, drawn))
+        score = float(asked["draw"]) if "draw" in asked else None
     except ValueError:
-        raise HTTPException(400, f"draw={asked['draw']} is no score; give a number from 0 to 1") from None
+        score = math.nan
+    if score is not None and not 0 <= score <= 1:
+        raise HTTPException(400, f"draw={asked['draw']} is no score; give a number from 0 to 1")
+    return score, list(filter(None, drawn))
 
 
 def _refuse(_request: Request, error: Exception) -> Response:

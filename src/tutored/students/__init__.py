@@ -60,17 +60,19 @@ def answer(
     images: Sequence[Image.Image],
     device: torch.device | str = "cpu",
     tasks: Sequence[str] | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> list[Prediction]:
     """Predictions for pictures of any size, in their own pixels, from one forward pass in evaluation mode.
 
     Args:
         device: where the student is.
         tasks: those to answer for; None: all.
+        sizes: (height, width) in whose pixels the answers are, where the pictures were shrunk before; None: their own.
 
     Raises:
         FloatingPointError: the student's training diverged, so that it answers NaN.
     """
-    sizes = [(image.height, image.width) for image in images]
+    sizes = sizes or [(image.height, image.width) for image in images]
     raw = student(preprocess(images, student.size).to(device))
     found = {name: _head(student, name).decode(raw[name], sizes) for name in tasks or student.tasks}
     return [

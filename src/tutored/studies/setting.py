@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
-from tutored.config import Config, make_config, merged, read_yaml
-from tutored.config.entries import DEFAULT_TASKS, STUDENTS, USUAL_STUDENT, section_of
+from tutored.config import ClassSection, Config, make_config, merged, read_yaml
+from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, USUAL_STUDENT, imported, section_of
 from tutored.errors import InputError
 from tutored.section import Section, Text
 from tutored.studies.declare import DECLARED, Recipe, Row, Study
@@ -49,7 +49,8 @@ class Setting(Section):
         tutor_candidates: the same for keys that matter only where tutors teach, such as a temperature.
         chosen: by arm of `tune`, the keys that were best there; `beyond/tuned` trains the arms with them in the recipe
             `corrected`.
-        studies: studies of one's own, in the form of those in `thesis.yaml` and `beyond.yaml`.
+        studies: studies of one's own, in the form of those in `thesis.yaml` and `beyond.yaml`; or `python:MODULE:NAME`,
+            one or several in Python.
         photos: the results keep the students' answers drawn on the photographs, not on a plain ground.
     """
 
@@ -77,6 +78,15 @@ class Setting(Section):
         for sections in [given] if info.field_name == "run" else given.values():
             _refuse_lost_keys(sections)
         return given
+
+    @field_validator("studies", mode="before")
+    @classmethod
+    def _import_own(cls, given: Any) -> Any:
+        found: list[Any] = []
+        for each in given if isinstance(given, list | tuple) else [given]:
+            own = imported(each.removeprefix("python:"), "study") if isinstance(each, str) else each
+            found += own if isinstance(own, list | tuple) else [own]
+        return found
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -276,7 +286,9 @@ def config_of(row: Row, recipe: Recipe, setting: Setting, seed: int) -> Config:
         InputError: the setting lacks a tutor that the row needs, or a key or value is not possible.
     """
     data = {"train": setting.data, "split": getattr(setting, row.split), "val_split": setting.evaluation}
-    tasks = {name: {"reported": setting.reported} for name in DEFAULT_TASKS}
+    kinds = {name: (task or {}).get("kind", name) for name, task in setting.run.get("tasks", {}).items()}
+    with_classes = (name for name, kind in kinds.items() if issubclass(section_of(kind, TASKS, "kind"), ClassSection))
+    tasks = {name: {"reported": setting.reported} for name in (*DEFAULT_TASKS, *with_classes)}
     given = merged({"recipe": recipe, "data": data, "tasks": tasks}, setting.run)
     given = merged(given, setting.recipes.get(recipe, {}))
     if row.split == "large" and setting.large_hidden:

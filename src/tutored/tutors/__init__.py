@@ -34,6 +34,10 @@ class Tutor(Protocol):
         does not apply is None.
         """
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know about it, a sentence each."""
+
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         """Answers for RGB images, in each image's own pixels. An image's answer does not depend on its neighbours."""
 
@@ -43,8 +47,8 @@ def open_tutor(tutor: str | Mapping[str, Any], *, dataset: Dataset | None = None
 
     Args:
         tutor: one of `KINDS`, or with a name behind a colon: `torchvision:maskrcnn_resnet50_fpn_v2`,
-            `hf:FOLDER_OR_REPOSITORY`, `onnx:FILE`, `student:CHECKPOINT`, `files:FOLDER`; or a mapping with this as its
-            `kind`, and options.
+            `hf:FOLDER_OR_REPOSITORY`, `onnx:FILE`, `python:MODULE:FUNCTION`, `student:CHECKPOINT`,
+            `files:FOLDER`; or a mapping with this as its `kind`, and options.
         dataset: the data set that will be labelled, which says what the class and image numbers of `files` mean.
         options: the fields of the kind's section in `tutored.tutors.options`.
 

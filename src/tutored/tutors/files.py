@@ -52,6 +52,8 @@ class FilesTutor:
     Each box has its score on its class and the rest on background. See `CocoResults`, `ConfidenceXml`, `Maps`.
     """
 
+    notes: Sequence[str] = ()
+
     def __init__(self, options: FilesOptions, dataset: Dataset | None = None) -> None:
         """Recognise the files and read what belongs to all images.
 

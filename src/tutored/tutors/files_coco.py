@@ -17,7 +17,7 @@ from torch import Tensor
 from tutored.data.coco import Coco, decode_segmentation
 from tutored.data.text import read_json
 from tutored.errors import InputError
-from tutored.labels import COCO, LabelSpace, same_class
+from tutored.labels import COCO, COCO_IDS, LabelSpace, same_class
 from tutored.pictures import Box, fit_box, is_empty
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.instances import Instances
@@ -26,8 +26,6 @@ from tutored.types import Dataset
 
 MASK_SIDE = 56
 """Cells of an instance mask stretched over its box."""
-COCO_IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
-"""COCO's category numbers of its 80 classes, in the order of `labels.COCO`."""
 
 
 class Found(NamedTuple):

@@ -181,7 +181,7 @@ class Augmented:
         """
         if not scales or not all(0 < scale < math.inf for scale in scales) or len(set(scales)) < len(scales):
             raise InputError(f"scales {list(scales)}: give different positive numbers, such as 0.75, 1, 1.25")
-        self.labels = tutor.labels
+        self.labels, self.notes = tutor.labels, tutor.notes
         self._tutors = [tutor if scale == 1 else _scaled(tutor, scale) for scale in scales]
         self._flips = (False, True) if flip else (False,)
         # A student's limit is its `decode.total`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,28 +12,20 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from tutored.data.text import is_background
 from tutored.errors import InputError
 from tutored.files import regular
-from tutored.labels import COCO, KNOWN, MOST
-from tutored.tasks.detection import SoftBoxes
+from tutored.labels import COCO
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
-from tutored.tutors.onnx_declaration import (
-    BoxesAndScores,
-    FinalBoxes,
-    Picture,
-    Yolox,
-    declaration_of,
-    declaration_path,
-)
+from tutored.tutors.onnx_declaration import BoxesAndScores, Cells, FinalBoxes, Masks, Picture
+from tutored.tutors.onnx_families import BINS, STRIDES, Graph, declaration_of, declaration_path, stated_names
 from tutored.tutors.options import OnnxOptions
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 """Types of input that pictures are cast to."""
 SLACK = 0.01
 """By how much the sum of a cell's probabilities may exceed one."""
-STRIDES = (8, 16, 32)
-"""Of the cells of a YOLOX head, in pixels of the network's input."""
 FARTHEST = 8.0
 """Strides. The boxes of a YOLOX head are nearer to their cells in the median; coordinates in pixels seem farther."""
 
@@ -53,8 +44,13 @@ class OnnxTutor(outputs.NetworkTutor):
         digest = outputs.files_sha256([self._path, *_data_files(self._path)], "the model")
         self._session = _session(options)
         about = self._session.get_modelmeta().custom_metadata_map
-        names = [output.name for output in self._session.get_outputs()]
-        self._declared = declared = declaration_of(self._path, about, names)
+        given, gives = self._session.get_inputs(), self._session.get_outputs()
+        shapes = ({entry.name: entry.shape for entry in each} for each in (given, gives))
+        self._declared, family = declaration_of(Graph(self._path, about, *shapes))
+        declared = self._declared
+        if family:
+            told = declared.model_dump_json(exclude_defaults=True, exclude={"labels"})
+            self.notes = (f"{self._path}: read as {family}: {told}; what {declaration_path(self._path)} says wins",)
         self._input, self._side = self._find_input()
         if declared.detection:
             self._nms_iou = declared.detection.nms_iou if options.nms_iou is None else options.nms_iou
@@ -70,6 +66,7 @@ class OnnxTutor(outputs.NetworkTutor):
             "score_floor": options.score_floor if declared.detection else None,
             "nms_iou": self._nms_iou if declared.detection else None,
             "max_boxes": options.max_boxes if declared.detection else None,
+            "mask_floor": options.mask_floor if declared.detection and declared.detection.masks else None,
             "map_stride": options.stride if declared.segmentation else None,
         }
 
@@ -77,8 +74,8 @@ class OnnxTutor(outputs.NetworkTutor):
         size = (image.height, image.width)
         pixels, placed = place(image, self._side, self._declared.input)
         found = self._run(pixels)
-        boxes = self._detect(found, placed, size) if self._declared.detection else None
-        return boxes, self._segment(found, placed, size) if self._declared.segmentation else None
+        boxes = self._detect(found, placed, size) if self._declared.detection else ()
+        return *boxes, self._segment(found, placed, size) if self._declared.segmentation else None
 
     def _run(self, pixels: Tensor) -> dict[str, Tensor]:
         """The outputs for one picture, cast to the type of the input; float32, by name.
@@ -87,8 +84,10 @@ class OnnxTutor(outputs.NetworkTutor):
             InputError: the model does not take it.
         """
         given = next(entry.type for entry in self._session.get_inputs() if entry.name == self._input)
+        sizes = self._declared.input.sizes
+        told = {sizes: np.array([self._side[::-1]])} if sizes else {}
         try:
-            values = self._session.run(None, {self._input: pixels.numpy().astype(FLOATS[given])})
+            values = self._session.run(None, {self._input: pixels.numpy().astype(FLOATS[given])} | told)
             names = [output.name for output in self._session.get_outputs()]
             return {name: torch.from_numpy(value).float() for name, value in zip(names, values, strict=True)}
         except Exception as error:  # onnxruntime has no common base class for its errors
@@ -103,39 +102,78 @@ class OnnxTutor(outputs.NetworkTutor):
         head = self._declared.detection
         assert head is not None
         if isinstance(head, FinalBoxes):
-            boxes, scores = final_boxes(found[head.output], self._path)
-            return boxes * (boxes.new_tensor([*self._side[::-1]] * 2) if head.unit == "normalised" else 1), scores
-        if isinstance(head, Yolox):
-            return yolox_boxes(found[head.output][0], self._side, self._path)
+            boxes, scores = final_boxes(found, head, self._path)
+            return _xyxy(boxes, head, self._side), scores
+        if isinstance(head, Cells):
+            decode = {"yolox": yolox_boxes, "nanodet": nanodet_boxes}[head.kind]
+            return decode(found[head.output][0], self._side, self._path)
         boxes, scores = found[head.boxes][0], found[head.scores][0]
         if head.transposed:
             boxes, scores = boxes.T, scores.T
         if head.boxes == head.scores:
-            boxes, scores = boxes[:, :4], boxes[:, 4:]
-            if scores.shape[1] == 2 and _is_numbered(*scores.unbind(1)):
+            boxes, scores = boxes[:, :4], boxes[:, 4 : boxes.shape[1] - _count_prototypes(found, head.masks)]
+            if scores.shape[1] == 2 and not head.objectness and _is_numbered(*scores.unbind(1)):
                 raise InputError(
                     f"{self._path}: the last column of {head.scores} holds class numbers, so that its boxes are final "
-                    f"ones; declare `detection: {{kind: final_boxes, output: {head.scores}}}`"
+                    f"ones; declare `detection: {{kind: final_boxes, boxes: {head.scores}}}`"
                 )
-        return _xyxy(boxes, head, self._side), self._probabilities(scores, head.activation, 1)
+        probs = self._probabilities(scores, head.activation, 1)
+        return _xyxy(boxes, head, self._side), probs[:, :1] * probs[:, 1:] if head.objectness else probs
 
-    def _detect(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> SoftBoxes:
+    def _raw_masks(self, found: Mapping[str, Tensor], boxes: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+        """Masks [K, m, m] of the boxes [A, 4] with these rows, in `places` [K, 4], both in pixels of the input."""
+        head = self._declared.detection
+        assert isinstance(head, BoxesAndScores | FinalBoxes) and head.masks
+        masks = head.masks
+        values = found[masks.output]
+        if masks.over == "prototypes":
+            table = found[head.boxes].reshape(found[head.boxes].shape[-2:])
+            shares = (table.T if isinstance(head, BoxesAndScores) and head.transposed else table)[rows]
+            values = torch.einsum("kp,phw->khw", shares[:, -values.shape[1] :], values[0])
+        else:
+            maps = values.reshape(-1, *values.shape[-2:])
+            if len(maps) != len(boxes):
+                raise InputError(
+                    f"{self._path}: masks {list(values.shape)} of {len(boxes)} boxes; declare other `masks`"
+                )
+            values = maps[rows]
+        values = values.sigmoid() if masks.activation == "sigmoid" else values
+        values = outputs.probabilities(values, self._path, "declare `masks.activation`")
+        which = torch.arange(len(rows))
+        if masks.over != "boxes":
+            return outputs.masks_in_boxes(values, places, which, self._side)
+        near, far = boxes[rows].chunk(2, dim=1)
+        places = (places - near.repeat(1, 2)) / (far - near).repeat(1, 2)
+        return outputs.masks_in_boxes(values, places, which, (1, 1))
+
+    def _detect(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> Sequence[Any]:
         boxes, scores = self._raw_boxes(found)
-        if scores.shape[1] > len(self._outputs):
+        self._check_count(scores.shape[1])
+        scores = pad(scores, (0, len(self._outputs) - scores.shape[1]))[:, self._outputs.used]
+        corner, scale = (boxes.new_tensor(pair).repeat(2) for pair in (placed.corner, placed.scale))
+
+        def masks(rows: Tensor, places: Tensor) -> Tensor:
+            return self._raw_masks(found, boxes, rows, places * scale + corner)
+
+        wanted = masks if self._declared.detection and self._declared.detection.masks else None
+        return outputs.detected((boxes - corner) / scale, scores, self.options, self._nms_iou, size, wanted)
+
+    def _check_count(self, count: int) -> None:
+        """Refuse a class number beyond the names."""
+        if count > len(self._outputs):
             raise InputError(
-                f"{self._path}: class {scores.shape[1] - 1}, but {len(self._outputs)} names, numbered from 0; name all "
+                f"{self._path}: class {count - 1}, but {len(self._outputs)} names, numbered from 0; name all "
                 "classes, `background` included where it has the number 0"
             )
-        scores = pad(scores, (0, len(self._outputs) - scores.shape[1]))[:, self._outputs.used]
-        rows, columns = outputs.select(boxes, scores, self.options, nms_iou=self._nms_iou)
-        corner, scale = (boxes.new_tensor(pair).repeat(2) for pair in (placed.corner, placed.scale))
-        return outputs.soft_boxes((boxes[rows] - corner) / scale, scores[rows], columns, size)
 
     def _raw_map(self, found: Mapping[str, Tensor]) -> Tensor:
         """Probabilities of the outputs, [N, h, w]; those of sigmoids may exceed one in sum."""
         head = self._declared.segmentation
         assert head is not None
-        probs = self._probabilities(found[head.logits][0], head.activation, 0)
+        values = found[head.logits][0]
+        if head.activation == "numbers":
+            return outputs.one_hot(values, self._path)
+        probs = self._probabilities(values, head.activation, 0)
         most = float(probs.sum(0).max())
         if head.activation == "none" and most > 1 + SLACK:
             raise InputError(
@@ -147,7 +185,9 @@ class OnnxTutor(outputs.NetworkTutor):
     def _segment(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> SoftMap:
         head = self._declared.segmentation
         assert head is not None
-        probs = self._outputs.remap(self._raw_map(found))
+        raw = self._raw_map(found)
+        self._check_count(len(raw))
+        probs = self._outputs.remap(pad(raw, (0, 0) * 2 + (0, len(self._outputs) - len(raw))))
         if head.activation != "softmax":
             probs = outputs.with_background(probs)
         if placed.inner != self._side or head.align_corners:
@@ -169,10 +209,10 @@ class OnnxTutor(outputs.NetworkTutor):
         """Name and (height, width) of the network's input."""
         declared = self._declared.input
         given = {entry.name: entry.shape for entry in self._session.get_inputs()}
-        name = declared.name or next(iter(given), "")
-        if name not in given or len(given[name]) != 4:
-            raise InputError(f"{self._path}: inputs {given}; declare the name of the picture's, with four sides")
-        own = given[name][2:] if declared.layout == "nchw" else given[name][1:3]
+        name, sides = declared.name or next(iter(given), ""), len(declared.layout)
+        if name not in given or len(given[name]) != sides:
+            raise InputError(f"{self._path}: inputs {given}; declare the name of the picture's, with {sides} sides")
+        own = given[name][1:3] if declared.layout != "nchw" else given[name][2:]
         fixed = tuple(own) if all(isinstance(pixels, int) for pixels in own) else None
         side = declared.size or fixed
         if side is None:
@@ -209,10 +249,11 @@ class OnnxTutor(outputs.NetworkTutor):
                 )
             counts += [] if isinstance(declared.detection, FinalBoxes) else [scores.shape[1]]
         if declared.segmentation:
-            logits = found[declared.segmentation.logits]
-            if logits.dim() != 4:
-                raise InputError(f"{weights}: logits {list(logits.shape)}, expected [1, classes, height, width]")
-            counts.append(len(self._raw_map(found)))
+            logits, numbers = found[declared.segmentation.logits], declared.segmentation.activation == "numbers"
+            if logits.dim() != 4 - numbers:
+                wanted = "[1, height, width]" if numbers else "[1, classes, height, width]"
+                raise InputError(f"{weights}: logits {list(logits.shape)}, expected {wanted}")
+            counts += [] if numbers else [len(self._raw_map(found))]
         if len(set(counts)) > 1:
             raise InputError(f"{weights}: {counts[0]} scores and {counts[1]} logits; one list names both")
         return int(counts[0]) if counts else None
@@ -224,27 +265,30 @@ class OnnxTutor(outputs.NetworkTutor):
             InputError: they are not named, or there is another number of names.
         """
         wanted = self._declared.labels if self.options.labels is None else self.options.labels
+        where = self._declared.background
         if isinstance(wanted, tuple):
             names = list(wanted)
         elif wanted is not None:
-            beside = self.options.labels is None and str(wanted) not in KNOWN
+            beside = self.options.labels is None and str(wanted) not in outputs.KNOWN_OUTPUTS
             place = self._path.parent / wanted if beside else wanted
-            if count is None and str(place) not in KNOWN:
+            where = where or (None if count is None else "first")
+            if count is None and str(place) not in outputs.KNOWN_OUTPUTS:
                 names = outputs.read_names(Path(place))
             else:
                 names = outputs.read_outputs(place, count)
-            if count is not None and len(names) == count - 1:
-                names = ["background", *names]
         else:
-            names = _stated_names(about)
-            if not names and isinstance(self._declared.detection, Yolox) and count == len(COCO.classes):
+            names = stated_names(about)
+            if not names and isinstance(self._declared.detection, Cells) and count == len(COCO.classes):
                 names = list(COCO.classes)
+        lacks = len(names) == count - 1 if count else where == "first" and not any(map(is_background, names))
+        if names and where and lacks:
+            names = ["background", *names] if where == "first" else [*names, "background"]
         if not names or count not in (None, len(names)):
             known = f"{len(names)} names are given" if names else "no names are known"
             raise InputError(
                 f"{self._path}: {count or 'final'} outputs, but {known}; give labels=FILE with one name a line, "
-                "background included, or declare `labels`; where its rows are final boxes (x1, y1, x2, y2, score, "
-                "class), declare `kind: final_boxes`"
+                "background included (coco-91: as COCO numbers its classes), or declare `labels`; where its rows are "
+                "final boxes (x1, y1, x2, y2, score, class), declare `kind: final_boxes`"
             )
         return outputs.ClassOutputs(names, str(self._path))
 
@@ -258,7 +302,7 @@ class Placed(NamedTuple):
 
 
 def place(image: Image.Image, side: tuple[int, int], how: Picture) -> tuple[Tensor, Placed]:
-    """A picture as the network wants it, float32 [1, 3, *side] or [1, *side, 3], and where it lies."""
+    """A picture as the network wants it, float32 [1, 3, *side], [1, *side, 3] or [3, *side], and where it lies."""
     inner, corner, scale = side, (0, 0), (side[1] / image.width, side[0] / image.height)
     if how.fit == "letterbox":
         least = min(side[0] / image.height, side[1] / image.width)
@@ -272,12 +316,13 @@ def place(image: Image.Image, side: tuple[int, int], how: Picture) -> tuple[Tens
     if not how.antialias:
         picture = interpolate(picture, inner, mode="bilinear")
     x, y = corner
-    canvas = pad(picture, (x, side[1] - inner[1] - x, y, side[0] - inner[0] - y), value=how.fill)
-    if how.colours == "bgr":
-        canvas = canvas.flip(1)
+    picture = picture.flip(1) if how.colours == "bgr" else picture
+    canvas = torch.tensor(how.fill).expand(1, 3)[..., None, None].repeat(1, 1, *side)
+    canvas[:, :, y : y + inner[0], x : x + inner[1]] = picture
     mean, deviation = (torch.tensor(channels)[:, None, None] for channels in (how.mean, how.deviation))
     canvas = (canvas * (how.white / 255) - mean) / deviation
-    return canvas.permute(0, 2, 3, 1).contiguous() if how.layout == "nhwc" else canvas, Placed(corner, inner, scale)
+    laid = {"nchw": canvas, "nhwc": canvas.permute(0, 2, 3, 1).contiguous(), "chw": canvas[0]}[how.layout]
+    return laid, Placed(corner, inner, scale)
 
 
 def yolox_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[Tensor, Tensor]:
@@ -292,16 +337,7 @@ def yolox_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[T
     Raises:
         InputError: the output has another shape, holds pixels, or no probabilities.
     """
-    grids = []
-    for stride in STRIDES:
-        cells = torch.cartesian_prod(torch.arange(side[0] // stride), torch.arange(side[1] // stride)).flip(1)
-        grids.append(torch.cat([cells, torch.full((len(cells), 1), stride)], dim=1))
-    places, strides = torch.cat(grids).float().tensor_split((2,), dim=1)
-    if output.dim() != 2 or len(output) != len(places) or output.shape[1] < 6:
-        raise InputError(
-            f"{weights}: output {[1, *output.shape]}, a YOLOX head gives [1, {len(places)}, 5 + classes] here; "
-            f"say what other heads mean in {declaration_path(weights)}"
-        )
+    places, strides = _cells(output, "yolox", 5, side, weights)
     offset = float(output[:, :2].abs().median())
     if offset > FARTHEST:
         raise InputError(
@@ -313,30 +349,64 @@ def yolox_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[T
     return torch.cat([centres - halves, centres + halves], dim=1), sure[:, :1] * sure[:, 1:]
 
 
-def final_boxes(output: Tensor, weights: Path) -> tuple[Tensor, Tensor]:
-    """Boxes xyxy [K, 4] and scores [K, N], 0 but for each one's own class; N - 1 is the highest class number.
+def nanodet_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[Tensor, Tensor]:
+    """The same of a NanoDet-Plus head, whose cells lie at their upper left corners.
 
     Args:
-        output: [1, A, 6] or [A, 6], see `FinalBoxes`.
+        output: [A, C + 4 * 8] over the cells of strides 8, 16, 32, 64: class probabilities behind their sigmoids, and
+            for each side of the box logits of its distance, 0 to 7 strides (Li et al. 2020).
+    """
+    places, strides = _cells(output, "nanodet", 4 * BINS, side, weights)
+    sure = outputs.probabilities(output[:, : -4 * BINS], weights, "export the head with its sigmoids")
+    shares = output[:, -4 * BINS :].reshape(-1, 4, BINS).softmax(2)
+    near, far = (shares @ torch.arange(float(BINS))).chunk(2, dim=1)
+    return torch.cat([places - near, places + far], dim=1) * strides, sure
+
+
+def _cells(output: Tensor, kind: str, extra: int, side: tuple[int, int], weights: Path) -> tuple[Tensor, Tensor]:
+    """The (x, y) of the cells in units of their strides [A, 2], and the strides [A, 1]."""
+    grids = []
+    for stride in STRIDES[kind]:
+        cells = torch.cartesian_prod(*(torch.arange(-(-pixels // stride)) for pixels in side)).flip(1)
+        grids.append(torch.cat([cells, torch.full((len(cells), 1), stride)], dim=1))
+    cells = torch.cat(grids).float()
+    if output.dim() != 2 or len(output) != len(cells) or output.shape[1] <= extra:
+        raise InputError(
+            f"{weights}: output {[1, *output.shape]}, a head of the kind {kind} gives [1, {len(cells)}, {extra} + "
+            f"classes] here; say what other heads mean in {declaration_path(weights)}"
+        )
+    return cells[:, :2], cells[:, 2:]
+
+
+def final_boxes(found: Mapping[str, Tensor], head: FinalBoxes, weights: Path) -> tuple[Tensor, Tensor]:
+    """Boxes [A, 4] as they are, and scores [A, N], 0 but for each one's own class; N - 1 is the highest class number.
+
+    Args:
+        found: the model's outputs, see `FinalBoxes`.
         weights: the model's file.
 
     Raises:
-        InputError: the output has another shape, scores that are no probabilities, or class numbers that are none.
+        InputError: an output has another shape, scores that are no probabilities, or class numbers that are none.
     """
-    if output.dim() not in (2, 3) or output.shape[-1] != 6 or output.numel() != output.shape[-2] * 6:
+    rows, apart = found[head.boxes], [found[name] for name in (head.scores, head.classes) if name]
+    more = _count_prototypes(found, head.masks)
+    width, count = 6 - len(apart) + more, rows.shape[-2] if rows.dim() > 1 else 0
+    if rows.dim() not in (2, 3) or rows.numel() != count * width or any(each.numel() != count for each in apart):
+        shapes = " and ".join(str(list(each.shape)) for each in (rows, *apart))
         raise InputError(
-            f"{weights}: output {list(output.shape)}, final boxes are [1, boxes, 6]: x1, y1, x2, y2, score and class"
+            f"{weights}: output {shapes}, final boxes are [1, boxes, {width}]: x1, y1, x2, y2, score and class, as "
+            "far as `scores` and `classes` are no outputs of their own"
         )
-    rows = output.reshape(-1, 6)
-    scores = outputs.probabilities(rows[:, 4], weights, "final boxes have the score in the fifth column")
-    rows, scores = rows[scores > 0], scores[scores > 0]
-    if not (rows[:, 5] == rows[:, 5].round().clamp(0, MOST)).all():
-        raise InputError(
-            f"{weights}: the sixth column is no class number, as final boxes have it; declare another kind"
-        )
-    numbers = rows[:, 5].long()
-    spread = scores.new_zeros(len(rows), int(numbers.max()) + 1 if len(rows) else 0)
-    return rows[:, :4], spread.scatter(1, numbers[:, None], scores[:, None])
+    rows = rows.reshape(count, width)
+    columns = iter(rows[:, 4:].unbind(1))
+    scores, numbers = (found[name].flatten() if name else next(columns) for name in (head.scores, head.classes))
+    scores = outputs.probabilities(scores, weights, "final boxes have the score in the fifth column")
+    return rows[:, :4], (outputs.one_hot(numbers * (scores > 0), weights) * scores).T
+
+
+def _count_prototypes(found: Mapping[str, Tensor], masks: Masks | None) -> int:
+    """How many columns of the boxes' output are shares of prototypes."""
+    return found[masks.output].shape[1] if masks and masks.over == "prototypes" else 0
 
 
 def _is_numbered(scores: Tensor, numbers: Tensor) -> bool:
@@ -345,22 +415,13 @@ def _is_numbered(scores: Tensor, numbers: Tensor) -> bool:
     return whole == [False, True] and bool((numbers >= 1).any())
 
 
-def _xyxy(boxes: Tensor, head: BoxesAndScores, side: tuple[int, int]) -> Tensor:
+def _xyxy(boxes: Tensor, head: BoxesAndScores | FinalBoxes, side: tuple[int, int]) -> Tensor:
     if head.unit == "normalised":
         boxes = boxes * boxes.new_tensor([side[1], side[0]] * 2)
     near, far = boxes[:, :2], boxes[:, 2:]
     if head.format == "cxcywh":
         return torch.cat([near - far / 2, near + far / 2], dim=1)
     return torch.cat([near, near + far], dim=1) if head.format == "xywh" else boxes
-
-
-def _stated_names(about: Mapping[str, str]) -> list[str]:
-    """Names of the outputs in the metadata, as exporters write them: a list, or index -> name; else none."""
-    try:
-        names = ast.literal_eval(about["names"])
-        return [str(names[index]) for index in range(len(names))]
-    except (KeyError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return []
 
 
 def _data_files(weights: Path) -> list[Path]:
@@ -393,6 +454,7 @@ def _session(options: OnnxOptions) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3  # errors; a network whose answers have no fixed length warns at each picture
     known = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
     here = {name: provider for name, provider in known.items() if provider in onnxruntime.get_available_providers()}
     if options.device not in (None, *here):

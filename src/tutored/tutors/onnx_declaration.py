@@ -1,33 +1,29 @@
-"""What a small YAML file says about the ONNX network beside it; YOLOX and our own exports need none."""
+"""What is declared about an ONNX network: in a small YAML file beside it, or by `onnx_families` for known exports."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tutored.config import read_yaml
-from tutored.errors import InputError
 from tutored.section import Positive, Section, Share
-from tutored.tasks.detection import Detection
-from tutored.tasks.segmentation import Segmentation
-from tutored.tutors.options import validated
 
 Activation = Literal["none", "sigmoid", "softmax"]
+Format = Literal["xyxy", "cxcywh", "xywh"]
 Triple = tuple[float, float, float]
+Byte = Annotated[float, Field(ge=0, le=255)]
 
 
 class Picture(Section):
-    """How a picture becomes the network's input; channels of `mean` and `deviation` are in the order of `colours`."""
+    """How a picture becomes the network's input; channels are in the order of `colours`."""
 
     name: str | None = None
     """The input's name; not needed where there is one."""
+    sizes: str | None = None
+    """A further input, int64 [1, 2], that is told in pixels of which (width, height) the boxes are wanted."""
     size: tuple[Positive, Positive] | None = None
     """(height, width), where the model does not fix it."""
-    layout: Literal["nchw", "nhwc"] = "nchw"
+    layout: Literal["nchw", "nhwc", "chw"] = "nchw"
     colours: Literal["rgb", "bgr"] = "rgb"
     white: Annotated[float, Field(gt=0)] = 1.0
     """The value of white before mean and deviation: 1 or 255."""
@@ -37,18 +33,30 @@ class Picture(Section):
     """`letterbox` keeps the aspect ratio and fills the rest."""
     corner: Literal["top_left", "centre"] = "top_left"
     """Where a letterboxed picture lies."""
-    fill: Annotated[float, Field(ge=0, le=255)] = 114.0
-    """Grey beside it, 0 to 255."""
+    fill: Byte | tuple[Byte, Byte, Byte] = 114.0
+    """Colour beside it, 0 to 255: grey, or a value for each channel."""
     antialias: bool = True
     """Average where a picture shrinks, as Pillow does; OpenCV's bilinear filter does not."""
 
 
-class Yolox(Section):
-    """A YOLOX head, see `onnx.yolox_boxes`."""
+class Cells(Section):
+    """Rows [1, A, ...] of a head that answers for the cells of several strides, see `onnx.boxes_of_cells`."""
 
-    kind: Literal["yolox"] = "yolox"
+    kind: Literal["yolox", "nanodet"]
     output: str = "output"
     nms_iou: Share | None = 0.5
+    masks: None = None
+
+
+class Masks(Section):
+    """A mask for each box: [1, A, h, w], [A, h, w] or [A, 1, h, w]; or prototypes [1, P, h, w] to mix."""
+
+    output: str
+    over: Literal["input", "boxes", "prototypes"] = "input"
+    """What a mask is stretched over: the whole input, or its own box. Of `prototypes`, over the whole input, the last P
+    columns of the boxes' output say how much each counts."""
+    activation: Literal["none", "sigmoid"] = "sigmoid"
+    """What makes probabilities of them."""
 
 
 class BoxesAndScores(Section):
@@ -59,49 +67,59 @@ class BoxesAndScores(Section):
     scores: str
     transposed: bool = False
     """[1, 4, A] and [1, outputs, A]."""
-    format: Literal["xyxy", "cxcywh", "xywh"] = "xyxy"
+    format: Format = "xyxy"
     unit: Literal["pixels", "normalised"] = "pixels"
     """Of the network's input."""
     activation: Activation = "none"
     """What makes probabilities of the scores."""
+    objectness: bool = False
+    """The first score says that there is an object; those of the classes are multiplied by it."""
     nms_iou: Share | None = 0.5
     """Suppression within a class; null: none."""
+    masks: Masks | None = None
 
 
 class FinalBoxes(Section):
-    """Rows [1, A, 6] of x1, y1, x2, y2, score and class number: what networks give that choose their boxes themselves.
+    """Rows [1, A, 6] of box, score and class number: what networks give that choose their boxes themselves.
 
-    Classes are numbered from 0 in the order of the labels, `background` included where it is among them. A score of 0
-    marks a row without a box.
+    Scores and class numbers may be outputs of their own, [1, A]; the rows are shorter then. Classes are numbered from 0
+    in the order of the labels, `background` included where it is among them. A score of 0 marks a row without a box.
     """
 
     kind: Literal["final_boxes"]
-    output: str
+    boxes: str
+    scores: str | None = None
+    classes: str | None = None
+    format: Format = "xyxy"
     unit: Literal["pixels", "normalised"] = "pixels"
     """Of the network's input."""
     nms_iou: Share | None = None
     """Suppression within a class; null: none."""
+    masks: Masks | None = None
 
 
 class Logits(Section):
-    """Class scores [1, outputs, h, w] over the whole input."""
+    """Class scores [1, outputs, h, w] over the whole input, or class numbers [1, h, w]."""
 
     logits: str
-    activation: Activation = "softmax"
-    """What makes probabilities of them; with `none` and `sigmoid`, what they leave of one is background."""
+    activation: Activation | Literal["numbers"] = "softmax"
+    """What makes probabilities of them; with `none` and `sigmoid`, what they leave of one is background. `numbers`:
+    each cell holds the number of its class, counted as those of final boxes."""
     align_corners: bool = False
     """The outermost cells lie on the input's corners, as in TensorFlow's DeepLab."""
 
 
 class Declaration(Section):
-    """The whole file."""
+    """The whole file. Without `detection` and `segmentation`, its keys win over what is known of the export."""
 
     labels: str | tuple[str, ...] | None = None
     """A name for each output in order (`background` and `N/A` stand for no class), a known label space, or a file with
-    one class a line beside this one; absent: `names` in the model's metadata. A label space or a file that has one
-    class fewer than there are outputs has background in front."""
+    one class a line beside this one; absent: `names` in the model's metadata."""
+    background: Literal["first", "last"] | None = None
+    """Where the output is that no label names, if there is one more than labels; null: the first, where a label space
+    or a file names the classes. `first` holds for the numbers of final boxes, too."""
     input: Picture = Picture()
-    detection: Annotated[Yolox | BoxesAndScores | FinalBoxes, Field(discriminator="kind")] | None = None
+    detection: Annotated[Cells | BoxesAndScores | FinalBoxes, Field(discriminator="kind")] | None = None
     segmentation: Logits | None = None
 
     @model_validator(mode="after")
@@ -114,59 +132,6 @@ class Declaration(Section):
     def names_of_outputs(self) -> set[str]:
         """The outputs of the model that the declaration names."""
         heads = [head.model_dump() for head in (self.detection, self.segmentation) if head]
-        return {head[key] for head in heads for key in ("output", "boxes", "scores", "logits") if key in head}
-
-
-YOLOX = Declaration(
-    input=Picture(colours="bgr", white=255, fit="letterbox", antialias=False), detection=Yolox(kind="yolox")
-)
-"""A detector as its authors export it: BGR 0..255, scaled to fit and put top left on grey 114."""
-
-
-def declaration_path(weights: Path) -> Path:
-    """Where the declaration of a model lies: beside it, with the ending `.yaml`, or `.yml`."""
-    usual, short = weights.with_suffix(".yaml"), weights.with_suffix(".yml")
-    return short if short.is_file() and not usual.is_file() else usual
-
-
-def declaration_of(weights: Path, about: Mapping[str, str], outputs: Collection[str]) -> Declaration:
-    """The declaration beside a model, else that of our own exports, else YOLOX's.
-
-    Args:
-        about: the model's metadata.
-        outputs: names of the model's outputs.
-
-    Raises:
-        InputError: no YAML mapping, keys or values that are not possible, or an export without soft answers.
-    """
-    path = declaration_path(weights)
-    if path.is_file():
-        try:
-            return validated(Declaration, read_yaml(path), str(path))
-        except InputError as error:
-            raise InputError(f"{error}; docs/tutors.md has an example of each kind") from error
-    return _of_export(weights, about, outputs) if about.get("made_by", "").startswith("tutored ") else YOLOX
-
-
-def _of_export(weights: Path, about: Mapping[str, str], outputs: Collection[str]) -> Declaration:
-    """What an export of ours states about its tasks; those with soft answers are declared, at most one of a kind."""
-    heads: dict[str, Any] = {}
-    spaces: set[tuple[str, ...]] = set()
-    for name, task in json.loads(about.get("tasks", "{}")).items():
-        boxes = {"kind": "boxes_scores", "boxes": f"{name}_candidates", "scores": f"{name}_probs"}
-        head = {Detection.kind: boxes, Segmentation.kind: {"logits": f"{name}_map"}}.get(task["kind"])
-        if head is None or not {*head.values()} - {"boxes_scores"} <= {*outputs}:
-            continue
-        spaces.add(tuple(task["names"]))
-        if task["kind"] in heads or len(spaces) > 1:
-            raise InputError(
-                f"{weights}: the exported student has several tasks of kind {task['kind']}, or tasks with other "
-                "classes; label with the checkpoint, which takes --tasks"
-            )
-        heads[task["kind"]] = head
-    if not heads:
-        raise InputError(
-            f"{weights}: exported with --nms or --mask, which leave final answers, no soft ones; export it without, "
-            "or label with the checkpoint"
-        )
-    return Declaration.model_validate({"labels": spaces.pop(), **heads})
+        heads += [head["masks"] for head in heads if head.get("masks")]
+        keys = ("output", "boxes", "scores", "classes", "logits")
+        return {head[key] for head in heads for key in keys if head.get(key)}

@@ -6,12 +6,12 @@ Importing this module takes neither torch nor the tutors, so that `--help` stays
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tutored.errors import InputError
 from tutored.folders import CHECKPOINT
@@ -57,12 +57,9 @@ class NetworkOptions(Options):
     """Answer with the mean over these sizes of the network's input, such as 0.75,1,1.25."""
 
 
-class ForeignOptions(NetworkOptions):
-    """A network that was trained elsewhere."""
+class AnswerOptions(Options):
+    """What is kept of an answer."""
 
-    labels: Labels = None
-    """Names of the network's outputs, where it does not state them: voc, coco, ade20k, cityscapes, open-images, or a
-    file with one name a line."""
     score_floor: Share = 0.01
     """Weaker boxes are dropped."""
     nms_iou: Share | None = None
@@ -73,8 +70,23 @@ class ForeignOptions(NetworkOptions):
     """Pixels of the image that a cell of the map is wide, where the network's own cells are not wider."""
 
 
-class OnnxOptions(ForeignOptions):
-    """A network in an ONNX file: YOLOX, an export of ours, or one that FILE's name with .yaml declares."""
+class ForeignOptions(AnswerOptions, NetworkOptions):
+    """A network that was trained elsewhere."""
+
+    labels: Labels = None
+    """Names of the network's outputs, where it does not state them: voc, coco, coco-91 (as COCO numbers its classes),
+    ade20k, cityscapes, open-images, or a file with one name a line."""
+
+
+class MaskOptions(AnswerOptions):
+    """The same of a tutor that may give masks of single objects."""
+
+    mask_floor: Share = 0.05
+    """Boxes from this score on keep their mask, where there are masks."""
+
+
+class OnnxOptions(MaskOptions, ForeignOptions):
+    """A network in an ONNX file, of a known exporter or declared in a file of FILE's name with .yaml."""
 
     MAKER = "tutored.tutors.onnx:OnnxTutor"
     FIRST = "weights"
@@ -83,8 +95,14 @@ class OnnxOptions(ForeignOptions):
     threads: Positive = 1
     """CPU threads within one image."""
 
+    @field_validator("weights")
+    @classmethod
+    def _is_onnx(cls, weights: Path) -> Path:
+        refuse_weights(weights)
+        return weights
 
-class TorchvisionOptions(ForeignOptions):
+
+class TorchvisionOptions(MaskOptions, ForeignOptions):
     """A detection or segmentation model of torchvision."""
 
     MAKER = "tutored.tutors.torchvision:open_torchvision"
@@ -95,8 +113,6 @@ class TorchvisionOptions(ForeignOptions):
     """A local file, or a name of torchvision's weights; left out: the model's default ones."""
     download: bool = False
     """Fetch published weights that are not here."""
-    mask_floor: Share = 0.05
-    """Boxes from this score on keep their mask (Mask R-CNN)."""
 
 
 class HfOptions(ForeignOptions):
@@ -110,6 +126,17 @@ class HfOptions(ForeignOptions):
     """Fetch a repository that is not here."""
     instances: bool = False
     """Of a universal model, its objects with their masks instead of its map."""
+
+
+class PythonOptions(MaskOptions):
+    """A function of your own, from a picture to arrays."""
+
+    MAKER = "tutored.tutors.function:FunctionTutor"
+    FIRST = "function"
+    function: Annotated[str | Callable[..., Any], "MODULE:FUNCTION"]
+    """The function, in a module of the current folder or of an installed package."""
+    weights: Annotated[Paths, "FILE"] = ()
+    """Files on which its answers depend: they belong to the store's identity."""
 
 
 class StudentOptions(NetworkOptions):
@@ -186,6 +213,7 @@ KINDS: Mapping[str, type[Options]] = {
     "onnx": OnnxOptions,
     "torchvision": TorchvisionOptions,
     "hf": HfOptions,
+    "python": PythonOptions,
     "student": StudentOptions,
     "files": FilesOptions,
     "instances": InstancesOptions,
@@ -210,6 +238,7 @@ def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
     kind, _, name = str(options.pop("kind", "")).partition(":")
     first = KINDS[kind].FIRST if kind in KINDS else None
     if kind not in KINDS or (name and first is None):
+        refuse_weights(kind)
         raise InputError(f"unknown tutor {tutor!r}; {meant(tutor) if isinstance(tutor, str) else POSSIBLE}")
     return validated(KINDS[kind], {**options, **({first: name} if name and first else {}), **more}, f"tutor {kind}")
 
@@ -219,17 +248,34 @@ def meant(kind: str) -> str:
     path, (kind, colon, name) = Path(kind), kind.partition(":")
     if kind in KINDS:
         return f"the tutor `{kind}` has no short form, so give its options"
-    if path.suffix in (".pt", ".pth"):
-        return (
-            "such files are programs, which are never run; export the network to ONNX (of Ultralytics' by `yolo export "
-            f"model={path} format=onnx`), and give onnx:{path.with_suffix('.onnx')}"
-        )
     signs = {"student": path / CHECKPOINT.file, "hf": path / "config.json", "files": path / "."}
     found = "onnx" if path.suffix == ".onnx" else next((kind for kind, sign in signs.items() if sign.exists()), None)
     if found and not colon:
         return f"did you mean {found}:{path}?"
     near = difflib.get_close_matches(kind, KINDS, n=1)
     return f"did you mean {near[0]}{colon}{name}?" if near else POSSIBLE
+
+
+_IN_CODE = "where the network is made, `torch.onnx.export(network, torch.zeros(1, 3, HEIGHT, WIDTH), 'NAME.onnx')`"
+TO_ONNX = {
+    **dict.fromkeys((".pt", ".pth", ".ckpt"), f"`yolo export model=FILE format=onnx` (Ultralytics), or {_IN_CODE}"),
+    ".safetensors": f"{_IN_CODE}; or give the folder of a model of transformers, hf:FOLDER",
+    **dict.fromkeys((".engine", ".trt"), "TensorRT made this engine of an ONNX file: give that one"),
+    ".tflite": "`python -m tf2onnx.convert --tflite FILE --output NAME.onnx`",
+    **dict.fromkeys((".h5", ".keras"), "`python -m tf2onnx.convert --keras FILE --output NAME.onnx`"),
+    **dict.fromkeys(
+        (".mlmodel", ".mlpackage"), "from the network that was converted to Core ML, since nothing leads back"
+    ),
+}
+"""How a network of another suffix becomes an ONNX file."""
+
+
+def refuse_weights(path: str | Path) -> None:
+    """Refuse a network that is no ONNX file, which is not opened. Raises InputError: it says how to export it."""
+    suffix = Path(path).suffix.lower()
+    if suffix in TO_ONNX:
+        how = TO_ONNX[suffix].replace("FILE", str(path))
+        raise InputError(f"{path}: {suffix} is not read as a tutor, and pickles are never loaded; export it: {how}")
 
 
 class Option(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,12 @@ from tutored.boxes import clip, nms
 from tutored.data.text import is_background, read_lines
 from tutored.errors import InputError
 from tutored.files import sha256
-from tutored.labels import KNOWN, LabelSpace
+from tutored.labels import COCO_BY_NUMBER, KNOWN, MOST, NO_CLASS, LabelSpace
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.instances import Instances
-from tutored.tutors.options import ForeignOptions
+from tutored.tutors.options import AnswerOptions, MaskOptions
 from tutored.types import SoftLabels
 
-NO_CLASS = "N/A"
-"""The name of outputs that stand for no class; their probability counts as background."""
 ROUNDING = 1e-3
 """By how much float16 may take a probability out of 0..1."""
 MASK_SIDE = 28
@@ -40,6 +38,10 @@ def files_sha256(paths: Sequence[Path], what: str) -> str:
         except OSError as error:
             raise InputError(f"{path}: {what} can't be read ({error.strerror})") from error
     return lines[0].split()[-1] if len(lines) == 1 else hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+KNOWN_OUTPUTS = (*KNOWN, "coco-91")
+"""Names of lists of outputs: `coco-91` is COCO's classes by their category numbers, 0 to 90."""
 
 
 def read_labels(labels: Path | str) -> LabelSpace:
@@ -58,7 +60,7 @@ def read_labels(labels: Path | str) -> LabelSpace:
 
 
 def read_outputs(labels: Path | str, count: int | None = None) -> list[str]:
-    """Names of a network's outputs in order: a name of `labels.KNOWN`, or a text file with an output a line.
+    """Names of a network's outputs in order: a name of `KNOWN_OUTPUTS`, or a text file with an output a line.
 
     Lines may repeat a name, also that of the background or "N/A".
 
@@ -68,6 +70,8 @@ def read_outputs(labels: Path | str, count: int | None = None) -> list[str]:
     Raises:
         InputError: no such file.
     """
+    if str(labels) == "coco-91":
+        return [*COCO_BY_NUMBER]
     names = list(KNOWN[str(labels)].names) if str(labels) in KNOWN else read_names(Path(labels))
     return names if len(names) == count else [name for name in names if not is_background(name)]
 
@@ -77,7 +81,8 @@ def read_names(path: Path) -> list[str]:
     try:
         return [line.strip() for line in read_lines(path) if line.strip()]
     except InputError as error:
-        raise InputError(f"labels {error}; give {', '.join(KNOWN)}, or a text file with one name a line") from error
+        known = ", ".join(KNOWN_OUTPUTS)
+        raise InputError(f"labels {error}; give {known}, or a text file with one name a line") from error
 
 
 class ClassOutputs:
@@ -120,11 +125,12 @@ class NetworkTutor:
     """A tutor that is asked about one image at a time: in a batch, an answer would depend on its neighbours.
 
     Attributes:
-        labels, identity: see `Tutor`.
+        labels, identity, notes: see `Tutor`.
     """
 
     labels: LabelSpace
     identity: Mapping[str, Any]
+    notes: Sequence[str] = ()
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         answers = []
@@ -166,6 +172,14 @@ def probabilities(values: Tensor, origin: Path, remedy: str) -> Tensor:
     return values.clamp(0, 1)
 
 
+def one_hot(numbers: Tensor, origin: Path | str) -> Tensor:
+    """Class numbers [...] as probabilities [highest number + 1, ...]. Raises InputError: they are no such numbers."""
+    if not (numbers == numbers.round().clamp(0, MOST)).all():
+        raise InputError(f"{origin}: class numbers that are not whole, from 0 on; declare another kind")
+    classes = torch.arange(int(numbers.max()) + 1 if numbers.numel() else 0)
+    return (numbers == classes.reshape(-1, *[1] * numbers.dim())).float()
+
+
 def with_background(scores: Tensor) -> Tensor:
     """Scores [C+1, ...], 0 or more, as probabilities: a sum above one divides them, the rest of a sum is background."""
     probs = scores / scores.sum(0).clamp(min=1)
@@ -179,7 +193,7 @@ def with_background(scores: Tensor) -> Tensor:
 def select(
     boxes_xyxy: Tensor,
     scores: Tensor,
-    options: ForeignOptions,
+    options: AnswerOptions,
     *,
     nms_iou: float | None,
     groups: Tensor | None = None,
@@ -242,6 +256,35 @@ def soft_boxes(boxes_xyxy: Tensor, scores: Tensor, columns: Tensor, size: tuple[
     boxes = clip(boxes_xyxy, size)
     inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
     return SoftBoxes(boxes_xyxy=boxes[inside], classes=columns[inside] + 1, probs=probs[inside])
+
+
+def detected(
+    boxes_xyxy: Tensor,
+    scores: Tensor,
+    options: MaskOptions,
+    nms_iou: float | None,
+    size: tuple[int, int],
+    masks: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Sequence[SoftBoxes | Instances]:
+    """The soft answers of a detector that gives a box and scores of all classes in each row.
+
+    Args:
+        boxes_xyxy: float32 [A, 4], pixels of the image.
+        scores: float32 [A, C].
+        options: `score_floor`, `max_boxes` and `mask_floor` count.
+        nms_iou: as in `select`.
+        size: (height, width) of the image in pixels.
+        masks: makes masks [K, m, m] of rows [K] and their boxes [K, 4], clipped at the image; None: there are none.
+    """
+    rows, columns = select(boxes_xyxy, scores, options, nms_iou=nms_iou)
+    boxes = clip(boxes_xyxy[rows], size)
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    rows, columns, boxes = rows[inside], columns[inside], boxes[inside]
+    answer = soft_boxes(boxes, scores[rows], columns, size)
+    if masks is None:
+        return (answer,)
+    sure = answer.scores >= options.mask_floor  # the first ones
+    return answer, with_masks(answer, masks(rows[sure], boxes[sure]))
 
 
 # --- Maps and masks

@@ -97,6 +97,7 @@ class StoresTutor:
 
     labels: LabelSpace
     identity: Mapping[str, Any]
+    notes: Sequence[str] = ()
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         sizes = [(image.height, image.width) for image in images]

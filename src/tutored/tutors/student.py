@@ -22,6 +22,8 @@ from tutored.types import SoftLabels
 class StudentTutor:
     """A checkpoint's soft answers: boxes with their whole class distributions, maps on its own grid."""
 
+    notes: Sequence[str] = ()
+
     def __init__(self, options: StudentOptions) -> None:
         """Load the checkpoint.
 

@@ -21,14 +21,13 @@ from torchvision.transforms.v2 import functional as transforms
 
 from tutored.device import choose_device
 from tutored.errors import InputError
-from tutored.labels import LabelSpace
+from tutored.labels import NO_CLASS, LabelSpace
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
 from tutored.tutors.options import TorchvisionOptions
 from tutored.weights import read_weights
 
 MODELS = (*list_models(module=detection), *list_models(module=segmentation))
-UNUSED = "N/A"
 SHORT_SIDE = 520
 """Pixels to which torchvision's semantic segmentation models scale the shorter side."""
 FEWEST = 32
@@ -78,7 +77,7 @@ class Detector(outputs.NetworkTutor):
         self, model: Any, names: Sequence[str], identity: Mapping[str, Any], options: TorchvisionOptions
     ) -> None:
         self.model, self.options = model, options
-        used = [index for index, name in enumerate(names) if index and name != UNUSED]
+        used = [index for index, name in enumerate(names) if index and name != NO_CLASS]
         self.labels = LabelSpace.of([names[index] for index in used])
         self._used = torch.tensor(used, device=next(model.parameters()).device)
         heads = getattr(model, "roi_heads", None)
