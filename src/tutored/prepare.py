@@ -31,7 +31,7 @@ Bar = Callable[[str], AbstractContextManager[Progress]]
 
 
 def ask_tutors(
-    config: Config, out: Path, *, bar: Bar, tell: Callable[[str], None], resume: bool = False, main: bool = True
+    config: Config, out: Path | str, *, bar: Bar, tell: Callable[[str], None], resume: bool = False, main: bool = True
 ) -> None:
     """Label the training images with the tutors of the config's tasks, and audit them as the run sees the images.
 
@@ -50,6 +50,7 @@ def ask_tutors(
     """
     if not any(task.tutored and task.tutor is not None for task in config.tasks.values()):
         return
+    out = Path(out)
     if main:
         check_folder(out, config, resume)
     config = config.placed(out)
