@@ -443,11 +443,15 @@ def test_a_kind_without_an_auditor_is_named():
         Task.auditor(two_tasks()["detection"])
 
 
-def test_few_objects_say_nothing(labelled):
+def test_few_objects_are_uncertain(labelled):
     few = MadeDataset(6, void=False)
     found = audit(labelled(few, *SWAPPED), few)
     assert complaints(found, "detection") == complaints(found, "segmentation") == []
-    assert any(each.kind == "few" for each in found.sidecar.tasks["detection"].findings)
+    text = next(each.text for each in found.sidecar.tasks["detection"].findings if each.text.startswith("unc"))
+    # Wilson's interval of 0 of 3 images ends at 3.84 / 6.84, that of 2 of 2 begins at 2 / 5.84.
+    cat = "cat (0 to 56 % of its boxes are right, 0 to 56 % of its objects are found)"
+    assert text.startswith(f"uncertain, with fewer than 20 objects: {cat}")
+    assert text.endswith("horse (34 to 100 % of its boxes are right, 34 to 100 % of its objects are found)")
 
 
 def test_a_class_without_objects_is_judged_by_its_answers(labelled):

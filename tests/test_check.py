@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tutored.cli import main
 from tutored.data import open_dataset
 from tutored.data.check import Report, SplitReport, TaskReport, check, first_look
+from tutored.errors import InputError
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
 MakeVoc = Callable[..., Path]
@@ -107,7 +109,7 @@ def test_every_broken_object_and_mask_is_named(make_voc: MakeVoc, tmp_path: Path
     (folder / "Annotations/train_000.xml").write_text(f"<annotation>{broken}</annotation>")
     Image.new("L", (5, 5)).save(folder / "SegmentationClass/train_000.png")
     problems = checked(folder, "train").splits["train"].problems
-    expected = ("object 1 (kat): unknown class", "object 3 (cat): the box", "train_000.png: the mask is 5x5")
+    expected = ("object 1 (kat): unknown class", "train_000.png: the mask is 5x5", "object 3 (cat): the box")
     assert len(problems) == 3 and all(text in problem for text, problem in zip(expected, problems, strict=True))
 
 
@@ -166,6 +168,79 @@ def test_classes_of_masks_that_no_box_has_are_noted(make_voc: MakeVoc, tmp_path:
         assert not found or found[0].startswith("classes occur root only for detection and other only for segmentation")
 
 
+def test_eighteen_faults_of_one_file_hide_no_other_file(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("boxes",) * 3})
+    for image, boxes in (("train_000", 18), ("train_001", 2), ("train_002", 1)):
+        text = "<object><name>kat</name></object>" * boxes
+        (folder / f"Annotations/{image}.xml").write_text(f"<annotation>{text}</annotation>")
+    report = checked(folder, "train")
+    problems = report.splits["train"].problems
+    assert len(problems) == 21 and len({text.partition(": ")[0] for text in problems[:3]}) == 3
+    assert "train_002.xml: object 1 (kat)" in shown(report, most=3)
+
+
+def test_eighteen_faults_of_one_coco_image_hide_no_other(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in (1, 2)]
+    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
+    boxes = [{"id": n, "image_id": 1 + n // 18, "category_id": 9, "bbox": [0, 0, 2, 2]} for n in range(60)]
+    content = {"images": images, "categories": [{"id": 1, "name": "cat"}], "annotations": boxes}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    with pytest.raises(InputError) as caught:
+        open_dataset(f"coco:{tmp_path}", "val")
+    lines = str(caught.value).split("\n")
+    named = [line.partition(": ")[2].partition(":")[0] for line in lines[:4]]
+    assert named == [f"annotation {n} of image {1 + n // 18}" for n in (0, 18, 36, 54)]
+    assert lines[-1] == "and 10 more"
+
+
+def test_broken_files_of_two_splits_are_both_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.json").write_text('{"images": [')
+    assert main(["data", "check", "--data", f"coco:{tmp_path}", "--split", "train", "val"]) == 2
+    printed = capsys.readouterr().err
+    assert all(
+        f"{split}.json: not readable as JSON (Expecting value: line 1 column 13" in printed
+        for split in ("train", "val")
+    )
+
+
+def test_annotations_that_are_not_read_are_the_first_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train").mkdir()
+    Image.new("RGB", (10, 8)).save(tmp_path / "train/a.jpg")
+    (tmp_path / "train/boxes.csv").write_text("a.jpg,1,1,3,3,cat\n")
+    assert main(["data", "check", "--data", f"images:{tmp_path}", "--split", "train"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        f"nothing is annotated: 1 tables, such as {tmp_path}/train/boxes.csv, are not read, should"
+    )
+
+
+def test_classes_that_are_absent_are_one_line(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("both",)})
+    (folder / "labels.txt").write_text("cat\ndog\nzebra\n")
+    Image.new("RGB", (10, 8)).save(folder / "JPEGImages/train_000.jpg")
+    Image.new("L", (10, 8), 1).save(folder / "SegmentationClass/train_000.png")
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
+    text = f"<annotation><object><name>dog</name>{box}</object></annotation>"
+    (folder / "Annotations/train_000.xml").write_text(text)
+    printed = shown(checked(folder, "train")).splitlines()
+    assert not any("difficult" in line for line in printed), "none is"
+    assert [line for line in printed if "zebra" in line] == [
+        "detection, absent classes: cat, zebra",
+        "segmentation, absent classes: dog, zebra",
+    ]
+
+
+@pytest.mark.tried("noted", "a picture that two splits have under two names")
+def test_one_picture_under_two_names_is_told(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("none",) * 2, "val": ("none",) * 2})
+    (folder / "JPEGImages/val_001.jpg").write_bytes((folder / "JPEGImages/train_000.jpg").read_bytes())
+    report = checked(folder, "train", "val")
+    assert report.ok and report.twins == {"train & val": ["train_000 = val_001"]}
+    assert "train & val: 1 pictures are in both, under two names; remove them from one" in shown(report)
+
+
 def test_images_in_two_splits_are_reported(make_voc: MakeVoc, tmp_path: Path) -> None:
     folder = make_voc(tmp_path)
     (folder / "ImageSets/Main/val.txt").write_text("val_000\ntrain_002\n")
@@ -190,7 +265,7 @@ def test_pictures_of_one_name_are_not_one_image_in_two_splits(tmp_path: Path) ->
     assert report.overlaps == {"train & val": ["same"]} and report.namesakes == {"train & val": ["other"]}
     assert not report.ok and not replace(report, overlaps={}).ok and replace(report, overlaps={}, namesakes={}).ok
     assert "train & val: 1 names are of different pictures; rename those of one split\n  other" in shown(report)
-    assert seen[-1] == (6, 6)
+    assert seen[-1] == (4, 4)
 
 
 def test_classes_beyond_what_a_mask_tells_apart_are_counted(tmp_path: Path) -> None:
@@ -227,6 +302,21 @@ def test_what_the_reader_left_out_is_a_note_and_no_problem(tmp_path: Path) -> No
     report = check({"val": open_dataset(f"coco:{tmp_path}", "val")})
     assert report.ok and len(report.splits["val"].notes) == 1
     assert "annotation 4 of image 1: a box of no area" in shown(report)
+
+
+@pytest.mark.tried("noted", "images without any object: empty, or not labelled yet")
+def test_images_without_objects_are_the_first_line(tmp_path: Path) -> None:
+    images = [{"id": number, "file_name": f"{number}.png"} for number in range(3)]
+    box = {"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3]}
+    content = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
+    for number in range(3):
+        Image.new("RGB", (10, 8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    report = check({"train": open_dataset(f"coco:{tmp_path}", "train")})
+    assert shown(report).startswith(
+        f"coco:{tmp_path}/train: 2 of 3 images, such as 0, have no object: nothing there, or"
+    )
+    assert annotated(report.splits["train"]) == (3, 1, 0, 0, 2) and report.ok and not report.splits["train"].notes
 
 
 def test_progress_and_json(voc_folder: Path) -> None:

@@ -50,7 +50,7 @@ def complaint(words, capsys) -> str:
 
 def test_every_command_says_first_what_it_leaves_out(work, make_voc, tmp_path, capsys):
     folder = make_voc(tmp_path / "voc")
-    Image.new("RGB", (9, 9)).save(folder / "JPEGImages" / "scan.tif")
+    Image.new("RGB", (9, 9)).save(folder / "JPEGImages" / "scan.gif")
     for mask in (folder / "SegmentationClass").glob("*.png"):
         Image.new("L", Image.open(mask).size, 255).save(mask)
     data, store = ("--data", f"voc:{folder}", "--split", "val"), tmp_path / "store"
@@ -64,7 +64,7 @@ def test_every_command_says_first_what_it_leaves_out(work, make_voc, tmp_path, c
         assert run(name, *words) == 0
         told[name] = capsys.readouterr().out.splitlines()[:2]
     for first, second in told.values():
-        assert first.startswith("note: 1 pictures of other formats, such as ") and "scan.tif" in first
+        assert first.startswith("note: 1 pictures of other formats, such as ") and "scan.gif" in first
         assert second.startswith("note: segmentation: none of 4 annotations looked at holds a class")
 
 

@@ -127,10 +127,22 @@ def test_masks_may_lie_beside_coco_and_bare_pictures(pets: Path) -> None:
     (pets / "JPEGImages").rename(pets / "train")
     (pets / "train.json").write_text(json.dumps(content))
     coco = opened(pets, "detection", parts=PARTS, spec="coco")
-    assert classes(coco, "train_001") == {"detection": [], "parts": [0, 2]}
+    assert classes(coco, "train_001") == {"parts": [0, 2]}, "nobody drew a box there yet"
     bare = opened(pets, *BOTH, parts=PARTS, spec="images")
     assert bare.labels["detection"].classes == () and bare.labels["parts"].classes == ("head", "wing")
     assert classes(bare, "train_001") == {"parts": [0, 2]} and classes(bare, "train_000") == {}
+
+
+@pytest.mark.parametrize("masks", ["SegmentationPart/train", "train/SegmentationPart"])
+def test_masks_beside_coco_may_have_a_folder_for_each_split(pets: Path, masks: str) -> None:
+    """As COCO-Stuff has them, `stuffthingmaps/train2017`, and as Roboflow's folders are."""
+    content = {"images": [{"id": 1, "file_name": "train_001.jpg"}], "categories": [], "annotations": []}
+    (pets / "train.json").write_text(json.dumps(content))
+    (pets / "SegmentationPart").rename(pets / "kept")
+    (pets / masks).parent.mkdir()
+    (pets / "kept").rename(pets / masks)
+    coco = opened(pets, parts=PARTS, spec="coco")
+    assert classes(coco, "train_001") == {"parts": [0, 2]} and coco.notes == ()
 
 
 def test_a_folder_without_a_fitting_file_is_noted(pets: Path) -> None:

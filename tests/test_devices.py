@@ -50,6 +50,16 @@ UNLIKE = ("boxes", "masks", "boxes", "masks", "none", "both", "boxes", "masks")
 BATCHES = ((0, 1, 2, 3, 4, 5, 6, 7), (4, 1, 0, 3, 4, 5, 6, 7), (4, 1, 4, 3, 4, 5, 4, 7))
 """Positions in the split. In the last batch nobody teaches the first of two processes anything."""
 ANSWERED = ("train_001", "train_005")
+WAITING = {
+    "kind": "ubernet",
+    "backbone": "test_resnet",
+    "weights": "random",
+    "size": 64,
+    "width": 8,
+    "task_images": 12,
+    "trunk_images": 8,
+}
+"""Gradients of its tasks wait for the second of three steps."""
 
 
 def config(folder: Path, **sections: Any) -> Config:
@@ -58,7 +68,7 @@ def config(folder: Path, **sections: Any) -> Config:
     plain: dict[str, Any] = {
         "data": {"train": f"voc:{folder}"},
         "tasks": {"detection": task, "segmentation": task},
-        "student": {"kind": "blitznet", **TINY},
+        "student": sections.pop("student", TINY),
         "train": {"epochs": 2, "batch": 8, "workers": 0, "lr": 1e-3, "device": "cpu", "threads": 1, "clip": 5.0},
     }
     for name, section in sections.items():
@@ -100,10 +110,12 @@ def batch_of(trainer: Trainer, positions: tuple[int, ...]) -> Batch:
     return batch
 
 
-def child(folder: str, out: str, micro_batch: int | None, *, shards: bool = False) -> None:
+def child(folder: str, out: str, micro_batch: int | None, *words: str) -> None:
     """Three steps; writes each step's gradients, the weights after it and the terms of the whole batch."""
-    shard.UNIT = SMALL
-    run = config(Path(folder), train={"micro_batch": micro_batch, "warmup": 0.0, "clip": None, "shard": shards})
+    shard.UNIT, shards = SMALL, "shard" in words
+    student = WAITING if "ubernet" in words else TINY
+    train = {"micro_batch": micro_batch, "warmup": 0.0, "clip": None, "shard": shards}
+    run = config(Path(folder), train=train, student=student)
     trainer = make_trainer(run, Path(out))
     keep_statistics(trainer)
     heads, rank = trainer.student.heads, trainer.plan.rank
@@ -221,11 +233,15 @@ def assert_near(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize(
     ("processes", "micro_batch", "words"),
-    [(1, "2", ()), (2, "0", ()), (2, "2", ()), (2, "0", ("shard",)), (2, "2", ("shard",))],
+    [
+        *((1, "2", words) for words in ((), ("ubernet",))),
+        *((2, size, words) for size in "02" for words in ((), ("shard",))),
+        *((2, "2", words) for words in (("ubernet",), ("ubernet", "shard"))),
+    ],
 )
 def test_however_a_batch_is_split_the_step_is_the_same(steps, processes, micro_batch, words):
     """Processes whose images lack different things, micro-batches, weights in pieces: the same terms and weights."""
-    ((tensors, terms),) = steps(1)["0"]
+    ((tensors, terms),) = steps(1, *(word for word in words if word != "shard"))["0"]
     assert [len(step) for step in terms] == [6, 6, 6]
     for found, found_terms in steps(processes, *words)[micro_batch]:
         for mine, theirs in zip(terms, found_terms, strict=True):
@@ -408,7 +424,7 @@ if __name__ == "__main__":
         resume_child(sys.argv[1], sys.argv[2])
     else:
         for name in sys.argv[3].split(","):
-            child(sys.argv[1], f"{sys.argv[2]}/{name}", int(name) or None, shards="shard" in sys.argv)
+            child(sys.argv[1], f"{sys.argv[2]}/{name}", int(name) or None, *sys.argv[4:])
 
 
 def test_gpus_are_fed_by_all_cores_but_one_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from tutored.cli import commands as program
 from tutored.cli import common, learn, main
 from tutored.config import load_config, make_config, merged
 from tutored.errors import InputError
+from tutored.folders import FORMATS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -118,7 +119,7 @@ def check_command(words: tuple[str, ...], here: Path) -> None:
     """Raises AssertionError, InputError or click's errors where a command is not possible. Needs no file but data."""
     ours = arguments(words)
     if ours is not None:
-        for spec in re.findall(r"(?:voc|coco|images):(\S+)", " ".join(words)):
+        for spec in re.findall(rf"\b(?:{'|'.join(FORMATS)}):(\S+)", " ".join(words)):
             (here / spec).mkdir(parents=True, exist_ok=True)
         context = parse(ours)
         if context.command.name == "train":
@@ -315,6 +316,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, make_voc: Any) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(stage)
         assert main(["train", "run.yaml", "--out", "runs/first"]) == 0
+        shutil.copytree("runs/first", "runs/tutored")
         for name, split in (("both", "train"), ("boxes-val", "val")):
             tutor = ["label", "student:runs/first/checkpoint", "--data", "voc:FOLDER", "--split", split]
             assert main([*tutor, "--out", f"stores/{name}"]) == 0

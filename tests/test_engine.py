@@ -28,6 +28,7 @@ from tutored.processes import allow_files
 from tutored.students import DenseHead, Student, make_student
 from tutored.students.backbone import Backbone
 from tutored.tasks import DenseTask
+from tutored.tasks.detection import measure
 from tutored.tasks.segmentation import Segmentation
 from tutored.tutors import open_tutor
 from tutored.tutors.label import label
@@ -93,10 +94,14 @@ class Told(Watcher):
         self.ends += 1
 
 
-def test_a_run_leaves_checkpoint_log_and_result(voc_folder, tmp_path):
+def test_a_run_leaves_checkpoint_log_and_result(voc_folder, tmp_path, monkeypatch):
     """Four steps of a cosine without warm-up; entries after the second and the fourth, of their last step."""
+    monkeypatch.setattr(measure, "best_score", lambda records: (0.35, 0.6))
     told = Told()
-    result = train(config(voc_folder, train={"warmup": 0.0, "val_every": 1}), tmp_path / "run", watch=told)
+    given = config(voc_folder, train={"warmup": 0.0, "val_every": 1}).to_dict()
+    result = train(given, str(tmp_path / "run"), watch=told)
+    score = json.loads((tmp_path / "run" / "checkpoint" / "checkpoint.json").read_text())["scores"]["detection"]
+    assert score == result["figures"]["detection"]["score"] == told.validations[-1].student.scores["detection"] == 0.35
     assert result == json.loads((tmp_path / "run" / "result.json").read_text())
     assert list(result["figures"]) == ["detection", "segmentation"] and result["images"] == 8
     assert result["figures"]["segmentation"]["images"] == 4

@@ -130,6 +130,23 @@ def test_voc_ap_by_hand(drawn: list[Any], found: list[Any], area: float, points:
     assert cat(result, AP_POINTS) == pytest.approx(points)
 
 
+@pytest.mark.parametrize(
+    ("found", "score"),
+    [
+        # Right, wrong, right of three objects: F1 is 2/4, 2/5, 4/6.
+        ([(A, 0.9), (AWAY, 0.8), (B, 0.705)], 0.7),
+        # Right, wrong, wrong: F1 is 2/4, 2/5, 2/6.
+        ([(A, 0.35), (AWAY, 0.3), (AWAY, 0.2)], 0.35),
+        ([(AWAY, 0.9)], None),
+        ([], None),
+    ],
+)
+def test_boxes_are_shown_from_the_best_f1_on(found: list[Any], score: float | None) -> None:
+    result = boxes_only([(box, CAT, 0) for box in (A, B, C)], [(box, CAT, value) for box, value in found])
+    assert result.score == result.to_dict().get("score") == score
+    assert [note[-8:] for note in result.notes] == ([] if score is None else [f"{score:.2f} on".rjust(8)])
+
+
 def test_a_difficult_object_is_neither_gain_nor_loss() -> None:
     objects = [(A, CAT, 0), (B, CAT, 1)]
     found = boxes_only(objects, [(B, CAT, 0.95), (B, CAT, 0.94), (A, CAT, 0.9)])

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import tutored
 from made import SHAPE, two_tasks
-from tutored.checkpoint import save_checkpoint
+from tutored.checkpoint import load_checkpoint, save_checkpoint
 from tutored.cli import main
 from tutored.config import make_config
 from tutored.data import open_dataset
@@ -28,6 +29,7 @@ from tutored.export.parity import check, choose_sample
 from tutored.labels import LabelSpace
 from tutored.students import Student, make_student, preprocess
 from tutored.students.blitznet import BlitzNetSection
+from tutored.tasks import open_task
 from tutored.tasks.detection import Detection, Detections
 
 MakeVoc = Callable[..., Path]
@@ -36,6 +38,7 @@ REAL = Path(os.environ.get("TUTORED_REAL", ROOT.parent / "shared"))
 PETS = LabelSpace.of(["cat", "dog"])
 LIMITS = {"score_floor": 0.3, "nms_iou": 0.45, "top_k": 60, "per_class": 15, "total": 25}
 ALL = ("detection", "segmentation")
+DEPTH = {"depth": {"kind": "regression", "from": "Depth", "scale": 3.0, "shift": 10.0}}
 
 
 def saved(folder: Path, spread: float = 0.5, **sections: Any) -> Student:
@@ -46,7 +49,8 @@ def saved(folder: Path, spread: float = 0.5, **sections: Any) -> Student:
     torch.manual_seed(0)
     tasks = {"detection": {"decode": LIMITS}, "segmentation": {}} | sections.pop("tasks", {})
     config = make_config({"data": {"train": "voc:somewhere"}, "student": SHAPE, "tasks": tasks} | sections)
-    student = make_student(config.student, two_tasks(PETS, **tasks)).eval()
+    own = {name: open_task(name, PETS, section) for name, section in config.tasks.items()}
+    student = make_student(config.student, own).eval()
     for head in student.heads["detection"].logits:
         torch.nn.init.normal_(head.weight, std=spread)
     save_checkpoint(folder, student, config)
@@ -341,3 +345,40 @@ def example_is_predict(folder: Path, pictures: list[Path]) -> None:
         )
         assert ours.shape == theirs.shape and len(np.unique(ours)) > 1
         assert (ours != theirs).mean() < 1e-4
+
+
+@pytest.mark.parametrize("options", [Options(), Options(nms=True, mask=True)])
+def test_an_exported_file_is_loaded_as_its_checkpoint(tmp_path: Path, options: Options) -> None:
+    """Boxes and the raw map are the same; a final map of 64 x 64 pixels is enlarged, so that outlines differ."""
+    student = saved(tmp_path / "best", tasks=DEPTH)
+    student.scores["detection"] = 0.35
+    save_checkpoint(tmp_path / "best", student, load_checkpoint(tmp_path / "best")[1])
+    export_onnx(str(tmp_path / "best"), str(tmp_path / "best.onnx"), options)
+    pictures = made_pictures(3)
+    one, other = (tutored.load(tmp_path / name, device="cpu") for name in ("best", "best.onnx"))
+    assert one.scores == other.scores == {"detection": 0.35, "segmentation": 0.5, "depth": 0.5}
+    for want, got in zip(one(pictures), other(pictures), strict=True):
+        boxes, found = want.tasks["detection"], got.tasks["detection"]
+        assert len(boxes.scores) > 5 and boxes.classes.tolist() == found.classes.tolist()
+        torch.testing.assert_close(found.boxes_xyxy, boxes.boxes_xyxy, atol=1e-2, rtol=1e-4)
+        same = (want.tasks["segmentation"].mask == got.tasks["segmentation"].mask).float().mean()
+        assert same > (0.9 if options.mask else 0.999) and got.size == want.size
+        depth, found = (each.tasks["depth"].values for each in (want, got))
+        assert 9 < depth.min() < depth.max() < 11 and (depth - found).abs().max() < (0.1 if options.mask else 1e-3)
+        boxes = [each.without("segmentation").told() for each in (want, got)]
+        assert boxes[0] == boxes[1] and got.plot().size == want.plot().size
+
+
+def test_a_foreign_network_is_no_student(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.onnx: no student that `tutored export` wrote"):
+        tutored.load(tmp_path / "gone.onnx")
+    saved(tmp_path / "best")
+    export_onnx(tmp_path / "best", tmp_path / "best.onnx")
+    made_pictures(1)[0].save(tmp_path / "a.png")
+    assert main(["predict", f"{tmp_path}/best.onnx", f"{tmp_path}/a.png", "--out", f"{tmp_path}/seen"]) == 0
+    assert (tmp_path / "seen" / "a.predicted.jpg").is_file()
+    model = onnx.load(tmp_path / "best.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(InputError, match=r"foreign\.onnx: no student that .* another network can be a tutor"):
+        tutored.load(tmp_path / "foreign.onnx")

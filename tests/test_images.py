@@ -96,13 +96,13 @@ def test_a_list_holds_paths_and_addresses(tmp_path: Path) -> None:
     assert dataset.labels["detection"].classes == ("cat",)
 
 
-@pytest.mark.tried("noted", "TIFF, GIF, AVIF or JPEG 2000 among pictures")
+@pytest.mark.tried("noted", "GIF, HEIC, raw or JPEG 2000 among pictures")
 def test_pictures_of_other_formats_are_noted(tmp_path: Path) -> None:
     picture(tmp_path / "new" / "a.jpg")
-    for name in ("b.tif", "c.gif", "d.AVIF", "e.jp2", ".hidden.tif", "notes.txt"):
+    for name in ("b.dng", "c.gif", "d.HEIC", "e.jp2", ".hidden.gif", "notes.txt"):
         (tmp_path / "new" / name).touch()
     (note,) = open_dataset(f"images:{tmp_path}", "new").notes
-    assert note.startswith("4 pictures of other formats, such as") and "b.tif, are left out; save them" in note
+    assert note.startswith("4 pictures of other formats, such as") and "b.dng, are left out; save them" in note
     (tmp_path / "new" / "a.jpg").unlink()
     with pytest.raises(InputError, match="no picture; possible: .*; 4 pictures of other formats, such as"):
         open_dataset(f"images:{tmp_path}", "new")

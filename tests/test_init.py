@@ -179,18 +179,18 @@ def test_lists_that_are_there_stay_the_splits(tmp_path: Path) -> None:
 
 
 @pytest.mark.tried("noted", "YOLO's text, other JSON and XML, tables beside pictures")
-@pytest.mark.tried("noted", "TIFF, GIF, AVIF or JPEG 2000 among pictures")
+@pytest.mark.tried("noted", "GIF, HEIC, raw or JPEG 2000 among pictures")
 def test_pictures_alone_say_what_was_left_out_too(tmp_path: Path) -> None:
     (tmp_path / "p" / "labels").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "p" / "0.jpg")
-    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "1.tif")
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "1.gif")
     (tmp_path / "p" / "labels" / "0.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     start = init(tmp_path / "p", tmp_path / "t.yaml")
     layout = start.layout
     assert layout.what.startswith("pictures, of which no annotation was read (looked for: VOC XMLs, PNG masks and")
     assert "; 1 files of YOLO's boxes, such as" in layout.what and not layout.notes
     (note,) = start.report.splits["p"].notes
-    assert note.startswith("1 pictures of other formats, such as") and "1.tif, are left out" in note
+    assert note.startswith("1 pictures of other formats, such as") and "1.gif, are left out" in note
     (tmp_path / "p.txt").write_text("my notes")
     with pytest.raises(InputError, match=r"p\.txt would be taken for the list"):
         init(tmp_path / "p", tmp_path / "u.yaml")
@@ -308,9 +308,70 @@ def coco_json(*names: str) -> str:
     return json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]})
 
 
+CVAT = "annotations/instances_default.json"
+EXPORTS: dict[str, tuple[str, str | None, dict[str, tuple[str, str]]]] = {
+    "COCO": ("train2017", "val2017", {
+        f"annotations/instances_{each}2017.json": ("", f"{each}2017") for each in ("train", "val")
+    }),
+    "Roboflow": ("train", "valid", {
+        f"{each}/_annotations.coco.json": ("", each) for each in ("train", "valid", "test")
+    }),
+    "FiftyOne": ("labels", None, {"labels.json": ("", "data")}),
+    "FiftyOne, by split": ("train", "validation", {
+        f"{each}/labels.json": ("", f"{each}/data") for each in ("train", "validation")
+    }),
+    "CVAT, a task": ("default", None, {CVAT: ("", "images/default")}),
+    "CVAT, a project": ("Train", "Validation", {
+        f"annotations/instances_{each}.json": ("", f"images/{each}") for each in ("Train", "Validation")
+    }),
+    "CVAT, exports": ("train", "val", {
+        f"{each}/{CVAT}": ("", f"{each}/images/default") for each in ("train", "val")
+    }),
+    "Label Studio": ("result", None, {"result.json": ("images/", "images")}),
+    "Label Studio, Windows": ("result", None, {"result.json": ("images\\", "images")}),
+    "by hand": ("boxes", None, {"boxes.json": ("2024/", "photos/2024")}),
+}  # fmt: skip
+"""By what writes it: the splits, and for each file what its `file_name`s begin with, and where the pictures are."""
+
+
 @pytest.mark.tried("read as meant", "folders as Label Studio, FiftyOne, Roboflow, labelme2voc and others write them")
-def test_coco_files_beside_their_pictures_are_the_splits(tmp_path: Path) -> None:
-    """As Roboflow writes them."""
+@pytest.mark.parametrize("tool", EXPORTS)
+def test_coco_is_read_as_tools_write_it(tmp_path: Path, tool: str) -> None:
+    """Each split has two images of one box each; names differ from split to split."""
+    train, val, files = EXPORTS[tool]
+    for number, (file, (prefix, pictures)) in enumerate(files.items()):
+        names = [f"p{number}{each}.jpg" for each in "ab"]
+        for path in (tmp_path / "p" / pictures, (tmp_path / "p" / file).parent):
+            path.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            Image.new("RGB", (8, 8)).save(tmp_path / "p" / pictures / name)
+        content = json.loads(coco_json(*(prefix + name for name in names)))
+        content["annotations"] = [
+            {"id": each, "image_id": each, "category_id": 1, "bbox": [1, 1, 4, 4]} for each in (0, 1)
+        ]
+        (tmp_path / "p" / file).write_text(json.dumps(content))
+    start = init(tmp_path / "p", tmp_path / "t.yaml")
+    assert start.layout.what == "a COCO folder" and (start.layout.train, start.layout.val) == (train, val)
+    assert [(split.images, split.tasks["detection"].images) for split in start.report.splits.values()] == [
+        (2, 2) for split in (train, val) if split
+    ]
+    further = [note for note in start.layout.notes if note.startswith("further splits")]
+    assert further == ["further splits, which the config does not name: test"] * (tool == "Roboflow")
+    assert load_config(start.config).data.split == train
+
+
+@pytest.mark.tried("refused by name", "a COCO file that is cut short beside whole ones")
+def test_a_coco_file_cut_in_the_middle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "a.jpg")
+    for split in ("train", "val"):
+        (tmp_path / "p" / f"{split}.json").write_text(coco_json("a.jpg")[: 60 if split == "val" else None])
+    with pytest.raises(InputError, match=r"/val\.json: not readable as JSON \(.*line 1 column 61 \(char 60\)\); fetch"):
+        init(tmp_path / "p", tmp_path / "t.yaml")
+
+
+@pytest.mark.tried("noted", "images without any object: empty, or not labelled yet")
+def test_coco_files_without_objects_are_not_labelled_yet(tmp_path: Path) -> None:
     for split, count in (("train", 3), ("valid", 2), ("test", 1)):
         (tmp_path / "p" / split).mkdir(parents=True)
         names = [f"{split}{number}.jpg" for number in range(count)]
@@ -319,16 +380,18 @@ def test_coco_files_beside_their_pictures_are_the_splits(tmp_path: Path) -> None
         (tmp_path / "p" / split / "_annotations.coco.json").write_text(coco_json(*names))
     start = init(tmp_path / "p", tmp_path / "t.yaml")
     assert (start.layout.what, start.layout.train, start.layout.val) == ("a COCO folder", "train", "valid")
-    assert [split.images for split in start.report.splits.values()] == [3, 2] and start.annotated["detection"] == 3
+    assert [split.images for split in start.report.splits.values()] == [3, 2] and start.annotated["detection"] == 0
+    assert "# 3 of 3 training images have no object" in start.config.read_text()
+    assert load_config(start.config).data.empty == "unannotated"
 
 
 @pytest.mark.tried("refused by name", "lists and JSON whose pictures are elsewhere, or named as on Windows")
 def test_a_coco_file_without_its_pictures_is_not_skipped(tmp_path: Path) -> None:
     (tmp_path / "p" / "photos").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "p" / "photos" / "a.jpg")
-    (tmp_path / "p" / "result.json").write_text(coco_json("a.jpg"))
+    (tmp_path / "p" / "result.json").write_text(coco_json("b.jpg"))
     with pytest.raises(
-        InputError, match=r"result\.json: none of its 1 pictures is there, such as 'a\.jpg', looked for in"
+        InputError, match=r"result\.json: none of its 1 pictures is there, such as 'b\.jpg', looked for in"
     ):
         init(tmp_path / "p", tmp_path / "t.yaml")
 
@@ -429,11 +492,13 @@ def test_what_is_ambiguous_or_left_out_is_said(photos: Path, tmp_path: Path) -> 
 
     (photos / "xml" / "lost.xml").write_text("<annotation></annotation>")
     (photos / "yolo.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    Image.new("RGB", (9, 9)).save(photos / "x.tif")
+    Image.new("RGB", (9, 9)).save(photos / "x.gif")
     (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    notes = " ".join(init(photos, tmp_path / "notes.yaml").layout.notes)
+    layout = init(photos, tmp_path / "notes.yaml").layout
+    notes = " ".join(layout.notes)
     assert "1 files belong to no picture, such as" in notes and "lost.xml" in notes
-    assert "1 files of YOLO's boxes" in notes and "x.tif, are left out" in notes and "gone.jpg, are links" in notes
+    assert "1 files of YOLO's boxes" in layout.what
+    assert "x.gif, are left out" in notes and "gone.jpg, are links" in notes
 
     shutil.copy(photos / "pictures" / "x_000.jpg", photos / "x_000.jpg")
     with pytest.raises(InputError, match="both are called x_000"):
@@ -515,7 +580,7 @@ def test_photographs_in_a_folder_called_like_one_of_masks(tmp_path: Path) -> Non
     (tmp_path / "p" / "annotations.coco.json").write_text("{}")
     start = init(tmp_path / "p", tmp_path / "t.yaml")
     assert start.report.splits["train"].tasks[DEFAULT_TASKS[1]].images == 2
-    assert any("annotations.coco.json, are not read" in note for note in start.layout.notes)
+    assert "annotations.coco.json, are not read" in start.layout.what
 
 
 def test_no_folder_of_links_is_left_where_init_fails(

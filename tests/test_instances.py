@@ -14,6 +14,7 @@ from pycocotools import mask as reference
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import tutored
 from made import LABELS, TINY
 from tutored.checkpoint import load_checkpoint, save_checkpoint
 from tutored.cli import main
@@ -33,6 +34,7 @@ from tutored.types import SoftLabels
 SMALL = {
     "blitznet": {key: TINY[key] for key in ("extra", "extra_width", "up_width", "map_width")},
     "compact": {"width": 16, "map_width": 8},
+    "ubernet": {"width": 8},
 }
 
 
@@ -335,7 +337,7 @@ def test_the_mask_term_by_hand():
     assert task.section.mask == 1
 
 
-@pytest.mark.parametrize("kind", ["compact", "blitznet"])
+@pytest.mark.parametrize("kind", SMALL)
 def test_a_student_learns_masks(kind):
     task = task_of()
     student = student_of(kind, task).train()
@@ -420,6 +422,14 @@ def test_its_exported_file_gives_boxes_and_masks(tmp_path):
     assert apart.min(axis=1).max() < 1e-3
     np.testing.assert_allclose(masks[0, : count[0]], expected[apart.argmin(axis=1)], atol=1e-3)
     assert not masks[0, count[0] :].any()
+
+    assert main(["export", str(tmp_path / "best"), "--out", str(tmp_path / "raw.onnx")]) == 0
+    picture = Image.fromarray((image[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)).resize((90, 50))
+    students = [tutored.load(tmp_path / name, "cpu") for name in ("best", "best.onnx", "raw.onnx")]
+    found = [each(picture).tasks["instances"] for each in students]
+    for each in found[1:]:
+        assert each.masks.shape == (len(each.scores), 50, 90) and len(each.scores) == len(found[0].scores) > 3
+        assert abs(int(each.masks.sum()) - int(found[0].masks.sum())) < 0.1 * int(found[0].masks.sum()) > 0
 
 
 # From folder to figures

@@ -1,11 +1,14 @@
 """The figures of stores and checkpoints on a made-up VOC folder."""
 
+import json
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from made import TINY, truthful
 from tutored.checkpoint import save_checkpoint
+from tutored.cli import main
 from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.errors import InputError
@@ -53,6 +56,23 @@ def test_a_store_of_boxes_alone_is_judged_by_boxes(voc_folder, tmp_path):
     result = judge(store, f"voc:{voc_folder}", "train", classes=["cat", "dog"])
     assert list(result.tasks) == ["detection"] and result.tasks["detection"].classes == ("cat", "dog")
     assert (result.images, result.tasks["detection"].images) == (8, 5)  # of train's 8 images 5 have boxes
+
+
+def test_images_without_objects_count_where_told(tmp_path):
+    """Of two images one has a box; a false alarm on the other counts where it is known to be empty."""
+    images = [{"id": number, "file_name": f"{number}.png"} for number in (1, 2)]
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [9, 9, 20, 20]}
+    content = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    for number in (1, 2):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{number}.png")
+    data, checkpoint = f"coco:{tmp_path}", str(make_checkpoint(tmp_path / "c", ["cat"]))
+    for told, count in (("unannotated", 1), ("annotated", 2)):
+        options = ["--data", data, "--split", "val", "--empty", told, "--json", str(tmp_path / f"{told}.json")]
+        assert main(["evaluate", checkpoint, *options]) == 0
+        written = json.loads((tmp_path / f"{told}.json").read_text())
+        assert written["empty"] == told and written["tasks"]["detection"]["images"] == count
+        assert any("1 of 2 images, such as 2, have no object" in note for note in written["notes"]) == (count == 1)
 
 
 def test_a_checkpoint_is_judged_in_its_own_classes(voc_folder, tmp_path):

@@ -9,8 +9,14 @@ from tutored.config.entries import TASKS
 from tutored.tasks import task_class
 
 SOURCE = Path(__file__).parents[1] / "src" / "tutored"
-MAY_NAME_TASKS = ("tasks/", "students/", "studies/", "data/voc.py", "data/coco.py", "config/entries.py")
-MAY_NAME_TASKS += ("config/kinds/", "tutors/files_coco.py", "tutors/options.py", "tutors/stores.py")
+MAY_NAME_TASKS = ("tasks/", "students/", "studies/", "data/voc.py", "data/coco.py", "data/objects.py")
+MAY_NAME_TASKS += (
+    "config/entries.py",
+    "config/kinds/",
+    "tutors/files_coco.py",
+    "tutors/options.py",
+    "tutors/stores.py",
+)
 """A reader of files, and where "instances" names a kind of tutor."""
 NAMES = {*TASKS, *(answer.kind for kind in TASKS for answer in task_class(kind).answers)}
 FILES = sorted(SOURCE.rglob("*.py"))

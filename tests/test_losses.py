@@ -11,7 +11,7 @@ from tutored import boxes, losses
 from tutored.config import Loss
 from tutored.labels import LabelSpace
 from tutored.losses.background import merge_unknown
-from tutored.students.anchors import AnchorHead, BoxOutputs, match
+from tutored.students.anchors import AnchorHead, AnchorRows, BoxOutputs, match
 from tutored.students.blitznet import BlitzNetSection
 from tutored.students.heads import DenseHead
 from tutored.tasks.detection import BoxTargets, Detection
@@ -33,7 +33,7 @@ def box_head(keys=None, **head):
     """An anchor head on four anchors, with keys of the task and of the head."""
     section = Detection.Section(kind="detection", **(keys or {}))
     student = BlitzNetSection(kind="blitznet", **head)
-    return AnchorHead(Detection("boxes", TWO, section), nn.ModuleList(), nn.ModuleList(), ANCHORS, 1, 20, student)
+    return AnchorHead(Detection("boxes", TWO, section), AnchorRows((), 4), AnchorRows((), 3), ANCHORS, 20, student)
 
 
 def map_task(**keys):

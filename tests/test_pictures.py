@@ -6,6 +6,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tutored.data import open_dataset
+from tutored.data.check import check
 from tutored.errors import InputError
 from tutored.labels import VOC
 from tutored.palette import voc_palette
-from tutored.pictures import fit_box, orientation, picture_size, read_mask, read_picture, upright
+from tutored.pictures import (
+    FORMATS,
+    SUFFIXES,
+    fit_box,
+    orientation,
+    picture_size,
+    read_mask,
+    read_picture,
+    stored_orientation,
+    upright,
+)
+from tutored.predict import find_pictures
 
 
 def test_palette_and_grey_masks_give_their_indices(tmp_path: Path) -> None:
@@ -142,6 +156,78 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path: Path) -> None:
         assert (picture.mode, picture.size) == ("RGB", (10, 8))
 
 
+@pytest.mark.parametrize("suffix", [each for each in SUFFIXES if each != ".avif" or "AVIF" in FORMATS])
+def test_every_format_is_read_by_its_suffix(tmp_path: Path, suffix: str) -> None:
+    Image.new("RGB", (10, 8), (200, 100, 50)).save(tmp_path / f"p{suffix}")
+    assert picture_size(tmp_path / f"p{suffix}") == (8, 10)
+    assert np.abs(np.asarray(read_picture(tmp_path / f"p{suffix}")).astype(int) - [200, 100, 50]).max() <= 3
+    (tmp_path / "train").mkdir()
+    (tmp_path / f"p{suffix}").rename(tmp_path / f"train/p{suffix.upper()}")
+    assert open_dataset(f"images:{tmp_path}", "train").ids == ("p",)
+    assert list(find_pictures([tmp_path / "train"])) == [f"p{suffix.upper()}"]
+
+
+def test_a_tiff_is_turned_wherever_it_is_looked_at(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 8)).save(tmp_path / "p.tif", exif=exif)
+    picture = read_picture(tmp_path / "p.tif")
+    assert picture.size == upright(picture).size == (8, 10) and picture_size(tmp_path / "p.tif") == (10, 8)
+    assert orientation(picture) == stored_orientation(tmp_path / "p.tif") == 1
+
+
+def test_avif_without_a_decoder_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutored.pictures.AVIF", ())
+    (tmp_path / "p.avif").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"p\.avif: .*AVIF needs another Pillow: pip install -U 'pillow>=11\.3'"):
+        read_picture(tmp_path / "p.avif")
+
+
+@pytest.mark.parametrize(
+    ("mode", "given", "rgb"),
+    [
+        ("1", 1, (255, 255, 255)),
+        ("LA", (90, 0), (90, 90, 90)),
+        ("RGBA", (10, 20, 30, 0), (10, 20, 30)),
+        ("CMYK", (255, 0, 0, 0), (0, 255, 255)),
+        ("I;16", 40000, (156, 156, 156)),
+    ],
+)
+def test_tiff_of_every_mode_becomes_rgb(tmp_path: Path, mode: str, given: Any, rgb: tuple[int, int, int]) -> None:
+    Image.new(mode, (4, 4), given).save(tmp_path / "p.tif")
+    assert read_picture(tmp_path / "p.tif").getpixel((0, 0)) == rgb
+
+
+@pytest.mark.tried("refused by name", "TIFFs of 32 bits, whose white nobody knows")
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_tiff_of_32_bits_is_refused(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (4, 4), 1).save(tmp_path / "p.tif")
+    with pytest.raises(InputError, match=r"p\.tif: .*32 bits a pixel are measurements, .* save it with 8 or 16 bits"):
+        read_picture(tmp_path / "p.tif")
+
+
+@pytest.mark.filterwarnings("error")
+def test_transparent_pixels_of_a_palette_keep_their_colour(tmp_path: Path) -> None:
+    picture = Image.new("P", (4, 4))
+    picture.putpalette([1, 2, 3] * 256)
+    picture.save(tmp_path / "p.png", transparency=bytes(256))
+    assert read_picture(tmp_path / "p.png").getpixel((0, 0)) == (1, 2, 3)
+
+
+@pytest.mark.tried("noted", "animations, and TIFFs of several pages")
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".tif"])
+def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), (200 * number, 0, 0)) for number in (1, 0)]
+    (tmp_path / "train").mkdir()
+    frames[0].save(tmp_path / f"train/p{suffix}", save_all=True, append_images=frames[1:])
+    assert read_picture(tmp_path / f"train/p{suffix}").getpixel((0, 0))[0] > 190
+    report = check({"train": open_dataset(f"images:{tmp_path}", "train")})
+    assert report.splits["train"].notes[0].startswith("1 files, such as that of p, hold several pictures (an animation")
+    told: list[str] = []
+    find_pictures([tmp_path / "train"], tell=told.append)
+    assert told == [f"{tmp_path}/train/p{suffix}: holds several pictures, of which the first is taken"]
+
+
 def test_a_grey_picture_of_16_bits_keeps_its_upper_eight(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 255, 256, 40000, 65535]], np.uint16)).save(tmp_path / "deep.png")
     assert np.asarray(read_picture(tmp_path / "deep.png"))[0].tolist() == [[level] * 3 for level in (0, 0, 1, 156, 255)]
@@ -192,7 +278,7 @@ def test_a_very_thin_picture_is_refused_before_it_is_decoded(tmp_path: Path) -> 
             read(tmp_path / "thin.png")
 
 
-@given(st.integers(0, 300), st.binary(min_size=1, max_size=20), st.sampled_from(["jpg", "png"]))
+@given(st.integers(0, 300), st.binary(min_size=1, max_size=20), st.sampled_from(["jpg", "png", "tif", "webp"]))
 def test_damaged_pictures_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, place: int, damage: bytes, suffix: str
 ) -> None:

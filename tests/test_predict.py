@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor
 from conftest import SmallFiles
 from made import SHAPE, two_tasks
 from tutored.checkpoint import save_checkpoint
+from tutored.cli import common, main
 from tutored.config import make_config
 from tutored.device import choose_device
 from tutored.errors import InputError
@@ -56,10 +59,10 @@ def predictor() -> Predictor:
     return Predictor(LeftRight(two_tasks(PETS, LIMITS)), batch=2)
 
 
-@pytest.mark.tried("noted", "TIFF, GIF, AVIF or JPEG 2000 among pictures")
+@pytest.mark.tried("noted", "GIF, HEIC, raw or JPEG 2000 among pictures")
 def test_what_is_left_out_and_what_has_no_letters_is_told(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
-    for name in ("b.tif", "c.gif"):
+    for name in ("b.heic", "c.gif"):
         (tmp_path / name).touch()
     told: list[str] = []
     student = LeftRight(two_tasks(LabelSpace.of(["cat", "猫"]), LIMITS))
@@ -113,8 +116,8 @@ def test_files_become_drawings_masks_and_json(predictor: Predictor, tmp_path: Pa
     (tmp_path / "album" / "notes.txt").write_text("not a picture")
     Image.new("RGBA", (10, 10), "red").save(tmp_path / "three.webp")
     out, seen = tmp_path / "out", []
-    paths = [tmp_path / "album", tmp_path / "three.webp"]
-    written = predict_files(predictor, paths, out, progress=lambda done, count: seen.append((done, count)))
+    paths = [tmp_path / "album", str(tmp_path / "three.webp")]
+    written = predict_files(predictor, paths, str(out), progress=lambda done, count: seen.append((done, count)))
 
     assert written == out / "predictions.json" and seen == [(2, 3), (3, 3)]
     entries = boxes_in(written)
@@ -399,3 +402,60 @@ def test_a_checkpoint_is_a_function_of_three_lines(tmp_path: Path) -> None:
         model(np.zeros((2, 2)))
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         tutored.lod  # noqa: B018
+
+
+def test_a_result_is_drawn_saved_and_listed(predictor: Predictor, tmp_path: Path) -> None:
+    Image.new("RGB", (400, 200)).save(tmp_path / "dog.png")
+    found = predictor(tmp_path / "dog.png")
+    assert str(found) == "detection: 1 x dog; segmentation: cat 50 %"
+    assert found.told(0.9) == "detection: nothing from score 0.90 on, the best has 0.70; segmentation: cat 50 %"
+    frame = [found.plot(score).getpixel((198, 100)) for score in (0.9, None)]
+    assert frame == [(70, 0, 0), (0, 128, 0)], "the cat's map over black, and the dog's frame over it"
+    first, *_, last = found.to_coco()
+    box = {"category_id": 2, "category": "dog", "bbox": [0, 0, 200, 200], "score": 0.7}
+    assert first == {"image_id": "dog", "task": "detection", **box}
+    assert last == {"image_id": "dog", "task": "segmentation", "category_id": 1, "category": "cat", "share": 0.5}
+    assert [entry["image_id"] for entry in found.above(0.5).to_coco(7)] == [7, 7]
+    written = found.save(tmp_path / "seen" / "dog.jpg")
+    assert [path.name for path in written] == ["dog.jpg", "dog.segmentation.png"] and all(map(Path.is_file, written))
+    with pytest.raises(InputError, match="its suffix names no format of pictures"):
+        found.save(tmp_path / "seen")
+
+
+def test_boxes_become_those_of_supervision(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = predictor(Image.new("RGB", (40, 20)))
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(InputError, match="run `pip install supervision`"):
+        found.to_supervision()
+    monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=SimpleNamespace))
+    dog, both = found.to_supervision(), found.to_supervision(0.1)
+    assert dog.xyxy.tolist() == [[0, 0, 20, 20]] and dog.data["class_name"].tolist() == ["dog"]
+    assert both.class_id.tolist() == [2, 1] and both.confidence.round(2).tolist() == pytest.approx([0.7, 0.2])
+    none = found.to_supervision(0.9)
+    assert none.xyxy.shape == (0, 4) and none.data["task"].shape == (0,)
+
+
+def test_folders_and_lists_are_answered_batch_by_batch(predictor: Predictor, tmp_path: Path) -> None:
+    for name in ("a.png", "deep/b.png", "deep/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 20)).save(tmp_path / name)
+    many = predictor(str(tmp_path))
+    assert next(many).source == tmp_path / "a.png"
+    (tmp_path / "deep" / "c.png").unlink()
+    with pytest.raises(InputError, match=r"c\.png: there is no such picture"):
+        list(many)
+    assert [each.size for each in predictor([tmp_path / "a.png", Image.new("RGB", (9, 5))])] == [(20, 40), (5, 9)]
+
+
+def test_predict_says_what_it_found_and_what_shows_more(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Predictor, "load", lambda *given: predictor)
+    monkeypatch.setattr(common.Made, "convert", lambda _, value, *context: Path(value))
+    Image.new("RGB", (40, 20)).save(tmp_path / "one.png")
+    command = ["predict", "run/checkpoint", str(tmp_path / "one.png"), "--out", str(tmp_path / "out")]
+    assert main(command) == 0 and main([*command, "--score", "0.8"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "one.png: detection: 1 x dog; segmentation: cat 50 %"
+    assert told[2].startswith("one.png: detection: nothing from score 0.80 on, the best has 0.70; segmentation")
+    assert told[4] == "note: where nothing scored enough, --score 0.70 shows the best that was found"

@@ -37,6 +37,8 @@ from tutored.cli import main
 from tutored.config import make_config
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
+from tutored.pictures import FORMATS
+from tutored.predict import Result
 from tutored.serve import is_loopback, serve
 from tutored.students import make_student, preprocess
 from tutored.tasks import Task
@@ -63,7 +65,7 @@ def classes_of(tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
 PETS = two_tasks(LabelSpace.of(["cat", "dog"]))
 CLASSES = classes_of(PETS)
 VALUES = {
-    "number": st.floats(0, 1).map(str),
+    "score": st.one_of(st.floats(0, 1).map(str), st.just("auto")),
     "string": st.lists(st.sampled_from([*CLASSES, ""])).map(",".join),
 }
 """Possible values of what is asked, by the type that the description has for it."""
@@ -72,10 +74,10 @@ LEAST = 600
 """Pixels of each side that an answer needs."""
 LOCAL = "http://127.0.0.1:8000"
 TOO_LARGE = "the picture has more than 50 million pixels, or a side of more than 1,000,000; shrink it"
-NO_PICTURE = "not a picture that can be read; possible: JPEG, PNG, BMP, WEBP"
+NO_PICTURE = f"not a picture that can be read; possible: {', '.join(FORMATS)}"
 
 
-def half(_image: Image.Image, size: tuple[int, int]) -> Prediction:
+def half(image: Image.Image, size: tuple[int, int]) -> Result:
     """Says: the left half is a dog (.7), all of it a cat (.2); the mask is dog on the left."""
     height, width = size
     mask = torch.zeros(height, width, dtype=torch.uint8)
@@ -86,11 +88,16 @@ def half(_image: Image.Image, size: tuple[int, int]) -> Prediction:
         classes=torch.tensor([2, 1]),
         scores=torch.tensor([0.7, 0.2]),
     )
-    return Prediction.of(size, found, ClassMap(mask=mask))
+    return result(image, size, PETS, found, ClassMap(mask=mask))
+
+
+def result(image: Image.Image, size: tuple[int, int], known: Mapping[str, Task], *answers: Any) -> Result:
+    told = Prediction.of(size, *answers)
+    return Result(told.size, told.tasks, known=known, scores=dict.fromkeys(known, 0.5), source=image)
 
 
 def client(predict: Predict = half, base: str = LOCAL, **options: Any) -> TestClient:
-    return TestClient(make_app(partial(answer, predict, PETS, LEAST), CLASSES, **options), base_url=base)
+    return TestClient(make_app(partial(answer, predict, LEAST), CLASSES, **options), base_url=base)
 
 
 DESCRIBED = client()
@@ -121,7 +128,7 @@ def opened(data: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data.partition("base64,")[2] or data)))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_picture_is_answered_in_its_own_pixels(kind: str) -> None:
     answer = client().post("/predict", content=encoded(Image.new("RGB", (40, 20), "red"), kind))
     assert answer.status_code == 200 and "access-control-allow-origin" not in answer.headers
@@ -156,10 +163,29 @@ def test_a_drawing_has_the_wanted_tasks_from_a_score_on() -> None:
         assert answer.status_code == 400 and told in answer.json()["error"]
 
 
+def test_a_drawing_begins_where_something_is_seen() -> None:
+    """At its tasks' own scores; where nothing reaches them, at the best one, which is told."""
+
+    def unsure(image: Image.Image, size: tuple[int, int]) -> Result:
+        return half(image, size).without("segmentation") if size[1] == 40 else faint(image, size)
+
+    def faint(image: Image.Image, size: tuple[int, int]) -> Result:
+        found = half(image, size).tasks["detection"]
+        weak = Detections(boxes_xyxy=found.boxes_xyxy, classes=found.classes, scores=found.scores / 2)
+        return result(image, size, PETS, weak)
+
+    ask = partial(client(unsure).post, "/predict?draw=auto")
+    sure, weak = (ask(content=encoded(Image.new("RGB", (width, 20)))).json() for width in (40, 50))
+    assert (sure["score"], sure["found"]) == (0.5, "detection: 1 x dog")
+    assert (weak["score"], weak["found"]) == (0.35, "detection: 1 x dog")
+    plain = client(faint).post("/predict", content=encoded(Image.new("RGB", (40, 20)))).json()
+    assert plain["found"] == "detection: nothing from score 0.50 on, the best has 0.35" and "score" not in plain
+
+
 def test_a_large_lying_photograph_is_drawn_small_and_upright() -> None:
     seen = []
 
-    def note(image: Image.Image, size: tuple[int, int]) -> Prediction:
+    def note(image: Image.Image, size: tuple[int, int]) -> Result:
         seen.append((image.size, image.getpixel((5, 5))))
         return half(image, size)
 
@@ -223,7 +249,7 @@ def test_every_answer_is_as_described(asked: st.DataObject) -> None:
     known = described["paths"].get(path, {})
     method = asked.draw(st.sampled_from([*METHODS, *(name.upper() for name in known)]))
     query = {
-        each["name"]: asked.draw(st.one_of(VALUES[each["schema"]["type"]], st.text(max_size=9)))
+        each["name"]: asked.draw(st.one_of(VALUES[each["schema"].get("type", "score")], st.text(max_size=9)))
         for each in known.get(method.lower(), {}).get("parameters", [{"name": "x", "schema": {"type": "string"}}])
         if asked.draw(st.booleans())
     }
@@ -255,7 +281,7 @@ def asked(receive: Callable[[], Any], answered: list[Any]) -> None:
     # In a thread of its own: a browser of another test may keep this one's event loop.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(
-            anyio.run, make_app(partial(answer, half, PETS, LEAST), CLASSES, megabytes=1), scope, receive, send
+            anyio.run, make_app(partial(answer, half, LEAST), CLASSES, megabytes=1), scope, receive, send
         ).result()
 
 
@@ -281,7 +307,7 @@ def test_an_upload_that_breaks_off_is_no_failure() -> None:
 def test_the_network_sees_one_picture_at_a_time() -> None:
     meeting = threading.Barrier(2)
 
-    def meet(*given: Any) -> Prediction:
+    def meet(*given: Any) -> Result:
         with pytest.raises(threading.BrokenBarrierError):
             meeting.wait(timeout=0.2)
         meeting.reset()
@@ -294,7 +320,7 @@ def test_the_network_sees_one_picture_at_a_time() -> None:
 
 
 def test_a_failure_tells_nothing_of_the_inside(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(*_given: Any) -> Prediction:
+    def fail(*_given: Any) -> Result:
         raise RuntimeError("out of memory in /home/me")
 
     answer = client(fail).post("/predict", content=encoded(Image.new("RGB", (4, 4))))
@@ -326,7 +352,7 @@ def test_more_than_a_few_need_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tutored.serve.app.WAITING", 1)
     begun, go_on = threading.Semaphore(0), threading.Event()
 
-    def slow(*given: Any) -> Prediction:
+    def slow(*given: Any) -> Result:
         begun.release()
         go_on.wait(20)
         return half(*given)
@@ -568,9 +594,7 @@ def test_what_keeps_it_from_listening_is_said(checkpoint: Path, monkeypatch: pyt
 def served(predict: Predict, tasks: Mapping[str, Task], **options: Any) -> Iterator[str]:
     """The page on a free port, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(
-            settings(make_app(partial(answer, predict, tasks, LEAST), classes_of(tasks), **options))
-        )
+        server = uvicorn.Server(settings(make_app(partial(answer, predict, LEAST), classes_of(tasks), **options)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -644,9 +668,9 @@ def test_a_picture_of_the_page_for_the_documentation(browser: Any, tmp_path: Pat
     shown = max(truths, key=lambda image_id: len(truths[image_id].tasks["detection"].classes))
     boxes, mask = (truths[shown].tasks[name] for name in ("detection", "segmentation"))
     scored = Detections(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, scores=torch.ones(len(boxes.classes)))
-    told = Prediction.of(truths[shown].size, scored, ClassMap(mask=mask.mask * (mask.mask != IGNORE)))
+    answers, known = (scored, ClassMap(mask=mask.mask * (mask.mask != IGNORE))), two_tasks(dataset.labels["detection"])
 
-    with served(lambda *_: told, two_tasks(dataset.labels["detection"])) as url:
+    with served(lambda image, size: result(image, size, known, *answers), known) as url:
         page = browser.new_page(viewport={"width": 1100, "height": 700})
         page.goto(url)
         page.set_input_files("#file", tmp_path / "scenes" / "JPEGImages" / f"{shown}.jpg")

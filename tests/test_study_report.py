@@ -207,3 +207,12 @@ def test_runs_on_other_images_are_named(finish, report):
     finish(TABLE, OTHER, "corrected", 0, 0.5, 0.6, drawn="others")
     with pytest.raises(InputError, match=r"\(.*, seed 0\) was evaluated on other images than run .*; keep one"):
         report(TABLE, seeds=(0,))
+
+
+def test_a_study_that_learnt_nothing_says_so(finish, report):
+    nothing = {"per_class": {"AP_voc_area@.5": {"cat": 0.01, "cow": 0.02}}}
+    finish(TABLE, BASE, "corrected", 0, 0.015, 0.26, figures={"detection": nothing})
+    told = "no student learnt anything: over the objects' classes, the best run has AP 0.015; train longer"
+    assert all(told.replace("'", quote) in text for text, quote in zip(report(TABLE), ("&#39;", "'"), strict=True))
+    finish(TABLE, BASE, "corrected", 1, 0.01, 0.04)
+    assert not any("learnt anything" in text for text in report(TABLE)), "AP is (.01 + .123) / 2"

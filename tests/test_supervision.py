@@ -1,5 +1,6 @@
 """Data sets and tutors of a run, opened and checked against each other."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from tutored.config import Augment, make_config
 from tutored.data import open_dataset
 from tutored.data.training import TrainingSet
+from tutored.engine.data_sets import open_parts
 from tutored.engine.journal import list_sources
 from tutored.engine.supervision import open_supervision
 from tutored.errors import InputError
@@ -221,6 +223,35 @@ def test_a_row_without_an_answer_is_no_answer(make_voc, tmp_path):
     assert [made[0, place].weights["segmentation"] for place in range(5)] == [
         (0, place in (1, 3)) for place in range(5)
     ]
+
+
+def test_half_labelled_coco_teaches_by_boxes_and_tutor(tmp_path):
+    """Two images have a box, two have none yet: the boxes teach nothing there, and a tutor fills them."""
+    images = [{"id": number, "file_name": f"p{number}.png"} for number in range(4)]
+    boxes = [{"id": each, "image_id": each, "category_id": 1, "bbox": [9, 9, 30, 30]} for each in (0, 2)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    for number in range(4):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"p{number}.png")
+    spec = f"coco:{tmp_path}"
+    store = str(label(Silent("cat"), open_dataset(spec, "train"), tmp_path / "store"))
+
+    def weights(task, **data):
+        given = {"data": {"train": spec, "val_split": None, **data}, "tasks": {"detection": task}}
+        run = open_supervision(make_config(given))
+        assert any(each.startswith(f"{spec}/train: 2 of 4 images, such as p1, have no") for each in run.notes) != (
+            data.get("empty") == "annotated"
+        )
+        made = TrainingSet(run.train, run.tasks, {"detection": 0}, run.soft_labels, size=64, augment=Augment())
+        return [made[0, place].weights["detection"] for place in range(4)], made.taught()
+
+    truth, nobody, tutor = (1, 0), (0, 0), (0, 1)
+    assert weights({"policy": "ground_truth"}) == ([truth, nobody, truth, nobody], [0, 2])
+    fill = {"policy": "fill", "store": store}
+    assert weights(fill) == ([truth, tutor, truth, tutor], [0, 1, 2, 3])
+    assert weights(fill, empty="annotated") == ([truth] * 4, [0, 1, 2, 3])
+    two = make_config({"data": {"train": spec, "more": [{"train": spec, "empty": "annotated"}]}})
+    assert [len(list(filter(part.annotated_tasks, part.ids))) for part in open_parts(two)] == [2, 4]
 
 
 @pytest.mark.parametrize(("elsewhere", "background", "said"), [("background", 0.5, 1.0), ("ignore", 0.0, 0.5)])

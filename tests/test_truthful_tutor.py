@@ -26,6 +26,7 @@ from tutored.types import SOURCES, SoftLabels
 SMALL = {
     "blitznet": {"extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8},
     "compact": {"width": 16, "map_width": 8, "map_stride": 8},
+    "ubernet": {"width": 8, "map_stride": 8, "pyramid": 2},
 }
 """What makes each student small."""
 FOREIGN = LabelSpace.of(["tree", "horse", "dog", "cat"])

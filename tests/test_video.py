@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 
 from conftest import SmallFiles
-from made import two_tasks
+from made import SHAPE, two_tasks
 from tutored.cli import main
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.predict import Predictor, find_videos, predict_video, video
+from tutored.predict import Predictor, Result, find_videos, predict_video
+from tutored.predict import frames as cameras
 from tutored.students import Student
-from tutored.students.blitznet import BlitzNetSection
+from tutored.students.blitznet import BlitzNet, BlitzNetSection
 from tutored.tasks.detection import Detections
 from tutored.tasks.segmentation import ClassMap
 from tutored.types import Prediction
@@ -45,14 +46,15 @@ class Brightest(Predictor):
 
     def __call__(self, images: Any) -> Any:
         self.seen.append(len(images))
-        return [self._one(np.asarray(image.convert("L"))) for image in images]
+        return list(map(self._one, images))
 
-    def _one(self, grey: Any) -> Prediction:
+    def _one(self, image: Image.Image) -> Result:
+        grey = np.asarray(image.convert("L"))
         bright = grey > 128
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         height, width = grey.shape
         boxes = [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], [0, 0, width, height]]
-        return Prediction.of(
+        told = Prediction.of(
             (height, width),
             Detections(
                 boxes_xyxy=torch.tensor(boxes, dtype=torch.float32),
@@ -61,6 +63,7 @@ class Brightest(Predictor):
             ),
             ClassMap(mask=torch.from_numpy(bright.astype(np.uint8) * 2)),
         )
+        return Result(told.size, told.tasks, known=self.tasks, scores=self.scores, source=image)
 
 
 def film(path: Path, times: list[int], size: tuple[int, int] = (480, 320), turn: int = 0, wide: int = 1) -> Path:
@@ -219,7 +222,7 @@ def test_a_camera_records_until_it_is_stopped(
                 signal.raise_signal(signal.SIGINT)
             return super().__call__(images)
 
-    monkeypatch.setattr(video, "CAMERAS", {sys.platform: ("lavfi", "testsrc=size=480x320:rate={}")})
+    monkeypatch.setattr(cameras, "CAMERAS", {sys.platform: ("lavfi", "testsrc=size=480x320:rate={}")})
     predictor = Interrupted()
     monkeypatch.setattr(Predictor, "load", lambda *_: predictor)
     (tmp_path / "checkpoint.json").touch()
@@ -240,3 +243,12 @@ def test_a_missing_camera_or_package_is_told(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InputError, match=r"need av; run `pip install 'tutored\[video\]'`"):
         predict_video(Brightest(), "film.mp4", tmp_path / "film")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_video_is_answered_frame_by_frame(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    student = Predictor(BlitzNet(BlitzNetSection(**SHAPE), two_tasks(PETS)), batch=2)
+    found = list(student(film(tmp_path / "clip.mp4", [0, 1, 2])))
+    assert [each.size for each in found] == [(320, 480)] * 3 and found[0].image.getpixel((20, 20))[0] > 200
+    with pytest.raises(InputError, match=r"gone\.mp4: not a video that can be read"):
+        next(student(tmp_path / "gone.mp4"))

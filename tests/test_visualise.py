@@ -96,7 +96,7 @@ def test_a_box_is_framed_in_its_classes_colour() -> None:
     assert outside[40, 105]
     outside[49:151, 99:301] = False
     assert outside.any() and outside.nonzero()[0].min() >= 25 and outside.nonzero()[1].max() < 200
-    assert not changed(draw(picture(), found([100, 50, 300, 150]), BOXES, score=0.95)).any(), "its score is .9"
+    assert not changed(draw(picture(), found([100, 50, 300, 150]).above(0.95), BOXES)).any(), "its score is .9"
 
 
 def test_the_map_lies_over_the_image_and_under_the_boxes() -> None:

@@ -197,7 +197,7 @@ def test_the_folder_may_be_the_devkit_around_one_data_set(one: Path) -> None:
     ("spec", "message"),
     [
         ("voc", "possible: voc:FOLDER, coco:FOLDER"),
-        ("yolo:/tmp", "possible: voc:FOLDER, coco:FOLDER"),
+        ("zip:/tmp", "possible: voc:FOLDER, coco:FOLDER"),
         ("voc:/no/such/folder", "there is no folder /no/such/folder"),
         ("voc:{tmp_path}", "not a VOC folder; it must hold JPEGImages"),
     ],
@@ -289,13 +289,20 @@ def test_files_that_have_the_name_of_no_picture_are_noted(make_voc: MakeVoc, tmp
     )
 
 
-@pytest.mark.tried("noted", "TIFF, GIF, AVIF or JPEG 2000 among pictures")
+def test_two_pictures_of_one_name_are_told(one: Path) -> None:
+    Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.png")
+    (note,) = open_dataset(f"voc:{one}", "train").notes
+    picture = one / "JPEGImages/train_000.jpg"
+    assert note == f"{one}/JPEGImages: train_000 is the name of 2 pictures, of which {picture} is read"
+
+
+@pytest.mark.tried("noted", "GIF, HEIC, raw or JPEG 2000 among pictures")
 def test_pictures_of_other_formats_are_named(one: Path) -> None:
-    (one / "JPEGImages/train_000.jpg").rename(one / "JPEGImages/train_000.tif")
+    (one / "JPEGImages/train_000.jpg").rename(one / "JPEGImages/train_000.gif")
     dataset = open_dataset(f"voc:{one}", "train")
     assert dataset.notes[0].startswith("1 pictures of other formats, such as") and len(dataset.notes) == 1
-    with pytest.raises(InputError, match=r"train_000\.tif: not a picture; possible: JPEG"):
-        Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.tif")
+    with pytest.raises(InputError, match=r"train_000\.gif: not a picture; possible: JPEG"):
+        Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.gif")
         dataset.image("train_000")
     Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.webp")
     assert dataset.image("train_000").size == (10, 8)
@@ -305,9 +312,9 @@ def test_pictures_of_other_formats_are_named(one: Path) -> None:
     "noted", "masks without a list, or with another tool's list, so that their numbers are taken to be VOC's"
 )
 def test_a_list_of_another_tool_is_not_passed_over(one: Path) -> None:
-    (one / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nleaf:128,0,0::\n")
+    (one / "obj.names").write_text("leaf\n")
     (note,) = open_dataset(f"voc:{one}", "train").notes
-    assert note.startswith(f"{one}/labelmap.txt: is not read, so that the numbers in masks are taken to be VOC's; if")
+    assert note.startswith(f"{one}/obj.names: is not read, so that the numbers in masks are taken to be VOC's; if")
     (one / "labels.txt").write_text("leaf\n")
     assert open_dataset(f"voc:{one}", "train").notes == ()
 

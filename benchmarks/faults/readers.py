@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import json
 import logging
 import resource
 import shutil
 import signal
 import tempfile
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -184,6 +186,73 @@ def make_coco(folder: Path) -> None:
     (folder / "val.json").write_text(json.dumps(content))
 
 
+def make_yolo(folder: Path) -> None:
+    """A picture with a box and two polygons."""
+    (folder / "images").mkdir()
+    make_pictures(folder / "images")
+    (folder / "labels").mkdir()
+    lines = ("1 .5 .5 .4 .25", "0 .1 .1 .9 .1 .9 .9 .1 .9", "1 0 0 .5 0 .5 .5 .25 .75 0 .5")
+    (folder / "labels" / "a.txt").write_text("\n".join(lines))
+    (folder / "data.yaml").write_text("path: .\nval: images\nnc: 2\nnames: {0: cat, 1: dog}\n")
+
+
+def make_labelme(folder: Path) -> None:
+    """Shapes of all kinds that are read."""
+    make_pictures(folder)
+    mask = io.BytesIO()
+    Image.new("L", (3, 2), 255).save(mask, "PNG")
+    shapes = [
+        {"label": "cat", "shape_type": "rectangle", "points": [[1, 1], [5, 6]]},
+        {"label": "cat", "shape_type": "polygon", "group_id": 1, "points": [[1, 1], [5, 1], [5, 6]]},
+        {"label": "dog", "shape_type": "circle", "points": [[4, 4], [4, 6]]},
+        {"label": "dog", "shape_type": "mask", "points": [[1, 1], [3, 2]], "mask": b64encode(mask.getvalue()).decode()},
+    ]
+    content = {"shapes": shapes, "imagePath": "a.jpg", "imageData": None, "imageHeight": 8, "imageWidth": 10}
+    (folder / "a.json").write_text(json.dumps(content))
+
+
+def make_cvat(folder: Path) -> None:
+    """Shapes of all kinds that are read."""
+    make_pictures(folder)
+    shapes = (
+        '<box label="cat" xtl="1" ytl="1" xbr="5" ybr="6" rotation="30.0"/>'
+        '<polygon label="dog" points="1,1;5,1;5,6" z_order="1"/><ellipse label="dog" cx="4" cy="4" rx="2" ry="1"/>'
+        '<mask label="cat" rle="1, 2, 3" left="1" top="1" width="3" height="2"/>'
+    )
+    labels = "".join(f"<label><name>{name}</name></label>" for name in ("cat", "dog"))
+    image = f'<image id="0" name="a.jpg" width="10" height="8">{shapes}</image>'
+    (folder / "a.xml").write_text(
+        f"<annotations><meta><task><labels>{labels}</labels></task></meta>{image}</annotations>"
+    )
+
+
+def make_label_studio(folder: Path) -> None:
+    """Regions of all kinds that are read."""
+    make_pictures(folder)
+    values = {
+        "rectanglelabels": {"x": 10, "y": 10, "width": 40, "height": 50, "rotation": 0},
+        "polygonlabels": {"points": [[10, 10], [50, 10], [50, 60]]},
+        "ellipselabels": {"x": 50, "y": 50, "radiusX": 20, "radiusY": 10, "rotation": 30},
+    }
+    results = [
+        {"type": kind, "original_width": 10, "original_height": 8, "value": value | {kind: ["cat"]}}
+        for kind, value in values.items()
+    ]
+    task = {"id": 1, "data": {"image": "/data/upload/1/a.jpg"}, "annotations": [{"result": results}]}
+    (folder / "a.json").write_text(json.dumps([task]))
+
+
+def make_colours(folder: Path) -> None:
+    """A mask of colours, as CVAT writes it."""
+    (folder / "JPEGImages").mkdir()
+    make_pictures(folder / "JPEGImages")
+    (folder / "SegmentationClass").mkdir()
+    Image.new("RGB", (10, 8), (250, 50, 83)).save(folder / "SegmentationClass" / "a.png")
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    (folder / "ImageSets" / "Main" / "val.txt").write_text("a\n")
+    (folder / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nleaf:250,50,83::\n")
+
+
 def make_onnx(folder: Path) -> None:
     """A model that answers with fixed boxes and scores, and its declaration."""
     onnx.save(onnx.parser.parse_model(MODEL), folder / "m.onnx")
@@ -264,6 +333,12 @@ READERS = (
     Reader("VOC: split", "ImageSets/Main/val.txt", "data", lambda at: dataset(f"voc:{at}", "val")),
     Reader("VOC: classes", "labels.txt", "data", lambda at: dataset(f"voc:{at}", "val")),
     Reader("COCO: instances", "val.json", make_coco, lambda at: dataset(f"coco:{at}", "val"), "json"),
+    Reader("YOLO: labels", "labels/a.txt", make_yolo, lambda at: dataset(f"yolo:{at}", "val")),
+    Reader("YOLO: classes", "data.yaml", make_yolo, lambda at: dataset(f"yolo:{at}", "val"), "yaml"),
+    Reader("Labelme: shapes", "a.json", make_labelme, lambda at: dataset(f"labelme:{at}", "all"), "json"),
+    Reader("CVAT: shapes", "a.xml", make_cvat, lambda at: dataset(f"cvat:{at}", "all"), "xml"),
+    Reader("CVAT: colours", "labelmap.txt", make_colours, lambda at: dataset(f"voc:{at}", "val")),
+    Reader("Label Studio", "a.json", make_label_studio, lambda at: dataset(f"labelstudio:{at}", "all"), "json"),
     Reader("images: list", "list.txt", make_pictures, lambda at: dataset(f"images:{at}", "list")),
     Reader("results (COCO)", "a.json", "results", lambda at: asked("files", folders=at, labels="voc"), "json"),
     Reader("boxes (XML)", "train_00000.xml", "answers", lambda at: asked("files", folders=at, labels="voc"), "xml"),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tutored.engine import train as train
     from tutored.predict import load as load
 
-__all__ = ["load"]
+__all__ = ["load", "train"]
+HOMES = {"load": "tutored.predict", "train": "tutored.engine"}
 
 
 def __getattr__(name: str) -> Any:
-    """`load` is imported when it is asked for: `import tutored` alone stays quick."""
-    if name == "load":
-        from tutored.predict import load
-
-        return load
+    """Both are imported when they are asked for: `import tutored` alone stays quick."""
+    if name in HOMES:
+        return getattr(import_module(HOMES[name]), name)
     raise AttributeError(f"module 'tutored' has no attribute {name!r}")

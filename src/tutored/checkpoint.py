@@ -24,7 +24,7 @@ WEIGHTS = "model.safetensors"
 DESCRIPTION = CHECKPOINT.file
 
 
-def save_checkpoint(path: Path, student: Student, config: Config) -> None:
+def save_checkpoint(path: Path | str, student: Student, config: Config) -> None:
     """Write a checkpoint folder, whole or not at all; an older checkpoint at `path` is replaced with all it holds.
 
     Args:
@@ -36,12 +36,14 @@ def save_checkpoint(path: Path, student: Student, config: Config) -> None:
         InputError: `path` is a file, or a folder that holds something else.
         OSError: it can't be written, such as on a full disk.
     """
+    path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / DESCRIPTION).is_file()):
         raise InputError(f"{path}: exists and is no checkpoint; give a folder that does not exist yet")
     description = {
         "format": FORMAT,
         "tutored": version("tutored"),
         "tasks": {name: list(task.labels.names) for name, task in student.tasks.items()},
+        "scores": student.scores,
         "config": config.to_dict(),
     }
     weights = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
@@ -51,17 +53,18 @@ def save_checkpoint(path: Path, student: Student, config: Config) -> None:
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def load_checkpoint(path: Path) -> tuple[Student, Config]:
+def load_checkpoint(path: Path | str) -> tuple[Student, Config]:
     """Build the student of a checkpoint folder, in evaluation mode on the CPU, from nothing but that folder.
 
     Raises:
         InputError: no checkpoint, another format, weights that do not fit its configuration, or bytes that are not
             those that were written.
     """
+    path = Path(path)
     folder = path if path.exists() or not former(path).exists() else former(path)
     require(folder, CHECKPOINT)
     description = _describe(folder, path)
-    config, labels = _meaning(description, path / DESCRIPTION)
+    config, labels, scores = _meaning(description, path / DESCRIPTION)
     try:
         tasks = {name: open_task(name, labels[name], section) for name, section in config.tasks.items()}
         student = make_student(config.student.model_copy(update={"weights": "random"}), tasks)
@@ -82,6 +85,7 @@ def load_checkpoint(path: Path) -> tuple[Student, Config]:
     if description.pop("sha256", None) != seal(description, folder / WEIGHTS):
         raise InputError(f"{path}: damaged ('sha256' differs from its content); copy or train the checkpoint again")
     student.load_state_dict(weights)
+    student.scores |= scores
     return student.eval(), config
 
 
@@ -101,8 +105,9 @@ def _describe(folder: Path, path: Path) -> dict[str, Any]:
     return found
 
 
-def _meaning(description: Mapping[str, Any], origin: Path) -> tuple[Config, dict[str, LabelSpace]]:
+def _meaning(description: Mapping[str, Any], origin: Path) -> tuple[Config, dict[str, LabelSpace], dict[str, float]]:
     try:
+        scores = {str(name): float(score) for name, score in description.get("scores", {}).items()}
         labels = {str(name): LabelSpace(tuple(names)) for name, names in description["tasks"].items()}
         config = dict(description["config"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -113,4 +118,4 @@ def _meaning(description: Mapping[str, Any], origin: Path) -> tuple[Config, dict
             f"{origin}: its tasks are {', '.join(labels)}, those of its config {', '.join(meant.tasks)}; "
             "copy or train the checkpoint again"
         )
-    return meant, labels
+    return meant, labels, scores

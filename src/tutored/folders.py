@@ -1,4 +1,4 @@
-"""The folders that commands write, each told by a file in it: a wrong path is refused before torch is imported."""
+"""The folders that commands write, each told by a file in it, and formats of data: known before torch is imported."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ STORE = Kind("store of soft labels", "manifest.json", "`tutored label`")
 STORES = "stores"
 """In a run's folder: the stores of tutors that the config names without saying where their answers go."""
 STUDY = Kind("study folder", "study.yaml", "`tutored study run`")
+FORMATS = ("voc", "coco", "yolo", "cvat", "labelme", "labelstudio", "images")
+"""Of the folders of data sets, which are named as FORMAT:FOLDER."""
 
 
 def require(path: Path, *kinds: Kind) -> None:

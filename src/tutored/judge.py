@@ -9,9 +9,10 @@ import torch
 
 from tutored import processes
 from tutored.checkpoint import load_checkpoint
-from tutored.config.data import Annotates
+from tutored.config.data import Annotates, Empty
 from tutored.data import TaskSource, open_dataset
 from tutored.data.check import told_first
+from tutored.data.images import Images, with_tasks
 from tutored.data.views import Subset, relabelled
 from tutored.device import choose_device
 from tutored.errors import InputError
@@ -31,13 +32,14 @@ BATCH = 16
 
 
 def judge(
-    subject: Path,
+    subject: Path | str,
     data: str,
     split: str,
     classes: Annotates = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     annotated: Annotates = None,
+    empty: Empty = "unannotated",
     tell: Callable[[str], object] = lambda note: None,
 ) -> Result:
     """Evaluate a checkpoint or a store of soft labels on one split.
@@ -52,15 +54,17 @@ def judge(
             reports, or all.
         device: of a checkpoint; see `choose_device`.
         annotated: the data set's classes that it annotates, likewise; None: all.
+        empty: as in `open_dataset`.
         tell: is given the result's notes before the work, a sentence each.
 
     Raises:
         InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
             common, a task or class is unknown, or the store lacks images of the split.
     """
+    subject = Path(subject)
     require(subject, CHECKPOINT, STORE)
     if (subject / STORE.file).exists():
-        return _judge_store(subject, data, split, classes, progress, annotated, tell)
+        return _judge_store(subject, open_dataset(data, split, empty=empty), classes, progress, annotated, tell)
     student, config = load_checkpoint(subject)
     sources = {
         name: TaskSource(each.kind, each.folder, getattr(each, "labels", None), required=False)
@@ -69,7 +73,7 @@ def judge(
     }
     if not sources:
         raise InputError(f"{subject}: nobody taught it any task, so that there is nothing to evaluate")
-    given = open_dataset(data, split, sources)
+    given = open_dataset(data, split, sources, empty)
     tasks = _reporting(_annotated({name: student.tasks[name] for name in sources}, given), classes)
     maps = {
         name: _class_map(given.labels[name], task.labels, given.name, f"the checkpoint {subject}")
@@ -87,17 +91,16 @@ def judge(
 
 def _judge_store(
     subject: Path,
-    data: str,
-    split: str,
+    given: Images,
     classes: Annotates,
     progress: Progress | None,
     annotated: Annotates,
     tell: Callable[[str], object],
 ) -> Result:
-    given, store = open_dataset(data, split), Store.open(subject)
-    kinds = [*given.labels, *getattr(given, "further", ())]
+    store = Store.open(subject)
+    kinds = [*given.labels, *given.further]
     answers = {kind: TaskSource(kind, required=False) for kind in kinds if store.teaches(task_class(kind))}
-    given = open_dataset(data, split, answers) if answers.keys() - given.labels.keys() else given
+    given = with_tasks(given, answers) if answers.keys() - given.labels.keys() else given
     bound = {kind: task_class(kind)(kind, labels) for kind, labels in given.labels.items()}
     answered = {kind: task for kind, task in bound.items() if store.teaches(task)}
     if not answered:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -24,11 +24,12 @@ from tutored.labels import LabelSpace
 from tutored.palette import voc_palette
 from tutored.types import IGNORE
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+AVIF = ("AVIF",) * bool("avif" in features.modules and features.check("avif"))
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", *AVIF)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif")
 """Of the files in a folder that are taken as pictures."""
 UNREAD = tuple(
-    ".tif .tiff .gif .avif .heic .heif .jp2 .j2k .jpx .jxl .jfif .jpe .jxr .tga .ppm .pgm .pnm .pcx .ico .exr .hdr "
+    ".gif .heic .heif .jp2 .j2k .jpx .jxl .jfif .jpe .jxr .tga .ppm .pgm .pnm .pcx .ico .exr .hdr "
     ".psd .svg .dcm .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .raw".split()
 )
 """Of pictures in formats that are not read, or whose content nobody would look for under this name."""
@@ -41,30 +42,36 @@ LONGEST = 1_000_000
 MOST_BYTES = 100_000_000
 """No photograph from an address is larger."""
 
+Found = TypeVar("Found")
 Box = tuple[float, float, float, float]
 
 
 def read_picture(path: Path | str) -> Image.Image:
     """The RGB picture of a file, or of an address that fsspec opens (`https://...`, `s3://...`), decoded.
 
-    The pixels are those stored in the file: an EXIF orientation is not applied, because the boxes and masks of VOC
-    and COCO were drawn on the stored pixels. Of 16 bits the upper eight are kept.
+    The pixels are those stored in the file: an EXIF orientation is not applied, except to TIFFs, because the boxes and
+    masks of VOC and COCO were drawn on the stored pixels. Of 16 bits the upper eight are kept, of an animation the
+    first picture, of transparent pixels their colour.
 
     Raises:
-        InputError: the file is missing, broken, cut short, of another format or absurdly large.
+        InputError: the file is missing, broken, cut short, of another format, absurdly large, or a TIFF of 32 bits.
     """
-    return as_rgb(_read(path, decode=True))
+    return _read(path, lambda picture: as_rgb(_decoded(picture)))
 
 
 def as_rgb(picture: Image.Image) -> Image.Image:
     """The picture in RGB; Pillow alone would make everything above 255 of a 16-bit grey one white."""
     if picture.mode.startswith("I"):
         picture = picture.convert("I").point([level >> 8 for level in range(1 << 16)], "L")
+    elif picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # Pillow warns otherwise
     return picture.convert("RGB")
 
 
 def orientation(picture: Image.Image) -> int:
     """EXIF's orientation, 1 to 8: 1 is upright, from 5 on the picture lies on its side. 1 without readable EXIF."""
+    if picture.format == "TIFF":
+        return 1  # Pillow turns it when it decodes it, and states the size that it then has
     try:
         said = picture.getexif().get(Base.Orientation)
     except Exception:  # broken EXIF raises all sorts of errors, and does not make a picture unusable
@@ -79,13 +86,22 @@ def upright(picture: Image.Image) -> Image.Image:
 
 def picture_size(path: Path | str) -> tuple[int, int]:
     """(height, width) of a picture from its header alone. Raises InputError as `read_picture` does."""
-    picture = _read(path, decode=False)
-    return picture.height, picture.width
+    return _read(path, lambda picture: (picture.height, picture.width))
 
 
 def stored_orientation(path: Path | str) -> int:
     """`orientation` of a picture from its header alone. Raises InputError as `read_picture` does."""
-    return orientation(_read(path, decode=False))
+    return _read(path, orientation)
+
+
+def pictures_in(path: Path | str) -> int:
+    """How many pictures a file holds, such as those of an animation. Raises InputError as `read_picture` does.
+
+    Of a JPEG, to which phones add others for their own use, it is one.
+    """
+    if str(path).lower().endswith((".jpg", ".jpeg")):
+        return 1
+    return _read(path, lambda picture: getattr(picture, "n_frames", 1))
 
 
 def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
@@ -119,13 +135,13 @@ def read_numbers(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], 
         )
     mask = np.array(picture).astype(np.uint8)
     if picture.mode == "L":
-        mask //= STRETCHED.get(cast(ImageFile, _read(path, decode=False)).tile[0][3], 1)
+        mask //= _read(path, lambda picture: STRETCHED.get(picture.tile[0][3], 1))
     return mask, picture
 
 
 def open_mask(path: Path) -> Image.Image:
     """The picture of a mask, decoded. Raises InputError where it can't be read, or its pixels are no class indices."""
-    picture = _read(path, decode=True)
+    picture = _read(path, _decoded)
     if picture.mode not in ("P", "L", "1"):
         raise InputError(
             f"{path}: a mask holds one class index per pixel (palette or grey PNG of 8 bits), got mode {picture.mode}; "
@@ -183,14 +199,18 @@ def is_empty(box: Box) -> bool:
     return not (box[2] - box[0] >= 0.01 and box[3] - box[1] >= 0.01)
 
 
-def _read(path: Path | str, *, decode: bool) -> Image.Image:
+def _decoded(picture: ImageFile) -> Image.Image:
+    refuse_odd(picture)
+    picture.load()
+    return picture
+
+
+def _read(path: Path | str, look: Callable[[ImageFile], Found]) -> Found:
+    """What `look` finds in an opened file that is not yet decoded."""
     try:
         with Image.open(_source(path), formats=FORMATS) as picture:
             refuse_long(picture)
-            if decode:
-                refuse_scans(picture)
-                picture.load()
-            return picture
+            return look(picture)
     except FileNotFoundError as error:
         windows = "; folders in a path are divided by /" if "\\" in str(path) else ""
         raise InputError(f"{path}: there is no such picture; add it or take it off the list{windows}") from error
@@ -200,7 +220,10 @@ def _read(path: Path | str, *, decode: bool) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too many pixels for a photograph; make it smaller ({error})") from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not a picture; possible: {', '.join(FORMATS)}") from error
+        possible = ", ".join(FORMATS)
+        if not AVIF and str(path).lower().endswith(".avif"):
+            possible += "; AVIF needs another Pillow: pip install -U 'pillow>=11.3'"
+        raise InputError(f"{path}: not a picture; possible: {possible}") from error
     except Exception as error:  # decoders raise all sorts of errors on broken bytes
         raise InputError(f"{path}: the picture can't be read ({error}); fetch it again") from error
 
@@ -211,8 +234,10 @@ def refuse_long(picture: Image.Image) -> None:
         raise Image.DecompressionBombError(f"a side of {max(picture.size):,} pixels, more than {LONGEST:,}")
 
 
-def refuse_scans(picture: Image.Image) -> None:
-    """Raise ValueError where a JPEG that is not yet decoded has more scans than any encoder writes."""
+def refuse_odd(picture: Image.Image) -> None:
+    """Raise ValueError where a picture, not yet decoded, is a TIFF of 32 bits or a JPEG of impossibly many scans."""
+    if picture.format == "TIFF" and picture.mode in ("I", "F"):
+        raise ValueError("32 bits a pixel are measurements, whose white is unknown; save it with 8 or 16 bits")
     if isinstance(picture, JpegImageFile):
         assert picture.fp is not None
         place = picture.fp.tell()

@@ -48,6 +48,15 @@ class PerTask:
         """The same without the answers of these tasks."""
         return replace(self, tasks={name: answer for name, answer in self.tasks.items() if name not in tasks})
 
+    def above(self, score: float | Mapping[str, float]) -> Self:
+        """The same without what scores less, where answers have scores: less than this, or than each task's own."""
+        least = score if isinstance(score, Mapping) else dict.fromkeys(self.tasks, score)
+        kept = {
+            name: answer.above(least[name]) if hasattr(answer, "above") else answer
+            for name, answer in self.tasks.items()
+        }
+        return replace(self, tasks=kept)
+
 
 class GroundTruth(PerTask):
     """What a person annotated on one image: by task an annotation, such as `tasks.detection.Boxes`.

@@ -35,7 +35,6 @@ def draw(
     shown: PerTask,
     tasks: Mapping[str, Task],
     *,
-    score: float = 0.0,
     at_least: int = SIDE,
     at_most: float = math.inf,
 ) -> Image.Image:
@@ -48,7 +47,6 @@ def draw(
         image: None: the answers lie on a plain ground.
         shown: annotations or predictions.
         tasks: by name; other answers are left out.
-        score: answers that have scores are drawn from this one on.
         at_least: pixels that the long side of each panel has; a small image is enlarged.
         at_most: pixels that the long side of the drawing has; a large image is shrunk.
 
@@ -57,11 +55,7 @@ def draw(
     """
     height, width = shown.size
     assert image is None or image.size == (width, height), "image and answers are not of the same size"
-    answers = {
-        name: answer.above(score) if hasattr(answer, "above") else answer
-        for name, answer in shown.tasks.items()
-        if name in tasks
-    }
+    answers = {name: answer for name, answer in shown.tasks.items() if name in tasks}
     maps = [name for name in answers if isinstance(tasks[name], DenseTask)]
     zoom = max(1.0, at_least / max(width, height))
     zoom = min(zoom, at_most / max(width * max(1, len(maps)), height))

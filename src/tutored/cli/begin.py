@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def _tutors(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) 
 def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool) -> None:
     """Look at a folder of pictures and write a config to start from.
 
-    FOLDER holds pictures, XMLs and masks in any folders, or is a VOC or COCO folder. Links, where some are needed, go
-    into a folder beside the config.
+    FOLDER holds pictures, XMLs and masks in any folders, or is one of VOC, COCO, YOLO (as Ultralytics, Roboflow and
+    FiftyOne have it), CVAT, Labelme or Label Studio. Links, where some are needed, go into a folder beside the config.
     """
     if example:
         common.refuse(ctx, "is not for --example, which makes pictures and no config", "out", "tutors")
@@ -140,11 +141,18 @@ def check_data(data: str, splits: tuple[str, ...], json_: Path | None) -> int:
     from tutored.cli.progress import Lasting, bar
     from tutored.data import open_dataset
     from tutored.data.check import check
+    from tutored.data.images import files_in
+    from tutored.data.text import gather
+    from tutored.init.loose import unread
 
-    there = {split: open_dataset(data, split) for split in splits}
+    opened = gather(partial(open_dataset, data, split) for split in splits)
+    there = dict(zip(splits, opened, strict=True))
     with bar("reading") as step:
         report = check(there, step)
     write_json(json_, report.to_dict())
+    if not any(task.images for split in report.splits.values() for task in split.tasks.values()):
+        for each in unread(list(files_in(opened[0].folder))):
+            say(f"nothing is annotated: {each}")
     report.show(Lasting())
     return 0 if report.ok else 2
 

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from tutored.errors import InputError, printable
-from tutored.folders import Kind, require
+from tutored.folders import FORMATS, Kind, require
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 THERE = click.Path(exists=True, path_type=Path)
@@ -25,15 +25,16 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 
 class Made(click.Path):
-    """A folder of one of these kinds, which a command made."""
+    """A folder of one of these kinds, which a command made, or a file with this suffix."""
 
-    def __init__(self, *kinds: Kind) -> None:
+    def __init__(self, *kinds: Kind, or_file: str | None = None) -> None:
         super().__init__(exists=True)
-        self.kinds = kinds
+        self.kinds, self.or_file = kinds, or_file
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         found = Path(os.fsdecode(super().convert(value, param, ctx)))
-        require(found, *self.kinds)
+        if self.or_file is None or found.suffix != self.or_file:
+            require(found, *self.kinds)
         return found
 
 
@@ -86,7 +87,7 @@ class Commas(click.ParamType[Any]):
         return tuple(self.of.convert(part, param, ctx) for part in parts)
 
 
-DATA_SETS = "voc:FOLDER, coco:FOLDER, images:FOLDER or python:MODULE:NAME"
+DATA_SETS = ", ".join([*(f"{each}:FOLDER" for each in FORMATS), "python:MODULE:NAME"])
 
 
 def check_data(spec: str) -> None:

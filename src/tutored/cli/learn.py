@@ -30,6 +30,7 @@ from tutored.folders import CHECKPOINT, FINISHED, RUN, STORE, STUDY
 RECORDED = ("run", "seed", "figures", "config", "seconds", "device", "threads", "versions", "commit", "stores")
 """What `study show --json` prints of a run."""
 checkpoint_argument = click.argument("checkpoint", type=Made(CHECKPOINT))
+student_argument = click.argument("checkpoint", type=Made(CHECKPOINT, or_file=".onnx"), metavar="CHECKPOINT|FILE.onnx")
 
 
 class ConfigFile(click.Path):
@@ -105,6 +106,7 @@ def train(overrides: list[tuple[str, str]], config: Path, out: Path | None, resu
     annotated = (data.val_annotated if data.val else data.annotated) or {}
     named = annotated.items() if isinstance(annotated, dict) else [("", annotated)]
     words = [word for task, names in named for word in ("--annotated", f"{task}={','.join(names)}".removeprefix("="))]
+    words += ["--empty", data.empty] * (data.empty == "annotated")
     split = ("--data", data.val or data.train, "--split", data.val_split)
     return say_next("tutored", "evaluate", checkpoint, *split, *words)
 
@@ -124,23 +126,31 @@ def report(folder: Path) -> None:
 @common.split_option
 @click.option("--classes", **common.NAMES, help="the means are over these classes; TASK=A,B: of one task")
 @click.option("--annotated", **common.NAMES, help="the data annotates these classes only; TASK=A,B: for one task")
+@click.option(
+    "--empty",
+    type=click.Choice(["annotated", "unannotated"]),
+    default="unannotated",
+    show_default=True,
+    help="what images without any object are",
+)
 @common.json_option
 @common.device_option
-def evaluate(
-    subject: Path, data: str, split: str, classes: Any, annotated: Any, json_: Path | None, device: str | None
-) -> None:
+def evaluate(subject: Path, data: str, split: str, json_: Path | None, **given: Any) -> None:
     """Measure a checkpoint or a store on a split."""
     from tutored.cli.progress import Lasting, bar
     from tutored.evaluate import table
     from tutored.judge import judge
 
     with bar("evaluating") as step:
-        result = judge(
-            subject, data, split, classes=classes, annotated=annotated, device=device, progress=step, tell=note
-        )
+        result = judge(subject, data, split, progress=step, tell=note, **given)
     if not common.is_main():
         return
-    what = {"subject": str(subject), "data": data, "split": split, "annotated": annotated}
+    what = {
+        "subject": str(subject),
+        "data": data,
+        "split": split,
+        **{key: given[key] for key in ("annotated", "empty")},
+    }
     write_json(json_, what | result.to_dict())
     Lasting().print(table(result))
 
@@ -175,17 +185,17 @@ def compare(runs: tuple[Path, ...], against: tuple[Path, ...], json_: Path | Non
 
 
 @commands.command()
-@checkpoint_argument
+@student_argument
 @click.argument("pictures", nargs=-1, required=True, metavar="PICTURE|FOLDER|VIDEO...")
 @click.option("--out", type=NEW_FOLDER, required=True, metavar="FOLDER", help="where results go")
 @click.option("--to", type=common.Commas(), help="what to write, of pictures,json,files  [default: all that there is]")
-@click.option("--score", type=SHARE, default=0.5, show_default=True, help="boxes from this score on are drawn")
+@click.option("--score", type=SHARE, help="show boxes from this score on  [default: where validation's F1 is best]")
 @click.option("--coco", type=FILE, help="number images and classes as this COCO file does")
 @click.option("--batch", type=POSITIVE, default=16, show_default=True, help="pictures that the network sees at once")
 @common.device_option
 @click.pass_context
 def predict(
-    ctx: click.Context, /, checkpoint: Path, pictures: tuple[str, ...], out: Path, to: Any, score: float, **given: Any
+    ctx: click.Context, /, checkpoint: Path, pictures: tuple[str, ...], out: Path, to: Any, score: Any, **given: Any
 ) -> None:
     """Let a student answer for pictures, videos and cameras.
 
@@ -201,15 +211,24 @@ def predict(
     videos = find_videos(inputs.videos, inputs.under)
     from tutored.cli.progress import bar
     from tutored.engine.stop import stopping
-    from tutored.predict import FILMED, KINDS, Predictor, choose_kinds, predict_files, predict_video
+    from tutored.predict import FILMED, KINDS, Predictor, Result, choose_kinds, predict_files, predict_video
 
     predictor = Predictor.load(checkpoint, given["device"], given["batch"])
+    unseen: list[float] = []
+
+    def tell(name: str, result: Result) -> None:
+        say(f"{name}: {result.told(score)}")
+        least = result.scores if score is None else dict.fromkeys(result.best, score)
+        unseen.extend(best for task, best in result.best.items() if best < least[task])
+
     if inputs.pictures:
         kinds = choose_kinds(to, KINDS, predictor.tasks)
-        how = {"kinds": kinds, "under": inputs.under, "coco": given["coco"], "tell": note}
+        how = {"kinds": kinds, "under": inputs.under, "coco": given["coco"], "tell": note, "found": tell}
         with bar("predicting") as step:
             predict_files(predictor, inputs.pictures, out, score, step, **how)
         say(f"wrote {', '.join(kinds)} to {out}")
+    if unseen:
+        note(f"where nothing scored enough, --score {min(unseen):.2f} shows the best that was found")
     if inputs.videos or inputs.cameras:
         kinds = choose_kinds(to, FILMED, predictor.tasks)
     for name, video in videos.items():
@@ -224,7 +243,7 @@ def predict(
 
 
 @commands.command()
-@checkpoint_argument
+@student_argument
 @click.option("--host", default="127.0.0.1", show_default=True, help="the address to listen on")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one")
 @click.option("--max-megabytes", type=POSITIVE, default=10, show_default=True, help="larger files are refused")

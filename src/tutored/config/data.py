@@ -10,6 +10,8 @@ from tutored.section import Names, Section, Share, Text
 
 Annotates = Names | dict[str, Names] | None
 """Names of classes, for all tasks alike or by task; None: every class."""
+Empty = Literal["annotated", "unannotated"]
+"""What an image is for which a data set has a place for objects, and no object there."""
 
 
 class MoreData(Section):
@@ -23,6 +25,8 @@ class MoreData(Section):
     """Names of the classes that it annotates, for all tasks or by task; null: all of its label spaces."""
     tasks: Names | None = None
     """The tasks whose annotations are taken from it; null: all that it has."""
+    empty: Empty = "unannotated"
+    """As `data.empty`, for this data set."""
 
 
 class Data(Section):
@@ -46,6 +50,10 @@ class Data(Section):
     spaces."""
     tasks: Names | None = None
     """The tasks whose annotations are taken from it; null: all that it has."""
+    empty: Empty = "unannotated"
+    """What an image without any object is, here and in `val`, where the format leaves it open (COCO, YOLO, CVAT and
+    Labelme): `annotated`, so that it shows nothing, or `unannotated`, not labelled yet, so that it teaches nothing and
+    a tutor may fill it."""
     more: tuple[MoreData, ...] = ()
     """Further training data. Their classes may differ: the student's are then all of them, and in each data set those
     that it does not have count as not annotated. An image may stand in several data sets if each annotates other

@@ -35,6 +35,7 @@ TASKS: Table = {
 STUDENTS: Table = {
     "compact": Entry("tutored.students.compact:Compact", "tutored.config.kinds.compact:CompactSection"),
     "blitznet": Entry("tutored.students.blitznet:BlitzNet", "tutored.config.kinds.blitznet:BlitzNetSection"),
+    "ubernet": Entry("tutored.students.ubernet:UberNet", "tutored.config.kinds.ubernet:UberNetSection"),
 }
 """Students."""
 USUAL_STUDENT: Mapping[str, str] = {"thesis": "blitznet", "corrected": "compact"}

@@ -26,18 +26,20 @@ MOST_ENTRIES = 100_000
 """Values in a YAML file, those behind aliases every time."""
 
 
-def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+def load_config(path: Path | str | Mapping[str, Any], overrides: Sequence[tuple[str, str]] = ()) -> Config:
     """Read a run's YAML file.
 
     Args:
+        path: of the file, or what it would hold.
         overrides: dotted key and YAML value, such as `("train.epochs", "40")`; they win over the file.
 
     Raises:
         InputError: the file is no YAML mapping, or a key or value is not possible; near keys are named.
     """
-    given = read_yaml(path) or {}
+    origin = "config" if isinstance(path, Mapping) else str(path)
+    given = dict(path) if isinstance(path, Mapping) else read_yaml(Path(path)) or {}
     if not isinstance(given, dict):
-        raise InputError(f"{path}: a config is a mapping of sections ({', '.join(Config.model_fields)})")
+        raise InputError(f"{origin}: a config is a mapping of sections ({', '.join(Config.model_fields)})")
     if any(key.startswith("tasks.") for key, _ in overrides):
         given = {"tasks": {name: {} for name in DEFAULT_TASKS}} | given
     for key, value in overrides:
@@ -45,14 +47,14 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
             parsed = yaml.load(value, _Loader)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"--{key} {value}: not a YAML value") from error
-        _refuse_idle(key, parsed, given, path)
+        _refuse_idle(key, parsed, given, origin)
         for part in reversed(key.split(".")):
             parsed = {part: parsed}
         given = merged(given, parsed)
-    return make_config(given, origin=str(path))
+    return make_config(given, origin=origin)
 
 
-def _refuse_idle(key: str, value: Any, given: Mapping[str, Any], path: Path) -> None:
+def _refuse_idle(key: str, value: Any, given: Mapping[str, Any], origin: str) -> None:
     """A recipe or preset only sets defaults: of a complete file, such as a run's, it would change its name alone."""
     decided: dict[str, Any] = {}
     if key == "recipe" and value != given.get("recipe", "corrected"):
@@ -65,8 +67,8 @@ def _refuse_idle(key: str, value: Any, given: Mapping[str, Any], path: Path) -> 
             decided = {"student": presets[value]}
     if decided and _covers(given, decided):
         raise InputError(
-            f"--{key} {value}: {path} sets every key that it decides ({', '.join(decided)}), so nothing would change; "
-            "take those out of the file, or set the keys themselves"
+            f"--{key} {value}: {origin} sets every key that it decides ({', '.join(decided)}), so nothing would "
+            "change; take those out of the file, or set the keys themselves"
         )
 
 
@@ -171,7 +173,7 @@ def _explain(place: str, item: Any, given: Mapping[str, Any]) -> str:
     hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
     if item["loc"][0] == "student":
         owners = [kind for kind in STUDENTS if key in section_of(kind, STUDENTS, "student").model_fields]
-        hint = f"student.kind {' and '.join(owners)} has it; here {hint}" if owners else hint
+        hint = f"it is a key of student.kind {' and '.join(owners)}; here {hint}" if owners else hint
     return f"{place}: no such key; {hint}"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from itertools import combinations
 from typing import Any
 
@@ -14,11 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tutored.data.images import DRAWN_TURNED, Images
-from tutored.data.joined import differ
-from tutored.data.text import few
+from tutored.data.text import few, spread
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.pictures import orientation, stored_orientation
+from tutored.pictures import orientation, pictures_in, stored_orientation
 from tutored.progress import Progress
 from tutored.types import IGNORE, Dataset
 
@@ -46,6 +47,7 @@ class SplitReport:
         tasks: by task.
         complete, none: images that are annotated for every task, and for no task.
         problems: one message for each item that can't be used; it names the file.
+        headlines: what must be known first, such as how many images may be empty or not labelled yet.
         notes: what the reader left out, numbers that may mean other classes than the list says, and pictures whose EXIF
             turns them, which nothing here does.
     """
@@ -55,6 +57,7 @@ class SplitReport:
     complete: int
     none: int
     problems: tuple[str, ...]
+    headlines: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -66,11 +69,13 @@ class Report:
         splits: by the split's name.
         overlaps: "train & val" -> the ids of the images that are in both; only pairs that share one.
         namesakes: the same for ids that are of another picture in each.
+        twins: the same for pictures of the very same pixels under two names, as "a = b".
     """
 
     splits: Mapping[str, SplitReport]
     overlaps: Mapping[str, Sequence[str]]
     namesakes: Mapping[str, Sequence[str]]
+    twins: Mapping[str, Sequence[str]]
 
     @property
     def ok(self) -> bool:
@@ -82,9 +87,11 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
     def show(self, console: Console, most: int = 20) -> None:
-        """Print images per split, for each task what there is of each class, then at most `most` lines a list."""
+        """Print headlines, images per split, for each task what there is of each class, then `most` lines a list."""
+        for line in (line for split in self.splits.values() for line in split.headlines):
+            console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
         tasks = list(dict.fromkeys(task for split in self.splits.values() for task in split.tasks))
-        console.print(self._images(tasks), *(each for each in map(self._classes, tasks) if each.row_count))
+        console.print(self._images(tasks), *(part for task in tasks for part in self._classes(task)))
         lists: dict[str, Sequence[str]] = {}
         for name, split in self.splits.items():
             lists[f"{name}: {len(split.problems)} problems"] = split.problems
@@ -93,6 +100,8 @@ class Report:
             lists[f"{pair}: {len(ids)} images are in both"] = ids
         for pair, ids in self.namesakes.items():
             lists[f"{pair}: {len(ids)} names are of different pictures; rename those of one split"] = ids
+        for pair, ids in self.twins.items():
+            lists[f"{pair}: {len(ids)} pictures are in both, under two names; remove them from one"] = ids
         for title, lines in lists.items():
             if lines:
                 console.print(f"\n{title}", style="bold", markup=False, highlight=False)
@@ -110,33 +119,34 @@ class Report:
             table.add_row(Text(name), *(f"{value:,}" for value in row))
         return table
 
-    def _classes(self, task: str) -> Table:
-        """What is counted of each class: numbers, or of pixels, which are many, the share."""
+    def _classes(self, task: str) -> Iterator[Table | Text]:
+        """What is counted of each class: numbers, or of pixels, which are many, the share; no zeros alone."""
         table = Table("class", title=Text(task))
         columns: list[Mapping[str, str]] = []
+        classes: dict[str, bool] = {}
         for name, split in self.splits.items():
             for column, counts in split.tasks[task].counts.items() if task in split.tasks else ():
+                classes |= {key: classes.get(key, False) or n > 0 for key, n in counts.items()}
+                if not any(counts.values()):
+                    continue
                 table.add_column(Text(f"{name} {column}"), justify="right")
                 share = max(1, sum(counts.values())) if column == "pixels" else None
                 columns.append({key: f"{n / share:.2%}" if share else f"{n:,}" for key, n in counts.items()})
-        for each in dict.fromkeys(each for column in columns for each in column):
+        for each in (name for name, there in classes.items() if there):
             table.add_row(Text(each), *(column.get(each, "") for column in columns))
-        return table
+        if table.row_count:
+            yield table
+        if absent := [name for name, there in classes.items() if not there and name != "ignore"]:
+            yield Text(f"{task}, absent classes: {', '.join(absent)}")
 
 
-def check(dataset_by_split: Mapping[str, Dataset], progress: Progress | None = None) -> Report:
-    """Read every image and every ground truth once, and pictures of one id in two splits again, to compare them.
+def check(dataset_by_split: Mapping[str, Images], progress: Progress | None = None) -> Report:
+    """Read every image and every ground truth once.
 
     Args:
-        progress: called with (images done, images in all) after each image, and each that is compared.
+        progress: called with (images done, images in all) after each image.
     """
-    pairs = {
-        f"{name} & {other_name}": (one, other, sorted(set(one.ids) & set(other.ids)))
-        for (name, one), (other_name, other) in combinations(dataset_by_split.items(), 2)
-    }
-    total = sum(len(dataset.ids) for dataset in dataset_by_split.values())
-    total += sum(len(shared) for *_, shared in pairs.values())
-    done = 0
+    total, done = sum(len(dataset.ids) for dataset in dataset_by_split.values()), 0
 
     def step() -> None:
         nonlocal done
@@ -144,33 +154,45 @@ def check(dataset_by_split: Mapping[str, Dataset], progress: Progress | None = N
         if progress:
             progress(done, total)
 
-    splits = {name: _check_split(dataset, step) for name, dataset in dataset_by_split.items()}
+    pixels: dict[str, dict[str, bytes]] = {split: {} for split in dataset_by_split}
+    splits = {name: _check_split(dataset, pixels[name], step) for name, dataset in dataset_by_split.items()}
     overlaps: dict[str, list[str]] = {}
     namesakes: dict[str, list[str]] = {}
-    for pair, (one, other, shared) in pairs.items():
-        for image_id in shared:
-            found = namesakes if differ(one, other, image_id) else overlaps
+    twins: dict[str, list[str]] = {}
+    for name, other in combinations(dataset_by_split, 2):
+        pair, there = f"{name} & {other}", {digest: image_id for image_id, digest in pixels[other].items()}
+        for image_id in sorted({*dataset_by_split[name].ids} & {*dataset_by_split[other].ids}):
+            here, unread = pixels[name].get(image_id), image_id not in pixels[other]
+            found = overlaps if here is None or unread or here == pixels[other][image_id] else namesakes
             found.setdefault(pair, []).append(image_id)
-            step()
-    return Report(splits=splits, overlaps=overlaps, namesakes=namesakes)
+        for image_id, digest in pixels[name].items():
+            if there.get(digest, image_id) != image_id:
+                twins.setdefault(pair, []).append(f"{image_id} = {there[digest]}")
+    return Report(splits=splits, overlaps=overlaps, namesakes=namesakes, twins=twins)
 
 
-def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
+def _check_split(dataset: Images, pixels: dict[str, bytes], step: Callable[[], None]) -> SplitReport:
+    """Args: pixels: is given a digest of those of each picture that can be read, by its image's id."""
     annotated = dict.fromkeys(dataset.labels, 0)
     counts = {task: _no_counts() for task in dataset.labels}
     complete = none = 0
-    problems: dict[str, None] = {}
+    problems: list[tuple[str, str]] = []
     turned: list[str] = []
+    several: list[str] = []
     for image_id in dataset.ids:
         try:
-            if orientation(dataset.image(image_id)) != 1:
-                turned.append(image_id)
+            image = dataset.image(image_id)
         except InputError as error:
-            problems[str(error)] = None
+            problems.append((image_id, str(error)))
+        else:
+            pixels[image_id] = blake2b(image.tobytes(), digest_size=16).digest()
+            turned += [image_id] * (orientation(image) != 1)
+            with suppress(InputError):  # a picture need not lie in a file
+                several += [image_id] * (pictures_in(dataset.place(image_id)) > 1)
         try:
             truth = dataset.ground_truth(image_id)
         except InputError:
-            problems |= dict.fromkeys(dataset.problems(image_id))
+            problems += ((image_id, each) for each in dataset.problems(image_id))
         else:
             complete += len(truth.tasks) == len(dataset.labels) > 0
             none += not truth.tasks
@@ -178,7 +200,7 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
                 annotated[task] += 1
                 _add(counts[task], annotation, dataset.labels[task])
         step()
-    notes = _turned(turned)
+    notes = [*_turned(turned), *_several(several)]
     for task, labels in dataset.labels.items():
         notes += _nothing_drawn(task, annotated[task], counts[task], labels)
     for pair in combinations(dataset.labels, 2):
@@ -192,8 +214,9 @@ def _check_split(dataset: Dataset, step: Callable[[], None]) -> SplitReport:
         },
         complete=complete,
         none=none,
-        problems=tuple(problems),
-        notes=(*dataset.notes, *notes),
+        problems=spread(((image_id, each.partition(": ")[0]), each) for image_id, each in problems),
+        headlines=dataset.headlines,
+        notes=(*dataset.notes[len(dataset.headlines) :], *notes),
     )
 
 
@@ -202,16 +225,18 @@ def first_look(dataset: Images, most: int = 32) -> tuple[str, ...]:
     notes: list[str] = []
     for task, labels in dataset.labels.items():
         annotated = [image_id for image_id in dataset.ids if task in dataset.annotated_tasks(image_id)]
-        seen, counts, turned = 0, _no_counts(), []
+        seen, counts, turned, several = 0, _no_counts(), [], []
         for image_id in annotated[:: -(-len(annotated) // most) or 1]:
             try:
                 annotation = dataset.ground_truth(image_id).tasks[task]
-                turned += [image_id] * (stored_orientation(dataset.place(image_id)) != 1)
             except InputError:
                 continue  # where it is used, it is named
             seen += 1
             _add(counts, annotation, labels)
-        notes += [*_turned(turned), *_nothing_drawn(task, seen, counts, labels)]
+            with suppress(InputError):  # a picture need not lie in a file
+                turned += [image_id] * (stored_orientation(dataset.place(image_id)) != 1)
+                several += [image_id] * (pictures_in(dataset.place(image_id)) > 1)
+        notes += [*_turned(turned), *_several(several), *_nothing_drawn(task, seen, counts, labels)]
     return tuple(dict.fromkeys(notes))
 
 
@@ -224,6 +249,14 @@ def _turned(image_ids: Sequence[str]) -> list[str]:
     return [
         f"{len(image_ids):,} picture(s), such as {image_id}, say that they are to be turned or mirrored (EXIF): they "
         f"are read as stored, and as tutors and student see them; {DRAWN_TURNED}"
+        for image_id in image_ids[:1]
+    ]
+
+
+def _several(image_ids: Sequence[str]) -> list[str]:
+    return [
+        f"{len(image_ids):,} files, such as that of {image_id}, hold several pictures (an animation, or pages): "
+        "the first of each is taken"
         for image_id in image_ids[:1]
     ]
 

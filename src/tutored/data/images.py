@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from PIL import Image
 
 from tutored.config import ClassSection
+from tutored.config.data import Empty
 from tutored.config.entries import DEFAULT_TASKS
 from tutored.data.text import CLASS_FILES, gather, own_classes, own_name, read_classes, read_lines, refuse_unwritable
 from tutored.errors import InputError, is_one_line
@@ -51,6 +53,14 @@ class Annotations:
 
     def has(self, image_id: str) -> bool:
         """Whether the image is annotated, found without reading the annotation."""
+        return False
+
+    def is_blank(self, image_id: str) -> bool:
+        """Whether there is a place for the image's objects, and none in it: the image is empty, or not labelled yet.
+
+        A reader whose format leaves that open answers True here, also for a file of objects that is missing, and True
+        in `has`; what it then reads has no object. `Images.empty` decides whether that is taken.
+        """
         return False
 
     def files(self, image_id: str) -> tuple[Path, ...]:
@@ -124,6 +134,8 @@ class Images:
         further: annotations of kinds that are read only where a run has such a task.
         pictures: the folder that holds nothing but pictures by the names of images, those of other splits too.
         remarks: what should be known of the whole, such as what was not taken as a picture, a sentence each.
+        unread: the same of annotations that are there and are not read, or not as they are.
+        empty: what an image is that has no object (`Annotations.is_blank`); `unannotated` ones are not annotated.
     """
 
     format: str
@@ -136,6 +148,8 @@ class Images:
     further: Mapping[str, Annotations] = field(default_factory=dict)
     pictures: Path | None = None
     remarks: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    empty: Empty = "unannotated"
 
     @property
     def name(self) -> str:
@@ -150,11 +164,34 @@ class Images:
         return {name: each.labels for name, each in self.tasks.items()}
 
     @cached_property
+    def blank(self) -> tuple[str, ...]:
+        """The images that are empty or not labelled yet; see `Annotations.is_blank`."""
+        return tuple(each for each in self.ids if any(task.is_blank(each) for task in self.tasks.values()))
+
+    @cached_property
+    def headlines(self) -> tuple[str, ...]:
+        """What must be known before anything else, a sentence each; the first of `notes`."""
+        if not self.blank or self.empty == "annotated":
+            return self.unread
+        return (
+            *self.unread,
+            f"{self.name}: {len(self.blank):,} of {len(self.ids):,} images, such as {self.blank[0]}, have no object: "
+            "nothing there, or not labelled yet? They count as not labelled and teach nothing; if they show nothing, "
+            "say so: `data.empty: annotated`",
+        )
+
+    @cached_property
     def notes(self) -> tuple[str, ...]:
-        notes = [*self.remarks, *(note for each in self.tasks.values() for note in each.notes)]
+        notes = [*self.headlines, *self.remarks, *(note for each in self.tasks.values() for note in each.notes)]
         if self.pictures:
             files = list(files_in(self.pictures))
             notes += left_out_of(files)
+            twice = Counter(_name(path, self.pictures) for path in files if path.suffix.lower() in SUFFIXES)
+            notes += [
+                f"{self.pictures}: {name} is the name of {count} pictures, of which {self.place(name)} is read"
+                for name, count in twice.items()
+                if count > 1
+            ]
             names = {_name(path, self.pictures) for path in files if path.suffix.lower() in (*SUFFIXES, *UNREAD)}
             for each in self.tasks.values():
                 notes += each.unpaired(names) if isinstance(each, AnnotationFiles) and not each.notes else ()
@@ -177,7 +214,7 @@ class Images:
             InputError: a line for each fault, naming the file and the object that is impossible.
         """
         size = self.size(image_id)
-        there = {name: each for name, each in self.tasks.items() if each.has(image_id)}
+        there = self._annotations(image_id)
         try:
             found = gather(partial(each.read, image_id, size) for each in there.values())
         except InputError as error:
@@ -190,7 +227,14 @@ class Images:
         return GroundTruth(size, dict(zip(there, found, strict=True)))
 
     def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
-        return tuple(name for name, each in self.tasks.items() if each.has(image_id))
+        return tuple(self._annotations(image_id))
+
+    def _annotations(self, image_id: str) -> dict[str, Annotations]:
+        """Of the tasks that the image is annotated for."""
+        there = {name: each for name, each in self.tasks.items() if each.has(image_id)}
+        if self.empty == "annotated":
+            return there
+        return {name: each for name, each in there.items() if not each.is_blank(image_id)}
 
     def problems(self, image_id: str) -> tuple[str, ...]:
         """Every fault of the annotations; where the picture has no size to compare with, that one alone."""
@@ -206,7 +250,8 @@ class TaskSource(NamedTuple):
 
     Attributes:
         kind: of the task.
-        folder: in the data set's folder, with one annotation file an image; None: where the format has them.
+        folder: in the data set's folder, with one annotation file an image, or in FOLDER/SPLIT, or with a folder for
+            each split in it; None: where the format has them.
         labels: file with the classes of the annotations, in the data set's folder or a path; None: those that the
             data set states.
         required: whether the format must be able to annotate this kind of task; False where a tutor teaches it, and no
@@ -243,6 +288,8 @@ def _annotations(dataset: Images, name: str, source: TaskSource) -> Annotations:
             )
         return Annotations(labels=labels) if own is None else replace(own, labels=labels)
     folder = dataset.folder / Path(source.folder).expanduser()
+    by_split = (folder / dataset.split, dataset.folder / dataset.split / source.folder)
+    folder = next((each for each in by_split if each.is_dir()), folder)
     if not folder.is_dir():
         there = sorted(path.name for path in dataset.folder.iterdir() if path.is_dir())
         raise InputError(f"tasks.{name}.from: there is no folder {folder}; possible: {', '.join(there) or 'none'}")

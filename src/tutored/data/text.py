@@ -6,7 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 from xml.etree.ElementTree import Element
@@ -16,6 +17,7 @@ from defusedxml import ElementTree
 from tutored.errors import InputError, is_one_line
 from tutored.files import regular
 from tutored.labels import LabelSpace
+from tutored.types import BACKGROUND
 
 Found = TypeVar("Found")
 CLASS_FILES = ("labels.txt", "classes.txt", "class_names.txt")
@@ -91,6 +93,26 @@ def own_classes(folder: Path) -> tuple[LabelSpace, Path] | None:
     return next(((labels, path) for path, labels in found.items()), None)
 
 
+def numbered(names: Sequence[str], where: Path) -> tuple[LabelSpace, list[int]]:
+    """The label space of a file's classes, and the class of each: 0 for background, -1 for other names of no class.
+
+    Raises:
+        InputError: naming `where`; two classes have one name, or one has none.
+    """
+    classes = [name.strip() for name in names if not NO_CLASSES.fullmatch(name.strip())]
+    if not all(classes):
+        raise InputError(f"{where}: class {classes.index('')} has no name; give each its own")
+    try:
+        labels = LabelSpace.of(classes)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    return labels, [_number(name.strip(), labels) for name in names]
+
+
+def _number(name: str, labels: LabelSpace) -> int:
+    return BACKGROUND if is_background(name) else -1 if NO_CLASSES.fullmatch(name) else labels.index(name)
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises InputError, naming it."""
     try:
@@ -138,6 +160,17 @@ def few(notes: Iterable[str], most: int = 5) -> list[str]:
     first = list(dict.fromkeys(notes))
     more = [f"and {len(first) - most:,} more notes on the data: `tutored data check` lists them"]
     return first[:most] + more * (len(first) > most)
+
+
+def spread(faults: Iterable[tuple[object, str]]) -> tuple[str, ...]:
+    """Messages about things, each once: the first one of every thing, then the second ones; no thing hides another."""
+    turn: dict[str, int] = {}
+    told: Counter[object] = Counter()
+    for thing, message in faults:
+        if message not in turn:
+            turn[message] = told[thing]
+            told[thing] += 1
+    return tuple(sorted(turn, key=turn.__getitem__))
 
 
 def gather(steps: Iterable[Callable[[], Found]]) -> list[Found]:

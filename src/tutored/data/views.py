@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from tutored.data.coco import CocoMasks
 from tutored.data.images import Annotations, Images
+from tutored.data.objects import ObjectMasks
 from tutored.data.sources import ranks
 from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace
@@ -165,7 +165,7 @@ def relabelled(
             sources[name] = replace(source, labels=_space(name, wanted))
             continue
         seen[name] = _seen(f"{dataset.name}, {name}", own, own if wanted is None else _space(name, wanted), known)
-        if isinstance(source, CocoMasks):
+        if isinstance(source, ObjectMasks):
             sources[name] = source.seen_in(*seen.pop(name))
     if sources and isinstance(dataset, Images):
         dataset = replace(dataset, tasks={**dataset.tasks, **sources})

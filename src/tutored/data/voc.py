@@ -14,6 +14,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 import torch
 
+from tutored.data.colours import ColourMasks, label_map
 from tutored.data.images import AnnotationFiles, Images, Size, first_file
 from tutored.data.text import CLASS_FILES, gather, own_classes, read_lines, read_xml, refuse_climbing
 from tutored.errors import InputError
@@ -25,8 +26,8 @@ from tutored.types import BACKGROUND, IGNORE
 
 OF_ONE_CLASS = re.compile(r"\s(-1|0|1)\s*$")
 """How every line of VOC's lists of one class ends; an image id itself may hold blanks."""
-A_FILE = re.compile(r"\.(jpe?g|png|bmp|webp)(\s|$)", re.I)
-CLASSES_ELSEWHERE = ("labelmap.txt", "obj.names", "data.yaml")
+A_FILE = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?|avif)(\s|$)", re.I)
+CLASSES_ELSEWHERE = ("obj.names", "data.yaml")
 """Where other tools list classes."""
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 """Where a mask is looked for, in this order; the second holds SBD's masks, as people commonly add them to VOC2012."""
@@ -45,17 +46,21 @@ def open_voc(folder: Path, split: str) -> Images:
             of splits, in this order.
 
     Classes are VOC's twenty, or those that a file in the folder lists (`CLASS_FILES`), one a line in the order of their
-    indices.
+    indices. Without such a file, `labelmap.txt` lists them as CVAT writes it, with the colours that masks have then.
 
     Raises:
         InputError: no such folder or split (the possible ones are named), an empty list, an id listed twice.
     """
     folder = _dataset_folder(folder)
-    labels, listed = own_classes(folder) or (VOC, None)
-    unread = [path for path in (folder / name for name in CLASSES_ELSEWHERE) if path.is_file() and not listed]
+    listed, mapped = own_classes(folder), label_map(folder)
+    labels, _ = listed or mapped or (VOC, None)
+    elsewhere = () if listed or mapped else CLASSES_ELSEWHERE
+    unread = [path for path in (folder / name for name in elsewhere) if path.is_file()]
     xml = VocBoxes(kind="detection", folders=(folder / "Annotations",), suffixes=(".xml",), labels=labels)
     places = tuple(folder / name for name in MASK_FOLDERS)
     masks = AnnotationFiles(kind="segmentation", folders=places, suffixes=(".png",), labels=labels)
+    if mapped and not listed:
+        masks = ColourMasks(**vars(masks), colours=mapped[1])
     objects = VocObjects(
         kind="instances", folders=(folder / "SegmentationObject",), suffixes=(".png",), labels=labels, xml=xml
     )

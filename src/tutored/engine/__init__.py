@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ WAIT = 15.0
 
 
 def train(
-    config: Config,
-    out: Path | str,
+    config: Config | Mapping[str, Any] | Path | str,
+    out: Path | str | None = None,
     *,
     resume: bool = False,
     watch: Watcher | None = None,
@@ -44,6 +44,8 @@ def train(
     export: the averaged weights), `state/` (what `resume` needs), and at the end `result.json`.
 
     Args:
+        config: or the path of its YAML file, or what the file would hold.
+        out: None: `runs/` and the file's name, `runs/tutored` without a file.
         resume: go on from `out/state` if there is one. The same seed gives the same weights whether or not a run
             was interrupted, on one machine and number of processes.
         watch: is told of the steps at hand, such as a run's page (`pages.RunPage`).
@@ -59,7 +61,8 @@ def train(
             another process trains there.
         FloatingPointError: the loss is not finite; the message names term and images.
     """
-    out = Path(out)
+    out = Path(out or Path("runs", Path(config).stem if isinstance(config, str | Path) else "tutored"))
+    config = config if isinstance(config, Config) else load_config(config)
     frozen = "freeze_norm" if config.student.freeze_norm else "frozen" if config.student.frozen else None
     if frozen and config.student.weights == "random" and config.train.start is None:
         raise InputError(f"student.{frozen} keeps what student.weights or train.start would bring; give one of them")

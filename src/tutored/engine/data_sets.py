@@ -86,7 +86,8 @@ def by_task(annotated: Annotates, config: Config) -> dict[str, tuple[str, ...] |
 
 def _open_part(part: Data | MoreData, config: Config) -> Images:
     tasks = {name: task for name, task in config.tasks.items() if part.tasks is None or name in part.tasks}
-    return open_dataset(part.train, part.split, {name: _source(task) for name, task in tasks.items()})
+    sources = {name: _source(task) for name, task in tasks.items()}
+    return open_dataset(part.train, part.split, sources, part.empty)
 
 
 def _looked_at(dataset: Images) -> Images:
@@ -108,7 +109,7 @@ def _open_validation(config: Config, train: Dataset, classes: Classes) -> Datase
     # A task whose label space no training data states has none to validate in.
     sources = {name: _source(task) for name, task in tasks.items() if classes[name] or not hasattr(task, "classes")}
     try:
-        opened = open_dataset(data.val or data.train, data.val_split, sources)
+        opened = open_dataset(data.val or data.train, data.val_split, sources, data.empty)
     except InputError as error:
         raise InputError(
             f"data.val_split: {error}; data.held_out (such as 0.2) validates on a share of the training images "

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tutored.config import Train
+from tutored.config import Loss, Train
 from tutored.engine.shard import own, piece, whole
+from tutored.errors import InputError
 from tutored.students import Student
+from tutored.types import Batch
 
 
 def make_optimizer(student: Student, config: Train, device: torch.device) -> torch.optim.Optimizer:
@@ -37,7 +42,10 @@ def make_optimizer(student: Student, config: Train, device: torch.device) -> tor
 
 @torch.no_grad()
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """`load_state_dict`, with every average laid out as its parameter is: fused updates walk through both alike."""
+    """`load_state_dict`, with every average laid out as its parameter is: fused updates walk through both alike.
+
+    What `shard.whole_states` calls a parameter's `gradient` becomes its gradient.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def laid_out(value: Tensor, like: Tensor) -> Tensor:
@@ -47,6 +55,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
         index: {name: laid_out(value, parameters[index]) for name, value in each.items()}
         for index, each in state["state"].items()
     }
+    for index, each in slots.items():
+        parameters[index].grad = each.pop("gradient", None)
     optimizer.load_state_dict({**state, "state": slots})
 
 
@@ -99,3 +109,60 @@ class Average:
         for name, value in self._mine.items():
             if value is not self._averaged[name]:
                 self._averaged[name].copy_(whole(value))
+
+
+class Gathered:
+    """Gradients that wait for more images than a step has; see `Student.update_after`.
+
+    They stay where they are, in `Parameter.grad`, so that the next steps add theirs. An update takes their mean over
+    the images that taught (as `losses.divide` weighs them), as if these had been one batch.
+
+    Attributes:
+        since: by task, since its last update: the images that taught it, and the sum of their shares of their batches.
+
+    Raises:
+        InputError: precision fp16, whose gradients have another scale in each step.
+    """
+
+    def __init__(self, student: Student, config: Loss, accelerator: Accelerator) -> None:
+        self._needed = {name: count for name, count in student.update_after.items() if count}
+        self._counted, self._accelerator = config.untaught == "counted", accelerator
+        if self._needed and accelerator.scaler is not None:
+            raise InputError("train.precision fp16: gradients of several steps can't be added up; take bf16 or fp32")
+        own = {name: list(head.parameters()) for name, head in student.heads.items()}
+        inside = {id(parameter) for each in own.values() for parameter in each}
+        self._parameters = {**own, "": [each for each in student.parameters() if id(each) not in inside]}
+        self.since: dict[str, tuple[int, float]] = dict.fromkeys(self._needed, (0, 0.0))
+
+    @contextmanager
+    def due(self, batch: Batch) -> Iterator[None]:
+        """What the optimiser may see after a batch, this process' part of it: no gradients that are to wait."""
+        waiting = []
+        for name, taught, images in self._count(batch):
+            count, shares = self.since[name]
+            count, shares = count + taught, shares + (taught / images if self._counted else float(taught > 0))
+            ready = count >= self._needed[name]
+            self.since[name] = (0, 0.0) if ready else (count, shares)
+            there = [(each, each.grad) for each in self._parameters[name] if each.grad is not None]
+            if ready:
+                torch._foreach_div_([gradient for _, gradient in there], shares)
+            else:
+                waiting += there
+        for parameter, _ in waiting:
+            parameter.grad = None
+        yield
+        for parameter, gradient in waiting:
+            parameter.grad = gradient
+
+    def _count(self, batch: Batch) -> Iterator[tuple[str, int, int]]:
+        """Each name that waits, how many images of the whole batch teach it, and how many there are."""
+        if not self._needed:
+            return
+        images = len(batch.image_ids)
+        counts = [images]
+        for name in self._needed:
+            weights = [each.weight for each in batch.targets.get(name, {}).values()]
+            counts.append(int((torch.stack(weights).sum(0) > 0).sum()) if weights else 0 if name else images)
+        summed = self._accelerator.reduce(torch.tensor(counts, device=self._accelerator.device), "sum")
+        total, *taught = summed.tolist()
+        yield from ((name, count, total) for name, count in zip(self._needed, taught, strict=True))

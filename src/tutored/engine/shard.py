@@ -53,7 +53,10 @@ def whole(value: Tensor) -> Tensor:
 
 
 def whole_states(network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Both `state_dict`s, put together on the main process' CPU; elsewhere what was in pieces is empty."""
+    """Both `state_dict`s, put together on the main process' CPU; elsewhere what was in pieces is empty.
+
+    A gradient that waits for its update stands among the optimiser's values of its parameter, as `gradient`.
+    """
 
     def kept(value: Tensor) -> Tensor:
         if not isinstance(value, DTensor):
@@ -62,7 +65,11 @@ def whole_states(network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[
         return full.cpu() if distributed.get_rank() == 0 else full.new_empty(0)
 
     state = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     slots = {index: {name: kept(value) for name, value in each.items()} for index, each in state["state"].items()}
+    for index, parameter in enumerate(parameters):
+        if parameter.grad is not None:
+            slots.setdefault(index, {})["gradient"] = kept(parameter.grad)
     return {name: kept(value) for name, value in network.state_dict().items()}, {**state, "state": slots}
 
 

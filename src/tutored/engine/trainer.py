@@ -24,7 +24,7 @@ from tutored.config import Config
 from tutored.data.training import TrainingSet
 from tutored.engine.batches import backward, make_plan, means, split
 from tutored.engine.journal import Journal, list_sources, make_facts, make_result
-from tutored.engine.optimise import Average, load_optimizer, make_optimizer, rate_factor, set_rate
+from tutored.engine.optimise import Average, Gathered, load_optimizer, make_optimizer, rate_factor, set_rate
 from tutored.engine.shard import load_weights, shard, whole_states
 from tutored.engine.start import start_student
 from tutored.engine.state import check_images, check_stores, load_state, save_state
@@ -89,6 +89,7 @@ class Trainer:
             self.losses = {name: torch.compile(function) for name, function in self.losses.items()}
         self.model = self.accelerator.prepare_model(self.student, evaluation_mode=shards)  # leaves gradients to FSDP
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self.student, config.train, self.device))
+        self.gathered = Gathered(self.student, config.loss, self.accelerator)
         self.average = Average(self.averaged, self.student)
         self.done, self.seconds = 0, 0.0
         self.journal = Journal(config, self.accelerator, out)
@@ -178,10 +179,11 @@ class Trainer:
             self.model.train()
         set_rate(self.optimizer, rate_factor(self.done, self.plan.steps, config.train))
         values = self.backward(batch)
-        if config.train.clip is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), config.train.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        with self.gathered.due(batch):
+            if config.train.clip is not None:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), config.train.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
         if config.train.ema:
             self.average.update(config.train.ema, self.done)
         self.done += 1
@@ -234,8 +236,14 @@ class Trainer:
             resample(records, tasks).save(self.out / "resamples.npz")
         result = processes.from_main(lambda: figures(records, tasks))
         self.journal.add({"step": self.done, "epoch": epoch, "val": result.to_dict()})
+        self._take_scores()
         if main:  # before it is saved: what is saved is not done again
             self.watch.validated(Validation(epoch, records, self.averaged, result))
+
+    def _take_scores(self) -> None:
+        """From which score on answers are shown, as the last validation says."""
+        last = self.journal.figures or {}
+        self.averaged.scores |= {name: each["score"] for name, each in last.items() if "score" in each}
 
     def save(self) -> None:
         """Write log, checkpoint and state; each whole or not at all. Every process calls it, the main one writes."""
@@ -251,6 +259,7 @@ class Trainer:
             "versions": self.facts["versions"],
             "done": self.done,
             "seconds": self.seconds,
+            "gathered": self.gathered.since,
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
         self.journal.save()
@@ -273,6 +282,7 @@ class Trainer:
         self.averaged.load_state_dict(average)
         self.average = Average(self.averaged, self.student)
         load_optimizer(self.optimizer.optimizer, optimizer)
+        self.gathered.since = facts["gathered"]
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         self.done, self.seconds = facts["done"], facts["seconds"]
@@ -285,6 +295,7 @@ class Trainer:
             self.supervision = self.supervision._replace(notes=(*self.supervision.notes, note))
             self.facts["notes"].append(note)
         self.journal.load(self.done)
+        self._take_scores()
 
     def finish(self) -> dict[str, Any]:
         """Write `result.json` and return what it holds."""

@@ -27,7 +27,9 @@ ABOUT = "tutored.json"
 """The extra file of a program of `torch.export` that holds its metadata."""
 
 
-def export_onnx(checkpoint: Path, out: Path, options: Options | None = None, pictures: Sequence[Path] = ()) -> Parity:
+def export_onnx(
+    checkpoint: Path | str, out: Path | str, options: Options | None = None, pictures: Sequence[Path | str] = ()
+) -> Parity:
     """Write a checkpoint's student as one ONNX file, any batch size; refused unless it computes the same.
 
     Input `images`: float32 [B, 3, S, S], RGB in 0..1. Outputs, for each task that was taught:
@@ -67,12 +69,14 @@ def export_onnx(checkpoint: Path, out: Path, options: Options | None = None, pic
 
     parity = check(reference, network, answer, choose_sample(config, pictures))
     onnx.helper.set_model_props(model, _about(network, config, parity))
-    with whole_file(out) as temporary:
+    with whole_file(Path(out)) as temporary:
         temporary.write_bytes(model.SerializeToString())
     return parity
 
 
-def export_program(checkpoint: Path, out: Path, *, half: bool = False, pictures: Sequence[Path] = ()) -> Parity:
+def export_program(
+    checkpoint: Path | str, out: Path | str, *, half: bool = False, pictures: Sequence[Path | str] = ()
+) -> Parity:
     """Write a checkpoint's student for `torch.export.load`, any batch size; refused unless it computes the same.
 
     Input and outputs are those of `export_onnx` without options, in a tuple; what else is needed to use them stands
@@ -108,12 +112,12 @@ def export_program(checkpoint: Path, out: Path, *, half: bool = False, pictures:
             return dict(zip(network.names, (output.numpy() for output in loaded(images)), strict=True))
 
     parity = check(reference, network, answer, sample)
-    with whole_file(out) as temporary:
+    with whole_file(Path(out)) as temporary:
         temporary.write_bytes(saved(_about(network, config, parity)))
     return parity
 
 
-def _networks(checkpoint: Path, options: Options) -> tuple[Config, Network, Network]:
+def _networks(checkpoint: Path | str, options: Options) -> tuple[Config, Network, Network]:
     """The run's config, and the student without options and with them, for the tasks that were taught."""
     student, config = load_checkpoint(checkpoint)
     try:
@@ -159,6 +163,7 @@ def _about(network: Network, config: Config, parity: Parity) -> dict[str, str]:
     size = network.size
     return {
         "tasks": json.dumps(tasks),
+        "scores": json.dumps({name: network.student.scores[name] for name in tasks}),
         "preprocessing": f"RGB in 0..1, resized to {size} x {size} (bilinear with antialias, aspect ratio not kept)",
         "outputs": json.dumps(network.names),
         "precision": "float16, inputs and outputs float32" if network.options.half else "float32",

@@ -40,7 +40,7 @@ class MapExport:
 
     def __init__(self, task: DenseTask, side: int) -> None:
         self.task, self.side = task, side
-        self.facts: dict[str, Any] = {}
+        self.facts = task.facts
         name, _, meaning = task.onnx(torch.zeros(1, task.channels, 1, 1), side)
         self.meanings = {"map": "on a grid over the whole input, as the head gives it (classes: logits)", name: meaning}
 

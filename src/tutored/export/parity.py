@@ -44,7 +44,7 @@ class Sample(NamedTuple):
             yield preprocess(pictures[first : first + BATCH], size)
 
 
-def choose_sample(config: Config, files: Sequence[Path]) -> Sample:
+def choose_sample(config: Config, files: Sequence[Path | str]) -> Sample:
     """These pictures; without any, some that the run validates on; where they can't be read here, noise.
 
     Raises:

@@ -17,10 +17,13 @@ import numpy as np
 from PIL import Image
 
 from tutored.config.entries import DEFAULT_TASKS
-from tutored.data import open_dataset
+from tutored.data import TOOLS, open_dataset
 from tutored.data.check import Report, check
+from tutored.data.coco import instances_files
+from tutored.data.colours import label_map
 from tutored.data.sources import ranks
-from tutored.data.text import CLASS_FILES, NO_CLASSES, own_classes, own_name, read_json
+from tutored.data.text import CLASS_FILES, NO_CLASSES, own_classes, own_name
+from tutored.data.tools import ALL
 from tutored.errors import InputError
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
@@ -33,6 +36,7 @@ from tutored.types import IGNORE
 
 __all__ = ["Layout", "Start", "init"]
 
+ALONE = "there is one split alone: a fifth of its images is held out to validate on"
 HELD_OUT = 0.2
 """Share of the annotated pictures, of each kind, that becomes the split `val`."""
 
@@ -76,12 +80,11 @@ def init(folder: Path, out: Path, progress: Progress | None = None, tutors: Sequ
     for path in (out, links):
         if path.exists():
             raise InputError(f"{path} exists, and is left alone; remove it, or give another --out")
-    layout, arranged = _voc(folder) or _coco(folder), None
+    layout, arranged = _voc(folder) or _of_tool(folder) or _coco(folder), None
     if layout is None:
         found = find_loose(folder)
         if any(item.kind for item in found.items.values()):
-            left_out = (*found.unread, *found.others, *found.notes)
-            layout, arranged = _arrange(folder, found.items, left_out, links), links
+            layout, arranged = _arrange(folder, found, links), links
         else:
             layout = _pictures_alone(folder, found)
     try:
@@ -91,7 +94,7 @@ def init(folder: Path, out: Path, progress: Progress | None = None, tutors: Sequ
         counts = Counter(task for image_id in there.ids for task in there.annotated_tasks(image_id))
         annotated = {task: counts[task] for task in DEFAULT_TASKS}
         answers = answering(tutors, there)
-        write_text(out, config_text(layout, annotated, len(there.ids), answers))
+        write_text(out, config_text(layout, annotated, len(there.ids), len(there.blank), answers))
     except BaseException:
         if arranged:
             shutil.rmtree(arranged)
@@ -113,36 +116,56 @@ def _voc(folder: Path) -> Layout | None:
     train, val = (first(names, [name for name in lists if _opens(data, name)]) for names in (TRAIN, VAL))
     # Without objects, masks are taken to have VOC's numbers.
     names = {name for path in (place / "Annotations").glob("*.xml") for name in objects_in(path)}
-    if not train or not val or not (own_classes(place) or names <= set(VOC.classes)):
+    mapped = label_map(place)
+    if not train or not (val or mapped) or not (own_classes(place) or mapped or names <= set(VOC.classes)):
         return None
-    listed = {image_id for split in (train, val) for image_id in open_dataset(data, split).ids}
+    listed = {image_id for split in (train, val) if split for image_id in open_dataset(data, split).ids}
     stems = {composed(path.stem) for path in (place / "JPEGImages").iterdir() if path.suffix.lower() in SUFFIXES}
     left = len(stems - listed)
     notes = []
     if left:
-        notes.append(f"{left:,} pictures are neither on the list of {train} nor on that of {val}, and are not used")
-    if not names and not own_classes(place):
+        notes.append(f"{left:,} pictures are on no list of {' or '.join(filter(None, (train, val)))}, and are not used")
+    if not val:
+        notes.append(ALONE)
+    if not names and not own_classes(place) and not mapped:
         notes.append(f"numbers in masks are taken to be VOC's; if they are not, write {place / CLASS_FILES[0]}")
     return Layout(what="a VOC folder", data=data, train=train, val=val, notes=tuple(notes))
 
 
 def _coco(folder: Path) -> Layout | None:
-    files = [*folder.glob("annotations/instances_*.json"), *folder.glob("*.json"), *folder.glob("annotations/*.json")]
-    data = f"coco:{folder}"
-    names = {path.stem.removeprefix("instances_"): path for path in files}
-    inside = {path.parent.name: path for path in folder.glob("*/*.json")}
-    names |= {name: inside[name] for name in (*TRAIN, *VAL) if name in inside and name not in names}
-    # Files may be hundreds of megabytes: the usual ones are opened first.
+    files = instances_files(folder)
+    called = {name.lower(): name for name in files}
+    # Files may be hundreds of megabytes: the usual ones are looked into first.
     train, val = (
-        first(usual, [name for name in names if name in usual and _opens(data, name)]) for usual in (TRAIN, VAL)
+        next((called[each] for each in usual if each in called and _is_coco(files[called[each]])), None)
+        for usual in (TRAIN, VAL)
     )
-    train = train or next((name for name in names if name not in (*TRAIN, val) and _opens(data, name)), None)
-    if not train:
-        for name in (name for name, path in names.items() if _is_coco(path)):
-            open_dataset(data, name)  # raises what is wrong with it
+    train = train or next((name for name, path in files.items() if name != val and _is_coco(path)), val)
+    if train is None:
         return None
-    note = "there is one split alone: a fifth of its images is held out to validate on"
-    return Layout(what="a COCO folder", data=data, train=train, val=val, notes=() if val else (note,))
+    return _layout(
+        "a COCO folder", f"coco:{folder}", train, val, [called[each] for each in (*TRAIN, *VAL) if each in called]
+    )
+
+
+def _of_tool(folder: Path) -> Layout | None:
+    for kind, (what, splits_of) in TOOLS.items():
+        splits = {split.lower(): split for split in splits_of(folder)}
+        if not splits:
+            continue
+        train, val = (splits.get(first(usual, splits) or "") for usual in (TRAIN, VAL))
+        train = train or [*splits.values()][-1]
+        return _layout(what, f"{kind}:{folder}", train, None if train == ALL else val, list(splits.values()))
+    return None
+
+
+def _layout(what: str, data: str, train: str, val: str | None, there: Sequence[str]) -> Layout:
+    """Args: there: splits, with or without the two that are used."""
+    val = None if val == train else val
+    notes = [] if val else [ALONE]
+    if rest := [split for split in there if split not in (train, val, ALL)]:
+        notes.append(f"further splits, which the config does not name: {', '.join(rest)}")
+    return Layout(what=what, data=data, train=train, val=val, notes=tuple(notes))
 
 
 def _opens(data: str, split: str) -> bool:
@@ -153,11 +176,16 @@ def _opens(data: str, split: str) -> bool:
 
 
 def _is_coco(path: Path) -> bool:
+    """Whether a file is meant as COCO instances, be it cut short."""
     try:
-        content = read_json(path)
-    except InputError:
+        with regular(path).open("rb") as file:
+            head = file.read(1 << 16)
+            if not any(each in head for each in (b'"images"', b'"annotations"', b'"categories"')):
+                return False  # such as a picture in base64, of which there may be thousands
+            content = head + file.read()
+    except OSError:
         return False
-    return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
+    return b'"images"' in content and (b'"categories"' in content or not content.rstrip().endswith(b"}"))
 
 
 def _pictures_alone(folder: Path, found: Loose) -> Layout:
@@ -174,8 +202,9 @@ def _pictures_alone(folder: Path, found: Loose) -> Layout:
 # --- A VOC folder of links to loose files, with lists of splits and classes
 
 
-def _arrange(folder: Path, items: Mapping[str, Item], left_out: Sequence[str], out: Path) -> Layout:
+def _arrange(folder: Path, found: Loose, out: Path) -> Layout:
     """Make the folder `out`. Raises InputError where it can't be known which class a number in the masks means."""
+    items = found.items
     labels, source = _classes(folder, items.values())
     splits = _splits(items)
     with whole_folder(out) as made:
@@ -190,7 +219,7 @@ def _arrange(folder: Path, items: Mapping[str, Item], left_out: Sequence[str], o
         for split, ids in splits.items():
             write_text(made / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{name}\n" for name in ids))
         write_text(made / "labels.txt", "".join(f"{name}\n" for name in labels.classes))
-    notes = [f"classes are {source}", *left_out]
+    notes = [f"classes are {source}", *found.others, *found.notes]
     if "val" in splits and not any(item.split == "val" for item in items.values()):
         notes.append(
             "val is a fifth of what is annotated, drawn at random; pictures that resemble each other, such as those of "
@@ -198,8 +227,9 @@ def _arrange(folder: Path, items: Mapping[str, Item], left_out: Sequence[str], o
         )
     kinds = Counter(kind for item in items.values() for kind in item.kind)
     what = " and ".join(f"{kinds[kind]:,} {kind}" for kind in ("VOC XMLs", "PNG masks") if kinds[kind])
+    what = "; ".join((f"pictures with {what}", *found.unread))
     val = "val" if "val" in splits else None
-    return Layout(what=f"pictures with {what}", data=f"voc:{out}", train="train", val=val, notes=tuple(notes))
+    return Layout(what=what, data=f"voc:{out}", train="train", val=val, notes=tuple(notes))
 
 
 def _splits(items: Mapping[str, Item]) -> dict[str, list[str]]:

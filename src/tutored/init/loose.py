@@ -14,6 +14,7 @@ from PIL import Image
 
 from tutored.data.images import files_in, left_out_of
 from tutored.data.text import CLASS_FILES, read_lines, read_xml, refuse_unwritable
+from tutored.data.yolo import is_label
 from tutored.errors import InputError
 from tutored.files import is_special
 from tutored.labels import composed
@@ -36,7 +37,6 @@ LEFT_OUT = re.compile(r"SegmentationObject.*|.*Visuali[sz]ation|__MACOSX", re.I)
 """Folders of instance masks, and of drawings, as labelme's tools write them beside `SegmentationClass`."""
 TABLES = tuple(".csv .tsv .jsonl .ndjson .mat .npy .npz .pkl .parquet .tfrecord .record .h5 .hdf5 .xlsx".split())
 """Files that may hold annotations."""
-YOLO = re.compile(r"\d+( +-?[\d.]+){4,}\s*$", re.M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,7 @@ def find_loose(folder: Path) -> Loose:
     if not pictures:
         told = "; ".join((f"possible: {', '.join(SUFFIXES)}, in and under the folder", *left_out_of(seen)))
         raise InputError(f"{folder}: no picture in it; {told}")
-    markup = [path for path in files if path.suffix.lower() == ".xml"]
-    xmls = list(filter(_is_annotation, markup))
+    xmls = [path for path in files if path.suffix.lower() == ".xml" and _is_annotation(path)]
     # Of two files of one name, the first; a mask is also found by its name without what marks it.
     drawn = [
         {(_split(path, folder), stem): path for path in reversed(paths) for stem in (_stem(path), _bare(path))}
@@ -115,9 +114,10 @@ def find_loose(folder: Path) -> Loose:
     lost += [path for path in (*xmls, *masks) if path not in used]
     if listed:
         items = {name: item for name, item in items.items() if _stem(item.picture) in listed}
-    unread = _unread(files, set(markup) - set(xmls))
+    annotations = set(xmls)
+    left = unread([path for path in files if path not in annotations])
     others = left_out_of([path for path in seen if path not in drawings | ours])
-    return Loose(items, unread, tuple(others), (*notes, *_left_out(ours, drawings, lost)))
+    return Loose(items, left, tuple(others), (*notes, *_left_out(ours, drawings, lost)))
 
 
 def objects_in(path: Path) -> list[str]:
@@ -248,15 +248,16 @@ def _listed_splits(files: Iterable[Path], pictures: Sequence[Path]) -> tuple[dic
     return splits, notes
 
 
-def _unread(files: Sequence[Path], markup: Collection[Path]) -> tuple[str, ...]:
-    texts = [path for path in files if path.suffix == ".txt" and path.name not in CLASS_FILES]
-    yolo = [path for path in texts if YOLO.match(path.read_text(encoding="utf-8", errors="replace"))]
+def unread(files: Sequence[Path]) -> tuple[str, ...]:
+    """On the files that may be annotations and are not read, a sentence for each kind."""
+    markup = [path for path in files if path.suffix.lower() == ".xml" and not _is_annotation(path)]
+    yolo = [path for path in files if is_label(path) and path.name not in CLASS_FILES]
     json = [path for path in files if path.suffix.lower() == ".json"]
     tables = [path for path in files if path.suffix.lower() in TABLES]
     return tuple(
         f"{len(paths):,} {what}, such as {min(paths)}, are not read{remedy}"
         for paths, what, remedy in (
-            (yolo, "files of YOLO's boxes", "; convert them to COCO's JSON"),
+            (yolo, "files of YOLO's boxes", "; write `names: [cat, dog]`, the name of number 0 first, into data.yaml"),
             (json, "files of JSON", "; COCO's is FOLDER/SPLIT.json, with the pictures in FOLDER/SPLIT"),
             (markup, "XMLs that are not VOC's", "; VOC's is one a picture, and begins with <annotation>"),
             (tables, "tables", ", should they hold annotations"),

@@ -22,7 +22,7 @@ data:
   # Data set to train on, and its split.
   train: {data}
   split: {split}
-  {val}
+  {val}{empty}
 
 tasks:
 {tasks}
@@ -43,6 +43,9 @@ train:
 VAL = "# Split to validate on while training.\n  val_split: {}"
 HELD_OUT = "# Share of the training images that is kept out of training and validated on.\n  held_out: 0.2"
 NO_VAL = "# Nothing is annotated to validate on.\n  val_split: null"
+EMPTY = """
+  # {blank} of {images} training images have no object: are they not labelled yet, or is nothing there (`annotated`)?
+  empty: unannotated"""
 TASK = """\
   # {count} of {images} training images are annotated for it.
   {task}:
@@ -82,11 +85,14 @@ class Layout:
     notes: tuple[str, ...] = ()
 
 
-def config_text(layout: Layout, annotated: Mapping[str, int], images: int, tutors: Mapping[str, Answering]) -> str:
+def config_text(
+    layout: Layout, annotated: Mapping[str, int], images: int, blank: int, tutors: Mapping[str, Answering]
+) -> str:
     """YAML that `tutored train` takes as it is, as long as somebody teaches something.
 
     Args:
         annotated: by task, how many of the training split's `images` are annotated for it.
+        blank: how many of them have no object, and may be empty or not labelled yet.
         tutors: by task, who answers for what is missing, where that is known.
     """
     taught, tasks = any(annotated.values()), []
@@ -106,6 +112,7 @@ def config_text(layout: Layout, annotated: Mapping[str, int], images: int, tutor
         data=_flow(layout.data),
         split=_flow(layout.train),
         val=VAL.format(json.dumps(layout.val)) if taught and layout.val else HELD_OUT if taught else NO_VAL,
+        empty=EMPTY.format(blank=blank, images=images) if blank else "",
         tasks="\n".join(tasks),
         batch=8 if images < 500 else 16,
         random_cost=RANDOM_COST,

@@ -23,7 +23,7 @@ MARKED = 12
 """Up to this many validations are marked one by one."""
 MOST_CLASSES = 24
 """A matrix of more classes has the most frequent ones, and the others as one."""
-NOT_MEANS = ("images", "classes", "per_class", "notes")
+NOT_MEANS = ("images", "classes", "per_class", "notes", "score")
 """Of the figures of a task; counts by class are mappings."""
 Points = Sequence[tuple[float, float]]
 

@@ -83,7 +83,7 @@ class RunPage(Watcher):
                 _draw(start, index, TRUTH, image, dataset.ground_truth(image_id))
                 found = _answers_of_tutors(start, image_id)
                 if found is not None:
-                    _draw(start, index, TUTOR, image, found)
+                    _draw(start, index, TUTOR, image, found.above(SCORE))
 
     def __call__(self, report: Report) -> None:
         began = time.monotonic()
@@ -107,7 +107,7 @@ class RunPage(Watcher):
             if images:
                 device = next(student.parameters()).device
                 for index, given in enumerate(answer(student, images, device, start.config.taught)):
-                    _draw(start, index, validation_name(validation.epoch), images[index], given)
+                    _draw(start, index, validation_name(validation.epoch), images[index], given.above(student.scores))
 
     def end(self) -> None:
         if self.start and (self.start.out / "log.jsonl").exists():
@@ -147,7 +147,7 @@ def _answers_of_tutors(start: Start, image_id: str) -> Prediction | None:
 def _draw(start: Start, index: int, what: str, image: Image.Image, shown: PerTask) -> None:
     """Write `page/INDEX-WHAT.jpg`."""
     taught = {name: task for name, task in start.tasks.items() if name in start.config.taught}
-    drawn = draw(image, shown, taught, score=SCORE, at_most=SIDE * _maps(taught))
+    drawn = draw(image, shown, taught, at_most=SIDE * _maps(taught))
     path = picture_path(start.out, index, what)
     write_encoded(path, partial(drawn.save, format="JPEG", quality=QUALITY, optimize=True))
 

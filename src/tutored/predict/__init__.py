@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from tutored.predict.inputs import find_pictures, find_videos, is_result, sort_inputs
     from tutored.predict.pictures import FILMED, KINDS, choose_kinds, predict_files
     from tutored.predict.predictor import Predictor, load
+    from tutored.predict.result import Result
     from tutored.predict.video import predict_video
 
 __all__ = [
     "FILMED",
     "KINDS",
     "Predictor",
+    "Result",
     "choose_kinds",
     "find_pictures",
     "find_videos",
@@ -27,7 +29,7 @@ __all__ = [
     "predict_video",
     "sort_inputs",
 ]
-MODULES = ("inputs", "predictor", "pictures", "video")
+MODULES = ("inputs", "result", "predictor", "pictures", "video")
 """From the one that imports least to the one that imports most."""
 
 

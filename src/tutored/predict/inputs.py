@@ -67,7 +67,7 @@ def find_pictures(
         InputError: a path is missing or no picture, a folder has none, or two names differ in their suffix only.
     """
     from tutored.data.images import files_in, left_out_of
-    from tutored.pictures import SUFFIXES, picture_size
+    from tutored.pictures import SUFFIXES, picture_size, pictures_in
 
     found: list[tuple[Path, Path]] = []
     for path in paths:
@@ -86,6 +86,8 @@ def find_pictures(
                 tell(note)
         for file in inside:
             picture_size(file)
+            if pictures_in(file) > 1:
+                tell(f"{file}: holds several pictures, of which the first is taken")
             found.append((_name(file, under or (path if os.path.isdir(path) else None)), file))
     return _distinct(found)
 

@@ -24,10 +24,11 @@ from tutored.files import whole_file, write_encoded
 from tutored.labels import LabelSpace, composed, same_class
 from tutored.pictures import read_picture, upright
 from tutored.predict.inputs import RESULT, find_pictures
-from tutored.predict.predictor import Predictor, describe
+from tutored.predict.predictor import Predictor
+from tutored.predict.result import Result
 from tutored.progress import Progress
 from tutored.tasks import Task
-from tutored.visualise import draw, lacking_letters
+from tutored.visualise import lacking_letters
 
 KINDS = ("pictures", "json", "files")
 """What can be written: drawings, `Task.describe`, `Task.save`."""
@@ -61,26 +62,28 @@ def gives(task: Task, kind: str) -> bool:
 
 def predict_files(
     predictor: Predictor,
-    paths: Sequence[Path],
-    out: Path,
-    score: float = 0.5,
+    paths: Sequence[Path | str],
+    out: Path | str,
+    score: float | None = None,
     progress: Progress | None = None,
     *,
     kinds: Collection[str] | None = None,
     under: Path | None = None,
     coco: Path | None = None,
     tell: Callable[[str], object] = lambda note: None,
+    found: Callable[[str, Result], object] = lambda name, result: None,
 ) -> Path:
     """Write the results of pictures; memory is that of one batch.
 
     Args:
-        score: boxes from this score on are drawn.
+        score: boxes from this score on are drawn; None: from `Predictor.scores` on.
         kinds: what is written, of `KINDS`; None: all that there is.
         under, tell: see `find_pictures`.
         coco: a COCO instances file that lists the pictures. The JSON then has the boxes alone, with the file's image
             and category numbers, as pycocotools' `loadRes` wants them. Pictures are taken as they are stored then, as
             COCO's boxes are drawn; else they are turned upright first where their EXIF asks for it.
         tell: is given what the user should know, a sentence each.
+        found: is given each picture's name and result, when they are written.
 
     Returns:
         The path of `predictions.json`, which is written last; `out` without JSON.
@@ -89,7 +92,7 @@ def predict_files(
         InputError: see `find_pictures`, `CocoNumbers` and `choose_kinds`; or a picture is broken.
     """
     kinds = choose_kinds(kinds, KINDS, predictor.tasks)
-    pictures = find_pictures(paths, under, tell)
+    pictures, out = find_pictures([Path(path) for path in paths], under, tell), Path(out)
     if "pictures" in kinds:
         for note in lacking_letters(predictor.tasks):
             tell(note)
@@ -106,19 +109,18 @@ def predict_files(
             if not numbers:
                 images = [upright(image) for image in images]
             seen = [np.asarray(image) for image in images]
-            for name, image, prediction in zip(batch, images, predictor(seen), strict=True):
+            for name, result in zip(batch, predictor(seen), strict=True):
                 stem = PurePath(name).with_suffix("").as_posix()
                 if add:
-                    named = {"image_id": stem, "file_name": name}
-                    entries = describe(prediction, predictor.tasks).items()
-                    found = [{**named, "task": task, **entry} for task, each in entries for entry in each]
-                    for entry in numbers.renumbered(found) if numbers else found:
+                    entries = [{"file_name": name, **entry} for entry in result.to_coco(stem)]
+                    for entry in numbers.renumbered(entries) if numbers else entries:
                         add(entry)
                 if "pictures" in kinds:
-                    drawn = draw(image, prediction, predictor.tasks, score=score, at_most=LONGEST)
+                    drawn = result.plot(score, at_most=LONGEST)
                     write_encoded(out / f"{stem}{RESULT}.jpg", partial(drawn.save, format="JPEG"))
-                for task, answer in prediction.tasks.items() if "files" in kinds else ():
+                for task, answer in result.tasks.items() if "files" in kinds else ():
                     predictor.tasks[task].save(answer, out / f"{stem}.{task}{RESULT}")
+                found(name, result)
             if progress:
                 progress(first + len(batch), len(names))
     return listed if "json" in kinds else out

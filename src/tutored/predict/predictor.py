@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,14 +13,11 @@ from PIL import Image
 
 from tutored.checkpoint import load_checkpoint
 from tutored.device import choose_device
-from tutored.errors import InputError
-from tutored.pictures import as_rgb, read_picture, upright
+from tutored.predict.frames import read_frames
+from tutored.predict.inputs import VIDEOS, find_pictures
+from tutored.predict.result import Picture, Result, opened
 from tutored.students import Student, answer
 from tutored.tasks import Task
-from tutored.types import Prediction
-
-Picture = Image.Image | np.ndarray | Path | str
-"""A picture or a file, turned upright as its EXIF asks, or uint8 [H, W, 3] (RGB), taken as it is."""
 
 
 class Predictor:
@@ -32,6 +30,7 @@ class Predictor:
 
     Attributes:
         tasks: those that are answered, by name.
+        scores: by task, from which score on answers are shown.
     """
 
     def __init__(
@@ -47,55 +46,58 @@ class Predictor:
         self.tasks: Mapping[str, Task] = {
             name: task for name, task in student.tasks.items() if tasks is None or name in tasks
         }
+        self.scores: Mapping[str, float] = {name: student.scores[name] for name in self.tasks}
 
     @classmethod
     def load(cls, checkpoint: Path | str, device: torch.device | str | None = None, batch: int = 16) -> Predictor:
         """A trained student as a function: `tutored.load("runs/first/checkpoint")("picture.jpg")`.
 
         Args:
+            checkpoint: the folder, or the ONNX file that `tutored export` wrote.
             device: see `choose_device`.
 
         Raises:
-            InputError: no checkpoint there, or no such device here.
+            InputError: no checkpoint or exported file there, no such device here, or onnxruntime is missing.
         """
         where = choose_device(device)
-        student, config = load_checkpoint(Path(checkpoint))
+        if Path(checkpoint).suffix == ".onnx":
+            from tutored.students.exported import Exported
+
+            return cls(Exported(Path(checkpoint), where), where, batch)
+        student, config = load_checkpoint(checkpoint)
         return cls(student, where, batch, config.taught)
 
     @overload
-    def __call__(self, images: Picture) -> Prediction: ...  # type: ignore[overload-overlap]  # a str is a Sequence
+    def __call__(self, images: Image.Image | np.ndarray) -> Result: ...
     @overload
-    def __call__(self, images: Sequence[Picture]) -> list[Prediction]: ...
-    def __call__(self, images: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
-        """The answers of all tasks for one picture or several, in each picture's own pixels.
+    def __call__(self, images: Path | str) -> Any: ...
+    @overload
+    def __call__(self, images: Sequence[Picture]) -> list[Result]: ...
+    def __call__(self, images: Picture | Sequence[Picture]) -> Result | list[Result] | Iterator[Result]:
+        """The answers of all tasks, in each picture's own pixels.
+
+        Args:
+            images: a picture; a list of them; a folder or a video, whose results come one after the other and are
+                computed a batch at a time: `for result in student("clip.mp4")`.
 
         Raises:
-            InputError: a file is broken or missing, or an array is something else.
+            InputError: a file is broken or missing, a folder has no picture, or an array is something else.
             FloatingPointError: the student's training diverged, so that it answers NaN.
         """
+        if isinstance(images, (str, Path)) and Path(images).is_dir():
+            return self._answers(find_pictures([Path(images)]).values())
+        if isinstance(images, (str, Path)) and Path(images).suffix.lower() in VIDEOS:
+            return self._answers(read_frames(images))
         if isinstance(images, Picture):
-            return self([images])[0]
-        found: list[Prediction] = []
-        for first in range(0, len(images), self.batch):
-            batch = [_opened(image) for image in images[first : first + self.batch]]
-            found += answer(self.student, batch, self.device, tuple(self.tasks))
-        return found
+            return next(self._answers([images]))
+        return list(self._answers(images))
+
+    def _answers(self, pictures: Iterable[Picture]) -> Iterator[Result]:
+        left = iter(pictures)
+        while batch := list(islice(left, self.batch)):
+            answers = answer(self.student, [opened(each) for each in batch], self.device, tuple(self.tasks))
+            for source, found in zip(batch, answers, strict=True):
+                yield Result(found.size, found.tasks, known=self.tasks, scores=self.scores, source=source)
 
 
 load = Predictor.load
-
-
-def describe(prediction: Prediction, tasks: Mapping[str, Task]) -> dict[str, list[dict[str, Any]]]:
-    """JSON-ready entries of a prediction, for each task whose answers have such a form; see `Task.describe`."""
-    entries = {name: tasks[name].describe(found) for name, found in prediction.tasks.items()}
-    return {name: each for name, each in entries.items() if each is not None}
-
-
-def _opened(image: Picture) -> Image.Image:
-    if isinstance(image, (str, Path)):
-        return upright(read_picture(Path(image)))
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(f"array of {image.dtype} {list(image.shape)}; give uint8 [height, width, 3], RGB")
-        return Image.fromarray(image)
-    return as_rgb(upright(image))

@@ -10,40 +10,33 @@ files.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from tutored.errors import InputError
-from tutored.files import regular, whole_file, whole_folder
+from tutored.files import whole_file, whole_folder
+from tutored.predict.frames import RATE, Frame, frames_of, open_video
 from tutored.predict.inputs import CAMERA, RESULT
 from tutored.predict.pictures import FILMED, choose_kinds, gives
-from tutored.predict.predictor import Predictor, describe
+from tutored.predict.predictor import Predictor
 from tutored.progress import Progress
-from tutored.visualise import draw
 
 CLOCK = 90_000
 """Ticks of a second in what is written; the times of all usual frame rates are whole numbers of it."""
-RATE = 30
-"""Frames a second where a file does not say."""
-CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
-"""FFmpeg's input device of each system, and how it names a camera."""
-WAIT = 10.0
-"""Seconds to wait for a camera."""
 
 
 def predict_video(
     predictor: Predictor,
     source: Path | str,
-    into: Path,
-    score: float = 0.5,
+    into: Path | str,
+    score: float | None = None,
     progress: Progress | None = None,
     *,
     kinds: Collection[str] | None = None,
@@ -54,7 +47,7 @@ def predict_video(
     Args:
         source: a video file, or a camera: `camera:0` (Windows: `camera:NAME`).
         into: results are `into` without suffix and with the endings above, in place of earlier ones.
-        score: boxes from this score on are drawn.
+        score: boxes from this score on are drawn; None: from `Predictor.scores` on.
         kinds: what is written, of `KINDS`; None: of `FILMED`, what the tasks have.
         stop: is asked before each frame; when it says yes the files end there.
 
@@ -65,96 +58,37 @@ def predict_video(
         InputError: av is missing, no such camera, not a video, or a broken one; see `choose_kinds`.
     """
     kinds, tasks, count = choose_kinds(kinds, FILMED, predictor.tasks), predictor.tasks, 0
+    into = Path(into)
     endings = {"pictures": "mp4", "json": "jsonl"}
     written = {kind: into.with_suffix(f"{RESULT}.{endings[kind]}") for kind in endings if kind in kinds}
     saving = {
         name: into.with_suffix(f".{name}{RESULT}") for name in tasks if "files" in kinds and gives(tasks[name], "files")
     }
     with ExitStack() as stack:
-        container = stack.enter_context(_open(str(source)))
+        container = stack.enter_context(open_video(str(source)))
         stream = container.streams.video[0]
         rate = Fraction(stream.average_rate or RATE)
         length = stream.frames or round((container.duration or 0) / 1_000_000 * rate)
         film = stack.enter_context(_film(written["pictures"], rate)) if "pictures" in kinds else None
         text = stack.enter_context(_text(written["json"])) if "json" in kinds else None
         folders = {name: stack.enter_context(whole_folder(path)) for name, path in saving.items()}
-        frames = takewhile(lambda _: not stop(), _frames(container, str(source), rate))
+        frames = takewhile(lambda _: not stop(), frames_of(container, str(source), rate))
         # A camera's frames come slowly: each is answered at once.
         at_once = 1 if str(source).startswith(CAMERA) else predictor.batch
         while batch := list(islice(frames, at_once)):
-            for frame, prediction in zip(batch, predictor([frame.image for frame in batch]), strict=True):
+            for frame, result in zip(batch, predictor([frame.image for frame in batch]), strict=True):
                 if film:
-                    film(frame, draw(frame.image, prediction, tasks, score=score))
+                    film(frame, result.plot(score))
                 if text:
-                    text({"frame": count, "time": round(frame.time, 6), "tasks": describe(prediction, tasks)})
+                    text({"frame": count, "time": round(frame.time, 6), "tasks": result.entries()})
                 for name, folder in folders.items():
-                    tasks[name].save(prediction.tasks[name], folder / f"{count:06d}")
+                    tasks[name].save(result.tasks[name], folder / f"{count:06d}")
                 count += 1
             if progress:
                 progress(count, max(length, count))
         if not count:
             raise InputError(f"{source}: there is no picture in it")
     return [*written.values(), *saving.values()]
-
-
-class Frame(NamedTuple):
-    """A frame at a time in seconds from the first one: the picture, upright, RGB, and its pixels' width by height."""
-
-    time: float
-    image: Image.Image
-    aspect: Fraction
-
-
-def _frames(container: Any, name: str, rate: Fraction) -> Iterator[Frame]:
-    import av
-
-    count, start, aspect = 0, None, container.streams.video[0].sample_aspect_ratio or Fraction(1)
-    try:
-        for frame in container.decode(video=0):
-            seconds = float(count / rate) if frame.time is None else frame.time
-            start = seconds if start is None else start
-            image = frame.to_image().rotate(frame.rotation, expand=True)
-            yield Frame(seconds - start, image, 1 / aspect if frame.rotation % 180 else aspect)
-            count += 1
-    except (av.error.FFmpegError, OSError) as error:
-        raise InputError(
-            f"{name}: can't be read past frame {count} ({error.strerror}); fetch or record it again"
-        ) from error
-
-
-def _open(name: str) -> Any:
-    """FFmpeg's container of a video or camera."""
-    try:
-        import av
-    except ImportError as error:
-        raise InputError("videos and cameras need av; run `pip install 'tutored[video]'`") from error
-    # Before a colon, FFmpeg expects the name of a protocol.
-    device, place, why, wait = None, f"file:{name}", "not a video that can be read", None
-    if name.startswith(CAMERA):
-        device, place = _camera(name)
-        why, wait = "there is no such camera, or another program has it", WAIT
-    try:
-        if device is None:
-            regular(Path(name))
-        container = av.open(place, format=device, timeout=wait)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{name}: {why} ({error})") from error
-    if not container.streams.video:
-        container.close()
-        raise InputError(f"{name}: there is no picture in it; give a video")
-    container.streams.video[0].thread_type = "AUTO"
-    return container
-
-
-def _camera(name: str) -> tuple[str, str]:
-    """FFmpeg's input device, and what it calls the camera."""
-    given = name.removeprefix(CAMERA)
-    if sys.platform not in CAMERAS:
-        raise InputError(f"{name}: no cameras on {sys.platform}; possible: {', '.join(CAMERAS)}")
-    if sys.platform != "win32" and not given.isdecimal():
-        raise InputError(f"{name}: give a camera's number, such as camera:0")
-    device, called = CAMERAS[sys.platform]
-    return device, called.format(given)
 
 
 @contextmanager

@@ -47,7 +47,6 @@ KEYS: Mapping[str, Mapping[str, Any]] = dict(
 )
 """Of the tasks in all runs. Tutors this young are unsure: boxes count from .35 on, and maps are sharpened."""
 PICTURES = 6
-DRAWN_FROM = 0.4
 STUDENTS = {
     "left": f"the {1 - HIDDEN:.1%} of ground truth that is left",
     "tutored": f"the same {1 - HIDDEN:.1%}, tutors fill the gaps",
@@ -173,8 +172,7 @@ def _draw_predictions(out: Path) -> Path:
     shown = [[draw(image, dataset.ground_truth(name), bound) for name, image in zip(ids, images, strict=True)]]
     for name in STUDENTS:
         student = Predictor.load(out / name / "checkpoint", "cpu")
-        answers = zip(images, student(images), strict=True)
-        shown.append([draw(image, answer, student.tasks, score=DRAWN_FROM) for image, answer in answers])
+        shown.append([result.plot() for result in student(images)])
     picture = grid([list(row) for row in zip(*shown, strict=True)], ["ground truth", *STUDENTS.values()])
     write_encoded(out / "predictions.png", partial(picture.save, format="PNG"))
     return out / "predictions.png"

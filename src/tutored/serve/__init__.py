@@ -14,6 +14,8 @@ from tutored.errors import InputError
 
 __all__ = ["is_loopback", "serve"]
 
+AUTO = "auto"
+"""In the place of a score: the one from which on something is seen."""
 SECONDS = 30.0
 """That an answer may take."""
 

@@ -7,6 +7,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,10 @@ from PIL import Image, UnidentifiedImageError
 from starlette.exceptions import HTTPException
 
 from tutored.pages import uri
-from tutored.pictures import FORMATS, LONGEST, as_rgb, orientation, refuse_long, refuse_scans, upright
-from tutored.predict import load
-from tutored.predict.predictor import describe
+from tutored.pictures import FORMATS, LONGEST, as_rgb, orientation, refuse_long, refuse_odd, upright
+from tutored.predict import Result, load
+from tutored.serve import AUTO
 from tutored.students import answer as ask_student
-from tutored.tasks import Task
-from tutored.types import Prediction
-from tutored.visualise import draw
 
 PIXELS = 50_000_000
 """Of a picture; more are refused before they are decoded."""
@@ -30,7 +28,7 @@ SIDE = 1600
 FINER = 2
 """A JPEG is decoded at the smallest of its scales (1/8, 1/4, 1/2, 1) that leaves so many times the network's side."""
 
-Predict = Callable[[Image.Image, tuple[int, int]], Prediction]
+Predict = Callable[[Image.Image, tuple[int, int]], Result]
 """What is in a picture that may be shrunk, in the pixels of (height, width)."""
 
 
@@ -40,20 +38,16 @@ def load_answer(
     """The classes of a checkpoint's tasks, and `answer` with its student. Raises InputError as `predict.load`."""
     model = load(checkpoint, device)
 
-    def predict(image: Image.Image, size: tuple[int, int]) -> Prediction:
-        return ask_student(model.student, [image], model.device, tuple(model.tasks), [size])[0]
+    def predict(image: Image.Image, size: tuple[int, int]) -> Result:
+        (found,) = ask_student(model.student, [image], model.device, tuple(model.tasks), [size])
+        return Result(found.size, found.tasks, known=model.tasks, scores=model.scores, source=image)
 
     classes = {name: task.labels.classes for name, task in model.tasks.items()}
-    return classes, partial(answer, predict, model.tasks, FINER * model.student.size)
+    return classes, partial(answer, predict, FINER * model.student.size)
 
 
 def answer(
-    predict: Predict,
-    tasks: Mapping[str, Task],
-    least: int,
-    data: bytes,
-    score: float | None = None,
-    drawn: Sequence[str] = (),
+    predict: Predict, least: int, data: bytes, score: float | str | None = None, drawn: Sequence[str] = ()
 ) -> dict[str, Any]:
     """What is known about a picture, a file of one of `FORMATS`.
 
@@ -62,8 +56,9 @@ def answer(
 
     Returns:
         `width` and `height` of the picture, turned upright as its EXIF asks, and where it is drawn of at most `SIDE`
-        pixels; `entries` by task, in its pixels (see `Task.describe`); `seconds` spent; and the `drawing` of some tasks
-        from a score on, a JPEG, or without a score `files` by name (see `Task.save`), in base64.
+        pixels; `entries` by task, in its pixels (see `Task.describe`), and what of them is `found`, in words; `seconds`
+        spent; and the `drawing` of some tasks from a score on, a JPEG, with this `score`, or without a score `files` by
+        name (see `Task.save`), in base64.
 
     Raises:
         HTTPException: the picture is of another format, too large or broken.
@@ -73,14 +68,18 @@ def answer(
     if score is not None:
         image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
         size = (image.height, image.width)
-    prediction = predict(image, size)
-    found: dict[str, Any] = {"width": size[1], "height": size[0], "entries": describe(prediction, tasks)}
+    result = predict(image, size)
+    from_: Any = score
+    if score == AUTO:
+        from_ = min((min(result.scores[name], best) for name, best in result.best.items()), default=None)
+    found = {"width": size[1], "height": size[0], "entries": result.entries(), "found": result.told(from_)}
     if score is not None:
-        found["drawing"] = uri(draw(image, prediction, {name: tasks[name] for name in drawn}, score=score))
+        known = {name: result.known[name] for name in drawn}
+        found |= {"score": from_, "drawing": uri(replace(result, known=known).plot(from_))}
     else:
         with tempfile.TemporaryDirectory() as folder:
-            for name, each in prediction.tasks.items():
-                tasks[name].save(each, Path(folder) / name)
+            for name, each in result.tasks.items():
+                result.known[name].save(each, Path(folder) / name)
             written = sorted(Path(folder).iterdir())
             found["files"] = {file.name: base64.b64encode(file.read_bytes()).decode() for file in written}
     return found | {"seconds": round(time.perf_counter() - started, 3)}
@@ -97,7 +96,7 @@ def read_upload(data: bytes, least: int) -> tuple[Image.Image, tuple[int, int]]:
             if picture.width * picture.height > PIXELS:
                 raise Image.DecompressionBombError
             refuse_long(picture)
-            refuse_scans(picture)
+            refuse_odd(picture)
             width, height = picture.size
             picture.draft("RGB", (least, least))
             return as_rgb(upright(picture)), (width, height) if orientation(picture) > 4 else (height, width)

@@ -30,6 +30,7 @@ from tutored.errors import printable
 from tutored.pages import render
 from tutored.palette import voc_palette
 from tutored.pictures import FORMATS
+from tutored.serve import AUTO
 from tutored.serve.http import BUSY
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -46,7 +47,7 @@ SAFE = {
     "X-Frame-Options": "DENY",
 }
 
-Ask = Callable[[bytes, float | None, Sequence[str]], dict[str, Any]]
+Ask = Callable[[bytes, float | str | None, Sequence[str]], dict[str, Any]]
 
 
 def make_app(
@@ -55,7 +56,8 @@ def make_app(
     """`GET /` is the page, `POST /predict` answers a picture (see `answer.answer`), `GET /health` says who answers.
 
     `GET /openapi.json` describes these to programs. The body of the request is the picture's file. `?draw=0.5` asks for
-    a drawing with what scores at least that much, of all tasks or those in `&tasks=`, names with commas. Faults are
+    a drawing with what scores at least that much, `?draw=auto` for one on which something is seen, of all tasks or
+    those in `&tasks=`, names with commas. Faults are
     `{"error": "..."}` with a status from 400 on. No picture is kept.
 
     Args:
@@ -187,18 +189,19 @@ def _text(name: str) -> str:
     return files("tutored.serve").joinpath(name).read_text(encoding="utf-8")
 
 
-def _asked(request: Request, tasks: Collection[str]) -> tuple[float | None, list[str]]:
-    """From which score on an answer is to be drawn (None: it is not), and of which tasks."""
+def _asked(request: Request, tasks: Collection[str]) -> tuple[float | str | None, list[str]]:
+    """From which score on an answer is to be drawn (None: it is not; see `AUTO`), and of which tasks."""
     asked = request.query_params
     drawn = asked["tasks"].split(",") if "tasks" in asked else list(tasks)
     if unknown := [name for name in drawn if name and name not in tasks]:
         raise HTTPException(400, f"there is no task {unknown[0]!r}; possible: {', '.join(tasks)}")
+    score: Any = asked.get("draw")
     try:
-        score = float(asked["draw"]) if "draw" in asked else None
+        score = score if score in (None, AUTO) else float(score)
     except ValueError:
         score = math.nan
-    if score is not None and not 0 <= score <= 1:
-        raise HTTPException(400, f"draw={asked['draw']} is no score; give a number from 0 to 1")
+    if score not in (None, AUTO) and not 0 <= score <= 1:
+        raise HTTPException(400, f"draw={asked['draw']} is no score; give a number from 0 to 1, or {AUTO}")
     return score, list(filter(None, drawn))
 
 

@@ -14,10 +14,10 @@ function take(file) {
   if (!file) return;
   picture = file;
   part("result").hidden = true;
-  ask();
+  ask("auto");
 }
 
-async function ask() {
+async function ask(score) {
   asking.abort();
   asking = new AbortController();
   if (picture.size > facts.megabytes * 1e6) {
@@ -26,7 +26,7 @@ async function ask() {
   }
   tell("Looking at the picture …");
   const tasks = [...document.querySelectorAll("[name=task]:checked")].map((box) => box.value);
-  const asked = new URLSearchParams({ draw: part("score").value, tasks: tasks.join(",") });
+  const asked = new URLSearchParams({ draw: score, tasks: tasks.join(",") });
   try {
     const response = await fetch(`predict?${asked}`, { method: "POST", body: picture, signal: asking.signal });
     const answer = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
@@ -38,10 +38,12 @@ async function ask() {
 }
 
 function show(answer) {
+  if (answer.score !== null) part("score").value = answer.score;
+  part("shown").textContent = Number(part("score").value).toFixed(2);
   part("drawing").src = answer.drawing;
   part("tables").replaceChildren(...Object.entries(answer.entries).map(([task, entries]) => table(task, entries)));
   part("result").hidden = false;
-  tell(`${answer.width} × ${answer.height} pixels, answered in ${answer.seconds.toFixed(2)} s.`);
+  tell(`${answer.width} × ${answer.height} pixels, answered in ${answer.seconds.toFixed(2)} s. ${answer.found}.`);
 }
 
 function table(task, entries) {
@@ -77,4 +79,4 @@ for (const name of ["dragover", "dragleave", "drop"]) {
   });
 }
 part("score").addEventListener("input", () => (part("shown").textContent = Number(part("score").value).toFixed(2)));
-part("controls").addEventListener("change", () => picture && ask());
+part("controls").addEventListener("change", () => picture && ask(part("score").value));

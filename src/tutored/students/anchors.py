@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutored import boxes
+from tutored.config.kinds.anchors import AnchorSection
 from tutored.losses import Term
 from tutored.losses.background import merge_unknown
 from tutored.students.heads import Head
@@ -113,23 +114,6 @@ def match(
     return Matches(box, (box < 0) & (overlap.amax(dim=1) >= floor))
 
 
-class AnchorKeys(Protocol):
-    """The config keys of an anchor head."""
-
-    @property
-    def normaliser(self) -> Literal["weights", "positives"]: ...
-    @property
-    def mining(self) -> Literal["image", "batch"]: ...
-    @property
-    def negatives(self) -> float: ...
-    @property
-    def min_negatives(self) -> int: ...
-    @property
-    def match_floor(self) -> float: ...
-    @property
-    def forced_floor(self) -> float: ...
-
-
 class BoxOutputs(NamedTuple):
     """An anchor head's raw answer for a batch.
 
@@ -197,7 +181,7 @@ class AnchorHead(Head):
         logits: AnchorRows,
         anchors_xyxy: Tensor,
         size: int,
-        keys: AnchorKeys,
+        keys: AnchorSection,
     ) -> None:
         super().__init__(
             task, terms={"class": Term(_normaliser, self.class_sum), "box": Term(_normaliser, self.box_sum)}
@@ -206,7 +190,7 @@ class AnchorHead(Head):
         self.size, self.keys = size, keys
         self.register_buffer("anchors_xyxy", anchors_xyxy, persistent=False)
 
-    def forward(self, levels: list[Tensor]) -> BoxOutputs:
+    def forward(self, levels: Any) -> BoxOutputs:
         return BoxOutputs(self.deltas(levels), self.logits(levels))
 
     def assign(self, targets: BoxTargets, *, tutor: bool) -> AnchorTargets:

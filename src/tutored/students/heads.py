@@ -55,6 +55,10 @@ class Head(nn.Module):
         raise NotImplementedError
 
 
+USUAL_SCORE = 0.5
+"""From which answers are shown where no validation has said better."""
+
+
 class DenseHead(Head):
     """A map for a task that any student can learn; the task brings targets, loss and decoding.
 
@@ -93,6 +97,8 @@ class Student(nn.Module):
         config: the section that it was built from.
         tasks: by name.
         heads: by name of the task.
+        scores: by task, from which score on its answers are worth showing, where they have scores; validation finds
+            it (`Figures.score`), and a checkpoint keeps it.
         backbone: the trunk; its parameters learn at `train.backbone_lr`.
     """
 
@@ -103,11 +109,21 @@ class Student(nn.Module):
         super().__init__()
         self.config, self.tasks = config, dict(tasks)
         self.heads = nn.ModuleDict()
+        self.scores = dict.fromkeys(tasks, USUAL_SCORE)
 
     @property
     def size(self) -> int:
         """Side of the input in pixels."""
         return self.config.size
+
+    @property
+    def update_after(self) -> Mapping[str, int]:
+        """By task, how many images must have taught it before the optimiser updates the parameters of its head; under
+        the empty name, how many images before it updates all other parameters. Until then their gradients add up.
+
+        What is not named, or by 0, is updated in each step, as everything is in a student that names nothing.
+        """
+        return {}
 
     @property
     def grids(self) -> dict[str, int]:

@@ -44,8 +44,8 @@ from tutored.watch import Report, Watcher, Watchers
 MOST_SEEDS = 1000
 MAY_CHANGE = {"scales", "candidates", "tutor_candidates", "chosen", "studies", "photos"}
 """Of a setting, what does not change the runs that were trained."""
-SHOWN, SCORE, SIDE, QUALITY = 4, 0.4, 300, 60
-"""Pictures of a run: how many, boxes from which score on, their longer side in pixels, and WebP's quality."""
+SHOWN, SIDE, QUALITY = 4, 300, 60
+"""Pictures of a run: how many, their longer side in pixels, and WebP's quality."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +329,7 @@ def _pictures(run: Run, where: Path) -> list[dict[str, Any]]:
     for image_id, image, answer in zip(ids, images, predictor(images), strict=True):
         file = io.BytesIO()
         ground = image if run.setting.photos else None
-        drawn = draw(ground, answer, predictor.tasks, score=SCORE, at_most=SIDE)
+        drawn = draw(ground, answer.above(answer.scores), predictor.tasks, at_most=SIDE)
         drawn.save(file, "WEBP", quality=QUALITY)
         pictures.append({"told": image_id, "file": file.getvalue()})
     return pictures

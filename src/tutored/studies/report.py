@@ -17,10 +17,12 @@ from tutored.softlabels.manifest import changed
 from tutored.studies.declare import RECIPES, Row
 from tutored.studies.folder import Folder
 from tutored.studies.outcome import Comparison, RowOutcome, StudyOutcome
-from tutored.studies.records import CLASS_FIGURES, FIGURES, TUTORS, read_records
+from tutored.studies.records import CLASS_FIGURES, FIGURES, TUTORS, Record, read_records
 
 MOST_ROWS = 8
 """A table with more rows has neither figures by class nor pictures."""
+CHANCE = 0.05
+"""A student whose objects' figures are lower on average has learnt nothing of them."""
 THESIS_TUTORS = {"detection": "Faster R-CNN: mAP 0.798", "segmentation": "Mask R-CNN: mIoU 0.756"}
 """The thesis' own tutors (section 3.3)."""
 MARKERS = {"thesis": "^", "corrected": "o"}
@@ -90,11 +92,30 @@ def head(outcomes: Sequence[StudyOutcome]) -> dict[str, Any]:
             {f"{record.device}, {record.threads} thread{'' if record.threads == 1 else 's'}" for record in done}
         ),
         "versions": sorted({", ".join(map(" ".join, record.versions.items())) for record in done}),
+        "unlearnt": unlearnt(done),
         "changed": [f"{store} ({', '.join(sorted(names))})" for store, names in sorted(differing.items()) if names],
         "audited": [
             f"{store} in {sum(each)} of {len(each)} runs" for store, each in sorted(audited.items()) if any(each)
         ],
     }
+
+
+def unlearnt(records: Sequence[Record]) -> str:
+    """A sentence where no run has learnt anything, so that no row may be compared; else an empty one."""
+    best: dict[str, float] = {}
+    for name, (task, metric) in CLASS_FIGURES.items():
+        for record in records:
+            by_name = record.figures.get(task, {}).get("per_class", {}).get(metric, {})
+            objects = [value for key, value in by_name.items() if key != "background" and value is not None]
+            if objects:
+                best[name] = max(best.get(name, 0.0), statistics.mean(objects))
+    if not best or max(best.values()) >= CHANCE:
+        return ""
+    told = " and ".join(f"{name} {value:.3f}" for name, value in best.items())
+    return (
+        f"no student learnt anything: over the objects' classes, the best run has {told}; train longer, or look at the "
+        "data, before rows are compared"
+    )
 
 
 def commits(outcome: StudyOutcome) -> list[str]:

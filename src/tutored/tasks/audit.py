@@ -257,12 +257,8 @@ class ClassAuditor(Auditor):
         findings = self._verdicts({number: found.classes[number] for number in known}, found.confusion, to)
         findings += [calibration_finding(calibration, self.words[0]), *found.findings]
         judged = {finding.name for finding in findings}
-        few = [names[number] for number in known if found.classes[number].there < ENOUGH]
-        if few := [name for name in few if name not in judged]:
-            which = f"{', '.join(few)}: nothing is said about these classes"
-            if len(few) == len(known):
-                which = "each class: nothing is said about any of them"
-            findings.append(Finding(kind="few", text=f"fewer than {ENOUGH} {self.words[2]} of {which}"))
+        few = {names[number]: found.classes[number] for number in known if found.classes[number].there < ENOUGH}
+        findings += self._uncertain({name: each for name, each in few.items() if name not in judged})
         figures = {
             "classes": [_row(names[number], each) for number, each in found.classes.items()],
             **found.figures,
@@ -325,6 +321,19 @@ class ClassAuditor(Auditor):
             findings.append(Finding(kind="blind", name=name, text=f"{text}; muted"))
         return findings
 
+    def _uncertain(self, few: Mapping[str, ClassFigures]) -> list[Finding]:
+        """What little is known about classes of which there is too little for a verdict."""
+        seen = {name: each for name, each in few.items() if each.there or each.answered}
+        told = [
+            f"{name} ({_range(each.precision)} of its {self.words[0]} are right, {_range(each.recall)} of its "
+            f"{self.words[1]} are found)"
+            for name, each in seen.items()
+        ]
+        texts = [f"uncertain, with fewer than {ENOUGH} {self.words[2]}: {', '.join(told)}"] * bool(told)
+        if absent := [name for name in few if name not in seen]:
+            texts.append(f"neither in the ground truth nor answered: {', '.join(absent)}")
+        return [Finding(kind="few", text=text) for text in texts]
+
 
 def _sources(number: int, to: ClassMap) -> tuple[str, ...]:
     """The tutor's classes that become one of ours."""
@@ -333,6 +342,10 @@ def _sources(number: int, to: ClassMap) -> tuple[str, ...]:
 
 def _percent(rate: Rate) -> str:
     return f"{100 * (rate.share or 0):.0f} % (at most {100 * rate.high:.0f} %, {rate.right:,} of {rate.total:,})"
+
+
+def _range(rate: Rate) -> str:
+    return f"{100 * rate.low:.0f} to {100 * rate.high:.0f} %"
 
 
 def _row(name: str, found: ClassFigures) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,3 +32,8 @@ def known_mean(values: NDArray[np.float64]) -> float:
 def known(value: float | np.floating[Any]) -> float | None:
     """None for NaN, which JSON does not know."""
     return None if np.isnan(value) else float(value)
+
+
+def rounded_down(score: float) -> float:
+    """Two digits of a float32 score, as people write one: an answer of this score is at least as good."""
+    return math.floor(100 * score + 2e-6) / 100

@@ -103,6 +103,7 @@ class Figures(NamedTuple):
         per_class: by metric and class, for the whole label space.
         counts: what there is of each class, such as `objects`.
         notes: for the reader of the figures, a sentence each.
+        score: from which on answers are worth showing; None where they have no scores, or none is right.
     """
 
     images: int
@@ -111,11 +112,13 @@ class Figures(NamedTuple):
     per_class: dict[str, dict[str, float | None]]
     counts: dict[str, dict[str, int]]
     notes: tuple[str, ...] = ()
+    score: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON: means first, then figures by class, then counts."""
         return {
             **self.means,
+            **({} if self.score is None else {"score": self.score}),
             "images": self.images,
             "classes": list(self.classes),
             "per_class": self.per_class,
@@ -232,6 +235,14 @@ class Task(ABC):
         """A soft answer as a prediction; None where it has no such form."""
         return None
 
+    def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[Any]:
+        """Predictions from a task's outputs of an exported file, by name, raw or final, for images of `sizes`.
+
+        Args:
+            side: pixels of the network's input.
+        """
+        raise InputError(f"tasks.{self.name}: answers of kind {self.kind} can't be read from exported files")
+
     # --- Measured
 
     @abstractmethod
@@ -319,6 +330,16 @@ class DenseTask(Task):
             FloatingPointError: as `decode`.
         """
         raise InputError(f"a student can't be a tutor of tasks of kind {self.kind}; leave {self.name} out")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The keys of its section that decoding needs, JSON-ready, for an exported file."""
+        return {}
+
+    def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[Any]:
+        """A kind whose final map (`onnx`) can't be decoded as a raw one overrides it for that."""
+        (values,) = outputs.values()
+        return self.decode(values, sizes)
 
     def onnx(self, raw: Tensor, side: int) -> tuple[str, Tensor, str]:
         """A final map of the network's input of `side` pixels for an exported file: its name, value and meaning."""

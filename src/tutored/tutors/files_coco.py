@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutored.data.coco import Coco, decode_segmentation
+from tutored.data.coco import Coco
+from tutored.data.objects import decode_segmentation
 from tutored.data.text import read_json
 from tutored.errors import InputError
 from tutored.labels import COCO, COCO_IDS, LabelSpace, same_class

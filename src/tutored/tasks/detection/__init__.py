@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +17,7 @@ from tutored.labels import LabelSpace, same_class
 from tutored.tasks.audit import Auditor
 from tutored.tasks.classes import stack_unknown
 from tutored.tasks.classes import unannotated as left_out
-from tutored.tasks.detection import draw, measure, targets
+from tutored.tasks.detection import draw, measure, onnx, targets
 from tutored.tasks.detection.targets import BoxRow
 from tutored.tasks.detection.types import Boxes, BoxTargets, Detections, SoftBoxes
 from tutored.tasks.task import Detail, Figures, Size, Task
@@ -66,6 +66,9 @@ class Detection(Task):
     @classmethod
     def final(cls, answer: SoftBoxes, size: Size) -> Detections:
         return answer.final()
+
+    def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[Any]:
+        return list(onnx.read(outputs, sizes, self.section.decode, side))
 
     def record(self, truth: Boxes, prediction: Detections) -> Any:
         return measure.record(truth, prediction, self.labels)

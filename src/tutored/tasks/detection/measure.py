@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.tasks.averages import averaged_classes, known, known_mean
+from tutored.tasks.averages import averaged_classes, known, known_mean, rounded_down
 from tutored.tasks.detection.types import Boxes, Detections
 from tutored.tasks.task import Detail, Figures
 
@@ -151,6 +151,7 @@ def figures(records: Sequence[Matches], labels: LabelSpace, reported: Sequence[s
     rows = dict(zip(METRICS, (*voc_ap(rank(records, count)), *coco_ap(records, count)), strict=True))
     truths = [np.bincount(item.truth_classes * 2 + item.difficult, minlength=2 * count + 2) for item in records]
     objects, difficult = np.sum(truths, axis=0).reshape(-1, 2)[1:].T.tolist()
+    score, best = best_score(records)
     return Figures(
         images=len(records),
         classes=averaged,
@@ -160,7 +161,25 @@ def figures(records: Sequence[Matches], labels: LabelSpace, reported: Sequence[s
             "objects": dict(zip(labels.classes, objects, strict=True)),
             "difficult": dict(zip(labels.classes, difficult, strict=True)),
         },
+        notes=() if score is None else (f"best F1 {best:.2f}, from score {score:.2f} on",),
+        score=score,
     )
+
+
+def best_score(records: Sequence[Matches]) -> tuple[float | None, float]:
+    """The score from which on the boxes of all classes together have the best F1, and that F1.
+
+    The score is rounded down to two digits, as people write it; None where no box is right.
+    """
+    scores, hits = (np.concatenate([getattr(item, name) for item in records]) for name in ("scores", "hits"))
+    order = np.argsort(-scores, kind="stable")
+    order = order[hits[order] >= 0]
+    total = sum(int((~item.difficult).sum()) for item in records)
+    f1 = 2 * np.cumsum(hits[order]) / (np.arange(len(order)) + 1 + total)
+    if not f1.any():
+        return None, 0.0
+    best = int(f1.argmax())
+    return rounded_down(float(scores[order[best]])), float(f1[best])
 
 
 def resampler(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tutored.config.kinds.detection import Decode
 from tutored.tasks.detection.decode import keep
+from tutored.tasks.detection.types import Detections
+from tutored.tasks.task import Size
 
 
 class BoxExport:
@@ -100,6 +102,24 @@ class BoxExport:
             lonely += int((~partners.any(dim=0)).sum() + (~partners.any(dim=1)).sum())
             count += len(want.scores)
         return lonely, count
+
+
+def read(outputs: Mapping[str, Tensor], sizes: Sequence[Size], limits: Decode, side: int) -> list[Detections]:
+    """Final boxes in each image's own pixels from what a file gives: all candidates, or its own final boxes.
+
+    Raises:
+        FloatingPointError: the candidates are NaN, see `keep`.
+    """
+    if "candidates" in outputs:
+        kept = keep(outputs["candidates"], outputs["probs"], sizes, limits, side)
+        return [each.boxes.final() for each in kept]
+    found = []
+    for row, (height, width) in enumerate(sizes):
+        count = int(outputs["count"][row])
+        boxes_xyxy, scores, classes = (outputs[name][row, :count] for name in ("boxes", "scores", "classes"))
+        scale = torch.tensor([width, height, width, height]) / side
+        found.append(Detections(boxes_xyxy=boxes_xyxy * scale, classes=classes, scores=scores))
+    return found
 
 
 class _NonMaxSuppression(torch.autograd.Function):

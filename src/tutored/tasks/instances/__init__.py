@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from tutored.labels import ClassMap, LabelSpace
 from tutored.tasks.audit import Auditor
 from tutored.tasks.classes import unannotated as left_out
 from tutored.tasks.detection import Detection, SoftBoxes, measure
-from tutored.tasks.instances import draw, targets
+from tutored.tasks.instances import draw, onnx, targets
 from tutored.tasks.instances.overlaps import mask_overlaps
 from tutored.tasks.instances.types import InstanceMasks, Instances, InstanceTargets, Objects
 from tutored.tasks.task import Size
@@ -83,6 +83,9 @@ class InstanceSegmentation(Detection):
     @classmethod
     def final(cls, answer: Any, size: Size) -> Any:
         return answer.final(size)
+
+    def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[Any]:
+        return list(onnx.read(outputs, sizes, self.section.decode, side))
 
     def record(self, truth: Any, prediction: Any) -> Any:
         shares = mask_overlaps(prediction.masks, truth.masks, truth.difficult)

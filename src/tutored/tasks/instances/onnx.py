@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from tutored.config.kinds.detection import Decode
+from tutored.tasks.detection import onnx
+from tutored.tasks.detection.decode import keep
 from tutored.tasks.detection.onnx import BoxExport, rows_of
+from tutored.tasks.instances.types import InstanceMasks
+from tutored.tasks.task import Size
+
+
+def read(outputs: Mapping[str, Tensor], sizes: Sequence[Size], limits: Decode, side: int) -> list[InstanceMasks]:
+    """Final objects in each image's own pixels from what a file gives; see `detection.onnx.read`.
+
+    Masks are read bilinearly from their grid over the whole image.
+    """
+    found = []
+    kept = keep(outputs["candidates"], outputs["probs"], sizes, limits, side) if "candidates" in outputs else []
+    boxes = [each.boxes.final() for each in kept] or onnx.read(outputs, sizes, limits, side)
+    for row, (each, (height, width)) in enumerate(zip(boxes, sizes, strict=True)):
+        if kept:
+            prototypes = outputs["prototypes"][row]
+            logits = outputs["coefficients"][row, kept[row].rows] @ prototypes.flatten(1)
+            soft = logits.sigmoid().reshape(-1, *prototypes.shape[1:])
+        else:
+            soft = outputs["masks"][row, : len(each.scores)]
+        masks = torch.zeros(len(soft), height, width, dtype=torch.bool)
+        x, y = torch.arange(width) + 0.5, torch.arange(height)[:, None] + 0.5
+        for mask, grid, (left, top, right, bottom) in zip(masks, soft, each.boxes_xyxy.tolist(), strict=True):
+            # A file's final mask is 0 outside its box; what lies there takes no part.
+            both = torch.stack([grid, (grid > 0).float()])[None]
+            value, known = F.interpolate(both, size=(height, width), mode="bilinear", align_corners=False)[0]
+            mask[:] = (value > 0.5 * known) & (x > left) & (x < right) & (y > top) & (y < bottom)
+        found.append(InstanceMasks(boxes_xyxy=each.boxes_xyxy, classes=each.classes, scores=each.scores, masks=masks))
+    return found
 
 
 class InstanceExport(BoxExport):

@@ -130,6 +130,15 @@ class Regression(DenseTask):
     def _meant(self, raw: Tensor) -> Tensor:
         return raw.float() * self.section.scale + self.section.shift
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"scale": self.section.scale, "shift": self.section.shift}
+
+    def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[ValueMap]:
+        if "values" not in outputs:
+            return super().from_file(outputs, sizes, side)
+        return [ValueMap(values=enlarged(*each)) for each in zip(outputs["values"], sizes, strict=True)]
+
     def onnx(self, raw: Tensor, side: int) -> tuple[str, Tensor, str]:
         large = F.interpolate(raw.float(), size=(side, side), mode="bilinear", align_corners=False)[:, 0]
         meant = large * self.section.scale + self.section.shift
@@ -158,7 +167,7 @@ class Regression(DenseTask):
 
     def save(self, prediction: ValueMap, path: Path) -> Path | None:
         """An array float32 [H, W]."""
-        file = path.with_suffix(".npy")
+        file = path.with_name(f"{path.name}.npy")
         write_encoded(file, partial(np.save, arr=prediction.values.numpy()))
         return file
 

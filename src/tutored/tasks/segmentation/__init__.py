@@ -143,6 +143,15 @@ class Segmentation(DenseTask):
             for logits, size in zip(raw, sizes, strict=True)
         ]
 
+    def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[ClassMap]:
+        if "mask" not in outputs:
+            return super().from_file(outputs, sizes, side)
+        masks = outputs["mask"][:, None]
+        return [
+            ClassMap(mask=F.interpolate(mask[None], size=size, mode="nearest-exact")[0, 0])
+            for mask, size in zip(masks, sizes, strict=True)
+        ]
+
     def onnx(self, raw: Tensor, side: int) -> tuple[str, Tensor, str]:
         enlarged = F.interpolate(raw.float(), size=(side, side), mode="bilinear", align_corners=False)
         meaning = f"uint8 [B, {side}, {side}]: each pixel's place in the class names, 0 background"
