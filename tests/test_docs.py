@@ -352,6 +352,8 @@ def test_a_command_runs(command: Command, here: Path, capsys: pytest.CaptureFixt
     assert words is not None
     if "--out" in words and "--resume" not in words:
         shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
+    elif words[0] == "train" and "--resume" not in words:
+        shutil.rmtree(Path("runs", Path(words[1]).stem), ignore_errors=True)
     if words[0] == "init":
         (here / "tutored.yaml").unlink()
     code = main(words)
