@@ -536,7 +536,7 @@ def test_the_command_writes_audit_and_page(voc_folder, labelled, tmp_path, capsy
     words = ["--data", f"voc:{voc_folder}", "--split", "train", "--page", str(page), "--json", str(tmp_path / "a.json")]
     assert main(["audit", str(store.path), *words]) == 0
     said = capsys.readouterr().out
-    assert "detection, 5 images:" in said and "audit.json; training uses it" in said
+    assert "audit of detection, 5 images with ground truth:" in said and "audit.json; training uses it" in said
     assert json.loads((tmp_path / "a.json").read_text())["tasks"]["detection"]["split"] == "train"
     assert str(tmp_path) not in page.read_text()
     for width, scheme in ((1200, "light"), (390, "dark")):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ from safetensors import SafetensorError
 
 from made import TINY
 from tutored.cli import commands, main
-from tutored.cli.progress import bar, watch_study
+from tutored.cli.progress import bar, watch_study, watch_training
 from tutored.config.entries import DEFAULT_TASKS
+from tutored.watch import Report
 
 
 @pytest.fixture(scope="module")
@@ -196,16 +198,19 @@ def test_mistakes_are_one_message_and_exit_code_2(work, voc_folder, make_voc, tm
     predict = ["predict", checkpoint, voc_folder, "--out", out]
     label = ["label", "student", "--weights", checkpoint, *data, "--out", out / "store"]
     for words, message in (
-        (["tarin"], "did you mean 'train'"),
+        (["tarin"], "did you mean `tutored train`?"),
         ([*evaluate, "--data", "voc:no-such", "--split", "a"], "there is no folder no-such"),
         ([*evaluate, "--data", "no-format", "--split", "a"], "possible: voc:FOLDER, coco:FOLDER"),
         ([*evaluate, "--data", f"csv:{voc_folder}", "--split", "a"], "possible: voc:FOLDER, coco:FOLDER"),
         ([*evaluate, *data[:3], "validation"], "train, val"),
         (["evaluate", voc_folder, *data], "no checkpoint"),
         (["evaluate", tmp_path / "nowhere", *data], "does not exist"),
-        (["train", tmp_path / "nowhere.yaml", "--out", out], "nowhere.yaml' does not exist"),
+        (
+            ["train", tmp_path / "nowhere.yaml", "--out", out],
+            "nowhere.yaml does not exist; `tutored init FOLDER` writes",
+        ),
         ([*train, "--train.epoch", "3"], "did you mean epochs"),
-        ([*train, "--epochs", "3"], "no such option '--epochs'"),
+        ([*train, "--epochs", "3"], "did you mean --train.epochs 3?"),
         ([*train, "--train.epochs"], "give a value"),
         ([*train, "--train.epochs", "--resume"], "give a value"),
         (["train", "--train.epochs=0", config, "--out", out], "train.epochs"),
@@ -214,14 +219,14 @@ def test_mistakes_are_one_message_and_exit_code_2(work, voc_folder, make_voc, tm
         ([*predict, "--batch", "0"], "'--batch': 0 is not in the range x>=1"),
         ([*predict, "--score", "7"], "'--score': 7.0 is not in the range"),
         ([*predict, "--score", "nan"], "nan is not possible"),
-        ([*predict, "--batsh", "3"], "did you mean '--batch'"),
+        ([*predict, "--batsh", "3"], "did you mean --batch 3?"),
         ([*predict, "--device", "gpu"], "device gpu: not here; possible: "),
         (predict[:3], "missing option '--out'"),
         (["predict", checkpoint, tmp_path / "no.jpg", "--out", out], "there is no such picture"),
         (["quickstart", "--seed", 2**32], "4294967296 is not in the range"),
         (["label", "nobody", *data, "--out", out], "no such command 'nobody'"),
+        (["label", "onnx:no.onnx", *data, "--out", out], "there is no file or folder 'no.onnx'"),
         (["label", "yolo.pt", *data, "--out", out], "export it: `yolo export model=yolo.pt format=onnx` (Ultralytics)"),
-        (["label", "onnx:no.onnx", *data, "--out", out], "'no.onnx' does not exist"),
         ([*label, "--score-floor", "7"], "score_floor"),
         ([*label, "--workers", "2"], "--workers is for --engine ray"),
         ([*label, "--worker-gpus", "0"], "--worker-gpus is for --engine ray"),
@@ -326,6 +331,16 @@ def test_names_are_never_markup(watched, monkeypatch, capsys):
         watch(SimpleNamespace(done=0, total=1, run=row, report=report, seconds_left=None))
     told = capsys.readouterr().err
     assert watched or ("{3F25} [bold]film :cat:" in told and "0 of 1 runs; lr [/10] and [fast]: step 1 of 2" in told)
+
+
+def test_the_bar_of_a_training_fits_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("tutored.cli.progress.Lasting.is_terminal", True)
+    with watch_training() as line:
+        line(Report(123456, 600000, 300, {"detection/class/tutor": 12.3456}, 1234.5, 86399))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    (whole,) = {each.strip() for each in re.split(r"[\r\n]+", shown) if "123456/600000" in each}
+    assert whole.endswith("epoch 300 loss 12.346 1234.5 images/s, 23:59:59 left") and len(whole) <= 80
 
 
 @pytest.mark.parametrize(("kind", "option"), [("files", "--from FOLDER"), ("onnx", "--weights FILE")])

@@ -140,7 +140,7 @@ BLITZ = "student: {kind: blitznet, "
         ("tasks: {detection: {polcy: none}}", "tasks.detection.polcy: no such key; did you mean policy"),
         ("tasks: {segmentation: {box_floor: 0.1}}", "tasks.segmentation.box_floor: no such key; possible: kind, pol"),
         ("tasks: {detection: {decode: {nms: 1}}}", "tasks.detection.decode.nms: .* did you mean nms_iou"),
-        ("tasks: {detection: {policy: fill}}", "tasks.detection: .* needs a tutor's `store`"),
+        ("tasks: {detection: {policy: fill}}", "tasks.detection: .* needs a `tutor`"),
         ("tasks: {detection: {weights: [-1, 2]}}", "tasks.detection.weights.0: .* got -1"),
         ("tasks: {detection: {weights: [0, 0]}}", "tasks.detection.weights: both are 0, so that nobody"),
         ("tasks: {detection: {weight: -1}}", "tasks.detection.weight: "),

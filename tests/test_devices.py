@@ -308,7 +308,7 @@ def test_processes_share_an_evaluation_to_the_bit(unlike, trained, tmp_path, cap
 def test_of_several_processes_one_speaks(trained):
     run, done = trained
     said = [line for line in (done.stdout + done.stderr).splitlines() if "OMP_NUM_THREADS" not in line]
-    for words in ("wrote", "next: tutored evaluate", "step 2 of 2"):
+    for words in (f"wrote {run / 'checkpoint'}", "next: tutored evaluate", "step 2 of 2"):
         assert sum(words in line for line in said) == 1
     assert max(Counter(line for line in said if line.startswith("note: ")).values()) == 1
     assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [1, 2, 2]

@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 import yaml
 from benchmarks.harness import markdown, put_between
 
 from made import TINY
+from test_tutor_onnx import yolox
 from tutored.cli import commands as program
-from tutored.cli import common, main
+from tutored.cli import common, learn, main
 from tutored.config import load_config, make_config, merged
 from tutored.errors import InputError
 from tutored.folders import FORMATS
@@ -171,7 +173,9 @@ def parsing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in which no file has to exist for the parser."""
     for kind in (common.FILE, common.THERE):
         monkeypatch.setattr(kind, "exists", False)
-    monkeypatch.setattr(common.Made, "convert", lambda _, value, *context: Path(value))
+    for kind in (common.Made, learn.ConfigFile):
+        monkeypatch.setattr(kind, "convert", lambda _, value, *context: Path(value))
+    monkeypatch.setattr(common, "check_tutor", lambda *given: None)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -316,11 +320,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory, make_voc: Any) -> Path:
         for name, split in (("both", "train"), ("boxes-val", "val")):
             tutor = ["label", "student:runs/first/checkpoint", "--data", "voc:FOLDER", "--split", split]
             assert main([*tutor, "--out", f"stores/{name}"]) == 0
-        assert main(["export", "runs/first/checkpoint", "--out", "yolox.onnx"]) == 0
         for seed in ("0", "1", "2"):
             assert main(["train", "run.yaml", "--out", f"runs/plain-{seed}", "--train.seed", seed]) == 0
             shutil.copytree(f"runs/plain-{seed}", f"runs/filled-{seed}")
-    shutil.copy(stage / "yolox.onnx", stage / "yolox_nano.onnx")
+    for name in ("yolox.onnx", "yolox_nano.onnx"):
+        yolox(stage / name, {1: [0.5, 0.5, 0, 0, 0.9, 0.9, 0.1]}, names="{0: 'cat', 1: 'dog'}")
+    (stage / "MAPS").mkdir()
+    for picture in (folder / "JPEGImages").iterdir():
+        np.savez(stage / "MAPS" / f"{picture.stem}.npz", probs=np.full((8, 8, 21), 1 / 21, np.float32))
     for name in ("boxes", "maps", "rtdetr", "yolox"):
         shutil.copytree(stage / "stores" / "both", stage / "stores" / name)
     return stage
@@ -345,6 +352,8 @@ def test_a_command_runs(command: Command, here: Path, capsys: pytest.CaptureFixt
     assert words is not None
     if "--out" in words and "--resume" not in words:
         shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
+    elif words[0] == "train" and "--resume" not in words:
+        shutil.rmtree(Path("runs", Path(words[1]).stem), ignore_errors=True)
     if words[0] == "init":
         (here / "tutored.yaml").unlink()
     code = main(words)

@@ -70,8 +70,7 @@ def test_loose_files_become_a_data_set_that_trains(
 
     text = (tmp_path / "tutored.yaml").read_text()
     assert "# 3 of 7 training images are annotated for it." in text
-    command = "tutored label onnx:DETECTOR.onnx --data voc:tutored-data --split train --out stores/"
-    assert f"#   {command}{DEFAULT_TASKS[0]}" in text and f"{command}{DEFAULT_TASKS[0]}" in printed
+    assert "# tutor: onnx:DETECTOR.onnx" in text and "such as `tutor: onnx:DETECTOR.onnx`, or begin with" in printed
     assert main(["train", "tutored.yaml", "--out", "runs/first", *TINY]) == 0
     config = load_config(tmp_path / "runs/first/config.yaml")
     assert {task.policy for task in config.tasks.values()} == {"ground_truth"}
@@ -81,11 +80,12 @@ def test_loose_files_become_a_data_set_that_trains(
 def test_what_the_comments_say_to_uncomment_asks_the_tutor(photos: Path, tmp_path: Path) -> None:
     init(photos, tmp_path / "t.yaml")
     text = (tmp_path / "t.yaml").read_text().replace("    policy: ground_truth", "    #")
-    (tmp_path / "filled.yaml").write_text(text.replace("# policy", "policy").replace("# store", "store"))
+    (tmp_path / "filled.yaml").write_text(text.replace("# policy", "policy").replace("# tutor", "tutor"))
     tasks = load_config(tmp_path / "filled.yaml").tasks
-    assert {name: (task.policy, task.stores) for name, task in tasks.items()} == {
-        name: ("fill", (Path(f"stores/{name}"),)) for name in DEFAULT_TASKS
-    }
+    assert [(task.policy, task.tutor) for task in tasks.values()] == [
+        ("fill", "onnx:DETECTOR.onnx"),
+        ("fill", "hf:SEGMENTER"),
+    ]
 
 
 def test_folders_named_train_and_val_are_the_splits(make_voc: Any, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_voc_folder_without_lists_is_completed(make_voc: Any, tmp_path: Path) 
     assert starts(folder, tmp_path / "t.yaml") == {"train": (4, 4, 0, 0, 0), "val": (1, 1, 0, 0, 0)}
     names = (tmp_path / "t-data" / "labels.txt").read_text().split("\n")
     assert names == [*sorted(names[:-1]), ""] and all(name.startswith("my ") for name in names[:-1])
-    assert "# All 4 training images are annotated for it." in (tmp_path / "t.yaml").read_text()
+    assert "# 4 of 4 training images are annotated for it." in (tmp_path / "t.yaml").read_text()
 
 
 def voc_with_lists(folder: Path, **lists: str) -> Path:
@@ -465,7 +465,7 @@ def test_pictures_alone_need_a_tutor_first(
     monkeypatch.chdir(tmp_path)
     assert main(["init", "album"]) == 0
     printed = capsys.readouterr().out
-    assert "a tutor must answer: tutored label onnx:DETECTOR.onnx --data images:. --split album" in printed
+    assert "a tutor must answer: put it into tutored.yaml, such as `tutor: onnx:DETECTOR.onnx`" in printed
     config = load_config(Path("tutored.yaml"))
     assert {task.policy for task in config.tasks.values()} == {"fill"} and config.data.val_split is None
     assert set(open_dataset(config.data.train, config.data.split).ids) == {"a", "2024/b"}
@@ -549,7 +549,6 @@ def test_printed_commands_bear_blanks(photos: Path, tmp_path: Path, capsys: Any)
     assert main(["init", str(photos), "--out", str(config)]) == 0
     printed = capsys.readouterr().out
     assert f"tutored train '{config}' --out runs/first" in printed
-    assert f"--data 'voc:{tmp_path}/my first-data' --split train" in printed
 
 
 def test_the_folder_to_practise_on(tmp_path: Path) -> None:

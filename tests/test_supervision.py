@@ -288,7 +288,7 @@ def test_what_a_config_asks_for_in_vain_is_told(voc_folder, tmp_path):
         run = opened(voc_folder, {name: {"store": store, **task}}, annotated=annotated)
         return [note for note in run.notes if "of the tutor's" not in note]
 
-    told = "{}: the store is not read, because the policy is '{}'"
+    told = "{}: its tutor teaches nothing, because the policy is '{}'; possible: fill, replace, both"
     assert notes({}, "detection") == [told.format("detection", "ground_truth")]
     assert notes({"policy": "none"}) == [told.format("segmentation", "none")]
     fill, softmax = {"policy": "fill"}, {"policy": "fill", "target": "softmax"}

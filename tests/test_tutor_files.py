@@ -262,7 +262,7 @@ def test_broken_maps_are_refused(tmp_path: Path, array: Any, message: str) -> No
 def test_folders_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no answers of a tutor here; possible files: \.json"):
         opened(tmp_path)
-    with pytest.raises(InputError, match="there is no such folder"):
+    with pytest.raises(InputError, match="there is no file or folder"):
         opened(tmp_path / "absent")
     (tmp_path / "inner" / "Annotations").mkdir(parents=True)
     (tmp_path / "inner" / "Annotations" / "a.xml").touch()

@@ -68,14 +68,12 @@ def test_a_command_line_can_be_built_from_the_options() -> None:
     assert (folders.name, folders.type, folders.repeatable, folders.separator) == ("folders", Path, True, None)
     assert missing.choices == ("refuse", "allow") and missing.default == "refuse"
     assert [kind for kind, section in KINDS.items() if section.FIRST] == [
-        "onnx", "torchvision", "hf", "python", "student"
+        "onnx", "torchvision", "hf", "python", "student", "files"
     ]  # fmt: skip
 
 
 def test_what_a_tutor_can_not_be_told_is_refused() -> None:
-    with pytest.raises(
-        InputError, match="unknown kind of tutor 'keras'; possible: onnx, torchvision, hf, python, stud"
-    ):
+    with pytest.raises(InputError, match="unknown tutor 'keras'; possible: onnx, torchvision, hf, python, student"):
         open_tutor("keras")
     with pytest.raises(InputError, match="tutor onnx: weights: Field required"):
         open_tutor("onnx")
@@ -85,8 +83,8 @@ def test_what_a_tutor_can_not_be_told_is_refused() -> None:
         open_tutor("hf:x", score_floor=2)
     with pytest.raises(InputError, match="flip: unknown; possible: join, shares"):
         open_tutor("joined", join=["a", "b"], flip=True)
-    with pytest.raises(InputError, match="the tutor `files` has no short form"):
-        open_tutor("files:folder")
+    with pytest.raises(InputError, match="the tutor `joined` has no short form"):
+        open_tutor("joined:folder")
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from tutored.visualise import draw
 __all__ = [
     "Advice",
     "Audit",
+    "NothingToAuditError",
     "Sidecar",
     "agreement",
     "as_a_run_sees",
@@ -55,6 +56,10 @@ SAMPLES, LEAST, MOST = 1_000_000, 16, 512
 """Values drawn at random from dense answers: in all, and the least and the most from one image."""
 SIDE, WORST = 300, 12
 """On the page: the longer side of a picture in pixels, and images of each task."""
+
+
+class NothingToAuditError(InputError):
+    """No image that a store answers for has ground truth of what it answers, or of a kind that can be audited."""
 
 
 @dataclass(slots=True)
@@ -103,6 +108,15 @@ class Audit:
     tasks: Mapping[str, Audited]
     notes: tuple[str, ...]
 
+    @property
+    def told(self) -> list[str]:
+        """What was found about each task, line by line; complaints begin with `!`."""
+        lines = []
+        for name, task in self.sidecar.tasks.items():
+            lines.append(f"audit of {name}, {len(task.ids.splitlines())} images with ground truth:")
+            lines += [f"  {'! ' if finding.complaint else ''}{finding.text}" for finding in task.findings]
+        return lines
+
 
 def audit(
     store: Store,
@@ -118,8 +132,8 @@ def audit(
             task that the store answers, with default settings. See `as_a_run_sees`.
 
     Raises:
-        InputError: store and data set have no task, class or image in common, no image that the store answers for has
-            ground truth, or none of the tasks can be audited.
+        NothingToAuditError: no image that the store answers for has ground truth, or no task can be audited.
+        InputError: store and data set have no class or image in common.
     """
     tasks, notes = _open(store, dataset, sections)
     ids = [image_id for image_id in dataset.ids if image_id in store]
@@ -132,7 +146,7 @@ def audit(
     fit = {image_id for image_id, place in ranks(ids, 0, "audit").items() if place < 0.5}
     audited = {name: each for name, each in tasks.items() if each.truths}
     if not audited:
-        raise InputError(
+        raise NothingToAuditError(
             f"{dataset.name} has no ground truth for {' or '.join(tasks)} of the {len(ids)} images that "
             f"{store.path} answers for; --against OTHER_STORE compares it with another tutor instead"
         )
@@ -181,7 +195,7 @@ def _open(
             class_map = ClassMap.by_name(store.labels, auditor.task.labels, renamed=renamed, elsewhere=elsewhere)
             found[name] = Audited(auditor, Remapped(store, class_map, auditor.task), {"elsewhere": elsewhere})
     if not found:
-        raise InputError(
+        raise NothingToAuditError(
             "; ".join(notes)
             or f"{dataset.name} has {' and '.join(dataset.labels) or 'no task'}, and {store.path} answers "
             f"{' and '.join(store.kinds)}; give data with ground truth of what the store answers"

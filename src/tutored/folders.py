@@ -20,6 +20,8 @@ CHECKPOINT = Kind("checkpoint", "checkpoint.json", "`tutored train`")
 RUN = Kind("run", "config.yaml", "`tutored train`")
 FINISHED = Kind("finished run", "result.json", "`tutored train`")
 STORE = Kind("store of soft labels", "manifest.json", "`tutored label`")
+STORES = "stores"
+"""In a run's folder: the stores of tutors that the config names without saying where their answers go."""
 STUDY = Kind("study folder", "study.yaml", "`tutored study run`")
 FORMATS = ("voc", "coco", "yolo", "cvat", "labelme", "labelstudio", "images")
 """Of the folders of data sets, which are named as FORMAT:FOLDER."""

@@ -56,10 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error.format_message(), file=sys.stderr)
         return WRONG_USE
     except click.ClickException as error:
-        message, where = error.format_message().removesuffix("."), getattr(error, "ctx", None)
-        if where:
-            message += f"{'' if message.endswith('?') else ';'} `{where.command_path} --help` lists what is possible"
-        return _complain(message[:1].lower() + message[1:], WRONG_USE)
+        from tutored.cli.meant import explain
+
+        return _complain(explain(error, words), WRONG_USE)
     except InputError as error:
         return _complain(str(error), WRONG_USE)
     except KeyboardInterrupt:

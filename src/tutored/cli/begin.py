@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,21 +45,50 @@ def quickstart(out: Path, seed: int, scale: float) -> None:
     run_quickstart(out, seed=seed, scale=scale)
 
 
+def _tutors(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> list[tuple[str | None, Any]]:
+    """Each with the task that it is for, if that is said; options as a config has them, `{kind: onnx:FILE, ...}`."""
+    found: list[tuple[str | None, Any]] = []
+    for text in given:
+        task, equals, named = text.partition("=")
+        own = equals and re.fullmatch("[a-z_]+", task)
+        tutor: Any = named if own else text
+        if tutor.startswith("{"):
+            import yaml
+
+            try:
+                tutor = yaml.safe_load(tutor)
+            except yaml.YAMLError as error:
+                raise click.BadParameter(
+                    f"{tutor}: no YAML such as {{kind: onnx:FILE, labels: coco}}", ctx, param
+                ) from error
+        common.check_tutor(tutor, "--tutor")
+        found.append((task if own else None, tutor))
+    return found
+
+
 @commands.command()
 @click.argument("folder", type=PLACE)
 @click.option(
     "--out", type=NEW_FILE, default=Path("tutored.yaml"), show_default=True, metavar="FILE", help="the config"
 )
+@click.option(
+    "--tutor",
+    "tutors",
+    multiple=True,
+    callback=_tutors,
+    metavar="[TASK=]KIND:NAME",
+    help="who answers for what is missing, such as onnx:FILE, hf:FOLDER or files:FOLDER; may be given for each task",
+)
 @click.option("--example", is_flag=True, help="instead: make FOLDER, with made-up pictures to practise on")
 @click.pass_context
-def init(ctx: click.Context, folder: Path, out: Path, example: bool) -> None:
+def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool) -> None:
     """Look at a folder of pictures and write a config to start from.
 
     FOLDER holds pictures, XMLs and masks in any folders, or is one of VOC, COCO, YOLO (as Ultralytics, Roboflow and
     FiftyOne have it), CVAT, Labelme or Label Studio. Links, where some are needed, go into a folder beside the config.
     """
     if example:
-        common.refuse(ctx, "is not for --example, which makes pictures and no config", "out")
+        common.refuse(ctx, "is not for --example, which makes pictures and no config", "out", "tutors")
         from tutored.scenes import make_example
 
         make_example(folder)
@@ -68,10 +98,10 @@ def init(ctx: click.Context, folder: Path, out: Path, example: bool) -> None:
         raise InputError(f"{folder}: there is no such folder; give the one that holds your pictures")
     from tutored.cli.progress import Lasting, bar
     from tutored.init import init as look
-    from tutored.init.text import label_command
+    from tutored.init.text import TUTORS
 
     with bar("reading") as step:
-        start = look(folder, out, step)
+        start = look(folder, out, step, tutors)
     layout = start.layout
     say(f"{folder}: {layout.what}")
     start.report.show(Lasting())
@@ -86,8 +116,13 @@ def init(ctx: click.Context, folder: Path, out: Path, example: bool) -> None:
     for task, count in start.annotated.items():
         if count < images:
             say(f"missing: {images - count:,} of {images:,} training images are not annotated for {task}")
-            say(f"{'a tutor may answer' if taught else 'a tutor must answer'}: {label_command(task, layout)}")
-    if not taught:
+        if task in start.tutors:
+            asked = "before training" if count < images else "if you set its policy to `both`, since nothing is missing"
+            say(f"tutor of {task}: {start.tutors[task].told}; it is asked {asked}")
+        elif count < images:
+            must = "may" if taught or start.tutors else "must"
+            say(f"a tutor {must} answer: put it into {out}, such as `tutor: {TUTORS[task]}`, or begin with --tutor")
+    if not taught and not start.tutors:
         say(f"then put the classes to learn into {out}")
     return say_next("tutored", "train", out, "--out", "runs/first")
 
@@ -139,12 +174,12 @@ def any_tutor(
     ctx: click.Context, /, data: str, split: str, out: Path, engine: str, skip_broken: bool, **given: Any
 ) -> None:
     """What all kinds of tutor have in common."""
-    from tutored.tutors.options import KINDS, validated
+    from tutored.tutors import checked
 
     kind, how = str(ctx.info_name), {"resume": given.pop("resume"), "batch": given.pop("batch")}
     rank, processes, workers, gpus = map(given.pop, ("rank", "processes", "workers", "worker_gpus"))
     options = {name: value for name, value in given.items() if value is not None and value is not False and value != ()}
-    validated(KINDS[kind], options, f"tutor {kind}")
+    checked(kind, **options)
     if engine == "ray":
         common.refuse(ctx, "is not for --engine ray, whose --workers share the work", "processes", "rank")
     else:
@@ -155,7 +190,7 @@ def any_tutor(
     from tutored.softlabels.manifest import read_manifest
     from tutored.tutors import open_tutor
     from tutored.tutors.label import label as label_split
-    from tutored.tutors.label import label_with_ray
+    from tutored.tutors.label import label_with_ray, told
 
     dataset = open_dataset(data, split)
     for each in told_first(dataset):
@@ -175,13 +210,10 @@ def any_tutor(
     manifest = read_manifest(out)
     if manifest is None or not manifest["complete"]:
         return say("this process' share is done; the process that ends last finishes the store")
-    failed = {name: why for part in manifest["parts"] for name, why in part.get("failed", {}).items()}
-    count = len(dataset.ids) - len(failed)
-    size = sum((out / part["file"]).stat().st_size for part in manifest["parts"])
-    say(f"wrote {out}: {count} images, {size / max(count, 1) / 1000:.1f} kB an image")
-    if failed:
-        say(f"{len(failed)} others could not be read, such as {next(iter(failed.values()))}; --resume tries again")
-    elif any(map(dataset.annotated_tasks, dataset.ids)):
+    lines = told(out)
+    for line in lines:
+        say(line)
+    if len(lines) == 1 and any(map(dataset.annotated_tasks, dataset.ids)):
         return say_next("tutored", "evaluate", out, "--data", data, "--split", split)
     return say("next: tutored train CONFIG.yaml --out RUN, with this store in tasks.TASK.store")
 
@@ -201,7 +233,7 @@ class Tutors(Group):
             return None
         params: list[click.Parameter] = []
         for each in options_of(cmd_name):
-            of: Any = click.Choice(each.choices) if each.choices else common.THERE if each.type is Path else each.type
+            of: Any = click.Choice(each.choices) if each.choices else PLACE if each.type is Path else each.type
             switch = {"is_flag": True} if each.type is bool else {"type": common.Commas(of) if each.separator else of}
             params.append(
                 click.Option(
@@ -220,12 +252,13 @@ class Tutors(Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Of `hf:FOLDER`, what is behind the colon is the kind's first option."""
-        from tutored.tutors.options import KINDS, refuse_weights
+        from tutored.tutors.options import KINDS, options_of, refuse_weights
 
         refuse_weights(args[0])
         kind, colon, name = args[0].partition(":")
         first = KINDS[kind].FIRST if colon and kind in KINDS else None
-        return super().resolve_command(ctx, [kind, f"--{first}={name}", *args[1:]] if first else args)
+        flags = [each.flag for each in options_of(kind) if each.name == first] if first else []
+        return super().resolve_command(ctx, [kind, *(f"{flag}={name}" for flag in flags), *args[1:]] if flags else args)
 
 
 @commands.group(cls=Tutors)
@@ -304,10 +337,8 @@ def audit(
     write_json(given["json_"], found.sidecar.model_dump(mode="json"))
     for told in found.notes:
         note(told)
-    for name, task in found.sidecar.tasks.items():
-        say(f"{name}, {len(task.ids.splitlines())} images:")
-        for finding in task.findings:
-            say(f"  {'! ' if finding.complaint else ''}{finding.text}")
+    for line in found.told:
+        say(line)
     for each in stores:
         say(f"wrote {audits.write_sidecar(each, found.sidecar)}; training uses it (tasks.TASK.audit: ignore does not)")
     page = page or store / "audit.html"

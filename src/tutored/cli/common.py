@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -28,7 +28,7 @@ class Made(click.Path):
     """A folder of one of these kinds, which a command made, or a file with this suffix."""
 
     def __init__(self, *kinds: Kind, or_file: str | None = None) -> None:
-        super().__init__(exists=True, file_okay=or_file is not None)
+        super().__init__(exists=True)
         self.kinds, self.or_file = kinds, or_file
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
@@ -94,8 +94,28 @@ def check_data(spec: str) -> None:
     """Refuse a data set whose folder does not exist. Raises InputError."""
     kind, colon, folder = spec.partition(":")
     if kind != "python" and not (colon and os.path.isdir(os.path.expanduser(folder))):
+        if not colon and (meant := meant_data(Path(spec))):
+            raise InputError(f"data {spec!r}: no format is named; did you mean {meant}?")
+        looks = f", or `tutored init {spec}`, which looks at any folder" if os.path.isdir(spec) else ""
         missing = f"there is no folder {folder}" if colon else "no format is named"
-        raise InputError(f"data {spec!r}: {missing}; possible: {DATA_SETS}")
+        raise InputError(f"data {spec!r}: {missing}; possible: {DATA_SETS}{looks}")
+
+
+def meant_data(folder: Path) -> str | None:
+    """A data set as a command takes it, which a folder looks like."""
+    signs = {"voc": "JPEGImages", "coco": "annotations/*.json"}
+    return next((f"{kind}:{folder}" for kind, sign in signs.items() if any(folder.glob(sign))), None)
+
+
+def check_tutor(given: str | Mapping[str, Any] | None, where: str) -> None:
+    """Refuse a tutor whose kind, options or files are impossible. Raises InputError, beginning with `where`."""
+    from tutored.tutors import checked
+
+    if given is not None:
+        try:
+            checked(given)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
 
 
 def _checked(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:

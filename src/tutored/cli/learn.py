@@ -33,6 +33,18 @@ checkpoint_argument = click.argument("checkpoint", type=Made(CHECKPOINT))
 student_argument = click.argument("checkpoint", type=Made(CHECKPOINT, or_file=".onnx"), metavar="CHECKPOINT|FILE.onnx")
 
 
+class ConfigFile(click.Path):
+    """A YAML file that exists."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        if path.is_dir():
+            self.fail(f"{path} is a folder; `tutored init {path}` writes the config that is given here", param, ctx)
+        if not path.exists():
+            self.fail(f"{path} does not exist; `tutored init FOLDER` writes a config", param, ctx)
+        return path
+
+
 class Train(Command):
     """Takes out the config's own options, such as `--train.epochs 40`, `--tasks.TASK.policy=fill`, `--recipe R`."""
 
@@ -52,30 +64,43 @@ class Train(Command):
 
 
 @commands.command(cls=Train, epilog="Any key of the config may be set, too: --train.epochs 80 --tasks.TASK.policy fill")
-@click.argument("config", type=FILE, metavar="CONFIG.yaml")
-@click.option("--out", type=NEW_FOLDER, required=True, metavar="RUN", help="folder of the run")
+@click.argument("config", type=ConfigFile(), metavar="CONFIG.yaml")
+@click.option("--out", type=NEW_FOLDER, metavar="RUN", help="folder of the run  [default: runs/CONFIG]")
 @click.option("--resume", is_flag=True, help="go on where the run in this folder stopped")
+@common.json_option
 @click.pass_obj
-def train(overrides: list[tuple[str, str]], config: Path, out: Path, resume: bool) -> None:
-    """Train a student."""
+def train(overrides: list[tuple[str, str]], config: Path, out: Path | None, resume: bool, json_: Path | None) -> None:
+    """Train a student; tutors that the config names are asked first."""
     from tutored.config import load_config
 
+    out = out or Path("runs", config.stem)
     run = load_config(config, overrides)
     for place in (run.data.train, run.data.val, *(each.train for each in run.data.more)):
         common.check_data(place or run.data.train)
-    from tutored.cli.progress import Lasting, watch_training
+    for name, task in run.tasks.items():
+        common.check_tutor(task.tutor, f"tasks.{name}.tutor")
+    from tutored.cli.progress import Lasting, bar, course_of, course_table, watch_training
     from tutored.engine import train as train_run
     from tutored.evaluate import table
     from tutored.pages.run import RunPage
+    from tutored.prepare import ask_tutors
     from tutored.watch import Watchers
 
+    ask_tutors(run, out, bar=bar, tell=say, resume=resume, main=common.is_main())
     with watch_training() as line:
         watch = Watchers(line, RunPage())
         result = train_run(run, out, resume=resume, watch=watch, tell=note)
+    if not common.is_main():
+        return None
+    course = course_of(out / "log.jsonl", {name: run.tasks[name].kind for name in run.taught})
+    write_json(json_, {**result, "course": course})
     if line.result:
-        Lasting(quiet=not common.is_main()).print(table(line.result))
+        Lasting().print(table(line.result))
+    if course:
+        Lasting().print(course_table(course))
     checkpoint, data = out / "checkpoint", run.data
-    say(f"wrote {checkpoint}, {out / 'result.json'} and {out / 'report.html'}")
+    say(f"wrote {checkpoint}: the student after the last epoch, to predict with, evaluate and export")
+    say(f"wrote {out / 'report.html'}: losses, figures and pictures; {out / 'result.json'}: the same in numbers")
     if data.held_out or not result["figures"]:
         return say_next("tutored", "predict", checkpoint, "PICTURES", "--out", "seen")
     annotated = (data.val_annotated if data.val else data.annotated) or {}

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import progress as columns
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from tutored.cli.common import is_main, say, unheard
 from tutored.errors import printable
 from tutored.progress import Progress
-from tutored.watch import Report, Validation, Watcher
+from tutored.tasks import task_class
+from tutored.watch import Report, Validation, Watcher, read_log
 
 if TYPE_CHECKING:
     from tutored.evaluate import Result
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 30
 """Between two lines where nobody watches a bar."""
-COUNT = columns.BarColumn(14), columns.MofNCompleteColumn()
+COUNT = columns.BarColumn(10), columns.MofNCompleteColumn()
 TEXT = columns.TextColumn("{task.fields[text]}", markup=False)
 
 
@@ -114,6 +117,32 @@ def watch_training() -> Iterator[TrainingLine]:
     """Give a watcher for `engine.train`."""
     with _shown("training", *COUNT, TEXT) as step:
         yield TrainingLine(step)
+
+
+def course_of(log: Path, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Each task's headline figure after the last validation and after the best one, JSON-ready, from a run's log.
+
+    Args:
+        kinds: of the tasks, by name.
+    """
+    validations = {entry["epoch"]: entry["val"]["tasks"] for entry in read_log(log) if "val" in entry}
+    found = []
+    for name, task in ((name, task_class(kind)) for name, kind in kinds.items()):
+        metric, short = task.headline
+        values = {epoch: tasks.get(name, {}).get(metric) for epoch, tasks in validations.items()}
+        known = {epoch: value for epoch, value in values.items() if value is not None}
+        if known:
+            best = (min if task.lower_is_better else max)(known, key=known.__getitem__)
+            last = known[max(known)]
+            found.append({"task": name, "figure": short, "last": last, "best": known[best], "best epoch": best})
+    return found
+
+
+def course_table(course: Sequence[Mapping[str, Any]]) -> Table:
+    drawn = Table(*course[0])
+    for each in course:
+        drawn.add_row(*(Text(f"{value:.3f}" if isinstance(value, float) else str(value)) for value in each.values()))
+    return drawn
 
 
 @contextmanager

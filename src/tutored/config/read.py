@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, section_of
-from tutored.config.run import Config, merged, recipe_defaults, usual_student
+from tutored.config.run import Config, flat, merged, recipe_defaults, usual_student
 from tutored.errors import InputError
 from tutored.files import regular
 
@@ -125,6 +125,8 @@ def read_yaml(path: Path) -> Any:
         content = yaml.load(regular(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no text; give the path of a YAML file") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid YAML: {error}") from error
     left, count = [content], 0
@@ -167,11 +169,18 @@ def _explain(place: str, item: Any, given: Mapping[str, Any]) -> str:
     names = [field.alias or name for name, field in section.model_fields.items()]
     key = str(item["loc"][-1])
     near = difflib.get_close_matches(key, names, n=3)
+    near = near or [each for each in keys() if each.endswith(f".{key}") and not each.startswith(f"{item['loc'][0]}.")]
     hint = f"did you mean {' or '.join(near)}?" if near else f"possible: {', '.join(names)}"
     if item["loc"][0] == "student":
         owners = [kind for kind in STUDENTS if key in section_of(kind, STUDENTS, "student").model_fields]
         hint = f"it is a key of student.kind {' and '.join(owners)}; here {hint}" if owners else hint
     return f"{place}: no such key; {hint}"
+
+
+def keys() -> list[str]:
+    """Every key of a config that says nothing, with its dotted place; those of all tasks under `tasks.TASK.`."""
+    usual = make_config({"data": {"train": ""}}).to_dict()
+    return list(dict.fromkeys(re.sub(r"^tasks\.\w+", "tasks.TASK", key) for key in flat(usual)))
 
 
 def _section_at(place: Sequence[Any], given: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny, field_validator, model_validator
@@ -16,6 +17,7 @@ from tutored.config.student import StudentSection
 from tutored.config.tasks import ClassSection, TaskSection
 from tutored.config.train import Loss, Train
 from tutored.errors import InputError
+from tutored.folders import STORES
 from tutored.section import Section
 
 THESIS: dict[str, Any] = {
@@ -107,7 +109,7 @@ class Config(Section):
                     raise ValueError(f"{place}.{key} names {unknown[0]!r}; possible: {', '.join(self.tasks)}")
         taken = {name for part in parts.values() for name in (self.tasks if part.tasks is None else part.tasks)}
         for name, task in self.tasks.items():
-            if name not in taken and not task.stores:
+            if name not in taken and not task.tutored:
                 raise ValueError(
                     f"tasks.{name}: no data set is read for it and no tutor teaches it; add it to data.tasks, or leave "
                     "the task out"
@@ -123,6 +125,20 @@ class Config(Section):
     def taught(self) -> tuple[str, ...]:
         """The tasks that somebody teaches; the student's answers for another one mean nothing."""
         return tuple(name for name, task in self.tasks.items() if task.policy != "none")
+
+    def placed(self, out: Path) -> Config:
+        """The same with a store in `out/stores` for each tutor that has none: one for each training data set.
+
+        Tasks that share a tutor share its stores.
+        """
+        own = {name: task for name, task in self.tasks.items() if task.tutored and not task.store}
+        places = {}
+        for name, task in own.items():
+            folder = out / STORES / "-".join(other for other, each in own.items() if each.tutor == task.tutor)
+            numbers = range(1, len(self.data.more) + 2)
+            store = tuple(folder / str(number) for number in numbers) if self.data.more else folder
+            places[name] = task.model_copy(update={"store": store})
+        return self.model_copy(update={"tasks": {**self.tasks, **places}})
 
     @property
     def run_id(self) -> str:

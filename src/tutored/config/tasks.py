@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,8 +28,12 @@ class TaskSection(Section):
     policy: Literal["ground_truth", "fill", "replace", "both", "none"] = "ground_truth"
     """`fill`: ground truth, tutor where it is missing; `replace`: tutor on a `share` of images; `both`: their sum;
     `none`: nobody teaches it."""
+    tutor: str | dict[str, Any] | None = None
+    """Who answers, such as `onnx:yolox.onnx`; with options as a mapping, such as `{kind: onnx:yolox.onnx, labels:
+    coco}`. `tutored train` asks before it trains, and audits the answers where there is ground truth."""
     store: Path | tuple[Path, ...] | None = None
-    """Folder of the tutor's soft labels; several where several splits or data sets were labelled."""
+    """Folder of the tutor's soft labels; several where several splits or data sets were labelled. Where it is left out,
+    the answers of `tutor` go into the run's folder, to `stores/TASK`."""
     hidden: Share = 0.0
     """Share of the annotated training images whose ground truth is hidden; a larger share hides a superset."""
     share: Share = 1.0
@@ -49,9 +53,14 @@ class TaskSection(Section):
     """Folder in the data set's folder that holds one annotation file an image; null: where the format has them."""
 
     @property
+    def tutored(self) -> bool:
+        """Whether the policy gives a tutor a say."""
+        return self.policy in ("fill", "replace", "both")
+
+    @property
     def stores(self) -> tuple[Path, ...]:
-        """The stores that this task reads; empty where the policy gives no tutor a say."""
-        if self.store is None or self.policy in ("ground_truth", "none"):
+        """The stores that this task reads; empty where no tutor has a say, or `Config.placed` has to say where."""
+        if self.store is None or not self.tutored:
             return ()
         return self.store if isinstance(self.store, tuple) else (self.store,)
 
@@ -60,9 +69,12 @@ class TaskSection(Section):
         return []
 
     @model_validator(mode="after")
-    def _store_where_needed(self) -> Self:
-        if self.policy in ("fill", "replace", "both") and not self.store:
-            raise ValueError(f"policy '{self.policy}' needs a tutor's `store`; `tutored label` makes one")
+    def _tutor_where_needed(self) -> Self:
+        if self.tutored and not self.store and self.tutor is None:
+            raise ValueError(
+                f"policy '{self.policy}' needs a `tutor`, such as onnx:FILE, or the `store` of its answers, which "
+                "`tutored label` makes"
+            )
         return self
 
     @field_validator("weights")

@@ -188,7 +188,8 @@ def _seen(what: str, own: LabelSpace, target: LabelSpace, annotated: Names | Non
         class_map = ClassMap.by_name(own, target)
     except InputError as error:
         raise InputError(
-            f"{what}: none of its classes ({', '.join(own.classes)}) is one of {', '.join(target.classes)}"
+            f"{what}: none of its classes ({', '.join(own.classes)}) is one of {', '.join(target.classes)}; "
+            "the task's `classes` name some of them, or leave the key out to learn all"
         ) from error
     to = tuple((number or 0) if index in known else 0 for index, number in enumerate(class_map.to))
     unknown = {number for index, number in enumerate(class_map.to) if index not in known}

@@ -18,12 +18,13 @@ from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
 from tutored.files import LEFTOVERS, write_text
+from tutored.folders import RUN, STORES
 from tutored.processes import allow_files
 from tutored.watch import Watcher
 
-__all__ = ["train"]
+__all__ = ["check_folder", "train"]
 
-LOCK = ".lock"
+LOCK, RECORD = ".lock", RUN.file
 WAIT = 15.0
 """Seconds that a run folder may still be held by processes that read for a training that was killed."""
 
@@ -70,10 +71,12 @@ def train(
         torch.set_num_threads(config.train.threads)
     if config.train.workers != 0:  # null: as many as suit the device
         allow_files()
-    run = trainer(config, open_supervision(config), out)
+    run = trainer(config, open_supervision(config.placed(out)), out)
     with ExitStack() as stack:
         if run.accelerator.is_main_process:
-            _claim(out, config, resume)
+            check_folder(out, config, resume)
+            out.mkdir(parents=True, exist_ok=True)
+            write_text(out / RECORD, yaml.safe_dump(config.to_dict(), sort_keys=False))
             stack.enter_context(_alone(out))
             stack.callback((out / LOCK).unlink, missing_ok=True)
         run.accelerator.wait_for_everyone()
@@ -95,9 +98,9 @@ def _alone(out: Path) -> AcquireReturnProxy[Any]:
         raise InputError(f"{out}: another process trains this run; wait for its end, or choose another --out") from None
 
 
-def _claim(out: Path, config: Config, resume: bool) -> None:
-    """Make the run folder ours: new, or the same run's where we resume."""
-    record = out / "config.yaml"
+def check_folder(out: Path, config: Config, resume: bool) -> None:
+    """Raise InputError unless the run folder is new, or the same run's where we resume; stores may be in it."""
+    record = out / RECORD
     if record.exists():
         there = load_config(record)
         if there != config:
@@ -106,10 +109,8 @@ def _claim(out: Path, config: Config, resume: bool) -> None:
             raise InputError(f"{out} holds this run already; add --resume to go on with it, or choose another --out")
         if (out / "result.json").exists() and load_state(out) is None:
             raise InputError(f"{out} holds this run, finished, and nothing to go on from; choose another --out")
-    elif out.exists() and not all(path.match(LEFTOVERS) for path in out.iterdir()):
+    elif out.exists() and not all(path.match(LEFTOVERS) or path.name == STORES for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(record, yaml.safe_dump(config.to_dict(), sort_keys=False))
 
 
 def _differences(there: Config, here: Config) -> str:

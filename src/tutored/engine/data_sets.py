@@ -96,7 +96,7 @@ def _looked_at(dataset: Images) -> Images:
 
 
 def _source(task: TaskSection) -> TaskSource:
-    return TaskSource(task.kind, task.folder, getattr(task, "labels", None), required=not task.stores)
+    return TaskSource(task.kind, task.folder, getattr(task, "labels", None), required=not task.tutored)
 
 
 def _open_validation(config: Config, train: Dataset, classes: Classes) -> Dataset | None:
@@ -108,7 +108,14 @@ def _open_validation(config: Config, train: Dataset, classes: Classes) -> Datase
     tasks = {name: config.tasks[name] for name in names}
     # A task whose label space no training data states has none to validate in.
     sources = {name: _source(task) for name, task in tasks.items() if classes[name] or not hasattr(task, "classes")}
-    there = _looked_at(open_dataset(data.val or data.train, data.val_split, sources, data.empty))
+    try:
+        opened = open_dataset(data.val or data.train, data.val_split, sources, data.empty)
+    except InputError as error:
+        raise InputError(
+            f"data.val_split: {error}; data.held_out (such as 0.2) validates on a share of the training images "
+            "instead, and null on none"
+        ) from error
+    there = _looked_at(opened)
     val = relabelled(there, classes, annotated)
     shared = sorted(set(train.ids) & set(val.ids))
     unlike = [image_id for image_id in shared[:3] if differ(train, val, image_id)]

@@ -75,7 +75,7 @@ def open_supervision(config: Config) -> OpenSupervision:
         stores[name] = []
         reached: set[int | None] = set()
         for store, advised in zip(opened, advice, strict=True):
-            class_map = _class_map(task, store, opened)
+            class_map = map_classes(task, store.labels, [each.labels for each in opened], f"store {store.path}")
             reached.update(class_map.to)
             taken = _taken(advised, class_map, config.tasks[name])
             remapped = Remapped(store, class_map, task, **taken)
@@ -110,16 +110,21 @@ def open_store(path: Path, task: Task) -> Store:
 def _idle_notes(config: Config, val: Dataset | None) -> list[str]:
     """What a config asks for and does not get, a sentence each."""
     notes = [
-        f"{name}: the store is not read, because the policy is '{task.policy}'"
+        f"{name}: its tutor teaches nothing, because the policy is '{task.policy}'; possible: fill, replace, both"
         for name, task in config.tasks.items()
-        if task.store and not task.stores
+        if (task.store or task.tutor) and not task.tutored
     ]
     for name, task in config.tasks.items():
         idle = [key for key, policies in READ_BY.items() if task.policy not in policies and _is_set(task, key)]
         if idle:
             notes.append(f"{name}: the policy '{task.policy}' does not read {', '.join(idle)}")
         notes += [f"{name}: {note}" for note in task.idle(config)]
-    if val is not None and not any(map(val.annotated_tasks, val.ids)):
+    if val is None:
+        notes.append(
+            "no figures: nothing to validate on; set data.held_out (such as 0.2), or data.val_split, "
+            "where images are annotated"
+        )
+    elif not any(map(val.annotated_tasks, val.ids)):
         notes.append(f"{val.name}: no image has ground truth to validate on, so there will be no figures")
     return notes
 
@@ -142,17 +147,25 @@ def _refuse_unknown(name: str, config: Config, labels: LabelSpace, reached: Cont
                 ) from error
 
 
-def _class_map(task: Task, store: Store, stores: Sequence[Store]) -> ClassMap:
-    """From the classes of a store to those of a task; a task without classes has nothing to map."""
+def map_classes(task: Task, labels: LabelSpace, spaces: Sequence[LabelSpace], whose: str) -> ClassMap:
+    """From the classes of a tutor to those of a task; a task without classes has nothing to map.
+
+    Args:
+        spaces: the classes of all tutors of the task; a class that is renamed is one of theirs.
+        whose: whose classes they are, for messages.
+
+    Raises:
+        InputError: they have no class in common, or one that is renamed is nobody's.
+    """
     section = task.section
     if not hasattr(section, "renamed"):
-        return ClassMap(store.labels, task.labels, (0,) + (None,) * (len(store.labels) - 1))
-    known = {name for each in stores for name in each.labels.names}
-    renamed = {name: ours for name, ours in section.renamed.items() if name in store.labels.names or name not in known}
+        return ClassMap(labels, task.labels, (0,) + (None,) * (len(labels) - 1))
+    known = {name for each in spaces for name in each.names}
+    renamed = {name: ours for name, ours in section.renamed.items() if name in labels.names or name not in known}
     try:
-        return ClassMap.by_name(store.labels, task.labels, renamed=renamed, elsewhere=section.elsewhere)
+        return ClassMap.by_name(labels, task.labels, renamed=renamed, elsewhere=section.elsewhere)
     except InputError as error:
-        raise InputError(f"tasks.{task.name}: store {store.path}: {error}") from error
+        raise InputError(f"tasks.{task.name}: {whose}: {error}") from error
 
 
 def _advice(

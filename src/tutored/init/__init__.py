@@ -28,6 +28,7 @@ from tutored.errors import InputError
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
 from tutored.init.text import Layout, config_text
+from tutored.init.tutors import Answering, Given, answering
 from tutored.labels import VOC, LabelSpace, composed
 from tutored.pictures import SUFFIXES, open_mask
 from tutored.progress import Progress
@@ -48,6 +49,7 @@ class Start:
         layout: the data set that the config names.
         report: what is in its splits, as `tutored data check` has it.
         annotated: by task, the training images that are annotated for it, be it by a broken file.
+        tutors: by task, the tutor that the config names for it.
         config: the file that was written.
         arranged: the folder of links that was made, or None where the folder is a data set as it is.
     """
@@ -55,19 +57,22 @@ class Start:
     layout: Layout
     report: Report
     annotated: Mapping[str, int]
+    tutors: Mapping[str, Answering]
     config: Path
     arranged: Path | None
 
 
-def init(folder: Path, out: Path, progress: Progress | None = None) -> Start:
+def init(folder: Path, out: Path, progress: Progress | None = None, tutors: Sequence[Given] = ()) -> Start:
     """Look at `folder` and write the config `out`, and beside it, where needed, the folder `OUT-data` of links.
 
     Args:
         progress: called with (images read, images in all).
+        tutors: who shall answer for what is missing, each with the task that it is for, or None: all that it answers,
+            which it is asked one image for.
 
     Raises:
         InputError: there is no such folder or nothing in it to learn from, what is there is ambiguous, or one of the
-            two outputs exists.
+            two outputs exists; a tutor can't be opened, or see `answering`.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give the one that holds your pictures")
@@ -88,12 +93,13 @@ def init(folder: Path, out: Path, progress: Progress | None = None) -> Start:
         there = splits[layout.train]
         counts = Counter(task for image_id in there.ids for task in there.annotated_tasks(image_id))
         annotated = {task: counts[task] for task in DEFAULT_TASKS}
-        write_text(out, config_text(layout, annotated, len(there.ids), len(there.blank)))
+        answers = answering(tutors, there)
+        write_text(out, config_text(layout, annotated, len(there.ids), len(there.blank), answers))
     except BaseException:
         if arranged:
             shutil.rmtree(arranged)
         raise
-    return Start(layout=layout, report=report, annotated=annotated, config=out, arranged=arranged)
+    return Start(layout=layout, report=report, annotated=annotated, tutors=answers, config=out, arranged=arranged)
 
 
 # --- Folders that are data sets as they are

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tutored.config.entries import DEFAULT_TASKS
 from tutored.config.student import RANDOM_COST
+from tutored.init.tutors import Answering
 
-TUTORS = dict(
-    zip(DEFAULT_TASKS, ("onnx:DETECTOR.onnx", "torchvision:deeplabv3_resnet101 --weights WEIGHTS"), strict=True)
-)
+TUTORS = dict(zip(DEFAULT_TASKS, ("onnx:DETECTOR.onnx", "hf:SEGMENTER"), strict=True))
 """By task, a tutor that people have."""
 CONFIG = """\
 # Written by `tutored init`, which found {what}.
@@ -47,27 +46,25 @@ NO_VAL = "# Nothing is annotated to validate on.\n  val_split: null"
 EMPTY = """
   # {blank} of {images} training images have no object: are they not labelled yet, or is nothing there (`annotated`)?
   empty: unannotated"""
-COMPLETE = """\
-  # All {images} training images are annotated for it.
-  {task}:
-    policy: ground_truth"""
-PARTLY = """\
+TASK = """\
   # {count} of {images} training images are annotated for it.
-  # A tutor that knows your classes can answer for the others, once, before training:
-  #   {command}
   {task}:
-    policy: {policy}
-    # Then, instead of the line above:
-    # policy: fill  # ground truth where there is some, the tutor elsewhere
+    policy: {policy}"""
+POSSIBLE = """
+    # A tutor that knows your classes can answer for the others, once, before training. Then, instead of the line above:
+    # policy: fill
+    # tutor: {tutor}"""
+TUTORED = """
+    tutor: {tutor}
+    # Where the tutor's answers are kept, for all trainings; without it each run asks, and keeps them in its folder.
     # store: stores/{task}"""
-TUTOR_ALONE = """\
-  # Nothing is annotated. A tutor answers, once, before training:
-  #   {command}
-  {task}:
-    policy: fill
-    store: stores/{task}
-    # Put in your own: the tutor's classes that the student shall learn.
-    classes: [cat, dog]"""
+CLASSES = """
+    # The tutor's classes that the student shall learn.
+    classes: {classes}"""
+COMPLETE = "ground_truth  # nothing is missing; with a tutor, `both` teaches its answers, too"
+PARTLY = "ground_truth  # the other images do not teach it"
+NOTHING = "none  # it is not learnt"
+FILL = "fill  # ground truth where there is some; the tutor answers for the others, once, before training"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,23 +85,32 @@ class Layout:
     notes: tuple[str, ...] = ()
 
 
-def config_text(layout: Layout, annotated: Mapping[str, int], images: int, blank: int) -> str:
+def config_text(
+    layout: Layout, annotated: Mapping[str, int], images: int, blank: int, tutors: Mapping[str, Answering]
+) -> str:
     """YAML that `tutored train` takes as it is, as long as somebody teaches something.
 
     Args:
         annotated: by task, how many of the training split's `images` are annotated for it.
         blank: how many of them have no object, and may be empty or not labelled yet.
+        tutors: by task, who answers for what is missing, where that is known.
     """
     taught, tasks = any(annotated.values()), []
     for task, count in annotated.items():
-        text = COMPLETE if count == images else PARTLY if taught else TUTOR_ALONE
-        policy = "ground_truth  # the other images do not teach it" if count else "none  # it is not learnt"
-        command = label_command(task, layout)
-        tasks.append(text.format(task=task, count=count, images=images, policy=policy, command=command))
+        tutor = tutors.get(task)
+        if not taught and not tutors:  # nobody else teaches anything: to be filled in
+            tutor = Answering(TUTORS[task], ("cat", "dog"), "")
+        text, policy = TASK, COMPLETE if count == images else FILL if tutor else PARTLY if count else NOTHING
+        if tutor:
+            text += TUTORED + CLASSES * bool(tutor.classes)
+        elif count < images:
+            text += POSSIBLE
+        given = {"tutor": _flow(tutor.given), "classes": _flow(tutor.classes)} if tutor else {"tutor": TUTORS[task]}
+        tasks.append(text.format(task=task, count=count, images=images, policy=policy, **given))
     return CONFIG.format(
         what=layout.what,
-        data=json.dumps(layout.data, ensure_ascii=False),
-        split=json.dumps(layout.train, ensure_ascii=False),
+        data=_flow(layout.data),
+        split=_flow(layout.train),
         val=VAL.format(json.dumps(layout.val)) if taught and layout.val else HELD_OUT if taught else NO_VAL,
         empty=EMPTY.format(blank=blank, images=images) if blank else "",
         tasks="\n".join(tasks),
@@ -113,7 +119,6 @@ def config_text(layout: Layout, annotated: Mapping[str, int], images: int, blank
     )
 
 
-def label_command(task: str, layout: Layout) -> str:
-    """How a tutor is asked for what is missing."""
-    data, split = shlex.quote(layout.data), shlex.quote(layout.train)
-    return f"tutored label {TUTORS[task]} --data {data} --split {split} --out stores/{task}"
+def _flow(value: Any) -> str:
+    """A value on one line of YAML."""
+    return json.dumps(value, ensure_ascii=False)

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tutored.errors import InputError
-from tutored.tutors.options import KINDS, NetworkOptions, Option, Options, options_of, refuse_weights, validated
+from tutored.tutors.options import KINDS, NetworkOptions, Option, Options, checked, options_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tutored.labels import LabelSpace
     from tutored.types import Dataset, SoftLabels
 
-__all__ = ["KINDS", "Option", "Options", "Tutor", "open_tutor", "options_of"]
+__all__ = ["KINDS", "Option", "Options", "Tutor", "checked", "open_tutor", "options_of"]
 
 
 class Tutor(Protocol):
@@ -42,35 +42,27 @@ class Tutor(Protocol):
         """Answers for RGB images, in each image's own pixels. An image's answer does not depend on its neighbours."""
 
 
-def open_tutor(kind: str, *, dataset: Dataset | None = None, **options: Any) -> Tutor:
+def open_tutor(tutor: str | Mapping[str, Any], *, dataset: Dataset | None = None, **options: Any) -> Tutor:
     """Make a tutor.
 
     Args:
-        kind: one of `KINDS`, or with a name behind a colon: `torchvision:maskrcnn_resnet50_fpn_v2`,
-            `hf:FOLDER_OR_REPOSITORY`, `onnx:FILE`, `python:MODULE:FUNCTION`, `student:CHECKPOINT`.
+        tutor: one of `KINDS`, or with a name behind a colon: `torchvision:maskrcnn_resnet50_fpn_v2`,
+            `hf:FOLDER_OR_REPOSITORY`, `onnx:FILE`, `python:MODULE:FUNCTION`, `student:CHECKPOINT`,
+            `files:FOLDER`; or a mapping with this as its `kind`, and options.
         dataset: the data set that will be labelled, which says what the class and image numbers of `files` mean.
         options: the fields of the kind's section in `tutored.tutors.options`.
 
     Raises:
         InputError: an unknown kind or option, an impossible value, or what the kind itself refuses.
     """
-    kind, _, name = kind.partition(":")
-    if kind not in KINDS:
-        refuse_weights(kind)
-        raise InputError(f"unknown kind of tutor {kind!r}; possible: {', '.join(KINDS)}")
-    section = KINDS[kind]
-    if name:
-        if section.FIRST is None:
-            raise InputError(f"{kind}:{name}: the tutor `{kind}` has no short form; give its options")
-        options[section.FIRST] = name
-    given = validated(section, options, f"tutor {kind}")
-    module, _, maker = section.MAKER.partition(":")
-    tutor: Tutor = getattr(import_module(module), maker)(given, **({"dataset": dataset} if section.OF_DATA else {}))
-    for unused in sorted(given.model_fields_set & tutor.identity.keys()):
-        if tutor.identity[unused] is None and getattr(given, unused) is not None:
-            raise InputError(f"{unused}: the tutor {tutor.identity['tutor']} has no use for this option; leave it out")
+    given = checked(tutor, **options)
+    module, _, maker = given.MAKER.partition(":")
+    made: Tutor = getattr(import_module(module), maker)(given, **({"dataset": dataset} if given.OF_DATA else {}))
+    for unused in sorted(given.model_fields_set & made.identity.keys()):
+        if made.identity[unused] is None and getattr(given, unused) is not None:
+            raise InputError(f"{unused}: the tutor {made.identity['tutor']} has no use for this option; leave it out")
     if isinstance(given, NetworkOptions) and (given.flip or given.scales != (1.0,)):
         from tutored.tutors.fuse import Augmented
 
-        return Augmented(tutor, flip=given.flip, scales=given.scales)
-    return tutor
+        return Augmented(made, flip=given.flip, scales=given.scales)
+    return made

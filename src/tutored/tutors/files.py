@@ -112,8 +112,6 @@ def _recognise(roots: Sequence[Path], image_ids: Collection[str]) -> dict[str, P
     """What is where: suffix -> the JSON file, or the folder under which the files with that suffix are."""
     found: dict[str, Path] = {}
     for root in roots:
-        if not root.exists():
-            raise InputError(f"{root}: there is no such folder or file; give the folder of the tutor's answers")
         files = sorted(filter(Path.is_file, root.iterdir())) if root.is_dir() else [root]
         suffixes = sorted({path.suffix for path in files} & FORMATS.keys()) or [
             suffix for suffix in FORMATS if any((root / f"{image_id}{suffix}").is_file() for image_id in image_ids)

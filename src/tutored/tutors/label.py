@@ -14,6 +14,7 @@ from PIL import Image
 from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.progress import Progress
+from tutored.softlabels.manifest import read_manifest
 from tutored.softlabels.writer import PART_ROWS, finish, look, needs_answers, part_name, write_part
 from tutored.tutors import Tutor, open_tutor
 from tutored.types import Dataset, SoftLabels
@@ -122,6 +123,33 @@ def label_with_ray(
                 progress(done, total)
     finish(out)
     return out
+
+
+def kinds_of(tutor: Tutor, dataset: Dataset) -> tuple[str, ...]:
+    """The kinds of answer that a tutor gives, found by asking about one image after the other until it has an answer.
+
+    Raises:
+        InputError: it says nothing about any of them; whatever reading an image raises.
+    """
+    for image_id in dataset.ids:
+        (answer,) = tutor([dataset.image(image_id)], [image_id])
+        if answer.tasks:
+            return tuple(answer.tasks)
+    raise InputError(f"the tutor has no answer for any image of {dataset.name}; give another tutor or split")
+
+
+def told(out: Path) -> list[str]:
+    """What a finished store holds, and which pictures could not be read, a sentence each."""
+    manifest = read_manifest(out)
+    assert manifest is not None
+    failed = {name: why for part in manifest["parts"] for name, why in part.get("failed", {}).items()}
+    count = manifest["identity"]["images"] - len(failed)
+    size = sum((out / part["file"]).stat().st_size for part in manifest["parts"])
+    lines = [f"wrote {out}: {count} images, {size / max(count, 1) / 1000:.1f} kB an image"]
+    if failed:
+        why = next(iter(failed.values()))
+        lines.append(f"{len(failed)} others could not be read, such as {why}; --resume tries again")
+    return lines
 
 
 class RayWorker:

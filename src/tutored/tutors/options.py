@@ -5,14 +5,16 @@ Importing this module takes neither torch nor the tutors, so that `--help` stays
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tutored.errors import InputError
+from tutored.folders import CHECKPOINT
 from tutored.section import Positive, Section, Share
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str | Path) else given)]
@@ -34,6 +36,14 @@ class Options(Section):
     MAKER: ClassVar[str]
     FIRST: ClassVar[str | None] = None
     OF_DATA: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _files_are_there(self) -> Self:
+        for given in vars(self).values():
+            for path in given if isinstance(given, tuple) else (given,):
+                if isinstance(path, Path) and not path.exists():
+                    raise ValueError(f"there is no file or folder {str(path)!r}; correct the path")
+        return self
 
 
 class NetworkOptions(Options):
@@ -146,6 +156,7 @@ class FilesOptions(Options):
     """Answers that lie in files: COCO results, XML with confidences, maps in arrays."""
 
     MAKER = "tutored.tutors.files:FilesTutor"
+    FIRST = "folders"
     OF_DATA = True
     folders: Annotated[Paths, "FOLDER"] = Field(alias="from")
     """Folder of boxes or maps, or a COCO results file; may be given twice, for boxes and for maps."""
@@ -210,6 +221,39 @@ KINDS: Mapping[str, type[Options]] = {
     "joined": JoinedOptions,
 }
 """Kinds of tutor."""
+POSSIBLE = f"possible: {', '.join(KINDS)}, such as onnx:FILE, or {{kind: onnx:FILE, labels: coco}}"
+
+
+def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
+    """What a user gave for a tutor, without a look into its files.
+
+    Args:
+        tutor: such as `onnx:FILE`, or a mapping with `kind` and options.
+        more: further options.
+
+    Raises:
+        InputError: an unknown kind or option, an impossible value, or a file that does not exist.
+    """
+    options = {"kind": tutor} if isinstance(tutor, str) else {name.replace("-", "_"): tutor[name] for name in tutor}
+    kind, _, name = str(options.pop("kind", "")).partition(":")
+    first = KINDS[kind].FIRST if kind in KINDS else None
+    if kind not in KINDS or (name and first is None):
+        refuse_weights(kind)
+        raise InputError(f"unknown tutor {tutor!r}; {meant(tutor) if isinstance(tutor, str) else POSSIBLE}")
+    return validated(KINDS[kind], {**options, **({first: name} if name and first else {}), **more}, f"tutor {kind}")
+
+
+def meant(kind: str) -> str:
+    """What may be meant by a tutor that is none, such as a file or folder alone."""
+    path, (kind, colon, name) = Path(kind), kind.partition(":")
+    if kind in KINDS:
+        return f"the tutor `{kind}` has no short form, so give its options"
+    signs = {"student": path / CHECKPOINT.file, "hf": path / "config.json", "files": path / "."}
+    found = "onnx" if path.suffix == ".onnx" else next((kind for kind, sign in signs.items() if sign.exists()), None)
+    if found and not colon:
+        return f"did you mean {found}:{path}?"
+    near = difflib.get_close_matches(kind, KINDS, n=1)
+    return f"did you mean {near[0]}{colon}{name}?" if near else POSSIBLE
 
 
 _IN_CODE = "where the network is made, `torch.onnx.export(network, torch.zeros(1, 3, HEIGHT, WIDTH), 'NAME.onnx')`"
