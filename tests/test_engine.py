@@ -361,12 +361,12 @@ def test_seeds_decide_everything(voc_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "golden"), [("corrected", [40.334801, 21.403664]), ("thesis", [51.868347, 45.193218])]
+    ("recipe", "golden"), [("corrected", [42.614357, 23.264465]), ("thesis", [52.629028, 44.374584])]
 )
 def test_two_steps_at_a_fixed_seed_give_the_committed_loss(voc_folder, recipe, golden):
-    """A refactoring must keep these; a change of the recipe may change them, knowingly."""
+    """A refactoring must keep these; a change of the recipe may change them, knowingly. Colours stay: they round."""
     torch.set_num_threads(1)  # several sum in another order, and the second loss shows it
-    run = config(voc_folder, recipe=recipe)
+    run = config(voc_folder, recipe=recipe, augment={"colour": False})
     opened = open_supervision(run)
     student = make_student(run.student, opened.tasks)
     draw = np.random.default_rng(0)  # torch's own truncated normal draws otherwise from version to version
