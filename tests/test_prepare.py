@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import tutored
 from made import TINY
 from test_tutor_onnx import yolox
 from tutored.cli import main
@@ -89,6 +90,8 @@ def test_two_commands_with_a_voc_folder(here: Path, capsys: pytest.CaptureFixtur
         assert len(store) == 8 and result["stores"][task][0]["ids_sha256"] == store.identity["ids_sha256"]
         assert f"audit of {task}, {images} images with ground truth:" in told
         assert (store.path / "audit.json").is_file() and (store.path / "audit.html").is_file()
+    again = tutored.train(load_config(Path("runs/tutored/config.yaml")), "runs/python")
+    assert again["figures"] == result["figures"] and Path("runs/python/stores", MAPS).is_dir()
     # As `tutored label` does it, to the byte.
     dataset = open_dataset("voc:photos", "train")
     label(open_tutor("onnx:detector.onnx"), dataset, "by-hand")

@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tutored.engine import train as train
     from tutored.predict import load as load
+    from tutored.prepare import train as train
 
 __all__ = ["load", "train"]
-HOMES = {"load": "tutored.predict", "train": "tutored.engine"}
+HOMES = {"load": "tutored.predict", "train": "tutored.prepare"}
 
 
 def __getattr__(name: str) -> Any:

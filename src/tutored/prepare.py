@@ -1,18 +1,19 @@
-"""Before a training: the tutors that its config names are asked, and their answers audited."""
+"""A training from its beginning: the tutors that its config names are asked, and their answers audited."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+from tutored import engine
 from tutored.audit import NothingToAuditError, as_a_run_sees, audit, read_sidecar, write_page, write_sidecar
 from tutored.config import Config
 from tutored.data import open_dataset
-from tutored.engine import check_folder
 from tutored.engine.data_sets import open_tasks, open_visible, parts_of
 from tutored.engine.supervision import map_classes
 from tutored.errors import InputError
@@ -23,11 +24,34 @@ from tutored.tasks import Task
 from tutored.tutors import Tutor, open_tutor
 from tutored.tutors.label import kinds_of, label, told
 from tutored.types import Dataset
+from tutored.watch import Watcher
 
-__all__ = ["ask_tutors"]
+__all__ = ["ask_tutors", "train"]
 
 Bar = Callable[[str], AbstractContextManager[Progress]]
 """Given what is being done, a context whose value is told how far it is."""
+
+
+def train(
+    config: Config | Mapping[str, Any] | Path | str,
+    out: Path | str | None = None,
+    *,
+    resume: bool = False,
+    watch: Watcher | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Ask the tutors that the config names (`ask_tutors`), then train (`engine.train`), as `tutored train` does.
+
+    Args and what is returned: as of `engine.train`. Raises as both.
+    """
+    run, folder = engine.config_and_folder(config, out)
+    main = os.environ.get("RANK", "0") == "0"
+    ask_tutors(run, folder, bar=_unseen, tell=tell or (lambda line: None), resume=resume, main=main)
+    return engine.train(run, folder, resume=resume, watch=watch, tell=tell)
+
+
+def _unseen(what: str) -> AbstractContextManager[Progress]:
+    return nullcontext(lambda done, of: None)
 
 
 def ask_tutors(
@@ -52,7 +76,7 @@ def ask_tutors(
         return
     out = Path(out)
     if main:
-        check_folder(out, config, resume)
+        engine.check_folder(out, config, resume)
     config = config.placed(out)
     visible = open_visible(config)
     for tutor, dataset, store in list(_questions(config, open_tasks(config, visible))):

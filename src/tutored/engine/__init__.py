@@ -22,7 +22,7 @@ from tutored.folders import RUN, STORES
 from tutored.processes import allow_files
 from tutored.watch import Watcher
 
-__all__ = ["check_folder", "train"]
+__all__ = ["check_folder", "config_and_folder", "train"]
 
 LOCK, RECORD = ".lock", RUN.file
 WAIT = 15.0
@@ -61,8 +61,7 @@ def train(
             another process trains there.
         FloatingPointError: the loss is not finite; the message names term and images.
     """
-    out = Path(out or Path("runs", Path(config).stem if isinstance(config, str | Path) else "tutored"))
-    config = config if isinstance(config, Config) else load_config(config)
+    config, out = config_and_folder(config, out)
     frozen = "freeze_norm" if config.student.freeze_norm else "frozen" if config.student.frozen else None
     if frozen and config.student.weights == "random" and config.train.start is None:
         raise InputError(f"student.{frozen} keeps what student.weights or train.start would bring; give one of them")
@@ -88,6 +87,12 @@ def train(
         stack.callback(run.close)
         run.run(watch or Watcher())
         return run.finish()
+
+
+def config_and_folder(config: Config | Mapping[str, Any] | Path | str, out: Path | str | None) -> tuple[Config, Path]:
+    """The config, and the run's folder, of what `train` is given."""
+    usual = Path("runs", Path(config).stem if isinstance(config, str | Path) else "tutored")
+    return config if isinstance(config, Config) else load_config(config), Path(out or usual)
 
 
 def _alone(out: Path) -> AcquireReturnProxy[Any]:
