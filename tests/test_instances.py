@@ -21,6 +21,7 @@ from tutored.cli import main
 from tutored.config import Augment, make_config
 from tutored.config.entries import STUDENTS, section_of
 from tutored.data import open_dataset
+from tutored.data.check import check
 from tutored.data.images import TaskSource, with_tasks
 from tutored.errors import InputError
 from tutored.geometry import Geometry, draw_geometry, whole
@@ -194,6 +195,9 @@ def test_objects_that_do_not_fit_their_xml_are_refused(make_voc, tmp_path, chang
     with pytest.raises(InputError, match=r"SegmentationObject/val_000\.png: ") as caught:
         seen(folder).ground_truth("val_000")
     assert message in str(caught.value)
+    report = check({"val": open_dataset(f"voc:{folder}", "val")}).splits["val"]
+    assert report.problems == (str(caught.value),), "before a training does"
+    assert "4 images have instances, which a run with a task instances reads" in report.notes
 
 
 def test_a_difficult_object_need_not_be_outlined(make_voc, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tutored.data.images import DRAWN_TURNED, Images
+from tutored.data.images import DRAWN_TURNED, AnnotationFiles, Images
 from tutored.data.text import few, spread
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
@@ -176,6 +176,9 @@ def _check_split(dataset: Images, pixels: dict[str, bytes], step: Callable[[], N
     annotated = dict.fromkeys(dataset.labels, 0)
     counts = {task: _no_counts() for task in dataset.labels}
     complete = none = 0
+    # What formats make of the annotations above needs no second reading; files of its own do.
+    further = {kind: each for kind, each in dataset.further.items() if isinstance(each, AnnotationFiles)}
+    outlined: Counter[str] = Counter()
     problems: list[tuple[str, str]] = []
     turned: list[str] = []
     several: list[str] = []
@@ -199,8 +202,16 @@ def _check_split(dataset: Images, pixels: dict[str, bytes], step: Callable[[], N
             for task, annotation in truth.tasks.items():
                 annotated[task] += 1
                 _add(counts[task], annotation, dataset.labels[task])
+            for kind, files in further.items():
+                if files.has(image_id):
+                    outlined[kind] += 1
+                    try:
+                        files.read(image_id, truth.size)
+                    except InputError as error:
+                        problems += ((image_id, each) for each in str(error).split("\n"))
         step()
     notes = [*_turned(turned), *_several(several)]
+    notes += (f"{count:,} images have {kind}, which a run with a task {kind} reads" for kind, count in outlined.items())
     for task, labels in dataset.labels.items():
         notes += _nothing_drawn(task, annotated[task], counts[task], labels)
     for pair in combinations(dataset.labels, 2):
