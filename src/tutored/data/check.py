@@ -304,8 +304,8 @@ def _contrary(tasks: Sequence[str], labels: LabelSpace, counts: Mapping[str, Map
     only = [[name for name in mine if name not in other] for mine, other in ((here, there), (there, here))]
     if not all(only):
         return []
-    told = " and ".join(f"{', '.join(names)} only for {task}" for names, task in zip(only, tasks, strict=True))
-    return [f"classes occur {told}: does the list of classes have the order of the numbers in the files?"]
+    told = "; ".join(f"only for {task}: {', '.join(names)}" for names, task in zip(only, tasks, strict=True))
+    return [f"classes occur {told}. Does the list of classes have the order of the numbers in the files?"]
 
 
 def _by_class(columns: Mapping[str, Sequence[int]], labels: LabelSpace) -> dict[str, dict[str, int]]:
