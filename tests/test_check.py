@@ -165,7 +165,7 @@ def test_classes_of_masks_that_no_box_has_are_noted(make_voc: MakeVoc, tmp_path:
         )
         found = checked(folder, "train").splits["train"].notes
         assert len(found) == notes
-        assert not found or found[0].startswith("classes occur only for detection: root; only for segmentation: other. ")
+        assert not found or found[0].startswith("classes occur only for detection: root; only for segmentation: other")
 
 
 def test_eighteen_faults_of_one_file_hide_no_other_file(make_voc: MakeVoc, tmp_path: Path) -> None:
