@@ -145,11 +145,17 @@ BLITZ = "student: {kind: blitznet, "
         ("tasks: {detection: {weights: [0, 0]}}", "tasks.detection.weights: both are 0, so that nobody"),
         ("tasks: {detection: {weight: -1}}", "tasks.detection.weight: "),
         ("tasks: {detection: {reported: 'cat,dog'}}", r"got 'cat,dog', .* list; give names in brackets, .* \[a, b\]$"),
-        ("tasks: {detection: {reported: '0,2'}}", "reported: got '0,2', which is no list; give names, not numbers, in"),
-        ("tasks: {detection: {classes: 2}}", "classes: got 2, which is no list; give names, not numbers, in brackets"),
+        (
+            "tasks: {detection: {reported: '0,2'}}",
+            "reported: got '0,2', which is no list; give names, not their places",
+        ),
+        (
+            "tasks: {detection: {classes: 2}}",
+            "classes: got 2, which is no list; give names, not their places",
+        ),
         ("data: {train: 'voc:x', annotated: 2}", "l: data.annotated: got 2, which is no list; .* as \\[a, b\\]$"),
         ("data: {train: 'voc:x', annotated: {detection: 2}}", "l: data.annotated.detection: got 2, which is no list"),
-        ("data: {train: 'voc:x', tasks: 2}", "l: data.tasks: got 2, which is no list; give names, not numbers"),
+        ("data: {train: 'voc:x', tasks: 2}", "l: data.tasks: got 2, which is no list; give names, not their places"),
         ("tasks: {detection: {renamed: 'a=b'}}", "renamed: Input should be a mapping, such as {a: b}, got 'a=b'$"),
         (
             "tasks: {detection: {store: 3}}",

@@ -171,6 +171,8 @@ def test_lists_that_are_there_stay_the_splits(tmp_path: Path) -> None:
     notes = init(told, tmp_path / "again.yaml").layout.notes
     assert "splits are those of the lists in ImageSets: train, val, test" in notes
     assert "2 pictures are on none of these lists, and are not used" in notes
+    strange = init(voc_with_lists(tmp_path / "strange", on="0124", off="67"), tmp_path / "s.yaml").layout.notes
+    assert "lists in ImageSets that are not called train, val or test are not used: off, on" in strange
     assert lists_of(voc_with_lists(tmp_path / "doubled", train="01122", val="45")) == {"train": "012", "val": "45"}
     found = lists_of(voc_with_lists(tmp_path / "train alone", train="012345", holdout="89"))
     assert sorted(found["train"] + found["val"]) == [*"012345"] and len(found["val"]) == 1, "8 and 9 teach nothing"

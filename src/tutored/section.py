@@ -18,7 +18,7 @@ Text = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is
 def _listed(given: Any) -> Any:
     if not isinstance(given, str | int | float):
         return given
-    rather = "names, not numbers," if re.fullmatch(r"[\d., -]+", str(given)) else "names"
+    rather = "names, not their places," if re.fullmatch(r"[\d., -]+", str(given)) else "names"
     raise ValueError(f"got {given!r}, which is no list; give {rather} in brackets, such as [a, b]")
 
 

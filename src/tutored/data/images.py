@@ -434,7 +434,7 @@ def _pictures(folder: Path, split: str) -> tuple[list[tuple[str, Path | str]], t
         )
         raise InputError(
             f"{folder}: neither {split}.txt, a list of pictures, nor a folder {split}; "
-            f"possible: {', '.join(possible) or 'nothing'}"
+            f"possible: {', '.join(possible) or f'its pictures as the split {folder.name} of {folder.parent}'}"
         )
     if not places:
         told = "; ".join((f"possible: {', '.join(SUFFIXES)}", *left_out))

@@ -235,7 +235,9 @@ def _listed_splits(files: Iterable[Path], pictures: Sequence[Path]) -> tuple[dic
     stems = set(map(_stem, pictures))
     splits = {name: split for split, wanted in chosen.items() if wanted for name in lists[wanted] & stems}
     if not splits:
-        return {}, []
+        strange = sorted(name for name in lists if not name.endswith(PER_CLASS))
+        told = f"lists in ImageSets that are not called train, val or test are not used: {', '.join(strange)}"
+        return {}, [told] * bool(strange)
     if train is None:
         splits = dict.fromkeys(stems, "train") | splits
     used = [name for name in chosen.values() if name]
