@@ -45,8 +45,7 @@ def train(
     Args and what is returned: as of `engine.train`. Raises as both.
     """
     run, folder = engine.config_and_folder(config, out)
-    main = os.environ.get("RANK", "0") == "0"
-    ask_tutors(run, folder, bar=_unseen, tell=tell or (lambda line: None), resume=resume, main=main)
+    ask_tutors(run, folder, bar=_unseen, tell=tell or (lambda line: None), resume=resume)
     return engine.train(run, folder, resume=resume, watch=watch, tell=tell)
 
 
@@ -54,9 +53,7 @@ def _unseen(what: str) -> AbstractContextManager[Progress]:
     return nullcontext(lambda done, of: None)
 
 
-def ask_tutors(
-    config: Config, out: Path | str, *, bar: Bar, tell: Callable[[str], None], resume: bool = False, main: bool = True
-) -> None:
+def ask_tutors(config: Config, out: Path | str, *, bar: Bar, tell: Callable[[str], None], resume: bool = False) -> None:
     """Label the training images with the tutors of the config's tasks, and audit them as the run sees the images.
 
     A store that is there is gone on with, or left as it is where it is finished. Every tutor is opened, and its classes
@@ -75,7 +72,8 @@ def ask_tutors(
     if not any(task.tutored and task.tutor is not None for task in config.tasks.values()):
         return
     out = Path(out)
-    if main:
+    rank, processes = (int(os.environ.get(name, usual)) for name, usual in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if rank == 0:
         engine.check_folder(out, config, resume)
     config = config.placed(out)
     visible = open_visible(config)
@@ -83,7 +81,6 @@ def ask_tutors(
         for line in tutor.notes:
             tell(f"note: {line}")
         before = read_manifest(store)
-        rank, processes = (int(os.environ.get(name, usual)) for name, usual in (("RANK", 0), ("WORLD_SIZE", 1)))
         with bar(f"labelling {store.name}") as step:
             label(tutor, dataset, store, resume=True, rank=rank, processes=processes, progress=step)
         while not (read_manifest(store) or {}).get("complete"):  # another process is at its share

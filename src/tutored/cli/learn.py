@@ -86,7 +86,7 @@ def train(overrides: list[tuple[str, str]], config: Path, out: Path | None, resu
     from tutored.prepare import ask_tutors
     from tutored.watch import Watchers
 
-    ask_tutors(run, out, bar=bar, tell=say, resume=resume, main=common.is_main())
+    ask_tutors(run, out, bar=bar, tell=say, resume=resume)
     with watch_training() as line:
         watch = Watchers(line, RunPage())
         result = train_run(run, out, resume=resume, watch=watch, tell=note)

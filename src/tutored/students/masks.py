@@ -7,7 +7,7 @@ box, and cut at the box. The network sees all of the image when it draws prototy
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,24 +16,12 @@ from torch.nn.functional import grid_sample
 
 from tutored.losses import Term
 from tutored.students.heads import Head
-from tutored.tasks.detection.decode import Kept
 from tutored.tasks.instances import InstanceMasks, Instances, InstanceSegmentation, InstanceTargets
+from tutored.tasks.instances.targets import cells_inside
 from tutored.tasks.task import Size, refuse_nan
 
 SIDE = 56
 """Cells along one side of a soft mask over its box."""
-
-
-class BoxHead(Protocol):
-    """What a head for boxes has to offer; what it learns has `box`, `positive`, `weight` and `normaliser`."""
-
-    terms: dict[str, Term]
-    by_class: tuple[str, ...]
-
-    def __call__(self, features: Any) -> Any: ...
-    def assign(self, targets: Any, *, tutor: bool) -> Any: ...
-    def boxes_and_probs(self, raw: Any) -> tuple[Tensor, Tensor]: ...
-    def kept(self, raw: Any, sizes: Sequence[Size]) -> list[Kept]: ...
 
 
 class InstanceOutputs(NamedTuple):
@@ -54,10 +42,11 @@ class InstanceHead(Head):
     """Boxes with masks.
 
     Args:
-        boxes: finds the boxes; an nn.Module.
+        boxes: a head for boxes with P places, of which `kept` says which one each final box comes from; what it learns
+            has `box`, `positive` and `weight` of each place, and `normaliser`.
         coefficients: network from the student's features to [B, P, D].
         prototypes: network from the student's features to [B, D, grid, grid].
-        size: side of the network's input in pixels.
+        grid: cells along one side of the prototypes.
     """
 
     task: InstanceSegmentation
@@ -101,7 +90,7 @@ class InstanceHead(Head):
             entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * counts
             found = logits.sigmoid() * counts
             both, apart = found + wanted * counts, (found - wanted * counts).abs()
-            shared, every = ((each).sum(dim=(1, 2)) for each in (both - apart, both + apart))
+            shared, every = (each.sum(dim=(1, 2)) for each in (both - apart, both + apart))
             seen = counts.sum(dim=(1, 2))
             losses = entropy.sum(dim=(1, 2)) / seen.clamp(min=1) + (1 - shared / every.clamp(min=1e-6)) * (seen > 0)
             total = total + (losses * learned.weight[image, places]).sum()
@@ -142,13 +131,6 @@ def _of_boxes(term: Term) -> Term:
 def mask_logits(coefficients: Tensor, prototypes: Tensor) -> Tensor:
     """float32 [N, g, g], of coefficients [N, D] and prototypes [D, g, g] of one image."""
     return (coefficients.float() @ prototypes.float().flatten(1)).reshape(-1, *prototypes.shape[1:])
-
-
-def cells_inside(boxes_xyxy: Tensor, centres: Tensor) -> Tensor:
-    """bool [N, g, g]: the cells of a map whose centres (float32 [g], along either side) lie in each box."""
-    left, top, right, bottom = (side[:, None] for side in boxes_xyxy.unbind(-1))
-    across, down = (centres > left) & (centres < right), (centres > top) & (centres < bottom)
-    return down[:, :, None] & across[:, None, :]
 
 
 def over_boxes(maps: Tensor, boxes_xyxy: Tensor, size: Size) -> Tensor:

@@ -15,7 +15,6 @@ from tutored.config.kinds.instances import InstancesSection
 from tutored.geometry import Geometry
 from tutored.labels import ClassMap, LabelSpace
 from tutored.tasks.audit import Auditor
-from tutored.tasks.classes import unannotated as left_out
 from tutored.tasks.detection import Detection, SoftBoxes, measure
 from tutored.tasks.instances import draw, onnx, targets
 from tutored.tasks.instances.overlaps import mask_overlaps
@@ -55,13 +54,6 @@ class InstanceSegmentation(Detection):
         """Boxes and masks are padded to the most of any image."""
         boxes = super().stack([row.boxes for row in rows], weight)
         return InstanceTargets(*boxes, pad_sequence([row.masks for row in rows], batch_first=True))
-
-    def guides(self, shown: Any) -> Tensor:
-        boxes_xyxy: Tensor = shown.boxes_xyxy
-        return boxes_xyxy
-
-    def unannotated(self, answer: Any, truth: Any) -> Any:
-        return answer.chosen(left_out(truth.annotated, len(self.labels))[answer.classes])
 
     def vet(self, answer: Any, size: Size, other: Any, other_labels: LabelSpace) -> Any:
         return replace(answer, scores=super().vet(self._boxes(answer), size, other, other_labels).scores)

@@ -13,6 +13,7 @@ from tutored.config.kinds.detection import Decode
 from tutored.tasks.detection import onnx
 from tutored.tasks.detection.decode import keep
 from tutored.tasks.detection.onnx import BoxExport, rows_of
+from tutored.tasks.instances.targets import cells_inside
 from tutored.tasks.instances.types import InstanceMasks
 from tutored.tasks.task import Size
 
@@ -65,6 +66,4 @@ class InstanceExport(BoxExport):
         logits = rows_of(raw["coefficients"], rows) @ prototypes.flatten(2)
         masks = logits.sigmoid().reshape(-1, int(rows.shape[1]), grid, grid)
         centres = (torch.arange(grid) + 0.5) * (self.side / grid)
-        left, top, right, bottom = (side[..., None] for side in final["boxes"].unbind(-1))
-        across, down = (centres > left) & (centres < right), (centres > top) & (centres < bottom)
-        return {**final, "masks": masks * (down[..., :, None] & across[..., None, :])}
+        return {**final, "masks": masks * cells_inside(final["boxes"], centres)}

@@ -64,6 +64,18 @@ def _stacked(masks: Sequence[Tensor], grid: int) -> Tensor:
     return torch.stack([*masks]) if masks else torch.zeros(0, grid, grid)
 
 
+def cells_inside(boxes_xyxy: Tensor, centres: Tensor) -> Tensor:
+    """bool [..., g, g]: the cells of a map whose centres lie in each box.
+
+    Args:
+        boxes_xyxy: float32 [..., 4], pixels of the network's input.
+        centres: float32 [g], of the cells along either side, in the same pixels.
+    """
+    left, top, right, bottom = (side[..., None] for side in boxes_xyxy.unbind(-1))
+    across, down = (centres > left) & (centres < right), (centres > top) & (centres < bottom)
+    return down[..., :, None] & across[..., None, :]
+
+
 def complete(truth: InstanceRow, tutor: InstanceRow, conflict_iou: float) -> InstanceRow:
     """The outlined objects and, of classes that were not annotated, the tutor's, unless they lie on one of those."""
     chosen = targets.apart(truth.boxes, tutor.boxes, conflict_iou)
