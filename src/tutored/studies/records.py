@@ -55,7 +55,8 @@ class Record:
         run: the run's id when it was made.
         split: of the training images.
         config: the complete config.
-        figures: by task, then as `Figures.to_dict` has them; empty where the run was not validated.
+        figures: by task, then as `Figures.to_dict` has them; empty where the run was not validated. Those of the
+            setting's further splits are under `TASK on SPLIT`.
         resamples: float32 [samples + 1, measures], shares in 0..1; row 0 is on the images themselves, see `Resampled`.
         measures: task and metric of each column of `resamples`, such as `segmentation/mIoU`.
         drawn: SHA-256 of the evaluated image ids and the draws; runs with the same one can be compared.
@@ -89,9 +90,10 @@ class Record:
     pictures: Sequence[Mapping[str, Any]] = ()
 
     def figure(self, name: str) -> float | None:
-        """ "mAP" or "mIoU", a share in 0..1; None where the task was not trained or has no ground truth."""
-        task, metric = FIGURES[name]
-        value: float | None = self.figures.get(task, {}).get(metric)
+        """ "mAP" or "mIoU", on a further split "mAP on SPLIT"; a share in 0..1, None where it is not known."""
+        short, *split = name.split(" ", 1)
+        task, metric = FIGURES[short]
+        value: float | None = self.figures.get(" ".join([task, *split]), {}).get(metric)
         return value
 
     @property
