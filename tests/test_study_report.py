@@ -118,8 +118,8 @@ def test_a_further_split_has_columns_of_its_own(finish, report):
     told = {"detection": {"mAP_voc_area@.5": 0.5}, "segmentation": {"mIoU": 0.6}, **known}
     finish(TABLE, ODD, "corrected", 0, 0.5, 0.6, figures=told)
     _, text = report(TABLE, seeds=(0,), also=["small"])
-    assert "mIoU, ours | mAP on small, printed | mAP on small, ours | mIoU on small, printed |" in text
-    assert "| 0.500 |  | 0.600 |  | 0.250 |  | 0.750 | 1 |" in text.partition("| a \\<")[2]
+    assert "mIoU, ours | mAP on small | mIoU on small | seeds |" in text
+    assert "| 0.500 |  | 0.600 | 0.250 | 0.750 | 1 |" in text.partition("| a \\<")[2]
 
 
 def test_an_interval_that_ends_at_a_printed_zero_is_not_resolved():
@@ -241,6 +241,18 @@ def test_a_task_that_was_not_trained_or_validated_has_no_figure(finish, report):
     _, text = report(TABLE, seeds=(0,))
     assert "| base | 0.626 | 0.510 | 0.602 | not trained | 1 |" in text
     assert "| other |  | not validated |  | not validated | 1 |" in text and "in mIoU" not in text
+
+
+def test_figures_of_further_tasks_stand_beside_the_two(finish, report):
+    for row, depth in ((BASE, 0.5), (OTHER, 0.4)):
+        more = {"measures": (*MEASURES, "depth/RMSE"), "lower_is_better": ("depth/RMSE",)}
+        more["resamples"] = np.full((101, 3), [0.5, 0.6, depth], np.float32)
+        finish(TABLE, row, "corrected", 0, 0.5, 0.6, figures={"depth": {"RMSE": depth}}, **more)
+    finish(TABLE, ODD, "corrected", 0, 0.5, 0.6)  # of two tasks
+    page, text = report(TABLE, seeds=(0,))
+    assert "| taught by | mAP, printed | mAP, ours | mIoU, printed | mIoU, ours | depth/RMSE | seeds |" in text
+    assert "| 0.400 | 1 |" in text and "a &lt; b" in page and '<th scope="col">depth/RMSE</th>' in page
+    assert "“other” seems better than “base” in depth/RMSE: -0.100 [-0.100, -0.100]" in text, "a lower error"
 
 
 def test_runs_on_other_images_are_named(finish, report):

@@ -37,7 +37,7 @@ class RowOutcome:
     failed: tuple[tuple[Run, str], ...] = ()
 
     def values(self, name: str) -> list[float]:
-        """The figure, such as "mAP" or "mAP on val", of every finished run that has it."""
+        """The figure, see `Record.figure`, of every finished run that has it."""
         return [value for record in self.records if (value := record.figure(name)) is not None]
 
     def mean(self, name: str) -> float | None:
@@ -63,7 +63,7 @@ class Comparison:
     Attributes:
         recipe: of both rows; None: one row in both recipes.
         seeds: those that both rows have.
-        intervals: "mAP", "mIoU" or "Δm" to the difference over these seeds.
+        intervals: "mAP", "mIoU", "Δm" or `TASK/METRIC` to the difference over these seeds.
         adjusted: by the same names, p-values adjusted for all comparisons of a page (`adjust`).
     """
 
@@ -185,9 +185,9 @@ def _compared(recipe: Recipe | None, better: str, one: RowOutcome, than: str, ot
 
 
 def intervals(better: Sequence[Resampled], than: Sequence[Resampled]) -> dict[str, Interval]:
-    """By "mAP" and "mIoU" as far as both have them; runs with the same seeds, in the same order."""
+    """By "mAP", "mIoU" and the `TASK/METRIC` of other tasks that both have; of the same seeds, in the same order."""
     found = compare(than, better)
-    return {short: found[name] for short, name in MEASURES.items() if name in found}
+    return {short: found.pop(name) for short, name in MEASURES.items() if name in found} | found
 
 
 def _single_task(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
@@ -272,10 +272,14 @@ def show(own: Sequence[Record], against: Sequence[Record] | None = None) -> str:
     return ", ".join(told) + (f" (seed{'s' if len(named) > 1 else ''} {', '.join(named)})" if named else "")
 
 
+def splits_of(records: Sequence[Record]) -> list[str]:
+    """The further splits on which any of them has figures."""
+    return [*dict.fromkeys(split for each in records for task in each.figures if (split := task.partition(" on ")[2]))]
+
+
 def _values(records: Sequence[Record]) -> dict[str, list[float]]:
     """mAP and mIoU, and every number that is not of a task."""
-    splits = {split: None for each in records for task in each.figures for split in task.partition(" on ")[2:] if split}
-    columns = [*FIGURES, *(f"{name} on {split}" for split in splits for name in FIGURES)]
+    columns = [*FIGURES, *(f"{name} on {split}" for split in splits_of(records) for name in FIGURES)]
     found = {name: [value for each in records if (value := each.figure(name)) is not None] for name in columns}
     tasks = {task for task, _ in FIGURES.values()}
     for record in records:

@@ -15,7 +15,7 @@ from tutored.pages import COLOURS, PAPER, render, standalone, svg
 from tutored.softlabels.manifest import changed
 from tutored.studies.declare import RECIPES, Row
 from tutored.studies.folder import Folder
-from tutored.studies.outcome import Comparison, RowOutcome, StudyOutcome, adjust
+from tutored.studies.outcome import MEASURES, Comparison, RowOutcome, StudyOutcome, adjust, splits_of
 from tutored.studies.records import CLASS_FIGURES, FIGURES, TUTORS, Record, read_records
 from tutored.studies.setting import Setting
 
@@ -58,7 +58,8 @@ def write_report(folder: Folder, outcomes: Sequence[StudyOutcome], out: Path) ->
         "thesis_tutors": THESIS_TUTORS,
         "outcomes": outcomes,
         "charts": charts,
-        "figures": (*FIGURES, *(f"{name} on {split}" for split in setting.also for name in FIGURES)),
+        "figures": FIGURES,
+        "figures_of": figures_of,
         "most_rows": MOST_ROWS,
         "ours": ours,
         "number": number,
@@ -118,6 +119,15 @@ def unlearnt(records: Sequence[Record]) -> str:
         f"no student learnt anything: over the objects' classes, the best run has {told}; train longer, or look at the "
         "data, before rows are compared"
     )
+
+
+def figures_of(rows: Sequence[RowOutcome]) -> list[str]:
+    """What a table of these rows shows: "mAP", "mIoU", of other tasks the headline figure as `TASK/METRIC`, and the
+    first two on further splits."""
+    records = [record for row in rows for record in row.records]
+    measured = dict.fromkeys(name for record in records for name in record.measures)
+    further = [f"{name} on {split}" for split in splits_of(records) for name in FIGURES]
+    return [*FIGURES, *(name for name in measured if name not in MEASURES.values()), *further]
 
 
 def commits(outcome: StudyOutcome) -> list[str]:
