@@ -92,7 +92,7 @@ class Record:
     pictures: Sequence[Mapping[str, Any]] = ()
 
     def figure(self, name: str) -> float | None:
-        """The figure "mAP", "mIoU" or `TASK/METRIC`, of a further split with ` on SPLIT`; None where it is not known."""
+        """The figure "mAP", "mIoU" or `TASK/METRIC`, of a further split with ` on SPLIT`; None: not known."""
         short, _, split = name.partition(" on ")
         task, metric = FIGURES.get(short) or short.split("/", 1)
         value: float | None = self.figures.get(f"{task} on {split}" if split else task, {}).get(metric)
