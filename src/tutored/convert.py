@@ -31,8 +31,7 @@ from tutored.softlabels import Remapped, Store
 from tutored.tasks import task_class
 from tutored.tasks.detection.draw import describe
 from tutored.tasks.detection.types import Boxes, SoftBoxes
-from tutored.tasks.instances.draw import run_lengths
-from tutored.tasks.instances.types import Instances
+from tutored.tasks.instances import Instances, InstanceSegmentation
 from tutored.tasks.segmentation.draw import save_mask
 from tutored.tasks.segmentation.types import ClassMask, SoftMap
 from tutored.tutors.files import IN_VOC_PIXELS
@@ -150,9 +149,9 @@ def write_coco(answers: Iterable[Answer], target: Target) -> None:
     for answer in answers:
         regions = _regions(answer, target.labels)
         for entry in _entries(answer, target):
-            region = regions.get((entry["category"], *entry["bbox"]))
-            own = {"category_id": categories[entry["category"]]} | ({"segmentation": region} if region else {})
-            entries.append({"image_id": images.get(answer.image_id, answer.image_id), **entry, **own})
+            entry |= regions.get((entry["category"], *entry["bbox"]), {}) | entry
+            number = {"category_id": categories[entry["category"]]}
+            entries.append({"image_id": images.get(answer.image_id, answer.image_id), **entry, **number})
     write_text(target.out, json.dumps(entries) + "\n")
 
 
@@ -259,12 +258,11 @@ KINDS: dict[str, tuple[Callable[[Iterable[Answer], Target], None], float]] = {
 
 
 def _regions(answer: Answer, labels: LabelSpace) -> dict[tuple[Any, ...], Any]:
-    """The mask of each instance as run lengths, by the class and box of its entry."""
+    """The entry of each instance, with its mask, by the class and box."""
     if answer.instances is None:
         return {}
-    found = answer.instances.final(answer.size)
-    entries = [(each["category"], *each["bbox"]) for each in describe(found, labels)]
-    return dict(zip(entries, map(run_lengths, found.masks), strict=True))
+    entries = InstanceSegmentation(Instances.kind, labels).describe(answer.instances.final(answer.size))
+    return {(each["category"], *each["bbox"]): each for each in entries}
 
 
 def _entries(answer: Answer, target: Target) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from tutored.data.text import is_background
 from tutored.errors import InputError
 from tutored.files import regular
 from tutored.labels import COCO
+from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
 from tutored.tutors.onnx_declaration import Boxed, BoxesAndScores, Cells, FinalBoxes, Masks, Picture
@@ -54,7 +55,7 @@ class OnnxTutor(outputs.NetworkTutor):
         self._input, self._side = self._find_input()
         self._outputs = self._name_outputs(self._count_outputs(), about)
         self.labels = self._outputs.labels
-        apart = {"labels", "input"} | (set() if declared.instances else {"instances"})
+        apart = {"labels", "input"} | (set() if declared.instances else {Instances.kind})
         self.identity = {
             "kind": "onnx",
             "tutor": self._path.stem,
