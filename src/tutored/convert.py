@@ -149,9 +149,9 @@ def write_coco(answers: Iterable[Answer], target: Target) -> None:
     for answer in answers:
         regions = _regions(answer, target.labels)
         for entry in _entries(answer, target):
-            entry |= regions.get((entry["category"], *entry["bbox"]), {}) | entry
             number = {"category_id": categories[entry["category"]]}
-            entries.append({"image_id": images.get(answer.image_id, answer.image_id), **entry, **number})
+            whole = {**regions.get((entry["category"], *entry["bbox"]), {}), **entry, **number}
+            entries.append({"image_id": images.get(answer.image_id, answer.image_id), **whole})
     write_text(target.out, json.dumps(entries) + "\n")
 
 
