@@ -6,7 +6,7 @@ from torch import nn
 
 from made import LABELS
 from tutored.config import Config, StudentSection, flat, load_config, make_config
-from tutored.config.kinds.blitznet import PRESETS
+from tutored.config.students import PRESETS
 from tutored.errors import InputError
 from tutored.students import Head, Student, make_student
 from tutored.tasks import DenseTask, open_task, task_class

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tutored import boxes
-from tutored.config.kinds.detection import Decode
+from tutored.config.tasks import Decode
 from tutored.labels import LabelSpace
 from tutored.maps import likeliest
 from tutored.tasks.detection import Detections, SoftBoxes

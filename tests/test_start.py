@@ -6,7 +6,7 @@ import torch
 from made import TINY, two_tasks
 from tutored.checkpoint import save_checkpoint
 from tutored.config import Config, make_config
-from tutored.config.student import RANDOM_COST
+from tutored.config.students import RANDOM_COST
 from tutored.engine import train
 from tutored.engine.start import start_student
 from tutored.engine.state import load_state

@@ -9,7 +9,7 @@ import torch
 
 from tutored import processes
 from tutored.checkpoint import load_checkpoint
-from tutored.config.data import Annotates, Empty
+from tutored.config.training import Annotates, Empty
 from tutored.data import TaskSource, open_dataset
 from tutored.data.check import told_first
 from tutored.data.images import Images, with_tasks

@@ -22,20 +22,16 @@ class Entry(NamedTuple):
 
 Table = Mapping[str, Entry]
 TASKS: Table = {
-    "detection": Entry("tutored.tasks.detection:Detection", "tutored.config.kinds.detection:DetectionSection"),
-    "segmentation": Entry(
-        "tutored.tasks.segmentation:Segmentation", "tutored.config.kinds.segmentation:SegmentationSection"
-    ),
-    "instances": Entry(
-        "tutored.tasks.instances:InstanceSegmentation", "tutored.config.kinds.instances:InstancesSection"
-    ),
-    "regression": Entry("tutored.tasks.regression:Regression", "tutored.config.kinds.regression:RegressionSection"),
+    "detection": Entry("tutored.tasks.detection:Detection", "tutored.config.tasks:DetectionSection"),
+    "segmentation": Entry("tutored.tasks.segmentation:Segmentation", "tutored.config.tasks:SegmentationSection"),
+    "instances": Entry("tutored.tasks.instances:InstanceSegmentation", "tutored.config.tasks:InstancesSection"),
+    "regression": Entry("tutored.tasks.regression:Regression", "tutored.config.tasks:RegressionSection"),
 }
 """Kinds of task."""
 STUDENTS: Table = {
-    "compact": Entry("tutored.students.compact:Compact", "tutored.config.kinds.compact:CompactSection"),
-    "blitznet": Entry("tutored.students.blitznet:BlitzNet", "tutored.config.kinds.blitznet:BlitzNetSection"),
-    "ubernet": Entry("tutored.students.ubernet:UberNet", "tutored.config.kinds.ubernet:UberNetSection"),
+    "compact": Entry("tutored.students.compact:Compact", "tutored.config.students:CompactSection"),
+    "blitznet": Entry("tutored.students.blitznet:BlitzNet", "tutored.config.students:BlitzNetSection"),
+    "ubernet": Entry("tutored.students.ubernet:UberNet", "tutored.config.students:UberNetSection"),
 }
 """Students."""
 USUAL_STUDENT: Mapping[str, str] = {"thesis": "blitznet", "corrected": "compact"}

@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny, field_validator, model_validator
 
-from tutored.config.data import Augment, Data, MoreData
 from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, USUAL_STUDENT, Table, resolve, section_of
-from tutored.config.student import StudentSection
+from tutored.config.students import StudentSection
 from tutored.config.tasks import ClassSection, TaskSection
-from tutored.config.train import Loss, Train
+from tutored.config.training import Augment, Data, Loss, MoreData, Train
 from tutored.errors import InputError
 from tutored.folders import STORES
 from tutored.section import Section

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tutored import folders
-from tutored.config.data import Empty
+from tutored.config.training import Empty
 from tutored.data.coco import open_coco
 from tutored.data.cvat import cvat_splits, open_cvat
 from tutored.data.images import Images, TaskSource, open_images, with_tasks

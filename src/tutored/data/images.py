@@ -18,8 +18,8 @@ from typing import Any, ClassVar, NamedTuple
 from PIL import Image
 
 from tutored.config import ClassSection
-from tutored.config.data import Empty
 from tutored.config.entries import DEFAULT_TASKS
+from tutored.config.training import Empty
 from tutored.data.text import CLASS_FILES, gather, own_classes, own_name, read_classes, read_lines, refuse_unwritable
 from tutored.errors import InputError, is_one_line
 from tutored.files import is_special

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tutored.config import Config, Data, MoreData, TaskSection
-from tutored.config.data import Annotates
+from tutored.config.training import Annotates
 from tutored.data import TaskSource, open_dataset
 from tutored.data.check import first_look
 from tutored.data.images import Images

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tutored.checkpoint import load_checkpoint
 from tutored.config import Config
-from tutored.config.student import RANDOM_COST, StudentSection
+from tutored.config.students import RANDOM_COST, StudentSection
 from tutored.errors import InputError
 from tutored.labels import LabelSpace, same_class
 from tutored.students import Head, Student, make_student

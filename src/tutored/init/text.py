@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutored.config.entries import DEFAULT_TASKS
-from tutored.config.student import RANDOM_COST
+from tutored.config.students import RANDOM_COST
 from tutored.init.tutors import Answering
 
 TUTORS = dict(zip(DEFAULT_TASKS, ("onnx:DETECTOR.onnx", "hf:SEGMENTER"), strict=True))

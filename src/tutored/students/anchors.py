@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutored import boxes
-from tutored.config.kinds.anchors import AnchorSection
+from tutored.config.students import AnchorSection
 from tutored.losses import Term
 from tutored.losses.background import merge_unknown
 from tutored.students.heads import Head

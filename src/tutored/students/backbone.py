@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tutored.config.student import RANDOM_COST, StudentSection
+from tutored.config.students import RANDOM_COST, StudentSection
 from tutored.errors import InputError
 from tutored.files import sha256
 from tutored.students.convolve import convolve

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutored.config.kinds.blitznet import BlitzNetSection
+from tutored.config.students import BlitzNetSection
 from tutored.students.anchors import AnchorHead, AnchorRows, anchors
 from tutored.students.backbone import Backbone
 from tutored.students.heads import DenseHead, Head, Student, refuse_kind

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutored import boxes
-from tutored.config.kinds.compact import CompactSection
+from tutored.config.students import CompactSection
 from tutored.losses import Term
 from tutored.students.backbone import Backbone
 from tutored.students.heads import DenseHead, Head, Student, refuse_kind

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutored.config.kinds.ubernet import UberNetSection
+from tutored.config.students import UberNetSection
 from tutored.students.anchors import AnchorHead, AnchorRows, BoxOutputs, anchors
 from tutored.students.backbone import Backbone
 from tutored.students.heads import DenseHead, Head, Student, refuse_kind

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from tutored.config.kinds.detection import DetectionSection
+from tutored.config.tasks import DetectionSection
 from tutored.geometry import Geometry
 from tutored.labels import LabelSpace, same_class
 from tutored.tasks.audit import Auditor

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from tutored.config.kinds.detection import DetectionSection
+from tutored.config.tasks import DetectionSection
 from tutored.tasks.audit import Advice, Agreed, ClassAuditor, ClassFigures, Confusion, Finding, Measured
 from tutored.tasks.averages import known, known_mean
 from tutored.tasks.calibrate import Answers, Bools, Floats, Ints, Rate, crossings, reliability, resampled, tempered

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutored import boxes
-from tutored.config.kinds.detection import Decode
+from tutored.config.tasks import Decode
 from tutored.tasks.detection.types import SoftBoxes
 from tutored.tasks.task import refuse_nan
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tutored.config.kinds.detection import Decode
+from tutored.config.tasks import Decode
 from tutored.tasks.detection.decode import keep
 from tutored.tasks.detection.types import Detections
 from tutored.tasks.task import Size

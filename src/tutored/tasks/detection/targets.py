@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutored import boxes
-from tutored.config.kinds.detection import DetectionSection
+from tutored.config.tasks import DetectionSection
 from tutored.geometry import Geometry
 from tutored.tasks.classes import marked, unannotated
 from tutored.tasks.detection.types import Boxes, SoftBoxes

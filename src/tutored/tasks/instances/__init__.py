@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from tutored.config.kinds.instances import InstancesSection
+from tutored.config.tasks import InstancesSection
 from tutored.geometry import Geometry
 from tutored.labels import ClassMap, LabelSpace
 from tutored.tasks.audit import Auditor

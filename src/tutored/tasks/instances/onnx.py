@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutored.config.kinds.detection import Decode
+from tutored.config.tasks import Decode
 from tutored.tasks.detection import onnx
 from tutored.tasks.detection.decode import keep
 from tutored.tasks.detection.onnx import BoxExport, rows_of

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tutored.config.kinds.detection import DetectionSection
+from tutored.config.tasks import DetectionSection
 from tutored.geometry import Geometry
 from tutored.tasks.detection import targets
 from tutored.tasks.detection.targets import BoxRow

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutored.config.kinds.regression import RegressionSection
+from tutored.config.tasks import RegressionSection
 from tutored.errors import InputError
 from tutored.files import regular, write_encoded
 from tutored.geometry import Geometry

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutored.config.kinds.segmentation import SegmentationSection
+from tutored.config.tasks import SegmentationSection
 from tutored.errors import InputError
 from tutored.geometry import Geometry
 from tutored.labels import ClassMap as LabelMap

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutored.boxes import clip
-from tutored.config.kinds.segmentation import SegmentationSection
+from tutored.config.tasks import SegmentationSection
 from tutored.geometry import Geometry
 from tutored.losses.background import merge_unknown
 from tutored.tasks.classes import marked, unannotated
