@@ -19,7 +19,7 @@ from tutored.data.sources import ranks, source_weights
 from tutored.files import write_text
 from tutored.labels import VOC
 from tutored.pages import COLOURS, INK, standalone, svg
-from tutored.palette import voc_palette
+from tutored.pictures import voc_palette
 from tutored.scenes import make_scenes
 from tutored.tasks.detection import Detection, Detections, DetectionSection
 from tutored.tasks.segmentation import MapTargets, Segmentation, SegmentationSection

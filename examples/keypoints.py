@@ -38,8 +38,7 @@ from tutored.errors import InputError
 from tutored.geometry import Geometry
 from tutored.labels import LabelSpace
 from tutored.losses import Term
-from tutored.palette import colour_of
-from tutored.pictures import picture_size
+from tutored.pictures import colour_of, picture_size
 from tutored.tasks import DenseTask, Figures
 from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, expect, flat, lists, starts
 from tutored.tasks.task import Remap, refuse_nan

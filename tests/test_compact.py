@@ -12,8 +12,8 @@ from tutored.cli import main
 from tutored.config import make_config
 from tutored.labels import VOC, LabelSpace
 from tutored.students import make_student
+from tutored.students.backbone import Depthwise
 from tutored.students.compact import Compact, CompactSection, PointHead, PointOutputs, assign_points, points
-from tutored.students.convolve import Depthwise
 from tutored.tasks.detection import BoxTargets, Detection
 
 TWO = LabelSpace.of(["cat", "dog"])

@@ -30,7 +30,7 @@ from tutored.cli import commands as program
 from tutored.cli import common, learn, main
 from tutored.config import load_config, make_config, merged
 from tutored.errors import InputError
-from tutored.folders import FORMATS
+from tutored.files import FORMATS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -28,7 +28,7 @@ from tutored.geometry import Geometry, draw_geometry, whole
 from tutored.labels import ClassMap, LabelSpace
 from tutored.softlabels import Store
 from tutored.students import make_student
-from tutored.students.masks import InstanceHead, InstanceOutputs, mask_logits
+from tutored.students.heads import InstanceHead, InstanceOutputs, mask_logits
 from tutored.tasks.instances import InstanceMasks, Instances, InstanceSegmentation, InstanceTargets, Objects
 from tutored.tasks.instances.targets import cells_inside
 from tutored.types import SoftLabels

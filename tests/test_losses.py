@@ -10,7 +10,7 @@ from torchvision.ops import batched_nms
 from tutored import boxes, losses
 from tutored.config import Loss
 from tutored.labels import LabelSpace
-from tutored.losses.background import merge_unknown
+from tutored.losses import merge_unknown
 from tutored.students.anchors import AnchorHead, AnchorRows, BoxOutputs, match
 from tutored.students.blitznet import BlitzNetSection
 from tutored.students.heads import DenseHead

@@ -28,7 +28,7 @@ from tutored.data.text import read_classes
 from tutored.errors import InputError, is_one_line
 from tutored.evaluate import Result, table
 from tutored.labels import ClassMap, LabelSpace
-from tutored.palette import has_letters, shown_name
+from tutored.pictures import has_letters, shown_name
 from tutored.tasks.task import Figures
 
 MakeVoc = Callable[..., Path]

@@ -18,7 +18,6 @@ from tutored.data import open_dataset
 from tutored.data.check import check
 from tutored.errors import InputError
 from tutored.labels import VOC
-from tutored.palette import voc_palette
 from tutored.pictures import (
     FORMATS,
     SUFFIXES,
@@ -29,6 +28,7 @@ from tutored.pictures import (
     read_picture,
     stored_orientation,
     upright,
+    voc_palette,
 )
 from tutored.predict import find_pictures
 

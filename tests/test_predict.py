@@ -19,11 +19,11 @@ from made import SHAPE, two_tasks
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import common, main
 from tutored.config import make_config
-from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.predict import Predictor, choose_kinds, find_pictures, predict_files, sort_inputs
 from tutored.predict.pictures import CocoNumbers
+from tutored.processes import choose_device
 from tutored.students import preprocess
 from tutored.students.anchors import BoxOutputs
 from tutored.students.blitznet import BlitzNet, BlitzNetSection

@@ -21,8 +21,8 @@ from made import two_tasks
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
 from tutored.students.anchors import anchors, level_scales
+from tutored.students.backbone import Depthwise, quicken
 from tutored.students.blitznet import BlitzNet, BlitzNetSection
-from tutored.students.convolve import Depthwise, quicken
 from tutored.tasks import Task
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))

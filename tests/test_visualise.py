@@ -12,11 +12,10 @@ from PIL import Image
 from conftest import SmallFiles
 from made import two_tasks
 from tutored.labels import VOC, LabelSpace
-from tutored.palette import voc_palette
+from tutored.pictures import voc_palette
 from tutored.tasks import Task
 from tutored.tasks.detection import Boxes, Detection, Detections
-from tutored.tasks.segmentation import ClassMap, ClassMask, Segmentation
-from tutored.tasks.segmentation.draw import describe, save, save_mask
+from tutored.tasks.segmentation import ClassMap, ClassMask, Segmentation, describe, save, save_mask
 from tutored.types import GroundTruth, Prediction
 from tutored.visualise import SIDE, draw, grid
 

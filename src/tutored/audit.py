@@ -17,11 +17,10 @@ import numpy as np
 from tutored.config import TaskSection
 from tutored.config.entries import TASKS
 from tutored.data.sources import ranks
-from tutored.errors import InputError
+from tutored.errors import InputError, Progress
 from tutored.labels import ClassMap, Elsewhere
 from tutored.pages import uri
 from tutored.pages.audit import Pair, Part, draw_audit
-from tutored.progress import Progress
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.advice import (
     Advice,

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tutored.config import Config, make_config
 from tutored.errors import InputError
-from tutored.files import former, regular, seal, whole_folder
-from tutored.folders import CHECKPOINT, require
+from tutored.files import CHECKPOINT, former, regular, require, seal, whole_folder
 from tutored.labels import LabelSpace
 from tutored.students import Student, make_student
 from tutored.tasks import open_task

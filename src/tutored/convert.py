@@ -23,15 +23,14 @@ from tutored.config.entries import TASKS
 from tutored.data import open_dataset
 from tutored.data.check import told_first
 from tutored.data.coco import Coco
-from tutored.errors import InputError
+from tutored.errors import InputError, Progress
 from tutored.files import whole_folder, write_encoded, write_text
 from tutored.labels import VOC, ClassMap, LabelSpace
-from tutored.progress import Progress
 from tutored.softlabels import Remapped, Store
 from tutored.tasks import task_class
-from tutored.tasks.detection.draw import describe
+from tutored.tasks.detection import describe
 from tutored.tasks.detection.types import Boxes, SoftBoxes
-from tutored.tasks.segmentation.draw import save_mask
+from tutored.tasks.segmentation import save_mask
 from tutored.tasks.segmentation.types import ClassMask, SoftMap
 from tutored.tutors.files import IN_VOC_PIXELS
 from tutored.types import BACKGROUND, IGNORE, Dataset

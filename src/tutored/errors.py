@@ -1,6 +1,7 @@
-"""The one error that a user sees, what is said of all others, and what of a text reaches the terminal."""
+"""What a user is told: the one error that is meant for users, what is said of all others, and how far work is."""
 
 import re
+from collections.abc import Callable
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -26,3 +27,7 @@ def printable(text: str) -> str:
 def is_one_line(name: str) -> bool:
     """Whether a name can stand on a line of a list and be printed as it is."""
     return printable(name) == name and "\n" not in name and "\t" not in name
+
+
+Progress = Callable[[int, int], None]
+"""Called with items done and items in all."""

@@ -16,8 +16,7 @@ from tutored.config import Config
 from tutored.data import open_dataset
 from tutored.engine.data_sets import open_tasks, open_visible, parts_of
 from tutored.engine.supervision import map_classes
-from tutored.errors import InputError
-from tutored.progress import Progress
+from tutored.errors import InputError, Progress
 from tutored.softlabels import Store
 from tutored.softlabels.manifest import read_manifest
 from tutored.tasks import Task

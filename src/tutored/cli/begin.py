@@ -27,7 +27,7 @@ from tutored.cli.common import (
     write_json,
 )
 from tutored.errors import InputError
-from tutored.folders import STORE
+from tutored.files import STORE
 
 store_argument = click.argument("store", type=Made(STORE))
 

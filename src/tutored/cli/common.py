@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from tutored.errors import InputError, printable
-from tutored.folders import FORMATS, Kind, require
+from tutored.files import FORMATS, Kind, require
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 THERE = click.Path(exists=True, path_type=Path)

@@ -25,7 +25,7 @@ from tutored.cli.common import (
     write_json,
 )
 from tutored.errors import InputError
-from tutored.folders import CHECKPOINT, FINISHED, RUN, STORE, STUDY
+from tutored.files import CHECKPOINT, FINISHED, RUN, STORE, STUDY
 
 RECORDED = ("run", "seed", "figures", "config", "seconds", "device", "threads", "versions", "commit", "stores")
 """What `study show --json` prints of a run."""

@@ -16,7 +16,7 @@ from tutored.config.students import StudentSection
 from tutored.config.tasks import ClassSection, TaskSection
 from tutored.config.training import Augment, Data, Loss, MoreData, Train
 from tutored.errors import InputError
-from tutored.folders import STORES
+from tutored.files import STORES
 from tutored.section import Section
 
 THESIS: dict[str, Any] = {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tutored import folders
+from tutored import files
 from tutored.config.training import Empty
 from tutored.data.coco import open_coco
 from tutored.data.cvat import cvat_splits, open_cvat
@@ -21,7 +21,7 @@ from tutored.errors import InputError
 __all__ = ["TaskSource", "open_dataset"]
 
 READERS = (open_voc, open_coco, open_yolo, open_cvat, open_labelme, open_labelstudio, open_images)
-FORMATS: dict[str, Callable[[Path, str], Images]] = dict(zip(folders.FORMATS, READERS, strict=True))
+FORMATS: dict[str, Callable[[Path, str], Images]] = dict(zip(files.FORMATS, READERS, strict=True))
 TOOLS: Mapping[str, tuple[str, Callable[[Path], list[str]]]] = {
     "yolo": ("a YOLO folder", yolo_splits),
     "cvat": ("a folder of CVAT for images", cvat_splits),

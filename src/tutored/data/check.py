@@ -17,10 +17,9 @@ from rich.text import Text
 
 from tutored.data.images import DRAWN_TURNED, AnnotationFiles, Images
 from tutored.data.text import few, spread
-from tutored.errors import InputError
+from tutored.errors import InputError, Progress
 from tutored.labels import LabelSpace
 from tutored.pictures import orientation, pictures_in, stored_orientation
-from tutored.progress import Progress
 from tutored.types import IGNORE, Dataset
 
 

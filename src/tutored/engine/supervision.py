@@ -16,7 +16,7 @@ from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.advice import Advice, read_sidecar
 from tutored.tasks import Task
-from tutored.tasks.averages import averaged_classes
+from tutored.tasks.calibrate import averaged_classes
 from tutored.types import Dataset, SoftLabels
 from tutored.visualise import lacking_letters
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tutored.errors import InputError
 from tutored.students import Student
 from tutored.tasks import DenseTask
-from tutored.tasks.detection.onnx import BoxExport
+from tutored.tasks.detection.decode import BoxExport
 from tutored.tasks.instances import InstanceSegmentation
 from tutored.tasks.instances.onnx import InstanceExport
 

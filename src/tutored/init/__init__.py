@@ -24,14 +24,13 @@ from tutored.data.colours import label_map
 from tutored.data.sources import ranks
 from tutored.data.text import CLASS_FILES, NO_CLASSES, own_classes, own_name
 from tutored.data.tools import ALL
-from tutored.errors import InputError
+from tutored.errors import InputError, Progress
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
 from tutored.init.text import Layout, config_text
 from tutored.init.tutors import Answering, Given, answering
 from tutored.labels import VOC, LabelSpace, composed
 from tutored.pictures import SUFFIXES, open_mask
-from tutored.progress import Progress
 from tutored.types import IGNORE
 
 __all__ = ["Layout", "Start", "init"]

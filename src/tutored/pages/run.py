@@ -25,8 +25,7 @@ from PIL import Image
 from tutored.config import Config, load_config
 from tutored.data.sources import ranks
 from tutored.errors import InputError
-from tutored.files import regular, write_encoded, write_json, write_text
-from tutored.folders import RUN, require
+from tutored.files import RUN, regular, require, write_encoded, write_json, write_text
 from tutored.pages import content
 from tutored.pages.chrome import render
 from tutored.students import answer

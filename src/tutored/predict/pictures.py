@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tutored.data.text import is_background, read_json
-from tutored.errors import InputError
+from tutored.errors import InputError, Progress
 from tutored.files import whole_file, write_encoded
 from tutored.labels import LabelSpace, composed, same_class
 from tutored.pictures import read_picture, upright
 from tutored.predict.inputs import RESULT, find_pictures
 from tutored.predict.predictor import Predictor
 from tutored.predict.result import Result
-from tutored.progress import Progress
 from tutored.tasks import Task
 from tutored.visualise import lacking_letters
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from tutored.checkpoint import load_checkpoint
-from tutored.device import choose_device
 from tutored.predict.frames import read_frames
 from tutored.predict.inputs import VIDEOS, find_pictures
 from tutored.predict.result import Picture, Result, opened
+from tutored.processes import choose_device
 from tutored.students import Student, answer
 from tutored.tasks import Task
 

@@ -17,7 +17,7 @@ from tutored.errors import InputError
 from tutored.files import write_encoded
 from tutored.pictures import as_rgb, read_picture, upright
 from tutored.tasks import Task
-from tutored.tasks.averages import rounded_down
+from tutored.tasks.calibrate import rounded_down
 from tutored.types import Prediction
 from tutored.visualise import draw
 

@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tutored.errors import InputError
+from tutored.errors import InputError, Progress
 from tutored.files import whole_file, whole_folder
 from tutored.predict.frames import RATE, Frame, frames_of, open_video
 from tutored.predict.inputs import CAMERA, RESULT
 from tutored.predict.pictures import FILMED, choose_kinds, gives
 from tutored.predict.predictor import Predictor
-from tutored.progress import Progress
 
 CLOCK = 90_000
 """Ticks of a second in what is written; the times of all usual frame rates are whole numbers of it."""

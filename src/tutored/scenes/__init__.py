@@ -13,7 +13,7 @@ from PIL import Image
 from tutored.errors import InputError
 from tutored.files import whole_folder, write_encoded, write_text
 from tutored.labels import COCO, VOC, ClassMap
-from tutored.palette import voc_palette
+from tutored.pictures import voc_palette
 from tutored.scenes.compose import STYLES, Scene, compose
 from tutored.scenes.cutouts import CREDIT, Domain, load_cutouts
 

@@ -28,8 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tutored.errors import printable
 from tutored.pages import render
-from tutored.palette import voc_palette
-from tutored.pictures import FORMATS
+from tutored.pictures import FORMATS, voc_palette
 from tutored.serve import AUTO
 from tutored.serve.http import BUSY
 

@@ -10,8 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tutored.errors import InputError
-from tutored.files import regular
-from tutored.folders import STORE
+from tutored.files import STORE, regular
 from tutored.labels import LabelSpace
 
 MANIFEST = STORE.file

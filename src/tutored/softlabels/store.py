@@ -15,13 +15,12 @@ import pyarrow.parquet as pq
 
 from tutored.config.entries import TASKS
 from tutored.errors import InputError
-from tutored.files import sha256
-from tutored.folders import STORE, require
+from tutored.files import STORE, require, sha256
 from tutored.labels import LabelSpace
 from tutored.softlabels.index import INDEX, Index, read_ids
 from tutored.softlabels.manifest import SEALS, differences, read_manifest
 from tutored.tasks import Task, task_class
-from tutored.tasks.columns import expect, flat
+from tutored.tasks.columns import flat, require
 from tutored.tasks.task import Remap, SoftAnswer
 from tutored.types import SoftLabels
 
@@ -178,7 +177,7 @@ class Store(Mapping[str, SoftLabels]):
         if broken:
             raise damaged(self.path / ", ".join(broken), ALTERED)
 
-    def expect(self, **fields: Any) -> None:
+    def require(self, **fields: Any) -> None:
         """Refuse the store unless its identity has these fields. Raises InputError naming those that differ."""
         differing = differences(self.identity, fields)
         if differing:
@@ -215,7 +214,7 @@ class Store(Mapping[str, SoftLabels]):
         table = read(columns=[field.name for field in fields], use_threads=False)
         sizes = list(zip(*(flat(table.column(name)).tolist() for name in ("height", "width")), strict=True))
         for height, width in sizes:
-            expect(min(height, width) > 0, f"an image of {height} x {width} pixels")
+            require(min(height, width) > 0, f"an image of {height} x {width} pixels")
         return Block(sizes, {each.kind: each.decode(table, sizes, len(self.labels), remap) for each in types})
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tutored.config import StudentSection
 from tutored.config.entries import STUDENTS, resolve
 from tutored.errors import InputError
-from tutored.students.convolve import quicken
+from tutored.students.backbone import quicken
 from tutored.students.heads import DenseHead, Head, Student
 from tutored.tasks import Task
 from tutored.types import Prediction, SoftLabels

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from tutored import boxes
 from tutored.config.students import AnchorSection
-from tutored.losses import Term
-from tutored.losses.background import merge_unknown
+from tutored.losses import Term, merge_unknown
 from tutored.students.heads import Head
 from tutored.tasks.detection import BoxTargets, Detection, Detections, SoftBoxes
 from tutored.tasks.detection.decode import Kept, keep

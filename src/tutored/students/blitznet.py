@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from tutored.config.students import BlitzNetSection
 from tutored.students.anchors import AnchorHead, AnchorRows, anchors
 from tutored.students.backbone import Backbone
-from tutored.students.heads import DenseHead, Head, Student, refuse_kind
-from tutored.students.masks import InstanceHead
+from tutored.students.heads import DenseHead, Head, InstanceHead, Student, refuse_kind
 from tutored.tasks import DenseTask, Task
 from tutored.tasks.detection import Detection
 from tutored.tasks.instances import InstanceSegmentation

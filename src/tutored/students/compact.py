@@ -18,8 +18,7 @@ from tutored import boxes
 from tutored.config.students import CompactSection
 from tutored.losses import Term
 from tutored.students.backbone import Backbone
-from tutored.students.heads import DenseHead, Head, Student, refuse_kind
-from tutored.students.masks import InstanceHead
+from tutored.students.heads import DenseHead, Head, InstanceHead, Student, refuse_kind
 from tutored.tasks import DenseTask, Task
 from tutored.tasks.detection import BoxTargets, Detection, Detections, SoftBoxes
 from tutored.tasks.detection.decode import Kept, keep

@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from tutored.device import choose_device
 from tutored.errors import InputError
+from tutored.processes import choose_device
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from tutored.checkpoint import WEIGHTS, load_checkpoint
-from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
+from tutored.processes import choose_device
 from tutored.students import soft_answer
 from tutored.tasks import Task
 from tutored.tutors.options import StudentOptions

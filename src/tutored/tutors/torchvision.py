@@ -19,9 +19,9 @@ from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import NO_CLASS, LabelSpace
+from tutored.processes import choose_device
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
 from tutored.tutors.options import TorchvisionOptions

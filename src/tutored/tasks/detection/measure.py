@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.tasks.averages import averaged_classes, known, known_mean, rounded_down
+from tutored.tasks.calibrate import averaged_classes, known, known_mean, rounded_down
 from tutored.tasks.detection.types import Boxes, Detections
 from tutored.tasks.task import Detail, Figures
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from tutored.palette import borders, colour_of
+from tutored.pictures import borders, colour_of
 from tutored.tasks.instances.types import InstanceMasks, Objects
 
 FILL = 0.5

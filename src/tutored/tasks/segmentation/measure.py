@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.tasks.averages import averaged_classes, known, known_mean
+from tutored.tasks.calibrate import averaged_classes, known, known_mean
 from tutored.tasks.segmentation.types import ClassMap, ClassMask
 from tutored.tasks.task import Detail, Figures
 from tutored.types import BACKGROUND, IGNORE
