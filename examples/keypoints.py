@@ -40,7 +40,7 @@ from tutored.labels import LabelSpace
 from tutored.losses import Term
 from tutored.pictures import colour_of, picture_size
 from tutored.tasks import DenseTask, Figures
-from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, expect, flat, lists, starts
+from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, flat, lists, starts
 from tutored.tasks.task import Remap, refuse_nan
 
 KIND = "keypoints:Keypoints"

@@ -30,7 +30,7 @@ from tutored.checkpoint import load_checkpoint
 from tutored.cli import main
 from tutored.config import Config, make_config
 from tutored.data import open_dataset
-from tutored.engine import shard
+from tutored.engine import optimise
 from tutored.engine import trainer as trainer_module
 from tutored.engine.batches import means
 from tutored.engine.optimise import Average, make_optimizer
@@ -100,7 +100,7 @@ def keep_statistics(trainer: Trainer) -> None:
     for module in trainer.student.modules():
         if isinstance(module, nn.BatchNorm2d):
             with torch.no_grad():  # timm starts some at 0, which stops what lies before them
-                module.weight.copy_(shard.piece(torch.linspace(0.5, 1.5, len(module.bias)), module.weight))
+                module.weight.copy_(optimise.piece(torch.linspace(0.5, 1.5, len(module.bias)), module.weight))
             module.eval().train = lambda mode=True, module=module: module  # type: ignore[method-assign]
 
 
@@ -114,7 +114,7 @@ def batch_of(trainer: Trainer, positions: tuple[int, ...]) -> Batch:
 
 def child(folder: str, out: str, micro_batch: int | None, *words: str) -> None:
     """Three steps; writes each step's gradients, the weights after it and the terms of the whole batch."""
-    shard.UNIT, shards = SMALL, "shard" in words
+    optimise.UNIT, shards = SMALL, "shard" in words
     student = next((OTHERS[word] for word in words if word in OTHERS), TINY)
     train = {"micro_batch": micro_batch, "warmup": 0.0, "clip": None, "shard": shards}
     run = config(Path(folder), train=train, student=student)
@@ -130,15 +130,15 @@ def child(folder: str, out: str, micro_batch: int | None, *words: str) -> None:
         def spy(*_: Any, gradients: dict[str, Tensor] = gradients) -> None:
             for name, parameter in trainer.student.named_parameters():
                 if parameter.grad is not None:
-                    gradients[name] = shard.whole(parameter.grad.detach()).clone()
+                    gradients[name] = optimise.whole(parameter.grad.detach()).clone()
 
         handle = trainer.optimizer.optimizer.register_step_pre_hook(spy)
         terms.append(means(trainer.step(batch_of(trainer, positions)), names, 1, trainer.accelerator))
         handle.remove()
         tensors |= {f"{number}/gradient/{name}": value for name, value in gradients.items()}
-        weights = {name: shard.whole(p.detach()) for name, p in trainer.student.named_parameters()}
+        weights = {name: optimise.whole(p.detach()) for name, p in trainer.student.named_parameters()}
         tensors |= {f"{number}/weight/{name}": weight.clone() for name, weight in weights.items()}
-    mine = sum(shard.own(parameter).numel() for parameter in trainer.student.parameters())
+    mine = sum(optimise.own(parameter).numel() for parameter in trainer.student.parameters())
     every = sum(parameter.numel() for parameter in trainer.student.parameters())
     assert mine / every == pytest.approx(0.5 if shards else 1, abs=0.01)
     save_file({name: value.contiguous() for name, value in tensors.items()}, f"{out}/{rank}.safetensors")
@@ -147,7 +147,7 @@ def child(folder: str, out: str, micro_batch: int | None, *words: str) -> None:
 
 def resume_child(folder: str, out: str) -> None:
     """A step in pieces, saved; taken up again for the second one, saved too."""
-    shard.UNIT = SMALL
+    optimise.UNIT = SMALL
     for positions in BATCHES[:2]:
         trainer = make_resumed(Path(folder), Path(out))
         trainer.step(batch_of(trainer, positions))

@@ -23,9 +23,17 @@ from tutored.cli import main
 from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.export import ABOUT, NotEqualError, Options, export_onnx, export_program, trace
-from tutored.export.network import Network
-from tutored.export.parity import check, choose_sample
+from tutored.export import (
+    ABOUT,
+    Network,
+    NotEqualError,
+    Options,
+    check,
+    choose_sample,
+    export_onnx,
+    export_program,
+    trace,
+)
 from tutored.labels import LabelSpace
 from tutored.students import Student, make_student, preprocess
 from tutored.students.blitznet import BlitzNetSection

@@ -12,7 +12,7 @@ from PIL import Image
 from tutored.data import open_dataset
 from tutored.data.views import relabelled
 from tutored.errors import InputError
-from tutored.predict import find_pictures
+from tutored.inputs import find_pictures
 
 
 def picture(path: Path, size: tuple[int, int] = (8, 6)) -> Path:

@@ -318,7 +318,7 @@ def test_letters_of_many_scripts_are_drawn_and_others_are_numbers() -> None:
 
 
 def test_charts_name_every_class_as_it_stands(recwarn: pytest.WarningsRecorder) -> None:
-    from tutored.pages.chrome import in_legend, svg
+    from tutored.pages import in_legend, svg
 
     kept = ("猫", "_leaf", "a $x$ b^")
     drawn = svg("t", lambda panel: [panel.plot([0, 1], [0, 1], label=in_legend(name)) for name in kept])

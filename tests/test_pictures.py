@@ -17,6 +17,7 @@ from PIL import Image
 from tutored.data import open_dataset
 from tutored.data.check import check
 from tutored.errors import InputError
+from tutored.inputs import find_pictures
 from tutored.labels import VOC
 from tutored.pictures import (
     FORMATS,
@@ -30,7 +31,6 @@ from tutored.pictures import (
     upright,
     voc_palette,
 )
-from tutored.predict import find_pictures
 
 
 def test_palette_and_grey_masks_give_their_indices(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from tutored.checkpoint import save_checkpoint
 from tutored.cli import common, main
 from tutored.config import make_config
 from tutored.errors import InputError
+from tutored.inputs import find_pictures, sort_inputs
 from tutored.labels import LabelSpace
-from tutored.predict import Predictor, choose_kinds, find_pictures, predict_files, sort_inputs
-from tutored.predict.pictures import CocoNumbers
+from tutored.predict import Predictor
+from tutored.predict.write import CocoNumbers, choose_kinds, predict_files
 from tutored.processes import choose_device
 from tutored.students import preprocess
 from tutored.students.anchors import BoxOutputs

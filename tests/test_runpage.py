@@ -17,7 +17,8 @@ from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.engine import train
 from tutored.errors import InputError
-from tutored.pages import RunPage, content, read_run, write_page
+from tutored.pages import content
+from tutored.pages.run import RunPage, read_run, write_page
 from tutored.tutors.label import label
 from tutored.watch import Watcher, Watchers
 

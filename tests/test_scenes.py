@@ -18,8 +18,8 @@ from tutored.data import open_dataset
 from tutored.data.check import check
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, VOC_NAMES, ClassMap, LabelSpace
-from tutored.scenes import CREDIT, cutouts, make_scenes
-from tutored.scenes.compose import Seen, Style, annotate, compose
+from tutored.scenes import CREDIT, make_scenes
+from tutored.scenes.compose import Cutout, Domain, Seen, Style, annotate, compose, load_cutouts
 
 LABELS = {name: number for number, name in enumerate(VOC_NAMES, start=1)}
 DOMAINS = ("student", "tutor")
@@ -93,8 +93,8 @@ def test_every_pixel_is_background_its_class_or_ignored(owner: np.ndarray, area:
 
 
 def test_the_mask_is_where_the_object_is_seen():
-    solid = cutouts.Cutout("cat", Image.new("RGBA", (40, 30), (255, 0, 0, 255)), flies=True)
-    clear = cutouts.Cutout(None, Image.new("RGBA", (40, 30), (0, 0, 0, 1)), flies=True)
+    solid = Cutout("cat", Image.new("RGBA", (40, 30), (255, 0, 0, 255)), flies=True)
+    clear = Cutout(None, Image.new("RGBA", (40, 30), (0, 0, 0, 1)), flies=True)
     style = Style(
         backdrop=lambda rng, size: (Image.new("RGB", size, (0, 120, 0)), None),
         side=(0.5, 0.5), turn=0, hue=0, light=(1, 1), shadow=0, blur=0,
@@ -161,7 +161,7 @@ def test_only_the_classes_asked_for_are_shown(tmp_path: Path):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_the_seed_decides_every_byte(domain: cutouts.Domain, tmp_path: Path):
+def test_the_seed_decides_every_byte(domain: Domain, tmp_path: Path):
     first = contents(make_scenes(tmp_path / "first", domain, {"train": 3, "val": 2}, seed=5))
     again = contents(make_scenes(tmp_path / "again", domain, {"train": 3, "val": 2}, seed=5))
     other = contents(make_scenes(tmp_path / "other", domain, {"train": 3, "val": 2}, seed=6))
@@ -173,8 +173,8 @@ def test_the_seed_decides_every_byte(domain: cutouts.Domain, tmp_path: Path):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_every_class_has_pictures_without_empty_borders(domain: cutouts.Domain):
-    objects, scenery = cutouts.load_cutouts(domain)
+def test_every_class_has_pictures_without_empty_borders(domain: Domain):
+    objects, scenery = load_cutouts(domain)
     assert list(objects) == VOC_NAMES
     for cutout in [cutout for pictures in (*objects.values(), scenery) for cutout in pictures]:
         assert cutout.picture.mode == "RGBA" and max(cutout.picture.size) > 30

@@ -52,10 +52,8 @@ uvicorn = pytest.importorskip("uvicorn")
 import anyio  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
-from tutored.serve.answer import Predict, answer, read_upload  # noqa: E402
-from tutored.serve.app import make_app  # noqa: E402
-from tutored.serve.http import GRACE, settings  # noqa: E402
-from tutored.serve.worker import Worker  # noqa: E402
+from tutored.serve import Worker  # noqa: E402
+from tutored.serve.app import GRACE, Predict, answer, make_app, read_upload, settings  # noqa: E402
 
 
 def classes_of(tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
@@ -400,7 +398,7 @@ def spoken(url: str, *sent: bytes) -> bytes:
 
 
 def test_a_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutored.serve.http.HEADERS", 0.1)
+    monkeypatch.setattr("tutored.serve.app.HEADERS", 0.1)
     with served(half, PETS) as url:
         started = time.monotonic()
         with ThreadPoolExecutor(70) as threads:  # idle, half-open, and as many as lock others out
@@ -412,7 +410,7 @@ def test_a_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatc
 
 def test_hostile_senders_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """All at once, again and again: idle, half-open, slow, too large, from elsewhere, made to keep it busy, no HTTP."""
-    monkeypatch.setattr("tutored.serve.http.HEADERS", 0.3)
+    monkeypatch.setattr("tutored.serve.app.HEADERS", 0.3)
     monkeypatch.setattr("tutored.serve.app.UPLOAD", 1)
     asking = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -446,7 +444,7 @@ def test_hostile_senders_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_servers_own_errors_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutored.serve.http.CONNECTIONS", 0)
+    monkeypatch.setattr("tutored.serve.app.CONNECTIONS", 0)
     with served(half, PETS) as url:
         busy = spoken(url, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"503" in busy.splitlines()[0] and busy.endswith(
@@ -472,7 +470,7 @@ def test_an_answer_that_takes_too_long_is_ended() -> None:
 
 
 def test_the_grace_period_ends_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutored.serve.http.GRACE", 0.2)
+    monkeypatch.setattr("tutored.serve.app.GRACE", 0.2)
     worker, begun = Worker(make_sleeper, 60), threading.Event()
     worker.load()
 

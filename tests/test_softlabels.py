@@ -20,8 +20,7 @@ from hypothesis.extra import numpy as st_np
 
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, ClassMap, LabelSpace
-from tutored.softlabels import Remapped, Store
-from tutored.softlabels.index import Index
+from tutored.softlabels import Index, Remapped, Store
 from tutored.softlabels.writer import finish, look, to_table, write_part
 from tutored.tasks.columns import quantise
 from tutored.tasks.detection import Detection, SoftBoxes
@@ -209,7 +208,7 @@ def test_plain_pandas_reads_a_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cached", [512, 8])
 def test_random_access_in_small_and_large_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: int) -> None:
     """Small ones are decoded in whole parts, larger ones in blocks of a few images."""
-    monkeypatch.setattr("tutored.softlabels.store.CACHED_BLOCKS", cached)
+    monkeypatch.setattr("tutored.softlabels.CACHED_BLOCKS", cached)
     answers = {
         f"{index:04d}": SoftLabels.of((4, index + 1), boxes(([0, 0, index + 1, 4], 1, [0.5, 0.5, 0])))
         for index in range(150)

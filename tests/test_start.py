@@ -8,8 +8,7 @@ from tutored.checkpoint import save_checkpoint
 from tutored.config import Config, make_config
 from tutored.config.students import RANDOM_COST
 from tutored.engine import train
-from tutored.engine.start import start_student
-from tutored.engine.state import load_state
+from tutored.engine.state import load_state, start_student
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError

@@ -17,11 +17,13 @@ from PIL import Image
 
 from conftest import SmallFiles
 from made import SHAPE, two_tasks
+from tutored import inputs
 from tutored.cli import main
 from tutored.errors import InputError
+from tutored.inputs import find_videos
 from tutored.labels import LabelSpace
-from tutored.predict import Predictor, Result, find_videos, predict_video
-from tutored.predict import frames as cameras
+from tutored.predict import Predictor, Result
+from tutored.predict.write import predict_video
 from tutored.students import Student
 from tutored.students.blitznet import BlitzNet, BlitzNetSection
 from tutored.tasks.detection import Detections
@@ -222,7 +224,7 @@ def test_a_camera_records_until_it_is_stopped(
                 signal.raise_signal(signal.SIGINT)
             return super().__call__(images)
 
-    monkeypatch.setattr(cameras, "CAMERAS", {sys.platform: ("lavfi", "testsrc=size=480x320:rate={}")})
+    monkeypatch.setattr(inputs, "CAMERAS", {sys.platform: ("lavfi", "testsrc=size=480x320:rate={}")})
     predictor = Interrupted()
     monkeypatch.setattr(Predictor, "load", lambda *_: predictor)
     (tmp_path / "checkpoint.json").touch()

@@ -17,8 +17,7 @@ from tutored.data import open_dataset
 from tutored.engine.data_sets import open_tasks, open_visible, parts_of
 from tutored.engine.supervision import map_classes
 from tutored.errors import InputError, Progress
-from tutored.softlabels import Store
-from tutored.softlabels.manifest import read_manifest
+from tutored.softlabels import Store, read_manifest
 from tutored.tasks import Task
 from tutored.tutors import Tutor, open_tutor
 from tutored.tutors.label import kinds_of, label, told

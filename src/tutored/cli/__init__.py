@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error.format_message(), file=sys.stderr)
         return WRONG_USE
     except click.ClickException as error:
-        from tutored.cli.meant import explain
+        from tutored.cli.common import explain
 
         return _complain(explain(error, words), WRONG_USE)
     except InputError as error:

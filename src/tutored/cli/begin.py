@@ -187,7 +187,7 @@ def any_tutor(
     from tutored.cli.progress import bar
     from tutored.data import open_dataset
     from tutored.data.check import told_first
-    from tutored.softlabels.manifest import read_manifest
+    from tutored.softlabels import read_manifest
     from tutored.tutors import open_tutor
     from tutored.tutors.label import label as label_split
     from tutored.tutors.label import label_with_ray, told

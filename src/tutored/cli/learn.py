@@ -201,7 +201,7 @@ def predict(
 
     Give files, folders of pictures, camera:0, or - alone: paths from standard input, one a line.
     """
-    from tutored.predict import find_videos, sort_inputs
+    from tutored.inputs import find_videos, sort_inputs
 
     inputs = sort_inputs(pictures, sys.stdin)
     if not inputs.pictures:
@@ -211,7 +211,8 @@ def predict(
     videos = find_videos(inputs.videos, inputs.under)
     from tutored.cli.progress import bar
     from tutored.engine.stop import stopping
-    from tutored.predict import FILMED, KINDS, Predictor, Result, choose_kinds, predict_files, predict_video
+    from tutored.predict import Predictor, Result
+    from tutored.predict.write import FILMED, KINDS, choose_kinds, predict_files, predict_video
 
     predictor = Predictor.load(checkpoint, given["device"], given["batch"])
     unseen: list[float] = []
@@ -283,7 +284,7 @@ def export(checkpoint: Path, to: str, out: Path, nms: bool, mask: bool, half: bo
     if to == "torch" and (nms or mask):
         raise InputError("--nms and --mask are ONNX's; in PyTorch torchvision.ops.batched_nms and argmax do it")
     from tutored.export import NotEqualError, Options, export_onnx, export_program
-    from tutored.predict import find_pictures
+    from tutored.inputs import find_pictures
 
     pictures = list(find_pictures(images, tell=note).values()) if images else []
     try:

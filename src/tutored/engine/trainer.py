@@ -24,10 +24,18 @@ from tutored.config import Config
 from tutored.data.training import TrainingSet
 from tutored.engine.batches import backward, make_plan, means, split
 from tutored.engine.journal import Journal, list_sources, make_facts, make_result
-from tutored.engine.optimise import Average, Gathered, load_optimizer, make_optimizer, rate_factor, set_rate
-from tutored.engine.shard import load_weights, shard, whole_states
-from tutored.engine.start import start_student
-from tutored.engine.state import check_images, check_stores, load_state, save_state
+from tutored.engine.optimise import (
+    Average,
+    Gathered,
+    load_optimizer,
+    load_weights,
+    make_optimizer,
+    rate_factor,
+    set_rate,
+    shard,
+    whole_states,
+)
+from tutored.engine.state import check_images, check_stores, load_state, save_state, start_student
 from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stopping
 from tutored.engine.supervision import OpenSupervision
 from tutored.errors import InputError

@@ -27,8 +27,7 @@ from tutored.data.tools import ALL
 from tutored.errors import InputError, Progress
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
-from tutored.init.text import Layout, config_text
-from tutored.init.tutors import Answering, Given, answering
+from tutored.init.text import Answering, Given, Layout, answering, config_text
 from tutored.labels import VOC, LabelSpace, composed
 from tutored.pictures import SUFFIXES, open_mask
 from tutored.types import IGNORE

@@ -17,9 +17,9 @@ from tutored.data.text import CLASS_FILES, read_lines, read_xml, refuse_unwritab
 from tutored.data.yolo import is_label
 from tutored.errors import InputError
 from tutored.files import is_special
+from tutored.inputs import is_result
 from tutored.labels import composed
 from tutored.pictures import SUFFIXES
-from tutored.predict.inputs import is_result
 
 TRAIN = ("train", "train2017", "train2014", "trainval", "default")
 VAL = ("val", "val2017", "val2014", "valid", "validation", "test", "test2017")

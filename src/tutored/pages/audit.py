@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutored.files import write_text
-from tutored.pages.chrome import COLOURS, Chart, in_legend, render, svg
+from tutored.pages import COLOURS, Chart, in_legend, render, svg
 from tutored.softlabels.advice import TaskAudit
 from tutored.tasks.audit import BLIND, ENOUGH, ENOUGH_BLIND, MISCALIBRATED, WRONG, Auditor
 

@@ -26,8 +26,7 @@ from tutored.config import Config, load_config
 from tutored.data.sources import ranks
 from tutored.errors import InputError
 from tutored.files import RUN, regular, require, write_encoded, write_json, write_text
-from tutored.pages import content
-from tutored.pages.chrome import render
+from tutored.pages import content, render
 from tutored.students import answer
 from tutored.tasks import DenseTask, Task, task_class
 from tutored.types import Dataset, PerTask, Prediction

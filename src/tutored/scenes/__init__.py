@@ -14,8 +14,7 @@ from tutored.errors import InputError
 from tutored.files import whole_folder, write_encoded, write_text
 from tutored.labels import COCO, VOC, ClassMap
 from tutored.pictures import voc_palette
-from tutored.scenes.compose import STYLES, Scene, compose
-from tutored.scenes.cutouts import CREDIT, Domain, load_cutouts
+from tutored.scenes.compose import CREDIT, STYLES, Domain, Scene, compose, load_cutouts
 
 __all__ = ["CREDIT", "make_example", "make_scenes"]
 

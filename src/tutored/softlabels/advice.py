@@ -14,7 +14,7 @@ from tutored.config import TaskSection
 from tutored.errors import InputError
 from tutored.files import regular, write_text
 from tutored.section import Section
-from tutored.softlabels.store import Store
+from tutored.softlabels import Store
 from tutored.tasks import Task
 from tutored.tasks.audit import Advice, Finding
 

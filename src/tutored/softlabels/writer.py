@@ -14,9 +14,23 @@ import pyarrow.parquet as pq
 
 from tutored.errors import InputError
 from tutored.files import LEFTOVERS, regular, sha256, whole_file, write_text
-from tutored.softlabels.index import INDEX, write_ids
-from tutored.softlabels.manifest import FORMAT, MANIFEST, SEALS, VERSION, differences, read_manifest
-from tutored.softlabels.store import ALTERED, BASE, BLOCK_ROWS, damage_named, damaged, indexed_ids, part_ids
+from tutored.softlabels import (
+    ALTERED,
+    BASE,
+    BLOCK_ROWS,
+    FORMAT,
+    INDEX,
+    MANIFEST,
+    SEALS,
+    VERSION,
+    damage_named,
+    damaged,
+    differences,
+    indexed_ids,
+    part_ids,
+    read_manifest,
+    write_ids,
+)
 from tutored.tasks.columns import column
 from tutored.tasks.task import SoftAnswer
 from tutored.types import SoftLabels

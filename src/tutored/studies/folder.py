@@ -28,7 +28,7 @@ from tutored.engine import train
 from tutored.errors import InputError
 from tutored.files import STUDY, require, write_text
 from tutored.judge import judge
-from tutored.pages import RunPage
+from tutored.pages.run import RunPage
 from tutored.predict import Predictor
 from tutored.processes import choose_device
 from tutored.softlabels import Store

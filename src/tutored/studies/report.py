@@ -13,7 +13,7 @@ from typing import Any
 from tutored.evaluate import ENOUGH_SEEDS
 from tutored.files import write_text
 from tutored.pages import COLOURS, PAPER, render, standalone, svg
-from tutored.softlabels.manifest import changed
+from tutored.softlabels import changed
 from tutored.studies.declare import RECIPES, Row
 from tutored.studies.folder import Folder
 from tutored.studies.outcome import Comparison, RowOutcome, StudyOutcome

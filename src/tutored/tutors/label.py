@@ -13,7 +13,7 @@ from PIL import Image
 
 from tutored.data import open_dataset
 from tutored.errors import InputError, Progress
-from tutored.softlabels.manifest import read_manifest
+from tutored.softlabels import read_manifest
 from tutored.softlabels.writer import PART_ROWS, finish, look, needs_answers, part_name, write_part
 from tutored.tutors import Tutor, open_tutor
 from tutored.types import Dataset, SoftLabels

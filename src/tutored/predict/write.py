@@ -1,31 +1,27 @@
-"""Pictures in files to drawings, JSON, and files of each task's own.
-
-`predictions.json` is a list in the manner of COCO results, by image, an entry a line: `image_id` (`file_name` without
-suffix), `file_name` (as `find_pictures` names it), `task`, and what `Task.describe` says, such as `category_id` (1..C),
-`category`, `bbox` (x, y, width, height in pixels) and `score` of each box above the decoding floor. Beside it lie
-`NAME.predicted.jpg`, with what scores enough drawn in, and `NAME.TASK.predicted.png` or whatever `Task.save` writes.
-"""
+"""Answers written to files: of folders of pictures, and of videos."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from fractions import Fraction
 from functools import partial
+from itertools import islice, takewhile
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from tutored.data.text import is_background, read_json
 from tutored.errors import InputError, Progress
-from tutored.files import whole_file, write_encoded
+from tutored.files import whole_file, whole_folder, write_encoded
+from tutored.inputs import CAMERA, RATE, RESULT, Frame, find_pictures, frames_of, open_video
 from tutored.labels import LabelSpace, composed, same_class
 from tutored.pictures import read_picture, upright
-from tutored.predict.inputs import RESULT, find_pictures
-from tutored.predict.predictor import Predictor
-from tutored.predict.result import Result
+from tutored.predict import Predictor, Result
 from tutored.tasks import Task
 from tutored.visualise import lacking_letters
 
@@ -198,3 +194,101 @@ class CocoNumbers(NamedTuple):
             for entry in entries
             if "bbox" in entry and entry.get("category") in self.categories
         ]
+
+
+CLOCK = 90_000
+"""Ticks of a second in what is written; the times of all usual frame rates are whole numbers of it."""
+
+
+def predict_video(
+    predictor: Predictor,
+    source: Path | str,
+    into: Path | str,
+    score: float | None = None,
+    progress: Progress | None = None,
+    *,
+    kinds: Collection[str] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Path]:
+    """Write a video with the answers drawn in, a line of JSON for each frame, and files; memory is that of one batch.
+
+    Args:
+        source: a video file, or a camera: `camera:0` (Windows: `camera:NAME`).
+        into: results are `into` without suffix and with the endings above, in place of earlier ones.
+        score: boxes from this score on are drawn; None: from `Predictor.scores` on.
+        kinds: what is written, of `KINDS`; None: of `FILMED`, what the tasks have.
+        stop: is asked before each frame; when it says yes the files end there.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: av is missing, no such camera, not a video, or a broken one; see `choose_kinds`.
+    """
+    kinds, tasks, count = choose_kinds(kinds, FILMED, predictor.tasks), predictor.tasks, 0
+    into = Path(into)
+    endings = {"pictures": "mp4", "json": "jsonl"}
+    written = {kind: into.with_suffix(f"{RESULT}.{endings[kind]}") for kind in endings if kind in kinds}
+    saving = {
+        name: into.with_suffix(f".{name}{RESULT}") for name in tasks if "files" in kinds and gives(tasks[name], "files")
+    }
+    with ExitStack() as stack:
+        container = stack.enter_context(open_video(str(source)))
+        stream = container.streams.video[0]
+        rate = Fraction(stream.average_rate or RATE)
+        length = stream.frames or round((container.duration or 0) / 1_000_000 * rate)
+        film = stack.enter_context(_film(written["pictures"], rate)) if "pictures" in kinds else None
+        text = stack.enter_context(_text(written["json"])) if "json" in kinds else None
+        folders = {name: stack.enter_context(whole_folder(path)) for name, path in saving.items()}
+        frames = takewhile(lambda _: not stop(), frames_of(container, str(source), rate))
+        # A camera's frames come slowly: each is answered at once.
+        at_once = 1 if str(source).startswith(CAMERA) else predictor.batch
+        while batch := list(islice(frames, at_once)):
+            for frame, result in zip(batch, predictor([frame.image for frame in batch]), strict=True):
+                if film:
+                    film(frame, result.plot(score))
+                if text:
+                    text({"frame": count, "time": round(frame.time, 6), "tasks": result.entries()})
+                for name, folder in folders.items():
+                    tasks[name].save(result.tasks[name], folder / f"{count:06d}")
+                count += 1
+            if progress:
+                progress(count, max(length, count))
+        if not count:
+            raise InputError(f"{source}: there is no picture in it")
+    return [*written.values(), *saving.values()]
+
+
+@contextmanager
+def _film(path: Path, rate: Fraction) -> Iterator[Callable[[Frame, Image.Image], None]]:
+    """Give a function that adds a frame's drawing; the file is there at the end, or not at all."""
+    import av
+
+    with whole_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream: Any = None
+        ticks = -1
+
+        def add(shown: Frame, image: Image.Image) -> None:
+            nonlocal stream, ticks
+            if stream is None:
+                stream = container.add_stream("h264", rate=rate, options={"crf": "20", "preset": "fast"})
+                stream.width, stream.height = (side + side % 2 for side in image.size)
+                stream.pix_fmt = "yuv420p"
+                stream.codec_context.time_base = Fraction(1, CLOCK)
+                stream.codec_context.sample_aspect_ratio = shown.aspect
+            frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+            frame = frame.reformat(stream.width, stream.height, stream.pix_fmt)
+            ticks = max(round(shown.time * CLOCK), ticks + 1)
+            frame.pts, frame.time_base = ticks, Fraction(1, CLOCK)
+            container.mux(stream.encode(frame))
+
+        yield add
+        if stream is not None:
+            container.mux(stream.encode())
+
+
+@contextmanager
+def _text(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give a function that adds an object as a line."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield lambda line: print(json.dumps(line), file=file)
