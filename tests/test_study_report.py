@@ -202,6 +202,18 @@ def test_a_task_that_was_not_trained_or_validated_has_no_figure(finish, report):
     assert "| other |  | not validated |  | not validated | 1 |" in text and "in mIoU" not in text
 
 
+def test_figures_of_further_tasks_stand_beside_the_two(finish, report):
+    for row, depth in ((BASE, 0.5), (OTHER, 0.4)):
+        more = {"measures": (*MEASURES, "depth/RMSE"), "lower_is_better": ("depth/RMSE",)}
+        more["resamples"] = np.full((101, 3), [0.5, 0.6, depth], np.float32)
+        finish(TABLE, row, "corrected", 0, 0.5, 0.6, figures={"depth": {"RMSE": depth}}, **more)
+    finish(TABLE, ODD, "corrected", 0, 0.5, 0.6)  # of two tasks
+    page, text = report(TABLE, seeds=(0,))
+    assert "| taught by | mAP, printed | mAP, ours | mIoU, printed | mIoU, ours | depth/RMSE | seeds |" in text
+    assert "| 0.400 | 1 |" in text and "a &lt; b" in page and '<th scope="col">depth/RMSE</th>' in page
+    assert "“other” seems better than “base” in depth/RMSE: -0.100 [-0.100, -0.100]" in text, "a lower error"
+
+
 def test_runs_on_other_images_are_named(finish, report):
     finish(TABLE, BASE, "corrected", 0, 0.5, 0.6)
     finish(TABLE, OTHER, "corrected", 0, 0.5, 0.6, drawn="others")

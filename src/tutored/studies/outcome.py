@@ -37,7 +37,7 @@ class RowOutcome:
     failed: tuple[tuple[Run, str], ...] = ()
 
     def values(self, name: str) -> list[float]:
-        """The figure ("mAP" or "mIoU") of every finished run that has it."""
+        """The figure, see `Record.figure`, of every finished run that has it."""
         return [value for record in self.records if (value := record.figure(name)) is not None]
 
     def mean(self, name: str) -> float | None:
@@ -63,7 +63,7 @@ class Comparison:
     Attributes:
         recipe: of both rows; None: one row in both recipes.
         seeds: those that both rows have.
-        intervals: "mAP", "mIoU" or "Δm" to the difference over these seeds.
+        intervals: "mAP", "mIoU", "Δm" or `TASK/METRIC` to the difference over these seeds.
     """
 
     recipe: Recipe | None
@@ -151,9 +151,9 @@ def _compared(recipe: Recipe | None, better: str, one: RowOutcome, than: str, ot
 
 
 def intervals(better: Sequence[Resampled], than: Sequence[Resampled]) -> dict[str, Interval]:
-    """By "mAP" and "mIoU" as far as both have them; runs with the same seeds, in the same order."""
+    """By "mAP", "mIoU" and the `TASK/METRIC` of other tasks that both have; of the same seeds, in the same order."""
     found = compare(than, better)
-    return {short: found[name] for short, name in MEASURES.items() if name in found}
+    return {short: found.pop(name) for short, name in MEASURES.items() if name in found} | found
 
 
 def _single_task(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:

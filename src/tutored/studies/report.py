@@ -16,7 +16,7 @@ from tutored.pages import COLOURS, PAPER, render, standalone, svg
 from tutored.softlabels import changed
 from tutored.studies.declare import RECIPES, Row
 from tutored.studies.folder import Folder
-from tutored.studies.outcome import Comparison, RowOutcome, StudyOutcome
+from tutored.studies.outcome import MEASURES, Comparison, RowOutcome, StudyOutcome
 from tutored.studies.records import CLASS_FIGURES, FIGURES, TUTORS, Record, read_records
 
 MOST_ROWS = 8
@@ -57,6 +57,7 @@ def write_report(folder: Folder, outcomes: Sequence[StudyOutcome], out: Path) ->
         "outcomes": outcomes,
         "charts": charts,
         "figures": FIGURES,
+        "figures_of": figures_of,
         "most_rows": MOST_ROWS,
         "ours": ours,
         "number": number,
@@ -116,6 +117,12 @@ def unlearnt(records: Sequence[Record]) -> str:
         f"no student learnt anything: over the objects' classes, the best run has {told}; train longer, or look at the "
         "data, before rows are compared"
     )
+
+
+def figures_of(rows: Sequence[RowOutcome]) -> list[str]:
+    """What a table of these rows shows: "mAP", "mIoU", and of other tasks the headline figure as `TASK/METRIC`."""
+    measured = dict.fromkeys(name for row in rows for record in row.records for name in record.measures)
+    return [*FIGURES, *(name for name in measured if name not in MEASURES.values())]
 
 
 def commits(outcome: StudyOutcome) -> list[str]:
