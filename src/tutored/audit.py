@@ -124,15 +124,13 @@ def audit(
     *,
     progress: Progress | None = None,
 ) -> Audit:
-    """Compare a store with the ground truth of a data set's images, as far as each has any.
+    """Compare a store with the ground truth of a data set's images, as far as each has any. Raises NothingToAuditError:
+    no image that the store answers for has ground truth, or no task can be audited. Raises InputError: store and data
+    set have no class or image in common.
 
     Args:
         sections: by task of the data set, how a run sees it; what is not among them is not audited. None: every kind of
             task that the store answers, with default settings. See `as_a_run_sees`.
-
-    Raises:
-        NothingToAuditError: no image that the store answers for has ground truth, or no task can be audited.
-        InputError: store and data set have no class or image in common.
     """
     tasks, notes = _open(store, dataset, sections)
     ids = [image_id for image_id in dataset.ids if image_id in store]
@@ -289,12 +287,10 @@ def agreement(one: Store, other: Store, dataset: Dataset, progress: Progress | N
     """How far two tutors agree, class by class, on the kinds of task that both answer.
 
     Only classes that both know are compared, in the data set's label space, or the first tutor's where it has none.
+    Raises InputError: the stores have no task, class or image in common, or none of the tasks can be compared.
 
     Returns:
         JSON-ready: `images`, `notes`, and by kind in `tasks`: `classes`, a `summary`, and `Agreed`.
-
-    Raises:
-        InputError: the stores have no task, class or image in common, or none of the tasks can be compared.
     """
     kinds = [kind for kind in TASKS if one.teaches(task_class(kind)) and other.teaches(task_class(kind))]
     ids = [each for each in dataset.ids if each in one and each in other]

@@ -25,15 +25,13 @@ DESCRIPTION = CHECKPOINT.file
 
 def save_checkpoint(path: Path | str, student: Student, config: Config) -> None:
     """Write a checkpoint folder, whole or not at all; an older checkpoint at `path` is replaced with all it holds.
+    Raises InputError: `path` is a file, or a folder that holds something else. Raises OSError: it can't be written,
+    such as on a full disk.
 
     Args:
         path: the folder.
         student: with the weights to use: the averaged ones, if there are any.
         config: the run's complete configuration; `student` is the network's shape, `tasks` its heads.
-
-    Raises:
-        InputError: `path` is a file, or a folder that holds something else.
-        OSError: it can't be written, such as on a full disk.
     """
     path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / DESCRIPTION).is_file()):

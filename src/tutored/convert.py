@@ -74,17 +74,15 @@ def convert(
 ) -> None:
     """Write what a store says about a split's images, whole or not at all; see the writers for what is in `out` then.
 
-    Classes are those of the data set; where it has none, as pictures alone, the store's own.
+    Classes are those of the data set; where it has none, as pictures alone, the store's own. Raises InputError: an
+    unknown kind, no store, no image of the split in it, no common class, nothing that the format holds, more classes
+    than its masks can tell apart, or `out` is taken.
 
     Args:
         kind: one of `KINDS`.
         out: a file for `coco`, else a new or empty folder.
         score: boxes from this score on; None: what suits the format.
         tell: is given what the user should know of the data set, a sentence each.
-
-    Raises:
-        InputError: an unknown kind, no store, no image of the split in it, no common class, nothing that the format
-            holds, more classes than its masks can tell apart, or `out` is taken.
     """
     if kind not in KINDS:
         raise InputError(f"format {kind!r}; possible: {', '.join(KINDS)}")

@@ -73,14 +73,12 @@ class MapExport:
 
 
 class Network(nn.Module):
-    """A student's copy that answers as its exported file does: float32 [B, 3, S, S] to the outputs `names`.
+    """A student's copy that answers as its exported file does: float32 [B, 3, S, S] to the outputs `names`. Raises
+    InputError: a task can't be exported, or an option asks for answers that no task gives.
 
     Attributes:
         exports: by task.
         names: of the outputs, `{task}_{name}`, with type, shape and meaning of each.
-
-    Raises:
-        InputError: a task can't be exported, or an option asks for answers that no task gives.
     """
 
     def __init__(self, student: Student, tasks: Sequence[str], options: Options) -> None:
@@ -160,10 +158,8 @@ class Sample(NamedTuple):
 
 
 def choose_sample(config: Config, files: Sequence[Path | str]) -> Sample:
-    """These pictures; without any, some that the run validates on; where they can't be read here, noise.
-
-    Raises:
-        InputError: one of `files` is no picture.
+    """These pictures; without any, some that the run validates on; where they can't be read here, noise. Raises
+    InputError: one of `files` is no picture.
     """
     if files:
         return Sample([upright(read_picture(file)) for file in files], f"{len(files)} picture(s)")
@@ -214,15 +210,13 @@ class Parity(NamedTuple):
 def check(
     reference: Network, network: Network, answer: Callable[[Tensor], Mapping[str, NDArray[Any]]], sample: Sample
 ) -> Parity:
-    """Compare what was written with the student: raw outputs, and final ones with what our decoding gives.
+    """Compare what was written with the student: raw outputs, and final ones with what our decoding gives. Raises
+    NotEqualError: raw outputs differ by more than the tolerance, or more final answers than may differ.
 
     Args:
         reference: the student without options.
         network: what was written, in PyTorch.
         answer: images to the outputs of `network`, by what was written.
-
-    Raises:
-        NotEqualError: raw outputs differ by more than the tolerance, or more final answers than may differ.
     """
     half = network.options.half
     tolerance = TOLERANCE_HALF if half else TOLERANCE

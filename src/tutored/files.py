@@ -25,11 +25,9 @@ LEFTOVERS = ".*.new"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised.
-
-    Raises:
-        InputError: a folder, a pipe or a device is there.
-        OSError: it can't be written; the message names `path`, the reason and what to do.
+    """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised. Raises
+    InputError: a folder, a pipe or a device is there. Raises OSError: it can't be written; the message names `path`,
+    the reason and what to do.
     """
     with _naming(path):
         _refuse_other(path, path.is_file())
@@ -47,11 +45,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """The same for a folder; the former one stays, as `.NAME.old`, until the new one has taken its place.
 
-    Where `path` is a link, that alone is replaced, and nothing is touched where it leads to.
-
-    Raises:
-        InputError: it is the folder that the process is in, which can't be replaced, or there is no folder.
-        OSError: as `whole_file`.
+    Where `path` is a link, that alone is replaced, and nothing is touched where it leads to. Raises InputError: it is
+    the folder that the process is in, which can't be replaced, or there is no folder. Raises OSError: as `whole_file`.
     """
     if path.exists() and path.samefile(Path.cwd()):
         raise InputError(f"{path}: is the folder that you are in; give one of its own, such as {path / 'new'}")
@@ -93,10 +88,8 @@ def _remove(folder: Path) -> None:
 def regular(path: Path) -> Path:
     """The path of a regular file, links followed, for whatever reads it: a pipe may never speak, a device never end.
 
-    Every file that a user names or a folder holds is opened through this.
-
-    Raises:
-        OSError: it is missing, or something else.
+    Every file that a user names or a folder holds is opened through this. Raises OSError: it is missing, or something
+    else.
     """
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):

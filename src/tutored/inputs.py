@@ -37,10 +37,8 @@ class Inputs(NamedTuple):
 
 
 def sort_inputs(words: Sequence[str], lines: Iterable[str]) -> Inputs:
-    """Pictures and folders, videos and cameras; `-` alone stands for the paths in `lines`, one a line.
-
-    Raises:
-        InputError: `-` is not alone, or there is no line.
+    """Pictures and folders, videos and cameras; `-` alone stands for the paths in `lines`, one a line. Raises
+    InputError: `-` is not alone, or there is no line.
     """
     under = None
     if "-" in words:
@@ -61,14 +59,12 @@ def find_pictures(
 ) -> dict[str, Path]:
     """Pictures by name: files as given, folders with all the pictures in and under them, linked folders included.
 
-    The name is the file's, or its path inside the given folder; it says what `predict_files` calls its results.
+    The name is the file's, or its path inside the given folder; it says what `predict_files` calls its results. Raises
+    InputError: a path is missing or no picture, a folder has none, or two names differ in their suffix only.
 
     Args:
         under: a folder, normalised as by `os.path.abspath`, that all of `paths` lie in; names are the paths from there.
         tell: is given a sentence on what is left out of a folder.
-
-    Raises:
-        InputError: a path is missing or no picture, a folder has none, or two names differ in their suffix only.
     """
     from tutored.data.images import files_in, left_out_of
     from tutored.pictures import SUFFIXES, picture_size, pictures_in
@@ -97,10 +93,8 @@ def find_pictures(
 
 
 def find_videos(paths: Sequence[Path], under: Path | None = None) -> dict[str, Path]:
-    """The same for videos, which are taken one by one: folders are not searched for them.
-
-    Raises:
-        InputError: a file is missing, or two names differ in their suffix only.
+    """The same for videos, which are taken one by one: folders are not searched for them. Raises InputError: a file is
+    missing, or two names differ in their suffix only.
     """
     for path in paths:
         if not path.exists():

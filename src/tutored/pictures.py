@@ -125,10 +125,8 @@ def read_picture(path: Path | str) -> Image.Image:
 
     The pixels are those stored in the file: an EXIF orientation is not applied, except to TIFFs, because the boxes and
     masks of VOC and COCO were drawn on the stored pixels. Of 16 bits the upper eight are kept, of an animation the
-    first picture, of transparent pixels their colour.
-
-    Raises:
-        InputError: the file is missing, broken, cut short, of another format, absurdly large, or a TIFF of 32 bits.
+    first picture, of transparent pixels their colour. Raises InputError: the file is missing, broken, cut short, of
+    another format, absurdly large, or a TIFF of 32 bits.
     """
     return _read(path, lambda picture: as_rgb(_decoded(picture)))
 
@@ -179,13 +177,11 @@ def pictures_in(path: Path | str) -> int:
 
 
 def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
-    """A mask of class numbers: a PNG with a palette (its indices, not its colours) or of grey, up to 8 bits.
+    """A mask of class numbers: a PNG with a palette (its indices, not its colours) or of grey, up to 8 bits. Raises
+    InputError: the file is unreadable, of another mode, not of `size`, or holds a value outside `labels`.
 
     Returns:
         uint8 [H, W], 0..C of `labels` and 255 = ignore.
-
-    Raises:
-        InputError: the file is unreadable, of another mode, not of `size`, or holds a value outside `labels`.
     """
     mask, picture = read_numbers(path, size)
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
@@ -243,14 +239,12 @@ def _refuse_reordered(path: Path, picture: Image.Image, values: Sequence[int], l
 
 
 def fit_box(box: Box, size: tuple[int, int], what: str, slack: float = math.inf) -> Box:
-    """Cut a box (x1, y1, x2, y2) at the borders of an image of `size` (height, width).
+    """Cut a box (x1, y1, x2, y2) at the borders of an image of `size` (height, width). Raises InputError: it sticks out
+    by more, or no area is left.
 
     Args:
         what: names file and object in the message.
         slack: how many pixels the box may stick out.
-
-    Raises:
-        InputError: it sticks out by more, or no area is left.
     """
     x1, y1, x2, y2 = box
     height, width = size

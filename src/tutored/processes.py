@@ -39,9 +39,7 @@ def readers(device: torch.device) -> int:
 
 def allow_files() -> None:
     """Let this process open as many files as the system allows, since every tensor from a reading process takes one.
-
-    Raises:
-        InputError: that is fewer than `FILES`.
+    Raises InputError: that is fewer than `FILES`.
     """
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY or most > MOST_FILES:
@@ -81,10 +79,8 @@ def from_main(make: Callable[[], T]) -> T:
 
 
 def choose_device(wanted: torch.device | str | None = None) -> torch.device:
-    """The device that is asked for, or the best one here: CUDA, Apple's GPU (mps), CPU.
-
-    Raises:
-        InputError: it is not here, or no device at all; those that are here are named.
+    """The device that is asked for, or the best one here: CUDA, Apple's GPU (mps), CPU. Raises InputError: it is not
+    here, or no device at all; those that are here are named.
     """
     here = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     here += ["mps"] if torch.backends.mps.is_available() else []

@@ -153,11 +153,7 @@ def unharmed(what: str) -> Iterator[None]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a run's `log.jsonl`; none where there is no file.
-
-    Raises:
-        InputError: an entry is damaged.
-    """
+    """The entries of a run's `log.jsonl`; none where there is no file. Raises InputError: an entry is damaged."""
     if not path.exists():
         return []
     try:

@@ -46,15 +46,13 @@ def section_of(name: str, table: Table, what: str) -> Any:
 
 
 def resolve(name: str, table: Table, what: str, members: tuple[str, ...] = ("Section",)) -> Any:
-    """The class of a kind of task or of a student.
+    """The class of a kind of task or of a student. Raises InputError: there is no such entry or class, the module can't
+    be imported, or the class lacks a member.
 
     Args:
         name: a key of `table`, or an import path `module:Class` of a user's own.
         what: for messages, such as `kind of task`.
         members: what the class must have.
-
-    Raises:
-        InputError: there is no such entry or class, the module can't be imported, or the class lacks a member.
     """
     path = table[name].of if name in table else name
     if ":" not in path:
@@ -71,13 +69,11 @@ def resolve(name: str, table: Table, what: str, members: tuple[str, ...] = ("Sec
 
 
 def imported(path: str, what: str) -> Any:
-    """What `module:name` names, in an installed package or a file of the current folder.
+    """What `module:name` names, in an installed package or a file of the current folder. Raises InputError: it can't be
+    imported.
 
     Args:
         what: for messages, such as `kind of task`.
-
-    Raises:
-        InputError: it can't be imported.
     """
     here = os.getcwd()
     if not path.startswith("tutored.") and not {here, ""} & {*sys.path}:
@@ -93,10 +89,8 @@ def imported(path: str, what: str) -> Any:
 
 
 def guarded(what: str, function: Callable[..., Any], *given: Any) -> Any:
-    """What a user's function gives.
-
-    Raises:
-        InputError: the function raises an error; the message names `what`, the file and the line.
+    """What a user's function gives. Raises InputError: the function raises an error; the message names `what`, the file
+    and the line.
     """
     try:
         return function(*given)

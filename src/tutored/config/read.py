@@ -27,14 +27,12 @@ MOST_ENTRIES = 100_000
 
 
 def load_config(path: Path | str | Mapping[str, Any], overrides: Sequence[tuple[str, str]] = ()) -> Config:
-    """Read a run's YAML file.
+    """Read a run's YAML file. Raises InputError: the file is no YAML mapping, or a key or value is not possible; near
+    keys are named.
 
     Args:
         path: of the file, or what it would hold.
         overrides: dotted key and YAML value, such as `("train.epochs", "40")`; they win over the file.
-
-    Raises:
-        InputError: the file is no YAML mapping, or a key or value is not possible; near keys are named.
     """
     origin = "config" if isinstance(path, Mapping) else str(path)
     given = dict(path) if isinstance(path, Mapping) else read_yaml(Path(path)) or {}
@@ -115,11 +113,8 @@ for _tag, _text, _first in (
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds: plain values, whatever tags it has.
-
-    Raises:
-        InputError: it can't be read, is no YAML, names a key twice, or its aliases make it larger than any
-            configuration.
+    """What a YAML file holds: plain values, whatever tags it has. Raises InputError: it can't be read, is no YAML,
+    names a key twice, or its aliases make it larger than any configuration.
     """
     try:
         content = yaml.load(regular(path).read_text(encoding="utf-8"), _Loader)

@@ -41,11 +41,8 @@ def open_coco(folder: Path, split: str) -> Coco:
     FOLDER, which answers to any split. Images lie in FOLDER/SPLIT, FOLDER/images/SPLIT, FOLDER/SPLIT/images or
     FOLDER/images, the same with `data` for `images`, in FOLDER, or beside the file: the first of these that holds one;
     else wherever in FOLDER one of their name lies. An image's id is the stem of its file name; where several share one,
-    the file name without its suffix.
-
-    Raises:
-        InputError: no such split (the possible ones are named), the file is not COCO instances, or no image of it is
-            found; of entries that can't be used, all of one kind are named.
+    the file name without its suffix. Raises InputError: no such split (the possible ones are named), the file is not
+    COCO instances, or no image of it is found; of entries that can't be used, all of one kind are named.
     """
     path = _instances_file(folder, split)
     data = read_json(path)

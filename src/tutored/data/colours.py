@@ -49,10 +49,8 @@ class ColourMasks(AnnotationFiles):
 
 
 def label_map(folder: Path) -> tuple[LabelSpace, Mapping[int, int]] | None:
-    """The classes of CVAT's `labelmap.txt`, and the class of each colour, 0xRRGGBB; None without such a file.
-
-    Raises:
-        InputError: naming file and line; a line is no class with a colour, or two have one colour or name.
+    """The classes of CVAT's `labelmap.txt`, and the class of each colour, 0xRRGGBB; None without such a file. Raises
+    InputError: naming file and line; a line is no class with a colour, or two have one colour or name.
     """
     path = folder / "labelmap.txt"
     if not path.is_file():

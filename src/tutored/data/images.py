@@ -208,10 +208,8 @@ class Images:
         return picture_size(self.place(image_id))
 
     def ground_truth(self, image_id: str) -> GroundTruth:
-        """The annotations in the stored pixels of the image, whose size is read from its own file.
-
-        Raises:
-            InputError: a line for each fault, naming the file and the object that is impossible.
+        """The annotations in the stored pixels of the image, whose size is read from its own file. Raises InputError: a
+        line for each fault, naming the file and the object that is impossible.
         """
         size = self.size(image_id)
         there = self._annotations(image_id)
@@ -265,11 +263,9 @@ class TaskSource(NamedTuple):
 
 
 def with_tasks(dataset: Images, sources: Mapping[str, TaskSource]) -> Images:
-    """The data set, as its format has it, with the annotations of a run's tasks under the names of these.
-
-    Raises:
-        InputError: naming the task's key; a kind that the format does not annotate, or that has no files of its own, a
-            folder or file with classes that is absent, or no class at all.
+    """The data set, as its format has it, with the annotations of a run's tasks under the names of these. Raises
+    InputError: naming the task's key; a kind that the format does not annotate, or that has no files of its own, a
+    folder or file with classes that is absent, or no class at all.
     """
     return replace(dataset, tasks={name: _annotations(dataset, name, source) for name, source in sources.items()})
 
@@ -360,10 +356,8 @@ def open_images(folder: Path, split: str) -> Images:
 
     In a folder, links to others of its pictures are left out, and links to folders are followed. A line is a path, seen
     from FOLDER, or an address that fsspec opens, such as https://..., s3://... or gs://... . Image ids are these paths
-    without suffix. The classes are those that FOLDER lists (`CLASS_FILES`); without a list there are none.
-
-    Raises:
-        InputError: neither is there, it holds no picture, or the names of two pictures differ in the suffix alone.
+    without suffix. The classes are those that FOLDER lists (`CLASS_FILES`); without a list there are none. Raises
+    InputError: neither is there, it holds no picture, or the names of two pictures differ in the suffix alone.
     """
     found: dict[str, Path | str] = {}
     pictures, left_out = _pictures(folder, split)

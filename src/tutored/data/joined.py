@@ -62,11 +62,8 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
     """One data set of all; a single one stays as it is. Each task has one label space in all that have it.
 
     An image may be in several, with the same name and picture, where each annotates other tasks: boxes come from one
-    folder and masks from another.
-
-    Raises:
-        InputError: two annotate one task of an image, or have different pictures of its name (the first few, and
-            later all sizes, are compared).
+    folder and masks from another. Raises InputError: two annotate one task of an image, or have different pictures of
+    its name (the first few, and later all sizes, are compared).
     """
     if len(datasets) == 1:
         return datasets[0]

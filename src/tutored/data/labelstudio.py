@@ -33,10 +33,7 @@ def open_labelstudio(folder: Path, split: str) -> Images:
     A task that nobody submitted, or somebody skipped, is not labelled; one that was submitted without a region is
     empty. Rectangles are boxes; polygons and ellipses are masks, and the boxes around them. A picture with strokes of a
     brush, which are not read, counts as not labelled. The classes are those that FOLDER lists (`CLASS_FILES`), or all
-    labels, by the alphabet.
-
-    Raises:
-        InputError: another split than `all`, no export in FOLDER, or none of its pictures.
+    labels, by the alphabet. Raises InputError: another split than `all`, no export in FOLDER, or none of its pictures.
     """
     if split != ALL:
         raise InputError(f"{folder}: Label Studio has no splits, got {split!r}; give {ALL}")

@@ -301,15 +301,12 @@ def stated_size(height: Any, width: Any) -> tuple[float, float] | None:
 
 
 def decode_segmentation(segmentation: Any, size: Size, what: str) -> NDArray[np.bool_]:
-    """The pixels of an instance in an image of `size` (H, W), bool [H, W].
+    """The pixels of an instance in an image of `size` (H, W), bool [H, W]. Raises InputError: beginning with `what`;
+    something else than polygons, one that lies far outside, or run lengths that don't fit the image.
 
     Args:
         segmentation: polygons, of which those of fewer than three points cover nothing; either kind of run lengths; or
             a function of the size that returns the pixels, bool [H, W].
-
-    Raises:
-        InputError: beginning with `what`; something else than polygons, one that lies far outside, or run lengths that
-            don't fit the image.
     """
     return _decode(_encode(segmentation, size, what)[0], what)
 

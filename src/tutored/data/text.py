@@ -50,11 +50,9 @@ def is_background(name: str) -> bool:
 def read_classes(path: Path) -> LabelSpace:
     """The label space of a file with one object class a line, in the order of their numbers.
 
-    Empty lines are skipped, and so is the head of the list where it says what number 0 is (`HEADS`).
-
-    Raises:
-        InputError: naming the file; it has no line, a line holds more than a name, or another one names pixels of no
-            class, so that it is not known what the numbers behind it mean.
+    Empty lines are skipped, and so is the head of the list where it says what number 0 is (`HEADS`). Raises InputError:
+    naming the file; it has no line, a line holds more than a name, or another one names pixels of no class, so that it
+    is not known what the numbers behind it mean.
     """
     names = {number: name for number, line in enumerate(read_lines(path), start=1) if (name := line.strip())}
     wrong = [name for name in names.values() if MORE_THAN_NAMES.fullmatch(name)]
@@ -82,10 +80,8 @@ def read_classes(path: Path) -> LabelSpace:
 
 
 def own_classes(folder: Path) -> tuple[LabelSpace, Path] | None:
-    """The classes that a data set's folder lists itself, and the file (`CLASS_FILES`); None without one.
-
-    Raises:
-        InputError: the file is no list of classes, or there are several that differ.
+    """The classes that a data set's folder lists itself, and the file (`CLASS_FILES`); None without one. Raises
+    InputError: the file is no list of classes, or there are several that differ.
     """
     found = {path: read_classes(path) for path in (folder / name for name in CLASS_FILES) if path.exists()}
     if len(set(found.values())) > 1:
@@ -95,9 +91,7 @@ def own_classes(folder: Path) -> tuple[LabelSpace, Path] | None:
 
 def numbered(names: Sequence[str], where: Path) -> tuple[LabelSpace, list[int]]:
     """The label space of a file's classes, and the class of each: 0 for background, -1 for other names of no class.
-
-    Raises:
-        InputError: naming `where`; two classes have one name, or one has none.
+    Raises InputError: naming `where`; two classes have one name, or one has none.
     """
     classes = [name.strip() for name in names if not NO_CLASSES.fullmatch(name.strip())]
     if not all(classes):

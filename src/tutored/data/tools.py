@@ -48,14 +48,12 @@ def images_of(
     read: Callable[[Any, str], Drawn],
     unread: Iterable[str],
 ) -> Images:
-    """A split as a format named `kind` has it.
+    """A split as a format named `kind` has it. Raises InputError: none of the pictures is there, or two are called the
+    same.
 
     Args:
         read: makes an instance of an object; raises InputError where it is faulty.
         unread: sentences on what is there and not read.
-
-    Raises:
-        InputError: none of the pictures is there, or two are called the same.
     """
     places = [page.entry.picture for page in pages]
     if not any(isinstance(place, str) or place.exists() for place in places):
@@ -107,10 +105,8 @@ class Pictures:
     def find(self, name: str, home: Path | None = None) -> Path | None:
         """The picture of this file name; of several, one in `home`, then that whose path has most of the end of `name`.
 
-        Annotations name pictures by paths of another machine, also of Windows. None: there is none.
-
-        Raises:
-            InputError: it may be one or another.
+        Annotations name pictures by paths of another machine, also of Windows. None: there is none. Raises InputError:
+        it may be one or another.
         """
         parts = PurePosixPath(composed(name).replace("\\", "/")).parts[::-1]
         alike: dict[int, list[Path]] = defaultdict(list)
@@ -135,10 +131,8 @@ def counted(things: Collection[Any], what: str, told: str) -> list[str]:
 
 
 def image_ids(names: Sequence[PurePath], where: Path) -> list[str]:
-    """The ids of images whose files have these names: the stem, or, where several share one, all but the suffix.
-
-    Raises:
-        InputError: naming `where`; two names differ in the suffix alone, or one is listed twice.
+    """The ids of images whose files have these names: the stem, or, where several share one, all but the suffix. Raises
+    InputError: naming `where`; two names differ in the suffix alone, or one is listed twice.
     """
     sharing = Counter(name.stem for name in names)
     ids = [composed(name.stem if sharing[name.stem] == 1 else name.with_suffix("").as_posix()) for name in names]
@@ -219,10 +213,8 @@ def turned(points: Points, pivot: tuple[float, float], degrees: float) -> Points
 
 
 def pasted(crop: NDArray[np.bool_], left: int, top: int, size: Size, what: str) -> NDArray[np.bool_]:
-    """The pixels of an image of `size` (H, W), bool [H, W], of which those of a rectangle are known.
-
-    Raises:
-        InputError: beginning with `what`; the rectangle lies outside.
+    """The pixels of an image of `size` (H, W), bool [H, W], of which those of a rectangle are known. Raises InputError:
+    beginning with `what`; the rectangle lies outside.
     """
     (height, width), whole = crop.shape, np.zeros(size, np.bool_)
     if not (0 <= left <= left + width <= size[1] and 0 <= top <= top + height <= size[0]):

@@ -54,10 +54,8 @@ class Subset(View):
 def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
     """Split a data set in two: what is left, and a share of its images held out.
 
-    The same seed holds out the same images, a larger share a superset.
-
-    Raises:
-        InputError: one of the two would be empty.
+    The same seed holds out the same images, a larger share a superset. Raises InputError: one of the two would be
+    empty.
     """
     places = ranks(dataset.ids, seed, "held out")
     out = tuple(image_id for image_id in dataset.ids if places[image_id] < share)
@@ -144,15 +142,13 @@ def relabelled(
     """The data set with each task in its label space, matched by name, and with what it does not annotate declared.
 
     Give a data set as its reader does, so that masks of a file of more than 254 classes can be told apart in fewer.
+    Raises InputError: a name in `annotated` is not a class of the data set, or no class matches.
 
     Args:
         classes: by task, the object classes to see it in; None, or no entry, keeps the data set's own. One that the
             data set does not have counts as not annotated.
         annotated: by task, the data set's own classes that it annotates completely; None, or no entry, means all. What
             it may hold of its other classes is dropped.
-
-    Raises:
-        InputError: a name in `annotated` is not a class of the data set, or no class matches.
     """
     sources: dict[str, Annotations] = {}
     seen: dict[str, Seen] = {}

@@ -36,8 +36,9 @@ MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 def open_voc(folder: Path, split: str) -> Images:
     """Open a split of a VOC folder, or of the VOCdevkit folder above it where that holds only one.
 
-    An image without XML has no boxes annotated; XML without an object says that nothing is there. An image without
-    a PNG in `MASK_FOLDERS` has no mask.
+    An image without XML has no boxes annotated; XML without an object says that nothing is there. An image without a
+    PNG in `MASK_FOLDERS` has no mask. Raises InputError: no such folder or split (the possible ones are named), an
+    empty list, an id listed twice.
 
     Args:
         folder: holds JPEGImages, Annotations, SegmentationClass and ImageSets.
@@ -47,9 +48,6 @@ def open_voc(folder: Path, split: str) -> Images:
 
     Classes are VOC's twenty, or those that a file in the folder lists (`CLASS_FILES`), one a line in the order of their
     indices. Without such a file, `labelmap.txt` lists them as CVAT writes it, with the colours that masks have then.
-
-    Raises:
-        InputError: no such folder or split (the possible ones are named), an empty list, an id listed twice.
     """
     folder = _dataset_folder(folder)
     listed, mapped = own_classes(folder), label_map(folder)

@@ -144,9 +144,7 @@ def open_yolo(folder: Path, split: str) -> Images:
     several share one, its path.
 
     A polygon is a mask, and the box around it. Where all polygons have four points, they are taken for oriented boxes.
-
-    Raises:
-        InputError: no file names the classes, no such split (the possible ones are named), or it has no picture.
+    Raises InputError: no file names the classes, no such split (the possible ones are named), or it has no picture.
     """
     settings = _settings(folder)
     if settings is None:

@@ -63,13 +63,11 @@ class Plan:
 
 
 def make_plan(config: Config, data: TrainingSet, name: str, accelerator: Accelerator) -> Plan:
-    """The batches of a run and of this process.
+    """The batches of a run and of this process. Raises InputError: nobody teaches anything, or images are too few for
+    the batch or for the processes.
 
     Args:
         name: of the data set, for messages.
-
-    Raises:
-        InputError: nobody teaches anything, or images are too few for the batch or for the processes.
     """
     positions, images, batch = data.taught(), len(data), config.train.batch
     processes = accelerator.num_processes

@@ -22,10 +22,8 @@ Classes = Mapping[str, tuple[str, ...]]
 
 
 def open_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
-    """The images to train on and those to validate on, each task in the student's label space for it.
-
-    Raises:
-        InputError: they share images, or names of images; whatever opening one of the data sets raises.
+    """The images to train on and those to validate on, each task in the student's label space for it. Raises
+    InputError: they share images, or names of images; whatever opening one of the data sets raises.
     """
     parts = open_parts(config)
     own = own_classes(parts)

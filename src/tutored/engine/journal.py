@@ -48,13 +48,11 @@ class Journal:
 
     def begin(self, done: int) -> None:
         """Begin this run at every tracker, under the name of its folder; TensorBoard's files go to `out/tensorboard`.
+        Raises InputError: a tracker can't begin.
 
         Args:
             done: steps of an interrupted run that goes on. TensorBoard hides what it was told of later ones, trackio
                 goes on with the run of that name; the others begin a new one.
-
-        Raises:
-            InputError: a tracker can't begin.
         """
         name = f"{self.out.resolve().name}-{self.config.run_id}"
         arguments = {

@@ -184,13 +184,11 @@ class Gathered:
     """Gradients that wait for more images than a step has; see `Student.update_after`.
 
     They stay where they are, in `Parameter.grad`, so that the next steps add theirs. An update takes their mean over
-    the images that taught (as `losses.divide` weighs them), as if these had been one batch.
+    the images that taught (as `losses.divide` weighs them), as if these had been one batch. Raises InputError:
+    precision fp16, whose gradients have another scale in each step.
 
     Attributes:
         since: by task, since its last update: the images that taught it, and the sum of their shares of their batches.
-
-    Raises:
-        InputError: precision fp16, whose gradients have another scale in each step.
     """
 
     def __init__(self, student: Student, config: Loss, accelerator: Accelerator) -> None:

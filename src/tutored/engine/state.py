@@ -27,13 +27,11 @@ def start_student(config: Config, tasks: Mapping[str, Task]) -> tuple[Student, t
     """A student to train, with the weights of `train.start`, if given.
 
     What its heads know of a class is found by the class's name, or an alias. Classes and tasks that the other student
-    does not know begin at random, as everything does without one.
+    does not know begin at random, as everything does without one. Raises InputError: no checkpoint there, or its
+    student is built otherwise; see the student's class.
 
     Returns:
         The student, and what the user should know, a sentence each.
-
-    Raises:
-        InputError: no checkpoint there, or its student is built otherwise; see the student's class.
     """
     student = make_student(config.student, tasks)
     if config.train.start is None:
@@ -114,10 +112,8 @@ def save_state(
 
 
 def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any], dict[str, Any]] | None:
-    """The parts that `save_state` was given, or None where nothing was saved yet.
-
-    Raises:
-        InputError: the saved state is damaged.
+    """The parts that `save_state` was given, or None where nothing was saved yet. Raises InputError: the saved state is
+    damaged.
     """
     places = (run / STATE, former(run / STATE))
     folder = next((place for place in places if (place / "state.json").exists()), None)

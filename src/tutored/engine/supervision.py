@@ -51,12 +51,9 @@ class OpenSupervision(NamedTuple):
 
 
 def open_supervision(config: Config) -> OpenSupervision:
-    """Open data sets and stores.
-
-    Raises:
-        InputError: train and validation share images, a store answers for no image, two stores answer for the same
-            one, a tutor's classes and the student's have nothing in common, nobody has one of a task's `classes`, or a
-            store's audit is of another labelling; whatever opening one of them raises.
+    """Open data sets and stores. Raises InputError: train and validation share images, a store answers for no image,
+    two stores answer for the same one, a tutor's classes and the student's have nothing in common, nobody has one of a
+    task's `classes`, or a store's audit is of another labelling; whatever opening one of them raises.
     """
     train, val = open_datasets(config)
     tasks = open_tasks(config, train)
@@ -148,14 +145,12 @@ def _refuse_unknown(name: str, config: Config, labels: LabelSpace, reached: Cont
 
 
 def map_classes(task: Task, labels: LabelSpace, spaces: Sequence[LabelSpace], whose: str) -> ClassMap:
-    """From the classes of a tutor to those of a task; a task without classes has nothing to map.
+    """From the classes of a tutor to those of a task; a task without classes has nothing to map. Raises InputError:
+    they have no class in common, or one that is renamed is nobody's.
 
     Args:
         spaces: the classes of all tutors of the task; a class that is renamed is one of theirs.
         whose: whose classes they are, for messages.
-
-    Raises:
-        InputError: they have no class in common, or one that is renamed is nobody's.
     """
     section = task.section
     if not hasattr(section, "renamed"):

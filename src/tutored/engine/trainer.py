@@ -108,11 +108,8 @@ class Trainer:
         """Train from the step that is done to the last.
 
         Ctrl-C and SIGTERM end it after the step at hand, with its state saved; several processes, which may be asked at
-        different steps, at the next entry of the log.
-
-        Raises:
-            KeyboardInterrupt: it was asked to stop.
-            InputError: a tracker can't begin.
+        different steps, at the next entry of the log. Raises KeyboardInterrupt: it was asked to stop. Raises
+        InputError: a tracker can't begin.
         """
         self.journal.begin(self.done)
         self.watch = watch if self.accelerator.is_main_process else Watcher()

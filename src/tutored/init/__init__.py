@@ -61,16 +61,14 @@ class Start:
 
 
 def init(folder: Path, out: Path, progress: Progress | None = None, tutors: Sequence[Given] = ()) -> Start:
-    """Look at `folder` and write the config `out`, and beside it, where needed, the folder `OUT-data` of links.
+    """Look at `folder` and write the config `out`, and beside it, where needed, the folder `OUT-data` of links. Raises
+    InputError: there is no such folder or nothing in it to learn from, what is there is ambiguous, or one of the two
+    outputs exists; a tutor can't be opened, or see `answering`.
 
     Args:
         progress: called with (images read, images in all).
         tutors: who shall answer for what is missing, each with the task that it is for, or None: all that it answers,
             which it is asked one image for.
-
-    Raises:
-        InputError: there is no such folder or nothing in it to learn from, what is there is ambiguous, or one of the
-            two outputs exists; a tutor can't be opened, or see `answering`.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give the one that holds your pictures")

@@ -73,10 +73,8 @@ class Loose(NamedTuple):
 def find_loose(folder: Path) -> Loose:
     """Pair the files in and under `folder`: an XML or a mask belongs to the picture of its name.
 
-    What tutored wrote there itself, such as the links of a former `init`, is left out.
-
-    Raises:
-        InputError: there is no picture, two have one name, one has a name that no list can hold, or masks are JPEGs.
+    What tutored wrote there itself, such as the links of a former `init`, is left out. Raises InputError: there is no
+    picture, two have one name, one has a name that no list can hold, or masks are JPEGs.
     """
     seen = sorted(files_in(folder))
     files = [path for path in seen if not is_special(path)]

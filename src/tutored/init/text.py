@@ -34,11 +34,8 @@ class Answering(NamedTuple):
 
 
 def answering(tutors: Sequence[Given], dataset: Dataset) -> dict[str, Answering]:
-    """The tutor of each task that has one.
-
-    Raises:
-        InputError: a tutor answers nothing that a task learns, not the task that it is named for, or two answer the
-            same one; a tutor has no class in common with the data set.
+    """The tutor of each task that has one. Raises InputError: a tutor answers nothing that a task learns, not the task
+    that it is named for, or two answer the same one; a tutor has no class in common with the data set.
     """
     found: dict[str, Answering] = {}
     for wanted, given in tutors:

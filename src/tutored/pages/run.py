@@ -225,11 +225,7 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-    """Read a run's folder.
-
-    Raises:
-        InputError: it holds no run, or a file of it is damaged.
-    """
+    """Read a run's folder. Raises InputError: it holds no run, or a file of it is damaged."""
     require(path, RUN)
     entries = read_log(path / "log.jsonl")
     validations = {entry["epoch"]: entry["val"] for entry in entries if "val" in entry}
@@ -258,7 +254,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def write_page(path: Path, *, refresh: int | None = None) -> Path:
-    """Write `report.html` into a run's folder; the same files give the same bytes.
+    """Write `report.html` into a run's folder; the same files give the same bytes. Raises InputError: the folder holds
+    no run, or a file of it is damaged. Raises OSError: the page can't be written.
 
     Args:
         path: the run's folder, finished or not.
@@ -266,10 +263,6 @@ def write_page(path: Path, *, refresh: int | None = None) -> Path:
 
     Returns:
         The page.
-
-    Raises:
-        InputError: the folder holds no run, or a file of it is damaged.
-        OSError: the page can't be written.
     """
     run = read_run(path)
     columns = {TRUTH: "ground truth", TUTOR: "tutor"}

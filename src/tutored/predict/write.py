@@ -34,10 +34,8 @@ LONGEST = 65_500
 
 
 def choose_kinds(wanted: Collection[str] | None, usual: Collection[str], tasks: Mapping[str, Task]) -> tuple[str, ...]:
-    """What is to be written; None: of the usual kinds those that these tasks have.
-
-    Raises:
-        InputError: nothing is wanted, an unknown kind, or one that no task has.
+    """What is to be written; None: of the usual kinds those that these tasks have. Raises InputError: nothing is
+    wanted, an unknown kind, or one that no task has.
     """
     possible = [kind for kind in KINDS if any(gives(task, kind) for task in tasks.values())]
     if wanted is None:
@@ -68,7 +66,8 @@ def predict_files(
     tell: Callable[[str], object] = lambda note: None,
     found: Callable[[str, Result], object] = lambda name, result: None,
 ) -> Path:
-    """Write the results of pictures; memory is that of one batch.
+    """Write the results of pictures; memory is that of one batch. Raises InputError: see `find_pictures`, `CocoNumbers`
+    and `choose_kinds`; or a picture is broken.
 
     Args:
         score: boxes from this score on are drawn; None: from `Predictor.scores` on.
@@ -82,9 +81,6 @@ def predict_files(
 
     Returns:
         The path of `predictions.json`, which is written last; `out` without JSON.
-
-    Raises:
-        InputError: see `find_pictures`, `CocoNumbers` and `choose_kinds`; or a picture is broken.
     """
     kinds = choose_kinds(kinds, KINDS, predictor.tasks)
     pictures, out = find_pictures([Path(path) for path in paths], under, tell), Path(out)
@@ -151,10 +147,8 @@ class CocoNumbers(NamedTuple):
 
     @classmethod
     def read(cls, file: Path, classes: Collection[str]) -> CocoNumbers:
-        """From an instances file; classes are matched by name, aliases included.
-
-        Raises:
-            InputError: it lacks `images` or `categories`, or knows none of `classes`.
+        """From an instances file; classes are matched by name, aliases included. Raises InputError: it lacks `images`
+        or `categories`, or knows none of `classes`.
         """
         content = read_json(file)
         try:
@@ -211,6 +205,7 @@ def predict_video(
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
     """Write a video with the answers drawn in, a line of JSON for each frame, and files; memory is that of one batch.
+    Raises InputError: av is missing, no such camera, not a video, or a broken one; see `choose_kinds`.
 
     Args:
         source: a video file, or a camera: `camera:0` (Windows: `camera:NAME`).
@@ -221,9 +216,6 @@ def predict_video(
 
     Returns:
         What was written.
-
-    Raises:
-        InputError: av is missing, no such camera, not a video, or a broken one; see `choose_kinds`.
     """
     kinds, tasks, count = choose_kinds(kinds, FILMED, predictor.tasks), predictor.tasks, 0
     into = Path(into)

@@ -64,7 +64,9 @@ On your own pictures, some with boxes, some with masks:
 
 
 def run_quickstart(out: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
-    """Make the data, train tutors and students, compare them.
+    """Make the data, train tutors and students, compare them. Raises InputError: `out` is in use, the extra
+    `quickstart` is not installed, or a command refused its input. Raises OSError: a command failed; the message is the
+    command's own.
 
     Args:
         out: a new or empty folder, or that of a quickstart of the same seed and scale, which goes on.
@@ -72,10 +74,6 @@ def run_quickstart(out: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
 
     Returns:
         The picture `out/predictions.png`; `out/table.json` holds the figures.
-
-    Raises:
-        InputError: `out` is in use, the extra `quickstart` is not installed, or a command refused its input.
-        OSError: a command failed; the message is the command's own.
     """
     started = time.monotonic()
     _claim(out, {"tutored": version("tutored"), "seed": seed, "scale": scale})

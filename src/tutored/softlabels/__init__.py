@@ -66,10 +66,8 @@ class _Manifest(_Strict):
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a store, finished or not; None where there is none.
-
-    Raises:
-        InputError: it is damaged, something else, or written by a newer version.
+    """The manifest of a store, finished or not; None where there is none. Raises InputError: it is damaged, something
+    else, or written by a newer version.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -231,11 +229,8 @@ class Store(Mapping[str, SoftLabels]):
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
-        """Open a finished store.
-
-        Raises:
-            InputError: no store, an unfinished, incomplete or damaged one, or one of a newer format. Damage to a
-                part's inside is found when that is read, a single changed byte by `verify` only.
+        """Open a finished store. Raises InputError: no store, an unfinished, incomplete or damaged one, or one of a
+        newer format. Damage to a part's inside is found when that is read, a single changed byte by `verify` only.
         """
         path = Path(path)
         require(path, STORE)
@@ -285,11 +280,8 @@ class Store(Mapping[str, SoftLabels]):
         return self.read(image_id, tuple(answer_types().values()))
 
     def read(self, image_id: str, types: tuple[type[SoftAnswer], ...], remap: Remap | None = None) -> SoftLabels:
-        """One image's answers of some types, in another label space with a remap.
-
-        Raises:
-            KeyError: there is no such image.
-            InputError: the store is damaged.
+        """One image's answers of some types, in another label space with a remap. Raises KeyError: there is no such
+        image. Raises InputError: the store is damaged.
         """
         place = self._index.find(image_id)
         if place is None:

@@ -129,10 +129,8 @@ def write_sidecar(store: Store, sidecar: Sidecar) -> Path:
 
 
 def read_sidecar(store: Store) -> Sidecar | None:
-    """The audit that lies in a store's folder; None without one.
-
-    Raises:
-        InputError: it is damaged, of another format, or the store was labelled anew since.
+    """The audit that lies in a store's folder; None without one. Raises InputError: it is damaged, of another format,
+    or the store was labelled anew since.
     """
     path = store.path / SIDECAR
     if not path.exists():

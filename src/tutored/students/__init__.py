@@ -22,10 +22,8 @@ __all__ = ["DenseHead", "Head", "Student", "answer", "make_student", "preprocess
 
 
 def make_student(config: StudentSection, tasks: Mapping[str, Task]) -> Student:
-    """The student that a section describes, with a head for each task.
-
-    Raises:
-        InputError: it has no head for a task, see the student's own class; or a user's own student lacks a member.
+    """The student that a section describes, with a head for each task. Raises InputError: it has no head for a task,
+    see the student's own class; or a user's own student lacks a member.
     """
     student = resolve(config.kind, STUDENTS, "student")(config, tasks)
     if not isinstance(student, Student):
@@ -64,15 +62,13 @@ def answer(
     tasks: Sequence[str] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
 ) -> list[Prediction]:
-    """Predictions for pictures of any size, in their own pixels, from one forward pass in evaluation mode.
+    """Predictions for pictures of any size, in their own pixels, from one forward pass in evaluation mode. Raises
+    FloatingPointError: the student's training diverged, so that it answers NaN.
 
     Args:
         device: where the student is.
         tasks: those to answer for; None: all.
         sizes: (height, width) in whose pixels the answers are, where the pictures were shrunk before; None: their own.
-
-    Raises:
-        FloatingPointError: the student's training diverged, so that it answers NaN.
     """
     sizes = sizes or [(image.height, image.width) for image in images]
     raw = student(preprocess(images, student.size).to(device))

@@ -126,9 +126,10 @@ class Backbone(nn.Module):
     timm's ResNets have their stage strides on the 3x3 convolutions and pad evenly; the original has them on the first
     1x1 (`stride_in_1x1` does too) and pads as TensorFlow does (specification 1.2).
 
-    With `freeze_norm` every batch norm that follows a convolution is folded into it, and the rest stay as
-    they were loaded, also in training mode. The folded convolutions' kernels go on learning; their biases, which were
-    the norms' shifts, stay.
+    With `freeze_norm` every batch norm that follows a convolution is folded into it, and the rest stay as they were
+    loaded, also in training mode. The folded convolutions' kernels go on learning; their biases, which were the norms'
+    shifts, stay. Raises InputError: timm has no such network, it lacks one of these strides or can't take images of
+    this size, or its weights can't be had.
 
     Args:
         finest: the smallest stride that is wanted, 4 or 8.
@@ -137,10 +138,6 @@ class Backbone(nn.Module):
     Attributes:
         channels: of each map.
         sides: of each map, in cells, for images of `config.size`.
-
-    Raises:
-        InputError: timm has no such network, it lacks one of these strides or can't take images of this
-            size, or its weights can't be had.
     """
 
     mean: Tensor

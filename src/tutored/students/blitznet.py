@@ -23,13 +23,11 @@ from tutored.tasks.instances import InstanceSegmentation
 
 
 class BlitzNet(Student):
-    """Images to raw outputs by task: `BoxOutputs` for detection, maps [B, channels, h, w] for dense tasks.
+    """Images to raw outputs by task: `BoxOutputs` for detection, maps [B, channels, h, w] for dense tasks. Raises
+    InputError: a task of a kind that it has no head for; see also `Backbone`.
 
     Attributes:
         sides: cells along one side of each level, finest first; the last is the global level, 1.
-
-    Raises:
-        InputError: a task of a kind that it has no head for; see also `Backbone`.
     """
 
     Section: ClassVar[type[BlitzNetSection]] = BlitzNetSection

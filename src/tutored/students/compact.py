@@ -30,10 +30,8 @@ ANCHOR = 8
 
 
 class Compact(Student):
-    """Images to raw outputs by task: `PointOutputs` for detection, maps [B, channels, h, w] for dense tasks.
-
-    Raises:
-        InputError: a task of a kind that it has no head for; see also `Backbone`.
+    """Images to raw outputs by task: `PointOutputs` for detection, maps [B, channels, h, w] for dense tasks. Raises
+    InputError: a task of a kind that it has no head for; see also `Backbone`.
     """
 
     Section: ClassVar[type[CompactSection]] = CompactSection

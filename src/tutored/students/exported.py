@@ -20,10 +20,8 @@ from tutored.tasks.task import Size
 
 
 class Exported(Student):
-    """Raw outputs of a task are those of the file, by the name behind `{task}_`.
-
-    Raises:
-        InputError: onnxruntime is missing, the file can't be read, or `tutored export` did not write it.
+    """Raw outputs of a task are those of the file, by the name behind `{task}_`. Raises InputError: onnxruntime is
+    missing, the file can't be read, or `tutored export` did not write it.
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:

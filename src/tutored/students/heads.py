@@ -47,10 +47,8 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def decode(self, raw: Any, sizes: Sequence[Size]) -> list[Any]:
-        """Predictions for images of these sizes, in their own pixels, on the CPU.
-
-        Raises:
-            FloatingPointError: the outputs are NaN, as those of a student whose training diverged.
+        """Predictions for images of these sizes, in their own pixels, on the CPU. Raises FloatingPointError: the
+        outputs are NaN, as those of a student whose training diverged.
         """
         raise NotImplementedError
 

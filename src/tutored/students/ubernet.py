@@ -46,9 +46,7 @@ COARSER = 2
 
 class UberNet(Student):
     """Images to raw outputs by task: `BoxOutputs` for detection, `InstanceOutputs` for instances, maps for dense tasks.
-
-    Raises:
-        InputError: a task of a kind that it has no head for; see also `Backbone`.
+    Raises InputError: a task of a kind that it has no head for; see also `Backbone`.
     """
 
     Section: ClassVar[type[UberNetSection]] = UberNetSection

@@ -179,10 +179,8 @@ class ErrorSums(NamedTuple):
 
 
 def record(truth: Tensor, prediction: Tensor) -> ErrorSums:
-    """Compare numbers, both float32 [H, W]; pixels that are NaN in `truth` are dropped.
-
-    Raises:
-        InputError: the prediction is NaN or infinite somewhere.
+    """Compare numbers, both float32 [H, W]; pixels that are NaN in `truth` are dropped. Raises InputError: the
+    prediction is NaN or infinite somewhere.
     """
     known = truth.isfinite()
     true, said = truth[known].double(), prediction[known].double()

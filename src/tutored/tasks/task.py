@@ -73,20 +73,16 @@ class SoftAnswer(Protocol):
     def unknown(self) -> tuple[int, ...]: ...
 
     def encode(self) -> dict[str, Any]:
-        """The value of each column in one image's row; see `columns.column`.
-
-        Raises:
-            ValueError: a value that no tutor's answer may have, such as NaN for a probability.
+        """The value of each column in one image's row; see `columns.column`. Raises ValueError: a value that no tutor's
+        answer may have, such as NaN for a probability.
         """
 
     @classmethod
     def decode(cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None) -> Sequence[Any]:
         """The answers of a table's rows, None where there is none, in another label space with a remap.
 
-        The sequence may make an answer when it is asked for; nothing else shares the answer's tensors.
-
-        Raises:
-            ValueError: a value that no tutor's answer has; damaged lists may raise other errors as well.
+        The sequence may make an answer when it is asked for; nothing else shares the answer's tensors. Raises
+        ValueError: a value that no tutor's answer has; damaged lists may raise other errors as well.
         """
 
     def tempered(self, temperature: float) -> Any:
@@ -176,10 +172,8 @@ class Task(ABC):
 
     @classmethod
     def read(cls, path: Path, size: Size, labels: LabelSpace) -> Any:
-        """The annotation in one image's own file.
-
-        Raises:
-            InputError: naming the file, where it can't be read or does not fit the image or the label space.
+        """The annotation in one image's own file. Raises InputError: naming the file, where it can't be read or does
+        not fit the image or the label space.
         """
         raise InputError(f"{path}: tasks of kind {cls.kind} have no annotation files of their own")
 
@@ -247,10 +241,8 @@ class Task(ABC):
 
     @abstractmethod
     def record(self, truth: Any, prediction: Any) -> Any:
-        """What one image tells about its predictor: picklable, a few kilobytes.
-
-        Raises:
-            InputError: the two do not fit each other or the label space.
+        """What one image tells about its predictor: picklable, a few kilobytes. Raises InputError: the two do not fit
+        each other or the label space.
         """
 
     @abstractmethod
@@ -275,10 +267,8 @@ class Task(ABC):
         return []
 
     def auditor(self) -> Auditor:
-        """What compares a tutor's answers with ground truth, or with another tutor's.
-
-        Raises:
-            InputError: the kind can't be audited, or not in this label space.
+        """What compares a tutor's answers with ground truth, or with another tutor's. Raises InputError: the kind can't
+        be audited, or not in this label space.
         """
         raise InputError(f"tasks of kind {self.kind} can't be audited yet; leave {self.name} out")
 
@@ -316,18 +306,13 @@ class DenseTask(Task):
 
     @abstractmethod
     def decode(self, raw: Tensor, sizes: Sequence[Size]) -> list[Any]:
-        """Predictions from raw maps [B, channels, h, w], for images of `sizes`, on the CPU.
-
-        Raises:
-            FloatingPointError: the maps are NaN, see `refuse_nan`.
+        """Predictions from raw maps [B, channels, h, w], for images of `sizes`, on the CPU. Raises FloatingPointError:
+        the maps are NaN, see `refuse_nan`.
         """
 
     def soften(self, raw: Tensor, sizes: Sequence[Size]) -> list[Any]:
-        """Soft answers from raw maps, where the student is a tutor.
-
-        Raises:
-            InputError: a student can't be a tutor of this kind.
-            FloatingPointError: as `decode`.
+        """Soft answers from raw maps, where the student is a tutor. Raises InputError: a student can't be a tutor of
+        this kind. Raises FloatingPointError: as `decode`.
         """
         raise InputError(f"a student can't be a tutor of tasks of kind {self.kind}; leave {self.name} out")
 

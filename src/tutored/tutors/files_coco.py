@@ -75,16 +75,14 @@ class CocoResults:
     def __init__(
         self, path: Path, given: LabelSpace | None, default: LabelSpace | None, dataset: Dataset | None
     ) -> None:
-        """Read the file.
+        """Read the file. Raises InputError: not such a file, an id that the COCO data set does not have, no entry about
+        an image of the data set, or category numbers that mean nothing, two things, or another class than an entry's
+        own `category`.
 
         Args:
             given: the classes, if the user says so: numbered as in the data set where they are the same, as in COCO
                 where they are COCO's, else by position.
             default: the data set's classes, meant where the numbers can be positions among them but not COCO's.
-
-        Raises:
-            InputError: not such a file, an id that the COCO data set does not have, no entry about an image of the data
-                set, or category numbers that mean nothing, two things, or another class than an entry's own `category`.
         """
         self.path = path
         self._known = known = frozenset(() if dataset is None else dataset.ids)
@@ -131,10 +129,8 @@ class CocoResults:
             )
 
     def read(self, image_id: str, size: tuple[int, int]) -> tuple[SoftBoxes, Instances | None] | None:
-        """The objects of one image of `size` (height, width); None where the file has no entry for it.
-
-        Raises:
-            InputError: an entry lacks a field or is impossible, or its box lies outside the image.
+        """The objects of one image of `size` (height, width); None where the file has no entry for it. Raises
+        InputError: an entry lacks a field or is impossible, or its box lies outside the image.
         """
         entries = self._about(image_id)
         if not entries:
@@ -192,9 +188,7 @@ class CocoResults:
 
 def fit(box: Box, size: tuple[int, int], what: str) -> Box | None:
     """The box within its image of `size` (height, width); None for one of no width or height, as detectors round them.
-
-    Raises:
-        InputError: beginning with `what`; a negative side, or all of it outside the image.
+    Raises InputError: beginning with `what`; a negative side, or all of it outside the image.
     """
     if box[2] < box[0] or box[3] < box[1]:
         raise InputError(f"{what}: the box {box} has a negative side; COCO results are [x, y, width, height]")
@@ -295,13 +289,11 @@ def _stated_classes(
 def _meant_classes(
     path: Path, numbers: set[Any], given: LabelSpace | None, default: LabelSpace | None, own: Mapping[Any, str]
 ) -> tuple[LabelSpace, dict[Any, int]]:
-    """The label space that the numbers are from, and the class of each number.
+    """The label space that the numbers are from, and the class of each number. Raises InputError: one number fits no
+    label space, or may mean two classes.
 
     Args:
         own: a COCO data set's categories.
-
-    Raises:
-        InputError: one number fits no label space, or may mean two classes.
     """
     if given is not None:
         spaces = [given]

@@ -42,10 +42,8 @@ class FunctionTutor(outputs.NetworkTutor):
     """
 
     def __init__(self, options: PythonOptions) -> None:
-        """Import the function, and ask it about a black picture.
-
-        Raises:
-            InputError: it can't be imported, raises an error, or answers otherwise.
+        """Import the function, and ask it about a black picture. Raises InputError: it can't be imported, raises an
+        error, or answers otherwise.
         """
         function = options.function
         given = imported(function, "tutor") if isinstance(function, str) else function

@@ -163,10 +163,8 @@ class Scalable(Protocol):
     """A tutor whose network takes pictures of several sizes."""
 
     def at_scale(self, scale: float) -> Self:
-        """The same tutor, whose network sees every picture `scale` times as large as it would.
-
-        Raises:
-            InputError: the network takes one size only.
+        """The same tutor, whose network sees every picture `scale` times as large as it would. Raises InputError: the
+        network takes one size only.
         """
 
 
@@ -174,10 +172,8 @@ class Augmented:
     """A tutor whose answers are the mean over views of each image, see `fuse`."""
 
     def __init__(self, tutor: Tutor, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> None:
-        """Make the views: every scale, and with `flip` each also mirrored left to right.
-
-        Raises:
-            InputError: scales that are not positive, finite and different, or a network that takes one size only.
+        """Make the views: every scale, and with `flip` each also mirrored left to right. Raises InputError: scales that
+        are not positive, finite and different, or a network that takes one size only.
         """
         if not scales or not all(0 < scale < math.inf for scale in scales) or len(set(scales)) < len(scales):
             raise InputError(f"scales {list(scales)}: give different positive numbers, such as 0.75, 1, 1.25")

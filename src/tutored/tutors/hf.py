@@ -46,11 +46,9 @@ MULTIPLE = 32
 
 
 def open_hf(options: HfOptions) -> HfTutor:
-    """A tutor from transformers; what it answers follows from its architecture.
-
-    Raises:
-        InputError: the model is not here or no tutor, has no safetensors or not this network's, its classes have no
-            names, or transformers is not installed.
+    """A tutor from transformers; what it answers follows from its architecture. Raises InputError: the model is not
+    here or no tutor, has no safetensors or not this network's, its classes have no names, or transformers is not
+    installed.
     """
     try:
         import transformers  # noqa: F401
@@ -84,10 +82,8 @@ class HfTutor(outputs.NetworkTutor):
     """Whether it answers with boxes; else with a map."""
 
     def __init__(self, options: HfOptions, folder: Path, config: Any, loader: str) -> None:
-        """Load the model, and ask it about a small grey picture that is no square.
-
-        Raises:
-            InputError: see `open_hf`; the network does not take such a picture, or has another number of outputs.
+        """Load the model, and ask it about a small grey picture that is no square. Raises InputError: see `open_hf`;
+        the network does not take such a picture, or has another number of outputs.
         """
         self.options, self._origin = options, str(options.model)
         files = sorted(folder.glob("*.safetensors"))
@@ -319,10 +315,8 @@ def picture_part(values: Tensor, share: tuple[float, float]) -> Tensor:
 
 
 def find(model: str | Path, *, download: bool) -> Path:
-    """The folder of a model: the given one, or that of a repository in the hub's cache on this machine.
-
-    Raises:
-        InputError: neither; with `download`, the hub has no such repository or can't be reached.
+    """The folder of a model: the given one, or that of a repository in the hub's cache on this machine. Raises
+    InputError: neither; with `download`, the hub has no such repository or can't be reached.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():

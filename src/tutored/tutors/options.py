@@ -225,14 +225,12 @@ POSSIBLE = f"possible: {', '.join(KINDS)}, such as onnx:FILE, or {{kind: onnx:FI
 
 
 def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
-    """What a user gave for a tutor, without a look into its files.
+    """What a user gave for a tutor, without a look into its files. Raises InputError: an unknown kind or option, an
+    impossible value, or a file that does not exist.
 
     Args:
         tutor: such as `onnx:FILE`, or a mapping with `kind` and options.
         more: further options.
-
-    Raises:
-        InputError: an unknown kind or option, an impossible value, or a file that does not exist.
     """
     options = {"kind": tutor} if isinstance(tutor, str) else {name.replace("-", "_"): tutor[name] for name in tutor}
     kind, _, name = str(options.pop("kind", "")).partition(":")
@@ -342,10 +340,8 @@ Checked = TypeVar("Checked", bound=Section)
 
 
 def validated(section: type[Checked], given: Any, origin: str) -> Checked:
-    """What a user gave for a section.
-
-    Raises:
-        InputError: beginning with `origin`; every unknown key and impossible value is named.
+    """What a user gave for a section. Raises InputError: beginning with `origin`; every unknown key and impossible
+    value is named.
     """
     try:
         return section.model_validate(given)

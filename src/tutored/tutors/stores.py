@@ -43,10 +43,8 @@ class Source:
         self._answers = Remapped(store, self.class_map, kind(kind.kind, labels))
 
     def answer(self, image_id: str, size: Size) -> Any | None:
-        """The answer for an image of `size` (height, width); None where the tutor was not asked about this task.
-
-        Raises:
-            InputError: the store lacks the image, or its tutor saw an image of another size.
+        """The answer for an image of `size` (height, width); None where the tutor was not asked about this task. Raises
+        InputError: the store lacks the image, or its tutor saw an image of another size.
         """
         if image_id not in self.store:
             raise InputError(f"store {self.store.path} has no answer for {image_id}; label this split with its tutor")
@@ -145,13 +143,11 @@ class InstancesTutor(StoresTutor):
     """
 
     def __init__(self, options: InstancesOptions, dataset: Dataset | None = None) -> None:
-        """Open the stores.
+        """Open the stores. Raises InputError: no such store, it does not answer the task, no drawn boxes, or no class
+        in common.
 
         Args:
             dataset: whose images are labelled; it has the boxes of `boxes: ground_truth`.
-
-        Raises:
-            InputError: no such store, it does not answer the task, no drawn boxes, or no class in common.
         """
         mapper = open_part(options.maps, Segmentation)
         if str(options.boxes) == DRAWN:
@@ -241,10 +237,8 @@ class JoinedTutor(StoresTutor):
     """
 
     def __init__(self, options: JoinedOptions) -> None:
-        """Open the stores.
-
-        Raises:
-            InputError: fewer than two stores, no such store, shares that don't fit, no task in common or no class.
+        """Open the stores. Raises InputError: fewer than two stores, no such store, shares that don't fit, no task in
+        common or no class.
         """
         paths: tuple[Path, ...] = options.join
         if len(paths) < 2:

@@ -25,10 +25,8 @@ class StudentTutor:
     notes: Sequence[str] = ()
 
     def __init__(self, options: StudentOptions) -> None:
-        """Load the checkpoint.
-
-        Raises:
-            InputError: the folder is no checkpoint, it was not taught a task, or the tasks have no common label space.
+        """Load the checkpoint. Raises InputError: the folder is no checkpoint, it was not taught a task, or the tasks
+        have no common label space.
         """
         folder = options.weights
         self._student, config = load_checkpoint(folder)

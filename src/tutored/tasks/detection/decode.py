@@ -32,8 +32,9 @@ def keep(
 ) -> list[Kept]:
     """The boxes of every image that are kept, by falling score, in its own pixels (specification 5.1).
 
-    Per class: scores above the floor, the best `top_k`, NMS, at most `per_class`; then the best `total` of all.
-    Boxes are cut at the image's borders; those without any area left are dropped.
+    Per class: scores above the floor, the best `top_k`, NMS, at most `per_class`; then the best `total` of all. Boxes
+    are cut at the image's borders; those without any area left are dropped. Raises FloatingPointError: the values are
+    NaN, as from a student whose training diverged.
 
     Args:
         boxes_xyxy: float32 [B, A, 4], pixels of the network's input.
@@ -43,9 +44,6 @@ def keep(
 
     Returns:
         Each box with its whole class distribution.
-
-    Raises:
-        FloatingPointError: the values are NaN, as from a student whose training diverged.
     """
     refuse_nan(probs, boxes_xyxy)
     best = probs[..., 1:].transpose(1, 2).topk(min(config.top_k, probs.shape[1]), dim=-1)
@@ -164,10 +162,8 @@ class BoxExport:
 
 
 def read(outputs: Mapping[str, Tensor], sizes: Sequence[Size], limits: Decode, side: int) -> list[Detections]:
-    """Final boxes in each image's own pixels from what a file gives: all candidates, or its own final boxes.
-
-    Raises:
-        FloatingPointError: the candidates are NaN, see `keep`.
+    """Final boxes in each image's own pixels from what a file gives: all candidates, or its own final boxes. Raises
+    FloatingPointError: the candidates are NaN, see `keep`.
     """
     if "candidates" in outputs:
         kept = keep(outputs["candidates"], outputs["probs"], sizes, limits, side)

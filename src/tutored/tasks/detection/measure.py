@@ -106,13 +106,11 @@ def record(
     """Compare one image's detections with its objects.
 
     Detections of classes that the image is not annotated for are left out. Equal scores keep the order of `prediction`.
+    Raises InputError: a class is outside the label space, or a box or score is not finite.
 
     Args:
         shares: float64 [K, G] each, how much detections and objects overlap by VOC's rules, and by COCO's; None: by
             their boxes.
-
-    Raises:
-        InputError: a class is outside the label space, or a box or score is not finite.
     """
     boxes, scores = prediction.boxes_xyxy.cpu().numpy(), prediction.scores.cpu().numpy()
     answer_classes = prediction.classes.cpu().numpy()
@@ -138,14 +136,12 @@ def record(
 
 
 def figures(records: Sequence[Matches], labels: LabelSpace, reported: Sequence[str] | None) -> Figures:
-    """Average precisions of each class, and their means over the reported classes that have an object to find.
+    """Average precisions of each class, and their means over the reported classes that have an object to find. Raises
+    InputError: an unknown class is reported.
 
     Args:
         records: of one or more images.
         reported: the classes that means are over; None: all. It restricts what is averaged, not what is counted.
-
-    Raises:
-        InputError: an unknown class is reported.
     """
     averaged, count = averaged_classes(labels, reported), len(labels.classes)
     numbers = [labels.index(name) for name in averaged]

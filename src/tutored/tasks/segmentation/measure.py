@@ -60,9 +60,7 @@ def record(truth: ClassMask, prediction: ClassMap, labels: LabelSpace) -> Pixels
 
     In an image that is annotated for some classes only, the others may be anywhere in the background: there a
     prediction of them is dropped. On an annotated object it is wrong for that object, and does not count against them.
-
-    Raises:
-        InputError: a class is outside the label space, or the two differ in size.
+    Raises InputError: a class is outside the label space, or the two differ in size.
     """
     mask, answer, classes = truth.mask.numpy(), prediction.mask.cpu().numpy(), len(labels.classes)
     if mask.shape != answer.shape:
@@ -86,14 +84,12 @@ def figures(records: Sequence[Pixels], labels: LabelSpace, reported: Sequence[st
     """IoU of each class, mIoU over background and the reported classes, and the share of all pixels that are right.
 
     Where means are over some classes only, `mIoU_others_ignored` is mIoU without the pixels that truly are of another
-    class. In mIoU itself these count: a prediction of a reported class there is wrong.
+    class. In mIoU itself these count: a prediction of a reported class there is wrong. Raises InputError: an unknown
+    class is reported.
 
     Args:
         records: of one or more images.
         reported: the object classes that means are over; None: all. It restricts what is averaged, not what is counted.
-
-    Raises:
-        InputError: an unknown class is reported.
     """
     averaged = averaged_classes(labels, reported)
     numbers = [BACKGROUND, *map(labels.index, averaged)]
