@@ -287,10 +287,8 @@ def agreement(one: Store, other: Store, dataset: Dataset, progress: Progress | N
     """How far two tutors agree, class by class, on the kinds of task that both answer.
 
     Only classes that both know are compared, in the data set's label space, or the first tutor's where it has none.
-    Raises InputError: the stores have no task, class or image in common, or none of the tasks can be compared.
-
-    Returns:
-        JSON-ready: `images`, `notes`, and by kind in `tasks`: `classes`, a `summary`, and `Agreed`.
+    Raises InputError: the stores have no task, class or image in common, or none of the tasks can be compared. Returns
+    JSON-ready: `images`, `notes`, and by kind in `tasks`: `classes`, a `summary`, and `Agreed`.
     """
     kinds = [kind for kind in TASKS if one.teaches(task_class(kind)) and other.teaches(task_class(kind))]
     ids = [each for each in dataset.ids if each in one and each in other]

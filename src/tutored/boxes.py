@@ -56,10 +56,8 @@ def clip(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> Tensor:
-    """Greedy suppression within each group (a class; None: one group for all, class-agnostic).
-
-    Returns:
-        int64 indices of the kept boxes, by falling score.
+    """Greedy suppression within each group (a class; None: one group for all, class-agnostic). Returns int64 indices of
+    the kept boxes, by falling score.
     """
     from torchvision import ops  # brings all models and torch's compiler with it: as much time again as torch itself
 

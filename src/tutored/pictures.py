@@ -178,10 +178,8 @@ def pictures_in(path: Path | str) -> int:
 
 def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
     """A mask of class numbers: a PNG with a palette (its indices, not its colours) or of grey, up to 8 bits. Raises
-    InputError: the file is unreadable, of another mode, not of `size`, or holds a value outside `labels`.
-
-    Returns:
-        uint8 [H, W], 0..C of `labels` and 255 = ignore.
+    InputError: the file is unreadable, of another mode, not of `size`, or holds a value outside `labels`. Returns uint8
+    [H, W], 0..C of `labels` and 255 = ignore.
     """
     mask, picture = read_numbers(path, size)
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))

@@ -137,10 +137,8 @@ json_option = click.option("--json", "json_", type=NEW_FILE, metavar="FILE", hel
 def by_task(
     ctx: click.Context, param: click.Parameter, given: Sequence[str]
 ) -> tuple[str, ...] | dict[str, tuple[str, ...]] | None:
-    """Callback of an option that may be repeated: `A,B` for all tasks, or `TASK=A,B` for one.
-
-    Returns:
-        The names, or the names by task, or None where nothing is given.
+    """Callback of an option that may be repeated: `A,B` for all tasks, or `TASK=A,B` for one. Returns the names, or the
+    names by task, or None where nothing is given.
     """
     found: dict[str, tuple[str, ...]] = {}
     for text in given:

@@ -192,10 +192,8 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         return {"image": drawn, "run": self.zoom_out_run, "never": False}[self.augment.zoom_out]
 
     def collate(self, items: Sequence[Example | InputError]) -> Batch | InputError:
-        """Stack examples; a source that teaches no image of the batch anything of a task is left out.
-
-        Returns:
-            The first error instead, where an item is one.
+        """Stack examples; a source that teaches no image of the batch anything of a task is left out. Returns the first
+        error instead, where an item is one.
         """
         examples = [item for item in items if isinstance(item, Example)]
         if len(examples) < len(items):

@@ -228,8 +228,7 @@ def make_app(
 
     `GET /openapi.json` describes these to programs. The body of the request is the picture's file. `?draw=0.5` asks for
     a drawing with what scores at least that much, `?draw=auto` for one on which something is seen, of all tasks or
-    those in `&tasks=`, names with commas. Faults are
-    `{"error": "..."}` with a status from 400 on. No picture is kept.
+    those in `&tasks=`, names with commas. Faults are `{"error": "..."}` with a status from 400 on. No picture is kept.
 
     Args:
         ask_model: `answer.answer` with a model; it is called with one picture at a time, in a thread, and may raise

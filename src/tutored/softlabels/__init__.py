@@ -212,8 +212,7 @@ class Part(NamedTuple):
 class Store(Mapping[str, SoftLabels]):
     """Image id -> soft labels in the tutor's own label space, decoded when asked for.
 
-    Iteration and length follow the split's order. May be sent to worker processes: each opens the
-    files itself.
+    Iteration and length follow the split's order. May be sent to worker processes: each opens the files itself.
     """
 
     def __init__(self, path: Path, manifest: Mapping[str, Any], index: Index) -> None:

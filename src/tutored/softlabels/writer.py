@@ -201,9 +201,7 @@ def finish(folder: Path) -> bool:
 
     Parts that are not new keep the hash they had, so that damage to them is not taken for the truth. Seals tell which
     are new, and places which came meanwhile, from another process. Raises InputError: a part is not what was written.
-
-    Returns:
-        Whether the store is finished.
+    Returns whether the store is finished.
     """
     places, new = _places(folder), set[str]()
     while True:

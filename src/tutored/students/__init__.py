@@ -45,9 +45,7 @@ def make_student(config: StudentSection, tasks: Mapping[str, Task]) -> Student:
 
 def preprocess(images: Sequence[Image.Image], size: int) -> Tensor:
     """Resize to a square without keeping the aspect ratio, by PIL's bilinear filter, which averages when it shrinks.
-
-    Returns:
-        float32 [B, 3, size, size], RGB in 0..1.
+    Returns float32 [B, 3, size, size], RGB in 0..1.
     """
     resized = [image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR) for image in images]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized]))

@@ -106,10 +106,8 @@ class BoxExport:
         return dict(zip(("candidates", "probs"), self.head.boxes_and_probs(raw), strict=True))
 
     def final(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As `keep` has them, but N rows for every image, of which those beyond its count are zero.
-
-        Returns:
-            boxes float32 [B, N, 4], scores float32 [B, N], classes int64 [B, N], count int64 [B].
+        """As `keep` has them, but N rows for every image, of which those beyond its count are zero. Returns boxes
+        float32 [B, N, 4], scores float32 [B, N], classes int64 [B, N], count int64 [B].
         """
         return self.chosen(raw)[0]
 
@@ -140,9 +138,7 @@ class BoxExport:
         """How many of the boxes in `final`, and of those that `keep` makes of `raw`, are not among the others.
 
         Boxes are the same that are of one class and differ by at most the tolerance in score, and times S in pixels.
-
-        Returns:
-            The boxes without a partner on either side, and the boxes of `raw`.
+        Returns the boxes without a partner on either side, and the boxes of `raw`.
         """
         sizes = [(self.side, self.side)] * len(final["count"])
         lonely, count = 0, 0
