@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from made import LABELS, MadeDataset, Repeats, two_tasks
-from tutored.audit import Advice, agreement, as_a_run_sees, audit, read_sidecar, write_page, write_sidecar
+from tutored.audit import agreement, as_a_run_sees, audit, write_page
 from tutored.cli import main
 from tutored.data import open_dataset
 from tutored.data.views import Visible
@@ -16,7 +16,9 @@ from tutored.errors import InputError
 from tutored.evaluate import figures, record
 from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Store
+from tutored.softlabels.advice import read_sidecar, write_sidecar
 from tutored.tasks import Task
+from tutored.tasks.audit import Advice
 from tutored.tasks.calibrate import (
     Answers,
     Rate,

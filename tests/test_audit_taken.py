@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from made import LABELS, TINY, Repeats
-from tutored.audit import Advice, as_a_run_sees, audit, read_sidecar, write_sidecar
+from tutored.audit import as_a_run_sees, audit
 from tutored.cli import main
 from tutored.config import make_config
 from tutored.data import open_dataset
@@ -15,7 +15,9 @@ from tutored.engine.data_sets import open_visible
 from tutored.engine.supervision import open_supervision
 from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Store
+from tutored.softlabels.advice import read_sidecar, write_sidecar
 from tutored.students import make_student
+from tutored.tasks.audit import Advice
 from tutored.tasks.instances import Instances
 from tutored.tutors.label import label
 from tutored.types import SoftLabels

@@ -23,33 +23,16 @@ from tutored.pages import uri
 from tutored.pages.audit import Pair, Part, draw_audit
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.advice import (
-    Advice,
     Sidecar,
     TaskAudit,
     fingerprint,
-    read_sidecar,
     refuse_another_tutor,
     tutor_of,
-    write_sidecar,
 )
 from tutored.tasks import Task, open_task, task_class
 from tutored.tasks.audit import Auditor, Judged
 from tutored.types import Dataset, GroundTruth, Prediction
 from tutored.visualise import draw
-
-__all__ = [
-    "Advice",
-    "Audit",
-    "NothingToAuditError",
-    "Sidecar",
-    "agreement",
-    "as_a_run_sees",
-    "audit",
-    "read_sidecar",
-    "stores_for",
-    "write_page",
-    "write_sidecar",
-]
 
 SAMPLES, LEAST, MOST = 1_000_000, 16, 512
 """Values drawn at random from dense answers: in all, and the least and the most from one image."""

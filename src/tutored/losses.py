@@ -15,7 +15,7 @@ A head is one task of one student. It has loss terms by name (`Head.terms`); a f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,21 +59,8 @@ class Term(NamedTuple):
     sources: tuple[str, ...] = SOURCES
 
 
-class Head(Protocol):
-    """One task of one student, as losses see it.
-
-    Attributes:
-        terms: by name.
-    """
-
-    terms: dict[str, Term]
-
-    def assign(self, targets: Any, *, tutor: bool) -> Any:
-        """What the head's outputs learn from one source, built from targets alone."""
-
-    @property
-    def weight(self) -> float:
-        """Of the head's terms in the loss."""
+Heads = Mapping[str, Any]
+"""By task, the heads of a student (`students.heads.Head`), of which `terms`, `weight` and `assign` count here."""
 
 
 class Assigned(NamedTuple):
@@ -90,7 +77,7 @@ class Assigned(NamedTuple):
     weights: dict[str, Tensor]
 
 
-def assign(heads: Mapping[str, Head], batch: Batch, config: Loss) -> Assigned:
+def assign(heads: Heads, batch: Batch, config: Loss) -> Assigned:
     """What every head learns from both sources."""
     nothing = torch.zeros((), device=batch.images.device)
     learned: dict[str, dict[str, Any]] = {}
@@ -112,7 +99,7 @@ def assign(heads: Mapping[str, Head], batch: Batch, config: Loss) -> Assigned:
     return Assigned(learned, weights)
 
 
-def sums(outputs: Mapping[str, Any], batch: Batch, assigned: Assigned, heads: Mapping[str, Head]) -> dict[str, Tensor]:
+def sums(outputs: Mapping[str, Any], batch: Batch, assigned: Assigned, heads: Heads) -> dict[str, Tensor]:
     """The weighted sum of every term, `task/term/source`; float32 scalars.
 
     A task that nobody teaches in this batch has its first term, zero, so that every parameter has a gradient.
@@ -140,7 +127,7 @@ def _zero(raw: Any) -> Tensor:
 
 def divide(
     weights: Mapping[str, Tensor],
-    heads: Mapping[str, Head],
+    heads: Heads,
     config: Loss,
     *,
     mixture: Mapping[str, tuple[float, float]] | None = None,

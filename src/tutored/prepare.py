@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tutored import engine
-from tutored.audit import NothingToAuditError, as_a_run_sees, audit, read_sidecar, write_page, write_sidecar
+from tutored.audit import NothingToAuditError, as_a_run_sees, audit, write_page
 from tutored.config import Config
 from tutored.data import open_dataset
 from tutored.engine.data_sets import open_tasks, open_visible, parts_of
 from tutored.engine.supervision import map_classes
 from tutored.errors import InputError, Progress
 from tutored.softlabels import Store, read_manifest
+from tutored.softlabels.advice import read_sidecar, write_sidecar
 from tutored.tasks import Task
 from tutored.tutors import Tutor, open_tutor
 from tutored.tutors.label import kinds_of, label, told

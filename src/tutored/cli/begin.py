@@ -321,7 +321,7 @@ def audit(
     from tutored.data.check import told_first
     from tutored.engine.data_sets import open_visible
     from tutored.softlabels import Store
-    from tutored.softlabels.advice import tutor_of
+    from tutored.softlabels.advice import tutor_of, write_sidecar
     from tutored.tasks import task_class
 
     opened = Store.open(store)
@@ -340,7 +340,7 @@ def audit(
     for line in found.told:
         say(line)
     for each in stores:
-        say(f"wrote {audits.write_sidecar(each, found.sidecar)}; training uses it (tasks.TASK.audit: ignore does not)")
+        say(f"wrote {write_sidecar(each, found.sidecar)}; training uses it (tasks.TASK.audit: ignore does not)")
     page = page or store / "audit.html"
     audits.write_page(found, page, photos=given["photos"], worst=given["worst"])
     say(f"wrote {page}")

@@ -39,12 +39,8 @@ class Journal:
     """
 
     def __init__(self, config: Config, accelerator: Accelerator, out: Path) -> None:
-        self.config, self.accelerator, self.out = config, accelerator, out
+        self.config, self.accelerator, self.out, self._log = config, accelerator, out, out / "log.jsonl"
         self.entries: list[dict[str, Any]] = []
-
-    @property
-    def _log(self) -> Path:
-        return self.out / "log.jsonl"
 
     def begin(self, done: int) -> None:
         """Begin this run at every tracker, under the name of its folder; TensorBoard's files go to `out/tensorboard`.
@@ -175,7 +171,9 @@ def make_facts(config: Config, supervision: OpenSupervision, device: torch.devic
     return {
         "run_id": config.run_id,
         "images": len(supervision.train.ids),
-        "device": _device_name(device),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),
@@ -185,23 +183,3 @@ def make_facts(config: Config, supervision: OpenSupervision, device: torch.devic
         "stores": supervision.stores,
         "notes": list(supervision.notes),
     }
-
-
-def make_result(
-    facts: Mapping[str, Any], config: Config, seconds: float, figures: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What a finished run says about itself: figures by task, the complete config, cost and versions; JSON-ready.
-
-    Args:
-        facts: those of `make_facts`.
-        seconds: spent in training steps, over all resumptions; validation not counted.
-        figures: the last validation's, or None.
-    """
-    first = {"run_id": facts["run_id"], "figures": figures, "images": facts["images"], "seconds": round(seconds, 1)}
-    return {**first, **{key: value for key, value in facts.items() if key not in first}, "config": config.to_dict()}
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()})"

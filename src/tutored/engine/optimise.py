@@ -141,11 +141,6 @@ def rate_factor(step: int, steps: int, config: Train) -> float:
     return 1.0
 
 
-def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * factor
-
-
 class Average:
     """A network that follows another one; the tensors of both are found once, which takes longer than to move them.
 

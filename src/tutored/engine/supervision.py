@@ -14,8 +14,9 @@ from tutored.engine.data_sets import by_task, open_datasets, open_parts, open_ta
 from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Remapped, Store
-from tutored.softlabels.advice import Advice, read_sidecar
+from tutored.softlabels.advice import read_sidecar
 from tutored.tasks import Task
+from tutored.tasks.audit import Advice
 from tutored.tasks.calibrate import averaged_classes
 from tutored.types import Dataset, SoftLabels
 from tutored.visualise import lacking_letters
@@ -213,7 +214,7 @@ def _unannotated(config: Config, task: Task, store: Store) -> set[int]:
 def _with_band(task: Task, advice: Sequence[Advice | None], notes: list[str]) -> Task:
     """The task with the keys that the audits of its stores advise, if they agree and the config leaves the defaults."""
     bands = [dict(each.band) if each else {} for each in advice]
-    if not any(bands) or _band_is_set(task.section, bands):
+    if not any(bands) or any(_is_set(task.section, key) for band in bands for key in band):
         return task
     if any(band != bands[0] for band in bands):
         notes.append(f"the stores of {task.name} have audits with different advice on scores: the config's is used")
@@ -221,10 +222,6 @@ def _with_band(task: Task, advice: Sequence[Advice | None], notes: list[str]) ->
     told = ", ".join(f"{key} {value:.2f}" for key, value in bands[0].items())
     notes.append(f"{task.name}: {told}, as the audit of the tutor found")
     return type(task)(task.name, task.labels, task.section.model_copy(update=bands[0]))
-
-
-def _band_is_set(section: TaskSection, bands: Sequence[Mapping[str, float]]) -> bool:
-    return any(_is_set(section, key) for band in bands for key in band)
 
 
 def _taken(advice: Advice | None, class_map: ClassMap, section: TaskSection) -> dict[str, Any]:

@@ -22,19 +22,9 @@ from tutored import losses, processes
 from tutored.checkpoint import save_checkpoint
 from tutored.config import Config
 from tutored.data.training import TrainingSet
+from tutored.engine import optimise
 from tutored.engine.batches import backward, make_plan, means, split
-from tutored.engine.journal import Journal, list_sources, make_facts, make_result
-from tutored.engine.optimise import (
-    Average,
-    Gathered,
-    load_optimizer,
-    load_weights,
-    make_optimizer,
-    rate_factor,
-    set_rate,
-    shard,
-    whole_states,
-)
+from tutored.engine.journal import Journal, list_sources, make_facts
 from tutored.engine.state import check_images, check_stores, load_state, save_state, start_student
 from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stopping
 from tutored.engine.supervision import OpenSupervision
@@ -90,15 +80,16 @@ class Trainer:
         self.averaged = copy.deepcopy(self.student).eval().to(self.device)
         shards = config.train.shard and self.accelerator.num_processes > 1
         if shards:
-            shard(self.student, self.device)
+            optimise.shard(self.student, self.device)
         self.losses: dict[str, Callable[..., Any]] = {"assign": losses.assign, "sums": losses.sums}
         if config.train.compile:
             self.student.compile()
             self.losses = {name: torch.compile(function) for name, function in self.losses.items()}
         self.model = self.accelerator.prepare_model(self.student, evaluation_mode=shards)  # leaves gradients to FSDP
-        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self.student, config.train, self.device))
-        self.gathered = Gathered(self.student, config.loss, self.accelerator)
-        self.average = Average(self.averaged, self.student)
+        optimizer = optimise.make_optimizer(self.student, config.train, self.device)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.gathered = optimise.Gathered(self.student, config.loss, self.accelerator)
+        self.average = optimise.Average(self.averaged, self.student)
         self.done, self.seconds = 0, 0.0
         self.journal = Journal(config, self.accelerator, out)
         self.watch = Watcher()
@@ -113,20 +104,9 @@ class Trainer:
         """
         self.journal.begin(self.done)
         self.watch = watch if self.accelerator.is_main_process else Watcher()
-        supervision = self.supervision
-        self.watch.begin(
-            Start(
-                self.out,
-                self.config,
-                supervision.tasks,
-                supervision.train,
-                supervision.val,
-                supervision.soft_labels,
-                list_sources(self.training),
-                self.plan.epoch_steps,
-                self.facts,
-            )
-        )
+        of, sources = self.supervision, list_sources(self.training)
+        data = of.tasks, of.train, of.val, of.soft_labels, sources
+        self.watch.begin(Start(self.out, self.config, *data, self.plan.epoch_steps, self.facts))
         together = self.accelerator.num_processes > 1 or multiprocessing.parent_process() is not None
         with stopping(patient=together) as asked:
             self._loop(asked)
@@ -163,7 +143,10 @@ class Trainer:
                 self._end_of_epoch(self.done // self.plan.epoch_steps)
             if report:
                 terms, image_ids, counted, since = {}, [], 0, time.monotonic()
-            if self._stops(report, asked()):
+            stops = asked()
+            if self.accelerator.num_processes > 1:
+                stops = report and bool(self.accelerator.reduce(torch.tensor(float(stops), device=self.device)))
+            if stops:
                 if not self.config.train.ema:
                     self.average.update(0.0, self.done)
                 self.average.fill()
@@ -172,17 +155,13 @@ class Trainer:
                 self.accelerator.wait_for_everyone()
                 raise KeyboardInterrupt
 
-    def _stops(self, report: bool, asked: bool) -> bool:
-        if self.accelerator.num_processes == 1:
-            return asked
-        return report and bool(self.accelerator.reduce(torch.tensor(float(asked), device=self.device)))
-
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights. Returns every term of the loss, divided and weighted."""
         config = self.config
         if not self.model.training:  # setting every module's mode takes milliseconds
             self.model.train()
-        set_rate(self.optimizer, rate_factor(self.done, self.plan.steps, config.train))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * optimise.rate_factor(self.done, self.plan.steps, config.train)
         values = self.backward(batch)
         with self.gathered.due(batch):
             if config.train.clip is not None:
@@ -199,20 +178,20 @@ class Trainer:
 
         A subclass may compute the gradients in another way.
         """
-        parts = [part.map(self._to_device) for part in split(batch, self.config.train.micro_batch)]
+        parts = [
+            part.map(lambda tensor: tensor.to(self.device, non_blocking=True))
+            for part in split(batch, self.config.train.micro_batch)
+        ]
         tasks = self.config.tasks
         mixture = {name: task.weights for name, task in tasks.items() if task.policy == "both"}
         return backward(
             self.model, self.student, parts, self.config.loss, self.accelerator, mixture=mixture, **self.losses
         )
 
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
-
     def _report(self, loss: dict[str, float], steps: int, elapsed: float) -> None:
         self.seconds += elapsed
         rate = round(steps * self.plan.seen / elapsed, 2)
-        lr = self.config.train.lr * rate_factor(self.done - 1, self.plan.steps, self.config.train)
+        lr = self.config.train.lr * optimise.rate_factor(self.done - 1, self.plan.steps, self.config.train)
         self.journal.add({"step": self.done, "loss": loss, "lr": lr, "images_per_second": rate})
         left = (self.plan.steps - self.done) * elapsed / steps
         epoch = (self.done - 1) // self.plan.epoch_steps + 1
@@ -252,7 +231,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write log, checkpoint and state; each whole or not at all. Every process calls it, the main one writes."""
-        model, optimizer = whole_states(self.student, self.optimizer.optimizer)
+        model, optimizer = optimise.whole_states(self.student, self.optimizer.optimizer)
         if not self.accelerator.is_main_process:
             return
         if not (self.out / "config.yaml").exists():
@@ -283,10 +262,10 @@ class Trainer:
         model, average, optimizer, facts = saved
         check_stores(self.out, facts["stores"], self.supervision.stores)
         check_images(self.out, facts["images"], self.images)
-        load_weights(self.student, model)
+        optimise.load_weights(self.student, model)
         self.averaged.load_state_dict(average)
-        self.average = Average(self.averaged, self.student)
-        load_optimizer(self.optimizer.optimizer, optimizer)
+        self.average = optimise.Average(self.averaged, self.student)
+        optimise.load_optimizer(self.optimizer.optimizer, optimizer)
         self.gathered.since = facts["gathered"]
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
@@ -303,8 +282,10 @@ class Trainer:
         self._take_scores()
 
     def finish(self) -> dict[str, Any]:
-        """Write `result.json` and return what it holds."""
-        result = make_result(self.facts, self.config, self.seconds, self.journal.figures)
+        """Write `result.json` and return what it holds: figures by task, the complete config, cost and versions."""
+        cost = {"images": self.facts["images"], "seconds": round(self.seconds, 1)}  # validation not counted
+        first = {"run_id": self.facts["run_id"], "figures": self.journal.figures, **cost}
+        result = {**first, **{k: v for k, v in self.facts.items() if k not in first}, "config": self.config.to_dict()}
         if self.accelerator.is_main_process:
             write_json(self.out / "result.json", result)
         return result

@@ -18,19 +18,6 @@ from tutored.softlabels import Store
 from tutored.tasks import Task
 from tutored.tasks.audit import Advice, Finding
 
-__all__ = [
-    "SIDECAR",
-    "Advice",
-    "Finding",
-    "Sidecar",
-    "TaskAudit",
-    "fingerprint",
-    "read_sidecar",
-    "refuse_another_tutor",
-    "tutor_of",
-    "write_sidecar",
-]
-
 SIDECAR = "audit.json"
 OF_THE_DATA = ("data", "split", "images", "ids_sha256")
 """Fields of a store's identity, and of the stores that it is made of, that say what was labelled, not who answered."""
