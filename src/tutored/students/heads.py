@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,9 +14,13 @@ from tutored.config import StudentSection
 from tutored.errors import InputError
 from tutored.losses import Term
 from tutored.tasks import DenseTask, Task
+from tutored.tasks.detection import BoxTargets, Detection, Detections, SoftBoxes
+from tutored.tasks.detection.decode import Kept, keep
 from tutored.tasks.instances import InstanceMasks, Instances, InstanceSegmentation, InstanceTargets
 from tutored.tasks.instances.targets import cells_inside
 from tutored.tasks.task import Size, refuse_nan
+
+Sum = Callable[[Any, Any, Any], Tensor]
 
 
 class Head(nn.Module):
@@ -113,6 +117,35 @@ class Student(nn.Module):
         self.heads = nn.ModuleDict()
         self.scores = dict.fromkeys(tasks, USUAL_SCORE)
 
+    def add_heads(
+        self,
+        boxes: Callable[[Detection], PlacedHead],
+        rows: Callable[[int], nn.Module],
+        maps: Callable[[int], nn.Module],
+        prototypes: int,
+        grid: int,
+    ) -> None:
+        """Give the student a head for each task. Raises InputError: a task is of a kind that none of them can answer.
+
+        Args:
+            boxes: makes the head for the boxes of a task.
+            rows: makes a network from features to [B, P, columns], for the places of these boxes.
+            maps: makes a network from features to [B, channels, grid, grid].
+            prototypes: maps of which an instance's mask is a weighted sum.
+        """
+        for name, task in self.tasks.items():
+            if isinstance(task, InstanceSegmentation):
+                self.heads[name] = InstanceHead(task, boxes(task), rows(prototypes), maps(prototypes), grid)
+            elif isinstance(task, Detection):
+                self.heads[name] = boxes(task)
+            elif isinstance(task, DenseTask):
+                self.heads[name] = DenseHead(task, maps(task.channels), grid)
+            else:
+                raise InputError(
+                    f"tasks.{name}: the student {self.config.kind} has no head for kind {task.kind}; possible: "
+                    f"{Detection.kind}, {InstanceSegmentation.kind}, any dense kind"
+                )
+
     @property
     def size(self) -> int:
         """Side of the input in pixels."""
@@ -149,12 +182,49 @@ class Student(nn.Module):
         return torch.stack(list(terms.values())).sum()
 
 
-def refuse_kind(student: str, task: Task, kinds: Sequence[type[Task]]) -> InputError:
-    """The error for a task that a student has no head for."""
-    possible = ", ".join([*(kind.kind for kind in kinds), "any dense kind"])
-    return InputError(
-        f"tasks.{task.name}: the student {student} has no head for kind {task.kind}; possible: {possible}"
-    )
+class PlacedHead(Head):
+    """Boxes and classes of P places in the input, such as anchors or the points of a grid.
+
+    Args:
+        size: side of the network's input in pixels.
+        class_sum, box_sum: see `Term.sum`; what is learnt has `box`, `positive` and `weight` of each place, and
+            `normaliser`.
+    """
+
+    task: Detection
+
+    def __init__(self, task: Detection, size: int, class_sum: Sum, box_sum: Sum) -> None:
+        super().__init__(task, {"class": Term(_normaliser, class_sum), "box": Term(_normaliser, box_sum)})
+        self.size = size
+
+    def boxes_and_probs(self, raw: Any) -> tuple[Tensor, Tensor]:
+        """Boxes float32 [B, P, 4], pixels of the network's input, not clipped, and probabilities float32 [B, P, C+1].
+
+        Column 0 is background; what classes that are scored by themselves leave of 1 is background's, too.
+        """
+        raise NotImplementedError
+
+    def kept(self, raw: Any, sizes: Sequence[Size]) -> list[Kept]:
+        """Final boxes, and the places that they come from."""
+        return keep(*self.boxes_and_probs(raw), sizes, self.task.section.decode, self.size)
+
+    def soften(self, raw: Any, sizes: Sequence[Size]) -> list[SoftBoxes]:
+        """Final boxes with a class distribution each: scores that sum to more than 1 are divided by their sum."""
+        return [each.boxes.normalised() for each in self.kept(raw, sizes)]
+
+    def decode(self, raw: Any, sizes: Sequence[Size]) -> list[Detections]:
+        return [each.boxes.final() for each in self.kept(raw, sizes)]
+
+
+def _normaliser(_: Any, learned: Any) -> Tensor:
+    normaliser: Tensor = learned.normaliser
+    return normaliser
+
+
+def matched(targets: BoxTargets, learned: Any, places_xyxy: Tensor) -> Tensor:
+    """float32 [B, P, 4]: the box that each positive place learns; elsewhere the place's own, of [P, 4]."""
+    found = targets.boxes_xyxy.gather(1, learned.box[..., None].expand(-1, -1, 4))
+    return torch.where(learned.positive[..., None], found, places_xyxy)
 
 
 SIDE = 56
@@ -179,8 +249,7 @@ class InstanceHead(Head):
     """Boxes with masks.
 
     Args:
-        boxes: a head for boxes with P places, of which `kept` says which one each final box comes from; what it learns
-            has `box`, `positive` and `weight` of each place, and `normaliser`.
+        boxes: the head for its boxes, with P places.
         coefficients: network from the student's features to [B, P, D].
         prototypes: network from the student's features to [B, D, grid, grid].
         grid: cells along one side of the prototypes.
@@ -189,14 +258,14 @@ class InstanceHead(Head):
     task: InstanceSegmentation
 
     def __init__(
-        self, task: InstanceSegmentation, boxes: Any, coefficients: nn.Module, prototypes: nn.Module, grid: int
+        self, task: InstanceSegmentation, boxes: PlacedHead, coefficients: nn.Module, prototypes: nn.Module, grid: int
     ) -> None:
         terms = {name: _of_boxes(term) for name, term in boxes.terms.items()}
         terms["mask"] = Term(lambda _, learned: learned.normaliser, self.mask_sum)
         super().__init__(task, terms, grid)
         self.by_class = tuple(f"boxes.{name}" for name in boxes.by_class)
         self.boxes, self.coefficients, self.prototypes = boxes, coefficients, prototypes
-        self.size: int = boxes.size
+        self.size = boxes.size
 
     def forward(self, features: Any) -> InstanceOutputs:
         return InstanceOutputs(self.boxes(features), self.coefficients(features), self.prototypes(features))
@@ -235,8 +304,7 @@ class InstanceHead(Head):
 
     def boxes_and_probs(self, raw: InstanceOutputs) -> tuple[Tensor, Tensor]:
         """As its head for boxes."""
-        found: tuple[Tensor, Tensor] = self.boxes.boxes_and_probs(raw.boxes)
-        return found
+        return self.boxes.boxes_and_probs(raw.boxes)
 
     def soften(self, raw: InstanceOutputs, sizes: Sequence[Size]) -> list[Instances]:
         """The kept boxes, each with a mask [SIDE, SIDE] over it."""
