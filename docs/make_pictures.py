@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from tutored.data import open_dataset
-from tutored.data.sources import ranks, source_weights
+from tutored.data.training import ranks, source_weights
 from tutored.files import write_text
 from tutored.labels import VOC
 from tutored.pages import COLOURS, INK, standalone, svg

@@ -16,8 +16,7 @@ from PIL import Image
 
 from tutored.config import TaskSection, make_config
 from tutored.data import TaskSource, open_dataset
-from tutored.data.joined import join, union
-from tutored.data.views import Only, relabelled
+from tutored.data.views import Only, join, relabelled, union
 from tutored.engine.data_sets import open_datasets
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, LabelSpace

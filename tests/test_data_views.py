@@ -12,7 +12,7 @@ from PIL import Image
 from made import TINY, MadeDataset
 from tutored.config import Config, make_config
 from tutored.data import open_dataset
-from tutored.data.sources import drawn_and_hidden, ranks
+from tutored.data.training import drawn_and_hidden, ranks
 from tutored.data.views import Only, Visible, hold_out, relabelled
 from tutored.engine.data_sets import open_datasets
 from tutored.errors import InputError

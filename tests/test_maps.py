@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from tutored import maps
-from tutored.maps import likeliest
+from tutored.tasks.segmentation import types
+from tutored.tasks.segmentation.types import likeliest
 
 
 def test_classes_meet_where_their_scores_are_equal() -> None:
@@ -21,11 +21,11 @@ def test_classes_meet_where_their_scores_are_equal() -> None:
 def test_strips_give_the_same_as_the_whole(h: int, w: int, height: int, width: int, seed: int) -> None:
     scores = torch.randn(4, h, w, generator=torch.Generator().manual_seed(seed))
     whole = likeliest(scores, (height, width))
-    usual, maps.AT_ONCE = maps.AT_ONCE, 3 * 4 * width
+    usual, types.AT_ONCE = types.AT_ONCE, 3 * 4 * width
     try:
         strips = likeliest(scores, (height, width))
     finally:
-        maps.AT_ONCE = usual
+        types.AT_ONCE = usual
     assert strips.dtype == torch.uint8 and strips.shape == (height, width)
     assert float((strips != whole).float().mean()) <= 1 / (height * width), "a tie may fall either way"
 
@@ -49,7 +49,7 @@ def test_a_slice_of_a_channels_last_batch_is_enlarged_fast() -> None:
     """Its classes lie side by side, but PyTorch's kernels see that by the strides of a batch alone."""
     batch = torch.randn(3, 21, 16, 16).contiguous(memory_format=torch.channels_last)
     for scores in (batch[1], batch.contiguous()[1]):
-        packed = maps.channels_last(scores)
+        packed = types.channels_last(scores)
         assert packed.stride() == (16 * 16 * 21, 1, 16 * 21, 21)
         assert torch.equal(packed[0], scores)
         enlarged = F.interpolate(packed, size=(40, 50), mode="bilinear", align_corners=False)

@@ -12,8 +12,7 @@ from PIL import Image
 
 from made import LABELS, MadeDataset, truthful, two_tasks
 from tutored.config import Augment, TaskSection
-from tutored.data.sources import drawn_and_hidden, ranks, source_weights
-from tutored.data.training import TrainingSet, epoch_batches
+from tutored.data.training import TrainingSet, drawn_and_hidden, epoch_batches, ranks, source_weights
 from tutored.labels import LabelSpace
 from tutored.tasks.detection import Boxes, Detection, SoftBoxes
 from tutored.tasks.detection import targets as box_targets

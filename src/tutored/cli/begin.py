@@ -349,9 +349,8 @@ def audit(
 
 
 def _compare_stores(one: Any, other: Any, dataset: Any, page: Path, json_: Path | None) -> None:
-    from tutored.audit import agreement
+    from tutored.audit import agreement, draw_agreement
     from tutored.cli.progress import bar
-    from tutored.pages.audit import draw_agreement
 
     with bar("comparing") as step:
         found = agreement(one, other, dataset, step)

@@ -210,7 +210,7 @@ def predict(
         raise InputError(f"{missing}: there is no such picture or folder; correct its name")
     videos = find_videos(inputs.videos, inputs.under)
     from tutored.cli.progress import bar
-    from tutored.engine.stop import stopping
+    from tutored.engine.trainer import stopping
     from tutored.predict import Predictor, Result
     from tutored.predict.write import FILMED, KINDS, choose_kinds, predict_files, predict_video
 

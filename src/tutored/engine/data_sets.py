@@ -10,9 +10,8 @@ from tutored.config.training import Annotates
 from tutored.data import TaskSource, open_dataset
 from tutored.data.check import first_look
 from tutored.data.images import Images
-from tutored.data.joined import differ, join, union
-from tutored.data.sources import drawn_and_hidden
-from tutored.data.views import Visible, hold_out, relabelled
+from tutored.data.training import drawn_and_hidden
+from tutored.data.views import Visible, differ, hold_out, join, relabelled, union
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.tasks import Task, open_task

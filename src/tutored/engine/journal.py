@@ -15,10 +15,8 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
 from tutored.config import Config, flat
-from tutored.data.joined import Joined
-from tutored.data.sources import source_weights
-from tutored.data.training import TrainingSet
-from tutored.data.views import Subset
+from tutored.data.training import TrainingSet, source_weights
+from tutored.data.views import Joined, Subset
 from tutored.engine.supervision import OpenSupervision
 from tutored.errors import InputError
 from tutored.files import write_text

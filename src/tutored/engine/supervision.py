@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutored.config import Config, TaskSection
-from tutored.data.sources import drawn_and_hidden
 from tutored.data.text import few
+from tutored.data.training import drawn_and_hidden
 from tutored.engine.data_sets import by_task, open_datasets, open_parts, open_tasks, own_classes, parts_of
 from tutored.errors import InputError
 from tutored.labels import ClassMap, LabelSpace, same_class

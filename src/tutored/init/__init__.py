@@ -20,10 +20,10 @@ from tutored.config.entries import DEFAULT_TASKS
 from tutored.data import TOOLS, open_dataset
 from tutored.data.check import Report, check
 from tutored.data.coco import instances_files
-from tutored.data.colours import label_map
-from tutored.data.sources import ranks
 from tutored.data.text import CLASS_FILES, NO_CLASSES, own_classes, own_name
 from tutored.data.tools import ALL
+from tutored.data.training import ranks
+from tutored.data.voc import label_map
 from tutored.errors import InputError, Progress
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in

@@ -23,7 +23,7 @@ import yaml
 from PIL import Image
 
 from tutored.config import Config, load_config
-from tutored.data.sources import ranks
+from tutored.data.training import ranks
 from tutored.errors import InputError
 from tutored.files import RUN, regular, require, write_encoded, write_json, write_text
 from tutored.pages import content, render

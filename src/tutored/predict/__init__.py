@@ -208,7 +208,7 @@ class Predictor:
         """
         where = choose_device(device)
         if Path(checkpoint).suffix == ".onnx":
-            from tutored.students.exported import Exported
+            from tutored.students import Exported
 
             return cls(Exported(Path(checkpoint), where), where, batch)
         student, config = load_checkpoint(checkpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -24,6 +25,26 @@ from tutored.types import SoftLabels
 
 if TYPE_CHECKING:
     from tutored.tasks.audit import Auditor
+
+
+@lru_cache(maxsize=64)
+def marked(numbers: tuple[int, ...], space: int) -> Tensor:
+    """bool [space], true at `numbers`. The same tensor for equal arguments: do not change it."""
+    return torch.isin(torch.arange(space), torch.tensor(numbers, dtype=torch.int64))
+
+
+def unannotated(annotated: tuple[int, ...] | None, space: int) -> Tensor:
+    """bool [space]: the object classes that an annotation leaves out; the same tensor for equal arguments."""
+    if annotated is None:
+        return marked((), space)
+    return marked(tuple(number for number in range(1, space) if number not in annotated), space)
+
+
+def stack_unknown(marks: Sequence[Tensor]) -> Tensor:
+    """bool [B, space] of the images' marks; [B, 0] where nothing is unknown, so that the loss need not ask a device."""
+    stacked = torch.stack(list(marks))
+    return stacked if stacked.any() else stacked[:, :0]
+
 
 Size = tuple[int, int]
 """(height, width) in pixels."""

@@ -131,7 +131,7 @@ class HfOptions(ForeignOptions):
 class PythonOptions(MaskOptions):
     """A function of your own, from a picture to arrays."""
 
-    MAKER = "tutored.tutors.function:FunctionTutor"
+    MAKER = "tutored.tutors.own:FunctionTutor"
     FIRST = "function"
     function: Annotated[str | Callable[..., Any], "MODULE:FUNCTION"]
     """The function, in a module of the current folder or of an installed package."""
@@ -142,7 +142,7 @@ class PythonOptions(MaskOptions):
 class StudentOptions(NetworkOptions):
     """A student that was trained here."""
 
-    MAKER = "tutored.tutors.student:StudentTutor"
+    MAKER = "tutored.tutors.own:StudentTutor"
     FIRST = "weights"
     weights: Annotated[Path, "CHECKPOINT"]
     """A checkpoint's folder, such as RUN/checkpoint."""

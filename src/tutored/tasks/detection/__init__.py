@@ -16,12 +16,11 @@ from tutored.geometry import Geometry
 from tutored.labels import LabelSpace, same_class
 from tutored.pictures import PAPER, Colour, colour_of, draw_tag, font_for, shown_name, tag_size
 from tutored.tasks.audit import Auditor
-from tutored.tasks.classes import stack_unknown
-from tutored.tasks.classes import unannotated as left_out
 from tutored.tasks.detection import decode, measure, targets
 from tutored.tasks.detection.targets import BoxRow
 from tutored.tasks.detection.types import Boxes, BoxTargets, Detections, SoftBoxes
-from tutored.tasks.task import Detail, Figures, Size, Task
+from tutored.tasks.task import Detail, Figures, Size, Task, stack_unknown
+from tutored.tasks.task import unannotated as left_out
 
 __all__ = ["BoxTargets", "Boxes", "Detection", "DetectionSection", "Detections", "SoftBoxes"]
 

@@ -13,10 +13,9 @@ from tutored.boxes import clip
 from tutored.config.tasks import SegmentationSection
 from tutored.geometry import Geometry
 from tutored.losses import merge_unknown
-from tutored.tasks.classes import marked, unannotated
 from tutored.tasks.instances.types import Instances
 from tutored.tasks.segmentation.types import ClassMask, MapTargets, SoftMap
-from tutored.tasks.task import Size
+from tutored.tasks.task import Size, marked, unannotated
 from tutored.types import IGNORE
 
 Rule = Literal["noisy_or", "one", "complement", "zero"]
