@@ -16,7 +16,7 @@ from PIL import Image
 
 from tutored.config import TaskSection, make_config
 from tutored.data import TaskSource, open_dataset
-from tutored.data.views import Only, join, relabelled, union
+from tutored.data.views import join, relabelled, union
 from tutored.engine.data_sets import open_datasets
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, LabelSpace
@@ -255,7 +255,7 @@ def test_boxes_from_one_folder_and_masks_from_another(pets: Path, make_voc: Make
 
 def test_one_folder_named_twice_is_seen_as_a_whole(pets: Path) -> None:
     whole = open_dataset(f"voc:{pets}", "train")
-    twice = join([opened(pets, "detection"), Only(whole, ("segmentation",))])
+    twice = join([opened(pets, "detection"), opened(pets, "segmentation")])
     assert twice.ids == whole.ids and twice.labels == whole.labels
     assert classes(twice, "train_000") == classes(whole, "train_000") == {"detection": [8], "segmentation": [0, 8]}
     (pets / "Annotations/train_000.xml").write_text("broken")

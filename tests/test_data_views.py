@@ -11,9 +11,8 @@ from PIL import Image
 
 from made import TINY, MadeDataset
 from tutored.config import Config, make_config
-from tutored.data import open_dataset
 from tutored.data.training import drawn_and_hidden, ranks
-from tutored.data.views import Only, Visible, hold_out, relabelled
+from tutored.data.views import Visible, hold_out, relabelled
 from tutored.engine.data_sets import open_datasets
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
@@ -151,16 +150,6 @@ def test_hidden_ground_truth_is_not_seen_task_by_task() -> None:
         ("parts",),
     ]
     assert tuple(dataset.ground_truth("all").tasks) == ("parts", "numbers")
-
-
-def test_only_some_tasks_are_taken_and_read(voc_folder: Path, make_voc: Any, tmp_path: Path) -> None:
-    dataset = Only(Drawn(), ("parts",))
-    assert (tuple(dataset.labels), dataset.annotated_tasks("boxes")) == (("parts",), ())
-    assert tuple(dataset.ground_truth("all").tasks) == ("parts",)
-    folder = make_voc(tmp_path, {"train": ("both",)})
-    (folder / "Annotations/train_000.xml").write_text("broken")
-    masks = Only(open_dataset(f"voc:{folder}", "train"), ("segmentation",))
-    assert tuple(masks.ground_truth("train_000").tasks) == ("segmentation",) and not masks.problems("train_000")
 
 
 # --- Held out

@@ -335,13 +335,6 @@ def test_ids_of_one_key_are_told_apart() -> None:
     assert Index(pa.array([], pa.string())).find("first") is None
 
 
-def test_expect_names_the_fields_that_differ(tmp_path: Path) -> None:
-    store = Store.open(make_store(tmp_path / "store"))
-    store.expect(kind="made", weights_sha256="ab")
-    with pytest.raises(InputError, match=r"'weights_sha256' is 'ab' there, 'cd' is asked for; 'split' is 'not stated'"):
-        store.expect(kind="made", weights_sha256="cd", split="val")
-
-
 def test_damage_is_not_blessed_when_a_lost_part_is_made_again(tmp_path: Path) -> None:
     answers = {f"{index:03d}": NOTHING for index in range(70)}
     folder = make_store(tmp_path / "store", answers)

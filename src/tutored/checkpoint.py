@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tutored.config import Config, make_config
 from tutored.errors import InputError
-from tutored.files import CHECKPOINT, former, regular, require, seal, whole_folder
+from tutored.files import CHECKPOINT, former, read_json, regular, require, seal, whole_folder
 from tutored.labels import LabelSpace
 from tutored.students import Student, make_student
 from tutored.tasks import open_task
@@ -88,10 +88,7 @@ def load_checkpoint(path: Path | str) -> tuple[Student, Config]:
 
 def _describe(folder: Path, path: Path) -> dict[str, Any]:
     origin = path / DESCRIPTION
-    try:
-        description: Any = json.loads(regular(folder / DESCRIPTION).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{origin}: can't be read as JSON ({error}); copy or train the checkpoint again") from error
+    description: Any = read_json(folder / DESCRIPTION, "copy or train the checkpoint again", "can't be read as JSON")
     number = description.get("format") if isinstance(description, dict) else None
     if number != FORMAT:
         raise InputError(

@@ -131,6 +131,14 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
+def read_json(path: Path, remedy: str = "fetch or write it again", told: str = "not readable as JSON") -> Any:
+    """What a JSON file holds. Raises InputError: naming the file, what is `told` of it, and the remedy."""
+    try:
+        return json.loads(regular(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {told} ({error}); {remedy}") from error
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with regular(path).open("rb") as file:

@@ -10,9 +10,10 @@ from typing import Any
 
 from tutored.data.images import Images, place_of
 from tutored.data.objects import LARGEST, Entry, Instance, as_annotations, is_number, stated_size
-from tutored.data.text import NO_CLASSES, is_background, read_json, refuse_climbing, spread
+from tutored.data.text import NO_CLASSES, is_background, refuse_climbing, spread
 from tutored.data.tools import Pictures
 from tutored.errors import InputError
+from tutored.files import read_json
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import refuse_shares
 from tutored.types import BACKGROUND

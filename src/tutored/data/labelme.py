@@ -18,9 +18,9 @@ from PIL import Image
 from tutored.data import tools
 from tutored.data.images import Images, Size, files_in
 from tutored.data.objects import Entry, stated_size
-from tutored.data.text import read_json
 from tutored.data.tools import ALL, TURNED, Drawn, Page, Pictures
 from tutored.errors import InputError
+from tutored.files import read_json
 from tutored.labels import LabelSpace
 from tutored.pictures import SUFFIXES
 from tutored.types import BACKGROUND

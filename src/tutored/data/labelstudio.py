@@ -12,9 +12,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tutored.data import tools
 from tutored.data.images import Images
 from tutored.data.objects import Entry, stated_size
-from tutored.data.text import read_json, refuse_climbing
+from tutored.data.text import refuse_climbing
 from tutored.data.tools import ALL, Drawn, Page, Pictures
 from tutored.errors import InputError
+from tutored.files import read_json
 from tutored.labels import LabelSpace
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")

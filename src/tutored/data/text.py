@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import TypeVar
 from xml.etree.ElementTree import Element
 
 from defusedxml import ElementTree
@@ -105,14 +104,6 @@ def numbered(names: Sequence[str], where: Path) -> tuple[LabelSpace, list[int]]:
 
 def _number(name: str, labels: LabelSpace) -> int:
     return BACKGROUND if is_background(name) else -1 if NO_CLASSES.fullmatch(name) else labels.index(name)
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises InputError, naming it."""
-    try:
-        return json.loads(regular(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); fetch or write it again") from error
 
 
 def read_xml(path: Path) -> Element:

@@ -68,23 +68,6 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     return Subset(dataset, "without the held-out part", left), Subset(dataset, "held out", out)
 
 
-class Only(View):
-    """A data set with the annotations of some tasks; of a reader's own data set the others are not even read."""
-
-    def __init__(self, inner: Dataset, tasks: Collection[str]) -> None:
-        if isinstance(inner, Images):
-            inner = replace(inner, tasks={name: each for name, each in inner.tasks.items() if name in tasks})
-        super().__init__(inner)
-        self.labels = {name: labels for name, labels in inner.labels.items() if name in tasks}
-
-    def annotated_tasks(self, image_id: str) -> Names:
-        return tuple(name for name in self.inner.annotated_tasks(image_id) if name in self.labels)
-
-    def ground_truth(self, image_id: str) -> GroundTruth:
-        truth = self.inner.ground_truth(image_id)
-        return truth.without(*(truth.tasks.keys() - self.labels.keys()))
-
-
 class Visible(View):
     """A data set without the ground truth of some images.
 

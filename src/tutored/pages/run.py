@@ -25,7 +25,7 @@ from PIL import Image
 from tutored.config import Config, load_config
 from tutored.data.training import ranks
 from tutored.errors import InputError
-from tutored.files import RUN, regular, require, write_encoded, write_json, write_text
+from tutored.files import RUN, read_json, require, write_encoded, write_json, write_text
 from tutored.pages import content, render
 from tutored.students import answer
 from tutored.tasks import DenseTask, Task, task_class
@@ -244,12 +244,9 @@ def read_run(path: Path) -> Run:
 def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    try:
-        found = json.loads(regular(path).read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no mapping")
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged ({error}); train the run again") from error
+    found: Any = read_json(path, "train the run again", "damaged")
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: damaged (no mapping); train the run again")
     return found
 
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from tutored.data.text import is_background, read_json
+from tutored.data.text import is_background
 from tutored.errors import InputError, Progress
-from tutored.files import whole_file, whole_folder, write_encoded
+from tutored.files import read_json, whole_file, whole_folder, write_encoded
 from tutored.inputs import CAMERA, RATE, RESULT, Frame, find_pictures, frames_of, open_video
 from tutored.labels import LabelSpace, composed, same_class
 from tutored.pictures import read_picture, upright

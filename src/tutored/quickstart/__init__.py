@@ -27,9 +27,8 @@ from rich.table import Table
 
 from tutored.config.entries import DEFAULT_TASKS
 from tutored.data import open_dataset
-from tutored.data.text import read_json
 from tutored.errors import InputError
-from tutored.files import write_encoded, write_json, write_text
+from tutored.files import read_json, write_encoded, write_json, write_text
 from tutored.predict import Predictor
 from tutored.scenes import CREDIT, make_scenes
 from tutored.tasks import task_class

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import torch
 
 from tutored.errors import InputError
 from tutored.files import whole_folder, write_encoded, write_text
 from tutored.labels import COCO, VOC, ClassMap
-from tutored.pictures import voc_palette
 from tutored.scenes.compose import CREDIT, STYLES, Domain, Scene, compose, load_cutouts
+from tutored.tasks.segmentation import save_mask
 
 __all__ = ["CREDIT", "make_example", "make_scenes"]
 
@@ -70,7 +70,7 @@ def make_scenes(
                 rng = np.random.default_rng([seed, zlib.crc32(f"{domain}/{image_id}".encode())])
                 scene = compose(rng, STYLES[domain], size, objects, scenery, labels)
                 _write_photo(folder / "JPEGImages" / f"{image_id}.jpg", scene)
-                _write_mask(folder / "SegmentationClass" / f"{image_id}.png", scene)
+                save_mask(torch.from_numpy(scene.mask), folder / "SegmentationClass" / f"{image_id}.png")
                 _write_boxes(folder / "Annotations" / f"{image_id}.xml", scene, tuple(written.values()))
             for task in ("Main", "Segmentation"):
                 write_text(folder / "ImageSets" / task / f"{split}.txt", "".join(f"{name}\n" for name in ids))
@@ -101,7 +101,7 @@ def make_example(folder: Path, pictures: int = 240) -> None:
             if "boxes" in annotated:
                 _write_boxes(out / "boxes" / f"{name}.xml", scene, tuple(EXAMPLE_CLASSES))
             if "mask" in annotated:
-                _write_mask(out / "masks" / f"{name}.png", scene)
+                save_mask(torch.from_numpy(scene.mask), out / "masks" / f"{name}.png")
         _write_words(out, EXAMPLE_CLASSES)
 
 
@@ -117,12 +117,6 @@ def _write_words(folder: Path, classes: Iterable[str]) -> None:
 
 def _write_photo(path: Path, scene: Scene) -> None:
     write_encoded(path, partial(scene.picture.save, format="JPEG", quality=92))
-
-
-def _write_mask(path: Path, scene: Scene) -> None:
-    mask = Image.fromarray(scene.mask)
-    mask.putpalette(voc_palette().tobytes())
-    write_encoded(path, partial(mask.save, format="PNG"))
 
 
 def _write_boxes(path: Path, scene: Scene, names: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tutored.config.entries import TASKS
 from tutored.errors import InputError
-from tutored.files import STORE, regular, require, sha256
+from tutored.files import STORE, read_json, require, sha256
 from tutored.labels import ClassMap, LabelSpace
 from tutored.tasks import columns, task_class
 from tutored.tasks.columns import flat
@@ -72,10 +72,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.exists():
         return None
-    try:
-        manifest = json.loads(regular(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: can't be read ({error}); label into another folder") from error
+    manifest = read_json(path, "label into another folder", "can't be read")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{path}: not a store of soft labels ('format' must be {FORMAT!r}); give the store's folder")
     if manifest.get("version") != VERSION:
@@ -317,12 +314,6 @@ class Store(Mapping[str, SoftLabels]):
         ]
         if broken:
             raise damaged(self.path / ", ".join(broken), ALTERED)
-
-    def expect(self, **fields: Any) -> None:
-        """Refuse the store unless its identity has these fields. Raises InputError naming those that differ."""
-        differing = differences(self.identity, fields)
-        if differing:
-            raise InputError(f"{self.path}: another store than asked for: {differing}; label again, or give its fields")
 
     def _read_answered(self, answer: type[SoftAnswer]) -> list[bool]:
         """For each row whether it has an answer of a type."""

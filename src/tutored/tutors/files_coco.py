@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tutored.data.coco import Coco
 from tutored.data.objects import decode_segmentation
-from tutored.data.text import read_json
 from tutored.errors import InputError
+from tutored.files import read_json
 from tutored.labels import COCO, COCO_IDS, LabelSpace, same_class
 from tutored.pictures import Box, fit_box, is_empty
 from tutored.tasks.detection import SoftBoxes

@@ -137,7 +137,7 @@ class HfTutor(outputs.NetworkTutor):
         return self.network(**taken), share
 
     def at_scale(self, scale: float) -> Self:
-        """See `Scalable`."""
+        """See `fuse.Augmented`."""
         settings = self._image_processor.to_dict()
         if not settings.get("do_resize") or not settings.get("size"):
             raise InputError(f"scales: {self.identity['tutor']} takes pictures as they are; leave scales out")

@@ -94,7 +94,7 @@ class Detector(outputs.NetworkTutor):
         }
 
     def at_scale(self, scale: float) -> Self:
-        """See `Scalable`; SSD's input has one size."""
+        """See `fuse.Augmented`; SSD's input has one size."""
         resize = copy(self.model.transform)
         if resize.fixed_size is not None:
             raise InputError(f"scales: {self.identity['tutor']} takes pictures of one size only; leave scales out")
@@ -151,7 +151,7 @@ class Segmenter(outputs.NetworkTutor):
         }
 
     def at_scale(self, scale: float) -> Self:
-        """See `Scalable`."""
+        """See `fuse.Augmented`."""
         scaled = copy(self)
         scaled._short_side = _side(SHORT_SIDE, scale)
         return scaled
