@@ -15,7 +15,7 @@ from tutored.labels import VOC, LabelSpace
 from tutored.pictures import voc_palette
 from tutored.tasks import Task
 from tutored.tasks.detection import Boxes, Detection, Detections
-from tutored.tasks.segmentation import ClassMap, ClassMask, Segmentation, describe, save, save_mask
+from tutored.tasks.segmentation import ClassMap, ClassMask, Segmentation, save_mask
 from tutored.types import GroundTruth, Prediction
 from tutored.visualise import SIDE, draw, grid
 
@@ -55,7 +55,7 @@ def test_the_palette_is_pascals() -> None:
 
 def test_a_saved_mask_reads_back_as_classes_and_colours(tmp_path: Path) -> None:
     mask = torch.tensor([[0, 12, 255], [20, 1, 15]], dtype=torch.uint8)
-    path = save(ClassMap(mask=mask), tmp_path / "masks" / "a.v2")
+    path = Segmentation("maps", VOC).save(ClassMap(mask=mask), tmp_path / "masks" / "a.v2")
     assert [file.name for file in path.parent.iterdir()] == ["a.v2.png"]
     saved = Image.open(path)
     assert saved.mode == "P"
@@ -78,7 +78,7 @@ def test_a_map_is_described_by_shares_of_the_picture() -> None:
     mask = torch.zeros((2, 4), dtype=torch.uint8)
     mask[0] = 12
     mask[1, 0] = 3
-    entries = describe(ClassMap(mask=mask), VOC)
+    entries = Segmentation("maps", VOC).describe(ClassMap(mask=mask))
     assert [(entry["category"], entry["category_id"], entry["share"]) for entry in entries] == [
         ("dog", 12, 0.5),
         ("bird", 3, 0.125),

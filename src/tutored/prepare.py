@@ -44,12 +44,12 @@ def train(
     Args and what is returned: as of `engine.train`. Raises as both.
     """
     run, folder = engine.config_and_folder(config, out)
-    ask_tutors(run, folder, bar=_unseen, tell=tell or (lambda line: None), resume=resume)
+
+    def unseen(what: str) -> AbstractContextManager[Progress]:
+        return nullcontext(lambda done, of: None)
+
+    ask_tutors(run, folder, bar=unseen, tell=tell or (lambda line: None), resume=resume)
     return engine.train(run, folder, resume=resume, watch=watch, tell=tell)
-
-
-def _unseen(what: str) -> AbstractContextManager[Progress]:
-    return nullcontext(lambda done, of: None)
 
 
 def ask_tutors(config: Config, out: Path | str, *, bar: Bar, tell: Callable[[str], None], resume: bool = False) -> None:

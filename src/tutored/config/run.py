@@ -36,19 +36,15 @@ THESIS: dict[str, Any] = {
 sections 3 and 4, its defects included."""
 
 
-def _as_task(given: Any) -> Any:
-    return _as_section(given, TASKS, "kind of task")
-
-
-def _as_student(given: Any) -> Any:
-    return _as_section(given, STUDENTS, "student")
-
-
 def _as_section(given: Any, table: Table, what: str) -> Any:
     """A section as the class of its own kind validates it."""
     if not isinstance(given, Mapping):
         return given
     return section_of(given["kind"], table, what).model_validate(dict(given))
+
+
+_Task = Annotated[SerializeAsAny[TaskSection], BeforeValidator(lambda it: _as_section(it, TASKS, "kind of task"))]
+_Student = Annotated[SerializeAsAny[StudentSection], BeforeValidator(lambda it: _as_section(it, STUDENTS, "student"))]
 
 
 class Config(Section):
@@ -57,9 +53,9 @@ class Config(Section):
     recipe: Literal["corrected", "thesis"] = "corrected"
     """Whose defaults the sections have."""
     data: Data
-    tasks: dict[str, Annotated[SerializeAsAny[TaskSection], BeforeValidator(_as_task)]]
+    tasks: dict[str, _Task]
     """By name. Each kind of task brings the keys of its section."""
-    student: Annotated[SerializeAsAny[StudentSection], BeforeValidator(_as_student)]
+    student: _Student
     """Each student brings the keys of its section."""
     augment: Augment = Augment()
     loss: Loss = Loss()

@@ -186,7 +186,9 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         for name in self.tasks:
             soft[name] = self._vetted(name, soft[name], image_id, truth, weights)
         guides = self._guides(truth, soft, weights)
-        geometry = draw_geometry(truth.size, guides, self.size, self.augment, rng, zoom_out=self._zoom_out(rng))
+        drawn = rng.random() < self.augment.zoom_out_share
+        zoom_out = {"image": drawn, "run": self.zoom_out_run, "never": False}[self.augment.zoom_out]
+        geometry = draw_geometry(truth.size, guides, self.size, self.augment, rng, zoom_out=zoom_out)
         image, (rows, columns) = geometry.image(self.dataset.image(image_id))
         if self.augment.colour and rows.stop > rows.start and columns.stop > columns.start:
             image[:, rows, columns] = jitter_colour(image[:, rows, columns], rng)
@@ -243,10 +245,6 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
             if everything and soft[name] is not None:
                 guides.append(task.guides(soft[name]))
         return torch.cat(guides)
-
-    def _zoom_out(self, rng: random.Random) -> bool:
-        drawn = rng.random() < self.augment.zoom_out_share
-        return {"image": drawn, "run": self.zoom_out_run, "never": False}[self.augment.zoom_out]
 
     def collate(self, items: Sequence[Example | InputError]) -> Batch | InputError:
         """Stack examples; a source that teaches no image of the batch anything of a task is left out. Returns the first

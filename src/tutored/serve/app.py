@@ -284,7 +284,7 @@ def make_app(
     app = Starlette(
         routes=[*routes, Route("/predict", ask, methods=["POST"])],
         middleware=[Middleware(_Named, names=names)],
-        exception_handlers={HTTPException: _refuse, ClientDisconnect: _leave},
+        exception_handlers={HTTPException: _refuse, ClientDisconnect: _refuse},
     )
     app.router.redirect_slashes = False  # an answer without words
     return app
@@ -376,10 +376,6 @@ def _asked(request: Request, tasks: Collection[str]) -> tuple[float | str | None
 
 
 def _refuse(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):  # the sender is gone, in the middle of an upload; nobody hears the answer
+        return Response(status_code=400)
     return JSONResponse({"error": error.detail}, error.status_code, headers=SAFE | dict(error.headers or {}))
-
-
-def _leave(_request: Request, _error: Exception) -> Response:
-    """The sender is gone, in the middle of an upload; nobody hears the answer."""
-    return Response(status_code=400)

@@ -121,7 +121,8 @@ def write_part(
     Args:
         failed: images of this part without an answer, and why; kept in the file's own metadata.
     """
-    types = _answer_types(answers)
+    found = {kind: type(each) for answer in answers for kind, each in answer.tasks.items()}
+    types: list[type[SoftAnswer]] = [found[kind] for kind in sorted(found)]
     try:
         table = to_table(image_ids, answers, types)
         for each in types:
@@ -144,12 +145,6 @@ def write_part(
         )
         claim(folder, identity, join=True)
         write_text(_seal(folder, part_name(index)), sha256(path))
-
-
-def _answer_types(answers: Sequence[SoftLabels]) -> list[type[SoftAnswer]]:
-    """The types of answer that any of the images has, by the names of their kinds."""
-    found = {kind: type(each) for answer in answers for kind, each in answer.tasks.items()}
-    return [found[kind] for kind in sorted(found)]
 
 
 def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels], types: Sequence[type[SoftAnswer]]) -> pa.Table:

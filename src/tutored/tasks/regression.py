@@ -24,7 +24,7 @@ from tutored.geometry import Geometry
 from tutored.labels import LabelSpace
 from tutored.losses import Term
 from tutored.tasks.columns import Array, Rows, answered, require
-from tutored.tasks.task import DenseTask, Figures, Remap, Size, refuse_nan
+from tutored.tasks.task import DenseTask, Figures, Remap, Size, at_most, refuse_nan
 from tutored.types import expect
 
 __all__ = ["Regression", "RegressionSection", "SoftValues", "ValueMap", "ValueTargets", "Values"]
@@ -312,11 +312,8 @@ class Regression(DenseTask):
 
     def soften(self, raw: Tensor, sizes: Sequence[Size]) -> list[SoftValues]:
         refuse_nan(raw)
-        found = []
-        for each, size in zip(self._meant(raw).cpu(), sizes, strict=True):
-            height, width = (min(cells, side) for cells, side in zip(each.shape[1:], size, strict=True))
-            found.append(SoftValues(values=F.adaptive_avg_pool2d(each, (height, width))[0]))
-        return found
+        meant = self._meant(raw).cpu()
+        return [SoftValues(values=at_most(each, size)[0]) for each, size in zip(meant, sizes, strict=True)]
 
     def _meant(self, raw: Tensor) -> Tensor:
         return raw.float() * self.section.scale + self.section.shift

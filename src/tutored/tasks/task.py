@@ -353,6 +353,12 @@ class DenseTask(Task):
         return "raw", large, f"float32 [B, {self.channels}, {side}, {side}]: the raw map, enlarged bilinearly"
 
 
+def at_most(maps: Tensor, size: Size) -> Tensor:
+    """Maps [C, h, w] over an image of `size`, averaged to one cell a pixel where they are finer."""
+    height, width = (min(cells, side) for cells, side in zip(maps.shape[1:], size, strict=True))
+    return F.adaptive_avg_pool2d(maps, (height, width))
+
+
 def refuse_nan(*raw: Tensor) -> None:
     """Raise FloatingPointError where a student's raw answers are NaN, as after a training that diverged."""
     if any(bool(each.isnan().any()) for each in raw):

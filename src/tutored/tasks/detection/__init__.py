@@ -27,31 +27,6 @@ __all__ = ["BoxTargets", "Boxes", "Detection", "DetectionSection", "Detections",
 Box = tuple[float, float, float, float]
 
 
-def draw(picture: Image.Image, shown: Boxes | Detections, labels: LabelSpace, zoom: float) -> Image.Image:
-    """Boxes with name tags in their classes' colours, drawn onto the picture; the best one lies on top.
-
-    Args:
-        picture: RGB, `zoom` times as large as the image.
-    """
-    numbers = shown.classes.tolist()
-    texts, best_first = [shown_name(labels.names[number], number) for number in numbers], list(range(len(numbers)))
-    if isinstance(shown, Detections):
-        texts = [f"{text} {score:.2f}" for text, score in zip(texts, shown.scores.tolist(), strict=True)]
-        best_first = shown.scores.argsort(descending=True, stable=True).tolist()
-    else:
-        texts = [text + " (difficult)" * hard for text, hard in zip(texts, shown.difficult.tolist(), strict=True)]
-    boxes = (shown.boxes_xyxy * zoom).tolist()
-    pen, font = ImageDraw.Draw(picture), font_for(max(picture.size))
-    for index in reversed(best_first):
-        _draw_frame(pen, boxes[index], colour_of(numbers[index]), picture.size)
-    taken: list[Box] = []
-    for index in best_first:
-        taken.append(_free_place(boxes[index], tag_size(texts[index], font), picture.size, taken))
-    for index, place in reversed(list(zip(best_first, taken, strict=True))):
-        draw_tag(pen, place[:2], texts[index], colour_of(numbers[index]), font)
-    return picture
-
-
 def _draw_frame(pen: ImageDraw.ImageDraw, box: Box, colour: Colour, size: tuple[int, int]) -> None:
     """A frame in the class' colour between two thin pale ones, so that it shows on dark and light ground alike."""
     width = max(2, round(max(size) / 180))
@@ -72,11 +47,11 @@ def _free_place(box: Box, tag: tuple[float, float], size: tuple[int, int], taken
             left = min(max(x, 0), max(size[0] - width, 0))
             upper = min(max(y, 0), max(size[1] - height, 0))
             places.append((left, upper, left + width, upper + height))
-    return next((place for place in places if not any(_meet(place, other) for other in taken)), places[0])
 
+    def is_free(a: Box) -> bool:
+        return not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in taken)
 
-def _meet(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    return next(filter(is_free, places), places[0])
 
 
 def describe(prediction: Detections, labels: LabelSpace) -> list[dict[str, Any]]:
@@ -160,7 +135,25 @@ class Detection(Task):
         return BoxAuditor(self)
 
     def draw(self, picture: Image.Image, shown: Boxes | Detections, zoom: float) -> Image.Image:
-        return draw(picture, shown, self.labels, zoom)
+        """Boxes with name tags in their classes' colours, drawn onto the picture; the best one lies on top."""
+        numbers = shown.classes.tolist()
+        texts = [shown_name(self.labels.names[number], number) for number in numbers]
+        best_first = list(range(len(numbers)))
+        if isinstance(shown, Detections):
+            texts = [f"{text} {score:.2f}" for text, score in zip(texts, shown.scores.tolist(), strict=True)]
+            best_first = shown.scores.argsort(descending=True, stable=True).tolist()
+        else:
+            texts = [text + " (difficult)" * hard for text, hard in zip(texts, shown.difficult.tolist(), strict=True)]
+        boxes = (shown.boxes_xyxy * zoom).tolist()
+        pen, font = ImageDraw.Draw(picture), font_for(max(picture.size))
+        for index in reversed(best_first):
+            _draw_frame(pen, boxes[index], colour_of(numbers[index]), picture.size)
+        taken: list[Box] = []
+        for index in best_first:
+            taken.append(_free_place(boxes[index], tag_size(texts[index], font), picture.size, taken))
+        for index, place in reversed(list(zip(best_first, taken, strict=True))):
+            draw_tag(pen, place[:2], texts[index], colour_of(numbers[index]), font)
+        return picture
 
     def describe(self, prediction: Detections) -> list[dict[str, Any]]:
         return describe(prediction, self.labels)

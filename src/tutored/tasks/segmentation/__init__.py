@@ -28,31 +28,13 @@ from tutored.tasks.instances.types import Instances
 from tutored.tasks.segmentation import measure, targets
 from tutored.tasks.segmentation.targets import CellTargets, MapRow, combine, rasterize
 from tutored.tasks.segmentation.types import ClassMap, ClassMask, MapTargets, SoftMap, likeliest
-from tutored.tasks.task import DenseTask, Detail, Figures, Size, refuse_nan, stack_unknown
+from tutored.tasks.task import DenseTask, Detail, Figures, Size, at_most, refuse_nan, stack_unknown
 from tutored.types import BACKGROUND, IGNORE, SoftLabels
 
 __all__ = ["ClassMap", "ClassMask", "MapTargets", "Segmentation", "SegmentationSection", "SoftMap"]
 
 FILL, VOID_FILL = 0.55, 0.7
 """How much of its colour lies over a class' pixels, and over void."""
-
-
-def draw(picture: Image.Image, shown: ClassMask | ClassMap, labels: LabelSpace, zoom: float) -> Image.Image:
-    """Each class' colour over its pixels, with a light outline; background stays as it is, void is pale.
-
-    Args:
-        picture: RGB, of any size.
-        labels, zoom: not needed here; every kind's drawing has them.
-    """
-    classes = np.asarray(mask_image(shown.mask).resize(picture.size, Image.Resampling.NEAREST))
-    opacity = np.full(256, FILL, np.float32)
-    opacity[BACKGROUND], opacity[IGNORE] = 0, VOID_FILL
-    share, colours = opacity[classes][..., None], voc_palette()[classes]
-    mixed = np.asarray(picture) * (1 - share) + colours * share
-    # Half white, so that the dark colours' borders show on dark objects too.
-    outline = borders(classes) & (classes != BACKGROUND) & (classes != IGNORE)
-    mixed[outline] = colours[outline] / 2 + 127
-    return Image.fromarray(mixed.round().astype(np.uint8))
 
 
 def mask_image(mask: Tensor) -> Image.Image:
@@ -65,25 +47,6 @@ def mask_image(mask: Tensor) -> Image.Image:
 def save_mask(mask: Tensor, path: Path) -> None:
     """Write a class map, uint8 [H, W], as a palette PNG, whole or not at all."""
     write_encoded(path, partial(mask_image(mask).save, format="PNG"))
-
-
-def save(prediction: ClassMap, path: Path) -> Path:
-    """Write a palette PNG of class numbers, `path` with `.png` added."""
-    file = path.with_name(f"{path.name}.png")
-    save_mask(prediction.mask, file)
-    return file
-
-
-def describe(prediction: ClassMap, labels: LabelSpace) -> list[dict[str, Any]]:
-    """An entry for each class in the map: `category_id` (1..C), `category`, `share` of the pixels, largest first."""
-    mask = prediction.mask
-    counts = torch.bincount(mask.flatten(), minlength=len(labels)).tolist()
-    found = [
-        {"category_id": number, "category": labels.names[number], "share": round(count / mask.numel(), 5)}
-        for number, count in enumerate(counts)
-        if number and count
-    ]
-    return sorted(found, key=lambda entry: -entry["share"])
 
 
 STRIDE = 8
@@ -192,7 +155,7 @@ class Segmentation(DenseTask):
         """The map on its own grid; of an image with fewer pixels than cells it is averaged to one cell a pixel."""
         refuse_nan(raw)
         return [
-            SoftMap(map=_at_most(logits.float().softmax(dim=0).cpu(), size))
+            SoftMap(map=at_most(logits.float().softmax(dim=0).cpu(), size))
             for logits, size in zip(raw, sizes, strict=True)
         ]
 
@@ -228,15 +191,30 @@ class Segmentation(DenseTask):
         return MapAuditor(self)
 
     def draw(self, picture: Image.Image, shown: ClassMask | ClassMap, zoom: float) -> Image.Image:
-        return draw(picture, shown, self.labels, zoom)
+        """Each class' colour over its pixels, with a light outline; background stays as it is, void is pale."""
+        classes = np.asarray(mask_image(shown.mask).resize(picture.size, Image.Resampling.NEAREST))
+        opacity = np.full(256, FILL, np.float32)
+        opacity[BACKGROUND], opacity[IGNORE] = 0, VOID_FILL
+        share, colours = opacity[classes][..., None], voc_palette()[classes]
+        mixed = np.asarray(picture) * (1 - share) + colours * share
+        # Half white, so that the dark colours' borders show on dark objects too.
+        outline = borders(classes) & (classes != BACKGROUND) & (classes != IGNORE)
+        mixed[outline] = colours[outline] / 2 + 127
+        return Image.fromarray(mixed.round().astype(np.uint8))
 
     def describe(self, prediction: ClassMap) -> list[dict[str, Any]]:
-        return describe(prediction, self.labels)
+        """An entry for each class there: `category_id` (1..C), `category`, `share` of the pixels, largest first."""
+        mask = prediction.mask
+        counts = torch.bincount(mask.flatten(), minlength=len(self.labels)).tolist()
+        found = [
+            {"category_id": number, "category": self.labels.names[number], "share": round(count / mask.numel(), 5)}
+            for number, count in enumerate(counts)
+            if number and count
+        ]
+        return sorted(found, key=lambda entry: -entry["share"])
 
-    def save(self, prediction: ClassMap, path: Path) -> Path | None:
-        return save(prediction, path)
-
-
-def _at_most(probs: Tensor, size: Size) -> Tensor:
-    height, width = (min(cells, side) for cells, side in zip(probs.shape[1:], size, strict=True))
-    return F.adaptive_avg_pool2d(probs, (height, width))
+    def save(self, prediction: ClassMap, path: Path) -> Path:
+        """Write a palette PNG of class numbers, `path` with `.png` added."""
+        file = path.with_name(f"{path.name}.png")
+        save_mask(prediction.mask, file)
+        return file
