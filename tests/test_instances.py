@@ -30,7 +30,7 @@ from tutored.softlabels import Store
 from tutored.students import make_student
 from tutored.students.heads import InstanceHead, InstanceOutputs, mask_logits
 from tutored.tasks.instances import InstanceMasks, Instances, InstanceSegmentation, InstanceTargets, Objects
-from tutored.tasks.instances.targets import cells_inside
+from tutored.tasks.instances.types import cells_inside
 from tutored.types import SoftLabels
 
 SMALL = {

@@ -17,7 +17,7 @@ from tutored.tasks import DenseTask, Task
 from tutored.tasks.detection import BoxTargets, Detection, Detections, SoftBoxes
 from tutored.tasks.detection.decode import Kept, keep
 from tutored.tasks.instances import InstanceMasks, Instances, InstanceSegmentation, InstanceTargets
-from tutored.tasks.instances.targets import cells_inside
+from tutored.tasks.instances.types import cells_inside
 from tutored.tasks.task import Size, refuse_nan
 
 Sum = Callable[[Any, Any, Any], Tensor]

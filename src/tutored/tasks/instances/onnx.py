@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from tutored.config.tasks import Decode
 from tutored.tasks.detection import decode
 from tutored.tasks.detection.decode import BoxExport, keep, rows_of
-from tutored.tasks.instances.targets import cells_inside
-from tutored.tasks.instances.types import InstanceMasks
+from tutored.tasks.instances.types import InstanceMasks, cells_inside
 from tutored.tasks.task import Size
 
 
