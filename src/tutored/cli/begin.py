@@ -97,8 +97,8 @@ def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give the one that holds your pictures")
     from tutored.cli.progress import Lasting, bar
+    from tutored.init import TUTORS
     from tutored.init import init as look
-    from tutored.init.text import TUTORS
 
     with bar("reading") as step:
         start = look(folder, out, step, tutors)

@@ -294,7 +294,7 @@ def _option(name: str, value: str, context: click.Context) -> str:
             return "training takes a GPU where there is one, and --train.device cpu keeps it on the CPU"
         if name == "data" and ":" not in value:
             return f"`tutored init {value or 'FOLDER'}` writes a config, which names the data"
-        from tutored.config.read import keys
+        from tutored.config.run import keys
 
         for key in keys():
             forms.setdefault(key.rpartition(".")[2].replace("_", "-"), []).append(f"--{key} {value}".rstrip())

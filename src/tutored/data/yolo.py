@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from tutored.config.read import read_yaml
+from tutored.config.run import read_yaml
 from tutored.data.images import Images, files_in, first_file
 from tutored.data.objects import Entry, Instance, as_annotations
 from tutored.data.text import CLASS_FILES, numbered, read_lines
