@@ -1,4 +1,4 @@
-"""One run's complete configuration, what the recipes set, and how it is read from YAML or a mapping; mistakes in words."""
+"""One run's complete configuration, what recipes set, and how it is read from YAML or a mapping; mistakes in words."""
 
 from __future__ import annotations
 

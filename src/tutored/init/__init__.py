@@ -116,7 +116,7 @@ train:
   batch: {batch}
 """
 VAL = "# Split to validate on while training.\n  val_split: {}"
-HELD_OUT = "# Share of the training images that is kept out of training and validated on.\n  held_out: 0.2"
+HOLD_OUT = "# Share of the training images that is kept out of training and validated on.\n  held_out: 0.2"
 NO_VAL = "# Nothing is annotated to validate on.\n  val_split: null"
 EMPTY = """
   # {blank} of {images} training images have no object: are they not labelled yet, or is nothing there (`annotated`)?
@@ -186,7 +186,7 @@ def config_text(
         what=layout.what,
         data=_flow(layout.data),
         split=_flow(layout.train),
-        val=VAL.format(json.dumps(layout.val)) if taught and layout.val else HELD_OUT if taught else NO_VAL,
+        val=VAL.format(json.dumps(layout.val)) if taught and layout.val else HOLD_OUT if taught else NO_VAL,
         empty=EMPTY.format(blank=blank, images=images) if blank else "",
         tasks="\n".join(tasks),
         batch=8 if images < 500 else 16,
