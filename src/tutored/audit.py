@@ -100,36 +100,20 @@ class Part(NamedTuple):
 
 
 def draw_audit(page: Path, store: str, tutor: Mapping[str, Any], parts: Sequence[Part], *, photos: bool) -> None:
-    """Write the page of an audit.
-
-    Args:
-        store: its name.
-        photos: whether the pairs are drawn on photographs.
-    """
+    """Write the page of an audit of the store of this name."""
     limits = {"few": ENOUGH, "blind_few": ENOUGH_BLIND, "wrong": WRONG, "blind": BLIND, "ece": MISCALIBRATED}
     values = {"store": store, "tutor": tutor, "parts": parts, "photos": photos, "limits": limits}
     write_text(page, render("tutored.pages", "audit.html.j2", values))
 
 
 def draw_agreement(page: Path, found: Mapping[str, Any], stores: Sequence[Path | str], data: str) -> None:
-    """Write the page of an agreement.
-
-    Args:
-        found: see `audit.agreement`.
-        stores: their folders, of which the names are shown.
-        data: the data set and its split.
-    """
+    """Write the page of an `agreement`."""
     values = {"found": found, "stores": [Path(each).resolve().name for each in stores], "data": data}
     write_text(page, render("tutored.pages", "agreement.html.j2", values))
 
 
 def _reliability(title: str, lines: Mapping[str, Sequence[Sequence[float]]], *, bars: bool = False) -> Chart:
-    """The share that is right over the mean confidence, bin by bin; on the dashed line both are the same.
-
-    Args:
-        lines: `calibrate.Bin`s by name.
-        bars: draw the 95 % interval of each bin.
-    """
+    """The share that is right over the mean confidence, of `calibrate.Bin`s by name; `bars`: with 95 % intervals."""
 
     def draw(panel: Any) -> None:
         panel.plot([0, 1], [0, 1], color=EVEN, linestyle="--", linewidth=1)
@@ -264,11 +248,8 @@ def audit(
 def as_a_run_sees(
     store: Store, sections: Mapping[str, TaskSection], renamed: Mapping[str, str | None]
 ) -> dict[str, TaskSection]:
-    """How a run sees a store: the sections of the tasks that read it, or else of all that it could teach.
-
-    Args:
-        sections: the config's.
-        renamed: what else is to be renamed, in all of them.
+    """How a run sees a store: the sections of the tasks that read it, or else of all that it could teach, and what
+    else is to be `renamed` in all of them.
     """
     own = {name: each for name, each in sections.items() if store.path.resolve() in [p.resolve() for p in each.stores]}
     found = {}

@@ -73,12 +73,8 @@ class MapExport:
 
 
 class Network(nn.Module):
-    """A student's copy that answers as its exported file does: float32 [B, 3, S, S] to the outputs `names`. Raises
-    InputError: a task can't be exported, or an option asks for answers that no task gives.
-
-    Attributes:
-        exports: by task.
-        names: of the outputs, `{task}_{name}`, with type, shape and meaning of each.
+    """A student's copy that answers as its exported file does: float32 [B, 3, S, S] to the outputs `names`, each with
+    its meaning. Raises InputError: a task can't be exported, or an option asks for answers that no task gives.
     """
 
     def __init__(self, student: Student, tasks: Sequence[str], options: Options) -> None:
@@ -152,9 +148,8 @@ class Sample(NamedTuple):
     def batches(self, size: int) -> Iterator[Tensor]:
         """The first picture alone, the others in batches, as the network takes them."""
         pictures = self.pictures if len(self.pictures) > 1 else [*self.pictures] * BATCH
-        yield preprocess(pictures[:1], size)
-        for first in range(1, len(pictures), BATCH):
-            yield preprocess(pictures[first : first + BATCH], size)
+        for first in (0, *range(1, len(pictures), BATCH)):
+            yield preprocess(pictures[first : first + BATCH if first else 1], size)
 
 
 def choose_sample(config: Config, files: Sequence[Path | str]) -> Sample:
@@ -210,13 +205,8 @@ class Parity(NamedTuple):
 def check(
     reference: Network, network: Network, answer: Callable[[Tensor], Mapping[str, NDArray[Any]]], sample: Sample
 ) -> Parity:
-    """Compare what was written with the student: raw outputs, and final ones with what our decoding gives. Raises
-    NotEqualError: raw outputs differ by more than the tolerance, or more final answers than may differ.
-
-    Args:
-        reference: the student without options.
-        network: what was written, in PyTorch.
-        answer: images to the outputs of `network`, by what was written.
+    """Compare `answer`, what was written, with the student: raw outputs with those of `reference`, which has no
+    options, and final ones with what our decoding gives. Raises NotEqualError: too large a difference, or too many.
     """
     half = network.options.half
     tolerance = TOLERANCE_HALF if half else TOLERANCE

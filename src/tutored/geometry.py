@@ -139,11 +139,9 @@ def whole(size: tuple[int, int], target: int) -> Geometry:
 def draw_geometry(
     size: tuple[int, int], guides_xyxy: Tensor, target: int, config: Augment, rng: random.Random, *, zoom_out: bool
 ) -> Geometry:
-    """Draw zoom-out, crop and flip for an image of `size` (height, width).
+    """Draw zoom-out (where it is asked for), crop and flip for an image of `size` (height, width).
 
-    Args:
-        guides_xyxy: float32 [K, 4], boxes of which a crop must cover one to the share it drew; K may be 0.
-        zoom_out: whether this image is zoomed out; who decides (`Augment.zoom_out`) is the caller's business.
+    A crop must cover one of the guides, float32 [K, 4], to the share that it drew; K may be 0.
     """
     height, width = size
     window = (0.0, 0.0, float(width), float(height))

@@ -78,7 +78,6 @@ class Assigned(NamedTuple):
 
 
 def assign(heads: Heads, batch: Batch, config: Loss) -> Assigned:
-    """What every head learns from both sources."""
     nothing = torch.zeros((), device=batch.images.device)
     learned: dict[str, dict[str, Any]] = {}
     weights: dict[str, Tensor] = {}

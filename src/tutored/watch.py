@@ -98,7 +98,6 @@ class Watcher:
     """
 
     def __init__(self, report: Callable[[Report], object] | None = None) -> None:
-        """Args: report: is called with each report, for a watcher of one function."""
         self._report = report
 
     def begin(self, start: Start) -> None:

@@ -96,10 +96,8 @@ class AnnotationFiles(Annotations):
         return task_class(self.kind).read(path, size, self.labels)
 
     def unpaired(self, names: Set[str]) -> tuple[str, ...]:
-        """Of each folder a sentence on the files that have the name of no picture, and on those of other formats.
-
-        Args:
-            names: of all pictures, without suffix.
+        """Of each folder a sentence on the files that have none of the pictures' `names`, and on those of other
+        formats.
         """
         notes = []
         for folder in self.folders:

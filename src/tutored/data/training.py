@@ -267,15 +267,11 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
 def epoch_batches(
     positions: Sequence[int], images: int, batch: int, seed: int, epoch: int, *, rank: int = 0, processes: int = 1
 ) -> Iterator[list[tuple[int, int]]]:
-    """This process' part of each batch of one epoch, as (round, position) pairs for `TrainingSet`.
+    """This process' part of each batch of one epoch, as (round, position) pairs of images that are `taught`.
 
     An epoch is as long as the split, whatever share of it is taught: runs with the same epochs take the same steps.
     Images that nobody teaches are not drawn, the others so much more often, each as often as any other. The order
     depends on seed and epoch alone. The last batch is dropped where it would be smaller, unless it is the only one.
-
-    Args:
-        positions: of the images to draw, `TrainingSet.taught`.
-        images: in the split.
     """
     order: list[tuple[int, int]] = []
     first_round = epoch * images // len(positions)

@@ -55,7 +55,7 @@ class RunPage(Watcher):
     """Keeps what the page shows and writes the page. A training goes on without it, with a warning, where that fails.
 
     Args:
-        first: seconds before the first page; a run that ends sooner has one, at its end.
+        first: seconds before the first page.
         share: of the training's time that writing pages may take, without the last one.
     """
 
@@ -174,7 +174,6 @@ def _count(sources: Sequence[Source]) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def picture_path(run: Path, index: int, what: str) -> Path:
-    """Args: what: `TRUTH`, `TUTOR`, or a validation's name."""
     return run / FOLDER / f"{index:02}-{what}.jpg"
 
 

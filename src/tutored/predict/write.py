@@ -281,6 +281,5 @@ def _film(path: Path, rate: Fraction) -> Iterator[Callable[[Frame, Image.Image],
 
 @contextmanager
 def _text(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a function that adds an object as a line."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         yield lambda line: print(json.dumps(line), file=file)

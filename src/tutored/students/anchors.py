@@ -22,13 +22,9 @@ from tutored.tasks.detection import BoxTargets, Detection
 
 
 def level_scales(levels: int, scales: tuple[float, float, float]) -> list[tuple[float, float]]:
-    """Each level's scale and that of its larger square, as shares of the image side, finest level first.
+    """Each level's scale and that of its larger square, as shares of the image side, finest of 3 or more levels first.
 
     The finest level has its own scale; from there `low` grows in even steps and reaches `high` at the last level.
-
-    Args:
-        levels: number of maps, 3 or more.
-        scales: `(smallest, low, high)`.
     """
     smallest, low, high = scales
     step = (high - low) / (levels - 2)
@@ -186,7 +182,6 @@ class AnchorHead(PlacedHead):
         return BoxOutputs(self.deltas(levels), self.logits(levels))
 
     def assign(self, targets: BoxTargets, *, tutor: bool) -> AnchorTargets:
-        """What the anchors learn; it depends on the targets alone, never on the student's outputs."""
         section, keys, scores = self.task.section, self.keys, targets.scores
         teaches = scores >= section.box_floor
         if section.difficult == "ignore":

@@ -58,12 +58,7 @@ class Compact(Student):
 
 
 class Features(NamedTuple):
-    """What heads see.
-
-    Attributes:
-        levels: maps [B, width, side, side] of the pyramid, finest first.
-        fine: the trunk's maps that are finer than the pyramid's.
-    """
+    """What heads see: maps [B, width, side, side] of the pyramid, finest first, and the trunk's finer ones."""
 
     levels: list[Tensor]
     fine: list[Tensor]
@@ -204,7 +199,6 @@ class PointHead(PlacedHead):
         return torch.cat([centre - raw.distances[..., :2], centre + raw.distances[..., 2:]], dim=-1)
 
     def assign(self, targets: BoxTargets, *, tutor: bool) -> PointTargets:
-        """What the points learn; it depends on the targets alone."""
         section, scores = self.task.section, targets.scores
         solid = boxes.area(targets.boxes_xyxy) > 0
         teaches = solid & (scores >= section.box_floor)
@@ -253,11 +247,8 @@ class PointHead(PlacedHead):
 
 
 def points(sides: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
-    """A square of `ANCHOR` strides around the centre of every cell, float32 [P, 4], and each point's stride [P].
-
-    Args:
-        sides: cells along one side of each level, finest first.
-        size: side of the network's input in pixels.
+    """A square of `ANCHOR` strides around the centre of every cell, float32 [P, 4], and each point's stride [P], of
+    levels with so many cells along one side, finest first, over an input of `size` pixels.
     """
     squares, strides = [], []
     for side in sides:

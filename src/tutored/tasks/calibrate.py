@@ -112,12 +112,8 @@ def resampled(figure: Callable[[Ints], Floats], images: int) -> tuple[Floats, Fl
 
 
 class Bin(NamedTuple):
-    """Answers of about the same confidence.
-
-    Attributes:
-        confidence: their mean.
-        right: the share that is right, `low` and `high` its 95 % interval.
-        least: the lowest confidence among them.
+    """Answers of about the same confidence: its mean, the share that is right with its 95 % interval, how many they
+    are, and the lowest confidence among them.
     """
 
     confidence: float

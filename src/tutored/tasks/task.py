@@ -309,7 +309,7 @@ class Task(ABC):
 
 
 class DenseTask(Task):
-    """A task whose raw answer is a map of the student: any student can learn it, on a head that it offers to all."""
+    """A task whose raw answer is a map of the student: any student can learn it."""
 
     @property
     @abstractmethod
@@ -343,7 +343,6 @@ class DenseTask(Task):
         return {}
 
     def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[Any]:
-        """A kind whose final map (`onnx`) can't be decoded as a raw one overrides it for that."""
         (values,) = outputs.values()
         return self.decode(values, sizes)
 

@@ -186,12 +186,7 @@ def best_score(records: Sequence[Matches]) -> tuple[float | None, float]:
 def resampler(
     records: Sequence[Matches | None], labels: LabelSpace, reported: Sequence[str] | None
 ) -> Callable[[NDArray[np.int64]], float]:
-    """A function from weights (int64 [images], how many times each counts) to mAP (VOC area), NaN where it is unknown.
-
-    Args:
-        records: of one or more images, None of one without boxes.
-        reported: as in `figures`.
-    """
+    """See `Task.resampler`: mAP (VOC area) of images of which some have no boxes (None)."""
     numbers = [labels.index(name) for name in averaged_classes(labels, reported)]
     ranked = rank([each or NO_MATCHES for each in records], len(labels.classes))
     return lambda weights: known_mean(voc_ap(ranked, weights)[0, numbers])
@@ -240,11 +235,7 @@ def _hits(shares: NDArray[np.float64], difficult: NDArray[np.bool_]) -> NDArray[
 
 
 def rank(matches: Sequence[Matches], count: int) -> Ranked:
-    """Order the detections of one or more images for `voc_ap`; equal scores keep the order of images.
-
-    Args:
-        count: C, the number of object classes.
-    """
+    """Order the detections of one or more images of `count` object classes; equal scores keep the order of images."""
     objects = np.stack([np.bincount(item.truth_classes[~item.difficult], minlength=count + 1) for item in matches])
     images = np.repeat(np.arange(len(matches)), [len(item.hits) for item in matches])
     classes = np.concatenate([item.classes for item in matches])
@@ -261,8 +252,7 @@ def voc_ap(ranked: Ranked, weights: NDArray[np.int64] | None = None) -> NDArray[
     """Average precision of each class: row 0 the area under the precision envelope, row 1 VOC07's 11 points.
 
     Args:
-        weights: int64 [I], how many times each image counts; None: once. The result is that of a split in which
-            each image stands so many times.
+        weights: int64 [I], how many times each image stands in the split; None: once.
 
     Returns:
         float64 [2, C+1]; NaN for background and for a class without an object to find.
@@ -314,11 +304,8 @@ class _Pairs(NamedTuple):
 
 
 def coco_ap(matches: Sequence[Matches], count: int) -> NDArray[np.float64]:
-    """COCO's average precision of each class: over IoU .5 to .95, at .5 and at .75; at most 100 detections an image.
-
-    Args:
-        matches: of one or more images; their `hits`, which follow VOC's rules, are not used.
-        count: C, the number of object classes.
+    """COCO's average precision of `count` classes: over IoU .5 to .95, at .5 and at .75; at most 100 detections an
+    image.
 
     Returns:
         float64 [3, C+1]; NaN for background and for a class without an object to find.
@@ -350,13 +337,7 @@ def _places(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
 def _pairs(
     matches: Sequence[Matches], groups: NDArray[np.int64], order: NDArray[np.int64], difficult: NDArray[np.bool_]
 ) -> _Pairs:
-    """The pairs of all images.
-
-    Args:
-        groups: int64 [D], rising, a number for image and class of each detection, which fall by score within it.
-        order: int64 [D], the detections' places among those of all images.
-        difficult: bool, of the objects of all images.
-    """
+    """The pairs of all images: of detections in `order`, which fall by score in rising groups of image and class."""
     firsts = np.cumsum([(0, 0), *((len(each.classes), len(each.difficult)) for each in matches)], axis=0)
     places = np.full(firsts[-1, 0], -1)
     places[order] = np.arange(len(order))

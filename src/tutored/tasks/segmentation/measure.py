@@ -112,12 +112,7 @@ def figures(records: Sequence[Pixels], labels: LabelSpace, reported: Sequence[st
 def resampler(
     records: Sequence[Pixels | None], labels: LabelSpace, reported: Sequence[str] | None
 ) -> Callable[[NDArray[np.int64]], float]:
-    """A function from weights (int64 [images], how many times each counts) to mIoU, NaN where it is unknown.
-
-    Args:
-        records: of one or more images, None of one without a mask.
-        reported: as in `figures`.
-    """
+    """See `Task.resampler`: mIoU of images of which some have no mask (None)."""
     numbers = [BACKGROUND, *map(labels.index, averaged_classes(labels, reported))]
     stacked = stack([each or NO_PIXELS for each in records], len(labels.classes))
     return lambda weights: known_mean(iou(confusion(stacked, weights))[numbers])
@@ -130,11 +125,7 @@ def details(records: Sequence[Pixels], labels: LabelSpace) -> list[Detail]:
 
 
 def stack(pixels: Sequence[Pixels], classes: int) -> Stacked:
-    """Put the cells of one or more images together for `confusion`.
-
-    Args:
-        classes: C, the number of object classes.
-    """
+    """Put the cells of one or more images of so many object classes together for `confusion`."""
     return Stacked(
         np.repeat(np.arange(len(pixels)), [len(item.number) for item in pixels]),
         np.concatenate([item.truth.astype(np.int64) * (classes + 2) + item.answer for item in pixels]),
