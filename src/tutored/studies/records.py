@@ -55,7 +55,8 @@ class Record:
         run: the run's id when it was made.
         split: of the training images.
         config: the complete config.
-        figures: by task, then as `Figures.to_dict` has them; empty where the run was not validated.
+        figures: by task, then as `Figures.to_dict` has them; empty where the run was not validated. Those of the
+            setting's further splits are under `TASK on SPLIT`.
         resamples: float32 [samples + 1, measures], shares in 0..1; row 0 is on the images themselves, see `Resampled`.
         measures: task and metric of each column of `resamples`, such as `segmentation/mIoU`.
         lower_is_better: those of `measures` of which the lower one is better; None of runs older than this field.
@@ -91,9 +92,10 @@ class Record:
     pictures: Sequence[Mapping[str, Any]] = ()
 
     def figure(self, name: str) -> float | None:
-        """The figure "mAP", "mIoU" or `TASK/METRIC`; None where the task was not trained or has no ground truth."""
-        task, metric = FIGURES.get(name) or name.split("/", 1)
-        value: float | None = self.figures.get(task, {}).get(metric)
+        """The figure "mAP", "mIoU" or `TASK/METRIC`, of a further split with ` on SPLIT`; None: not known."""
+        short, _, split = name.partition(" on ")
+        task, metric = FIGURES.get(short) or short.split("/", 1)
+        value: float | None = self.figures.get(f"{task} on {split}" if split else task, {}).get(metric)
         return value
 
     @property
