@@ -135,7 +135,8 @@ class Student(nn.Module):
         """
         for name, task in self.tasks.items():
             if isinstance(task, InstanceSegmentation):
-                self.heads[name] = InstanceHead(task, boxes(task), rows(prototypes), maps(prototypes), grid)
+                coefficients, masks = rows(prototypes), maps(prototypes)
+                self.heads[name] = InstanceHead(task, boxes(task), coefficients, masks, grid)
             elif isinstance(task, Detection):
                 self.heads[name] = boxes(task)
             elif isinstance(task, DenseTask):
