@@ -29,7 +29,7 @@ from tutored.data.training import ranks
 from tutored.data.voc import label_map
 from tutored.errors import InputError, Progress
 from tutored.files import regular, whole_folder, write_text
-from tutored.init.loose import TRAIN, Item, Loose, find_loose, first, objects_in
+from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
 from tutored.labels import VOC, ClassMap, LabelSpace, composed
 from tutored.pictures import SUFFIXES, open_mask
 from tutored.tasks import task_class
@@ -115,7 +115,7 @@ train:
   # Images of one step.
   batch: {batch}
 """
-VAL = "# Split to validate on while training.\n  val_split: {}"
+VALIDATED = "# Split to validate on while training.\n  val_split: {}"
 HOLD_OUT = "# Share of the training images that is kept out of training and validated on.\n  held_out: 0.2"
 NO_VAL = "# Nothing is annotated to validate on.\n  val_split: null"
 EMPTY = """
@@ -186,7 +186,7 @@ def config_text(
         what=layout.what,
         data=_flow(layout.data),
         split=_flow(layout.train),
-        val=VAL.format(json.dumps(layout.val)) if taught and layout.val else HOLD_OUT if taught else NO_VAL,
+        val=VALIDATED.format(json.dumps(layout.val)) if taught and layout.val else HOLD_OUT if taught else NO_VAL,
         empty=EMPTY.format(blank=blank, images=images) if blank else "",
         tasks="\n".join(tasks),
         batch=8 if images < 500 else 16,
