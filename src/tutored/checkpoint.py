@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutored.config import Config, make_config
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import CHECKPOINT, former, read_json, regular, require, seal, whole_folder
 from tutored.labels import LabelSpace
 from tutored.students import Student, make_student
@@ -62,11 +62,9 @@ def load_checkpoint(path: Path | str) -> tuple[Student, Config]:
     require(folder, CHECKPOINT)
     description = _describe(folder, path)
     config, labels, scores = _meaning(description, path / DESCRIPTION)
-    try:
+    with told_of(path / DESCRIPTION):
         tasks = {name: open_task(name, labels[name], section) for name, section in config.tasks.items()}
         student = make_student(config.student.model_copy(update={"weights": "random"}), tasks)
-    except InputError as error:
-        raise InputError(f"{path / DESCRIPTION}: {error}") from error
     try:
         weights = load_file(regular(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:

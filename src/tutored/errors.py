@@ -1,13 +1,23 @@
 """What a user is told: the one error that is meant for users, what is said of all others, and how far work is."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class InputError(ValueError):
     """A user's mistake or a broken file: the message says what was given, what is possible, what to do."""
+
+
+@contextmanager
+def told_of(what: object, remedy: str = "") -> Iterator[None]:
+    """An InputError of what is done inside begins with `what`, and ends with a remedy that fits there."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}{remedy and f'; {remedy}'}") from error
 
 
 def defect(error: Exception) -> str:

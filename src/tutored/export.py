@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tutored.checkpoint import load_checkpoint
 from tutored.config import Config
 from tutored.data import open_dataset
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import whole_file
 from tutored.pictures import read_picture, upright
 from tutored.students import Student, preprocess
@@ -340,10 +340,8 @@ def export_program(
 def _networks(checkpoint: Path | str, options: Options) -> tuple[Config, Network, Network]:
     """The run's config, and the student without options and with them, for the tasks that were taught."""
     student, config = load_checkpoint(checkpoint)
-    try:
+    with told_of(checkpoint):
         return config, Network(student, config.taught, Options()), Network(student, config.taught, options)
-    except InputError as error:
-        raise InputError(f"{checkpoint}: {error}") from error
 
 
 def trace(network: Network) -> Any:

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 import click
 from click.core import ParameterSource
 
-from tutored.errors import InputError, printable
+from tutored.errors import InputError, printable, told_of
 from tutored.files import FORMATS, Kind, require
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -114,10 +114,8 @@ def check_tutor(given: str | Mapping[str, Any] | None, where: str) -> None:
     from tutored.tutors import checked
 
     if given is not None:
-        try:
+        with told_of(where):
             checked(given)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from error
 
 
 def _checked(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:

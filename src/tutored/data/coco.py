@@ -12,7 +12,7 @@ from tutored.data.images import Images, place_of
 from tutored.data.objects import LARGEST, Entry, Instance, as_annotations, is_number, stated_size
 from tutored.data.text import NO_CLASSES, is_background, refuse_climbing, spread
 from tutored.data.tools import Pictures
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import read_json
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import refuse_shares
@@ -130,10 +130,8 @@ def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict
     classes = [item for item in named if item["id"] not in groups]
     class_of = {item["id"]: BACKGROUND if is_background(item["name"]) else -1 for item in categories}
     class_of |= {item["id"]: index for index, item in enumerate(classes, start=1)}
-    try:
+    with told_of(f"{path}: categories"):
         return LabelSpace.of([item["name"].strip() for item in classes]), class_of
-    except ValueError as error:
-        raise InputError(f"{path}: categories: {error}") from error
 
 
 def _read_images(data: dict[str, Any], folder: Path, split: str, path: Path) -> dict[str, Entry]:

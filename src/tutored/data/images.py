@@ -21,7 +21,7 @@ from tutored.config import ClassSection
 from tutored.config.entries import DEFAULT_TASKS
 from tutored.config.training import Empty
 from tutored.data.text import CLASS_FILES, gather, own_classes, own_name, read_classes, read_lines, refuse_unwritable
-from tutored.errors import InputError, is_one_line
+from tutored.errors import InputError, is_one_line, told_of
 from tutored.files import is_special
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import SUFFIXES, UNREAD, picture_size, read_picture, stored_orientation
@@ -319,10 +319,8 @@ def _labels(dataset: Images, own: Annotations | None, name: str, source: TaskSou
             raise InputError(
                 f"{key}: there is no file {place}, neither in {dataset.folder} nor seen from here; {LISTS}"
             )
-        try:
+        with told_of(key):
             space = read_classes(path)
-        except InputError as error:
-            raise InputError(f"{key}: {error}") from error
     if has_classes and not space.classes and source.folder:
         raise InputError(f"{key}: {dataset.name} names no class; {LISTS}")
     return space

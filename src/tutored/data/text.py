@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 
 from defusedxml import ElementTree
 
-from tutored.errors import InputError, is_one_line
+from tutored.errors import InputError, is_one_line, told_of
 from tutored.files import regular
 from tutored.labels import LabelSpace
 from tutored.types import BACKGROUND
@@ -72,10 +72,8 @@ def read_classes(path: Path) -> LabelSpace:
             "behind it have. In masks 0 is background, 1 the first class and 255 is ignored: begin the list with "
             "background (or, as labelme does, with __ignore__ and _background_), and take out other such lines"
         )
-    try:
+    with told_of(path):
         return LabelSpace.of(list(classes.values()))
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def own_classes(folder: Path) -> tuple[LabelSpace, Path] | None:
@@ -95,10 +93,8 @@ def numbered(names: Sequence[str], where: Path) -> tuple[LabelSpace, list[int]]:
     classes = [name.strip() for name in names if not NO_CLASSES.fullmatch(name.strip())]
     if not all(classes):
         raise InputError(f"{where}: class {classes.index('')} has no name; give each its own")
-    try:
+    with told_of(where):
         labels = LabelSpace.of(classes)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
     return labels, [_number(name.strip(), labels) for name in names]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tutored.data.images import Images, Size, files_in
 from tutored.data.objects import LARGEST, Entry, Instance, as_annotations
 from tutored.data.text import NO_CLASSES, is_background, own_classes, refuse_unwritable
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import is_special
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import SUFFIXES, Box, refuse_shares
@@ -158,10 +158,8 @@ def class_of(name: Any, labels: LabelSpace, what: str) -> int:
         raise InputError(f"{what}: its class must be a name, got {name!r}")
     if NO_CLASSES.fullmatch(name.strip()) and not is_background(name):
         raise InputError(f"{what}: {name!r} is no class; give it a class, or remove it")
-    try:
+    with told_of(what):
         return BACKGROUND if is_background(name) else labels.index(name.strip())
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from error
 
 
 # --- Shapes

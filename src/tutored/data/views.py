@@ -13,7 +13,7 @@ from PIL import Image
 from tutored.data.images import Annotations, Images
 from tutored.data.objects import ObjectMasks
 from tutored.data.training import ranks
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.types import Dataset, GroundTruth
 
@@ -153,17 +153,13 @@ def relabelled(
 
 
 def _space(name: str, classes: Sequence[str]) -> LabelSpace:
-    try:
+    with told_of(f"classes of {name}, {', '.join(classes)}"):
         return LabelSpace.of(tuple(classes))
-    except ValueError as error:
-        raise InputError(f"classes of {name}, {', '.join(classes)}: {error}") from error
 
 
 def _seen(what: str, own: LabelSpace, target: LabelSpace, annotated: Names | None) -> Seen:
-    try:
+    with told_of(f"{what}: annotated"):
         known = set(range(len(own))) if annotated is None else {0, *map(own.index, annotated)}
-    except InputError as error:
-        raise InputError(f"{what}: annotated: {error}") from error
     try:
         class_map = ClassMap.by_name(own, target)
     except InputError as error:

@@ -16,7 +16,7 @@ import torch
 
 from tutored.data.images import AnnotationFiles, Images, Size, first_file
 from tutored.data.text import CLASS_FILES, gather, numbered, own_classes, read_lines, read_xml, refuse_climbing
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.labels import VOC, LabelSpace, composed
 from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box, read_numbers, read_picture, refuse_shares
 from tutored.tasks.detection.types import Boxes
@@ -225,10 +225,8 @@ def _check_size(root: Element, size: Size, path: Path) -> None:
 def _read_object(element: Element, size: Size, labels: LabelSpace, what: str) -> tuple[Box, int, bool]:
     name = _text(element, "name", what)
     what = f"{what} ({name})"
-    try:
+    with told_of(what, "own classes go into a file labels.txt in the data folder"):
         index = labels.index(name)
-    except InputError as error:
-        raise InputError(f"{what}: {error}; own classes go into a file labels.txt in the data folder") from error
     if index == BACKGROUND:
         raise InputError(f"{what}: background is no object; remove it")
     box = element.find("bndbox")

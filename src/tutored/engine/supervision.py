@@ -11,7 +11,7 @@ from tutored.config import Config, TaskSection
 from tutored.data.text import few
 from tutored.data.training import drawn_and_hidden
 from tutored.engine.data_sets import by_task, open_datasets, open_parts, open_tasks, own_classes, parts_of
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.advice import read_sidecar
@@ -62,10 +62,8 @@ def open_supervision(config: Config) -> OpenSupervision:
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
     for name, section in config.tasks.items():
-        try:
+        with told_of(f"tasks.{name}.reported"):
             averaged_classes(tasks[name].labels, getattr(section, "reported", None))
-        except InputError as error:
-            raise InputError(f"tasks.{name}.reported: {error}") from error
         opened = [open_store(path, tasks[name]) for path in section.stores]
         advice = [_advice(store, tasks[name], config, train, val, notes) for store in opened]
         tasks[name] = task = _with_band(tasks[name], advice, notes)
@@ -137,12 +135,8 @@ def _refuse_unknown(name: str, config: Config, labels: LabelSpace, reached: Cont
     own = LabelSpace.of(own_classes(open_parts(config)).get(name, ()))
     for index, each in enumerate(labels.classes, start=1):
         if index not in reached and same_class(each, own) is None:
-            try:
+            with told_of(f"tasks.{name}.classes: no data set and no tutor knows one of them"):
                 own.index(each)
-            except InputError as error:
-                raise InputError(
-                    f"tasks.{name}.classes: no data set and no tutor knows one of them: {error}"
-                ) from error
 
 
 def map_classes(task: Task, labels: LabelSpace, spaces: Sequence[LabelSpace], whose: str) -> ClassMap:
@@ -158,10 +152,8 @@ def map_classes(task: Task, labels: LabelSpace, spaces: Sequence[LabelSpace], wh
         return ClassMap(labels, task.labels, (0,) + (None,) * (len(labels) - 1))
     known = {name for each in spaces for name in each.names}
     renamed = {name: ours for name, ours in section.renamed.items() if name in labels.names or name not in known}
-    try:
+    with told_of(f"tasks.{task.name}: {whose}"):
         return ClassMap.by_name(labels, task.labels, renamed=renamed, elsewhere=section.elsewhere)
-    except InputError as error:
-        raise InputError(f"tasks.{task.name}: {whose}: {error}") from error
 
 
 def _advice(

@@ -27,7 +27,7 @@ from tutored.data.text import CLASS_FILES, NO_CLASSES, own_classes, own_name
 from tutored.data.tools import ALL
 from tutored.data.training import ranks
 from tutored.data.voc import label_map
-from tutored.errors import InputError, Progress
+from tutored.errors import InputError, Progress, told_of
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
 from tutored.labels import VOC, ClassMap, LabelSpace, composed
@@ -79,10 +79,8 @@ def answering(tutors: Sequence[Given], dataset: Dataset) -> dict[str, Answering]
                 told = f"the {len(tutor.labels.classes)} classes to learn are the tutor's"
                 found[task] = Answering(given, tutor.labels.classes, told)
                 continue
-            try:
+            with told_of(f"--tutor {given}"):
                 found[task] = Answering(given, (), ClassMap.by_name(tutor.labels, labels).describe())
-            except InputError as error:
-                raise InputError(f"--tutor {given}: {error}") from error
     return found
 
 
@@ -436,10 +434,8 @@ def _classes(folder: Path, items: Collection[Item]) -> tuple[LabelSpace, str]:
             )
     elif not names:
         raise InputError(f"{folder}: the XMLs hold no object, so there is no class to learn")
-    try:
+    with told_of(f"{folder}: objects of the XMLs"):
         return LabelSpace.of(names), "the names in the XMLs, by the alphabet"
-    except InputError as error:
-        raise InputError(f"{folder}: objects of the XMLs: {error}") from error
 
 
 def _values(masks: Sequence[Path]) -> set[int]:

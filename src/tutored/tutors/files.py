@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from tutored.data.text import read_xml
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import regular, sha256
 from tutored.labels import COCO, VOC, LabelSpace
 from tutored.tasks.detection import Detection, SoftBoxes
@@ -172,10 +172,8 @@ class ConfidenceXml:
         return f"{self.folder}: no {image_id}.xml"
 
     def _object(self, element: Element, first: int, size: tuple[int, int], what: str) -> Found | None:
-        try:
+        with told_of(what, "give labels=FILE with the tutor's classes"):
             index = self.labels.index((element.findtext("name") or "").strip())
-        except InputError as error:
-            raise InputError(f"{what}: {error}; give labels=FILE with the tutor's classes") from error
         if index == 0:
             raise InputError(f"{what}: background is no object; remove it")
         x1, y1, x2, y2 = (

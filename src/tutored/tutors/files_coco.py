@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tutored.data.coco import Coco
 from tutored.data.objects import decode_segmentation
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import read_json
 from tutored.labels import COCO, COCO_IDS, LabelSpace, same_class
 from tutored.pictures import Box, fit_box, is_empty
@@ -274,10 +274,8 @@ def _stated_classes(
     path: Path, numbers: set[Any], given: LabelSpace | None, categories: Mapping[Any, str]
 ) -> tuple[LabelSpace, dict[Any, int]]:
     """The label space of the file's own categories, and the class of each number."""
-    try:
+    with told_of(f"{path}: categories"):
         space = LabelSpace.of(list(categories.values()))
-    except InputError as error:
-        raise InputError(f"{path}: categories: {error}") from error
     if given is not None and given != space:
         raise InputError(f"{path}: its 'categories' are not the given labels; leave the labels out")
     unknown = numbers - categories.keys()

@@ -15,7 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from tutored.boxes import clip, nms
 from tutored.data.text import is_background, read_lines
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import sha256
 from tutored.labels import COCO_BY_NUMBER, KNOWN, MOST, NO_CLASS, LabelSpace
 from tutored.tasks.detection import SoftBoxes
@@ -51,10 +51,8 @@ def read_labels(labels: Path | str) -> LabelSpace:
     if str(labels) in KNOWN:
         return KNOWN[str(labels)]
     names = read_outputs(labels)
-    try:
+    with told_of(f"labels {labels}"):
         return LabelSpace.of(names)
-    except InputError as error:
-        raise InputError(f"labels {labels}: {error}") from error
 
 
 def read_outputs(labels: Path | str, count: int | None = None) -> list[str]:
@@ -128,10 +126,8 @@ class NetworkTutor:
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         answers = []
         for image, image_id in zip(images, image_ids, strict=True):
-            try:
+            with told_of(f"image {image_id}"):
                 answers.append(SoftLabels.of((image.height, image.width), *self.answers(image)))
-            except InputError as error:
-                raise InputError(f"image {image_id}: {error}") from error
         return answers
 
     def answers(self, image: Image.Image) -> Sequence[Any]:
