@@ -52,6 +52,7 @@ def setting(tmp_path_factory, voc_folder):
         "small": "train",
         "large": "train",
         "evaluation": "val",
+        "also": ["train"],
         "large_hidden": 0.5,
         "tutors": stores,
         "scales": {"small": {"train": {"epochs": 1}}},
@@ -183,6 +184,7 @@ def test_a_finished_run_is_one_row_of_a_parquet_file(setting, tmp_path) -> None:
     assert (row["setting"], row["seed"], row["split"], row["images"] > 0) == ("made-up", 0, "train", True)
     figures = json.loads(row["figures"])
     assert figures["detection"]["mAP_voc_area@.5"] >= 0 and figures["segmentation"]["mIoU"] >= 0
+    assert [figures[name]["images"] for name in ("detection", "detection on train")] == [4, 5]
     assert row["measures"] == ["detection/mAP_voc_area@.5", "segmentation/mIoU"] and len(row["resamples"]) == 2 * 1001
     assert json.loads(row["config"]) == run.config.to_dict() and row["commit"]
     kept = tmp_path / "runs" / run.run_id

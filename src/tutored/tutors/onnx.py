@@ -20,7 +20,7 @@ from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
 from tutored.tutors.onnx_declaration import BoxesAndScores, Cells, FinalBoxes, Masks, Picture
 from tutored.tutors.onnx_families import BINS, STRIDES, Graph, declaration_of, declaration_path, stated_names
-from tutored.tutors.options import OnnxOptions
+from tutored.tutors.options import OnnxOptions, SessionOptions
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 """Types of input that pictures are cast to."""
@@ -41,8 +41,8 @@ class OnnxTutor(outputs.NetworkTutor):
                 onnxruntime is not installed.
         """
         self.options, self._path = options, options.weights
-        digest = outputs.files_sha256([self._path, *_data_files(self._path)], "the model")
-        self._session = _session(options)
+        digest = outputs.files_sha256([self._path, *data_files(self._path)], "the model")
+        self._session = open_session(self._path, options)
         about = self._session.get_modelmeta().custom_metadata_map
         given, gives = self._session.get_inputs(), self._session.get_outputs()
         shapes = ({entry.name: entry.shape for entry in each} for each in (given, gives))
@@ -212,7 +212,8 @@ class OnnxTutor(outputs.NetworkTutor):
         name, sides = declared.name or next(iter(given), ""), len(declared.layout)
         if name not in given or len(given[name]) != sides:
             raise InputError(f"{self._path}: inputs {given}; declare the name of the picture's, with {sides} sides")
-        own = given[name][1:3] if declared.layout != "nchw" else given[name][2:]
+        first = declared.layout.index("h")
+        own = given[name][first : first + 2]
         fixed = tuple(own) if all(isinstance(pixels, int) for pixels in own) else None
         side = declared.size or fixed
         if side is None:
@@ -302,7 +303,7 @@ class Placed(NamedTuple):
 
 
 def place(image: Image.Image, side: tuple[int, int], how: Picture) -> tuple[Tensor, Placed]:
-    """A picture as the network wants it, float32 [1, 3, *side], [1, *side, 3] or [3, *side], and where it lies."""
+    """A picture as the network wants it, float32 [1, 3, *side] or as its layout says, and where it lies."""
     inner, corner, scale = side, (0, 0), (side[1] / image.width, side[0] / image.height)
     if how.fit == "letterbox":
         least = min(side[0] / image.height, side[1] / image.width)
@@ -321,8 +322,8 @@ def place(image: Image.Image, side: tuple[int, int], how: Picture) -> tuple[Tens
     canvas[:, :, y : y + inner[0], x : x + inner[1]] = picture
     mean, deviation = (torch.tensor(channels)[:, None, None] for channels in (how.mean, how.deviation))
     canvas = (canvas * (how.white / 255) - mean) / deviation
-    laid = {"nchw": canvas, "nhwc": canvas.permute(0, 2, 3, 1).contiguous(), "chw": canvas[0]}[how.layout]
-    return laid, Placed(corner, inner, scale)
+    laid = canvas.permute(0, 2, 3, 1).contiguous() if how.layout.endswith("hwc") else canvas
+    return laid if how.layout.startswith("n") else laid[0], Placed(corner, inner, scale)
 
 
 def yolox_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[Tensor, Tensor]:
@@ -424,7 +425,7 @@ def _xyxy(boxes: Tensor, head: BoxesAndScores | FinalBoxes, side: tuple[int, int
     return torch.cat([near, near + far], dim=1) if head.format == "xywh" else boxes
 
 
-def _data_files(weights: Path) -> list[Path]:
+def data_files(weights: Path) -> list[Path]:
     """The files that hold a part of a model's weights, by name; none where it can't be read."""
     try:
         import onnx
@@ -446,7 +447,8 @@ def _data_files(weights: Path) -> list[Path]:
     return [weights.parent / name for name in sorted(named)]
 
 
-def _session(options: OnnxOptions) -> Any:
+def open_session(weights: Path, options: SessionOptions) -> Any:
+    """onnxruntime's session. Raises InputError: no such device, no ONNX model, or onnxruntime is not installed."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -461,10 +463,10 @@ def _session(options: OnnxOptions) -> Any:
         raise InputError(f"device {options.device}: onnxruntime has {', '.join(here)} here; give one of them")
     providers = [here[options.device]] if options.device else list(here.values())
     try:
-        session = onnxruntime.InferenceSession(str(options.weights), settings, providers=providers)
+        session = onnxruntime.InferenceSession(str(weights), settings, providers=providers)
         # Read here, because texts that are not UTF-8 fail only now.
         [entry.name for entry in (*session.get_inputs(), *session.get_outputs())]
         session.get_modelmeta()
         return session
     except Exception as error:  # onnxruntime has no common base class for its errors
-        raise InputError(f"{options.weights}: not an ONNX model that onnxruntime can load ({error})") from error
+        raise InputError(f"{weights}: not an ONNX model that onnxruntime can load ({error})") from error

@@ -23,7 +23,7 @@ class Picture(Section):
     """A further input, int64 [1, 2], that is told in pixels of which (width, height) the boxes are wanted."""
     size: tuple[Positive, Positive] | None = None
     """(height, width), where the model does not fix it."""
-    layout: Literal["nchw", "nhwc", "chw"] = "nchw"
+    layout: Literal["nchw", "nhwc", "chw", "hwc"] = "nchw"
     colours: Literal["rgb", "bgr"] = "rgb"
     white: Annotated[float, Field(gt=0)] = 1.0
     """The value of white before mean and deviation: 1 or 255."""

@@ -101,6 +101,11 @@ def declaration_of(graph: Graph) -> tuple[Declaration, str | None]:
             )
         if found:
             return validated(Declaration, merged(found.model_dump(), given), str(path)) if given else found, family
+    if any("point_coords" in name for name in graph.inputs) or {"image_embeddings", "image_embed"} & {*graph.outputs}:
+        raise InputError(
+            f"{graph.weights}: a part of a network that needs boxes as prompts; label with `prompted --encoder FILE "
+            "--decoder FILE --boxes STORE`, or `--boxes ground_truth`"
+        )
     raise InputError(
         f"{graph.weights}: of none of the exporters that are known ({', '.join(FAMILIES)}): {graph}; say in {path} "
         f"what they mean, such as {EXAMPLES}; docs/tutors.md has an example of each kind"

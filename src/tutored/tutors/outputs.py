@@ -305,7 +305,9 @@ def on_cells(probs: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     return adaptive_avg_pool2d(finite(probs, "map values").cpu(), (height, width))
 
 
-def masks_in_boxes(maps: Tensor, boxes_xyxy: Tensor, rows: Tensor, size: tuple[int, int]) -> Tensor:
+def masks_in_boxes(
+    maps: Tensor, boxes_xyxy: Tensor, rows: Tensor, size: tuple[int, int], side: int = MASK_SIDE
+) -> Tensor:
     """What one map says inside each box, read bilinearly at the centres of a grid over the box.
 
     Args:
@@ -313,15 +315,16 @@ def masks_in_boxes(maps: Tensor, boxes_xyxy: Tensor, rows: Tensor, size: tuple[i
         boxes_xyxy: float32 [N, 4], pixels of the image, inside it.
         rows: int64 [N], the map of each box.
         size: (height, width) of the image in pixels.
+        side: m, cells along one side of a mask.
 
     Returns:
-        float32 [N, 28, 28]. Beyond the centres of its outermost cells a map goes on as it is there.
+        float32 [N, m, m]. Beyond the centres of its outermost cells a map goes on as it is there.
     """
     from torchvision.ops import roi_align  # slow to import, see `boxes.nms`
 
     cells = boxes_xyxy * boxes_xyxy.new_tensor([maps.shape[2] / size[1], maps.shape[1] / size[0]]).repeat(2)
     numbered = torch.cat([torch.arange(len(rows))[:, None], cells], dim=1)
-    masks: Tensor = roi_align(maps[rows][:, None], numbered, MASK_SIDE, sampling_ratio=1, aligned=True)
+    masks: Tensor = roi_align(maps[rows][:, None], numbered, side, sampling_ratio=1, aligned=True)
     return masks[:, 0].clamp(max=1)  # bilinear weights sum to one up to rounding
 
 
