@@ -126,7 +126,8 @@ def _make_room(folder: Path, mine: set[Path], most: float) -> int:
 
 def _encode(annotations: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by task and field, and by task all else as JSON. Raises TypeError where that is not possible."""
-    tensors, said = {}, {}
+    tensors: dict[str, Tensor] = {}
+    said: dict[str, str] = {}
     for name, annotation in annotations.items():
         values = {each.name: getattr(annotation, each.name) for each in fields(annotation)}
         tensors |= {f"{name}/{key}": value for key, value in values.items() if isinstance(value, Tensor)}
