@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from made import TINY, MadeDataset
-from tutored.config import Config, make_config
+from tutored.config import Config, TaskSection, make_config
 from tutored.data import open_dataset
 from tutored.data.packed import Packed
 from tutored.data.sources import drawn_and_hidden, ranks
@@ -226,7 +226,9 @@ def test_the_held_out_part_takes_the_place_of_val(folder: Path, data: dict[str, 
 
 def test_images_are_hidden_among_those_that_are_left() -> None:
     left, out = hold_out(WHOLE, 0.2, seed=0)
-    hidden = [drawn_and_hidden(left, "detection", share, 0) for share in (0.25, 0.5)]
+    hidden = [
+        drawn_and_hidden(left, "detection", TaskSection(kind="detection", hidden=share), 0) for share in (0.25, 0.5)
+    ]
     assert not any(drawn & set(out.ids) for drawn, _ in hidden)
     places = ranks(WHOLE.ids, 0, "detection")
     order = sorted(left.ids, key=lambda image_id: places[image_id])

@@ -66,9 +66,7 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         self.soft_labels = soft_labels or {}
         self.size, self.augment, self.seed, self.joint = size, augment, seed, joint
         self.ranks = {name: ranks(dataset.ids, data_seed, name) for name in tasks}
-        self.drawn = {
-            name: drawn_and_hidden(dataset, name, task.section.hidden, data_seed)[0] for name, task in tasks.items()
-        }
+        self.drawn = {name: drawn_and_hidden(dataset, name, task.section, data_seed)[0] for name, task in tasks.items()}
         run_draw = random.Random(f"{seed}/zoom-out").random()
         self.zoom_out_run = run_draw < augment.zoom_out_share
 

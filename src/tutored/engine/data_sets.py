@@ -47,9 +47,7 @@ def open_visible(config: Config) -> Dataset:
     """The training images of a run with the ground truth that it does not hide: what its tutors may be audited on."""
     train, _ = open_datasets(config)
     seed = config.data.seed
-    return Visible(
-        train, {name: drawn_and_hidden(train, name, task.hidden, seed)[1] for name, task in config.tasks.items()}
-    )
+    return Visible(train, {name: drawn_and_hidden(train, name, task, seed)[1] for name, task in config.tasks.items()})
 
 
 def open_tasks(config: Config, dataset: Dataset) -> dict[str, Task]:
