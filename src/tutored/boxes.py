@@ -71,7 +71,7 @@ def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor | None, threshold: fl
     else:
         # As torchvision does, which looks through all boxes for each group's.
         order, counts = groups.argsort(stable=True), groups.bincount().tolist()
-        parts = zip(*(each.split(counts) for each in (order, boxes_xyxy[order], scores[order])), strict=True)
+        parts = zip(*(torch.split(each, counts) for each in (order, boxes_xyxy[order], scores[order])), strict=True)
         each = [rows[ops.nms(*of, threshold)] if len(rows) > 1 else rows for rows, *of in parts]
         kept = torch.cat(each).sort().values
         kept = kept[scores[kept].sort(descending=True).indices]
