@@ -30,6 +30,7 @@ from tutored.config import Config
 from tutored.data.training import TrainingSet
 from tutored.engine import optimise
 from tutored.engine.batches import backward, make_plan, means, split
+from tutored.engine.data_sets import cached
 from tutored.engine.journal import Journal, list_sources, make_facts
 from tutored.engine.state import check_images, check_stores, load_state, save_state, start_student
 from tutored.engine.supervision import OpenSupervision
@@ -141,7 +142,7 @@ class Trainer:
             notes = (*notes, "train.precision fp16: a CPU computes in fp32 instead")
         self.supervision = supervision = supervision._replace(notes=(*supervision.notes, *notes))
         self.training = TrainingSet(
-            supervision.train,
+            cached(supervision.train, config, self.accelerator.num_processes),
             supervision.tasks,
             self.student.grids,
             supervision.soft_labels,
