@@ -12,15 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutored.cli import main
-from tutored.config import load_config
 from tutored.data import FORMATS, TOOLS, TaskSource, open_dataset
 from tutored.data.images import Images
 from tutored.errors import InputError
 from tutored.init import init
 
-TINY = """--student.weights random --student.backbone test_resnet --student.size 64 --student.width 16
---student.map_width 8 --train.epochs 1 --train.workers 0 --train.device cpu""".split()
 SIZE = (10, 8)
 """Width and height of all pictures here."""
 
@@ -588,48 +584,6 @@ def test_faults_of_label_studio_name_file_and_task(tmp_path: Path) -> None:
 
 
 # --- All tools
-
-
-def made(folder: Path, kind: str, side: int = 64) -> Path:
-    """Six pictures with a square, four of which are labelled, as a tool writes them: by boxes or by polygons."""
-    square = [[8, 8], [40, 8], [40, 40], [8, 40]]
-    for number in range(6):
-        place = folder / ("images/train" if kind == "yolo" else "")
-        place.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (side, side), (40 * number, 90, 0)).save(place / f"p{number}.jpg")
-        if number < 4 and kind == "yolo":
-            shares = (each / side for each in (24, 24, 32, 32))
-            write(folder / f"labels/train/p{number}.txt", " ".join(["0", *map(str, shares)]))
-        elif number < 4:
-            content = {"shapes": [shape("leaf", "polygon", *square)], "imagePath": f"p{number}.jpg"}
-            write(folder / f"p{number}.json", content)
-    if kind == "yolo":
-        write(folder / "data.yaml", "train: images/train\nnames: [leaf]\n")
-    return folder
-
-
-@pytest.mark.parametrize(("kind", "split", "taught"), [("yolo", "train", (4, 0)), ("labelme", "all", (4, 4))])
-def test_from_a_folder_to_a_trained_student(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    kind: str,
-    split: str,
-    taught: tuple[int, int],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    folder = made(Path("photos"), kind)
-    assert main(["init", "photos"]) == 0
-    printed = capsys.readouterr().out
-    assert f"photos: {TOOLS[kind][0]}" in printed and "2 of 6 images, such as p4, have no object" in printed
-    config = load_config(Path("tutored.yaml"))
-    assert (config.data.train, config.data.split, config.data.held_out) == (f"{kind}:{folder}", split, 0.2)
-    dataset = open_dataset(config.data.train, split)
-    assert tuple(sum(task in dataset.annotated_tasks(each) for each in dataset.ids) for task in dataset.tasks) == taught
-    assert main(["data", "check", "--data", f"{kind}:{folder}", "--split", split]) == 0
-    assert main(["train", "tutored.yaml", "--out", "run", *TINY]) == 0
-    figures = json.loads(Path("run/result.json").read_text())["figures"]
-    assert list(figures) == [task for task, count in zip(dataset.tasks, taught, strict=True) if count]
 
 
 def test_outlines_of_all_tools_are_instances(tmp_path: Path) -> None:
