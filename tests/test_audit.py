@@ -561,7 +561,7 @@ def test_wrong_words_are_told(voc_folder, labelled, capsys):
     words = ["--data", f"voc:{voc_folder}", "--split", "train"]
     against = [*words, "--against", store]
     for more, message in (
-        ([], "give --data FORMAT:FOLDER and --split"),
+        ([], "give --data FORMAT:FOLDER (images to train on that have ground truth), or --config FILE"),
         ([*words, "--renamed", "cat"], "couch=sofa"),
         ([*against, "--renamed", "cat=dog"], "--renamed is not for --against"),
         ([*against, "--photos"], "--photos is not for --against"),

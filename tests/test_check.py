@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -233,6 +234,24 @@ def test_classes_that_are_absent_are_one_line(make_voc: MakeVoc, tmp_path: Path)
 
 
 @pytest.mark.tried("noted", "a picture that two splits have under two names")
+def test_the_data_of_a_run_is_checked_as_it_reads_it(make_voc: MakeVoc, tmp_path: Path, capsys: Any) -> None:
+    folder = make_voc(tmp_path / "voc", {"train": ("boxes", "masks"), "val": ("both",)})
+    (folder / "SegmentationClass").rename(folder / "maps")
+    (folder / "Annotations/val_000.xml").write_text("<annotation>")
+    config = tmp_path / "run.yaml"
+    tasks = "{detection: {}, segmentation: {from: maps}}"
+    config.write_text(f"data: {{train: 'voc:{folder}', empty: annotated}}\ntasks: {tasks}\n")
+    words = ["data", "check", "--config", str(config)]
+    assert main([*words, "--json", str(tmp_path / "found.json")]) == 2
+    found = json.loads((tmp_path / "found.json").read_text())["splits"]
+    assert {name: [each["tasks"][task]["images"] for task in each["tasks"]] for name, each in found.items()} == {
+        f"voc:{folder}/train": [1, 1],
+        f"voc:{folder}/val": [0, 0],
+    }
+    assert main([*words, "--split", "train"]) == 2
+    assert "--split is not for --config, which says which data; leave it out" in capsys.readouterr().err
+
+
 def test_one_picture_under_two_names_is_told(make_voc: MakeVoc, tmp_path: Path) -> None:
     folder = make_voc(tmp_path, {"train": ("none",) * 2, "val": ("none",) * 2})
     (folder / "JPEGImages/val_001.jpg").write_bytes((folder / "JPEGImages/train_000.jpg").read_bytes())

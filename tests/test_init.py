@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tutored.cli import main
@@ -520,11 +521,26 @@ def test_what_is_ambiguous_or_left_out_is_said(photos: Path, tmp_path: Path) -> 
     assert not out.exists() and not (tmp_path / "t-data").exists()
 
 
+@pytest.mark.parametrize(("gpu", "size", "epochs"), [(False, 160, 20), (True, 320, 40)])
+def test_the_config_suits_the_machine(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, size: int, epochs: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    init(photos, tmp_path / "t.yaml")
+    config = load_config(tmp_path / "t.yaml")
+    assert (config.student.size, config.train.epochs) == (size, epochs)
+
+
 def test_broken_files_are_named_and_the_config_is_there(photos: Path, tmp_path: Path, capsys: Any) -> None:
     (photos / "labels.txt").write_text("cat\n")
-    assert main(["init", str(photos), "--out", str(tmp_path / "t.yaml")]) == 0
+    assert main(["init", str(photos), "--out", str(tmp_path / "t.yaml")]) == 2
     printed = capsys.readouterr().out
-    assert "correct them first" in printed and "unknown class" in printed and "put the classes" not in printed
+    assert (
+        f"correct them, and `tutored data check --config {tmp_path}/t.yaml`" in printed
+        and "unknown class" in printed
+        and "put the classes" not in printed
+    )
     assert all(task.classes is None for task in load_config(tmp_path / "t.yaml").tasks.values()), "once corrected"
 
 

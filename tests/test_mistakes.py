@@ -40,11 +40,13 @@ MISTAKES = {
         tutored init photos --out new.yaml --tutor onnx:detecter.onnx
         tutored init photos --out new.yaml --tutor onnx:detector.onnx --tutor files:boxes
         tutored init photos --out new.yaml --tutor segmentation=onnx:detector.onnx
+        tutored init photos --out new.yaml --tutor store:stores/boxes
     """,
     "data check": """
         tutored check photos
         tutored data check --data photos --split train
         tutored data check photos --split train
+        tutored data check --config tutored.yaml --split train
     """,
     "train": """
         tutored tarin tutored.yaml

@@ -29,6 +29,7 @@ from tutored.errors import InputError, is_one_line
 from tutored.evaluate import Result, table
 from tutored.labels import ClassMap, LabelSpace
 from tutored.palette import has_letters, shown_name
+from tutored.pictures import read_picture
 from tutored.tasks.task import Figures
 
 MakeVoc = Callable[..., Path]
@@ -225,6 +226,16 @@ def test_no_name_is_markup_or_steers_the_terminal(name: str) -> None:
     assert not is_one_line(name) or shown == f"before {name} after\n"
 
 
+def test_what_helps_where_names_are_not_read_as_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    for names, told in (
+        ("utf-8", "take it off the list$"),
+        ("iso8859-1", "set PYTHONUTF8=1 .names are read as iso"),
+    ):
+        monkeypatch.setattr(sys, "getfilesystemencoding", lambda names=names: names)
+        with pytest.raises(InputError, match=f"für.jpg: there is no such picture.*{told}"):
+            read_picture(Path("für.jpg"))
+
+
 def test_brackets_stay_on_any_console(make_voc: MakeVoc, tmp_path: Path) -> None:
     from rich.console import Console
 
@@ -232,7 +243,7 @@ def test_brackets_stay_on_any_console(make_voc: MakeVoc, tmp_path: Path) -> None
     folder = make_voc(tmp_path, {"train": ("boxes",)})
     (folder / "Annotations/train_000.xml").write_text("<annotation/>")
     (folder / "labels.txt").write_text("\n".join(kept))
-    report = check({"train": open_dataset(f"voc:{folder}", "train")})
+    report = check({"train": open_dataset(f"voc:{folder}", "train", empty="annotated")})
     by_class = dict.fromkeys(kept, 0.5)
     figures = Figures(images=1, per_class={"AP": by_class}, means={"mAP": 0.5}, counts={}, classes=kept, notes=("[b]",))
     for console in (Console, Lasting):

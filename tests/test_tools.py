@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tutored.cli import main
 from tutored.data import FORMATS, TOOLS, TaskSource, open_dataset
 from tutored.data.images import Images
 from tutored.errors import InputError
@@ -208,9 +209,12 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
 
 def test_what_is_left_out_of_a_yolo_folder_is_counted(tmp_path: Path) -> None:
     write(tmp_path / "labels/train/lost.txt", BOX)
+    write(tmp_path / "images/train/a.txt", BOX)
     dataset = yolo(tmp_path, f"0 0.5 0.5 0 0.5\n{BOX}\n1 0.9 0.5 0.4 0.5\n")
     line = f"{tmp_path}/labels/train/a.txt: line"
     assert dataset.notes == (
+        f"1 label files, such as {tmp_path}/images/train/a.txt, lie beside pictures that have one in `labels`, and are "
+        "not used",
         f"1 label files, such as {tmp_path}/labels/train/lost.txt, belong to no picture and are not used",
         f"1 objects, such as {line} 1: boxes of no area, left out",
         f"1 objects, such as {line} 3: boxes that reach out of their picture, cut",
@@ -344,7 +348,7 @@ def test_faults_of_a_shape_name_file_and_shape(tmp_path: Path, given: Any, told:
     "shapes of Labelme, CVAT and Label Studio without points, class or pixels; two files for one picture",
     inputs=3,
 )
-def test_faults_of_a_file_of_labelme(tmp_path: Path) -> None:
+def test_faults_of_a_file_of_labelme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labelme(tmp_path, shape("cat", "rectangle", [1, 1], [4, 4]))
     pictures(tmp_path / "b.jpg")
     write(tmp_path / "b.json", '{"shapes": [{"label"')
@@ -359,6 +363,8 @@ def test_faults_of_a_file_of_labelme(tmp_path: Path) -> None:
     assert problems["c"] == (
         f"{tmp_path}/c.json and {tmp_path}/z.json both annotate {tmp_path}/c.jpg; keep one of them",
     )
+    assert main(["data", "check", "--data", f"labelme:{tmp_path}", "--split", "all"]) == 2
+    assert "nothing is annotated" not in (told := capsys.readouterr().out) and "all: 3 problems" in told
 
 
 # --- CVAT
@@ -456,7 +462,10 @@ def test_faults_of_a_file_of_cvat(tmp_path: Path) -> None:
     image = '<image id="1" name="{}" width="10" height="8"/>'
     with pytest.raises(InputError, match="tracks of a video; export as `CVAT for images 1.1`"):
         cvat(tmp_path, more="<track/>")
-    with pytest.raises(InputError, match="a.jpg and a.jpg have one name up to the suffix; list a picture once"):
+    with pytest.raises(
+        InputError,
+        match="a.jpg of .*annotations.xml have one name up to the suffix; list a picture once",
+    ):
         cvat(tmp_path, more=image.format("a.jpg"))
     with pytest.raises(InputError, match="leads out of the data set's folder"):
         cvat(tmp_path, more=image.format("../../b.jpg"))
@@ -510,6 +519,31 @@ def test_regions_of_label_studio(tmp_path: Path) -> None:
     ]
 
 
+def test_strokes_of_label_studio(tmp_path: Path) -> None:
+    """A picture of 10 x 8 pixels, 320 values: 88 of 0, then 8 that are written out, 24 of 255, and 200 of 0."""
+
+    def repeated(value: int, length: int) -> str:
+        return f"1{1:02b}{length - 1:08b}{value:08b}"
+
+    head = f"{320:032b}{8 - 1:05b}{3 - 1:04b}{8 - 1:04b}{8 - 1:04b}{16 - 1:04b}"
+    written = f"0{0:02b}{8 - 1:03b}" + f"{0:08b}" * 7 + f"{9:08b}"
+    bits = head + repeated(0, 88) + written + repeated(255, 24) + repeated(0, 200)
+    rle = [int(bits[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(bits), 8)]
+    stroke = region("brushlabels", ["cat"], rle=rle, format="rle")
+    dataset = label_studio(tmp_path, task("a.jpg", stroke))
+    assert boxes(dataset, "a") == [("cat", [3, 2, 10, 3])] and pixels(dataset, "a") == {1: [3, 2, 10, 3, 7]}
+    for wrong in (rle[:-6], [*rle[:3], 0, *rle[4:]], [256], "x", None):
+        (problem,) = label_studio(tmp_path, task("a.jpg", region("brushlabels", ["cat"], rle=wrong))).problems("a")
+        assert "brushlabels 1: its run lengths are not those of a stroke on 10x8 pixels; draw it again" in problem
+
+
+def test_regions_of_the_control_labels_are_told_by_their_form(tmp_path: Path) -> None:
+    values = {"x": 20, "y": 25, "width": 40, "height": 50}
+    alone = region("labels", ["dog"], **values) | {"type": "rectangle"}
+    dataset = label_studio(tmp_path, task("a.jpg", alone, region("labels", ["dog"], **values)))
+    assert boxes(dataset, "a") == [("dog", [2, 2, 6, 6])]
+
+
 def test_outlines_of_label_studio(tmp_path: Path) -> None:
     half = region("polygonlabels", ["dog"], points=[[0, 0], [50, 0], [50, 100], [0, 100]], closed=True)
     disc = region("ellipselabels", ["cat"], x=80, y=50, radiusX=10, radiusY=25, rotation=0)
@@ -535,7 +569,7 @@ def test_pictures_of_label_studio_in_folders(tmp_path: Path) -> None:
 )
 def test_tasks_of_label_studio_that_nobody_finished(tmp_path: Path) -> None:
     box = region("rectanglelabels", ["dog"], x=20, y=25, width=40, height=50)
-    brush = region("brushlabels", ["cat"], rle=[1, 2], format="rle")
+    points = region("keypointlabels", ["cat"], x=1, y=2, width=1)
     pictures(*(tmp_path / f"{name}.jpg" for name in "bcdef"))
     open_task = {"id": 5, "data": {"image": "e.jpg"}, "annotations": [], "predictions": [{"result": [box]}]}
     dataset = label_studio(
@@ -543,18 +577,18 @@ def test_tasks_of_label_studio_that_nobody_finished(tmp_path: Path) -> None:
         task("a.jpg", box),
         task("b.jpg"),
         task("c.jpg", was_cancelled=True),
-        task("d.jpg", box, brush, number=4),
+        task("d.jpg", points, number=4),
         open_task,
     )
     assert {image_id: dataset.annotated_tasks(image_id) for image_id in dataset.ids} == {
-        "a": ("detection",), "b": ("detection",), "c": (), "d": (), "e": ()
+        "a": ("detection",), "b": ("detection",), "c": (), "d": ("detection",), "e": ()
     }  # fmt: skip
     assert boxes(dataset, "b") == []
     assert dataset.notes == (
         f"1 pictures, such as {tmp_path}/f.jpg, are in no task and are not used",
         "1 pictures, such as e.jpg, have predictions of a model, which are not read",
-        f"1 objects, such as {tmp_path}/export.json: task 4: brushlabels 2: regions of the kind brushlabels, which are "
-        "not read",
+        f"1 objects, such as {tmp_path}/export.json: task 4: keypointlabels 1: regions of the kind keypointlabels, "
+        "which are not read",
     )
 
 

@@ -20,7 +20,7 @@ from made import SHAPE, two_tasks
 from tutored.cli import main
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.predict import Predictor, Result, find_videos, predict_video
+from tutored.predict import Film, Predictor, Result, find_videos, predict_video
 from tutored.predict import frames as cameras
 from tutored.students import Student
 from tutored.students.blitznet import BlitzNet, BlitzNetSection
@@ -230,7 +230,8 @@ def test_a_camera_records_until_it_is_stopped(
     assert predictor.seen == [1, 1, 1, 1, 1]
     assert len(frames(tmp_path / "camera-10.predicted.mp4")) == 5
     assert len((tmp_path / "camera-10.predicted.jsonl").read_text().splitlines()) == 5
-    assert "camera:10: Ctrl-C ends the recording" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "camera:10: Ctrl-C ends the recording" in told and "camera:10: 5 frames; detection: dog on 5;" in told
 
 
 def test_a_missing_camera_or_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +244,22 @@ def test_a_missing_camera_or_package_is_told(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InputError, match=r"need av; run `pip install 'tutored\[video\]'`"):
         predict_video(Brightest(), "film.mp4", tmp_path / "film")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("score", "boxes", "missed"),
+    [
+        (None, "dog on 3", {}),
+        (0.1, "cat on 3, dog on 3", {}),
+        (0.8, "nothing from score 0.80 on, the best has 0.70", {"detection": 0.7}),
+    ],
+)
+def test_what_is_seen_in_a_video_is_told(tmp_path: Path, score: Any, boxes: str, missed: Any) -> None:
+    seen = Film(score)
+    predict_video(
+        Brightest(), film(tmp_path / "clip.mp4", [0, 1, 2]), tmp_path / "seen", kinds=["json"], found=seen.add
+    )
+    assert str(seen) == f"3 frames; detection: {boxes}; segmentation: dog on 3" and seen.missed() == missed
 
 
 def test_a_video_is_answered_frame_by_frame(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tutored.data import open_dataset
+from tutored.data.images import Images
 from tutored.data.voc import VocBoxes
 from tutored.errors import InputError
 from tutored.labels import VOC
@@ -46,8 +47,12 @@ def one(make_voc: MakeVoc, tmp_path: Path) -> Path:
     return folder
 
 
+def opened(folder: Path) -> Images:
+    return open_dataset(f"voc:{folder}", "train", empty="annotated")
+
+
 def truth_of(folder: Path) -> GroundTruth:
-    return open_dataset(f"voc:{folder}", "train").ground_truth("train_000")
+    return opened(folder).ground_truth("train_000")
 
 
 def boxes_of(folder: Path) -> Boxes:
@@ -92,6 +97,14 @@ def test_nothing_there_is_not_the_same_as_not_annotated(voc_folder: Path, one: P
     assert [tuple(dataset.ground_truth(image_id).tasks) for image_id in dataset.ids] == annotated
     empty = boxes_of(one)
     assert empty.boxes_xyxy.shape == (0, 4) and empty.classes.shape == (0,) and mask_of(one).sum() == 0
+
+
+def test_an_xml_without_objects_is_not_labelled_unless_told(one: Path) -> None:
+    dataset = open_dataset(f"voc:{one}", "train")
+    assert dataset.annotated_tasks("train_000") == ("segmentation",) and dataset.blank == ("train_000",)
+    assert "1 of 1 images, such as train_000, have no object: nothing there, or not labelled yet?" in dataset.notes[0]
+    (one / "Annotations/train_000.xml").write_text("<annotation><object")
+    assert not open_dataset(f"voc:{one}", "train").blank and "not readable as XML" in dataset.problems("train_000")[0]
 
 
 def test_boxes_and_mask_agree_to_the_pixel_with_the_picture(voc_folder: Path) -> None:
@@ -291,7 +304,7 @@ def test_files_that_have_the_name_of_no_picture_are_noted(make_voc: MakeVoc, tmp
 
 def test_two_pictures_of_one_name_are_told(one: Path) -> None:
     Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.png")
-    (note,) = open_dataset(f"voc:{one}", "train").notes
+    (note,) = opened(one).notes
     picture = one / "JPEGImages/train_000.jpg"
     assert note == f"{one}/JPEGImages: train_000 is the name of 2 pictures, of which {picture} is read"
 
@@ -299,7 +312,7 @@ def test_two_pictures_of_one_name_are_told(one: Path) -> None:
 @pytest.mark.tried("noted", "GIF, HEIC, raw or JPEG 2000 among pictures")
 def test_pictures_of_other_formats_are_named(one: Path) -> None:
     (one / "JPEGImages/train_000.jpg").rename(one / "JPEGImages/train_000.gif")
-    dataset = open_dataset(f"voc:{one}", "train")
+    dataset = opened(one)
     assert dataset.notes[0].startswith("1 pictures of other formats, such as") and len(dataset.notes) == 1
     with pytest.raises(InputError, match=r"train_000\.gif: not a picture; possible: JPEG"):
         Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.gif")
@@ -313,10 +326,10 @@ def test_pictures_of_other_formats_are_named(one: Path) -> None:
 )
 def test_a_list_of_another_tool_is_not_passed_over(one: Path) -> None:
     (one / "obj.names").write_text("leaf\n")
-    (note,) = open_dataset(f"voc:{one}", "train").notes
+    (note,) = opened(one).notes
     assert note.startswith(f"{one}/obj.names: is not read, so that the numbers in masks are taken to be VOC's; if")
     (one / "labels.txt").write_text("leaf\n")
-    assert open_dataset(f"voc:{one}", "train").notes == ()
+    assert opened(one).notes == ()
 
 
 def test_own_classes_come_from_labels_txt(one: Path) -> None:
