@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
 from conftest import SmallFiles
@@ -20,7 +21,9 @@ from tutored.convert import convert
 from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
+from tutored.softlabels import Store
 from tutored.tasks.detection import SoftBoxes
+from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors.label import label
 from tutored.types import SoftLabels
@@ -79,6 +82,44 @@ def test_coco_results_have_the_file_s_numbers_and_all_probs(coco, tmp_path: Path
     assert [item["score"] for item in loaded.loadAnns(loaded.getAnnIds(imgIds=[7]))] == pytest.approx(
         [0.7, 0.2], abs=2e-5
     )
+
+
+def test_masks_go_to_coco_results_and_back(coco, tmp_path: Path) -> None:
+    folder, _ = coco
+
+    class Outliner:
+        """The upper half of a cat's box and the right half of a dog's; as boxes one cat more."""
+
+        labels = PETS
+        identity: ClassVar[dict[str, Any]] = {"kind": "test", "score_floor": 0.01}
+
+        def __init__(self, boxes: bool) -> None:
+            self.boxes = boxes
+
+        def __call__(self, images: list[Image.Image], image_ids: list[str]) -> list[SoftLabels]:
+            masks = torch.zeros(2, 4, 4)
+            masks[0, :2], masks[1, :, 2:] = 1, 1
+            both = torch.tensor([[0.0, 0, 20, 20], [20, 4, 40, 16]])
+            classes, scores = torch.tensor([1, 2]), torch.tensor([0.7, 0.6])
+            found = Instances(boxes_xyxy=both, classes=classes, scores=scores, masks=masks)
+            probs = torch.tensor([[0.3, 0.7, 0.0], [0.4, 0.0, 0.6], [0.9, 0.1, 0.0]])
+            three = torch.cat([both, both[:1] + 1])
+            boxes = SoftBoxes(boxes_xyxy=three, classes=torch.tensor([1, 2, 1]), probs=probs)
+            return [SoftLabels.of((20, 40), boxes if self.boxes else None, found) for _ in images]
+
+    for name, boxes in (("masks", False), ("both", True)):
+        label(Outliner(boxes), open_dataset(f"coco:{folder}", "val"), tmp_path / name)
+        convert(tmp_path / name, "coco", f"coco:{folder}", "val", tmp_path / f"{name}.json")
+        entries = [each for each in json.loads((tmp_path / f"{name}.json").read_text()) if each["image_id"] == 7]
+        assert [each["category_id"] for each in entries] == [20, 30, 20][: 2 + boxes]
+        assert ["segmentation" in each for each in entries] == [True, True, False][: 2 + boxes]
+        areas = [reference.decode(each["segmentation"]).sum() for each in entries[:2]]
+        assert areas == [20 * 10, 10 * 12]
+        assert entries[0]["probs"] == pytest.approx({"background": 0.3, "cat": 0.7}, abs=2e-5)
+    again = ["label", "files", "--from", str(tmp_path / "masks.json"), "--data", f"coco:{folder}", "--split", "val"]
+    assert main([*again, "--out", str(tmp_path / "again")]) == 0
+    first, second = (Store.open(tmp_path / name)["b"].tasks["instances"].final((20, 40)) for name in ("masks", "again"))
+    assert torch.equal(first.masks, second.masks) and torch.equal(first.boxes_xyxy, second.boxes_xyxy)
 
 
 def test_a_voc_folder_is_a_data_set_again(coco, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from benchmarks.harness import markdown, put_between
 
 from made import TINY
 from test_tutor_onnx import yolox
+from test_tutor_prompted import sam
 from tutored.cli import commands as program
 from tutored.cli import common, learn, main
 from tutored.config import load_config, make_config, merged
@@ -325,6 +326,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, make_voc: Any) -> Path:
             shutil.copytree(f"runs/plain-{seed}", f"runs/filled-{seed}")
     for name in ("yolox.onnx", "yolox_nano.onnx"):
         yolox(stage / name, {1: [0.5, 0.5, 0, 0, 0.9, 0.9, 0.1]}, names="{0: 'cat', 1: 'dog'}")
+    sam(stage)
     (stage / "MAPS").mkdir()
     for picture in (folder / "JPEGImages").iterdir():
         np.savez(stage / "MAPS" / f"{picture.stem}.npz", probs=np.full((8, 8, 21), 1 / 21, np.float32))

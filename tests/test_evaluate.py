@@ -322,6 +322,7 @@ def test_coco_ap_equals_pycocotools(count: int, whole: bool) -> None:
     for number, name in enumerate(LABELS.classes):
         assert result.per_class[AP_COCO][name] == pytest.approx(precision[:, :, number].mean(), abs=1e-12)
         assert result.per_class[AP_COCO_50][name] == pytest.approx(precision[0, :, number].mean(), abs=1e-12)
+    assert result.means["mAP_coco@.75"] == pytest.approx(precision[5].mean(), abs=1e-12)
 
 
 def test_of_two_objects_overlapped_alike_coco_takes_the_later() -> None:

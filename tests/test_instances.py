@@ -31,6 +31,7 @@ from tutored.students import make_student
 from tutored.students.masks import InstanceHead, InstanceOutputs, mask_logits
 from tutored.tasks.instances import InstanceMasks, Instances, InstanceSegmentation, InstanceTargets, Objects
 from tutored.tasks.instances.targets import cells_inside
+from tutored.tutors import open_tutor
 from tutored.types import SoftLabels
 
 SMALL = {
@@ -435,6 +436,16 @@ def test_its_exported_file_gives_boxes_and_masks(tmp_path):
     for each in found[1:]:
         assert each.masks.shape == (len(each.scores), 50, 90) and len(each.scores) == len(found[0].scores) > 3
         assert abs(int(each.masks.sum()) - int(found[0].masks.sum())) < 0.1 * int(found[0].masks.sum()) > 0
+
+    tutors = [open_tutor(f"student:{tmp_path / 'best'}"), open_tutor(f"onnx:{tmp_path / 'raw.onnx'}", nms_iou=0.45)]
+    checkpoint, export = (each([picture], ["a"])[0].tasks for each in tutors)
+    assert set(checkpoint) == set(export) == {"instances"}
+    own, theirs = (each["instances"] for each in (checkpoint, export))
+    apart = (theirs.boxes_xyxy[:, None] - own.boxes_xyxy).abs().amax(dim=2)
+    same = apart.min(dim=1).values < 0.01
+    assert same.float().mean() > 0.9 and len(theirs.scores) > 3
+    pooled = torch.nn.functional.avg_pool2d(own.masks[apart.argmin(dim=1)[same]], 2)
+    assert (pooled - theirs.masks[same]).abs().max() < 0.02, "read on 28 cells in the place of 56"
 
 
 # From folder to figures

@@ -52,6 +52,7 @@ def setting(tmp_path_factory, voc_folder):
         "small": "train",
         "large": "train",
         "evaluation": "val",
+        "also": ["train"],
         "large_hidden": 0.5,
         "tutors": stores,
         "scales": {"small": {"train": {"epochs": 1}}},
@@ -79,6 +80,14 @@ def test_the_documented_cost_is_that_of_the_plan() -> None:
     images = {"Segmentation/train": 1464, "Main/train": 5717}
     assert int(runs) == len(planned)
     assert int(millions) == round(sum(images[run.split] * run.config.train.epochs for run in planned) / 1e6)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(Path(__file__).parents[1].glob("results/**/study.yaml")), ids=lambda path: path.parent.name
+)
+def test_committed_results_fit_todays_settings(folder) -> None:
+    kept = load_folder(folder.parent)
+    assert kept.runs(kept.names), "tutored study report makes their page from these rows"
 
 
 def test_a_declared_row_is_a_config_and_no_training_has_two_ids() -> None:
@@ -183,6 +192,7 @@ def test_a_finished_run_is_one_row_of_a_parquet_file(setting, tmp_path) -> None:
     assert (row["setting"], row["seed"], row["split"], row["images"] > 0) == ("made-up", 0, "train", True)
     figures = json.loads(row["figures"])
     assert figures["detection"]["mAP_voc_area@.5"] >= 0 and figures["segmentation"]["mIoU"] >= 0
+    assert [figures[name]["images"] for name in ("detection", "detection on train")] == [4, 5]
     assert row["measures"] == ["detection/mAP_voc_area@.5", "segmentation/mIoU"] and len(row["resamples"]) == 2 * 1001
     assert json.loads(row["config"]) == run.config.to_dict() and row["commit"]
     kept = tmp_path / "runs" / run.run_id

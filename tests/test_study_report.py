@@ -16,7 +16,7 @@ from tutored.studies.folder import Folder
 from tutored.studies.outcome import gather
 from tutored.studies.records import Record, add_record, read_records
 from tutored.studies.report import draw_curve, write_report
-from tutored.studies.setting import load_setting, run_of
+from tutored.studies.setting import Setting, load_setting, run_of
 
 SETTING = load_setting(None, name="made <up>", data="voc:/nowhere/VOC2012", reported=["cat", "dog"])
 MEASURES = ("detection/mAP_voc_area@.5", "segmentation/mIoU")
@@ -59,9 +59,10 @@ def finish(tmp_path):
 
 @pytest.fixture
 def report(tmp_path):
-    def write(*studies, seeds=(0, 1)):
+    def write(*studies, seeds=(0, 1), **over):
         outcomes = [gather(study, SETTING, seeds, tmp_path, read_records(tmp_path)) for study in studies]
-        folder = Folder(tmp_path, SETTING, (), tuple(seeds))
+        given = SETTING.model_dump(mode="json") | over
+        folder = Folder(tmp_path, Setting.model_validate(given), (), tuple(seeds))
         return tuple(path.read_text() for path in write_report(folder, outcomes, tmp_path / "out"))
 
     return write
@@ -70,15 +71,55 @@ def report(tmp_path):
 def test_better_is_said_only_where_the_interval_excludes_zero(finish, report):
     for seed in (0, 1, 2):
         finish(TABLE, BASE, "corrected", seed, 0.50, 0.60)
-        # mAP: +.03, +.05 and +.07, all far above the noise. mIoU: +.03, +.00 and -.03.
-        finish(TABLE, OTHER, "corrected", seed, 0.53 + 0.02 * seed, 0.63 - 0.03 * seed, spread=0.002)
+        # mAP: +.04, +.05 and +.06, all far above the noise. mIoU: +.03, +.00 and -.03.
+        finish(TABLE, OTHER, "corrected", seed, 0.54 + 0.01 * seed, 0.63 - 0.03 * seed, spread=0.002)
     page, text = report(TABLE, seeds=(0, 1, 2))
-    assert "| other |  | 0.550 ± 0.020 |  | 0.600 ± 0.030 | 3 |" in text
+    assert "| other |  | 0.550 ± 0.010 |  | 0.600 ± 0.030 | 3 |" in text
     assert "Comparisons, recipe **corrected**:" in text and "**thesis**:" not in text.partition("Comparisons")[2]
     assert "- **“other” is better than “base” in mAP:** +0.050 [+0.0" in text
     assert "- not resolved: “other” against “base” in mIoU, " in text and "(3 seeds)" in text
-    assert page.count('class="better"') == 1 and "0.530, 0.550, 0.570" in page
+    assert page.count('class="better"') == 1 and "0.540, 0.550, 0.560" in page
     assert "better than “base” in mIoU" not in page + text and "Made at: abc1234.\n" in text
+
+
+def test_a_page_of_many_comparisons_asks_more_of_each(finish, report):
+    # Of one row against another p is .013; Benjamini and Hochberg's of eight comparisons, of which the other seven say
+    # nothing, is .105.
+    many = Study(name="made/many", title="Many", question="Which?", recipes=("corrected",), rows=(BASE, OTHER))
+    for number in (2, 3, 4):
+        row = Row(label=f"row {number}", config={"student": {"negatives": 2.0 + number}}, against=("base",))
+        many = many.model_copy(update={"rows": (*many.rows, row)})
+    few = many.model_copy(update={"rows": many.rows[:2]})
+    for seed, away in enumerate((-0.1, 0.0, 0.1)):
+        finish(many, BASE, "corrected", seed, 0.50, 0.60)
+        finish(many, OTHER, "corrected", seed, 0.54 + 0.01 * seed, 0.60 + away)
+        for row in many.rows[2:]:
+            finish(many, row, "corrected", seed, 0.50 + away, 0.60 + away)
+    assert "**“other” is better than “base” in mAP:** +0.050" in report(few, seeds=(0, 1, 2))[1]
+    assert "- “other” seems better than “base” in mAP: +0.050" in report(many, seeds=(0, 1, 2))[1]
+
+
+def test_answers_stand_at_the_head(finish, report):
+    asked = {"study": "made/table", "row": "other", "against": "base"}
+    both = [{"question": "Is it | better?", **asked}, {"question": "And then?", **asked, "study": "made/later"}]
+    told = "| Is it \\| better? | better, +0.050 [+0.050, +0.050] | level, +0.000 [+0.000, +0.000] | 3 | `made/table`"
+    for seed in (0, 1, 2):
+        finish(TABLE, BASE, "corrected", seed, 0.50, 0.60)
+        finish(TABLE, OTHER, "corrected", seed, 0.55, 0.60)
+    _, text = report(TABLE, seeds=(0, 1, 2), answers=both)
+    assert told in text and text.index(told) < text.index("## A table")
+    assert "| And then? | not finished | not finished | 0 | `made/later`, other against base |" in text
+    with pytest.raises(InputError, match=r"answers.*at most 10"):
+        load_setting(None, answers=both * 6)
+
+
+def test_a_further_split_has_columns_of_its_own(finish, report):
+    known = {"detection on small": {"mAP_voc_area@.5": 0.25}, "segmentation on small": {"mIoU": 0.75}}
+    told = {"detection": {"mAP_voc_area@.5": 0.5}, "segmentation": {"mIoU": 0.6}, **known}
+    finish(TABLE, ODD, "corrected", 0, 0.5, 0.6, figures=told)
+    _, text = report(TABLE, seeds=(0,), also=["small"])
+    assert "mIoU, ours | mAP on small | mIoU on small | seeds |" in text
+    assert "| 0.500 |  | 0.600 | 0.250 | 0.750 | 1 |" in text.partition("| a \\<")[2]
 
 
 def test_an_interval_that_ends_at_a_printed_zero_is_not_resolved():
@@ -105,7 +146,7 @@ def test_a_row_that_both_recipes_have_is_compared_across_them(finish, report):
     _, text = report(TABLE, seeds=(0, 1, 2))
     between = text.partition("Row by row, recipe **corrected** against recipe **thesis**:")[2]
     assert "- **“base, corrected” is better than “base, thesis” in mAP:** +0.040 [+0.0" in between
-    assert "- not resolved: “base, corrected” against “base, thesis” in mIoU, +0.000" in between
+    assert "- “base, corrected” is level with “base, thesis”, within 0.02, in mIoU: +0.000" in between
     assert "other, corrected" not in text  # the thesis' run of it is missing
 
 
@@ -200,6 +241,18 @@ def test_a_task_that_was_not_trained_or_validated_has_no_figure(finish, report):
     _, text = report(TABLE, seeds=(0,))
     assert "| base | 0.626 | 0.510 | 0.602 | not trained | 1 |" in text
     assert "| other |  | not validated |  | not validated | 1 |" in text and "in mIoU" not in text
+
+
+def test_figures_of_further_tasks_stand_beside_the_two(finish, report):
+    for row, depth in ((BASE, 0.5), (OTHER, 0.4)):
+        more = {"measures": (*MEASURES, "depth/RMSE"), "lower_is_better": ("depth/RMSE",)}
+        more["resamples"] = np.full((101, 3), [0.5, 0.6, depth], np.float32)
+        finish(TABLE, row, "corrected", 0, 0.5, 0.6, figures={"depth": {"RMSE": depth}}, **more)
+    finish(TABLE, ODD, "corrected", 0, 0.5, 0.6)  # of two tasks
+    page, text = report(TABLE, seeds=(0,))
+    assert "| taught by | mAP, printed | mAP, ours | mIoU, printed | mIoU, ours | depth/RMSE | seeds |" in text
+    assert "| 0.400 | 1 |" in text and "a &lt; b" in page and '<th scope="col">depth/RMSE</th>' in page
+    assert "“other” seems better than “base” in depth/RMSE: -0.100 [-0.100, -0.100]" in text, "a lower error"
 
 
 def test_runs_on_other_images_are_named(finish, report):

@@ -37,8 +37,9 @@ def training_set(count=10, soft=None, dataset=None, augment=None, size=32, **sec
     )
 
 
-def hidden(share: float, seed: int = 0) -> set[str]:
-    return set(drawn_and_hidden(MadeDataset(100), "detection", share, seed)[1])
+def hidden(share: float, seed: int = 0, task: str = "detection", like: str | None = None) -> set[str]:
+    keys = TaskSection(kind=task, hidden=share, hidden_like=like)
+    return set(drawn_and_hidden(MadeDataset(100), task, keys, seed)[1])
 
 
 def test_a_hidden_share_is_exact_and_nested():
@@ -57,6 +58,8 @@ def test_ranks_do_not_depend_on_the_order_of_ids(seed, rng):
 def test_seeds_and_tasks_hide_different_images():
     assert hidden(0.5, seed=0) != hidden(0.5, seed=1)
     assert ranks(IDS, 0, "detection") != ranks(IDS, 0, "segmentation")
+    assert hidden(0.5, task="segmentation") != hidden(0.5)
+    assert hidden(0.5, task="segmentation", like="detection") == hidden(0.5) < hidden(0.8)
 
 
 def section(**keys):

@@ -31,6 +31,7 @@ from tutored.softlabels import Remapped, Store
 from tutored.tasks import task_class
 from tutored.tasks.detection.draw import describe
 from tutored.tasks.detection.types import Boxes, SoftBoxes
+from tutored.tasks.instances import Instances, InstanceSegmentation
 from tutored.tasks.segmentation.draw import save_mask
 from tutored.tasks.segmentation.types import ClassMask, SoftMap
 from tutored.tutors.files import IN_VOC_PIXELS
@@ -51,6 +52,7 @@ class Answer(NamedTuple):
     size: tuple[int, int]
     boxes: SoftBoxes | None
     map: SoftMap | None
+    instances: Instances | None
 
 
 class Target(NamedTuple):
@@ -97,7 +99,7 @@ def convert(
         tell(note)
     labels = next((space for space in dataset.labels.values() if space.classes), stored.labels)
     class_map = ClassMap.by_name(stored.labels, labels)
-    held = (SoftBoxes,) if kind == "coco" else (SoftBoxes, SoftMap)
+    held = (SoftBoxes, Instances) if kind == "coco" else (SoftBoxes, Instances, SoftMap)
     kinds = {each.answers[0]: each for each in map(task_class, TASKS) if stored.teaches(each)}
     kinds = {form: each for form, each in kinds.items() if form in held}
     if not kinds:
@@ -115,10 +117,14 @@ def convert(
     def each_answer() -> Iterator[Answer]:
         for done, image_id in enumerate(ids, start=1):
             found = {kind: each[image_id] for kind, each in answers.items() if image_id in each}
-            boxes, soft_map = (
-                next(iter(found[kind].tasks.values())) if kind in found else None for kind in (SoftBoxes, SoftMap)
+            size = next(iter(found.values())).size
+            boxes, soft_map, instances = (
+                next(iter(found[kind].tasks.values())) if kind in found else None
+                for kind in (SoftBoxes, SoftMap, Instances)
             )
-            yield Answer(image_id, next(iter(found.values())).size, boxes, soft_map)
+            if SoftBoxes not in answers and instances is not None:
+                boxes = instances.soft_boxes(len(labels))
+            yield Answer(image_id, size, boxes, soft_map, instances)
             if progress:
                 progress(done, len(ids))
 
@@ -127,7 +133,8 @@ def convert(
 
 
 def write_coco(answers: Iterable[Answer], target: Target) -> None:
-    """One JSON list, an entry a box: `image_id`, `category_id`, `bbox` (x, y, width, height in pixels), `score`.
+    """One JSON list, an entry a box: `image_id`, `category_id`, `bbox` (x, y, width, height in pixels), `score`, and
+    `segmentation` (run lengths) where the box has a mask.
 
     Image and category ids are the file's own where the data set is COCO, so that `COCO.loadRes` takes the list; else
     the image's name and the class' number (1..C). Beside what COCO asks for stand `category` and `probs`, the whole
@@ -138,15 +145,13 @@ def write_coco(answers: Iterable[Answer], target: Target) -> None:
     if isinstance(target.dataset, Coco):
         images = target.dataset.numbers
         categories = {name: number for number, name in target.dataset.categories.items()}
-    entries = [
-        {
-            "image_id": images.get(answer.image_id, answer.image_id),
-            **entry,
-            "category_id": categories[entry["category"]],
-        }
-        for answer in answers
-        for entry in _entries(answer, target)
-    ]
+    entries = []
+    for answer in answers:
+        regions = _regions(answer, target.labels)
+        for entry in _entries(answer, target):
+            number = {"category_id": categories[entry["category"]]}
+            whole = {**regions.get((entry["category"], *entry["bbox"]), {}), **entry, **number}
+            entries.append({"image_id": images.get(answer.image_id, answer.image_id), **whole})
     write_text(target.out, json.dumps(entries) + "\n")
 
 
@@ -250,6 +255,14 @@ KINDS: dict[str, tuple[Callable[[Iterable[Answer], Target], None], float]] = {
     "fiftyone": (write_fiftyone, 0.05),
 }
 """What writes each format, and the score from which on it keeps boxes by default."""
+
+
+def _regions(answer: Answer, labels: LabelSpace) -> dict[tuple[Any, ...], Any]:
+    """The entry of each instance, with its mask, by the class and box."""
+    if answer.instances is None:
+        return {}
+    entries = InstanceSegmentation(Instances.kind, labels).describe(answer.instances.final(answer.size))
+    return {(each["category"], *each["bbox"]): each for each in entries}
 
 
 def _entries(answer: Answer, target: Target) -> list[dict[str, Any]]:

@@ -93,6 +93,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _tasks_fit(self) -> Config:
         for name, task in self.tasks.items():
+            if task.hidden_like is not None and task.hidden_like not in self.tasks:
+                possible = ", ".join(self.tasks)
+                raise ValueError(f"tasks.{name}.hidden_like names {task.hidden_like!r}; possible: {possible}")
             if isinstance(task, ClassSection) and task.vetted_by is not None:
                 fit = [each for each, section in self.tasks.items() if each != name and _kind(section) in task.VETTING]
                 if task.vetted_by not in fit:

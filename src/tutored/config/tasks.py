@@ -36,6 +36,9 @@ class TaskSection(Section):
     the answers of `tutor` go into the run's folder, to `stores/TASK`."""
     hidden: Share = 0.0
     """Share of the annotated training images whose ground truth is hidden; a larger share hides a superset."""
+    hidden_like: Text | None = None
+    """Draw the hidden images as those of this task: tasks that are annotated on the same images then keep the same
+    ones. null: each task by itself, so that few images keep both."""
     share: Share = 1.0
     """Share of images that `replace` gives to the tutor."""
     resampled: bool = False

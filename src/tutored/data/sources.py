@@ -27,11 +27,13 @@ def ranks(image_ids: Sequence[str], seed: int, task: str) -> dict[str, float]:
     return {image_id: place / len(ordered) for place, image_id in enumerate(ordered)}
 
 
-def drawn_and_hidden(dataset: Dataset, task: str, share: float, seed: int) -> tuple[frozenset[str], frozenset[str]]:
+def drawn_and_hidden(
+    dataset: Dataset, task: str, section: TaskSection, seed: int
+) -> tuple[frozenset[str], frozenset[str]]:
     """The images whose ground truth for a task a run sees, and those whose it hides (`TaskSection.hidden`)."""
     annotated = [image_id for image_id in dataset.ids if task in dataset.annotated_tasks(image_id)]
-    places = ranks(annotated, seed, task)
-    hidden = frozenset(image_id for image_id, place in places.items() if place < share)
+    places = ranks(annotated, seed, section.hidden_like or task)
+    hidden = frozenset(image_id for image_id, place in places.items() if place < section.hidden)
     return frozenset(annotated) - hidden, hidden
 
 

@@ -189,7 +189,7 @@ def _advice(
         )
         return None
     audited = set(found.ids.splitlines())
-    hidden = drawn_and_hidden(train, name, section.hidden, config.data.seed)[1]
+    hidden = drawn_and_hidden(train, name, section, config.data.seed)[1]
     for ids, what in (
         (val.ids if val else (), "images that are validated on"),
         (hidden, "images whose ground truth this run hides"),

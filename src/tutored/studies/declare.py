@@ -125,6 +125,23 @@ class Study(Section):
         return f"{self.name} | {recipe} | {row.label}"
 
 
+class Answer(Section):
+    """A line at the head of a report: a question, and the comparison of two rows that answers it.
+
+    Attributes:
+        question: in one sentence.
+        study: the name of the study that has both rows.
+        row: label of the row that is asked about.
+        against: label of the row that it is held to; `row` has it among its own `against`.
+    """
+
+    question: str
+    study: str
+    row: str
+    against: str
+    recipe: Recipe = "corrected"
+
+
 def _declared(file: str) -> tuple[Study, ...]:
     return tuple(Study.model_validate(each) for each in read_yaml(Path(__file__).with_name(file))["studies"])
 

@@ -42,7 +42,7 @@ from tutored.visualise import draw
 from tutored.watch import Report, Watcher, Watchers
 
 MOST_SEEDS = 1000
-MAY_CHANGE = {"scales", "candidates", "tutor_candidates", "chosen", "studies", "photos"}
+MAY_CHANGE = {"scales", "candidates", "tutor_candidates", "chosen", "studies", "answers", "photos"}
 """Of a setting, what does not change the runs that were trained."""
 SHOWN, SIDE, QUALITY = 4, 300, 60
 """Pictures of a run: how many, their longer side in pixels, and WebP's quality."""
@@ -310,6 +310,9 @@ def _train(run: Run, folder: Path, keep: bool, watch: Callable[[Report], None] |
             same = (each for each in plan([study], run.setting, [run.seed]) if each.run_id == run.run_id)
             rows |= dict.fromkeys(key for each in same for key in each.rows)
     pictures = _pictures(run, where) if run.seed == 0 else []
+    for split in () if run.config.data.held_out else run.setting.also:
+        told = judge(where / "checkpoint", run.setting.data, split).tasks
+        result["figures"] |= {f"{task} on {split}": each.to_dict() for task, each in told.items()}
     add_record(folder, record_of(run, where, result, tuple(rows), pictures))
     shutil.rmtree(where / "state" if keep else where, ignore_errors=True)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from tutored.errors import InputError
-from tutored.evaluate import Interval, Resampled, compare
+from tutored.evaluate import ENOUGH_SEEDS, LEVEL, Interval, Resampled, benjamini_hochberg, compare
 from tutored.studies.declare import Recipe, Row, Study
 from tutored.studies.records import FIGURES, Record, by_row
 from tutored.studies.setting import Run, Setting, run_of
@@ -37,7 +37,7 @@ class RowOutcome:
     failed: tuple[tuple[Run, str], ...] = ()
 
     def values(self, name: str) -> list[float]:
-        """The figure ("mAP" or "mIoU") of every finished run that has it."""
+        """The figure, see `Record.figure`, of every finished run that has it."""
         return [value for record in self.records if (value := record.figure(name)) is not None]
 
     def mean(self, name: str) -> float | None:
@@ -63,7 +63,8 @@ class Comparison:
     Attributes:
         recipe: of both rows; None: one row in both recipes.
         seeds: those that both rows have.
-        intervals: "mAP", "mIoU" or "Δm" to the difference over these seeds.
+        intervals: "mAP", "mIoU", "Δm" or `TASK/METRIC` to the difference over these seeds.
+        adjusted: by the same names, p-values adjusted for all comparisons of a page (`adjust`).
     """
 
     recipe: Recipe | None
@@ -71,6 +72,21 @@ class Comparison:
     than: str
     seeds: tuple[int, ...]
     intervals: Mapping[str, Interval]
+    adjusted: Mapping[str, float] = field(default_factory=dict)
+
+    def verdict(self, name: str, margin: float) -> str:
+        """What the better row is in a figure: "better", "worse", "level", or "not resolved".
+
+        "Better" and "worse" need an adjusted p-value of at most .05, "level" an interval inside -margin to +margin.
+        Where seeds are too few, or an interval excludes zero by itself alone, the row only "seems" so.
+        """
+        interval, few = self.intervals[name], len(self.seeds) < ENOUGH_SEEDS
+        if interval.verdict:
+            survives = not few and self.adjusted.get(name, 1.0) <= 1 - LEVEL
+            return interval.verdict if survives else f"seems {interval.verdict}"
+        if interval.within(margin):
+            return "seems level" if few else "level"
+        return "not resolved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +105,24 @@ class StudyOutcome:
     def of(self, recipe: Recipe) -> tuple[RowOutcome, ...]:
         """The rows of one recipe."""
         return tuple(row for row in self.rows if row.recipe == recipe)
+
+
+def adjust(outcomes: Sequence[StudyOutcome]) -> list[StudyOutcome]:
+    """The same studies with p-values for as many comparisons as they make together (`benjamini_hochberg`).
+
+    Comparisons over fewer than three seeds, which may only "seem", do not count.
+    """
+    counted = [each for outcome in outcomes for each in outcome.comparisons if len(each.seeds) >= ENOUGH_SEEDS]
+    p_values = [interval.p for each in counted for interval in each.intervals.values()]
+    adjusted = iter(benjamini_hochberg(p_values))
+    known = {id(each): dict(zip(each.intervals, adjusted, strict=False)) for each in counted}
+    return [
+        replace(
+            outcome,
+            comparisons=tuple(replace(each, adjusted=known.get(id(each), {})) for each in outcome.comparisons),
+        )
+        for outcome in outcomes
+    ]
 
 
 def gather(
@@ -151,9 +185,9 @@ def _compared(recipe: Recipe | None, better: str, one: RowOutcome, than: str, ot
 
 
 def intervals(better: Sequence[Resampled], than: Sequence[Resampled]) -> dict[str, Interval]:
-    """By "mAP" and "mIoU" as far as both have them; runs with the same seeds, in the same order."""
+    """By "mAP", "mIoU" and the `TASK/METRIC` of other tasks that both have; of the same seeds, in the same order."""
     found = compare(than, better)
-    return {short: found[name] for short, name in MEASURES.items() if name in found}
+    return {short: found.pop(name) for short, name in MEASURES.items() if name in found} | found
 
 
 def _single_task(study: Study, rows: Sequence[RowOutcome]) -> Iterable[Comparison]:
@@ -238,13 +272,19 @@ def show(own: Sequence[Record], against: Sequence[Record] | None = None) -> str:
     return ", ".join(told) + (f" (seed{'s' if len(named) > 1 else ''} {', '.join(named)})" if named else "")
 
 
+def splits_of(records: Sequence[Record]) -> list[str]:
+    """The further splits on which any of them has figures."""
+    return [*dict.fromkeys(split for each in records for task in each.figures if (split := task.partition(" on ")[2]))]
+
+
 def _values(records: Sequence[Record]) -> dict[str, list[float]]:
     """mAP and mIoU, and every number that is not of a task."""
-    found = {name: [value for each in records if (value := each.figure(name)) is not None] for name in FIGURES}
+    columns = [*FIGURES, *(f"{name} on {split}" for split in splits_of(records) for name in FIGURES)]
+    found = {name: [value for each in records if (value := each.figure(name)) is not None] for name in columns}
     tasks = {task for task, _ in FIGURES.values()}
     for record in records:
         for group, figures in record.figures.items():
-            for name, value in figures.items() if group not in tasks else ():
+            for name, value in figures.items() if group.partition(" on ")[0] not in tasks else ():
                 if isinstance(value, int | float):
                     found.setdefault(name, []).append(value)
     return {name: values for name, values in found.items() if values}

@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
     {
         **dict.fromkeys(TEXTS, pa.string()),
         **dict.fromkeys(("seed", "images", "threads"), pa.int64()),
-        **dict.fromkeys(("rows", "measures"), pa.list_(pa.string())),
+        **dict.fromkeys(("rows", "measures", "lower_is_better"), pa.list_(pa.string())),
         "seconds": pa.float64(),
         "resamples": pa.list_(pa.float32()),
         "pictures": pa.list_(pa.struct({"told": pa.string(), "file": pa.binary()})),
@@ -55,9 +55,11 @@ class Record:
         run: the run's id when it was made.
         split: of the training images.
         config: the complete config.
-        figures: by task, then as `Figures.to_dict` has them; empty where the run was not validated.
+        figures: by task, then as `Figures.to_dict` has them; empty where the run was not validated. Those of the
+            setting's further splits are under `TASK on SPLIT`.
         resamples: float32 [samples + 1, measures], shares in 0..1; row 0 is on the images themselves, see `Resampled`.
         measures: task and metric of each column of `resamples`, such as `segmentation/mIoU`.
+        lower_is_better: those of `measures` of which the lower one is better; None of runs older than this field.
         drawn: SHA-256 of the evaluated image ids and the draws; runs with the same one can be compared.
         images: how many the run was trained on.
         stores: the identities of the tutors' stores, by folder.
@@ -77,6 +79,7 @@ class Record:
     config: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     measures: Sequence[str] = ()
+    lower_is_better: Sequence[str] | None = None
     resamples: NDArray[np.float32] | None = None
     drawn: str = ""
     images: int | None = None
@@ -89,9 +92,10 @@ class Record:
     pictures: Sequence[Mapping[str, Any]] = ()
 
     def figure(self, name: str) -> float | None:
-        """ "mAP" or "mIoU", a share in 0..1; None where the task was not trained or has no ground truth."""
-        task, metric = FIGURES[name]
-        value: float | None = self.figures.get(task, {}).get(metric)
+        """The figure "mAP", "mIoU" or `TASK/METRIC`, of a further split with ` on SPLIT`; None: not known."""
+        short, _, split = name.partition(" on ")
+        task, metric = FIGURES.get(short) or short.split("/", 1)
+        value: float | None = self.figures.get(f"{task} on {split}" if split else task, {}).get(metric)
         return value
 
     @property
@@ -99,7 +103,9 @@ class Record:
         """The main figures on resampled images, for comparisons."""
         if self.resamples is None or not self.resamples.size:
             return None
-        return Resampled(self.resamples.astype(np.float64), tuple(self.measures), self.drawn)
+        return Resampled(
+            self.resamples.astype(np.float64), tuple(self.measures), self.drawn, tuple(self.lower_is_better or ())
+        )
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -133,7 +139,7 @@ def add_record(folder: Path, record: Record) -> None:
         if path.exists():
             before = pq.read_table(path)
             other = [any(each[name] != row[name] for name in IDENTITY) for each in before.select(IDENTITY).to_pylist()]
-            table = pa.concat_tables([before.filter(pa.array(other, pa.bool_())), table])
+            table = pa.concat_tables([before.filter(pa.array(other, pa.bool_())), table], promote_options="default")
         write_table(table, path)
 
 
@@ -180,6 +186,7 @@ def record_of(
         config=result["config"],
         figures=result["figures"] or {},
         measures=resampled.names if resampled else (),
+        lower_is_better=resampled.lower_is_better if resampled else None,
         resamples=resampled.values.astype(np.float32) if resampled else None,
         drawn=resampled.images if resampled else "",
         **{name: result[name] for name in ("images", "seconds", "device", "threads", "versions")},

@@ -10,14 +10,14 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from tutored.evaluate import ENOUGH_SEEDS
 from tutored.files import write_text
 from tutored.pages import COLOURS, PAPER, render, standalone, svg
 from tutored.softlabels.manifest import changed
 from tutored.studies.declare import RECIPES, Row
 from tutored.studies.folder import Folder
-from tutored.studies.outcome import Comparison, RowOutcome, StudyOutcome
+from tutored.studies.outcome import MEASURES, Comparison, RowOutcome, StudyOutcome, adjust, splits_of
 from tutored.studies.records import CLASS_FIGURES, FIGURES, TUTORS, Record, read_records
+from tutored.studies.setting import Setting
 
 MOST_ROWS = 8
 """A table with more rows has neither figures by class nor pictures."""
@@ -36,8 +36,9 @@ def write_report(folder: Folder, outcomes: Sequence[StudyOutcome], out: Path) ->
     Returns:
         The page and the Markdown file.
     """
+    outcomes, setting = adjust(outcomes), folder.setting
     tutors = [each for each in read_records(folder.path) if each.group == TUTORS and each.figures]
-    kind, _, source = folder.setting.data.partition(":")
+    kind, _, source = setting.data.partition(":")
     charts: dict[str, list[tuple[str, str, str]]] = {}
     for each in outcomes:
         for name in each.study.figures:
@@ -49,18 +50,20 @@ def write_report(folder: Folder, outcomes: Sequence[StudyOutcome], out: Path) ->
                 write_text(out / "charts" / file, standalone(drawn))
     values = {
         "folder": folder,
-        "setting": folder.setting,
+        "setting": setting,
         "data": f"{kind}:{Path(source).absolute().name}",
         "head": head(outcomes),
+        "answers": answers(setting, outcomes),
         "tutors": sorted(tutors, key=lambda each: each.label),
         "thesis_tutors": THESIS_TUTORS,
         "outcomes": outcomes,
         "charts": charts,
         "figures": FIGURES,
+        "figures_of": figures_of,
         "most_rows": MOST_ROWS,
         "ours": ours,
         "number": number,
-        "sentences": sentences,
+        "sentences": partial(sentences, margin=setting.margin),
         "by_class": by_class,
         "pictures": pictures,
         "commits": commits,
@@ -118,6 +121,15 @@ def unlearnt(records: Sequence[Record]) -> str:
     )
 
 
+def figures_of(rows: Sequence[RowOutcome]) -> list[str]:
+    """What a table of these rows shows: "mAP", "mIoU", of other tasks the headline figure as `TASK/METRIC`, and the
+    first two on further splits."""
+    records = [record for row in rows for record in row.records]
+    measured = dict.fromkeys(name for record in records for name in record.measures)
+    further = [f"{name} on {split}" for split in splits_of(records) for name in FIGURES]
+    return [*FIGURES, *(name for name in measured if name not in MEASURES.values()), *further]
+
+
 def commits(outcome: StudyOutcome) -> list[str]:
     """Of the code that made a study's runs."""
     return sorted({record.commit for row in outcome.rows for record in row.records})
@@ -135,21 +147,36 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def sentences(comparison: Comparison) -> list[dict[str, Any]]:
-    """What a comparison says, figure by figure: "better" or "worse" only where the interval excludes zero.
+def answers(setting: Setting, outcomes: Sequence[StudyOutcome]) -> list[dict[str, Any]]:
+    """The setting's questions, each with verdict and interval by figure; without intervals before both rows ran."""
+    known = {
+        (outcome.study.name, each.recipe, each.better, each.than): each
+        for outcome in outcomes
+        for each in outcome.comparisons
+    }
+    found = []
+    for asked in setting.answers:
+        each = known.get((asked.study, asked.recipe, asked.row, asked.against))
+        told = each.intervals.items() if each else ()
+        figures = {name: f"{each.verdict(name, setting.margin)}, {interval}" for name, interval in told if each}
+        found.append({"asked": asked, "figures": figures, "seeds": len(each.seeds) if each else 0})
+    return found
 
-    With one or two seeds a row only "seems" better: one lacks what another seed would change, two say too little of it.
-    """
+
+def sentences(comparison: Comparison, margin: float) -> list[dict[str, Any]]:
+    """What a comparison says, figure by figure, see `Comparison.verdict`."""
     better, than, seeds = f"“{comparison.better}”", f"“{comparison.than}”", len(comparison.seeds)
     found = []
     for name, interval in comparison.intervals.items():
-        verdict, sure = interval.verdict, seeds >= ENOUGH_SEEDS
-        text = f"{better} {'is' if sure else 'seems'} {verdict} than {than} in {name}:"
+        verdict = comparison.verdict(name, margin)
+        joined = {"level": f"is level with {than}, within {margin:g},", "seems level": f"seems level with {than}"}
+        seems = f"{verdict} than" if verdict.startswith("seems") else f"is {verdict} than"
+        text = f"{better} {joined.get(verdict, f'{seems} {than}')} in {name}:"
         found.append(
             {
                 "verdict": verdict,
-                "sure": verdict is not None and sure,
-                "text": text if verdict else f"not resolved: {better} against {than} in {name},",
+                "sure": verdict in ("better", "worse"),
+                "text": f"not resolved: {better} against {than} in {name}," if verdict == "not resolved" else text,
                 "numbers": str(interval),
                 "note": f"{seeds} seeds" if seeds > 1 else "one seed: the interval holds only the images' noise",
             }

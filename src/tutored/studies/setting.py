@@ -13,7 +13,7 @@ from tutored.config import ClassSection, Config, make_config, merged, read_yaml
 from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, USUAL_STUDENT, imported, section_of
 from tutored.errors import InputError
 from tutored.section import Section, Text
-from tutored.studies.declare import DECLARED, Recipe, Row, Study
+from tutored.studies.declare import DECLARED, Answer, Recipe, Row, Study
 
 Split = Literal["small", "large"]
 AS_SET = "as set"
@@ -38,6 +38,8 @@ class Setting(Section):
         large: a larger split of which many images lack masks, for table 17.
         large_hidden: share of the masks of `large` that are hidden, where the data set has more of them than that.
         evaluation: the split on which figures are computed. Nothing is chosen on it.
+        also: further splits whose figures the report shows in columns of their own; its intervals are of `evaluation`.
+        margin: two rows are level where the interval of their difference lies inside -margin to +margin.
         reported: the classes over which means are taken; null: all.
         tutors: by name (`detection`, `segmentation`, `instances`, `vouched`), the store's folder; `{split}` in it
             stands for the split's name, with `-` for `/`.
@@ -51,6 +53,7 @@ class Setting(Section):
             `corrected`.
         studies: studies of one's own, in the form of those in `thesis.yaml` and `beyond.yaml`; or `python:MODULE:NAME`,
             one or several in Python.
+        answers: at most ten lines at the head of the report.
         photos: the results keep the students' answers drawn on the photographs, not on a plain ground.
     """
 
@@ -60,6 +63,8 @@ class Setting(Section):
     large: Text
     large_hidden: Annotated[float, Field(ge=0, lt=1)] = 0.0
     evaluation: Text
+    also: tuple[Text, ...] = ()
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
     reported: tuple[Text, ...] | None = None
     tutors: dict[Annotated[str, StringConstraints(pattern=r"^\w[\w. -]*$")], str]
     run: dict[str, Any] = Field(default_factory=dict)
@@ -70,6 +75,7 @@ class Setting(Section):
     tutor_candidates: dict[str, dict[str, Any]] = Field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = Field(default_factory=dict)
     studies: tuple[Study, ...] = ()
+    answers: Annotated[tuple[Answer, ...], Field(max_length=10)] = ()
     photos: bool = False
 
     @field_validator("run", "recipes", "scales", "candidates", "tutor_candidates", "chosen")

@@ -16,11 +16,12 @@ from tutored.data.text import is_background
 from tutored.errors import InputError
 from tutored.files import regular
 from tutored.labels import COCO
+from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
-from tutored.tutors.onnx_declaration import BoxesAndScores, Cells, FinalBoxes, Masks, Picture
+from tutored.tutors.onnx_declaration import Boxed, BoxesAndScores, Cells, FinalBoxes, Masks, Picture
 from tutored.tutors.onnx_families import BINS, STRIDES, Graph, declaration_of, declaration_path, stated_names
-from tutored.tutors.options import OnnxOptions
+from tutored.tutors.options import OnnxOptions, SessionOptions
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 """Types of input that pictures are cast to."""
@@ -41,8 +42,8 @@ class OnnxTutor(outputs.NetworkTutor):
                 onnxruntime is not installed.
         """
         self.options, self._path = options, options.weights
-        digest = outputs.files_sha256([self._path, *_data_files(self._path)], "the model")
-        self._session = _session(options)
+        digest = outputs.files_sha256([self._path, *data_files(self._path)], "the model")
+        self._session = open_session(self._path, options)
         about = self._session.get_modelmeta().custom_metadata_map
         given, gives = self._session.get_inputs(), self._session.get_outputs()
         shapes = ({entry.name: entry.shape for entry in each} for each in (given, gives))
@@ -52,21 +53,20 @@ class OnnxTutor(outputs.NetworkTutor):
             told = declared.model_dump_json(exclude_defaults=True, exclude={"labels"})
             self.notes = (f"{self._path}: read as {family}: {told}; what {declaration_path(self._path)} says wins",)
         self._input, self._side = self._find_input()
-        if declared.detection:
-            self._nms_iou = declared.detection.nms_iou if options.nms_iou is None else options.nms_iou
         self._outputs = self._name_outputs(self._count_outputs(), about)
         self.labels = self._outputs.labels
+        apart = {"labels", "input"} | (set() if declared.instances else {Instances.kind})
         self.identity = {
             "kind": "onnx",
             "tutor": self._path.stem,
             "weights": self._path.name,
             "weights_sha256": digest,
             "preprocessing": f"{self._side[0]} x {self._side[1]}, {declared.input.model_dump_json()}",
-            "outputs": declared.model_dump(mode="json", exclude={"labels", "input"}),
-            "score_floor": options.score_floor if declared.detection else None,
-            "nms_iou": self._nms_iou if declared.detection else None,
-            "max_boxes": options.max_boxes if declared.detection else None,
-            "mask_floor": options.mask_floor if declared.detection and declared.detection.masks else None,
+            "outputs": declared.model_dump(mode="json", exclude=apart),
+            "score_floor": options.score_floor if declared.boxed else None,
+            "nms_iou": self._nms_iou(declared.boxed[0]) if declared.boxed else None,
+            "max_boxes": options.max_boxes if declared.boxed else None,
+            "mask_floor": options.mask_floor if any(head.masks for head in declared.boxed) else None,
             "map_stride": options.stride if declared.segmentation else None,
         }
 
@@ -74,8 +74,13 @@ class OnnxTutor(outputs.NetworkTutor):
         size = (image.height, image.width)
         pixels, placed = place(image, self._side, self._declared.input)
         found = self._run(pixels)
-        boxes = self._detect(found, placed, size) if self._declared.detection else ()
-        return *boxes, self._segment(found, placed, size) if self._declared.segmentation else None
+        heads = self._declared
+        boxes = self._detect(heads.detection, found, placed, size) if heads.detection else ()
+        masks = self._detect(heads.instances, found, placed, size)[1:] if heads.instances else ()
+        return *boxes, *masks, self._segment(found, placed, size) if heads.segmentation else None
+
+    def _nms_iou(self, head: Boxed) -> float | None:
+        return head.nms_iou if self.options.nms_iou is None else self.options.nms_iou
 
     def _run(self, pixels: Tensor) -> dict[str, Tensor]:
         """The outputs for one picture, cast to the type of the input; float32, by name.
@@ -97,10 +102,8 @@ class OnnxTutor(outputs.NetworkTutor):
                 "`input`, or export it with one input, of floats, for one picture"
             ) from error
 
-    def _raw_boxes(self, found: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _raw_boxes(self, head: Boxed, found: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Boxes xyxy [A, 4] in pixels of the network's input, and scores [A, N] of its outputs."""
-        head = self._declared.detection
-        assert head is not None
         if isinstance(head, FinalBoxes):
             boxes, scores = final_boxes(found, head, self._path)
             return _xyxy(boxes, head, self._side), scores
@@ -120,14 +123,16 @@ class OnnxTutor(outputs.NetworkTutor):
         probs = self._probabilities(scores, head.activation, 1)
         return _xyxy(boxes, head, self._side), probs[:, :1] * probs[:, 1:] if head.objectness else probs
 
-    def _raw_masks(self, found: Mapping[str, Tensor], boxes: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+    def _raw_masks(
+        self, head: Boxed, found: Mapping[str, Tensor], boxes: Tensor, rows: Tensor, places: Tensor
+    ) -> Tensor:
         """Masks [K, m, m] of the boxes [A, 4] with these rows, in `places` [K, 4], both in pixels of the input."""
-        head = self._declared.detection
         assert isinstance(head, BoxesAndScores | FinalBoxes) and head.masks
         masks = head.masks
         values = found[masks.output]
         if masks.over == "prototypes":
-            table = found[head.boxes].reshape(found[head.boxes].shape[-2:])
+            name = masks.shares or head.boxes
+            table = found[name].reshape(found[name].shape[-2:])
             shares = (table.T if isinstance(head, BoxesAndScores) and head.transposed else table)[rows]
             values = torch.einsum("kp,phw->khw", shares[:, -values.shape[1] :], values[0])
         else:
@@ -146,17 +151,17 @@ class OnnxTutor(outputs.NetworkTutor):
         places = (places - near.repeat(1, 2)) / (far - near).repeat(1, 2)
         return outputs.masks_in_boxes(values, places, which, (1, 1))
 
-    def _detect(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> Sequence[Any]:
-        boxes, scores = self._raw_boxes(found)
+    def _detect(self, head: Boxed, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> Sequence[Any]:
+        boxes, scores = self._raw_boxes(head, found)
         self._check_count(scores.shape[1])
         scores = pad(scores, (0, len(self._outputs) - scores.shape[1]))[:, self._outputs.used]
         corner, scale = (boxes.new_tensor(pair).repeat(2) for pair in (placed.corner, placed.scale))
 
         def masks(rows: Tensor, places: Tensor) -> Tensor:
-            return self._raw_masks(found, boxes, rows, places * scale + corner)
+            return self._raw_masks(head, found, boxes, rows, places * scale + corner)
 
-        wanted = masks if self._declared.detection and self._declared.detection.masks else None
-        return outputs.detected((boxes - corner) / scale, scores, self.options, self._nms_iou, size, wanted)
+        wanted, nms_iou = masks if head.masks else None, self._nms_iou(head)
+        return outputs.detected((boxes - corner) / scale, scores, self.options, nms_iou, size, wanted)
 
     def _check_count(self, count: int) -> None:
         """Refuse a class number beyond the names."""
@@ -212,7 +217,8 @@ class OnnxTutor(outputs.NetworkTutor):
         name, sides = declared.name or next(iter(given), ""), len(declared.layout)
         if name not in given or len(given[name]) != sides:
             raise InputError(f"{self._path}: inputs {given}; declare the name of the picture's, with {sides} sides")
-        own = given[name][1:3] if declared.layout != "nchw" else given[name][2:]
+        first = declared.layout.index("h")
+        own = given[name][first : first + 2]
         fixed = tuple(own) if all(isinstance(pixels, int) for pixels in own) else None
         side = declared.size or fixed
         if side is None:
@@ -236,9 +242,9 @@ class OnnxTutor(outputs.NetworkTutor):
                 f"{declaration_path(weights)}"
             )
         counts = []
-        if declared.detection:
+        for head in declared.boxed:
             try:
-                boxes, scores = self._raw_boxes(found)
+                boxes, scores = self._raw_boxes(head, found)
             except (RuntimeError, IndexError) as error:
                 shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in found.items())
                 raise InputError(f"{weights}: not the declared boxes and scores ({shapes})") from error
@@ -247,7 +253,7 @@ class OnnxTutor(outputs.NetworkTutor):
                     f"{weights}: boxes {list(boxes.shape)} and scores {list(scores.shape)}, expected [1, A, 4] and "
                     "[1, A, classes]; `transposed: true` swaps the last two sides"
                 )
-            counts += [] if isinstance(declared.detection, FinalBoxes) else [scores.shape[1]]
+            counts += [] if isinstance(head, FinalBoxes) else [scores.shape[1]]
         if declared.segmentation:
             logits, numbers = found[declared.segmentation.logits], declared.segmentation.activation == "numbers"
             if logits.dim() != 4 - numbers:
@@ -255,7 +261,7 @@ class OnnxTutor(outputs.NetworkTutor):
                 raise InputError(f"{weights}: logits {list(logits.shape)}, expected {wanted}")
             counts += [] if numbers else [len(self._raw_map(found))]
         if len(set(counts)) > 1:
-            raise InputError(f"{weights}: {counts[0]} scores and {counts[1]} logits; one list names both")
+            raise InputError(f"{weights}: heads of {' and '.join(map(str, counts))} classes; one list names all")
         return int(counts[0]) if counts else None
 
     def _name_outputs(self, count: int | None, about: Mapping[str, str]) -> outputs.ClassOutputs:
@@ -302,7 +308,7 @@ class Placed(NamedTuple):
 
 
 def place(image: Image.Image, side: tuple[int, int], how: Picture) -> tuple[Tensor, Placed]:
-    """A picture as the network wants it, float32 [1, 3, *side], [1, *side, 3] or [3, *side], and where it lies."""
+    """A picture as the network wants it, float32 [1, 3, *side] or as its layout says, and where it lies."""
     inner, corner, scale = side, (0, 0), (side[1] / image.width, side[0] / image.height)
     if how.fit == "letterbox":
         least = min(side[0] / image.height, side[1] / image.width)
@@ -320,9 +326,10 @@ def place(image: Image.Image, side: tuple[int, int], how: Picture) -> tuple[Tens
     canvas = torch.tensor(how.fill).expand(1, 3)[..., None, None].repeat(1, 1, *side)
     canvas[:, :, y : y + inner[0], x : x + inner[1]] = picture
     mean, deviation = (torch.tensor(channels)[:, None, None] for channels in (how.mean, how.deviation))
-    canvas = (canvas * (how.white / 255) - mean) / deviation
-    laid = {"nchw": canvas, "nhwc": canvas.permute(0, 2, 3, 1).contiguous(), "chw": canvas[0]}[how.layout]
-    return laid, Placed(corner, inner, scale)
+    if how.white != 255 or mean.any() or (deviation != 1).any():
+        canvas = (canvas * (how.white / 255) - mean) / deviation
+    laid = canvas.permute(0, 2, 3, 1).contiguous() if how.layout.endswith("hwc") else canvas
+    return laid if how.layout.startswith("n") else laid[0], Placed(corner, inner, scale)
 
 
 def yolox_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[Tensor, Tensor]:
@@ -406,7 +413,7 @@ def final_boxes(found: Mapping[str, Tensor], head: FinalBoxes, weights: Path) ->
 
 def _count_prototypes(found: Mapping[str, Tensor], masks: Masks | None) -> int:
     """How many columns of the boxes' output are shares of prototypes."""
-    return found[masks.output].shape[1] if masks and masks.over == "prototypes" else 0
+    return found[masks.output].shape[1] if masks and masks.over == "prototypes" and not masks.shares else 0
 
 
 def _is_numbered(scores: Tensor, numbers: Tensor) -> bool:
@@ -424,7 +431,7 @@ def _xyxy(boxes: Tensor, head: BoxesAndScores | FinalBoxes, side: tuple[int, int
     return torch.cat([near, near + far], dim=1) if head.format == "xywh" else boxes
 
 
-def _data_files(weights: Path) -> list[Path]:
+def data_files(weights: Path) -> list[Path]:
     """The files that hold a part of a model's weights, by name; none where it can't be read."""
     try:
         import onnx
@@ -446,7 +453,8 @@ def _data_files(weights: Path) -> list[Path]:
     return [weights.parent / name for name in sorted(named)]
 
 
-def _session(options: OnnxOptions) -> Any:
+def open_session(weights: Path, options: SessionOptions) -> Any:
+    """onnxruntime's session. Raises InputError: no such device, no ONNX model, or onnxruntime is not installed."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -461,10 +469,10 @@ def _session(options: OnnxOptions) -> Any:
         raise InputError(f"device {options.device}: onnxruntime has {', '.join(here)} here; give one of them")
     providers = [here[options.device]] if options.device else list(here.values())
     try:
-        session = onnxruntime.InferenceSession(str(options.weights), settings, providers=providers)
+        session = onnxruntime.InferenceSession(str(weights), settings, providers=providers)
         # Read here, because texts that are not UTF-8 fail only now.
         [entry.name for entry in (*session.get_inputs(), *session.get_outputs())]
         session.get_modelmeta()
         return session
     except Exception as error:  # onnxruntime has no common base class for its errors
-        raise InputError(f"{options.weights}: not an ONNX model that onnxruntime can load ({error})") from error
+        raise InputError(f"{weights}: not an ONNX model that onnxruntime can load ({error})") from error

@@ -23,7 +23,7 @@ class Picture(Section):
     """A further input, int64 [1, 2], that is told in pixels of which (width, height) the boxes are wanted."""
     size: tuple[Positive, Positive] | None = None
     """(height, width), where the model does not fix it."""
-    layout: Literal["nchw", "nhwc", "chw"] = "nchw"
+    layout: Literal["nchw", "nhwc", "chw", "hwc"] = "nchw"
     colours: Literal["rgb", "bgr"] = "rgb"
     white: Annotated[float, Field(gt=0)] = 1.0
     """The value of white before mean and deviation: 1 or 255."""
@@ -53,8 +53,9 @@ class Masks(Section):
 
     output: str
     over: Literal["input", "boxes", "prototypes"] = "input"
-    """What a mask is stretched over: the whole input, or its own box. Of `prototypes`, over the whole input, the last P
-    columns of the boxes' output say how much each counts."""
+    """What a mask is stretched over: the whole input, or its own box. `prototypes` lie over the whole input."""
+    shares: str | None = None
+    """Output [1, A, P] of how much each prototype counts; null: the last P columns of the boxes' output."""
     activation: Literal["none", "sigmoid"] = "sigmoid"
     """What makes probabilities of them."""
 
@@ -98,6 +99,9 @@ class FinalBoxes(Section):
     masks: Masks | None = None
 
 
+Boxed = Cells | BoxesAndScores | FinalBoxes
+
+
 class Logits(Section):
     """Class scores [1, outputs, h, w] over the whole input, or class numbers [1, h, w]."""
 
@@ -119,19 +123,28 @@ class Declaration(Section):
     """Where the output is that no label names, if there is one more than labels; null: the first, where a label space
     or a file names the classes. `first` holds for the numbers of final boxes, too."""
     input: Picture = Picture()
-    detection: Annotated[Cells | BoxesAndScores | FinalBoxes, Field(discriminator="kind")] | None = None
+    detection: Annotated[Boxed, Field(discriminator="kind")] | None = None
+    instances: Annotated[BoxesAndScores | FinalBoxes, Field(discriminator="kind")] | None = None
+    """Boxes with `masks` of a head of their own, whose boxes are no answer to `detection`."""
     segmentation: Logits | None = None
 
     @model_validator(mode="after")
     def _answers_something(self) -> Self:
-        if self.detection is None and self.segmentation is None:
-            raise ValueError("declare `detection`, `segmentation` or both")
+        if not self.boxed and self.segmentation is None:
+            raise ValueError("declare `detection`, `instances`, `segmentation` or several of them")
+        if self.instances and not self.instances.masks:
+            raise ValueError("instances: declare their `masks`")
         return self
+
+    @property
+    def boxed(self) -> tuple[Boxed, ...]:
+        """The heads with boxes."""
+        return tuple(head for head in (self.detection, self.instances) if head)
 
     @property
     def names_of_outputs(self) -> set[str]:
         """The outputs of the model that the declaration names."""
-        heads = [head.model_dump() for head in (self.detection, self.segmentation) if head]
+        heads = [head.model_dump() for head in (*self.boxed, self.segmentation) if head]
         heads += [head["masks"] for head in heads if head.get("masks")]
-        keys = ("output", "boxes", "scores", "classes", "logits")
+        keys = ("output", "boxes", "scores", "classes", "logits", "shares")
         return {head[key] for head in heads for key in keys if head.get(key)}

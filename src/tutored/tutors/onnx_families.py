@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 from tutored.config import merged, read_yaml
 from tutored.errors import InputError
 from tutored.labels import COCO_BY_NUMBER
+from tutored.section import Section
 from tutored.tasks.detection import Detection
+from tutored.tasks.instances import InstanceSegmentation
 from tutored.tasks.segmentation import Segmentation
 from tutored.tutors.onnx_declaration import (
     Activation,
@@ -78,7 +80,7 @@ def declaration_of(graph: Graph) -> tuple[Declaration, str | None]:
     """
     path = declaration_path(graph.weights)
     given = (read_yaml(path) if path.is_file() else None) or {}
-    if not isinstance(given, dict) or {Detection.kind, Segmentation.kind} & given.keys():
+    if not isinstance(given, dict) or {Detection.kind, InstanceSegmentation.kind, Segmentation.kind} & given.keys():
         try:
             return validated(Declaration, given, str(path)), None
         except InputError as error:
@@ -101,6 +103,11 @@ def declaration_of(graph: Graph) -> tuple[Declaration, str | None]:
             )
         if found:
             return validated(Declaration, merged(found.model_dump(), given), str(path)) if given else found, family
+    if any("point_coords" in name for name in graph.inputs) or {"image_embeddings", "image_embed"} & {*graph.outputs}:
+        raise InputError(
+            f"{graph.weights}: a part of a network that needs boxes as prompts; label with `prompted --encoder FILE "
+            "--decoder FILE --boxes STORE`, or `--boxes ground_truth`"
+        )
     raise InputError(
         f"{graph.weights}: of none of the exporters that are known ({', '.join(FAMILIES)}): {graph}; say in {path} "
         f"what they mean, such as {EXAMPLES}; docs/tutors.md has an example of each kind"
@@ -140,12 +147,17 @@ def _own(graph: Graph) -> Declaration | None:
     """What an export of ours states about its tasks; those with soft answers are declared, at most one of a kind."""
     if not graph.about.get("made_by", "").startswith("tutored "):
         return None
-    heads: dict[str, Any] = {}
+    heads: dict[str, Section] = {}
     spaces: set[tuple[str, ...]] = set()
     for name, task in json.loads(graph.about.get("tasks", "{}")).items():
-        boxes = {"kind": "boxes_scores", "boxes": f"{name}_candidates", "scores": f"{name}_probs"}
-        head = {Detection.kind: boxes, Segmentation.kind: {"logits": f"{name}_map"}}.get(task["kind"])
-        if head is None or not {*head.values()} - {"boxes_scores"} <= graph.outputs.keys():
+        boxes = BoxesAndScores(kind="boxes_scores", boxes=f"{name}_candidates", scores=f"{name}_probs")
+        masks = Masks(output=f"{name}_prototypes", over="prototypes", shares=f"{name}_coefficients")
+        head = {
+            Detection.kind: boxes,
+            InstanceSegmentation.kind: boxes.model_copy(update={"masks": masks}),
+            Segmentation.kind: Logits(logits=f"{name}_map"),
+        }.get(task["kind"])
+        if head is None or not Declaration.model_validate({task["kind"]: head}).names_of_outputs <= {*graph.outputs}:
             continue
         spaces.add(tuple(task["names"]))
         if task["kind"] in heads or len(spaces) > 1:

@@ -46,11 +46,23 @@ class Options(Section):
         return self
 
 
-class NetworkOptions(Options):
-    """A tutor that looks at the pictures."""
+class DeviceOptions(Options):
+    """A tutor that computes."""
 
     device: str | None = None
     """cpu, cuda, cuda:1, ... or mps; left out: the best one that is here."""
+
+
+class SessionOptions(DeviceOptions):
+    """A tutor that onnxruntime runs."""
+
+    threads: Positive = 1
+    """CPU threads within one image."""
+
+
+class NetworkOptions(DeviceOptions):
+    """A tutor that looks at the pictures."""
+
     flip: bool = False
     """Answer with the mean over the picture and its mirror image."""
     scales: tuple[float, ...] = (1.0,)
@@ -85,15 +97,13 @@ class MaskOptions(AnswerOptions):
     """Boxes from this score on keep their mask, where there are masks."""
 
 
-class OnnxOptions(MaskOptions, ForeignOptions):
+class OnnxOptions(MaskOptions, ForeignOptions, SessionOptions):
     """A network in an ONNX file, of a known exporter or declared in a file of FILE's name with .yaml."""
 
     MAKER = "tutored.tutors.onnx:OnnxTutor"
     FIRST = "weights"
     weights: Annotated[Path, "FILE"]
     """The ONNX file."""
-    threads: Positive = 1
-    """CPU threads within one image."""
 
     @field_validator("weights")
     @classmethod
@@ -178,15 +188,30 @@ class StoresOptions(Options):
     """Class maps of the same images."""
 
 
-class InstancesOptions(StoresOptions):
-    """Instances: boxes, each with the probability of its class that another store's map has in it."""
+class BoxesOptions(Options):
+    """A tutor that gives a mask to each box."""
 
-    MAKER = "tutored.tutors.stores:InstancesTutor"
     OF_DATA = True
     boxes: Annotated[str | Path, "STORE|ground_truth"]
     """The boxes of a detector, or those that people drew."""
     score_floor: Share = 0.5
     """Weaker boxes become no instances. The default is that of a task's `box_floor`."""
+
+
+class InstancesOptions(BoxesOptions, StoresOptions):
+    """Instances: boxes, each with the probability of its class that another store's map has in it."""
+
+    MAKER = "tutored.tutors.stores:InstancesTutor"
+
+
+class PromptedOptions(BoxesOptions, SessionOptions):
+    """Instances: boxes, each with the mask that a promptable segmenter such as SAM draws for it."""
+
+    MAKER = "tutored.tutors.prompted:PromptedTutor"
+    encoder: Annotated[Path, "FILE"]
+    """The ONNX file that sees the picture."""
+    decoder: Annotated[Path, "FILE"]
+    """The ONNX file that takes what the encoder gives, and the corners of a box."""
 
 
 class RescoredOptions(StoresOptions):
@@ -206,7 +231,7 @@ class JoinedOptions(Options):
     join: Annotated[Paths, "STORE"]
     """Two stores or more."""
     shares: Annotated[tuple[float, ...] | None, "A,B"] = None
-    """What each store counts in the mean; left out: all the same."""
+    """What each store counts in the mean; left out: by their audits on one data set, where all have one, or alike."""
 
 
 KINDS: Mapping[str, type[Options]] = {
@@ -217,6 +242,7 @@ KINDS: Mapping[str, type[Options]] = {
     "student": StudentOptions,
     "files": FilesOptions,
     "instances": InstancesOptions,
+    "prompted": PromptedOptions,
     "rescored": RescoredOptions,
     "joined": JoinedOptions,
 }

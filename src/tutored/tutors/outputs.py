@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -122,24 +123,27 @@ class ClassOutputs:
 
 
 class NetworkTutor:
-    """A tutor that is asked about one image at a time: in a batch, an answer would depend on its neighbours.
+    """A tutor that answers for each image by itself: in a batch, an answer would depend on its neighbours.
 
     Attributes:
         labels, identity, notes: see `Tutor`.
+        threads: images at once: while the network has one, the next is laid out and the last one's answer is made.
     """
 
+    threads: ClassVar[int] = 2
     labels: LabelSpace
     identity: Mapping[str, Any]
     notes: Sequence[str] = ()
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
-        answers = []
-        for image, image_id in zip(images, image_ids, strict=True):
-            try:
-                answers.append(SoftLabels.of((image.height, image.width), *self.answers(image)))
-            except InputError as error:
-                raise InputError(f"image {image_id}: {error}") from error
-        return answers
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(self._answer, images, image_ids))
+
+    def _answer(self, image: Image.Image, image_id: str) -> SoftLabels:
+        try:
+            return SoftLabels.of((image.height, image.width), *self.answers(image))
+        except InputError as error:
+            raise InputError(f"image {image_id}: {error}") from error
 
     def answers(self, image: Image.Image) -> Sequence[Any]:
         """The soft answers for one image, None for no answer. Raises InputError where the network's are not finite."""
@@ -151,8 +155,8 @@ class NetworkTutor:
 
 def finite(values: Tensor, what: str) -> Tensor:
     """The values, of any shape. Raises InputError where some are NaN or infinite, which comparisons do not show."""
-    bad = int((~values.isfinite()).sum())
-    if bad:
+    # A sum is quick, and finite only where all values are.
+    if not values.sum().isfinite() and (bad := int((~values.isfinite()).sum())):
         raise InputError(
             f"{bad} of the network's {values.numel()} {what} are NaN or infinite; take other weights, "
             "or an export in float32"
@@ -305,7 +309,9 @@ def on_cells(probs: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     return adaptive_avg_pool2d(finite(probs, "map values").cpu(), (height, width))
 
 
-def masks_in_boxes(maps: Tensor, boxes_xyxy: Tensor, rows: Tensor, size: tuple[int, int]) -> Tensor:
+def masks_in_boxes(
+    maps: Tensor, boxes_xyxy: Tensor, rows: Tensor, size: tuple[int, int], side: int = MASK_SIDE
+) -> Tensor:
     """What one map says inside each box, read bilinearly at the centres of a grid over the box.
 
     Args:
@@ -313,15 +319,16 @@ def masks_in_boxes(maps: Tensor, boxes_xyxy: Tensor, rows: Tensor, size: tuple[i
         boxes_xyxy: float32 [N, 4], pixels of the image, inside it.
         rows: int64 [N], the map of each box.
         size: (height, width) of the image in pixels.
+        side: m, cells along one side of a mask.
 
     Returns:
-        float32 [N, 28, 28]. Beyond the centres of its outermost cells a map goes on as it is there.
+        float32 [N, m, m]. Beyond the centres of its outermost cells a map goes on as it is there.
     """
     from torchvision.ops import roi_align  # slow to import, see `boxes.nms`
 
     cells = boxes_xyxy * boxes_xyxy.new_tensor([maps.shape[2] / size[1], maps.shape[1] / size[0]]).repeat(2)
     numbered = torch.cat([torch.arange(len(rows))[:, None], cells], dim=1)
-    masks: Tensor = roi_align(maps[rows][:, None], numbered, MASK_SIDE, sampling_ratio=1, aligned=True)
+    masks: Tensor = roi_align(maps[rows][:, None], numbered, side, sampling_ratio=1, aligned=True)
     return masks[:, 0].clamp(max=1)  # bilinear weights sum to one up to rounding
 
 

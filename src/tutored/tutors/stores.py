@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from tutored.errors import InputError
 from tutored.files import sha256
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Remapped, Store
-from tutored.tasks import Task
+from tutored.softlabels.advice import read_sidecar
+from tutored.tasks import Task, task_class
 from tutored.tasks.detection import Detection, SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import Segmentation, SoftMap
 from tutored.tutors.fuse import LIMIT, OVERLAP, fuse
-from tutored.tutors.options import InstancesOptions, JoinedOptions, RescoredOptions
-from tutored.tutors.outputs import MASK_SIDE, masks_in_boxes
+from tutored.tutors.options import BoxesOptions, InstancesOptions, JoinedOptions, RescoredOptions
+from tutored.tutors.outputs import MASK_SIDE, masks_in_boxes, with_masks
 from tutored.types import Dataset, SoftLabels
 
 Size = tuple[int, int]
@@ -113,8 +115,7 @@ class DrawnBoxes:
 
     def __init__(self, dataset: Dataset, labels: LabelSpace) -> None:
         self.dataset, self.space = dataset, len(labels)
-        own = dataset.labels[Detection.kind]
-        self.to = [same_class(name, labels) or 0 for name in own.names]
+        self.to = [same_class(name, labels) or 0 for name in dataset.labels[Detection.kind].names]
 
     def answer(self, image_id: str, size: Size) -> SoftBoxes | None:
         """The boxes; None where nobody drew any."""
@@ -125,10 +126,43 @@ class DrawnBoxes:
         probs = one_hot(boxes.classes, self.space).float()
         return SoftBoxes(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, probs=probs)
 
-    def digest(self) -> str:
-        """SHA-256 of the files that hold the annotations."""
-        files = {str(file) for image_id in self.dataset.ids for file in self.dataset.files(image_id)[1:]}
-        return hashlib.sha256("".join(sha256(Path(file)) for file in sorted(files)).encode()).hexdigest()
+
+class Boxes:
+    """The boxes that `BoxesOptions` name.
+
+    Attributes:
+        labels: their own label space.
+        told: whose they are.
+        stores, facts: what belongs to the identity of a tutor that uses them.
+    """
+
+    def __init__(self, options: BoxesOptions, dataset: Dataset | None) -> None:
+        """Open them. Raises InputError: no such store, it does not answer with boxes, or nobody drew any."""
+        self._floor = options.score_floor
+        self.stores: dict[str, Store] = {}
+        self.facts: dict[str, Any] = {"score_floor": options.score_floor}
+        if str(options.boxes) != DRAWN:
+            detector = self.stores["boxes"] = open_part(Path(options.boxes), Detection)
+            self.labels, self.told = detector.labels, f"of {detector.identity.get('tutor')}"
+            self._open: Callable[[LabelSpace], Source | DrawnBoxes] = partial(Source, detector, Detection)
+            return
+        if dataset is None or Detection.kind not in dataset.labels:
+            raise InputError(f"boxes: {DRAWN}: the data set has no boxes; give a detector's store")
+        files = {str(file) for image_id in dataset.ids for file in dataset.files(image_id)[1:]}
+        digest = hashlib.sha256("".join(sha256(Path(file)) for file in sorted(files)).encode())
+        self.facts["boxes_sha256"] = digest.hexdigest()
+        self.labels, self.told = dataset.labels[Detection.kind], "drawn"
+        self._open = partial(DrawnBoxes, dataset)
+
+    def remap(self, labels: LabelSpace) -> Callable[[str, Size], SoftBoxes | None]:
+        """A function from an image's id and size to its boxes in a label space, from the floor on (`Source.answer`)."""
+        source = self._open(labels)
+
+        def boxes_of(image_id: str, size: Size) -> SoftBoxes | None:
+            boxes: SoftBoxes | None = source.answer(image_id, size)
+            return boxes and boxes.chosen(boxes.scores >= self._floor)
+
+        return boxes_of
 
 
 class InstancesTutor(StoresTutor):
@@ -153,44 +187,26 @@ class InstancesTutor(StoresTutor):
         Raises:
             InputError: no such store, it does not answer the task, no drawn boxes, or no class in common.
         """
-        mapper = open_part(options.maps, Segmentation)
-        if str(options.boxes) == DRAWN:
-            if dataset is None or Detection.kind not in dataset.labels:
-                raise InputError(f"boxes: {DRAWN}: the data set has no boxes; give a detector's store")
-            theirs = dataset.labels[Detection.kind]
-        else:
-            detector = open_part(Path(options.boxes), Detection)
-            theirs = detector.labels
-        refuse_strangers(options, theirs, mapper.labels)
+        mapper, boxes = open_part(options.maps, Segmentation), Boxes(options, dataset)
+        refuse_strangers(options, boxes.labels, mapper.labels)
         self.labels = LabelSpace.of(
-            tuple(name for name in mapper.labels.classes if same_class(name, theirs) is not None)
+            tuple(name for name in mapper.labels.classes if same_class(name, boxes.labels) is not None)
         )
-        self._floor, self._maps = options.score_floor, Source(mapper, Segmentation, self.labels)
-        self._boxes: Source | DrawnBoxes
-        if str(options.boxes) == DRAWN:
-            assert dataset is not None
-            self._boxes = drawn = DrawnBoxes(dataset, self.labels)
-            stores, who, facts = {"maps": mapper}, "drawn", {"boxes_sha256": drawn.digest()}
-        else:
-            self._boxes = Source(detector, Detection, self.labels)
-            stores, who, facts = {"boxes": detector, "maps": mapper}, f"of {detector.identity.get('tutor')}", {}
+        self._boxes, self._maps = boxes.remap(self.labels), Source(mapper, Segmentation, self.labels)
         self.identity = identity_of(
-            stores,
+            {**boxes.stores, "maps": mapper},
             kind="instances",
-            tutor=f"boxes {who}, masks of {mapper.identity.get('tutor')}",
-            score_floor=options.score_floor,
+            tutor=f"boxes {boxes.told}, masks of {mapper.identity.get('tutor')}",
             mask_side=MASK_SIDE,
-            **facts,
+            **boxes.facts,
         )
 
     def answers(self, image_id: str, size: Size) -> Sequence[Instances]:
-        boxes: SoftBoxes | None = self._boxes.answer(image_id, size)
+        boxes = self._boxes(image_id, size)
         soft: SoftMap | None = self._maps.answer(image_id, size)
         if boxes is None or soft is None:
             return ()
-        boxes = boxes.chosen(boxes.scores >= self._floor)
-        masks = masks_in_boxes(soft.map, boxes.boxes_xyxy, boxes.classes, size)
-        return (Instances(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, scores=boxes.scores, masks=masks),)
+        return (with_masks(boxes, masks_in_boxes(soft.map, boxes.boxes_xyxy, boxes.classes, size)),)
 
 
 class RescoredTutor(StoresTutor):
@@ -230,6 +246,23 @@ class RescoredTutor(StoresTutor):
         return (boxes.rescored(torch.where(self._known[boxes.classes], agreed, boxes.scores)),)
 
 
+def _audited(stores: Sequence[Store]) -> list[float]:
+    """Shares by audits: the odds of each store's mean figure, so that .8 counts four times as much as .5.
+
+    Empty where a store has no audit, or they were audited on other images or for other kinds of task.
+    """
+    parts = [sidecar.tasks.values() if (sidecar := read_sidecar(store)) else () for store in stores]
+    if any(len(each) != 1 for each in parts):
+        return []
+    (first, *others) = (part for each in parts for part in each)
+    if any((each.kind, each.ids) != (first.kind, first.ids) for each in others):
+        return []
+    figures = [part.figures.get(task_class(part.kind).headline[1]) for part in (first, *others)]
+    if None in figures:
+        return []
+    return [round(figure / (1 - figure), 4) for figure in (min(max(each, 0.01), 0.99) for each in figures)]
+
+
 class JoinedTutor(StoresTutor):
     """The mean of several stores: boxes by weighted box fusion, maps by the mean of their probabilities.
 
@@ -249,7 +282,7 @@ class JoinedTutor(StoresTutor):
         paths: tuple[Path, ...] = options.join
         if len(paths) < 2:
             raise InputError(f"join: give two stores or more, got {len(paths)}")
-        shares = list(options.shares or [1.0] * len(paths))
+        shares = list(options.shares or _audited([Store.open(path) for path in paths]) or [1.0] * len(paths))
         if len(shares) != len(paths) or not 0 < min(shares) <= sum(shares) < math.inf:
             raise InputError(f"shares {shares}: give one positive number for each of the {len(paths)} stores")
         stores = [Store.open(path) for path in paths]

@@ -26,11 +26,12 @@ from tutored.tasks.averages import averaged_classes, known, known_mean, rounded_
 from tutored.tasks.detection.types import Boxes, Detections
 from tutored.tasks.task import Detail, Figures
 
-AP_AREA, AP_POINTS, AP_COCO, AP_COCO_50 = METRICS = (
+AP_AREA, AP_POINTS, AP_COCO, AP_COCO_50, AP_COCO_75 = METRICS = (
     "AP_voc_area@.5",
     "AP_voc07_11point@.5",
     "AP_coco@.5:.95",
     "AP_coco@.5",
+    "AP_coco@.75",
 )
 """Of one class. Their means over classes are called `mAP_...`."""
 IOU_FLOOR = 0.5
@@ -156,7 +157,11 @@ def figures(records: Sequence[Matches], labels: LabelSpace, reported: Sequence[s
         images=len(records),
         classes=averaged,
         means={f"m{metric}": known(known_mean(row[numbers])) for metric, row in rows.items()},
-        per_class={metric: dict(zip(labels.classes, map(known, row[1:]), strict=True)) for metric, row in rows.items()},
+        per_class={
+            metric: dict(zip(labels.classes, map(known, row[1:]), strict=True))
+            for metric, row in rows.items()
+            if metric != AP_COCO_75  # a column more than 80 characters hold
+        },
         counts={
             "objects": dict(zip(labels.classes, objects, strict=True)),
             "difficult": dict(zip(labels.classes, difficult, strict=True)),
@@ -313,14 +318,14 @@ class _Pairs(NamedTuple):
 
 
 def coco_ap(matches: Sequence[Matches], count: int) -> NDArray[np.float64]:
-    """COCO's average precision of each class: row 0 over IoU .5 to .95, row 1 at .5; at most 100 detections an image.
+    """COCO's average precision of each class: over IoU .5 to .95, at .5 and at .75; at most 100 detections an image.
 
     Args:
         matches: of one or more images; their `hits`, which follow VOC's rules, are not used.
         count: C, the number of object classes.
 
     Returns:
-        float64 [2, C+1]; NaN for background and for a class without an object to find.
+        float64 [3, C+1]; NaN for background and for a class without an object to find.
     """
     images = np.repeat(np.arange(len(matches)), [len(item.classes) for item in matches])
     groups = images * (count + 1) + np.concatenate([item.classes for item in matches])
@@ -334,10 +339,10 @@ def coco_ap(matches: Sequence[Matches], count: int) -> NDArray[np.float64]:
     starts = np.searchsorted(classes[by_score], np.arange(count + 2))
     true_classes = np.concatenate([item.truth_classes for item in matches])
     totals = np.bincount(true_classes[~difficult], minlength=count + 1)
-    result = np.full((2, count + 1), np.nan)
+    result = np.full((3, count + 1), np.nan)
     for index in np.flatnonzero(totals):
         precision = _precision(hits[by_score[starts[index] : starts[index + 1]]], int(totals[index]))
-        result[:, index] = precision.mean(), precision[0].mean()
+        result[:, index] = precision.mean(), precision[0].mean(), precision[5].mean()
     return result
 
 
