@@ -136,12 +136,12 @@ def row_name(row: int) -> str:
 
 
 def make_run_config(
-    data: str, store: Path, student: Mapping[str, Any], policy: str = "ground_truth", **sections: Mapping[str, Any]
+    spec: str, store: Path, student: Mapping[str, Any], policy: str = "ground_truth", **sections: Mapping[str, Any]
 ) -> Config:
     """A complete config; both tasks have the same policy, and `sections` change further keys."""
     task = {"policy": policy} | ({} if policy == "ground_truth" else {"store": str(store)})
     changed = {
-        "data": {"train": data, "val_split": None},
+        "data": {"train": spec, "val_split": None},
         "tasks": dict.fromkeys(TASKS, task),
         "student": student,
         "train": {"workers": 0, "lr": 1e-3, "micro_batch": None, "epochs": 100},

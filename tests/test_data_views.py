@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 from made import TINY, MadeDataset
 from tutored.config import Config, TaskSection, make_config
 from tutored.data import open_dataset
+from tutored.data.packed import Packed
 from tutored.data.sources import drawn_and_hidden, ranks
 from tutored.data.views import Only, Visible, hold_out, relabelled
 from tutored.engine.data_sets import open_datasets
@@ -231,3 +233,68 @@ def test_images_are_hidden_among_those_that_are_left() -> None:
     places = ranks(WHOLE.ids, 0, "detection")
     order = sorted(left.ids, key=lambda image_id: places[image_id])
     assert [away for _, away in hidden] == [set(order[:20]), set(order[:40])]
+
+
+# --- Images kept decoded
+
+
+def pack(folder, voc, gigabytes=1.0, about=""):
+    return Packed(open_dataset(f"voc:{voc}", "train"), folder, gigabytes, about)
+
+
+def same(one, other, image_id):
+    theirs, mine = other.ground_truth(image_id), one.ground_truth(image_id)
+    assert one.image(image_id).tobytes() == other.image(image_id).tobytes()
+    assert (mine.size, mine.tasks.keys()) == (theirs.size, theirs.tasks.keys())
+    for name, annotation in mine.tasks.items():
+        for field in fields(annotation):
+            found, expected = getattr(annotation, field.name), getattr(theirs.tasks[name], field.name)
+            assert torch.equal(found, expected) if isinstance(found, torch.Tensor) else found == expected
+
+
+def test_kept_images_equal_the_files_and_need_them_no_more(make_voc, tmp_path):
+    voc = make_voc(tmp_path / "voc")
+    plain, kept = open_dataset(f"voc:{voc}", "train"), pack(tmp_path / "cache", voc)
+    again = pack(tmp_path / "cache", voc)
+    for image_id in plain.ids:
+        same(kept, plain, image_id)
+    again.inner = None
+    for image_id in plain.ids:
+        same(again, plain, image_id)
+
+
+@pytest.mark.parametrize("change", ["picture", "mask", "boxes", "how it is read", "damage"])
+def test_a_kept_image_is_read_anew_where_it_changed(make_voc, tmp_path, change):
+    voc = make_voc(tmp_path / "voc")
+    before = pack(tmp_path / "cache", voc)
+    image_id = before.ids[0]
+    before.image(image_id)
+    (there,) = (tmp_path / "cache").iterdir()
+    if change == "damage":
+        there.write_bytes(there.read_bytes()[:-1])
+    elif change != "how it is read":
+        folder, suffix = {"picture": ("JPEGImages", ".jpg"), "mask": ("SegmentationClass", ".png")}.get(
+            change, ("Annotations", ".xml")
+        )
+        file = voc / folder / f"{image_id}{suffix}"
+        if change == "boxes":
+            file.write_text(file.read_text().replace("<object>", "<object ><!-- moved -->"))
+        else:
+            Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file)
+    after = pack(tmp_path / "cache", voc, about="other" if change == "how it is read" else "")
+    same(after, open_dataset(f"voc:{voc}", "train"), image_id)
+    assert len(list((tmp_path / "cache").iterdir())) == (1 if change == "damage" else 2)
+
+
+def test_kept_images_take_no_more_than_they_may(make_voc, tmp_path):
+    voc = make_voc(tmp_path / "voc")
+    kept = pack(tmp_path / "cache", voc)
+    kept.image(kept.ids[0])
+    size = sum(file.stat().st_size for file in (tmp_path / "cache").iterdir())
+    few = pack(tmp_path / "few", voc, gigabytes=2.5 * size / 1e9)
+    for image_id in few.ids:
+        same(few, few.inner, image_id)
+    assert 1 <= len(list((tmp_path / "few").iterdir())) <= 3
+    assert sum(file.stat().st_size for file in (tmp_path / "few").iterdir()) <= 2.5 * size
+    pack(tmp_path / "few", voc, gigabytes=1.5 * size / 1e9, about="others make room")
+    assert sum(file.stat().st_size for file in (tmp_path / "few").iterdir()) <= 0.75 * size

@@ -353,6 +353,16 @@ def test_an_infinite_loss_stops_with_its_term_and_images(voc_folder, tmp_path):
 # --- What is learnt
 
 
+def test_kept_images_train_the_same_student(voc_folder, tmp_path):
+    """Three runs: without a cache, one that fills it with two readers, and one that reads it."""
+    train(config(voc_folder), tmp_path / "plain")
+    for name, workers in (("fills", 2), ("reads", 0)):
+        kept = config(voc_folder, data={"cache": tmp_path / "cache"}, train={"workers": workers})
+        train(kept, tmp_path / name)
+        assert equal(weights(tmp_path / "plain"), weights(tmp_path / name))
+    assert len(list((tmp_path / "cache").iterdir())) == 7  # nobody annotated the eighth, so that it is not read
+
+
 def test_seeds_decide_everything(voc_folder, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(config(voc_folder, train={"epochs": 1, "seed": seed}), tmp_path / name)

@@ -32,6 +32,7 @@ from tutored.tutors.label import label
 from tutored.types import GroundTruth, SoftLabels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import defective
 import distillation
 import keypoints
 import parts
@@ -331,3 +332,34 @@ def test_a_head_is_what_lies_around_its_keypoints():
     del eyes["nose"]
     unknown = parts.mask_of(classes, [{"box": [10, 5, 50, 25], "keypoints": eyes}])
     assert set(np.unique(unknown)) == {0, 255}
+
+
+# --- Ground truth with faults
+
+
+def test_a_disc_becomes_a_polygon_of_ten_corners():
+    rows, columns = np.mgrid[:101, :101]
+    disc = ((rows - 50) ** 2 + (columns - 50) ** 2 <= 40**2).astype(np.uint8)
+    disc[0, 0] = 255
+    found = defective.coarsened(disc)
+    assert found[0, 0] == 255 and (found == 1)[disc == 0].mean() < 0.01
+    # A regular decagon has 5 sin(36°) / pi = .935 of its circle; the farthest pixels are not quite regular.
+    assert 0.85 < (found == 1).sum() / (disc == 1).sum() < 0.96
+
+
+def test_faulty_ground_truth_is_the_same_each_time(voc_folder, monkeypatch):
+    monkeypatch.setattr(defective, "FOLDER", voc_folder)
+    data, intact = (open_dataset("python:defective:Defective", split) for split in ("train", "val"))
+    whole = open_dataset(f"voc:{voc_folder}", "train")
+    read = [{image_id: each.ground_truth(image_id).tasks for image_id in whole.ids} for each in (whole, data, data)]
+    boxes = [sum(len(tasks["detection"].classes) for tasks in each.values() if "detection" in tasks) for each in read]
+    assert 0 < boxes[1] == boxes[2] < boxes[0]
+    for before, after, again in zip(*(each.values() for each in read), strict=True):
+        assert before.keys() == after.keys() == again.keys()
+        if "segmentation" in before:
+            masks = [tasks["segmentation"].mask for tasks in (before, after, again)]
+            assert torch.equal(masks[1], masks[2]), "a polygon of ten corners draws these rectangles nearly whole"
+            assert (masks[0] == masks[1]).float().mean() > 0.9
+    for image_id in intact.ids:
+        truth = open_dataset(f"voc:{voc_folder}", "val").ground_truth(image_id).tasks
+        assert torch.equal(intact.ground_truth(image_id).tasks["segmentation"].mask, truth["segmentation"].mask)

@@ -82,6 +82,14 @@ def test_the_documented_cost_is_that_of_the_plan() -> None:
     assert int(millions) == round(sum(images[run.split] * run.config.train.epochs for run in planned) / 1e6)
 
 
+@pytest.mark.parametrize(
+    "folder", sorted(Path(__file__).parents[1].glob("results/**/study.yaml")), ids=lambda path: path.parent.name
+)
+def test_committed_results_fit_todays_settings(folder) -> None:
+    kept = load_folder(folder.parent)
+    assert kept.runs(kept.names), "tutored study report makes their page from these rows"
+
+
 def test_a_declared_row_is_a_config_and_no_training_has_two_ids() -> None:
     """A tutor that replaces a fixed share of the ground truth is one that fills where that share is hidden."""
     trainings: dict[str, str] = {}

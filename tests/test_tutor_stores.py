@@ -18,6 +18,7 @@ from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Remapped, Store
+from tutored.softlabels.advice import Advice, Sidecar, TaskAudit, fingerprint, tutor_of, write_sidecar
 from tutored.softlabels.writer import finish, write_part
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.instances import Instances
@@ -302,6 +303,25 @@ def test_maps_of_stores_are_averaged(tmp_path: Path) -> None:
     for shares in ([1.0], [1, 0], [1e308, 1e308]):
         with pytest.raises(InputError, match="one positive number for each of the 2 stores"):
             open_tutor("joined", join=paths, shares=shares)
+
+
+def test_stores_are_joined_by_what_their_audits_found(tmp_path: Path) -> None:
+    paths = [pets(tmp_path / name, detected(([0, 0, 10, 10], 1, 0.9), classes=3)) for name in "ab"]
+    found = [{"mAP": 0.8}, {"mAP": 0.5}]
+
+    def shares(*ids: str) -> list[float]:
+        for path, figures, own in zip(paths, found, ids, strict=True):
+            told = {"data": "voc:x", "split": "val", "ids": own, "figures": figures}
+            part = TaskAudit(kind="detection", findings=(), advice=Advice(), **told)
+            kept = Store.open(path)
+            write_sidecar(kept, Sidecar(store=fingerprint(kept), tutor=tutor_of(kept), tasks={"detection": part}))
+        return open_tutor("joined", join=paths).identity["shares"]
+
+    assert open_tutor("joined", join=paths).identity["shares"] == [1, 1]
+    assert shares("a\nb", "a\nb") == pytest.approx([4, 1])
+    assert shares("a\nb", "a") == [1, 1], "audits on other images can't be compared"
+    found[1] = {}
+    assert shares("a\nb", "a\nb") == [1, 1]
 
 
 def test_the_command_joins_stores(voc_folder: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from PIL import Image
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC
 from tutored.tasks.detection import SoftBoxes
+from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import KINDS, open_tutor, options_of
 from tutored.tutors.options import ForeignOptions
-from tutored.tutors.outputs import read_labels, select, soft_boxes, with_masks
+from tutored.tutors.outputs import NetworkTutor, read_labels, select, soft_boxes, with_masks
 from tutored.types import SoftLabels
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
@@ -148,6 +150,27 @@ def test_boxes_are_cut_at_the_image_and_dropped_outside() -> None:
     boxes = torch.tensor([[-5, -5, 5, 5], [30, 0, 40, 10.0]])
     found = soft_boxes(boxes, torch.tensor([[0.7], [0.6]]), torch.tensor([0, 0]), (20, 30))
     assert found.boxes_xyxy.tolist() == [[0, 0, 5, 5]] and found.scores.tolist() == pytest.approx([0.7])
+
+
+class Slow(NetworkTutor):
+    """Answers an image only while it has another one, too."""
+
+    def __init__(self):
+        self.both = Barrier(2, timeout=10)
+
+    def answers(self, image):
+        self.both.wait()
+        if image.width == 9:
+            raise InputError("too wide")
+        return (SoftMap(map=torch.full((2, 1, 1), image.width / 10)),)
+
+
+def test_a_network_has_one_image_while_others_are_laid_out() -> None:
+    images = [Image.new("RGB", (width, 4)) for width in range(1, 9)]
+    found = Slow()(images, [str(each.width) for each in images])
+    assert [round(float(each.tasks["segmentation"].map[0]), 1) for each in found] == [n / 10 for n in range(1, 9)]
+    with pytest.raises(InputError, match="image b: too wide"):
+        Slow()([images[0], Image.new("RGB", (9, 4))], ["a", "b"])
 
 
 def test_values_that_are_not_finite_are_refused() -> None:

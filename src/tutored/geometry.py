@@ -51,7 +51,8 @@ class Geometry:
             corners = (max(float(x[0]), 0), max(float(y[0]), 0))
             far = (min(float(x[1]), image.width), min(float(y[1]), image.height))
             part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=(*corners, *far))
-            canvas[:, rows, columns] = torch.from_numpy(np.array(part)).permute(2, 0, 1)
+            for plane, band in zip(canvas[:, rows, columns], part.split(), strict=True):
+                plane.copy_(torch.from_numpy(np.array(band)))
         if self.flip:
             columns = slice(self.size - right, self.size - left)
             canvas = canvas.flip(2)

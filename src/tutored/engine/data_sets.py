@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,10 +12,12 @@ from tutored.data import TaskSource, open_dataset
 from tutored.data.check import first_look
 from tutored.data.images import Images
 from tutored.data.joined import differ, join, union
+from tutored.data.packed import Packed
 from tutored.data.sources import drawn_and_hidden
 from tutored.data.views import Visible, hold_out, relabelled
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
+from tutored.pictures import SUFFIXES
 from tutored.tasks import Task, open_task
 from tutored.types import Dataset
 
@@ -54,6 +57,27 @@ def open_tasks(config: Config, dataset: Dataset) -> dict[str, Task]:
         own = LabelSpace.of(getattr(task, "classes", None) or ())  # where no data set annotates it
         tasks[name] = open_task(name, dataset.labels.get(name, own), task)
     return tasks
+
+
+def cached(dataset: Dataset, config: Config, processes: int = 1) -> Dataset:
+    """The training images behind `data.cache`, if there is one.
+
+    Beside an image's own files, the config's keys, the parts' classes and what lies beside the images decide how an
+    annotation is read. Raises InputError as `Packed` does, and for data sets of a user's own code.
+    """
+    if config.data.cache is None:
+        return dataset
+    if any(part.train.startswith("python:") for part in parts_of(config)):
+        raise InputError("data.cache: what a python: data set says may change with its code; leave the key out")
+    data = config.data.model_dump(mode="json", include={"train", "split", "annotated", "tasks", "empty", "more"})
+    keys = {"kind", "folder", "labels", "classes"}
+    tasks = {name: task.model_dump(mode="json", include=keys) for name, task in config.tasks.items()}
+    parts = open_parts(config)
+    classes = [[(name, labels.names) for name, labels in part.labels.items()] for part in parts]
+    beside = [file for part in parts for file in sorted(part.folder.glob("*.*")) if file.suffix.lower() not in SUFFIXES]
+    files = [(str(file), file.stat().st_mtime_ns) for file in beside if file.is_file()]
+    about = json.dumps([data, tasks, classes, files])
+    return Packed(dataset, config.data.cache.expanduser(), config.data.cache_gb, about, processes=processes)
 
 
 def own_classes(parts: Sequence[Dataset]) -> dict[str, tuple[str, ...]]:

@@ -23,6 +23,7 @@ from tutored.checkpoint import save_checkpoint
 from tutored.config import Config
 from tutored.data.training import TrainingSet
 from tutored.engine.batches import backward, make_plan, means, split
+from tutored.engine.data_sets import cached
 from tutored.engine.journal import Journal, list_sources, make_facts, make_result
 from tutored.engine.optimise import Average, Gathered, load_optimizer, make_optimizer, rate_factor, set_rate
 from tutored.engine.shard import load_weights, shard, whole_states
@@ -66,7 +67,7 @@ class Trainer:
             notes = (*notes, "train.precision fp16: a CPU computes in fp32 instead")
         self.supervision = supervision = supervision._replace(notes=(*supervision.notes, *notes))
         self.training = TrainingSet(
-            supervision.train,
+            cached(supervision.train, config, self.accelerator.num_processes),
             supervision.tasks,
             self.student.grids,
             supervision.soft_labels,

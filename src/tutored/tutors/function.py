@@ -41,6 +41,8 @@ class FunctionTutor(outputs.NetworkTutor):
     - `map`: [h, w], positions in `names`, 255 for nothing; or [classes, h, w], probabilities.
     """
 
+    threads = 1  # it may keep something from one picture to the next
+
     def __init__(self, options: PythonOptions) -> None:
         """Import the function, and ask it about a black picture.
 

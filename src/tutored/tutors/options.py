@@ -231,7 +231,7 @@ class JoinedOptions(Options):
     join: Annotated[Paths, "STORE"]
     """Two stores or more."""
     shares: Annotated[tuple[float, ...] | None, "A,B"] = None
-    """What each store counts in the mean; left out: all the same."""
+    """What each store counts in the mean; left out: by their audits on one data set, where all have one, or alike."""
 
 
 KINDS: Mapping[str, type[Options]] = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -122,24 +123,27 @@ class ClassOutputs:
 
 
 class NetworkTutor:
-    """A tutor that is asked about one image at a time: in a batch, an answer would depend on its neighbours.
+    """A tutor that answers for each image by itself: in a batch, an answer would depend on its neighbours.
 
     Attributes:
         labels, identity, notes: see `Tutor`.
+        threads: images at once: while the network has one, the next is laid out and the last one's answer is made.
     """
 
+    threads: ClassVar[int] = 2
     labels: LabelSpace
     identity: Mapping[str, Any]
     notes: Sequence[str] = ()
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
-        answers = []
-        for image, image_id in zip(images, image_ids, strict=True):
-            try:
-                answers.append(SoftLabels.of((image.height, image.width), *self.answers(image)))
-            except InputError as error:
-                raise InputError(f"image {image_id}: {error}") from error
-        return answers
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(self._answer, images, image_ids))
+
+    def _answer(self, image: Image.Image, image_id: str) -> SoftLabels:
+        try:
+            return SoftLabels.of((image.height, image.width), *self.answers(image))
+        except InputError as error:
+            raise InputError(f"image {image_id}: {error}") from error
 
     def answers(self, image: Image.Image) -> Sequence[Any]:
         """The soft answers for one image, None for no answer. Raises InputError where the network's are not finite."""
@@ -151,8 +155,8 @@ class NetworkTutor:
 
 def finite(values: Tensor, what: str) -> Tensor:
     """The values, of any shape. Raises InputError where some are NaN or infinite, which comparisons do not show."""
-    bad = int((~values.isfinite()).sum())
-    if bad:
+    # A sum is quick, and finite only where all values are.
+    if not values.sum().isfinite() and (bad := int((~values.isfinite()).sum())):
         raise InputError(
             f"{bad} of the network's {values.numel()} {what} are NaN or infinite; take other weights, "
             "or an export in float32"
