@@ -202,14 +202,15 @@ def test_objects_without_an_outline_are_counted(tmp_path: Path) -> None:
     )
     file = folder / "annotations/instances_val.json"
     assert open_dataset(f"coco:{folder}", "val").notes == (
-        f"{file}: 1 images have no mask, because 2 objects on them have no outline, such as annotation 4 of image 1",
+        f"{file}: 1 images have no mask, because 2 objects on them have no outline, or one beside "
+        "their box, such as annotation 4 of image 1",
         f"{file}: polygons of fewer than three points are left out of 3 objects, such as annotation 4 of image 1",
     )
     assert open_dataset(f"coco:{made(tmp_path, instance(3, [0, 0, 2, 2]))}", "val", empty="annotated").notes == ()
 
 
-@pytest.mark.parametrize("nothing", [[], [[]], [[2, 2, 4, 4]]])
-def test_an_object_whose_polygon_is_none_is_not_background(tmp_path: Path, nothing: list[Any]) -> None:
+@pytest.mark.parametrize("nothing", [[], [[]], [[2, 2, 4, 4]], [[7, 0, 9, 0, 9, 2]]])
+def test_an_object_with_no_polygon_at_its_box_is_not_background(tmp_path: Path, nothing: list[Any]) -> None:
     drawn = {**instance(3, [0, 0, 2, 2], rectangle(0, 0, 2, 2)), "image_id": 2}
     folder = made(tmp_path, instance(3, [2, 1, 4, 3]) | {"segmentation": nothing}, drawn)
     dataset = open_dataset(f"coco:{folder}", "val")

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -308,6 +309,18 @@ def test_a_store_is_seen_in_the_labels_of_the_task(tmp_path):
     )
     assert seen_here.classes.tolist() == [3, 1] and torch.equal(seen_here.masks, masks[[0, 2]])
     assert seen_here.unknown == (2,), "the tutor knows no dogs"
+
+
+def test_masks_of_another_number_than_boxes_are_not_read():
+    answer = Instances(
+        boxes_xyxy=torch.tensor([[0.0, 0, 4, 4]] * 2), classes=torch.ones(2, dtype=torch.int64),
+        scores=torch.ones(2), masks=torch.ones(2, 4, 4),
+    )  # fmt: skip
+    columns = {field.name: pa.array([answer.encode()[field.name]], field.type) for field in Instances.fields}
+    assert Instances.decode(pa.table(columns), [(8, 8)], 4, None)[0].masks.sum() == 32
+    columns["instance_masks"] = pa.array([bytes(16)])
+    with pytest.raises(ValueError, match="masks of another number than its 2 boxes"):
+        Instances.decode(pa.table(columns), [(8, 8)], 4, None)
 
 
 # The mask term

@@ -107,6 +107,8 @@ def test_masks_of_coco_results_are_instances(tmp_path: Path) -> None:
     only_mask = {key: value for key, value in entry(segmentation=segmentation).items() if key != "bbox"}
     tutor = opened(results(tmp_path, [only_mask]))
     assert ask_boxes(tutor, blank(30, 40)).boxes_xyxy.tolist() == [[2, 4, 12, 10]]
+    tutor = opened(results(tmp_path, [entry(segmentation=[[1, 1, 5, 5]])]))
+    assert set(ask(tutor, blank(30, 40)).tasks) == {"detection"}, "a polygon of two points is no empty mask"
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_the_command_gives_drawn_boxes_masks(voc_folder: Path, tmp_path: Path, c
     assert "'preprocessing'" in capsys.readouterr().err, "what is declared beside the encoder counts"
 
 
-def test_files_that_are_no_pair_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_no_pair_are_refused(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "other").mkdir()
     (encode, decode), other = sam(tmp_path), sam_2(tmp_path / "other")
     for files, message in (
@@ -199,3 +199,6 @@ def test_files_that_are_no_pair_are_refused(tmp_path: Path) -> None:
         open_tutor("prompted", encoder=encode, decoder=decode)
     with pytest.raises(InputError, match="boxes: unknown; possible: "):
         open_tutor(f"onnx:{decode}", boxes="ground_truth")
+    assert main(["label", f"onnx:{decode}", "--boxes", "ground_truth"]) == 2
+    told = capsys.readouterr().err
+    assert "no such option '--boxes'; it is an option of the tutors instances, prompted, rescored\n" in told
