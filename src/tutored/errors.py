@@ -1,6 +1,7 @@
 """What a user is told: the one error that is meant for users, what is said of all others, and how far work is."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,12 @@ def printable(text: str) -> str:
     surrogates. A name in a data set may hold any of them.
     """
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def misread() -> str:
+    """What helps where the names of files are read in another encoding than UTF-8, as the end of a message."""
+    names = sys.getfilesystemencoding()
+    return "" if names == "utf-8" else f", or set PYTHONUTF8=1 (names are read as {names} here)"
 
 
 def is_one_line(name: str) -> bool:

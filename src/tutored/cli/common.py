@@ -124,6 +124,15 @@ def _checked(ctx: click.Context, param: click.Parameter, given: str | None) -> s
     return given
 
 
+def or_config(ctx: click.Context, param: click.Parameter, given: Any) -> Any:
+    """Callback of an option in whose place `--config` (`is_eager`) may stand."""
+    if given and ctx.params["config"]:
+        raise click.UsageError(f"{param.opts[0]} is not for --config, which says which data; leave it out", ctx)
+    if not given and not ctx.params["config"]:
+        raise click.MissingParameter(ctx=ctx, param=param)
+    return _checked(ctx, param, given) if param.name == "data" else given
+
+
 DATA: dict[str, Any] = {"metavar": "FORMAT:FOLDER", "callback": _checked}
 SPLIT = "such as train or val; of a VOC folder also Segmentation/train or train+val"
 data_option = click.option("--data", **DATA, required=True, help=DATA_SETS)
@@ -305,6 +314,12 @@ def _option(name: str, value: str, context: click.Context) -> str:
         else:
             forms |= {word.lstrip("-"): [f"{word} {value}".rstrip()] for word in param.opts}
     same = [each for each in (name, *OPTIONS.get(name, ())) if each in forms][:1]
+    if context.parent and context.parent.info_name == "label" and not same:
+        from tutored.tutors.options import KINDS, options_of
+
+        takers = [kind for kind in KINDS if any(each.flag == f"--{name}" for each in options_of(kind))]
+        if takers:
+            return f"it is an option of the tutor{'s' * (len(takers) > 1)} {', '.join(takers)}"
     near = same or difflib.get_close_matches(name, forms, n=1)
     return f"did you mean {' or '.join(forms[near[0]])}?" if near else ""
 
@@ -330,4 +345,5 @@ def _missing(option: click.Option, context: click.Context, words: Sequence[str])
     alone = alone[sum(isinstance(each, click.Argument) for each in params) :]
     if alone and option.name == "data":
         return f"did you mean --data {meant_data(Path(alone[0])) or f'FORMAT:{alone[0]}'}?"
-    return f"give {option.opts[0]} {option.make_metavar(context)} ({option.help})"
+    instead = ", or --config FILE" * any(each.name == "config" for each in params)
+    return f"give {option.opts[0]} {option.make_metavar(context)} ({option.help}){instead}"

@@ -203,6 +203,7 @@ def predict_video(
     *,
     kinds: Collection[str] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    found: Callable[[Result], object] = lambda result: None,
 ) -> list[Path]:
     """Write a video with the answers drawn in, a line of JSON for each frame, and files; memory is that of one batch.
     Raises InputError: av is missing, no such camera, not a video, or a broken one; see `choose_kinds`.
@@ -213,6 +214,7 @@ def predict_video(
         score: boxes from this score on are drawn; None: from `Predictor.scores` on.
         kinds: what is written, of `KINDS`; None: of `FILMED`, what the tasks have.
         stop: is asked before each frame; when it says yes the files end there.
+        found: is given the result of each frame.
 
     Returns:
         What was written.
@@ -243,6 +245,7 @@ def predict_video(
                     text({"frame": count, "time": round(frame.time, 6), "tasks": result.entries()})
                 for name, folder in folders.items():
                     tasks[name].save(result.tasks[name], folder / f"{count:06d}")
+                found(result)
                 count += 1
             if progress:
                 progress(count, max(length, count))

@@ -254,8 +254,8 @@ def _audited(stores: Sequence[Store]) -> list[float]:
     if any((each.kind, each.ids) != (first.kind, first.ids) for each in others):
         return []
     figures = [part.figures.get(task_class(part.kind).headline[1]) for part in (first, *others)]
-    known = [min(max(each, 0.01), 0.99) for each in figures if each is not None]
-    return [round(each / (1 - each), 4) for each in known] if len(known) == len(figures) else []
+    shares = [min(max(each, 0.01), 0.99) for each in figures if each is not None]
+    return [round(each / (1 - each), 4) for each in shares] if len(shares) == len(figures) else []
 
 
 class JoinedTutor(StoresTutor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
@@ -15,7 +16,7 @@ from torch.nn.functional import grid_sample
 
 from tutored.config.tasks import DetectionSection
 from tutored.geometry import Geometry
-from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, scored_boxes, starts
+from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, require, scored_boxes, starts
 from tutored.tasks.detection import Boxes, BoxTargets, Detections, SoftBoxes, targets
 from tutored.tasks.detection.targets import BoxRow
 from tutored.tasks.task import Remap, Size
@@ -118,18 +119,15 @@ class Instances:
         counts, *scored = scored_boxes(table, "instance_", space)
         first, there = starts(counts), answered(table, cls.fields)
         sides, masks = table.column("instance_side"), table.column("instance_masks")
-        stored = [
-            np.frombuffer(masks[row].as_buffer(), np.uint8).reshape(counts[row], sides[row].as_py(), sides[row].as_py())
-            if answers
-            else None
-            for row, answers in enumerate(there)
-        ]
+        stored: list[Any] = [None] * len(there)
+        for row in np.flatnonzero(there):
+            values, shape = np.frombuffer(masks[row].as_buffer(), np.uint8), (counts[row], *[sides[row].as_py()] * 2)
+            require(len(values) == math.prod(shape), f"masks of another number than its {counts[row]} boxes")
+            stored[row] = values.reshape(shape)
 
         def make(row: int) -> Instances:
-            values = stored[row]
-            assert values is not None
             corners, classes, scores = (torch.from_numpy(each[first[row] : first[row + 1]].copy()) for each in scored)
-            pixels = torch.from_numpy(values / np.float32(LEVELS))
+            pixels = torch.from_numpy(stored[row] / np.float32(LEVELS))
             return cls(boxes_xyxy=corners, classes=classes, scores=scores, masks=pixels)
 
         return Rows(there, make)
