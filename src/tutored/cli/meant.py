@@ -120,4 +120,5 @@ def _missing(option: click.Option, context: click.Context, words: Sequence[str])
     alone = alone[sum(isinstance(each, click.Argument) for each in params) :]
     if alone and option.name == "data":
         return f"did you mean --data {meant_data(Path(alone[0])) or f'FORMAT:{alone[0]}'}?"
-    return f"give {option.opts[0]} {option.make_metavar(context)} ({option.help})"
+    instead = ", or --config FILE" * any(each.name == "config" for each in params)
+    return f"give {option.opts[0]} {option.make_metavar(context)} ({option.help}){instead}"

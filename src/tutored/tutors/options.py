@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar,
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tutored.errors import InputError
-from tutored.folders import CHECKPOINT
+from tutored.folders import CHECKPOINT, STORE
 from tutored.section import Positive, Section, Share
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str | Path) else given)]
@@ -274,6 +274,8 @@ def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
 def meant(kind: str) -> str:
     """What may be meant by a tutor that is none, such as a file or folder alone."""
     path, (kind, colon, name) = Path(kind), kind.partition(":")
+    if kind == "store" or (path / STORE.file).exists():
+        return f"a store holds a tutor's answers: write `store: {name or path}` into the task, in the place of `tutor`"
     if kind in KINDS:
         return f"the tutor `{kind}` has no short form, so give its options"
     signs = {"student": path / CHECKPOINT.file, "hf": path / "config.json", "files": path / "."}
