@@ -409,7 +409,7 @@ def test_trained_evaluated_and_predicted(make_voc, tmp_path, monkeypatch):
     assert json.loads(Path("judged.json").read_text())["tasks"]["instances"]["images"] == 4
 
 
-def test_drawn_boxes_and_a_map_give_masks(make_voc, tmp_path, monkeypatch):
+def test_drawn_boxes_and_a_map_give_masks(make_voc, tmp_path, monkeypatch, capsys):
     folder = make_voc(tmp_path / "voc")
     monkeypatch.chdir(tmp_path)
     Path("maps").mkdir()
@@ -427,3 +427,10 @@ def test_drawn_boxes_and_a_map_give_masks(make_voc, tmp_path, monkeypatch):
     answer = store["val_000"].tasks["instances"]
     assert torch.equal(answer.boxes_xyxy, truth.boxes_xyxy) and answer.scores.tolist() == [1.0] * len(truth.classes)
     assert answer.masks.mean() > 0.8
+    shown = dataset.labels["detection"].names[int(truth.classes[0])]
+    drawn = ["label", "instances", "--boxes", "ground_truth", "--maps", "stored", *data, "--out", "one", "--classes"]
+    assert main([*drawn, shown]) == 0
+    one = Store.open("one")
+    assert one.labels.classes == (shown,) and one["val_000"].tasks["instances"].masks.mean() > 0.8
+    assert main([*drawn[:-3], "--out", "none", "--classes", "zebra"]) == 2
+    assert "classes: no boxes of 'zebra'; possible: " in capsys.readouterr().err

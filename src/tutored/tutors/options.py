@@ -194,6 +194,8 @@ class BoxesOptions(Options):
     OF_DATA = True
     boxes: Annotated[str | Path, "STORE|ground_truth"]
     """The boxes of a detector, or those that people drew."""
+    classes: tuple[str, ...] | None = None
+    """Of these classes alone, such as cat,dog: where people drew no others, which may be there; left out: all."""
     score_floor: Share = 0.5
     """Weaker boxes become no instances. The default is that of a task's `box_floor`."""
 
