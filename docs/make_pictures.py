@@ -1,6 +1,6 @@
 """The drawings of the concepts and science pages: `python docs/make_pictures.py`, with the extra `quickstart`.
 
-The pictures of our own pages in a browser are made by tests/test_docs_site.py.
+The pictures of our own pages in a browser are made by make_page_pictures.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The one error that a user sees, what is said of all others, and what of a text reaches the terminal."""
 
 import re
+import sys
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -21,6 +22,12 @@ def printable(text: str) -> str:
     surrogates. A name in a data set may hold any of them.
     """
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def misread() -> str:
+    """What helps where the names of files are read in another encoding than UTF-8, as the end of a message."""
+    names = sys.getfilesystemencoding()
+    return "" if names == "utf-8" else f", or set PYTHONUTF8=1 (names are read as {names} here)"
 
 
 def is_one_line(name: str) -> bool:

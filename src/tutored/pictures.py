@@ -18,7 +18,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from tutored.errors import InputError
+from tutored.errors import InputError, misread
 from tutored.files import regular
 from tutored.labels import LabelSpace
 from tutored.palette import voc_palette
@@ -211,9 +211,9 @@ def _read(path: Path | str, look: Callable[[ImageFile], Found]) -> Found:
         with Image.open(_source(path), formats=FORMATS) as picture:
             refuse_long(picture)
             return look(picture)
-    except FileNotFoundError as error:
-        windows = "; folders in a path are divided by /" if "\\" in str(path) else ""
-        raise InputError(f"{path}: there is no such picture; add it or take it off the list{windows}") from error
+    except (FileNotFoundError, UnicodeEncodeError) as error:
+        more = "; folders in a path are divided by /" if "\\" in str(path) else "" if str(path).isascii() else misread()
+        raise InputError(f"{path}: there is no such picture; add it or take it off the list{more}") from error
     except ImportError as error:
         extra = str(path).partition("://")[0].replace("https", "http")
         raise InputError(f"{path}: addresses need a package ({error}); pip install 'fsspec[{extra}]'") from error

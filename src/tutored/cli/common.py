@@ -124,6 +124,15 @@ def _checked(ctx: click.Context, param: click.Parameter, given: str | None) -> s
     return given
 
 
+def or_config(ctx: click.Context, param: click.Parameter, given: Any) -> Any:
+    """Callback of an option in whose place `--config` (`is_eager`) may stand."""
+    if given and ctx.params["config"]:
+        raise click.UsageError(f"{param.opts[0]} is not for --config, which says which data; leave it out", ctx)
+    if not given and not ctx.params["config"]:
+        raise click.MissingParameter(ctx=ctx, param=param)
+    return _checked(ctx, param, given) if param.name == "data" else given
+
+
 DATA: dict[str, Any] = {"metavar": "FORMAT:FOLDER", "callback": _checked}
 SPLIT = "such as train or val; of a VOC folder also Segmentation/train or train+val"
 data_option = click.option("--data", **DATA, required=True, help=DATA_SETS)

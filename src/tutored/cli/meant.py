@@ -89,6 +89,12 @@ def _option(name: str, value: str, context: click.Context) -> str:
         else:
             forms |= {word.lstrip("-"): [f"{word} {value}".rstrip()] for word in param.opts}
     same = [each for each in (name, *OPTIONS.get(name, ())) if each in forms][:1]
+    if context.parent and context.parent.info_name == "label" and not same:
+        from tutored.tutors.options import KINDS, options_of
+
+        takers = [kind for kind in KINDS if any(each.flag == f"--{name}" for each in options_of(kind))]
+        if takers:
+            return f"it is an option of the tutor{'s' * (len(takers) > 1)} {', '.join(takers)}"
     near = same or difflib.get_close_matches(name, forms, n=1)
     return f"did you mean {' or '.join(forms[near[0]])}?" if near else ""
 
@@ -114,4 +120,5 @@ def _missing(option: click.Option, context: click.Context, words: Sequence[str])
     alone = alone[sum(isinstance(each, click.Argument) for each in params) :]
     if alone and option.name == "data":
         return f"did you mean --data {meant_data(Path(alone[0])) or f'FORMAT:{alone[0]}'}?"
-    return f"give {option.opts[0]} {option.make_metavar(context)} ({option.help})"
+    instead = ", or --config FILE" * any(each.name == "config" for each in params)
+    return f"give {option.opts[0]} {option.make_metavar(context)} ({option.help}){instead}"

@@ -52,9 +52,9 @@ class Data(Section):
     tasks: Names | None = None
     """The tasks whose annotations are taken from it; null: all that it has."""
     empty: Empty = "unannotated"
-    """What an image without any object is, here and in `val`, where the format leaves it open (COCO, YOLO, CVAT and
-    Labelme): `annotated`, so that it shows nothing, or `unannotated`, not labelled yet, so that it teaches nothing and
-    a tutor may fill it."""
+    """What an image without any object is, here and in `val`, where the format leaves it open (VOC's XML, COCO, YOLO,
+    CVAT and Labelme): `annotated`, so that it shows nothing, or `unannotated`, not labelled yet, so that it teaches
+    nothing and a tutor may fill it."""
     more: tuple[MoreData, ...] = ()
     """Further training data. Their classes may differ: the student's are then all of them, and in each data set those
     that it does not have count as not annotated. An image may stand in several data sets if each annotates other

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
@@ -14,7 +13,7 @@ from xml.etree.ElementTree import Element
 
 from defusedxml import ElementTree
 
-from tutored.errors import InputError, is_one_line
+from tutored.errors import InputError, is_one_line, misread
 from tutored.files import regular
 from tutored.labels import LabelSpace
 from tutored.types import BACKGROUND
@@ -142,11 +141,9 @@ def refuse_unwritable(files: Iterable[Path]) -> None:
     """Refuse files whose names hold control characters or, as old archives have them, no UTF-8. Raises InputError."""
     for file in files:
         if not is_one_line(str(file)):
-            names = sys.getfilesystemencoding()
-            remedy = "rename the file" + f", or set PYTHONUTF8=1 (names are read as {names} here)" * (names != "utf-8")
             raise InputError(
                 f"{os.fsencode(file)!r}: a name that is not UTF-8, or holds control characters, can't be an image's; "
-                f"{remedy}"
+                f"rename the file{misread()}"
             )
 
 

@@ -61,7 +61,7 @@ def images_of(
     if not any(isinstance(place, str) or place.exists() for place in places):
         told = f"none of {len(places):,} pictures is there, such as {min(map(str, places))}" if places else "no picture"
         raise InputError(f"{folder}: {told}; put pictures and annotations into this folder")
-    ids = image_ids([page.name for page in pages], folder)
+    ids = image_ids([page.name for page in pages], folder, [page.entry.path for page in pages])
     entries = {each: filled(page.entry, page.shapes, read) for each, page in zip(ids, pages, strict=True)}
     found = as_annotations(labels, entries, folder)
     return Images(
@@ -134,17 +134,21 @@ def counted(things: Collection[Any], what: str, told: str) -> list[str]:
     return [f"{len(things):,} {what}, such as {min(map(str, things))}, {told}"] if things else []
 
 
-def image_ids(names: Sequence[PurePath], where: Path) -> list[str]:
+def image_ids(names: Sequence[PurePath], where: Path, files: Sequence[Path | None] = ()) -> list[str]:
     """The ids of images whose files have these names: the stem, or, where several share one, all but the suffix.
 
+    Args:
+        files: that list the images, where there are such files.
+
     Raises:
-        InputError: naming `where`; two names differ in the suffix alone, or one is listed twice.
+        InputError: naming `where` and two of `files`; two names differ in the suffix alone, or one is listed twice.
     """
     sharing = Counter(name.stem for name in names)
     ids = [composed(name.stem if sharing[name.stem] == 1 else name.with_suffix("").as_posix()) for name in names]
     twice, count = Counter(ids).most_common(1)[0]
     if count > 1:
-        alike = [str(name) for name, each in zip(names, ids, strict=True) if each == twice]
+        named = zip(names, ids, files or [None] * len(ids), strict=True)
+        alike = [f"{name} of {file}" if file else str(name) for name, each, file in named if each == twice]
         raise InputError(
             f"{where}: {' and '.join(alike[:2])} have one name up to the suffix; list a picture once, and rename one "
             "of two"

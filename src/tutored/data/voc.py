@@ -36,8 +36,8 @@ MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 def open_voc(folder: Path, split: str) -> Images:
     """Open a split of a VOC folder, or of the VOCdevkit folder above it where that holds only one.
 
-    An image without XML has no boxes annotated; XML without an object says that nothing is there. An image without
-    a PNG in `MASK_FOLDERS` has no mask.
+    An image without XML has no boxes annotated; XML without an object says that nothing is there, or that nobody drew
+    yet. An image without a PNG in `MASK_FOLDERS` has no mask.
 
     Args:
         folder: holds JPEGImages, Annotations, SegmentationClass and ImageSets.
@@ -89,6 +89,13 @@ class VocBoxes(AnnotationFiles):
     A file is refused that is of an image of another size, and an object that lacks a field, has an unknown class, or a
     box that sticks out by more than the pixel that rounding explains.
     """
+
+    def is_blank(self, image_id: str) -> bool:
+        path = self.path(image_id)
+        if path is None or not path.is_file():
+            return False
+        text = path.read_bytes().rstrip()
+        return b"<object" not in text and text.endswith((b"</annotation>", b"<annotation/>"))  # not cut short
 
     def read(self, image_id: str, size: Size) -> Boxes:
         path = self.path(image_id)

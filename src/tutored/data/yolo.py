@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -281,8 +281,11 @@ def _label_file(picture: Path) -> Path | None:
     return first_file(folders, picture.stem, (".txt",))
 
 
-def _lost(files: Iterable[tuple[Path, Path | None]]) -> Iterator[str]:
-    """Sentences on label files of no picture."""
+def _lost(files: Collection[tuple[Path, Path | None]]) -> Iterator[str]:
+    """Sentences on label files of no picture, and on second ones."""
+    second = [picture.with_suffix(".txt") for picture, path in files if path and path.parent != picture.parent]
+    told = "lie beside pictures that have one in `labels`, and are not used"
+    yield from counted([path for path in second if path.is_file()], "label files", told)
     for pictures, labels in sorted({(picture.parent, path.parent) for picture, path in files if path}):
         stems = {path.stem for path in pictures.iterdir()}
         lost = [path for path in sorted(labels.glob("*.txt")) if path.stem not in stems and is_label(path)]

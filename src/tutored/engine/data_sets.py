@@ -31,8 +31,7 @@ def open_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
         InputError: they share images, or names of images; whatever opening one of the data sets raises.
     """
     parts = open_parts(config)
-    own = own_classes(parts)
-    classes = {name: getattr(task, "classes", None) or own.get(name, ()) for name, task in config.tasks.items()}
+    classes = _classes(parts, config)
     seen = [
         relabelled(_looked_at(part), classes, by_task(given.annotated, config))
         for part, given in zip(parts, parts_of(config), strict=True)
@@ -121,24 +120,42 @@ def _source(task: TaskSection) -> TaskSource:
     return TaskSource(task.kind, task.folder, getattr(task, "labels", None), required=not task.tutored)
 
 
-def _open_validation(config: Config, train: Dataset, classes: Classes) -> Dataset | None:
+def open_all(config: Config) -> list[Images]:
+    """The data sets to train on and to validate on, as they are. Raises whatever opening one of them raises."""
+    parts = open_parts(config)
+    val = None if config.data.held_out else _validation_part(config, _classes(parts, config))
+    return parts if val is None else [*parts, val]
+
+
+def _classes(parts: Sequence[Dataset], config: Config) -> Classes:
+    """By task, those that the student learns."""
+    own = own_classes(parts)
+    return {name: getattr(task, "classes", None) or own.get(name, ()) for name, task in config.tasks.items()}
+
+
+def _validation_part(config: Config, classes: Classes) -> Images | None:
     data = config.data
     if data.val_split is None:
         return None
-    annotated = by_task(data.annotated if data.val is None else data.val_annotated, config)
     names = data.tasks if data.val is None and data.tasks is not None else tuple(config.tasks)
     tasks = {name: config.tasks[name] for name in names}
     # A task whose label space no training data states has none to validate in.
     sources = {name: _source(task) for name, task in tasks.items() if classes[name] or not hasattr(task, "classes")}
     try:
-        opened = open_dataset(data.val or data.train, data.val_split, sources, data.empty)
+        return open_dataset(data.val or data.train, data.val_split, sources, data.empty)
     except InputError as error:
         raise InputError(
             f"data.val_split: {error}; data.held_out (such as 0.2) validates on a share of the training images "
             "instead, and null on none"
         ) from error
-    there = _looked_at(opened)
-    val = relabelled(there, classes, annotated)
+
+
+def _open_validation(config: Config, train: Dataset, classes: Classes) -> Dataset | None:
+    opened = _validation_part(config, classes)
+    if opened is None:
+        return None
+    given = config.data.annotated if config.data.val is None else config.data.val_annotated
+    val = relabelled(_looked_at(opened), classes, by_task(given, config))
     shared = sorted(set(train.ids) & set(val.ids))
     unlike = [image_id for image_id in shared[:3] if differ(train, val, image_id)]
     if unlike:

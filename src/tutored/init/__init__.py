@@ -24,6 +24,7 @@ from tutored.data.colours import label_map
 from tutored.data.sources import ranks
 from tutored.data.text import CLASS_FILES, NO_CLASSES, own_classes, own_name
 from tutored.data.tools import ALL
+from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
@@ -94,7 +95,8 @@ def init(folder: Path, out: Path, progress: Progress | None = None, tutors: Sequ
         counts = Counter(task for image_id in there.ids for task in there.annotated_tasks(image_id))
         annotated = {task: counts[task] for task in DEFAULT_TASKS}
         answers = answering(tutors, there)
-        write_text(out, config_text(layout, annotated, len(there.ids), len(there.blank), answers))
+        gpu = choose_device().type != "cpu"
+        write_text(out, config_text(layout, annotated, len(there.ids), len(there.blank), answers, gpu))
     except BaseException:
         if arranged:
             shutil.rmtree(arranged)

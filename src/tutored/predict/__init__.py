@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from tutored.predict.inputs import find_pictures, find_videos, is_result, sort_inputs
     from tutored.predict.pictures import FILMED, KINDS, choose_kinds, predict_files
     from tutored.predict.predictor import Predictor, load
-    from tutored.predict.result import Result
+    from tutored.predict.result import Film, Result
     from tutored.predict.video import predict_video
 
 __all__ = [
     "FILMED",
     "KINDS",
+    "Film",
     "Predictor",
     "Result",
     "choose_kinds",

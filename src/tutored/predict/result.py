@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +62,11 @@ class Result(Prediction):
         """By task that found something with a score, the best score, rounded down to two digits."""
         scores = {name: answer.scores.tolist() for name, answer in self.tasks.items() if hasattr(answer, "scores")}
         return {name: rounded_down(max(each)) for name, each in scores.items() if each}
+
+    def missed(self, score: float | None = None) -> dict[str, float]:
+        """By task of which nothing is shown, though something was found, the best score."""
+        shown = self._shown(score).entries()
+        return {name: best for name, best in self.best.items() if shown.get(name) == []}
 
     def entries(self) -> dict[str, list[dict[str, Any]]]:
         """JSON-ready entries of each task whose answers have such a form, whatever they score; see `Task.describe`."""
@@ -140,17 +145,48 @@ class Result(Prediction):
         """What each task found, such as `detection: 2 x dog, 1 x person; maps: dog 31 %`; where nothing scores enough,
         the best score.
         """
-        least = self.scores if score is None else dict.fromkeys(self.tasks, score)
         told = {name: _words(entries) for name, entries in self._shown(score).entries().items()}
-        for name, best in self.best.items():
-            if told.get(name) == NOTHING:
-                told[name] += f" from score {least[name]:.2f} on, the best has {best:.2f}"
+        for name, best in self.missed(score).items():
+            told[name] += _unseen(self.scores[name] if score is None else score, best)
         return "; ".join(f"{name}: {words}" for name, words in told.items()) or "answered"
 
     __str__ = told
 
     def _shown(self, score: float | None) -> Result:
         return self.above(self.scores if score is None else score)
+
+
+class Film:
+    """What is seen on the frames of a video, whose results `add` takes; `print` says it in a line."""
+
+    def __init__(self, score: float | None = None) -> None:
+        """Args: score: as in `Result.told`."""
+        self.score, self.frames = score, 0
+        self._on: dict[str, Counter[str]] = defaultdict(Counter)
+        self._best: dict[str, float] = {}
+        self._least: Mapping[str, float] = {}
+
+    def add(self, result: Result) -> None:
+        self.frames += 1
+        self._least = result.scores if self.score is None else dict.fromkeys(result.tasks, self.score)
+        for task, entries in result._shown(self.score).entries().items():
+            self._on[task].update(sorted({entry.get("category", "something") for entry in entries}))
+        for task, best in result.best.items():
+            self._best[task] = max(best, self._best.get(task, 0.0))
+
+    def missed(self) -> dict[str, float]:
+        """As `Result.missed`, of all frames."""
+        return {task: best for task, best in self._best.items() if task in self._on and not self._on[task]}
+
+    def __str__(self) -> str:
+        told = {task: ", ".join(f"{name} on {n:,}" for name, n in on.most_common()) for task, on in self._on.items()}
+        unseen = {task: _unseen(self._least[task], best) for task, best in self.missed().items()}
+        words = (f"{task}: {each or NOTHING + unseen.get(task, '')}" for task, each in told.items())
+        return "; ".join((f"{self.frames:,} frames", *words))
+
+
+def _unseen(least: float, best: float) -> str:
+    return f" from score {least:.2f} on, the best has {best:.2f}"
 
 
 def _words(entries: Sequence[Mapping[str, Any]]) -> str:

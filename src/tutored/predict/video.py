@@ -26,6 +26,7 @@ from tutored.predict.frames import RATE, Frame, frames_of, open_video
 from tutored.predict.inputs import CAMERA, RESULT
 from tutored.predict.pictures import FILMED, choose_kinds, gives
 from tutored.predict.predictor import Predictor
+from tutored.predict.result import Result
 from tutored.progress import Progress
 
 CLOCK = 90_000
@@ -41,6 +42,7 @@ def predict_video(
     *,
     kinds: Collection[str] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    found: Callable[[Result], object] = lambda result: None,
 ) -> list[Path]:
     """Write a video with the answers drawn in, a line of JSON for each frame, and files; memory is that of one batch.
 
@@ -50,6 +52,7 @@ def predict_video(
         score: boxes from this score on are drawn; None: from `Predictor.scores` on.
         kinds: what is written, of `KINDS`; None: of `FILMED`, what the tasks have.
         stop: is asked before each frame; when it says yes the files end there.
+        found: is given the result of each frame.
 
     Returns:
         What was written.
@@ -83,6 +86,7 @@ def predict_video(
                     text({"frame": count, "time": round(frame.time, 6), "tasks": result.entries()})
                 for name, folder in folders.items():
                     tasks[name].save(result.tasks[name], folder / f"{count:06d}")
+                found(result)
                 count += 1
             if progress:
                 progress(count, max(length, count))

@@ -164,6 +164,10 @@ class CocoResults:
     def _object(self, entry: Mapping[str, Any], size: tuple[int, int], what: str) -> Found | None:
         drawn = entry.get("segmentation")
         region = decode_segmentation(drawn, size, what) if drawn else None
+        if region is not None and not region.any():
+            if "bbox" not in entry:
+                return None
+            region = None
         if "bbox" in entry:
             values = entry["bbox"]
             if not isinstance(values, list) or len(values) != 4:
@@ -172,8 +176,6 @@ class CocoResults:
             box = (x, y, x + width, y + height)
         elif region is not None:
             rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
-            if len(rows) == 0:
-                return None
             box = (float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0)
         else:
             raise InputError(f"{what}: 'bbox' is missing")

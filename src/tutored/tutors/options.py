@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar,
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tutored.errors import InputError
-from tutored.folders import CHECKPOINT
+from tutored.folders import CHECKPOINT, STORE
 from tutored.section import Positive, Section, Share
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str | Path) else given)]
@@ -194,6 +194,8 @@ class BoxesOptions(Options):
     OF_DATA = True
     boxes: Annotated[str | Path, "STORE|ground_truth"]
     """The boxes of a detector, or those that people drew."""
+    classes: tuple[str, ...] | None = None
+    """Of these classes alone, such as cat,dog: where people drew no others, which may be there; left out: all."""
     score_floor: Share = 0.5
     """Weaker boxes become no instances. The default is that of a task's `box_floor`."""
 
@@ -272,6 +274,8 @@ def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
 def meant(kind: str) -> str:
     """What may be meant by a tutor that is none, such as a file or folder alone."""
     path, (kind, colon, name) = Path(kind), kind.partition(":")
+    if kind == "store" or (path / STORE.file).exists():
+        return f"a store holds a tutor's answers: write `store: {name or path}` into the task, in the place of `tutor`"
     if kind in KINDS:
         return f"the tutor `{kind}` has no short form, so give its options"
     signs = {"student": path / CHECKPOINT.file, "hf": path / "config.json", "files": path / "."}

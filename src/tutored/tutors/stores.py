@@ -137,7 +137,7 @@ class Boxes:
     """
 
     def __init__(self, options: BoxesOptions, dataset: Dataset | None) -> None:
-        """Open them. Raises InputError: no such store, it does not answer with boxes, or nobody drew any."""
+        """Open them. Raises InputError: no such store or class, it answers with no boxes, or nobody drew any."""
         self._floor = options.score_floor
         self.stores: dict[str, Store] = {}
         self.facts: dict[str, Any] = {"score_floor": options.score_floor}
@@ -145,14 +145,19 @@ class Boxes:
             detector = self.stores["boxes"] = open_part(Path(options.boxes), Detection)
             self.labels, self.told = detector.labels, f"of {detector.identity.get('tutor')}"
             self._open: Callable[[LabelSpace], Source | DrawnBoxes] = partial(Source, detector, Detection)
-            return
-        if dataset is None or Detection.kind not in dataset.labels:
+        elif dataset is None or Detection.kind not in dataset.labels:
             raise InputError(f"boxes: {DRAWN}: the data set has no boxes; give a detector's store")
-        files = {str(file) for image_id in dataset.ids for file in dataset.files(image_id)[1:]}
-        digest = hashlib.sha256("".join(sha256(Path(file)) for file in sorted(files)).encode())
-        self.facts["boxes_sha256"] = digest.hexdigest()
-        self.labels, self.told = dataset.labels[Detection.kind], "drawn"
-        self._open = partial(DrawnBoxes, dataset)
+        else:
+            files = {str(file) for image_id in dataset.ids for file in dataset.files(image_id)[1:]}
+            digest = hashlib.sha256("".join(sha256(Path(file)) for file in sorted(files)).encode())
+            self.facts["boxes_sha256"] = digest.hexdigest()
+            self.labels, self.told = dataset.labels[Detection.kind], "drawn"
+            self._open = partial(DrawnBoxes, dataset)
+        if options.classes:
+            lacking = next((name for name in options.classes if same_class(name, self.labels) is None), None)
+            if lacking is not None:
+                raise InputError(f"classes: no boxes of {lacking!r}; possible: {', '.join(self.labels.classes)}")
+            self.labels = LabelSpace.of(options.classes)
 
     def remap(self, labels: LabelSpace) -> Callable[[str, Size], SoftBoxes | None]:
         """A function from an image's id and size to its boxes in a label space, from the floor on (`Source.answer`)."""
@@ -258,9 +263,8 @@ def _audited(stores: Sequence[Store]) -> list[float]:
     if any((each.kind, each.ids) != (first.kind, first.ids) for each in others):
         return []
     figures = [part.figures.get(task_class(part.kind).headline[1]) for part in (first, *others)]
-    if None in figures:
-        return []
-    return [round(figure / (1 - figure), 4) for figure in (min(max(each, 0.01), 0.99) for each in figures)]
+    shares = [min(max(each, 0.01), 0.99) for each in figures if each is not None]
+    return [round(each / (1 - each), 4) for each in shares] if len(shares) == len(figures) else []
 
 
 class JoinedTutor(StoresTutor):

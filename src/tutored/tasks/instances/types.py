@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, scored_boxes, starts
+from tutored.tasks.columns import expect as expect_column
 from tutored.tasks.detection import Boxes, BoxTargets, Detections, SoftBoxes
 from tutored.tasks.task import Remap, Size
 from tutored.types import IGNORE, expect, expect_boxes
@@ -114,18 +116,15 @@ class Instances:
         counts, *scored = scored_boxes(table, "instance_", space)
         first, there = starts(counts), answered(table, cls.fields)
         sides, masks = table.column("instance_side"), table.column("instance_masks")
-        stored = [
-            np.frombuffer(masks[row].as_buffer(), np.uint8).reshape(counts[row], sides[row].as_py(), sides[row].as_py())
-            if answers
-            else None
-            for row, answers in enumerate(there)
-        ]
+        stored: list[Any] = [None] * len(there)
+        for row in np.flatnonzero(there):
+            values, shape = np.frombuffer(masks[row].as_buffer(), np.uint8), (counts[row], *[sides[row].as_py()] * 2)
+            expect_column(len(values) == math.prod(shape), f"masks of another number than its {counts[row]} boxes")
+            stored[row] = values.reshape(shape)
 
         def make(row: int) -> Instances:
-            values = stored[row]
-            assert values is not None
             corners, classes, scores = (torch.from_numpy(each[first[row] : first[row + 1]].copy()) for each in scored)
-            pixels = torch.from_numpy(values / np.float32(LEVELS))
+            pixels = torch.from_numpy(stored[row] / np.float32(LEVELS))
             return cls(boxes_xyxy=corners, classes=classes, scores=scores, masks=pixels)
 
         return Rows(there, make)
