@@ -30,7 +30,7 @@ def likeliest(scores: Tensor, size: tuple[int, int]) -> Tensor:
     broad = F.interpolate(plain, size=(rows, width), mode="bilinear", align_corners=False)[0]
     weights = torch.from_numpy(interpolation(np.arange(height) + 0.5, height, rows)).to(scores.device)
     found = []
-    for strip in weights.split(max(1, AT_ONCE // (classes * width))):
+    for strip in torch.split(weights, max(1, AT_ONCE // (classes * width))):
         seen = strip.any(dim=0).nonzero()
         first, end = int(seen[0]), int(seen[-1]) + 1
         found.append(_first_best(strip[:, first:end] @ broad[:, first:end]))
