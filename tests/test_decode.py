@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from tutored import boxes
 from tutored.config.tasks import Decode
 from tutored.labels import LabelSpace
+from tutored.maps import likeliest
 from tutored.tasks.detection.decode import keep
 from tutored.tasks.segmentation import Segmentation
-from tutored.tasks.segmentation.types import likeliest
 
 ANCHORS = torch.tensor([[0.0, 0, 50, 50], [2, 2, 52, 52], [50, 50, 100, 100], [-20, 40, 20, 80]])
 

@@ -22,12 +22,13 @@ from tutored.geometry import Geometry
 from tutored.labels import ClassMap as LabelMap
 from tutored.labels import LabelSpace, same_class
 from tutored.losses import Term
+from tutored.maps import likeliest
 from tutored.pictures import borders, read_mask, voc_palette
 from tutored.tasks.audit import Auditor
 from tutored.tasks.instances.types import Instances
 from tutored.tasks.segmentation import measure, targets
 from tutored.tasks.segmentation.targets import CellTargets, MapRow, combine, rasterize
-from tutored.tasks.segmentation.types import ClassMap, ClassMask, MapTargets, SoftMap, likeliest
+from tutored.tasks.segmentation.types import ClassMap, ClassMask, MapTargets, SoftMap
 from tutored.tasks.task import DenseTask, Detail, Figures, Size, at_most, refuse_nan, stack_unknown
 from tutored.types import BACKGROUND, IGNORE, SoftLabels
 

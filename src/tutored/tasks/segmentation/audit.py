@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from tutored.maps import channels_last
 from tutored.tasks.audit import Agreed, ClassAuditor, ClassFigures, Confusion, Measured
 from tutored.tasks.calibrate import Answers, Ints, known, known_mean, resampled, tempered
 from tutored.tasks.segmentation import measure
 from tutored.tasks.segmentation.measure import NO_PIXELS, Pixels
-from tutored.tasks.segmentation.types import LEVELS, ClassMap, ClassMask, SoftMap, channels_last
+from tutored.tasks.segmentation.types import LEVELS, ClassMap, ClassMask, SoftMap
 from tutored.tasks.task import Size
 from tutored.types import BACKGROUND, IGNORE
 
