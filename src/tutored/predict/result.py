@@ -160,7 +160,6 @@ class Film:
     """What is seen on the frames of a video, whose results `add` takes; `print` says it in a line."""
 
     def __init__(self, score: float | None = None) -> None:
-        """Args: score: as in `Result.told`."""
         self.score, self.frames = score, 0
         self._on: dict[str, Counter[str]] = defaultdict(Counter)
         self._best: dict[str, float] = {}
