@@ -12,7 +12,7 @@ import torch
 from benchmarks.harness import AbsentError, Clock, cpu_seconds, described, page, write
 from tutored.cli import keep_memory
 
-NAMES = "training loader prediction labelling store evaluation peers growth gpu".split()
+NAMES = "training loader prediction labelling store evaluation peers growth start gpu".split()
 
 
 def main() -> None:

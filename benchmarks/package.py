@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import onnxruntime
 import timm
@@ -29,7 +30,7 @@ from tutored.labels import VOC, ClassMap
 from tutored.scenes import make_scenes
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.writer import finish, look, write_part
-from tutored.students import Student, make_student
+from tutored.students import Student, convolve, make_student
 from tutored.tasks import open_task, task_class
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation import SoftMap
@@ -200,6 +201,19 @@ class Run:
         if update:
             self.trainer.optimizer.step()
         self.trainer.optimizer.zero_grad(set_to_none=True)
+
+
+def in_one_piece(step: Callable[[], object]) -> Callable[[], None]:
+    """The step with gradients of depthwise convolutions as torch computes them."""
+
+    def plain(x: Tensor, weight: Tensor, *given: Any) -> Tensor:
+        return F.conv2d(x, weight, *given, groups=len(weight))
+
+    def run() -> None:
+        with mock.patch.object(convolve._Convolve, "apply", plain):
+            step()
+
+    return run
 
 
 def total(outputs: Any) -> Tensor:

@@ -10,6 +10,7 @@ from threading import Lock
 import pytest
 from PIL import Image
 
+from made import SMALL_STUDENT
 from tutored.cli import main
 from tutored.config.entries import DEFAULT_TASKS
 from tutored.errors import InputError
@@ -25,7 +26,7 @@ class Inside:
     def __init__(self, command, **_options):
         told = io.StringIO()
         with ONE, redirect_stderr(told), redirect_stdout(io.StringIO()):
-            self.returncode = main(command[3:])
+            self.returncode = main([*command[3:], *(SMALL_STUDENT if command[3] == "train" else ())])
         self.stderr = told.getvalue().splitlines(keepends=True)
 
     def __enter__(self):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tutored import boxes
 from tutored.config import Augment
+from tutored.maps import interpolation
 
 Array = npt.NDArray[Any]
 
@@ -80,7 +81,7 @@ class Geometry:
             rows, columns = self._nearest(size, side)
             return torch.from_numpy(soft.numpy()[:, rows[:, None], columns] * self._covers(size, side))
         down, across = (
-            torch.from_numpy(_interpolation(centres, length, cells))
+            torch.from_numpy(interpolation(centres, length, cells))
             for centres, length, cells in zip(self._centres(side), size, grid, strict=True)
         )
         return down @ soft @ across.T
@@ -123,13 +124,6 @@ class Geometry:
             for centres, length in zip(self._centres(side), size, strict=True)
         )
         return y, x
-
-
-def _interpolation(centres: Array, length: float, cells: int) -> Array:
-    """float32 [n, cells]: rows of linear-interpolation weights; the border is continued, and zero beyond `length`."""
-    position = (centres * cells / length - 0.5).clip(0, cells - 1)
-    weights = (1 - np.abs(position[:, None] - np.arange(cells))).clip(0)
-    return (weights * ((centres >= 0) & (centres < length))[:, None]).astype(np.float32)
 
 
 def whole(size: tuple[int, int], target: int) -> Geometry:
