@@ -30,7 +30,7 @@ from tutored.labels import VOC, ClassMap
 from tutored.scenes import make_scenes
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.writer import finish, look, write_part
-from tutored.students import Student, convolve, make_student
+from tutored.students import Student, backbone, make_student
 from tutored.tasks import open_task, task_class
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation import SoftMap
@@ -210,7 +210,7 @@ def in_one_piece(step: Callable[[], object]) -> Callable[[], None]:
         return F.conv2d(x, weight, *given, groups=len(weight))
 
     def run() -> None:
-        with mock.patch.object(convolve._Convolve, "apply", plain):
+        with mock.patch.object(backbone._Convolve, "apply", plain):
             step()
 
     return run
