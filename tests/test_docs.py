@@ -42,7 +42,7 @@ NOT_RUN = {
 """What is only parsed, by how it begins, and why."""
 TEXT = {"docs/studies.md": "STUDY/setting.yaml,"}
 """A block without a language that holds no commands, by its first word."""
-ELSEWHERE = frozenset({"--nproc-per-node", "--num_processes", "--recipe"})
+ELSEWHERE = frozenset({"--cpu", "--nproc-per-node", "--num_processes", "--recipe"})
 """Options of other programs that the text names, and the one key of a config without a section."""
 
 

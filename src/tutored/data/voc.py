@@ -149,7 +149,9 @@ class VocBoxes(AnnotationFiles):
         if path is None or not path.is_file():
             return False
         text = path.read_bytes().rstrip()
-        return b"<object" not in text and text.endswith((b"</annotation>", b"<annotation/>"))  # not cut short
+        if b"<object" in text or b"<!DOCTYPE" in text:  # whose entities may hold objects, or worse
+            return False
+        return text.endswith((b"</annotation>", b"<annotation/>"))  # not cut short
 
     def read(self, image_id: str, size: Size) -> Boxes:
         path = self.path(image_id)
