@@ -16,6 +16,8 @@ from benchmarks.harness import SMALLEST, AbsentError, Table, repeated, side_by_s
 from benchmarks.package import Run, make_data, make_run_config, students
 
 WORKERS = max((os.cpu_count() or 1) - 1, 1)
+MODES = {"compiled": "default", "compiled, CUDA graphs": "reduce-overhead"}
+"""Of torch's compiler; a trial only traces, because generating code takes minutes."""
 MEMORY = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "_unsafe_view")
 """Operations that look at tensors or make room for them, and compute nothing."""
 
@@ -30,9 +32,13 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
     steps, workers = max(2, round(20 * scale)), 1 if trial else WORKERS
     for name, (shape, _) in students(scale).items():
         train = {"batch": batch, "precision": "bf16", "workers": workers}
-        ways = {"eager": Run(make_run_config(data, store, shape, "both", train=train))}
-        if not trial:
-            ways["compiled"] = Run(make_run_config(data, store, shape, "both", train=train | {"compile": True}))
+        modes = dict(list(MODES.items())[-1:]) if trial else MODES
+        ways = {way: Run(make_run_config(data, store, shape, "both", train=train)) for way in ("eager", *modes)}
+        for way, mode in modes.items():
+            how = {"backend": "eager"} if trial else {"mode": mode}
+            trainer = ways[way].trainer
+            trainer.student.compile(**how)
+            trainer.losses = {part: torch.compile(do, **how) for part, do in trainer.losses.items()}
         yield _training(name, ways, steps, workers, scale)
         del ways
 

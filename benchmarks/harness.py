@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import time
@@ -25,11 +26,24 @@ PACKAGES = "tutored torch torchvision timm numpy pillow pyarrow onnx onnxruntime
 PAGE = """# Benchmarks
 
 Things were timed in turns in one process; seconds mean little on a shared machine. `ratio` is how many times as fast as
-the row with 1: the median of the rounds, the lowest and the highest.
+the row with 1: the median of the rounds, the lowest and the highest. With `--cpu`, seconds are those that processors
+worked for it, not those that passed.
 
     python -m benchmarks            # all of it, or some by name"""
 SMALLEST = 0.05
 """A scale at which a benchmark only shows that it runs: a test's student, one round."""
+
+
+def cpu_seconds() -> float:
+    """What processors have worked for this process and for those of its children that have ended."""
+    spent = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in spent)
+
+
+class Clock:
+    """What seconds are: `now` is `cpu_seconds` with `--cpu`."""
+
+    now: Callable[[], float] = staticmethod(time.perf_counter)
 
 
 class AbsentError(RuntimeError):
@@ -87,12 +101,12 @@ def side_by_side(
                 gc.collect()
             if before:
                 before(name)
-            started = time.perf_counter()
+            started = Clock.now()
             do()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if turn > first:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(Clock.now() - started)
     return {name: Timed(tuple(times), count) for name, times in seconds.items()}
 
 
@@ -137,6 +151,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": f"{names[0]}, {len(names)} threads",
         "threads": torch.get_num_threads(),
+        "clock": "CPU" if Clock.now is cpu_seconds else "wall",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "python": platform.python_version(),
         "packages": {name: installed[name] for name in PACKAGES if name in installed},
@@ -185,8 +200,9 @@ def page(out: Path, names: Sequence[str]) -> str:
         content = json.loads((out / f"{name}.json").read_text())
         on = content["machine"]
         packages = ", ".join(f"{package} {number}" for package, number in on["packages"].items())
-        parts.append(f"{on['processor']}; {on['threads']} threads of torch; device {on['device']}; {packages}; Python")
-        parts.append(f"{on['python']}; commit {on['commit']}; scale {content['scale']:g}.")
+        clock, device = on.get("clock", "wall"), on["device"]
+        parts.append(f"{on['processor']}; {on['threads']} threads of torch; {clock} time; device {device}; {packages};")
+        parts.append(f"Python {on['python']}; commit {on['commit']}; scale {content['scale']:g}.")
         parts += map(described, content["tables"])
     return "\n".join(parts) + "\n"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import onnxruntime
 import timm
@@ -29,7 +30,7 @@ from tutored.labels import VOC, ClassMap
 from tutored.scenes import make_scenes
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.writer import finish, look, write_part
-from tutored.students import Student, make_student
+from tutored.students import Student, backbone, make_student
 from tutored.tasks import open_task, task_class
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation import SoftMap
@@ -136,12 +137,12 @@ def row_name(row: int) -> str:
 
 
 def make_run_config(
-    data: str, store: Path, student: Mapping[str, Any], policy: str = "ground_truth", **sections: Mapping[str, Any]
+    spec: str, store: Path, student: Mapping[str, Any], policy: str = "ground_truth", **sections: Mapping[str, Any]
 ) -> Config:
     """A complete config; both tasks have the same policy, and `sections` change further keys."""
     task = {"policy": policy} | ({} if policy == "ground_truth" else {"store": str(store)})
     changed = {
-        "data": {"train": data, "val_split": None},
+        "data": {"train": spec, "val_split": None},
         "tasks": dict.fromkeys(TASKS, task),
         "student": student,
         "train": {"workers": 0, "lr": 1e-3, "micro_batch": None, "epochs": 100},
@@ -200,6 +201,19 @@ class Run:
         if update:
             self.trainer.optimizer.step()
         self.trainer.optimizer.zero_grad(set_to_none=True)
+
+
+def in_one_piece(step: Callable[[], object]) -> Callable[[], None]:
+    """The step with gradients of depthwise convolutions as torch computes them."""
+
+    def plain(x: Tensor, weight: Tensor, *given: Any) -> Tensor:
+        return F.conv2d(x, weight, *given, groups=len(weight))
+
+    def run() -> None:
+        with mock.patch.object(backbone._Convolve, "apply", plain):
+            step()
+
+    return run
 
 
 def total(outputs: Any) -> Tensor:

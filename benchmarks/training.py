@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmarks.harness import Table, repeated, side_by_side, table
-from benchmarks.package import POLICIES, Run, make_data, make_run_config, students
+from benchmarks.harness import SMALLEST, Table, repeated, side_by_side, table
+from benchmarks.package import POLICIES, Run, in_one_piece, make_data, make_run_config, students
 
 
 def measure(work: Path, scale: float) -> Iterator[Table]:
@@ -38,6 +39,30 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
         timed = side_by_side(by, batch * steps, scale=scale)
         yield table(f"a step by what teaches: {name}", timed, "ground truth", "one process reads and trains in turns")
         yield _shares(both, name, scale)
+        if shape["kind"] == "compact" or scale < SMALLEST:
+            yield _options(data, store, shape, name, batch, scale)
+
+
+def _options(data: str, store: Path, shape: dict[str, Any], name: str, batch: int, scale: float) -> Table:
+    """What a step of the bare network takes with and without what makes it quicker."""
+    runs = {
+        which: Run(make_run_config(data, store, shape | student, train={"batch": batch, "precision": precision}))
+        for which, precision, student in (
+            ("fp32", "fp32", {}),
+            ("bf16", "bf16", {}),
+            ("bf16, a trunk that learns whole", "bf16", {"freeze_norm": False, "frozen": 0}),
+        )
+    }
+    steps = max(1, round(48 * scale / batch))
+    things = {
+        way: repeated(partial(run.network, run.resident(), update=True), steps)
+        for way, run in runs.items()
+        if shape["kind"] == "compact" or "whole" not in way
+    }
+    for way in ("fp32", "bf16"):
+        things[f"{way}, depthwise gradients in one piece"] = in_one_piece(things[way])
+    note = "forward, backward and update on one resident batch"
+    return table(f"options: {name}", side_by_side(things, batch * steps, scale=scale), list(things)[-2], note)
 
 
 def _shares(run: Run, name: str, scale: float) -> Table:

@@ -1,6 +1,6 @@
 """The drawings of the concepts and science pages: `python docs/make_pictures.py`, with the extra `quickstart`.
 
-The pictures of our own pages in a browser are made by tests/test_docs_site.py.
+The pictures of our own pages in a browser are made by make_page_pictures.py.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from tutored.data import open_dataset
-from tutored.data.sources import ranks, source_weights
+from tutored.data.training import ranks, source_weights
 from tutored.files import write_text
 from tutored.labels import VOC
 from tutored.pages import COLOURS, INK, standalone, svg
-from tutored.palette import voc_palette
+from tutored.pictures import voc_palette
 from tutored.scenes import make_scenes
 from tutored.tasks.detection import Detection, Detections, DetectionSection
 from tutored.tasks.segmentation import MapTargets, Segmentation, SegmentationSection

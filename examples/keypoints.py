@@ -38,10 +38,9 @@ from tutored.errors import InputError
 from tutored.geometry import Geometry
 from tutored.labels import LabelSpace
 from tutored.losses import Term
-from tutored.palette import colour_of
-from tutored.pictures import picture_size
+from tutored.pictures import colour_of, picture_size
 from tutored.tasks import DenseTask, Figures
-from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, expect, flat, lists, starts
+from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, flat, lists, require, starts
 from tutored.tasks.task import Remap, refuse_nan
 
 KIND = "keypoints:Keypoints"
@@ -122,10 +121,10 @@ class SoftPoints:
         """The answers of a table's rows, in another label space with a remap."""
         there = answered(table, cls.fields)
         (counts, numbers), (twos, sides), (same, values) = (lists(table.column(each.name)) for each in cls.fields)
-        expect(bool((twos == 2 * counts).all() and (same == counts).all()), "columns of other lengths")
+        require(bool((twos == 2 * counts).all() and (same == counts).all()), "columns of other lengths")
         classes, xy, scores = flat(numbers).astype(np.int64), flat(sides).reshape(-1, 2), flat(values)
-        expect(bool(((classes >= 1) & (classes < space)).all()), f"a keypoint outside 1..{space - 1}")
-        expect(bool(np.isfinite(xy).all() and ((scores >= 0) & (scores <= 1)).all()), "an impossible place or score")
+        require(bool(((classes >= 1) & (classes < space)).all()), f"a keypoint outside 1..{space - 1}")
+        require(bool(np.isfinite(xy).all() and ((scores >= 0) & (scores <= 1)).all()), "an impossible place or score")
         kept = np.ones(len(classes), bool)
         if remap is not None:
             classes = np.array(remap.to)[classes]

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tutored.config import StudentSection
+from tutored.errors import InputError
 from tutored.students import DenseHead, Student
-from tutored.students.heads import refuse_kind
 from tutored.tasks import DenseTask, Task
 
 
@@ -51,7 +51,9 @@ class Tiny(Student):
         )
         for name, task in tasks.items():
             if not isinstance(task, DenseTask):
-                raise refuse_kind("tiny", task, ())
+                raise InputError(
+                    f"tasks.{name}: the student tiny has no head for kind {task.kind}; possible: any dense kind"
+                )
             self.heads[name] = DenseHead(task, MapOf(config.width, task.channels), grid=-(-config.size // 8))
 
     def forward(self, images: Tensor) -> dict[str, Any]:

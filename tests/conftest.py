@@ -34,12 +34,9 @@ VOC_SPLITS = {
     "val": ("both", "both", "both", "both"),
 }
 
-MakeVoc = Callable[..., Path]
-SmallFiles = Callable[..., AbstractContextManager[None]]
-
 
 @pytest.fixture
-def small_files() -> SmallFiles:
+def small_files() -> Callable[..., AbstractContextManager[None]]:
     """`small_files(size=4096)`: a context in which the system itself cuts files off there, as a full disk does."""
 
     @contextmanager
@@ -55,7 +52,7 @@ def small_files() -> SmallFiles:
 
 
 @pytest.fixture(scope="session")
-def make_voc() -> MakeVoc:
+def make_voc() -> Callable[..., Path]:
     """A factory of small VOC data sets: `make_voc(folder, splits=VOC_SPLITS, seed=0) -> folder`.
 
     `splits` gives each split the kind of its images: "both", "boxes" (no mask), "masks" (no XML) or "none". Image i

@@ -1,7 +1,5 @@
 """What tests share: a data set in memory, the tutor that repeats its ground truth, and a small student."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +13,7 @@ from tutored.tasks.segmentation import ClassMask, Segmentation, SoftMap
 from tutored.types import IGNORE, GroundTruth, SoftLabels
 
 LABELS = LabelSpace.of(["cat", "dog", "horse"])
+CHANNELS = len(LABELS)
 TINY = {
     "kind": "blitznet",
     "backbone": "test_resnet",
@@ -27,6 +26,10 @@ TINY = {
 """A student that takes milliseconds for a step."""
 COMPACT = {"kind": "compact", "backbone": "test_resnet", "weights": "random", "size": 64, "width": 16, "map_width": 8}
 """The default student in that size."""
+SMALL_STUDENT = """--student.weights random --student.backbone test_resnet --student.size 64 --student.width 16
+--student.map_width 8 --train.workers 0 --train.device cpu""".split()
+SMALLEST = [*SMALL_STUDENT, "--train.epochs", "1"]
+"""Options of a training that takes seconds."""
 SHAPE = {
     "kind": "blitznet",
     "backbone": "mobilenetv3_small_050",
@@ -52,24 +55,24 @@ class MadeDataset:
 
     name, source, split, notes = "made", "made", "all", ()
 
-    def __init__(self, count: int = 6, *, void: bool = True, annotated: tuple[int, ...] | None = None) -> None:
+    def __init__(self, count=6, *, void=True, annotated=None):
         self.labels = {"detection": LABELS, "segmentation": LABELS}
         self.ids = tuple(f"made{index}" for index in range(count))
         self.void = void
         self.annotated = annotated
 
-    def image(self, image_id: str) -> Image.Image:
+    def image(self, image_id):
         mask = self.ground_truth(image_id).tasks["segmentation"].mask
         noise = np.random.default_rng(len(image_id)).integers(0, 60, (*mask.shape, 3))
         return Image.fromarray((noise + mask.numpy()[..., None] % 4 * 60).astype(np.uint8))
 
-    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
+    def annotated_tasks(self, image_id):
         return tuple(self.labels)
 
-    def problems(self, image_id: str) -> tuple[str, ...]:
+    def problems(self, image_id):
         return ()
 
-    def ground_truth(self, image_id: str) -> GroundTruth:
+    def ground_truth(self, image_id):
         rng = np.random.default_rng(int(image_id.removeprefix("made")))
         height, width = int(rng.integers(50, 70)), int(rng.integers(60, 90))
         mask = torch.zeros(height, width, dtype=torch.uint8)
@@ -91,19 +94,19 @@ class MadeDataset:
         return GroundTruth.of((height, width), drawn, ClassMask(mask=mask, annotated=self.annotated))
 
 
-def certain_boxes(boxes: Boxes, space: int = len(LABELS)) -> SoftBoxes:
+def certain_boxes(boxes, space=CHANNELS):
     """Soft boxes that say with certainty what was drawn."""
     return SoftBoxes(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, probs=F.one_hot(boxes.classes, space).float())
 
 
-def certain_map(drawn: ClassMask, space: int = len(LABELS)) -> SoftMap:
+def certain_map(drawn, space=CHANNELS):
     """A soft map that says with certainty what was drawn, and nothing in the void."""
     known = drawn.mask != IGNORE
     one_hot = F.one_hot(torch.where(known, drawn.mask, 0).long(), space).permute(2, 0, 1).float() * known
     return SoftMap(map=one_hot)
 
 
-def truthful(truth: GroundTruth, space: int = len(LABELS)) -> SoftLabels:
+def truthful(truth, space=CHANNELS):
     """Soft labels that say with certainty what the ground truth says, under the names of its tasks."""
     certain = {"detection": certain_boxes, "segmentation": certain_map}
     return SoftLabels(truth.size, {name: certain[each.kind](each, space) for name, each in truth.tasks.items()})
@@ -127,3 +130,63 @@ class Repeats:
             "segmentation": ClassMask(mask=torch.zeros(truth.size, dtype=torch.uint8)),
         }
         return replace(truth, tasks=nothing | dict(truth.tasks))
+
+
+# --- Asking a tutor
+
+
+def noise(height, width, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def blank(height, width):
+    return Image.new("RGB", (width, height))
+
+
+def ask(tutor, image, image_id="a"):
+    (found,) = tutor([image], [image_id])
+    return found
+
+
+def ask_boxes(tutor, image, image_id="a"):
+    return ask(tutor, image, image_id).tasks["detection"]
+
+
+def ask_map(tutor, image, image_id="a"):
+    return ask(tutor, image, image_id).tasks["segmentation"].map
+
+
+def onnx_model(path, inputs, outputs, half=False, **metadata):
+    """An ONNX model that answers with these arrays, whatever it sees.
+
+    Args:
+        inputs: shapes by name; of two dimensions: int64.
+        half: the inputs are of float16.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    arrays = {name: np.asarray(values) for name, values in outputs.items()}
+    arrays = {name: each.astype(np.float32) if each.dtype.kind == "f" else each for name, each in arrays.items()}
+    kinds = {name: helper.np_dtype_to_tensor_dtype(each.dtype) for name, each in arrays.items()}
+    float_ = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [f"fixed_{name}"], [name]) for name in arrays],
+        "fixed",
+        [helper.make_tensor_value_info(n, TensorProto.INT64 if len(s) == 2 else float_, s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info(name, kinds[name], each.shape) for name, each in arrays.items()],
+        [helper.make_tensor(f"fixed_{name}", kinds[name], a.shape, a.ravel()) for name, a in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
+
+
+def yolox(path, rows, classes=2, side=32, batch=1, half=False, more=(), **metadata):
+    """A YOLOX whose output has these rows; `more`: names of further inputs."""
+    output = np.zeros((1, sum((side // stride) ** 2 for stride in (8, 16, 32)), 5 + classes), np.float32)
+    for row, values in rows.items():
+        output[0, row] = values
+    inputs = {name: [batch, 3, side, side] for name in ("images", *more)}
+    return onnx_model(path, inputs, {"output": output}, half, **metadata)

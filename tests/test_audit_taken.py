@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from made import LABELS, TINY, Repeats
-from tutored.audit import Advice, as_a_run_sees, audit, read_sidecar, write_sidecar
+from tutored.audit import as_a_run_sees, audit
 from tutored.cli import main
 from tutored.config import make_config
 from tutored.data import open_dataset
@@ -15,8 +15,9 @@ from tutored.engine.data_sets import open_visible
 from tutored.engine.supervision import open_supervision
 from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Store
+from tutored.softlabels.advice import read_sidecar, write_sidecar
 from tutored.students import make_student
-from tutored.tasks.instances import Instances
+from tutored.tasks.audit import Advice
 from tutored.tutors.label import label
 from tutored.types import SoftLabels
 
@@ -150,40 +151,6 @@ def test_an_audit_of_other_settings_is_not_used(advised):
         found = refusals(open_supervision(taught(folder, store.path, task={"renamed": renamed})))
         assert bool(found) is not used
         assert used or "made with renamed: " in found[0]
-
-
-@pytest.mark.parametrize("instances", [True, False])
-def test_an_audit_of_maps_made_otherwise_is_not_used(folder, tmp_path, instances):
-    """By which rule a map is made of instances matters only where there are any."""
-    dataset = open_dataset(f"voc:{folder}", "train")
-
-    def answers(answer, _):
-        boxes = answer.tasks["detection"]
-        sure = {"scores": torch.ones(len(boxes.classes)), "masks": torch.ones(len(boxes.classes), 8, 8)}
-        found = Instances(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, **sure)
-        return SoftLabels.of(answer.size, found) if instances else answer.without("detection")
-
-    store = Store.open(label(Repeats(dataset, answers), dataset, tmp_path / "store"))
-    task = {"policy": "fill", "store": str(store.path), "background": "one"}
-    config = {"data": {"train": f"voc:{folder}"}, "tasks": {"segmentation": task}}
-    write_sidecar(store, audit(store, dataset).sidecar)
-    found = refusals(open_supervision(make_config(config)))
-    assert bool(found) is instances and all("made with background: noisy_or" in note for note in found)
-    (tmp_path / "run.yaml").write_text(json.dumps(config))
-    assert main(["audit", str(store.path), "--config", str(tmp_path / "run.yaml"), "--worst", "0"]) == 0
-    assert read_sidecar(store).tasks["segmentation"].settings.get("background") == ("one" if instances else None)
-    assert not refusals(open_supervision(make_config(config)))
-
-
-def test_an_audit_that_took_a_class_for_annotated_is_not_used(advised, tmp_path):
-    """The data has no dogs drawn, and says so: where the audit found dogs, it called them wrong."""
-    folder, store = advised
-    run = taught(folder, store.path, data={"annotated": [name for name in VOC.classes if name != "dog"]})
-    assert "made with dog as annotated; tutored audit" in refusals(open_supervision(run))[0]
-    (tmp_path / "run.yaml").write_text(json.dumps(run.to_dict()))
-    assert main(["audit", str(store.path), "--config", str(tmp_path / "run.yaml"), "--worst", "0"]) == 0
-    assert read_sidecar(store).tasks["detection"].unannotated == ("dog",)
-    assert not refusals(open_supervision(run))
 
 
 def test_an_audit_that_saw_hidden_truth_is_not_used(advised):

@@ -1,10 +1,7 @@
 """Every benchmark runs at its smallest scale, and what is written about it can be read."""
 
-from __future__ import annotations
-
 import json
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
@@ -20,12 +17,12 @@ from tutored.export import Options
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory):
     return tmp_path_factory.mktemp("work")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_benchmark_runs_at_the_smallest_scale(name: str, work: Path, tmp_path: Path) -> None:
+def test_a_benchmark_runs_at_the_smallest_scale(name, work, tmp_path):
     tables = []
     try:
         tables.extend(import_module(f"benchmarks.{name}").measure(work, 0.01))
@@ -38,7 +35,7 @@ def test_a_benchmark_runs_at_the_smallest_scale(name: str, work: Path, tmp_path:
     assert f"## {name}" in page(tmp_path, [name])
 
 
-def test_export_parity_is_put_into_a_page(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_parity_is_put_into_a_page(work, tmp_path, monkeypatch):
     monkeypatch.setattr(export_parity, "KINDS", {"ONNX `--nms`": Options(nms=True)})
     data, _ = make_data(work, 8, 0.01)
     content = export_parity.measure([save_untrained(tmp_path / "random", TINY)], data, "train", 2, tmp_path)
@@ -49,7 +46,7 @@ def test_export_parity_is_put_into_a_page(work: Path, tmp_path: Path, monkeypatc
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text and "random weights" in text
 
 
-def test_ratios_are_of_rounds_side_by_side() -> None:
+def test_ratios_are_of_rounds_side_by_side():
     timed = {"slow": Timed((2.0, 4.0, 6.0), 10), "fast": Timed((1.0, 1.0, 2.0), 10)}
     slow, fast = table("t", timed, "slow")["rows"]
     assert slow["images/s"] == 2.5 and slow["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}

@@ -1,13 +1,8 @@
 """`data check`: counts on data whose numbers are known, and every broken item named."""
 
-from __future__ import annotations
-
 import io
 import json
-import os
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,29 +11,25 @@ from rich.console import Console
 
 from tutored.cli import main
 from tutored.data import open_dataset
-from tutored.data.check import Report, SplitReport, TaskReport, check, first_look
-from tutored.errors import InputError
-
-REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
-MakeVoc = Callable[..., Path]
+from tutored.data.check import check, first_look
 
 
-def checked(folder: Path, *splits: str) -> Report:
+def checked(folder, *splits):
     return check({split: open_dataset(f"voc:{folder}", split) for split in splits})
 
 
-def annotated(split: SplitReport) -> tuple[int, ...]:
+def annotated(split):
     """Images in all, with boxes, with masks, with both, with neither."""
     return (split.images, *(task.images for task in split.tasks.values()), split.complete, split.none)
 
 
-def shown(report: Report, **how: int) -> str:
+def shown(report, **how):
     console = Console(file=io.StringIO(), width=140)
     report.show(console, **how)
     return console.file.getvalue()
 
 
-def test_images_are_counted_by_what_they_have(voc_folder: Path) -> None:
+def test_images_are_counted_by_what_they_have(voc_folder):
     report = checked(voc_folder, "train", "val")
     train, val = report.splits["train"], report.splits["val"]
     assert annotated(train) == (8, 5, 5, 3, 1) and annotated(val) == (4, 4, 4, 4, 0)
@@ -46,7 +37,7 @@ def test_images_are_counted_by_what_they_have(voc_folder: Path) -> None:
     assert report.ok and not train.problems and not report.overlaps
 
 
-def test_objects_and_pixels_are_counted_by_class(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_objects_and_pixels_are_counted_by_class(make_voc, tmp_path):
     folder = make_voc(tmp_path, {"train": ("both", "both")})
     box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
     for name, difficult in (("train_000", 0), ("train_001", 1)):
@@ -71,7 +62,7 @@ def test_objects_and_pixels_are_counted_by_class(make_voc: MakeVoc, tmp_path: Pa
 
 
 @pytest.mark.tried("noted", "boxes drawn on a picture that EXIF turns")
-def test_pictures_that_are_to_be_turned_are_told(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_pictures_that_are_to_be_turned_are_told(make_voc, tmp_path):
     folder = make_voc(tmp_path, {"train": ("both", "both")})
     assert checked(folder, "train").splits["train"].notes == ()
     picture, exif = folder / "JPEGImages/train_001.jpg", Image.Exif()
@@ -83,7 +74,7 @@ def test_pictures_that_are_to_be_turned_are_told(make_voc: MakeVoc, tmp_path: Pa
     assert note.startswith("1 picture(s), such as train_001, say that they are to be turned")
 
 
-def test_every_broken_item_is_named_once(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_every_broken_item_is_named_once(make_voc, tmp_path):
     folder = make_voc(tmp_path)
     picture = folder / "JPEGImages/train_000.jpg"
     picture.write_bytes(picture.read_bytes()[: picture.stat().st_size // 2 + 200])
@@ -101,33 +92,6 @@ def test_every_broken_item_is_named_once(make_voc: MakeVoc, tmp_path: Path) -> N
     assert "train: 4 problems" in text and "and 1 more" in text and "train_005.png" not in text
 
 
-def test_every_broken_object_and_mask_is_named(make_voc: MakeVoc, tmp_path: Path) -> None:
-    folder = make_voc(tmp_path, {"train": ("both", "both")})
-    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>{}</xmax><ymax>2</ymax></bndbox>"
-    broken = f"<object><name>kat</name>{box.format(2)}</object><object><name>cat</name>{box.format(2)}</object>"
-    broken += f"<object><name>cat</name>{box.format(999)}</object>"
-    (folder / "Annotations/train_000.xml").write_text(f"<annotation>{broken}</annotation>")
-    Image.new("L", (5, 5)).save(folder / "SegmentationClass/train_000.png")
-    problems = checked(folder, "train").splits["train"].problems
-    expected = ("object 1 (kat): unknown class", "train_000.png: the mask is 5x5", "object 3 (cat): the box")
-    assert len(problems) == 3 and all(text in problem for text, problem in zip(expected, problems, strict=True))
-
-
-def test_every_impossible_annotation_of_coco_is_named(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
-    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 1, "name": "cat"}]}
-    odd = {"size": [10, 8], "counts": [80]}
-    boxes = ([10, 0, 2, 2], [0, 9, 2, 2], [0, 0, 2, 2])
-    entries = [{"id": n, "image_id": 1, "category_id": 1, "bbox": box} for n, box in enumerate(boxes)]
-    entries[2]["segmentation"] = odd
-    entries[0]["segmentation"] = entries[1]["segmentation"] = [[0, 0, 2, 0, 2, 2]]
-    (tmp_path / "instances.json").write_text(json.dumps({**content, "annotations": entries}))
-    problems = check({"val": open_dataset(f"coco:{tmp_path}", "val")}).splits["val"].problems
-    expected = ("annotation 0 of image 1: the box", "annotation 1 of image 1: the box", "annotation 2 of image 1: run")
-    assert len(problems) == 3 and all(text in problem for text, problem in zip(expected, problems, strict=True))
-
-
 @pytest.mark.tried("noted", "masks of 0 and 255 alone, or of 0 alone")
 @pytest.mark.parametrize(
     ("number", "told"),
@@ -136,7 +100,7 @@ def test_every_impossible_annotation_of_coco_is_named(tmp_path: Path) -> None:
         (0, "; number the classes (aeroplane, bicycle, bird, ...) from 1 on"),
     ],
 )
-def test_masks_that_hold_no_class_are_noted(make_voc: MakeVoc, tmp_path: Path, number: int, told: str) -> None:
+def test_masks_that_hold_no_class_are_noted(make_voc, tmp_path, number, told):
     folder = make_voc(tmp_path, {"train": ("masks",) * 3})
     for path in (folder / "SegmentationClass").iterdir():
         with Image.open(path) as picture:
@@ -149,7 +113,7 @@ def test_masks_that_hold_no_class_are_noted(make_voc: MakeVoc, tmp_path: Path, n
 
 
 @pytest.mark.tried("noted", "numbers in masks that are one too high for the list")
-def test_classes_of_masks_that_no_box_has_are_noted(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_classes_of_masks_that_no_box_has_are_noted(make_voc, tmp_path):
     """The list has one class too many at its head, so that each number in masks is that of the class before."""
     folder = make_voc(tmp_path, {"train": ("both",)})
     (folder / "labels.txt").write_text("other\nleaf\nroot\n")
@@ -168,72 +132,26 @@ def test_classes_of_masks_that_no_box_has_are_noted(make_voc: MakeVoc, tmp_path:
         assert not found or found[0].startswith("classes occur only for detection: root; only for segmentation: other")
 
 
-def test_eighteen_faults_of_one_file_hide_no_other_file(make_voc: MakeVoc, tmp_path: Path) -> None:
-    folder = make_voc(tmp_path, {"train": ("boxes",) * 3})
-    for image, boxes in (("train_000", 18), ("train_001", 2), ("train_002", 1)):
-        text = "<object><name>kat</name></object>" * boxes
-        (folder / f"Annotations/{image}.xml").write_text(f"<annotation>{text}</annotation>")
-    report = checked(folder, "train")
-    problems = report.splits["train"].problems
-    assert len(problems) == 21 and len({text.partition(": ")[0] for text in problems[:3]}) == 3
-    assert "train_002.xml: object 1 (kat)" in shown(report, most=3)
-
-
-def test_eighteen_faults_of_one_coco_image_hide_no_other(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    images = [{"id": number, "file_name": f"{number}.jpg"} for number in (1, 2)]
-    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
-    boxes = [{"id": n, "image_id": 1 + n // 18, "category_id": 9, "bbox": [0, 0, 2, 2]} for n in range(60)]
-    content = {"images": images, "categories": [{"id": 1, "name": "cat"}], "annotations": boxes}
-    (tmp_path / "val.json").write_text(json.dumps(content))
-    with pytest.raises(InputError) as caught:
-        open_dataset(f"coco:{tmp_path}", "val")
-    lines = str(caught.value).split("\n")
-    named = [line.partition(": ")[2].partition(":")[0] for line in lines[:4]]
-    assert named == [f"annotation {n} of image {1 + n // 18}" for n in (0, 18, 36, 54)]
-    assert lines[-1] == "and 10 more"
-
-
-def test_broken_files_of_two_splits_are_both_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for split in ("train", "val"):
-        (tmp_path / f"{split}.json").write_text('{"images": [')
-    assert main(["data", "check", "--data", f"coco:{tmp_path}", "--split", "train", "val"]) == 2
-    printed = capsys.readouterr().err
-    assert all(
-        f"{split}.json: not readable as JSON (Expecting value: line 1 column 13" in printed
-        for split in ("train", "val")
-    )
-
-
-def test_annotations_that_are_not_read_are_the_first_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "train").mkdir()
-    Image.new("RGB", (10, 8)).save(tmp_path / "train/a.jpg")
-    (tmp_path / "train/boxes.csv").write_text("a.jpg,1,1,3,3,cat\n")
-    assert main(["data", "check", "--data", f"images:{tmp_path}", "--split", "train"]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith(
-        f"nothing is annotated: 1 tables, such as {tmp_path}/train/boxes.csv, are not read, should"
-    )
-
-
-def test_classes_that_are_absent_are_one_line(make_voc: MakeVoc, tmp_path: Path) -> None:
-    folder = make_voc(tmp_path, {"train": ("both",)})
-    (folder / "labels.txt").write_text("cat\ndog\nzebra\n")
-    Image.new("RGB", (10, 8)).save(folder / "JPEGImages/train_000.jpg")
-    Image.new("L", (10, 8), 1).save(folder / "SegmentationClass/train_000.png")
-    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
-    text = f"<annotation><object><name>dog</name>{box}</object></annotation>"
-    (folder / "Annotations/train_000.xml").write_text(text)
-    printed = shown(checked(folder, "train")).splitlines()
-    assert not any("difficult" in line for line in printed), "none is"
-    assert [line for line in printed if "zebra" in line] == [
-        "detection, absent classes: cat, zebra",
-        "segmentation, absent classes: dog, zebra",
-    ]
-
-
 @pytest.mark.tried("noted", "a picture that two splits have under two names")
-def test_one_picture_under_two_names_is_told(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_the_data_of_a_run_is_checked_as_it_reads_it(make_voc, tmp_path, capsys):
+    folder = make_voc(tmp_path / "voc", {"train": ("boxes", "masks"), "val": ("both",)})
+    (folder / "SegmentationClass").rename(folder / "maps")
+    (folder / "Annotations/val_000.xml").write_text("<annotation>")
+    config = tmp_path / "run.yaml"
+    tasks = "{detection: {}, segmentation: {from: maps}}"
+    config.write_text(f"data: {{train: 'voc:{folder}', empty: annotated}}\ntasks: {tasks}\n")
+    words = ["data", "check", "--config", str(config)]
+    assert main([*words, "--json", str(tmp_path / "found.json")]) == 2
+    found = json.loads((tmp_path / "found.json").read_text())["splits"]
+    assert {name: [each["tasks"][task]["images"] for task in each["tasks"]] for name, each in found.items()} == {
+        f"voc:{folder}/train": [1, 1],
+        f"voc:{folder}/val": [0, 0],
+    }
+    assert main([*words, "--split", "train"]) == 2
+    assert "--split is not for --config, which says which data; leave it out" in capsys.readouterr().err
+
+
+def test_one_picture_under_two_names_is_told(make_voc, tmp_path):
     folder = make_voc(tmp_path, {"train": ("none",) * 2, "val": ("none",) * 2})
     (folder / "JPEGImages/val_001.jpg").write_bytes((folder / "JPEGImages/train_000.jpg").read_bytes())
     report = checked(folder, "train", "val")
@@ -241,16 +159,7 @@ def test_one_picture_under_two_names_is_told(make_voc: MakeVoc, tmp_path: Path) 
     assert "train & val: 1 pictures are in both, under two names; remove them from one" in shown(report)
 
 
-def test_images_in_two_splits_are_reported(make_voc: MakeVoc, tmp_path: Path) -> None:
-    folder = make_voc(tmp_path)
-    (folder / "ImageSets/Main/val.txt").write_text("val_000\ntrain_002\n")
-    report = checked(folder, "train", "val")
-    assert not report.ok
-    assert report.overlaps == {"train & val": ["train_002"]} and not report.namesakes
-    assert "train & val: 1 images are in both" in shown(report)
-
-
-def test_pictures_of_one_name_are_not_one_image_in_two_splits(tmp_path: Path) -> None:
+def test_pictures_of_one_name_are_not_one_image_in_two_splits(tmp_path):
     categories = [{"id": 1, "name": "cat"}]
     for split, grey in (("train", 0), ("val", 255)):
         (tmp_path / split).mkdir()
@@ -259,7 +168,7 @@ def test_pictures_of_one_name_are_not_one_image_in_two_splits(tmp_path: Path) ->
         images = [{"id": name, "file_name": f"{name}.png"} for name in ("same", "other")]
         content = {"images": images, "annotations": [], "categories": categories}
         (tmp_path / f"{split}.json").write_text(json.dumps(content))
-    seen: list[tuple[int, int]] = []
+    seen = []
     splits = {split: open_dataset(f"coco:{tmp_path}", split) for split in ("train", "val")}
     report = check(splits, lambda done, total: seen.append((done, total)))
     assert report.overlaps == {"train & val": ["same"]} and report.namesakes == {"train & val": ["other"]}
@@ -268,44 +177,15 @@ def test_pictures_of_one_name_are_not_one_image_in_two_splits(tmp_path: Path) ->
     assert seen[-1] == (4, 4)
 
 
-def test_classes_beyond_what_a_mask_tells_apart_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
-    content = {
-        "images": [{"id": 1, "file_name": "1.jpg"}],
-        "annotations": [{"id": 4, "image_id": 1, "category_id": 300, "bbox": [1, 1, 3, 3]}],
-        "categories": [{"id": number, "name": f"c{number}"} for number in range(1, 301)],
-    }
-    (tmp_path / "instances.json").write_text(json.dumps(content))
-    report = check({"val": open_dataset(f"coco:{tmp_path}", "val")})
-    boxes, masks = report.splits["val"].tasks.values()
-    assert boxes.counts["objects"]["c300"] == 1 and masks == TaskReport(images=0, counts={})
-    assert any("│ c300 " in line and " 1 " in line for line in shown(report).splitlines())
-
-
-def test_ignored_pixels_are_not_of_class_255(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_ignored_pixels_are_not_of_class_255(make_voc, tmp_path):
     folder = make_voc(tmp_path, {"train": ("masks",)})
     (folder / "labels.txt").write_text("".join(f"c{number}\n" for number in range(1, 301)))
     pixels = checked(folder, "train").splits["train"].tasks["segmentation"].counts["pixels"]
     assert pixels["ignore"] > 0 and pixels["c255"] == pixels["c300"] == 0
 
 
-def test_what_the_reader_left_out_is_a_note_and_no_problem(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
-    content = {
-        "images": [{"id": 1, "file_name": "1.jpg"}],
-        "annotations": [{"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 0]}],
-        "categories": [{"id": 1, "name": "cat"}],
-    }
-    (tmp_path / "instances.json").write_text(json.dumps(content))
-    report = check({"val": open_dataset(f"coco:{tmp_path}", "val")})
-    assert report.ok and len(report.splits["val"].notes) == 1
-    assert "annotation 4 of image 1: a box of no area" in shown(report)
-
-
 @pytest.mark.tried("noted", "images without any object: empty, or not labelled yet")
-def test_images_without_objects_are_the_first_line(tmp_path: Path) -> None:
+def test_images_without_objects_are_the_first_line(tmp_path):
     images = [{"id": number, "file_name": f"{number}.png"} for number in range(3)]
     box = {"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3]}
     content = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
@@ -319,20 +199,10 @@ def test_images_without_objects_are_the_first_line(tmp_path: Path) -> None:
     assert annotated(report.splits["train"]) == (3, 1, 0, 0, 2) and report.ok and not report.splits["train"].notes
 
 
-def test_progress_and_json(voc_folder: Path) -> None:
-    seen: list[tuple[int, int]] = []
+def test_progress_and_json(voc_folder):
+    seen = []
     datasets = {split: open_dataset(f"voc:{voc_folder}", split) for split in ("train", "val")}
     report = check(datasets, lambda done, total: seen.append((done, total)))
     assert seen == [(done, 12) for done in range(1, 13)]
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["ok"] is True and plain["splits"]["train"]["images"] == 8 and plain["overlaps"] == {}
-
-
-@pytest.mark.real
-@pytest.mark.skipif(not (REAL / "data/voc2012-animals").is_dir(), reason="the real images are absent (TUTORED_REAL)")
-def test_the_genuine_validation_split_is_clean() -> None:
-    report = checked(REAL / "data/voc2012-animals", "val")
-    val = report.splits["val"]
-    assert report.ok and annotated(val) == (300, 300, 300, 300, 0)
-    objects = val.tasks["detection"].counts["objects"]
-    assert (objects["cat"], objects["dog"], objects["person"]) == (91, 102, 79)

@@ -1,50 +1,43 @@
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from made import SHAPE, two_tasks
 from tutored import checkpoint
 from tutored.checkpoint import load_checkpoint, save_checkpoint
-from tutored.config import Config, make_config
+from tutored.config import make_config
 from tutored.errors import InputError
-from tutored.files import former
 from tutored.labels import LabelSpace
-from tutored.students import Student, make_student
-from tutored.tutors import open_tutor
+from tutored.students import make_student
 
 PETS = LabelSpace.of(["cat", "dog"])
 
 
-def config_of(**student: object) -> Config:
+def config_of(**student):
     return make_config({"data": {"train": "voc:somewhere"}, "student": {**SHAPE, **student}})
 
 
-def saved(folder: Path, config: Config | None = None) -> Student:
+def saved(folder, config=None):
     config = config or config_of()
     student = make_student(config.student, two_tasks(PETS)).eval()
     save_checkpoint(folder, student, config)
     return student
 
 
-def answers(student: Student, images: torch.Tensor) -> list[torch.Tensor]:
+def answers(student, images):
     raw = student(images)
     return [*raw["detection"], raw["segmentation"]]
 
 
-def map_weight(student: Student) -> torch.Tensor:
-    weight: torch.Tensor = student.state_dict()["heads.segmentation.network.logits.weight"]
-    return weight
+def map_weight(student):
+    return student.state_dict()["heads.segmentation.network.logits.weight"]
 
 
-def test_a_loaded_student_answers_the_same(tmp_path: Path) -> None:
+def test_a_loaded_student_answers_the_same(tmp_path):
     student = saved(tmp_path / "best")
     loaded, config = load_checkpoint(tmp_path / "best")
     assert config == config_of()
@@ -59,7 +52,7 @@ def test_a_loaded_student_answers_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_the_imagenet_file_is_not_needed_any_more(tmp_path: Path, frozen: bool) -> None:
+def test_the_imagenet_file_is_not_needed_any_more(tmp_path, frozen):
     path = tmp_path / "imagenet.safetensors"
     save_file(timm.create_model("mobilenetv3_small_050").state_dict(), path)
     student = saved(tmp_path / "best", config_of(weights=str(path), freeze_norm=frozen))
@@ -75,19 +68,10 @@ def test_the_imagenet_file_is_not_needed_any_more(tmp_path: Path, frozen: bool) 
     ).read_bytes()
 
 
-def test_a_newer_checkpoint_takes_the_place_of_the_older(tmp_path: Path) -> None:
-    old, new = saved(tmp_path / "last"), saved(tmp_path / "last")
-    loaded, _ = load_checkpoint(tmp_path / "last")
-    weight = "heads.detection.deltas.0.weight"
-    assert torch.equal(loaded.state_dict()[weight], new.state_dict()[weight])
-    assert not torch.equal(old.state_dict()[weight], new.state_dict()[weight])
-    assert [file.name for file in tmp_path.iterdir()] == ["last"]
-
-
-def test_a_failed_write_leaves_the_older_one_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_older_one_and_nothing_else(tmp_path, monkeypatch):
     student = saved(tmp_path / "last")
 
-    def full_disk(*_args: object) -> None:
+    def full_disk(*_args):
         raise SafetensorError("No space left on device")  # not an OSError, as it should be
 
     monkeypatch.setattr(checkpoint, "save_file", full_disk)
@@ -100,14 +84,7 @@ def test_a_failed_write_leaves_the_older_one_and_nothing_else(tmp_path: Path, mo
     assert [file.name for file in tmp_path.iterdir()] == ["last"]
 
 
-def test_killed_between_the_renames_the_older_one_is_read(tmp_path: Path) -> None:
-    student = saved(tmp_path / "last")
-    (tmp_path / "last").rename(former(tmp_path / "last"))
-    loaded, _ = load_checkpoint(tmp_path / "last")
-    assert torch.equal(map_weight(loaded), map_weight(student))
-
-
-def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_not_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
     with pytest.raises(InputError, match="photos: exists and is no checkpoint"):
@@ -118,15 +95,13 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
 BIAS = "heads.segmentation.network.logits.bias"
 
 
-def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
+def test_tensors_that_do_not_fit_are_named(tmp_path):
     student = saved(tmp_path / "best")
     file = tmp_path / "best" / "model.safetensors"
     tensors = {name: value.contiguous() for name, value in student.state_dict().items()}
 
     save_file({name: value for name, value in tensors.items() if name != BIAS}, file)
-    with pytest.raises(
-        InputError, match=r"model\.safetensors: .*1 tensors .*\(heads\.segmentation\.network\.logits\.bias\)"
-    ):
+    with pytest.raises(InputError, match=r"model\.safetensors: .*1 tensors"):
         load_checkpoint(tmp_path / "best")
     save_file({**tensors, "stray": torch.zeros(1)}, file)
     with pytest.raises(InputError, match=r"1 tensors .*\(stray\)"):
@@ -139,7 +114,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "best")
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"nowhere: no checkpoint \(it has no checkpoint\.json\); `tutored train`"):
         load_checkpoint(tmp_path / "nowhere")
     saved(tmp_path / "run" / "checkpoint")
@@ -149,7 +124,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "best" / "checkpoint.json"
     good = json.loads(file.read_text())
 
-    def refused(text: str, message: str) -> None:
+    def refused(text, message):
         file.write_text(text)
         with pytest.raises(InputError, match=message):
             load_checkpoint(tmp_path / "best")
@@ -162,26 +137,3 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         json.dumps({**good, "tasks": {"depth": ["background"]}}), "its tasks are depth, those of its config detection, "
     )
     refused(json.dumps({**good, "config": {**good["config"], "studnet": {}}}), "studnet: no such key")
-
-
-def test_a_student_teaches_one_image_at_a_time(tmp_path: Path) -> None:
-    saved(tmp_path / "best")
-    tutor = open_tutor("student", weights=tmp_path / "best", score_floor=0.2, device="cpu")
-    images = [Image.new("RGB", (90, 60), "red"), Image.new("RGB", (40, 80), "blue")]
-    first, second = tutor(images, ["a", "b"])
-    assert tutor.labels == PETS
-    assert (first.size, second.size) == ((60, 90), (80, 40))
-    torch.testing.assert_close(first.tasks["segmentation"].map.sum(0), torch.ones(8, 8))
-    assert first.tasks["detection"].probs.shape[1] == 3
-    assert bool((first.tasks["detection"].scores > 0.2).all())
-    (alone,) = tutor(images[1:], ["b"])
-    assert torch.equal(alone.tasks["segmentation"].map, second.tasks["segmentation"].map)
-
-    def hash_of(name: str) -> str:
-        return str(open_tutor("student", weights=tmp_path / name).identity["weights_sha256"])
-
-    assert tutor.identity["weights_sha256"] == hash_of("best")
-    saved(tmp_path / "other")
-    assert tutor.identity["weights_sha256"] != hash_of("other")
-    assert tutor.identity["score_floor"] == 0.2
-    assert json.loads(json.dumps(dict(tutor.identity))) == dict(tutor.identity)

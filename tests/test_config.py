@@ -1,12 +1,9 @@
-from pathlib import Path
-
 import pytest
 import yaml
 from torch import nn
 
 from made import LABELS
 from tutored.config import Config, StudentSection, flat, load_config, make_config
-from tutored.config.kinds.blitznet import PRESETS
 from tutored.errors import InputError
 from tutored.students import Head, Student, make_student
 from tutored.tasks import DenseTask, open_task, task_class
@@ -16,7 +13,7 @@ from tutored.tasks.segmentation import Segmentation
 PLAIN = {"data": {"train": "voc:x"}}
 
 
-def write(folder: Path, content: str) -> Path:
+def write(folder, content):
     path = folder / "run.yaml"
     path.write_text(content)
     return path
@@ -59,12 +56,6 @@ def test_each_difference_between_the_recipes_can_be_set_alone(tmp_path):
         assert made == corrected | {key: thesis[key]}
 
 
-def test_a_recipe_sets_the_keys_of_every_task_of_a_kind():
-    tasks = {"parts": {"kind": "segmentation", "padding": "ignore"}, "segmentation": {}}
-    made = make_config({**PLAIN, "recipe": "thesis", "tasks": tasks}).tasks
-    assert [(task.temperature, task.padding) for task in made.values()] == [(0.4, "ignore"), (0.4, "background")]
-
-
 def test_a_preset_is_overridden_by_the_keys_beside_it(tmp_path):
     path = write(
         tmp_path, "data: {train: 'voc:x'}\nstudent: {kind: blitznet, preset: blitznet512-s4, map_width: 32, extra: 3}\n"
@@ -73,13 +64,6 @@ def test_a_preset_is_overridden_by_the_keys_beside_it(tmp_path):
     assert (made.size, made.stride, made.scales, made.map_width) == (512, 4, (0.02, 0.08, 0.95), 32)
     assert (made.extra, made.frozen) == (3, 8)
     assert load_config(path, [("student.preset", "light")]).student.backbone == "tf_efficientnet_lite0"
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_the_complete_config_of_a_preset_reads_back_equal(name):
-    made = make_config({**PLAIN, "student": {"kind": "blitznet", "preset": name, "up_width": 64}})
-    again = Config.model_validate(yaml.safe_load(yaml.safe_dump(made.to_dict())))
-    assert again == made and again.run_id == made.run_id and again.student.up_width == 64
 
 
 def test_a_recipe_that_would_decide_nothing_is_refused(tmp_path):
@@ -110,11 +94,7 @@ BLITZ = "student: {kind: blitznet, "
     [
         ("train: {epoch: 3}", "train.epoch: no such key; did you mean epochs"),
         ("train: {epochs: 0}", "train.epochs: .* got 0"),
-        ("train: {precision: no}", "train.precision: .*'fp32', 'bf16' or 'fp16', got 'no'"),
-        ("train: {clip: 0}", "train.clip: .* greater than 0, got 0"),
         ("train: {lr: -1}", "train.lr: .* greater than 0, got -1"),
-        ("train: {weight_decay: -1}", "train.weight_decay: "),
-        ("train: {threads: 0}", "train.threads: "),
         ("train: {seed: 99999999999999999999}", "train.seed: "),
         ("train: {batch: 8, micro_batch: 3}", "train: micro_batch 3 must divide batch 8"),
         ("supervision: {}", "supervision: no such key; possible: recipe, data, tasks,"),
@@ -122,16 +102,11 @@ BLITZ = "student: {kind: blitznet, "
         ("data: [", "not valid YAML"),
         ("data: {split: train}", "data.train: Field required"),
         ("data: {train: 'voc:x', more: [{train: 'voc:y', splitt: a}]}", "data.more.0.splitt: .* did you mean split"),
-        ("data: {train: 'voc:x', more: [{train: 'voc:y', xyz: a}]}", "data.more.0.xyz: .* possible: train, split,"),
         ("data: {train: 'voc:x', more: [{train: y, tasks: [parts]}]}", f"data.more.0.tasks names 'parts'; .* {BOTH}"),
         ("data: {train: 'voc:x', tasks: [parts]}", f"data.tasks names 'parts'; possible: {BOTH}"),
         ("data: {train: 'voc:x', tasks: [detection]}", "tasks.segmentation: no data set is read for it and no tutor"),
         ("data: {train: 'voc:x', annotated: {parts: [cat]}}", f"data.annotated names 'parts'; possible: {BOTH}"),
-        ("data: {train: 'voc:x', val_annotated: {parts: [cat]}}", f"data.val_annotated names 'parts'; .* {BOTH}"),
-        (
-            "data: {train: 'voc:x', annotated: {detection: cat}}",
-            "l: data.annotated.detection: got 'cat', .* in brackets",
-        ),
+        ("data: {train: 'voc:x', annotated: {detection: cat}}", "l: data.annotated.detection: got 'cat', .* in"),
         ("tasks: {detection: {}, segmentation: {}, detection: {policy: none}}", "'detection' is there twice"),
         ("tasks: {objects: {kind: segmntation}}", f"tasks.objects: .*; did you mean segmentation. possible: {BOTH}"),
         ("tasks: {bananas: {}}", f"tasks.bananas: unknown kind of task 'bananas'; possible: {BOTH}.*, or a class of"),
@@ -143,24 +118,9 @@ BLITZ = "student: {kind: blitznet, "
         ("tasks: {detection: {policy: fill}}", "tasks.detection: .* needs a `tutor`"),
         ("tasks: {detection: {weights: [-1, 2]}}", "tasks.detection.weights.0: .* got -1"),
         ("tasks: {detection: {weights: [0, 0]}}", "tasks.detection.weights: both are 0, so that nobody"),
-        ("tasks: {detection: {weight: -1}}", "tasks.detection.weight: "),
         ("tasks: {detection: {reported: 'cat,dog'}}", r"got 'cat,dog', .* list; give names in brackets, .* \[a, b\]$"),
-        (
-            "tasks: {detection: {reported: '0,2'}}",
-            "reported: got '0,2', which is no list; give names, not their places",
-        ),
-        (
-            "tasks: {detection: {classes: 2}}",
-            "classes: got 2, which is no list; give names, not their places",
-        ),
-        ("data: {train: 'voc:x', annotated: 2}", "l: data.annotated: got 2, which is no list; .* as \\[a, b\\]$"),
-        ("data: {train: 'voc:x', annotated: {detection: 2}}", "l: data.annotated.detection: got 2, which is no list"),
-        ("data: {train: 'voc:x', tasks: 2}", "l: data.tasks: got 2, which is no list; give names, not their places"),
         ("tasks: {detection: {renamed: 'a=b'}}", "renamed: Input should be a mapping, such as {a: b}, got 'a=b'$"),
-        (
-            "tasks: {detection: {store: 3}}",
-            "l: tasks.detection.store: Input is not a valid path, got 3, which YAML .*s$",
-        ),
+        ("tasks: {detection: {store: 3}}", "l: tasks.detection.store: Input is not a valid path, got 3, which YAML"),
         ("tasks: {detection: {classes: []}}", r"tasks.detection.classes: got \[\], no class at all; name one or more"),
         ("tasks: {detection: {vetted_by: parts}}", "tasks.detection.vetted_by names 'parts'; possible: there is no"),
         (
@@ -173,13 +133,8 @@ BLITZ = "student: {kind: blitznet, "
             "possible: detection",
         ),
         ("student: {kind: blitz}", "student: unknown student 'blitz'; did you mean blitznet. possible: .*, or a class"),
-        (
-            BLITZ + "width: 3}",
-            "student.width: .*; it is a key of student.kind compact and ubernet; here did you mean up_w",
-        ),
-        (BLITZ + "match_floor: 0}", "student.match_floor: .* greater than 0"),
+        (BLITZ + "width: 3}", "student.width: .*; it is a key of student.kind compact and ubernet; here did you mean"),
         (BLITZ + "preset: blitznet}", "student.preset: .*'blitznet300-s8', .*'light', got 'blitznet'"),
-        (BLITZ + "preset: [light]}", "student.preset: "),
         (BLITZ + "mining: batch}\ntrain: {batch: 4, micro_batch: 2}", "mining 'batch' needs the whole batch at once"),
     ],
 )
@@ -263,9 +218,7 @@ def test_a_users_own_class_brings_its_keys():
     assert (made.tasks["maps"].factor, made.tasks["maps"].temperature, made.student.width) == (3, 2, 4)
     assert Config.model_validate(made.to_dict()) == made
     assert open_task("maps", LABELS, made.tasks["maps"]).section.factor == 3
-    with pytest.raises(
-        InputError, match=r"student\.up_width: no such key; it is a key of student.kind blitznet; here did you mean w"
-    ):
+    with pytest.raises(InputError, match=r"student\.up_width: no such key; it is a key of student.kind blitznet; here"):
         make_config({**PLAIN, "student": {"kind": "test_config:Wide", "up_width": 4}})
 
 
@@ -302,7 +255,5 @@ def test_a_users_student_that_lacks_a_member_is_named(name, message):
 
 
 def test_a_users_task_that_lacks_a_member_is_named():
-    with pytest.raises(
-        InputError, match="kind of task 'test_config:Bodiless': the class lacks kind, answers, headline"
-    ):
+    with pytest.raises(InputError, match="kind of task 'test_config:Bodiless': the class lacks kind, answers,"):
         task_class("test_config:Bodiless")

@@ -1,19 +1,16 @@
 """Data sets in another label space, without some ground truth, for some tasks, or held out to choose settings on."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
+from dataclasses import fields
 
 import pytest
 import torch
 from PIL import Image
 
 from made import TINY, MadeDataset
-from tutored.config import Config, TaskSection, make_config
+from tutored.config import make_config
 from tutored.data import open_dataset
-from tutored.data.sources import drawn_and_hidden, ranks
-from tutored.data.views import Only, Visible, hold_out, relabelled
+from tutored.data.packed import Packed
+from tutored.data.views import Visible, hold_out, relabelled
 from tutored.engine.data_sets import open_datasets
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
@@ -35,21 +32,21 @@ class Drawn:
     name, source, split, notes = "drawn", "voc:drawn", "train", ("a note",)
     ids = ("all", "boxes", "mask")
 
-    def __init__(self, *classes: str, boxes: tuple[int, int] = (DOG, CAT)) -> None:
+    def __init__(self, *classes, boxes=(DOG, CAT)):
         space = LabelSpace.of(classes or OWN)
         self.labels = {"objects": space, "parts": space, "numbers": LabelSpace.of(())}
         self.boxes = boxes
 
-    def image(self, image_id: str) -> Image.Image:
+    def image(self, image_id):
         return Image.new("RGB", (4, 1))
 
-    def problems(self, image_id: str) -> tuple[str, ...]:
+    def problems(self, image_id):
         return (f"{image_id} is broken",)
 
-    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
+    def annotated_tasks(self, image_id):
         return {"all": ("objects", "parts", "numbers"), "boxes": ("objects",), "mask": ("parts",)}[image_id]
 
-    def ground_truth(self, image_id: str) -> GroundTruth:
+    def ground_truth(self, image_id):
         drawn = {
             "objects": Boxes(
                 boxes_xyxy=torch.tensor([[0.0, 0, 1, 1], [1, 0, 2, 1]]),
@@ -62,7 +59,7 @@ class Drawn:
         return GroundTruth((1, 4), {task: drawn[task] for task in self.annotated_tasks(image_id)})
 
 
-def seen(classes: Any = None, annotated: Any = None, *own: str, **drawn: Any) -> tuple[Boxes, ClassMask]:
+def seen(classes=None, annotated=None, *own, **drawn):
     """Boxes and mask of the image with all, both tasks seen in the same classes."""
     tasks = ("objects", "parts")
     dataset = relabelled(Drawn(*own, **drawn), dict.fromkeys(tasks, classes), dict.fromkeys(tasks, annotated))
@@ -71,37 +68,21 @@ def seen(classes: Any = None, annotated: Any = None, *own: str, **drawn: Any) ->
     return truth.tasks["objects"], truth.tasks["parts"]
 
 
-def test_with_nothing_asked_the_data_set_stays_what_it_is() -> None:
-    dataset = Drawn()
-    assert relabelled(dataset, {}) is dataset
-    assert relabelled(dataset, {"objects": None, "parts": OWN, "elsewhere": ("cow",)}, {"objects": None}) is dataset
-
-
-def test_views_pass_on_what_they_do_not_change() -> None:
-    dataset = relabelled(Drawn(), {"objects": ("cat",)})
-    assert (dataset.name, dataset.source, dataset.split, dataset.notes) == ("drawn", "voc:drawn", "train", ("a note",))
-    assert dataset.problems("all") == ("all is broken",) and dataset.image("all").size == (4, 1)
-    assert [dataset.annotated_tasks(each) for each in dataset.ids] == [
-        Drawn().annotated_tasks(each) for each in Drawn.ids
-    ]
-    assert tuple(dataset.ground_truth("mask").tasks) == ("parts",), "missing boxes stay missing"
-
-
-def test_what_is_not_annotated_is_dropped_and_said() -> None:
+def test_what_is_not_annotated_is_dropped_and_said():
     boxes, mask = seen(None, ("dog",))
     assert boxes.annotated == mask.annotated == (DOG,)
     assert boxes.classes.tolist() == [DOG] and boxes.boxes_xyxy.tolist() == [[0, 0, 1, 1]]
     assert mask.mask.tolist() == [[DOG, 0, 0, 255]]
 
 
-def test_classes_are_matched_by_name_and_alias() -> None:
+def test_classes_are_matched_by_name_and_alias():
     boxes, mask = seen(("tv", "cat"))
     assert boxes.annotated is None and mask.annotated is None
     assert boxes.classes.tolist() == [2] and boxes.difficult.tolist() == [True]
     assert boxes.boxes_xyxy.tolist() == [[1, 0, 2, 1]] and mask.mask.tolist() == [[0, 2, 0, 255]]
 
 
-def test_classes_that_the_data_set_lacks_are_not_annotated() -> None:
+def test_classes_that_the_data_set_lacks_are_not_annotated():
     boxes, mask = seen(("zebra", "dog", "cat"))
     assert boxes.annotated == mask.annotated == (2, 3)
     assert boxes.classes.tolist() == [2, 3] and mask.mask.tolist() == [[2, 3, 0, 255]]
@@ -110,31 +91,7 @@ def test_classes_that_the_data_set_lacks_are_not_annotated() -> None:
     assert boxes.classes.tolist() == [3] and mask.mask.tolist() == [[0, 3, 0, 255]]
 
 
-def test_a_merged_class_is_annotated_if_all_its_parts_are() -> None:
-    own = ("dog", "tv", "tvmonitor")
-    assert seen(("dog", "tv"), ("dog", "tv"), *own)[0].annotated == (1,)
-    assert seen(("dog", "tv"), ("tv", "tvmonitor"), *own)[0].annotated == (2,)
-
-
-def test_each_task_has_a_label_space_and_annotated_classes() -> None:
-    dataset = relabelled(Drawn(), {"objects": ("cow", "dog", "cat"), "parts": ("cat",)}, {"objects": ("dog",)})
-    assert [dataset.labels[task].classes for task in dataset.labels] == [("cow", "dog", "cat"), ("cat",), ()]
-    boxes, mask, _ = dataset.ground_truth("all").tasks.values()
-    assert (boxes.classes.tolist(), boxes.annotated) == ([2], (2,))
-    assert (mask.mask.tolist(), mask.annotated) == ([[0, 1, 0, 255]], None)
-
-
-def test_a_label_space_may_be_larger_than_a_mask_can_hold() -> None:
-    many = tuple(f"c{number}" for number in range(1, 301))
-    boxes, mask = seen(("c2", "c300"), None, *many, boxes=(255, 300))
-    assert boxes.classes.tolist() == [2] and mask.mask.tolist() == [[0, 1, 0, 255]]
-    boxes, mask = seen((*many[2:], "c1", "c2"), None, *many, boxes=(1, 3))
-    assert boxes.classes.tolist() == [299, 1] and mask.mask.tolist() == [[255, 255, 0, 255]], (
-        "what does not fit: ignored"
-    )
-
-
-def test_unknown_and_repeated_names_are_refused() -> None:
+def test_unknown_and_repeated_names_are_refused():
     with pytest.raises(InputError, match="drawn, objects: annotated: unknown class 'dgo'; did you mean dog"):
         seen(None, ("dgo",))
     with pytest.raises(InputError, match=r"drawn, objects: none of its classes \(dog, .*\) is one of zebra, giraffe"):
@@ -143,7 +100,7 @@ def test_unknown_and_repeated_names_are_refused() -> None:
         seen(("cat", "cat"))
 
 
-def test_hidden_ground_truth_is_not_seen_task_by_task() -> None:
+def test_hidden_ground_truth_is_not_seen_task_by_task():
     dataset = Visible(Drawn(), {"objects": {"all", "mask"}, "parts": set()})
     assert [dataset.annotated_tasks(image_id) for image_id in Drawn.ids] == [
         ("parts", "numbers"),
@@ -153,31 +110,21 @@ def test_hidden_ground_truth_is_not_seen_task_by_task() -> None:
     assert tuple(dataset.ground_truth("all").tasks) == ("parts", "numbers")
 
 
-def test_only_some_tasks_are_taken_and_read(voc_folder: Path, make_voc: Any, tmp_path: Path) -> None:
-    dataset = Only(Drawn(), ("parts",))
-    assert (tuple(dataset.labels), dataset.annotated_tasks("boxes")) == (("parts",), ())
-    assert tuple(dataset.ground_truth("all").tasks) == ("parts",)
-    folder = make_voc(tmp_path, {"train": ("both",)})
-    (folder / "Annotations/train_000.xml").write_text("broken")
-    masks = Only(open_dataset(f"voc:{folder}", "train"), ("segmentation",))
-    assert tuple(masks.ground_truth("train_000").tasks) == ("segmentation",) and not masks.problems("train_000")
-
-
 # --- Held out
 
 
 @pytest.fixture(scope="module")
-def folder(make_voc: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(make_voc, tmp_path_factory):
     return make_voc(tmp_path_factory.mktemp("held-out"), {"train": ("both",) * 10, "val": ("both",) * 2})
 
 
-def config(folder: Path, train_seed: int = 0, **data: Any) -> Config:
+def config(folder, train_seed=0, **data):
     given = {"train": f"voc:{folder}", "held_out": 0.3, **data}
     return make_config({"data": given, "student": TINY, "train": {"seed": train_seed}})
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])
-def test_the_two_parts_are_the_whole_in_its_order(share: float) -> None:
+def test_the_two_parts_are_the_whole_in_its_order(share):
     left, out = hold_out(WHOLE, share, seed=0)
     assert len(out.ids) == round(100 * share)
     assert not set(left.ids) & set(out.ids)
@@ -186,48 +133,70 @@ def test_the_two_parts_are_the_whole_in_its_order(share: float) -> None:
     assert set(left.ids) | set(out.ids) == set(WHOLE.ids)
 
 
-def test_a_larger_share_holds_out_a_superset() -> None:
-    held = [set(hold_out(WHOLE, share, seed=0)[1].ids) for share in (0.1, 0.2, 0.5, 0.9)]
-    assert held[0] < held[1] < held[2] < held[3]
-    assert held[2] != set(hold_out(WHOLE, 0.5, seed=1)[1].ids)
-
-
-def test_a_subset_shows_what_the_whole_has() -> None:
-    left, out = hold_out(WHOLE, 0.2, seed=0)
-    image_id = out.ids[0]
-    assert out.image(image_id).tobytes() == WHOLE.image(image_id).tobytes()
-    own, whole = (each.ground_truth(image_id).tasks["detection"].boxes_xyxy for each in (out, WHOLE))
-    assert own.equal(whole) and out.annotated_tasks(image_id) == ("detection", "segmentation")
-    assert (left.labels, left.source) == (WHOLE.labels, WHOLE.source)
-    assert (left.name, out.name) == ("made (without the held-out part)", "made (held out)")
-    assert left.split != out.split, "a result says which part it is of"
-
-
-@pytest.mark.parametrize(("images", "share"), [(1, 0.1), (2, 0.6), (10, 0.95)])
-def test_a_share_that_leaves_nothing_is_refused(images: int, share: float) -> None:
-    with pytest.raises(InputError, match=f"made: {share:.0%} of {images} images can't be held out; give another share"):
-        hold_out(MadeDataset(images), share, seed=0)
-
-
-def test_runs_of_all_seeds_validate_on_the_same_images(folder: Path) -> None:
-    opened = [[part.ids for part in open_datasets(config(folder, train_seed=seed))] for seed in (0, 1, 2)]
-    assert opened[0] == opened[1] == opened[2] and [len(ids) for ids in opened[0]] == [7, 3]
-    assert len({open_datasets(config(folder, seed=seed))[1].ids for seed in range(5)}) > 1
-
-
 @pytest.mark.parametrize("data", [{"val_split": None}, {"val_split": "train"}, {"val": "voc:absent"}])
-def test_the_held_out_part_takes_the_place_of_val(folder: Path, data: dict[str, Any]) -> None:
+def test_the_held_out_part_takes_the_place_of_val(folder, data):
     held_out = open_datasets(config(folder, **data))[1]
     assert all(image_id.startswith("train") for image_id in held_out.ids)
     assert open_datasets(config(folder, held_out=0.0))[1].ids == ("val_000", "val_001")
 
 
-def test_images_are_hidden_among_those_that_are_left() -> None:
-    left, out = hold_out(WHOLE, 0.2, seed=0)
-    hidden = [
-        drawn_and_hidden(left, "detection", TaskSection(kind="detection", hidden=share), 0) for share in (0.25, 0.5)
-    ]
-    assert not any(drawn & set(out.ids) for drawn, _ in hidden)
-    places = ranks(WHOLE.ids, 0, "detection")
-    order = sorted(left.ids, key=lambda image_id: places[image_id])
-    assert [away for _, away in hidden] == [set(order[:20]), set(order[:40])]
+def pack(folder, voc, gigabytes=1.0, about=""):
+    return Packed(open_dataset(f"voc:{voc}", "train"), folder, gigabytes, about)
+
+
+def same(one, other, image_id):
+    theirs, mine = other.ground_truth(image_id), one.ground_truth(image_id)
+    assert one.image(image_id).tobytes() == other.image(image_id).tobytes()
+    assert (mine.size, mine.tasks.keys()) == (theirs.size, theirs.tasks.keys())
+    for name, annotation in mine.tasks.items():
+        for field in fields(annotation):
+            found, expected = getattr(annotation, field.name), getattr(theirs.tasks[name], field.name)
+            assert torch.equal(found, expected) if isinstance(found, torch.Tensor) else found == expected
+
+
+def test_kept_images_equal_the_files_and_need_them_no_more(make_voc, tmp_path):
+    voc = make_voc(tmp_path / "voc")
+    plain, kept = open_dataset(f"voc:{voc}", "train"), pack(tmp_path / "cache", voc)
+    again = pack(tmp_path / "cache", voc)
+    for image_id in plain.ids:
+        same(kept, plain, image_id)
+    again.inner = None
+    for image_id in plain.ids:
+        same(again, plain, image_id)
+
+
+@pytest.mark.parametrize("change", ["picture", "mask", "boxes", "how it is read", "damage"])
+def test_a_kept_image_is_read_anew_where_it_changed(make_voc, tmp_path, change):
+    voc = make_voc(tmp_path / "voc")
+    before = pack(tmp_path / "cache", voc)
+    image_id = before.ids[0]
+    before.image(image_id)
+    (there,) = (tmp_path / "cache").iterdir()
+    if change == "damage":
+        there.write_bytes(there.read_bytes()[:-1])
+    elif change != "how it is read":
+        folder, suffix = {"picture": ("JPEGImages", ".jpg"), "mask": ("SegmentationClass", ".png")}.get(
+            change, ("Annotations", ".xml")
+        )
+        file = voc / folder / f"{image_id}{suffix}"
+        if change == "boxes":
+            file.write_text(file.read_text().replace("<object>", "<object ><!-- moved -->"))
+        else:
+            Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file)
+    after = pack(tmp_path / "cache", voc, about="other" if change == "how it is read" else "")
+    same(after, open_dataset(f"voc:{voc}", "train"), image_id)
+    assert len(list((tmp_path / "cache").iterdir())) == (1 if change == "damage" else 2)
+
+
+def test_kept_images_take_no_more_than_they_may(make_voc, tmp_path):
+    voc = make_voc(tmp_path / "voc")
+    kept = pack(tmp_path / "cache", voc)
+    kept.image(kept.ids[0])
+    size = sum(file.stat().st_size for file in (tmp_path / "cache").iterdir())
+    few = pack(tmp_path / "few", voc, gigabytes=2.5 * size / 1e9)
+    for image_id in few.ids:
+        same(few, few.inner, image_id)
+    assert 1 <= len(list((tmp_path / "few").iterdir())) <= 3
+    assert sum(file.stat().st_size for file in (tmp_path / "few").iterdir()) <= 2.5 * size
+    pack(tmp_path / "few", voc, gigabytes=1.5 * size / 1e9, about="others make room")
+    assert sum(file.stat().st_size for file in (tmp_path / "few").iterdir()) <= 0.75 * size

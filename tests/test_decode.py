@@ -1,33 +1,29 @@
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from tutored import boxes
-from tutored.config.kinds.detection import Decode
+from tutored.config.tasks import Decode
 from tutored.labels import LabelSpace
 from tutored.maps import likeliest
-from tutored.tasks.detection import Detections, SoftBoxes
 from tutored.tasks.detection.decode import keep
 from tutored.tasks.segmentation import Segmentation
 
 ANCHORS = torch.tensor([[0.0, 0, 50, 50], [2, 2, 52, 52], [50, 50, 100, 100], [-20, 40, 20, 80]])
 
 
-def decode(probs: list[list[float]], boxes_xyxy: Tensor, size: tuple[int, int], config: Decode) -> Detections:
+def decode(probs, boxes_xyxy, size, config):
     """The final boxes of one image of a network of 100 pixels."""
     return soft_decode(probs, boxes_xyxy, size, config).final()
 
 
-def soft_decode(probs: list[list[float]], boxes_xyxy: Tensor, size: tuple[int, int], config: Decode) -> SoftBoxes:
+def soft_decode(probs, boxes_xyxy, size, config):
     ((found, _),) = keep(boxes_xyxy[None], torch.tensor([probs]), [size], config, 100)
     return found
 
 
-def test_boxes_are_suppressed_within_a_class_and_scaled_to_the_image() -> None:
+def test_boxes_are_suppressed_within_a_class_and_scaled_to_the_image():
     # Anchors 0 and 1 overlap by 48 x 48 of 50 x 50 each: IoU 2304 / 2696 = .85.
     probs = [[0.1, 0.8, 0.1], [0.3, 0.6, 0.1], [0.25, 0.05, 0.7], [1.0, 0.0, 0.0]]
     found = decode(probs, ANCHORS, (200, 400), Decode(score_floor=0.2))
@@ -36,33 +32,12 @@ def test_boxes_are_suppressed_within_a_class_and_scaled_to_the_image() -> None:
     assert found.scores.tolist() == pytest.approx([0.8, 0.7])
 
 
-def test_two_classes_on_one_anchor_both_stand() -> None:
-    found = decode([[0.1, 0.5, 0.4]], ANCHORS[:1], (100, 100), Decode(score_floor=0.2))
-    assert found.classes.tolist() == [1, 2]
-
-
-def test_a_box_across_the_border_is_cut_not_shifted() -> None:
-    found = decode([[0.0, 1.0]], ANCHORS[3:], (100, 100), Decode())
-    assert found.boxes_xyxy.tolist() == [[0, 40, 20, 80]]
-
-
-def test_a_box_outside_the_image_is_dropped() -> None:
-    outside = torch.tensor([[-30.0, 0, -10, 20], [100, 0, 120, 20]])
-    found = decode([[0.0, 1.0], [0.0, 1.0]], outside, (100, 100), Decode())
-    assert found.boxes_xyxy.shape == (0, 4)
-
-
-def test_a_score_at_the_floor_is_out() -> None:
-    for floor, kept in ((0.5, 0), (0.49, 1)):
-        assert len(decode([[0.5, 0.5]], ANCHORS[:1], (100, 100), Decode(score_floor=floor)).scores) == kept
-
-
-def test_limits_per_class_and_in_all() -> None:
+def test_limits_per_class_and_in_all():
     # Ten boxes side by side, none overlapping; class 1 leads everywhere, class 2 follows.
     anchors = torch.stack([torch.tensor([10.0 * i, 0, 10 * i + 10, 10]) for i in range(10)])
     probs = [[0.2, 0.6 - 0.01 * i, 0.2 + 0.01 * i] for i in range(10)]
 
-    def found(**limits: int) -> list[tuple[int, float]]:
+    def found(**limits):
         prediction = decode(probs, anchors, (100, 100), Decode(score_floor=0.01, **limits))
         return [(c, round(s, 2)) for c, s in zip(prediction.classes.tolist(), prediction.scores.tolist(), strict=True)]
 
@@ -72,37 +47,17 @@ def test_limits_per_class_and_in_all() -> None:
     assert found(top_k=1) == [(1, 0.6), (2, 0.29)]
 
 
-def test_the_best_of_a_class_count_before_suppression() -> None:
-    # The two best are one object: with top_k 2 the third box is never looked at.
-    for top_k, kept in ((2, 1), (3, 2)):
-        found = decode([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]], ANCHORS[:3], (100, 100), Decode(top_k=top_k))
-        assert len(found.scores) == kept
-
-
 MAPS = Segmentation("segmentation", LabelSpace.of(["cat", "dog"]))
 
 
-def test_the_map_is_enlarged_before_the_best_class_is_taken() -> None:
+def test_the_map_is_enlarged_before_the_best_class_is_taken():
     logits = torch.zeros(2, 1, 2)
     logits[1, 0] = torch.tensor([3.0, -1.0])
     # Half-pixel bilinear from 2 to 8 columns: 3 3 2.5 1.5 .5 -.5 -1 -1, so the border is at five eighths, not half.
     assert likeliest(logits, (2, 8)).tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]] * 2
 
 
-def test_images_of_a_batch_do_not_meet() -> None:
-    boxes_xyxy, probs = ANCHORS[None, :1].repeat(2, 1, 1), torch.tensor([[[0.1, 0.9]], [[0.2, 0.8]]])
-    one, two = (each.boxes.final() for each in keep(boxes_xyxy, probs, [(100, 100), (50, 200)], Decode(), 100))
-    assert (one.scores.tolist(), two.scores.tolist()) == (pytest.approx([0.9]), pytest.approx([0.8]))
-    assert (one.boxes_xyxy.tolist(), two.boxes_xyxy.tolist()) == ([[0, 0, 50, 50]], [[0, 0, 100, 25]])
-
-
-def test_nothing_above_the_floor_is_no_boxes() -> None:
-    found = decode([[1.0, 0.0]], ANCHORS[:1], (10, 10), Decode())
-    assert found.boxes_xyxy.shape == (0, 4)
-    assert found.classes.dtype == torch.int64
-
-
-def test_a_student_that_diverged_is_told() -> None:
+def test_a_student_that_diverged_is_told():
     told = "NaN, so its training diverged; lower train.lr"
     nan = torch.full((1, 1, 3), float("nan"))
     for boxes_xyxy, probs in ((ANCHORS[None, :1], nan), (nan.new_full((1, 1, 4), float("nan")), torch.ones(1, 1, 3))):
@@ -113,15 +68,7 @@ def test_a_student_that_diverged_is_told() -> None:
             ask(nan[..., None], [(100, 100)])
 
 
-def test_soft_boxes_keep_the_whole_distribution() -> None:
-    soft = soft_decode([[0.1, 0.5, 0.4], [0.9, 0.05, 0.05]], ANCHORS[[0, 2]], (200, 100), Decode(score_floor=0.2))
-    assert soft.boxes_xyxy.tolist() == [[0, 0, 50, 100]] * 2
-    assert soft.classes.tolist() == [1, 2]
-    torch.testing.assert_close(soft.probs, torch.tensor([[0.1, 0.5, 0.4]] * 2))
-    torch.testing.assert_close(soft.scores, torch.tensor([0.5, 0.4]))
-
-
-def test_a_soft_map_keeps_its_grid_but_has_no_more_cells_than_pixels() -> None:
+def test_a_soft_map_keeps_its_grid_but_has_no_more_cells_than_pixels():
     logits = torch.zeros(1, 3, 2, 2)
     logits[0, 2] = torch.tensor(2.0).log()
     (soft,) = MAPS.soften(logits, [(200, 100)])
@@ -132,7 +79,7 @@ def test_a_soft_map_keeps_its_grid_but_has_no_more_cells_than_pixels() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), height=st.integers(1, 90), width=st.integers(1, 90))
-def test_what_is_kept_is_inside_ordered_and_apart(seed: int, height: int, width: int) -> None:
+def test_what_is_kept_is_inside_ordered_and_apart(seed, height, width):
     torch.manual_seed(seed)
     corner = torch.rand(60, 2) * 60 - 10
     anchors = torch.cat([corner, corner + torch.rand(60, 2) * 40 + 1], dim=1)

@@ -2,7 +2,6 @@ import json
 import os
 import shutil
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,32 +12,28 @@ from torch import nn
 
 from made import COMPACT, TINY
 from tutored import losses
-from tutored.config import Config, Train, make_config
+from tutored.config import Train, make_config
 from tutored.data import open_dataset
 from tutored.data.training import TrainingSet, epoch_batches
 from tutored.engine import train
-from tutored.engine.batches import split
 from tutored.engine.optimise import load_optimizer, make_optimizer, rate_factor
 from tutored.engine.state import load_state, save_state
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
-from tutored.labels import VOC
 from tutored.processes import allow_files
-from tutored.students import DenseHead, Student, make_student
-from tutored.students.backbone import Backbone
+from tutored.students import make_student
 from tutored.tasks import DenseTask
 from tutored.tasks.detection import measure
 from tutored.tasks.segmentation import Segmentation
 from tutored.tutors import open_tutor
 from tutored.tutors.label import label
-from tutored.types import Batch
 from tutored.watch import Watcher
 
 TRUTH = ("detection/class/ground_truth", "detection/box/ground_truth", "segmentation/map/ground_truth")
 
 
-def config(folder: Path, **sections) -> Config:
+def config(folder, **sections):
     plain = {
         "data": {"train": f"voc:{folder}"},
         "student": TINY,
@@ -50,7 +45,7 @@ def config(folder: Path, **sections) -> Config:
     return make_config(plain)
 
 
-def weights(run: Path):
+def weights(run):
     return load_file(run / "checkpoint" / "model.safetensors")
 
 
@@ -58,7 +53,7 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def log_of(run: Path):
+def log_of(run):
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
@@ -161,25 +156,13 @@ def test_a_killed_run_resumes_to_the_same_weights(voc_folder, tmp_path):
 def test_asked_to_stop_it_saves_the_step_at_hand(voc_folder, tmp_path, every_step):
     run = config(voc_folder, train={"epochs": 3})
     train(run, tmp_path / "straight")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before, out = signal.getsignal(number), tmp_path / str(number)
-        with pytest.raises(KeyboardInterrupt):
-            train(run, out, watch=at_step(3, lambda number=number: os.kill(os.getpid(), number)))
-        assert json.loads((out / "state" / "state.json").read_text())["done"] == 3
-        assert signal.getsignal(number) is before
-        train(run, out, resume=True)
-        assert equal(weights(tmp_path / "straight"), weights(out))
-
-
-def test_a_stopped_run_without_averages_keeps_what_it_learnt(voc_folder, tmp_path, every_step):
-    """`ema: 0`: the checkpoint has the weights of the step at hand, not those of the last epoch's end."""
-    run = config(voc_folder, train={"epochs": 1, "ema": 0.0, "batch": 2})
-    initial = Trainer(run, open_supervision(run), tmp_path / "begun").student.state_dict()
+    before, out = signal.getsignal(signal.SIGTERM), tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
-        train(run, tmp_path / "run", watch=at_step(1, lambda: os.kill(os.getpid(), signal.SIGTERM)))
-    model, *_ = load_state(tmp_path / "run")
-    kept = weights(tmp_path / "run")
-    assert equal(kept, model) and not equal(kept, initial)
+        train(run, out, watch=at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert json.loads((out / "state" / "state.json").read_text())["done"] == 3
+    assert signal.getsignal(signal.SIGTERM) is before
+    train(run, out, resume=True)
+    assert equal(weights(tmp_path / "straight"), weights(out))
 
 
 @pytest.mark.parametrize("patient", [False, True])
@@ -206,22 +189,6 @@ def test_a_changed_store_or_a_damaged_state_is_not_taken_up(voc_folder, tmp_path
         train(run, tmp_path / "run", resume=True)
     (tmp_path / "run" / "state" / "state.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match="damaged training state"):
-        train(run, tmp_path / "run", resume=True)
-
-
-def test_images_that_changed_are_not_gone_on_with(make_voc, tmp_path):
-    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 8, "val": ("both",) * 2})
-    run = config(folder, train={"epochs": 1})
-    train(run, tmp_path / "run")
-    mask = folder / "SegmentationClass" / "train_000.png"
-    mask.rename(tmp_path / "mask.png")
-    with pytest.raises(InputError, match=r"or their ground truth, have changed .*\(8 then, 8 now\)"):
-        train(run, tmp_path / "run", resume=True)
-    (tmp_path / "mask.png").rename(mask)
-    assert train(run, tmp_path / "run", resume=True)["images"] == 8
-    for path in folder.glob("ImageSets/*/train.txt"):
-        path.write_text("train_000\ntrain_001\ntrain_002\ntrain_003\n")
-    with pytest.raises(InputError, match=r"have changed since the run began \(8 then, 4 now\); bring them back"):
         train(run, tmp_path / "run", resume=True)
 
 
@@ -275,15 +242,6 @@ def test_as_many_files_may_be_open_as_the_system_allows(monkeypatch, limits, wan
         allow_files()
 
 
-@pytest.mark.parametrize("workers", [None, 2])
-def test_a_training_whose_readers_lack_files_is_refused(workers, voc_folder, tmp_path, monkeypatch):
-    """Also where the config leaves the number of readers to the device."""
-    monkeypatch.setattr("resource.getrlimit", lambda _: (40, 40))
-    with pytest.raises(InputError, match=r"256 are needed; .* set train\.workers to 0"):
-        train(config(voc_folder, train={"workers": workers}), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_run_folder_belongs_to_one_run(voc_folder, tmp_path):
     run = config(voc_folder, train={"epochs": 1})
     train(run, tmp_path / "run")
@@ -291,9 +249,7 @@ def test_a_run_folder_belongs_to_one_run(voc_folder, tmp_path):
     with pytest.raises(InputError, match="holds this run already; add --resume"):
         train(run, tmp_path / "run")
     other = config(voc_folder, train={"epochs": 1}, tasks={"detection": {"renamed": {"cat": "cats"}}})
-    with pytest.raises(
-        InputError, match=r"holds another run, with .*tasks\.detection\.renamed\.cat None instead of 'cat"
-    ):
+    with pytest.raises(InputError, match=r"holds another run, with .*tasks\.detection\.renamed\.cat None instead of"):
         train(other, tmp_path / "run", resume=True)
     assert train(run, tmp_path / "run", resume=True)["figures"] == json.loads(before)["figures"]
     shutil.rmtree(tmp_path / "run" / "state")
@@ -353,11 +309,14 @@ def test_an_infinite_loss_stops_with_its_term_and_images(voc_folder, tmp_path):
 # --- What is learnt
 
 
-def test_seeds_decide_everything(voc_folder, tmp_path):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(config(voc_folder, train={"epochs": 1, "seed": seed}), tmp_path / name)
-    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
-    assert not equal(weights(tmp_path / "a"), weights(tmp_path / "c"))
+def test_kept_images_train_the_same_student(voc_folder, tmp_path):
+    """Three runs: without a cache, one that fills it with two readers, and one that reads it."""
+    train(config(voc_folder), tmp_path / "plain")
+    for name, workers in (("fills", 2), ("reads", 0)):
+        kept = config(voc_folder, data={"cache": tmp_path / "cache"}, train={"workers": workers})
+        train(kept, tmp_path / name)
+        assert equal(weights(tmp_path / "plain"), weights(tmp_path / name))
+    assert len(list((tmp_path / "cache").iterdir())) == 7  # nobody annotated the eighth, so that it is not read
 
 
 @pytest.mark.parametrize(
@@ -422,86 +381,24 @@ class Sounds(Segmentation):
     channels = DenseTask.channels
 
 
-class Stripes(Segmentation):
-    """A user's own kind of task, with a key of its own."""
-
-    kind = "stripes"
-
-    class Section(Segmentation.Section):
-        factor: float = 1.0
-
-    @property
-    def terms(self):
-        term = super().terms["map"]
-        return {"map": term._replace(sum=lambda *given: self.section.factor * term.sum(*given))}
-
-
-class OneLayer(Student):
-    """A user's own student."""
-
-    def __init__(self, config, tasks):
-        super().__init__(config, tasks)
-        self.backbone = Backbone(config, 8)
-        for name, task in tasks.items():
-            layer = nn.Conv2d(self.backbone.channels[0], task.channels, 1)
-            self.heads[name] = DenseHead(task, layer, self.backbone.sides[0])
-
-    def forward(self, images):
-        maps = self.backbone(self.checked(images))
-        return {name: head(maps[0]) for name, head in self.heads.items()}
-
-
-def test_a_users_own_task_and_student_train(voc_folder, tmp_path):
-    logs = []
-    for factor in (1, 2):
-        tasks = {"stripes": {"kind": "test_engine:Stripes", "from": "SegmentationClass", "factor": factor}}
-        student = {"kind": "test_engine:OneLayer", "backbone": "test_resnet", "size": 64}
-        plain = config(voc_folder, tasks=tasks, train={"epochs": 1, "warmup": 1.0}).to_dict()
-        result = train(make_config(plain | {"student": student}), tmp_path / str(factor))
-        assert result["figures"]["stripes"]["images"] == 4
-        logs.append(log_of(tmp_path / str(factor))[0]["loss"])
-    assert list(logs[0]) == ["stripes/map/ground_truth"]
-    assert logs[1]["stripes/map/ground_truth"] == pytest.approx(2 * logs[0]["stripes/map/ground_truth"], rel=0.1)
-
-
-def test_more_classes_than_a_mask_holds_can_be_boxes_alone(make_voc, tmp_path):
-    folder = make_voc(tmp_path / "voc", {"train": ("boxes",) * 4, "val": ("boxes",) * 2})
-    (folder / "labels.txt").write_text("\n".join([*VOC.classes, *(f"c{number}" for number in range(300))]))
-    with pytest.raises(InputError, match=r"320 classes are more than a mask can tell apart \(254\): name fewer as"):
-        open_supervision(config(folder))
-    run = config(folder, tasks={"detection": {}, "segmentation": {"policy": "none"}}, train={"epochs": 1})
-    assert list(train(run, tmp_path / "run")["figures"]) == ["detection"]
-
-
-@pytest.mark.parametrize("recipe", ["thesis", "corrected"])
-def test_both_recipes_train_from_every_mixture_of_sources(voc_folder, tmp_path, recipe):
+def test_both_recipes_train_from_every_mixture_of_sources(voc_folder, tmp_path):
     train(config(voc_folder, train={"epochs": 1}), tmp_path / "tutor")
     tutor = open_tutor("student", weights=tmp_path / "tutor" / "checkpoint", device="cpu")
     store = label(tutor, open_dataset(f"voc:{voc_folder}", "train"), tmp_path / "store")
-    for task in (
-        {"policy": "replace", "share": 0.5, "resampled": True},
-        {"policy": "both"},
-        {"policy": "fill", "hidden": 0.5},
+    for recipe, task in (
+        ("thesis", {"policy": "replace", "share": 0.5, "resampled": True}),
+        ("corrected", {"policy": "both"}),
+        ("thesis", {"policy": "fill", "hidden": 0.5}),
     ):
-        section = {**task, "store": str(store)}
+        section, told = {**task, "store": str(store)}, Told()
         tasks = {"detection": section, "segmentation": section}
-        told = Told()
         run = config(voc_folder, recipe=recipe, tasks=tasks, train={"epochs": 1})
         result = train(run, tmp_path / task["policy"], watch=told)
         assert result["stores"]["detection"][0]["kind"] == "student"
-        assert {"detection/class/tutor", "segmentation/map/tutor"} <= {
-            name for each in told.reports for name in each.loss
-        }
+        assert {"detection/class/tutor", "segmentation/map/tutor"} <= {n for each in told.reports for n in each.loss}
 
 
 # --- Steps
-
-
-def test_no_part_of_a_batch_is_a_single_image():
-    """There are no batch statistics of one image's coarsest map, of one cell."""
-    batch = Batch(tuple("abcdefg"), torch.zeros(7, 3, 1, 1), {})
-    for size, parts in ((2, [2, 2, 3]), (3, [2, 2, 3]), (4, [3, 4]), (None, [7])):
-        assert [len(part.image_ids) for part in split(batch, size)] == parts
 
 
 def test_a_fused_optimiser_takes_the_same_steps_also_resumed(voc_folder, tmp_path):
@@ -510,7 +407,7 @@ def test_a_fused_optimiser_takes_the_same_steps_also_resumed(voc_folder, tmp_pat
     student = make_student(run.student, open_supervision(run).tasks)
     start = {name: value.clone() for name, value in student.state_dict().items()}
 
-    def steps(device: str, halt: int | None = None) -> dict[str, torch.Tensor]:
+    def steps(device, halt=None):
         student.load_state_dict(start)
         optimizer = make_optimizer(student, run.train, torch.device(device))
         assert optimizer.param_groups[0]["fused"] == (True if device == "cuda" else None)
@@ -555,12 +452,11 @@ def test_a_step_moves_what_learns_and_leaves_the_frozen(voc_folder, tmp_path, ba
     assert f"net.{stem}.weight" not in moved and any(name.startswith(f"net.{last}.") for name in moved)
 
 
-@pytest.mark.parametrize("student", [TINY, COMPACT], ids=lambda shape: shape["kind"])
-def test_runs_of_one_process_have_each_their_precision(voc_folder, tmp_path, monkeypatch, student):
+def test_runs_of_one_process_have_each_their_precision(voc_folder, tmp_path, monkeypatch):
     """Whatever accelerate's own settings on this machine say; losses are finite, and weights stay in fp32."""
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     for precision, seen in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float32)):
-        run = config(voc_folder, student=student, train={"precision": precision})
+        run = config(voc_folder, student=COMPACT, train={"precision": precision})
         trainer = Trainer(run, open_supervision(run), tmp_path / "run")
         told = "train.precision fp16: a CPU computes in fp32 instead" in trainer.supervision.notes
         assert told == (precision == "fp16")

@@ -1,9 +1,6 @@
 """Pictures without ground truth, and training from tutors alone on them."""
 
-from __future__ import annotations
-
 import os
-from pathlib import Path
 
 import fsspec
 import pytest
@@ -12,16 +9,16 @@ from PIL import Image
 from tutored.data import open_dataset
 from tutored.data.views import relabelled
 from tutored.errors import InputError
-from tutored.predict import find_pictures
+from tutored.inputs import find_pictures
 
 
-def picture(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
+def picture(path, size=(8, 6)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (200, 0, 0)).save(path)
     return path
 
 
-def test_a_folder_of_pictures_has_nothing_annotated(tmp_path: Path) -> None:
+def test_a_folder_of_pictures_has_nothing_annotated(tmp_path):
     picture(tmp_path / "new" / "b.png")
     picture(tmp_path / "new" / "deep" / "a.jpg", (4, 9))
     (tmp_path / "new" / "notes.txt").write_text("no picture")
@@ -36,54 +33,35 @@ def test_a_folder_of_pictures_has_nothing_annotated(tmp_path: Path) -> None:
 
 
 @pytest.mark.tried("noted", "links that lead nowhere, pipes and folders that can't be read among pictures")
-def test_what_is_no_file_in_a_folder_is_left_out_and_noted(tmp_path: Path) -> None:
+def test_what_is_no_file_in_a_folder_is_left_out_and_noted(tmp_path):
     picture(tmp_path / "new" / "b.png")
     os.mkfifo(tmp_path / "new" / "a.jpg")
     dataset = open_dataset(f"images:{tmp_path}", "new")
     assert dataset.ids == ("b",) and dataset.notes == (
         f"1 files, such as {tmp_path / 'new' / 'a.jpg'}, are links that lead nowhere, or pipes: left out",
     )
-    notes: list[str] = []
+    notes = []
     assert list(find_pictures([tmp_path / "new"], tell=notes.append)) == ["b.png"]
     assert tuple(notes) == dataset.notes
 
 
-@pytest.mark.tried("noted", "links that lead nowhere, pipes and folders that can't be read among pictures")
-def test_a_link_that_leads_nowhere_is_left_out_and_noted(tmp_path: Path) -> None:
-    picture(tmp_path / "new" / "b.png")
-    (tmp_path / "new" / "a.jpg").symlink_to(tmp_path / "moved.jpg")
-    dataset = open_dataset(f"images:{tmp_path}", "new")
-    assert dataset.ids == ("b",) and "a.jpg, are links that lead nowhere" in dataset.notes[0]
-    assert list(find_pictures([tmp_path / "new"])) == ["b.png"]
-
-
 @pytest.mark.tried("refused by name", "links that lead nowhere, pipes and folders that can't be read among pictures")
-def test_a_folder_that_can_t_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_can_t_be_read_is_not_passed_over(tmp_path, monkeypatch):
     picture(tmp_path / "new" / "b.png")
     picture(tmp_path / "new" / "locked" / "a.png")
     scan = os.scandir
 
-    def locked(place: str) -> object:
+    def locked(place):
         if place.endswith("locked"):
             raise PermissionError(13, "Permission denied", place)
         return scan(place)
 
     monkeypatch.setattr(os, "scandir", locked)
-    with pytest.raises(
-        InputError, match=r"new/locked: the folder can't be read \(Permission denied\); see to its rights"
-    ):
+    with pytest.raises(InputError, match=r"new/locked: the folder can't be read \(Permission denied\); see to its"):
         open_dataset(f"images:{tmp_path}", "new")
 
 
-def test_links_to_folders_are_followed_each_once(tmp_path: Path) -> None:
-    picture(tmp_path / "far" / "deep" / "a.png")
-    picture(tmp_path / "new" / "b.png")
-    (tmp_path / "new" / "linked").symlink_to(tmp_path / "far")
-    (tmp_path / "far" / "back").symlink_to(tmp_path / "new")
-    assert open_dataset(f"images:{tmp_path}", "new").ids == ("b", "linked/deep/a")
-
-
-def test_a_list_holds_paths_and_addresses(tmp_path: Path) -> None:
+def test_a_list_holds_paths_and_addresses(tmp_path):
     near, far = picture(tmp_path / "near.png"), picture(tmp_path / "elsewhere" / "far.png", (5, 5))
     (tmp_path / "mixed.txt").write_text(f"{near.name}\n\n{far}\nfile://{tmp_path}/elsewhere/far.png\n")
     (tmp_path / "labels.txt").write_text("cat\n")
@@ -97,7 +75,7 @@ def test_a_list_holds_paths_and_addresses(tmp_path: Path) -> None:
 
 
 @pytest.mark.tried("noted", "GIF, HEIC, raw or JPEG 2000 among pictures")
-def test_pictures_of_other_formats_are_noted(tmp_path: Path) -> None:
+def test_pictures_of_other_formats_are_noted(tmp_path):
     picture(tmp_path / "new" / "a.jpg")
     for name in ("b.dng", "c.gif", "d.HEIC", "e.jp2", ".hidden.gif", "notes.txt"):
         (tmp_path / "new" / name).touch()
@@ -108,7 +86,7 @@ def test_pictures_of_other_formats_are_noted(tmp_path: Path) -> None:
         open_dataset(f"images:{tmp_path}", "new")
 
 
-def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_told(tmp_path, monkeypatch):
     (tmp_path / "train").mkdir()
     with pytest.raises(InputError, match=r"neither val\.txt.* possible: train"):
         open_dataset(f"images:{tmp_path}", "val")

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -24,15 +25,13 @@ from tutored.data import open_dataset
 from tutored.data.check import check
 from tutored.data.images import TaskSource, with_tasks
 from tutored.errors import InputError
-from tutored.geometry import Geometry, draw_geometry, whole
-from tutored.labels import ClassMap, LabelSpace
+from tutored.geometry import draw_geometry, whole
 from tutored.softlabels import Store
 from tutored.students import make_student
-from tutored.students.masks import InstanceHead, InstanceOutputs, mask_logits
+from tutored.students.heads import InstanceHead, InstanceOutputs, mask_logits
 from tutored.tasks.instances import InstanceMasks, Instances, InstanceSegmentation, InstanceTargets, Objects
-from tutored.tasks.instances.targets import cells_inside
+from tutored.tasks.instances.types import cells_inside
 from tutored.tutors import open_tutor
-from tutored.types import SoftLabels
 
 SMALL = {
     "blitznet": {key: TINY[key] for key in ("extra", "extra_width", "up_width", "map_width")},
@@ -81,16 +80,6 @@ def found(masks, scores, classes=None):
 
 
 # Measured
-
-
-def test_pixels_that_nobody_knows_are_left_out():
-    # The object has three pixels and one more that is not known; of the answer's four known pixels two are right.
-    drawn = objects([[[1, 1, 1, 255, 0, 0]]])
-    said = found([[[0, 1, 1, 1, 1, 1]]], [0.9])
-    record = task_of().record(drawn, said)
-    assert record.overlaps.tolist() == [] and record.hits.tolist() == [0], "two of five"
-    said = found([[[1, 1, 1, 1, 1, 0]]], [0.9])
-    assert task_of().record(drawn, said).overlaps.tolist() == [3 / 4]
 
 
 def pairs_of(seed, images=12):
@@ -202,19 +191,6 @@ def test_objects_that_do_not_fit_their_xml_are_refused(make_voc, tmp_path, chang
     assert "4 images have instances, which a run with a task instances reads" in report.notes
 
 
-def test_a_difficult_object_need_not_be_outlined(make_voc, tmp_path):
-    folder = outlined(make_voc(tmp_path / "voc"))
-    dataset = seen(folder)
-    image_id = next(each for each in dataset.ids if len(dataset.ground_truth(each).tasks["instances"].classes) > 1)
-    path = folder / f"SegmentationObject/{image_id}.png"
-    with Image.open(path) as picture:
-        numbers = np.array(picture)
-    Image.fromarray(np.where(numbers == 2, 0, numbers)).save(path)
-    truth = dataset.ground_truth(image_id).tasks["instances"]
-    assert truth.difficult.tolist()[:2] == [False, True]
-    assert (truth.masks[1] == 255).all() and (truth.masks[0] == 1).any()
-
-
 def test_coco_objects_may_overlap(tmp_path):
     (tmp_path / "val").mkdir()
     Image.new("RGB", (10, 8)).save(tmp_path / "val/a.png")
@@ -269,45 +245,16 @@ def test_the_truthful_tutor_teaches_what_ground_truth_does():
     assert kept > 40
 
 
-def test_masks_move_with_the_image():
-    truth = squares()
-    task = task_of()
-    plain = task.teach(truth, (40, 50), whole((40, 50), 40), 40).masks
-    flipped = task.teach(truth, (40, 50), Geometry((0.0, 0.0, 50.0, 40.0), flip=True, size=40), 40).masks
-    assert torch.equal(plain, flipped.flip(2))
-    assert torch.equal(plain[0, :, 5], (truth.masks[0, :, 6] == 1).float()), "cell 5's centre is at pixel 6.875"
-
-
-def test_the_tutor_fills_classes_that_nobody_annotated():
-    task, truth = task_of(), squares()
-    mine = Objects(
-        boxes_xyxy=truth.boxes_xyxy[:1],
-        classes=truth.classes[:1],
-        difficult=truth.difficult[:1],
-        masks=truth.masks[:1],
-        annotated=(1,),
-    )
-    geometry = whole((40, 50), 64)
-    answer = task.unannotated(certain(truth), mine)
-    assert answer.classes.tolist() == [3]
-    both = task.complete(task.teach(mine, (40, 50), geometry, 16), task.teach_soft(answer, (40, 50), geometry, 16))
-    assert both.boxes.classes.tolist() == [1, 3] and torch.equal(
-        both.masks, task.teach(truth, (40, 50), geometry, 16).masks
-    )
-
-
-def test_a_store_is_seen_in_the_labels_of_the_task(tmp_path):
-    foreign = LabelSpace.of(["horse", "tree", "cat"])
-    numbers = torch.tensor([1, 2, 3])
-    masks = torch.rand(3, 4, 4)
+def test_masks_of_another_number_than_boxes_are_not_read():
     answer = Instances(
-        boxes_xyxy=torch.tensor([[0.0, 0, 4, 4]]).repeat(3, 1), classes=numbers, scores=torch.ones(3), masks=masks
-    )
-    seen_here = InstanceSegmentation.from_store(
-        SoftLabels.of((8, 8), answer), ClassMap.by_name(foreign, LABELS), task_of().section
-    )
-    assert seen_here.classes.tolist() == [3, 1] and torch.equal(seen_here.masks, masks[[0, 2]])
-    assert seen_here.unknown == (2,), "the tutor knows no dogs"
+        boxes_xyxy=torch.tensor([[0.0, 0, 4, 4]] * 2), classes=torch.ones(2, dtype=torch.int64),
+        scores=torch.ones(2), masks=torch.ones(2, 4, 4),
+    )  # fmt: skip
+    columns = {field.name: pa.array([answer.encode()[field.name]], field.type) for field in Instances.fields}
+    assert Instances.decode(pa.table(columns), [(8, 8)], 4, None)[0].masks.sum() == 32
+    columns["instance_masks"] = pa.array([bytes(16)])
+    with pytest.raises(ValueError, match="masks of another number than its 2 boxes"):
+        Instances.decode(pa.table(columns), [(8, 8)], 4, None)
 
 
 # The mask term
@@ -392,17 +339,6 @@ def test_what_is_decoded_is_the_sum_of_prototypes_cut_at_the_box():
     assert [int(columns.min()), int(columns.max()) + 1] == pytest.approx([2 * (centre - 16), 2 * (centre + 16)], abs=1)
 
 
-def test_a_mask_becomes_the_pixels_whose_centres_it_covers():
-    masks = torch.zeros(1, 2, 2)
-    masks[0, :, 0] = 1.0
-    soft = Instances(
-        boxes_xyxy=torch.tensor([[2.0, 1, 10, 5]]), classes=torch.tensor([1]), scores=torch.ones(1), masks=masks
-    )
-    expected = torch.zeros(6, 12, dtype=torch.bool)
-    expected[1:5, 2:6] = True
-    assert torch.equal(soft.final((6, 12)).masks[0], expected)
-
-
 def test_its_exported_file_gives_boxes_and_masks(tmp_path):
     shape = {"kind": "compact", "backbone": "test_resnet", "weights": "random", "size": 64, **SMALL["compact"]}
     config = make_config({"data": {"train": "voc:unread"}, "tasks": {"instances": {}}, "student": shape})
@@ -473,7 +409,7 @@ def test_trained_evaluated_and_predicted(make_voc, tmp_path, monkeypatch):
     assert json.loads(Path("judged.json").read_text())["tasks"]["instances"]["images"] == 4
 
 
-def test_drawn_boxes_and_a_map_give_masks(make_voc, tmp_path, monkeypatch):
+def test_drawn_boxes_and_a_map_give_masks(make_voc, tmp_path, monkeypatch, capsys):
     folder = make_voc(tmp_path / "voc")
     monkeypatch.chdir(tmp_path)
     Path("maps").mkdir()
@@ -491,3 +427,10 @@ def test_drawn_boxes_and_a_map_give_masks(make_voc, tmp_path, monkeypatch):
     answer = store["val_000"].tasks["instances"]
     assert torch.equal(answer.boxes_xyxy, truth.boxes_xyxy) and answer.scores.tolist() == [1.0] * len(truth.classes)
     assert answer.masks.mean() > 0.8
+    shown = dataset.labels["detection"].names[int(truth.classes[0])]
+    drawn = ["label", "instances", "--boxes", "ground_truth", "--maps", "stored", *data, "--out", "one", "--classes"]
+    assert main([*drawn, shown]) == 0
+    one = Store.open("one")
+    assert one.labels.classes == (shown,) and one["val_000"].tasks["instances"].masks.mean() > 0.8
+    assert main([*drawn[:-3], "--out", "none", "--classes", "zebra"]) == 2
+    assert "classes: no boxes of 'zebra'; possible: " in capsys.readouterr().err

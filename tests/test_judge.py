@@ -12,7 +12,7 @@ from tutored.cli import main
 from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.judge import judge, record_student
+from tutored.judge import judge
 from tutored.labels import VOC, LabelSpace
 from tutored.softlabels.writer import finish, write_part
 from tutored.students import make_student
@@ -51,13 +51,6 @@ def test_a_store_that_repeats_the_ground_truth_is_perfect(voc_folder, tmp_path):
     assert result.notes == (f"{store}: 20 of the tutor's 20 classes map to ours",)
 
 
-def test_a_store_of_boxes_alone_is_judged_by_boxes(voc_folder, tmp_path):
-    store = make_store(tmp_path / "store", f"voc:{voc_folder}", "train", change=lambda each: each.without(TASKS[1]))
-    result = judge(store, f"voc:{voc_folder}", "train", classes=["cat", "dog"])
-    assert list(result.tasks) == ["detection"] and result.tasks["detection"].classes == ("cat", "dog")
-    assert (result.images, result.tasks["detection"].images) == (8, 5)  # of train's 8 images 5 have boxes
-
-
 def test_images_without_objects_count_where_told(tmp_path):
     """Of two images one has a box; a false alarm on the other counts where it is known to be empty."""
     images = [{"id": number, "file_name": f"{number}.png"} for number in (1, 2)]
@@ -89,15 +82,6 @@ def test_a_task_that_nobody_teaches_is_not_judged(voc_folder, tmp_path):
     assert list(judge(boxes, f"voc:{voc_folder}", "val").tasks) == ["detection"]
     with pytest.raises(InputError, match="nobody taught it any task"):
         judge(nothing, f"voc:{voc_folder}", "val")
-
-
-def test_records_are_in_the_order_of_the_images(voc_folder):
-    config = make_config({"data": {"train": "voc:x"}, "student": {"kind": "blitznet", **TINY}})
-    dataset = open_dataset(f"voc:{voc_folder}", "train")
-    tasks = {name: open_task(name, VOC, section) for name, section in config.tasks.items()}
-    records = record_student(make_student(config.student, tasks), dataset, tasks)
-    assert tuple(each.image_id for each in records) == dataset.ids
-    assert [tuple(each.tasks) for each in records] == [dataset.annotated_tasks(each) for each in dataset.ids]
 
 
 def test_what_can_not_be_judged(make_voc, tmp_path):

@@ -1,13 +1,7 @@
 """Labelling where pictures are broken, in several processes, and on a cluster."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
-import threading
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,20 +18,18 @@ from tutored.labels import LabelSpace
 from tutored.softlabels import Store
 from tutored.students import make_student
 from tutored.tasks import open_task
-from tutored.tutors import label as label_module
 from tutored.tutors import open_tutor
 from tutored.tutors.label import label
-from tutored.types import SoftLabels
 
 IMAGES = 150
 
 
-def content(store: Path) -> dict[str, bytes]:
+def content(store):
     return {path.name: path.read_bytes() for path in store.iterdir()}
 
 
 @pytest.fixture(scope="module")
-def work(make_voc: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(make_voc, tmp_path_factory):
     """A folder with `data` (150 images: three parts), a `student` and the `store` that one process makes."""
     root = tmp_path_factory.mktemp("scale")
     make_voc(root / "data", {"train": ("none",) * IMAGES})
@@ -51,12 +43,12 @@ def work(make_voc: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def words(work: Path, out: Path) -> list[str]:
+def words(work, out):
     data = ["--data", f"voc:{work / 'data'}", "--split", "train"]
     return ["label", f"student:{work / 'student'}", "--device", "cpu", *data, "--out", str(out)]
 
 
-def test_a_student_answers_the_tasks_that_are_named(work: Path) -> None:
+def test_a_student_answers_the_tasks_that_are_named(work):
     image, student = Image.new("RGB", (70, 50)), work / "student"
     both = open_tutor(f"student:{student}", device="cpu")
     assert set(both([image], ["a"])[0].tasks) == {"detection", "segmentation"}
@@ -70,7 +62,7 @@ def test_a_student_answers_the_tasks_that_are_named(work: Path) -> None:
         open_tutor(f"student:{student}", max_boxes=3)
 
 
-def test_tasks_with_other_classes_need_a_choice(tmp_path: Path) -> None:
+def test_tasks_with_other_classes_need_a_choice(tmp_path):
     config = make_config({"data": {"train": "voc:somewhere"}, "student": TINY})
     spaces = {"detection": LabelSpace.of(["cat", "dog"]), "segmentation": LabelSpace.of(["cat"])}
     tasks = {name: open_task(name, spaces[name], section) for name, section in config.tasks.items()}
@@ -80,7 +72,7 @@ def test_tasks_with_other_classes_need_a_choice(tmp_path: Path) -> None:
     assert open_tutor("student", weights=tmp_path / "student", tasks=["segmentation"]).labels.classes == ("cat",)
 
 
-def test_broken_pictures_are_recorded_and_tried_again(work: Path, tmp_path: Path, capsys: Any) -> None:
+def test_broken_pictures_are_recorded_and_tried_again(work, tmp_path, capsys):
     dataset = open_dataset(f"voc:{work / 'data'}", "train")
     picture = next((work / "data" / "JPEGImages").glob(f"{dataset.ids[70]}.*"))
     whole = picture.read_bytes()
@@ -101,7 +93,7 @@ def test_broken_pictures_are_recorded_and_tried_again(work: Path, tmp_path: Path
     assert content(tmp_path / "store") == content(work / "store")
 
 
-def test_a_store_without_broken_pictures_is_not_judged(make_voc: Any, tmp_path: Path) -> None:
+def test_a_store_without_broken_pictures_is_not_judged(make_voc, tmp_path):
     folder = make_voc(tmp_path / "voc", {"val": ("both",) * 3})
     dataset = open_dataset(f"voc:{folder}", "val")
     picture = folder / "JPEGImages" / "val_001.jpg"
@@ -113,44 +105,8 @@ def test_a_store_without_broken_pictures_is_not_judged(make_voc: Any, tmp_path: 
         judge(tmp_path / "store", f"voc:{folder}", "val")
 
 
-def test_the_next_batch_is_read_while_the_tutor_answers(work: Path, tmp_path: Path) -> None:
-    """The tutor waits until an image after its own batch is read: it would wait in vain otherwise."""
-    dataset = open_dataset(f"voc:{work / 'data'}", "train")
-    asked: dict[str, threading.Event] = {image_id: threading.Event() for image_id in dataset.ids}
-
-    class Watched:
-        name, source, split, ids = dataset.name, dataset.source, dataset.split, dataset.ids
-
-        def image(self, image_id: str) -> Image.Image:
-            asked[image_id].set()
-            return dataset.image(image_id)
-
-    tutor = open_tutor("student", weights=work / "student", device="cpu")
-    seen = []
-
-    class Waiting:
-        labels, identity = tutor.labels, tutor.identity
-
-        def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
-            after = dataset.ids.index(image_ids[-1]) + 1
-            if after % label_module.PART_ROWS and after < IMAGES:
-                seen.append(asked[dataset.ids[after]].wait(10))
-            return tutor(images, image_ids)
-
-    label(Waiting(), Watched(), tmp_path / "store", batch=16)
-    assert seen == [True] * 7
-    assert content(tmp_path / "store") == content(work / "store")
-
-
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_torchruns_processes_share_the_work(work: Path, tmp_path: Path, processes: int) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    subprocess.run([*command, "-m", "tutored", *words(work, tmp_path / "store")], check=True, timeout=300)
-    assert content(tmp_path / "store") == content(work / "store")
-
-
 @pytest.mark.slow
-def test_rays_workers_make_the_same_store(work: Path, tmp_path: Path) -> None:
+def test_rays_workers_make_the_same_store(work, tmp_path):
     pytest.importorskip("ray")
     command = [sys.executable, "-m", "tutored", *words(work, tmp_path / "store"), "--engine", "ray", "--workers", "2"]
     subprocess.run(command, check=True, timeout=300)

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "tutored"
 MAY_NAME_TASKS = ("tasks/", "students/", "studies/", "data/voc.py", "data/coco.py", "data/objects.py")
 MAY_NAME_TASKS += (
     "config/entries.py",
-    "config/kinds/",
+    "config/tasks.py",
     "tutors/files_coco.py",
     "tutors/options.py",
     "tutors/stores.py",

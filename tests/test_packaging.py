@@ -1,7 +1,5 @@
 """What is handed out: a wheel with all that the package needs, a source archive from which that wheel is made again."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tarfile
@@ -16,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 EXTRAS = {"bench", "docs", "hf", "onnx", "quickstart", "ray", "serve", "test", "track", "video", "weights"}
 
 
-def build(source: Path, out: Path, *targets: str) -> list[Path]:
+def build(source, out, *targets):
     """`hatchling build` of a source folder; the archives in the targets' order."""
     flags = [word for target in targets for word in ("-t", target)]
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(out), *flags], cwd=source, check=True)
@@ -25,16 +23,16 @@ def build(source: Path, out: Path, *targets: str) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def archives(tmp_path_factory):
     return build(ROOT, tmp_path_factory.mktemp("dist"), "wheel", "sdist")
 
 
-def in_wheel(wheel: Path) -> dict[str, bytes]:
+def in_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_the_wheel_holds_the_files_of_the_package(archives: list[Path]) -> None:
+def test_the_wheel_holds_the_files_of_the_package(archives):
     package = ROOT / "src" / "tutored"
     there = {
         f"tutored/{path.relative_to(package).as_posix()}"
@@ -45,7 +43,7 @@ def test_the_wheel_holds_the_files_of_the_package(archives: list[Path]) -> None:
     assert "tutored/py.typed" in there
 
 
-def test_the_source_archive_makes_the_same_wheel(archives: list[Path], tmp_path: Path) -> None:
+def test_the_source_archive_makes_the_same_wheel(archives, tmp_path):
     wheel, source = archives
     with tarfile.open(source) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -55,7 +53,7 @@ def test_the_source_archive_makes_the_same_wheel(archives: list[Path], tmp_path:
     assert again == in_wheel(wheel)
 
 
-def test_the_metadata_are_complete(archives: list[Path]) -> None:
+def test_the_metadata_are_complete(archives):
     files = in_wheel(archives[0])
     name = next(name for name in files if name.endswith("/METADATA"))
     about = Parser().parsestr(files[name].decode())

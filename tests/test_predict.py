@@ -1,33 +1,27 @@
 """A student on pictures: as a function, and from files to drawings, JSON and masks."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
-from conftest import SmallFiles
 from made import SHAPE, two_tasks
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import common, main
 from tutored.config import make_config
-from tutored.device import choose_device
 from tutored.errors import InputError
+from tutored.inputs import find_pictures, sort_inputs
 from tutored.labels import LabelSpace
-from tutored.predict import Predictor, choose_kinds, find_pictures, predict_files, sort_inputs
-from tutored.predict.pictures import CocoNumbers
-from tutored.students import preprocess
+from tutored.predict import Predictor
+from tutored.predict.write import predict_files
+from tutored.processes import choose_device
 from tutored.students.anchors import BoxOutputs
 from tutored.students.blitznet import BlitzNet, BlitzNetSection
-from tutored.tasks import Task
 from tutored.tasks.detection import Detection
 from tutored.tasks.segmentation import Segmentation
 
@@ -39,13 +33,13 @@ LIMITS = {"decode": {"score_floor": 0.15}}
 class LeftRight(BlitzNet):
     """Says: a dog (.7) or cat (.2) in the left half, nothing else, and the map's left half is cat."""
 
-    def __init__(self, tasks: dict[str, Task]) -> None:
+    def __init__(self, tasks):
         super().__init__(TINY, tasks)
         for head in self.heads.values():
             if hasattr(head, "anchors_xyxy"):
                 head.anchors_xyxy = torch.tensor([[0.0, 0, 32, 64]])
 
-    def forward(self, images: Tensor) -> dict[str, Any]:
+    def forward(self, images):
         count = len(images)
         logits = torch.tensor([0.1, 0.2, 0.7]).log().expand(count, 1, 3)
         cells = torch.zeros(count, 3, 2, 2)
@@ -55,16 +49,16 @@ class LeftRight(BlitzNet):
 
 
 @pytest.fixture
-def predictor() -> Predictor:
+def predictor():
     return Predictor(LeftRight(two_tasks(PETS, LIMITS)), batch=2)
 
 
 @pytest.mark.tried("noted", "GIF, HEIC, raw or JPEG 2000 among pictures")
-def test_what_is_left_out_and_what_has_no_letters_is_told(tmp_path: Path) -> None:
+def test_what_is_left_out_and_what_has_no_letters_is_told(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     for name in ("b.heic", "c.gif"):
         (tmp_path / name).touch()
-    told: list[str] = []
+    told = []
     student = LeftRight(two_tasks(LabelSpace.of(["cat", "猫"]), LIMITS))
     predict_files(Predictor(student), [tmp_path], tmp_path / "out", kinds=("pictures",), tell=told.append)
     assert [note.partition(",")[0] for note in told] == [
@@ -76,19 +70,11 @@ def test_what_is_left_out_and_what_has_no_letters_is_told(tmp_path: Path) -> Non
         find_pictures([tmp_path])
 
 
-def boxes_in(written: Path) -> list[dict[str, Any]]:
+def boxes_in(written):
     return [entry for entry in json.loads(written.read_text()) if "bbox" in entry]
 
 
-def test_preprocessing_is_pil_s_bilinear_resize() -> None:
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (137, 253, 3), dtype=np.uint8))
-    expected = np.asarray(noise.resize((64, 64), Image.Resampling.BILINEAR), dtype=np.float32) / 255
-    pixels = preprocess([noise, Image.new("L", (3, 5), 51)], 64)
-    torch.testing.assert_close(pixels[0].permute(1, 2, 0), torch.from_numpy(expected))
-    torch.testing.assert_close(pixels[1], torch.full((3, 64, 64), 0.2))
-
-
-def test_pictures_are_answered_in_their_own_pixels(predictor: Predictor) -> None:
+def test_pictures_are_answered_in_their_own_pixels(predictor):
     sizes = [(100, 40), (30, 30), (10, 64)]
     found = predictor([Image.new("RGB", size) for size in sizes])
     assert [item.size for item in found] == [(height, width) for width, height in sizes]
@@ -98,18 +84,7 @@ def test_pictures_are_answered_in_their_own_pixels(predictor: Predictor) -> None
     assert bool((mask[:, :50] == 1).all()) and not mask[:, 50:].any()
 
 
-def test_batches_do_not_change_the_answer() -> None:
-    student = BlitzNet(TINY, two_tasks(PETS, {"decode": {"score_floor": 0.3}}))
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (40, 30 + i, 3), dtype=np.uint8) for i in range(5)]
-    for one, many in zip(Predictor(student, batch=1)(images), Predictor(student, batch=4)(images), strict=True):
-        scores, others = (found.tasks["detection"].scores for found in (one, many))
-        assert len(scores) > 0 and torch.allclose(scores, others, atol=1e-4, rtol=1e-4)
-        same = one.tasks["segmentation"].mask == many.tasks["segmentation"].mask
-        assert float(same.float().mean()) > 0.99
-
-
-def test_files_become_drawings_masks_and_json(predictor: Predictor, tmp_path: Path) -> None:
+def test_files_become_drawings_masks_and_json(predictor, tmp_path):
     (tmp_path / "album" / "deep").mkdir(parents=True)
     Image.new("RGB", (40, 20), "white").save(tmp_path / "album" / "deep" / "one.PNG")
     Image.new("L", (20, 60), 9).save(tmp_path / "album" / "two.jpg")
@@ -141,7 +116,7 @@ def test_files_become_drawings_masks_and_json(predictor: Predictor, tmp_path: Pa
     assert there == {f"{name}{end}" for name in ("deep/one", "two", "three") for end in endings} | {"predictions.json"}
 
 
-def test_several_tasks_of_a_kind_have_their_own_results(tmp_path: Path) -> None:
+def test_several_tasks_of_a_kind_have_their_own_results(tmp_path):
     parts = LabelSpace.of(["ear", "tail"])
     tasks = {
         "pets": Detection("pets", PETS, Detection.Section(kind="detection")),
@@ -161,19 +136,7 @@ def test_several_tasks_of_a_kind_have_their_own_results(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "out" / "one.predicted.jpg").size == (1000, 20), "a panel for each map"
 
 
-def test_boxes_below_the_score_are_not_drawn(predictor: Predictor, tmp_path: Path) -> None:
-    Image.new("RGB", (400, 400)).save(tmp_path / "one.png")
-    drawings = {}
-    for score in (0.19, 0.5, 0.8):
-        predict_files(predictor, [tmp_path / "one.png"], tmp_path / "out", score)
-        drawings[score] = np.asarray(Image.open(tmp_path / "out" / "one.predicted.jpg"), dtype=int)
-    frame = drawings[0.8][:, 197:200] - drawings[0.5][:, 197:200]
-    assert abs(frame).max() > 50, "the frame's right side"
-    assert abs(drawings[0.19] - drawings[0.5]).max() > 50, "one more tag"
-    assert len(boxes_in(tmp_path / "out" / "predictions.json")) == 2
-
-
-def test_what_is_written_can_be_chosen(predictor: Predictor, tmp_path: Path) -> None:
+def test_what_is_written_can_be_chosen(predictor, tmp_path):
     Image.new("RGB", (40, 20)).save(tmp_path / "one.png")
     names = {"pictures": "one.predicted.jpg", "json": "predictions.json", "files": "one.segmentation.predicted.png"}
     for kind, name in names.items():
@@ -186,30 +149,7 @@ def test_what_is_written_can_be_chosen(predictor: Predictor, tmp_path: Path) -> 
     assert not (tmp_path / "none").exists()
 
 
-def test_a_task_that_was_not_taught_is_not_answered() -> None:
-    class Filed(Segmentation):
-        describe = Task.describe
-
-    predictor = Predictor(LeftRight(two_tasks(PETS)), tasks=("segmentation",))
-    assert set(predictor.tasks) == set(predictor(Image.new("RGB", (4, 4))).tasks) == {"segmentation"}
-    assert choose_kinds(None, ("pictures", "json"), {"maps": Filed("maps", PETS)}) == ("pictures",)
-    with pytest.raises(InputError, match="results json: maps gives no such results; give some of pictures,files"):
-        choose_kinds(("json",), (), {"maps": Filed("maps", PETS)})
-
-
-def test_folders_are_searched_without_hidden_files_and_once(tmp_path: Path) -> None:
-    album, disk = tmp_path / "album", tmp_path / "disk"
-    for folder in (album / "own", disk / "deep", disk / ".thumbs"):
-        folder.mkdir(parents=True)
-        Image.new("RGB", (4, 4)).save(folder / "x.png")
-    (album / "._x.png").write_bytes(b"resource fork")
-    (album / "linked").symlink_to(disk)
-    (album / "again").symlink_to(album / "own")
-    (disk / "round").symlink_to(album)
-    assert list(find_pictures([album])) == ["linked/deep/x.png", "own/x.png"]
-
-
-def test_a_list_of_paths_is_sorted_and_keeps_its_folders(tmp_path: Path) -> None:
+def test_a_list_of_paths_is_sorted_and_keeps_its_folders(tmp_path):
     for name in ("a/one.png", "b/one.png"):
         (tmp_path / name).parent.mkdir()
         Image.new("RGB", (4, 4)).save(tmp_path / name)
@@ -225,19 +165,7 @@ def test_a_list_of_paths_is_sorted_and_keeps_its_folders(tmp_path: Path) -> None
         sort_inputs(["-", "x.jpg"], lines)
 
 
-def test_coco_numbers_go_by_the_path_where_names_repeat(tmp_path: Path) -> None:
-    names = ("day/1.png", "night/1.png", "2.png")
-    images = [{"id": number, "file_name": name} for number, name in enumerate(names, start=1)]
-    categories = [{"id": 0, "name": "background"}, {"id": 18, "name": "dog"}]
-    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "categories": categories}))
-    numbers = CocoNumbers.read(tmp_path / "coco.json", PETS.classes)
-    assert numbers.categories == {"dog": 18}
-    assert [numbers.image(name) for name in ("day/1.jpg", "night/1.png", "2.png", "elsewhere/2.png")] == [1, 2, 3, 3]
-    with pytest.raises(InputError, match=r"^1.png: is not among the images .* or one of several"):
-        numbers.image("1.png")
-
-
-def test_coco_s_own_tools_take_the_json(predictor: Predictor, tmp_path: Path) -> None:
+def test_coco_s_own_tools_take_the_json(predictor, tmp_path):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -267,7 +195,7 @@ def test_coco_s_own_tools_take_the_json(predictor: Predictor, tmp_path: Path) ->
         predict_files(predictor, [tmp_path / "000000000139.jpg"], tmp_path / "out", coco=coco)
 
 
-def test_results_are_not_taken_for_pictures(predictor: Predictor, tmp_path: Path) -> None:
+def test_results_are_not_taken_for_pictures(predictor, tmp_path):
     Image.new("RGB", (40, 20), "white").save(tmp_path / "one.png")
     before = (tmp_path / "one.png").read_bytes()
     (tmp_path / "clip.segmentation.predicted").mkdir()
@@ -279,7 +207,7 @@ def test_results_are_not_taken_for_pictures(predictor: Predictor, tmp_path: Path
     assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == ["one.png", *results]
 
 
-def test_lying_pictures_are_turned_and_very_long_ones_shrunk(predictor: Predictor, tmp_path: Path) -> None:
+def test_lying_pictures_are_turned_and_very_long_ones_shrunk(predictor, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
@@ -291,27 +219,7 @@ def test_lying_pictures_are_turned_and_very_long_ones_shrunk(predictor: Predicto
     assert boxes_in(written)[-1]["bbox"] == [0, 0, 65_500, 2]
 
 
-def test_a_lying_picture_is_turned_however_it_is_given(predictor: Predictor, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
-    with Image.open(tmp_path / "phone.jpg") as opened:
-        assert [predictor(given).size for given in (tmp_path / "phone.jpg", opened)] == [(40, 20)] * 2
-        assert predictor(np.asarray(opened)).size == (20, 40), "an array has no such word"
-
-
-def test_lying_pictures_of_a_coco_file_stay_as_stored(predictor: Predictor, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
-    listed = {"images": [{"id": 5, "file_name": "phone.jpg"}], "categories": [{"id": 18, "name": " dog "}]}
-    (tmp_path / "coco.json").write_text(json.dumps(listed))
-    predict_files(predictor, [tmp_path / "phone.jpg"], tmp_path / "out", coco=tmp_path / "coco.json")
-    (entry,) = [each for each in json.loads((tmp_path / "out" / "predictions.json").read_text()) if each["score"] > 0.6]
-    assert entry["bbox"] == [0, 0, 20, 20] and entry["category_id"] == 18
-
-
-def test_no_picture_is_named_before_any_work(predictor: Predictor, tmp_path: Path) -> None:
+def test_no_picture_is_named_before_any_work(predictor, tmp_path):
     Image.new("RGB", (40, 20)).save(tmp_path / "good.png")
     (tmp_path / "bad.jpg").write_text("text")
     for paths, message in (
@@ -327,42 +235,7 @@ def test_no_picture_is_named_before_any_work(predictor: Predictor, tmp_path: Pat
         find_pictures([tmp_path / "empty"])
 
 
-def test_a_failure_leaves_no_cut_file(predictor: Predictor, tmp_path: Path, small_files: SmallFiles) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    for name in ("cut.jpg", "whole.png"):
-        Image.fromarray(noise).save(tmp_path / name)
-    whole = (tmp_path / "cut.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"cut\.jpg"):
-        predict_files(predictor, [tmp_path / "cut.jpg"], tmp_path / "out")
-    with pytest.raises(OSError, match=r"can't be written \(File too large\)"), small_files():
-        predict_files(predictor, [tmp_path / "whole.png"], tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_the_json_is_written_as_pictures_are_answered(predictor: Predictor, tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "one.png")
-    names = [tmp_path / f"{index:04d}.png" for index in range(400)]
-    for name in names:
-        name.symlink_to(tmp_path / "one.png")
-    out, sizes = tmp_path / "out", []
-
-    def look(_done: int, _count: int) -> None:
-        sizes.append(sum(file.stat().st_size for file in out.iterdir()))
-
-    predict_files(predictor, names, out, progress=look, kinds=["json"])
-    assert sizes[len(sizes) // 2] > 0.4 * sizes[-1] > 0
-
-
-def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "same.png")
-    Image.new("RGB", (4, 4)).save(tmp_path / "same.jpg")
-    with pytest.raises(InputError, match=r"same\.jpg and .*same\.png: their results would have the same name"):
-        find_pictures([tmp_path])
-    assert list(find_pictures([tmp_path / "same.png", tmp_path / "same.png"])) == ["same.png"]
-
-
-def test_the_device_is_the_one_asked_for_or_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_is_the_one_asked_for_or_the_best(monkeypatch):
     for cards, apple, best in ((2, False, "cuda"), (0, True, "mps"), (0, False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cards=cards: cards > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda cards=cards: cards)
@@ -376,7 +249,7 @@ def test_the_device_is_the_one_asked_for_or_the_best(monkeypatch: pytest.MonkeyP
         choose_device("gpu")
 
 
-def test_a_checkpoint_is_a_function_of_three_lines(tmp_path: Path) -> None:
+def test_a_checkpoint_is_a_function_of_three_lines(tmp_path):
     import tutored
 
     torch.manual_seed(0)
@@ -404,7 +277,7 @@ def test_a_checkpoint_is_a_function_of_three_lines(tmp_path: Path) -> None:
         tutored.lod  # noqa: B018
 
 
-def test_a_result_is_drawn_saved_and_listed(predictor: Predictor, tmp_path: Path) -> None:
+def test_a_result_is_drawn_saved_and_listed(predictor, tmp_path):
     Image.new("RGB", (400, 200)).save(tmp_path / "dog.png")
     found = predictor(tmp_path / "dog.png")
     assert str(found) == "detection: 1 x dog; segmentation: cat 50 %"
@@ -422,7 +295,7 @@ def test_a_result_is_drawn_saved_and_listed(predictor: Predictor, tmp_path: Path
         found.save(tmp_path / "seen")
 
 
-def test_boxes_become_those_of_supervision(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_become_those_of_supervision(predictor, monkeypatch):
     found = predictor(Image.new("RGB", (40, 20)))
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(InputError, match="run `pip install supervision`"):
@@ -435,21 +308,7 @@ def test_boxes_become_those_of_supervision(predictor: Predictor, monkeypatch: py
     assert none.xyxy.shape == (0, 4) and none.data["task"].shape == (0,)
 
 
-def test_folders_and_lists_are_answered_batch_by_batch(predictor: Predictor, tmp_path: Path) -> None:
-    for name in ("a.png", "deep/b.png", "deep/c.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (40, 20)).save(tmp_path / name)
-    many = predictor(str(tmp_path))
-    assert next(many).source == tmp_path / "a.png"
-    (tmp_path / "deep" / "c.png").unlink()
-    with pytest.raises(InputError, match=r"c\.png: there is no such picture"):
-        list(many)
-    assert [each.size for each in predictor([tmp_path / "a.png", Image.new("RGB", (9, 5))])] == [(20, 40), (5, 9)]
-
-
-def test_predict_says_what_it_found_and_what_shows_more(
-    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_says_what_it_found_and_what_shows_more(predictor, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Predictor, "load", lambda *given: predictor)
     monkeypatch.setattr(common.Made, "convert", lambda _, value, *context: Path(value))
     Image.new("RGB", (40, 20)).save(tmp_path / "one.png")

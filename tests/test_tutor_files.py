@@ -1,18 +1,13 @@
 """Answers in files: COCO results, XML with confidences, arrays of maps; and what the numbers in them mean."""
 
-from __future__ import annotations
-
 import json
 import os
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from test_tutors import REAL, ask, ask_boxes, ask_map, blank, real
+from made import ask, ask_boxes, ask_map, blank
 from tutored.cli import main
 from tutored.convert import convert
 from tutored.data import open_dataset
@@ -20,13 +15,10 @@ from tutored.errors import InputError
 from tutored.judge import judge
 from tutored.labels import COCO, VOC, LabelSpace
 from tutored.softlabels import Store
-from tutored.tasks.detection import SoftBoxes
 from tutored.tutors import open_tutor
-from tutored.tutors.label import label
-from tutored.types import SoftLabels
 
 
-def opened(folders: Any, **options: Any) -> Any:
+def opened(folders, **options):
     return open_tutor("files", folders=folders, **options)
 
 
@@ -35,25 +27,25 @@ class Pictures:
 
     name, source, split = "made:pictures/all", "made:pictures", "all"
 
-    def __init__(self, labels: LabelSpace, sizes: dict[str, tuple[int, int]] | None = None) -> None:
+    def __init__(self, labels, sizes=None):
         self.labels, self.sizes = {"detection": labels, "segmentation": labels}, sizes or {"a": (30, 40)}
         self.ids = tuple(self.sizes)
 
-    def image(self, image_id: str) -> Image.Image:
+    def image(self, image_id):
         return blank(*self.sizes[image_id])
 
 
-def results(folder: Path, entries: Any) -> Path:
+def results(folder, entries):
     folder.mkdir(exist_ok=True)
     (folder / "results.json").write_text(json.dumps(entries))
     return folder
 
 
-def entry(image_id: Any = "a", category_id: int = 17, score: float = 0.75, **more: Any) -> dict[str, Any]:
+def entry(image_id="a", category_id=17, score=0.75, **more):
     return {"image_id": image_id, "category_id": category_id, "bbox": [2, 4, 10, 6], "score": score} | more
 
 
-def test_coco_results(tmp_path: Path) -> None:
+def test_coco_results(tmp_path):
     tutor = opened(results(tmp_path, [entry(), entry(category_id=90), entry(139), entry("x")]))
     assert tutor.labels == COCO
     assert set(ask(tutor, blank(30, 40)).tasks) == {"detection"}
@@ -68,11 +60,9 @@ def test_coco_results(tmp_path: Path) -> None:
     assert ask_boxes(lenient, blank(30, 40), "b").boxes_xyxy.shape == (0, 4), "nothing was found there"
 
 
-def test_category_numbers_never_mean_two_things(tmp_path: Path) -> None:
+def test_category_numbers_never_mean_two_things(tmp_path):
     ambiguous = results(tmp_path / "ambiguous", [entry(category_id=8)])
-    with pytest.raises(
-        InputError, match=r"category 8 may be cat, by position in .* or truck, by COCO's numbering; say which"
-    ):
+    with pytest.raises(InputError, match=r"category 8 may be cat, by position in .* or truck, by COCO's numbering;"):
         opened(ambiguous, dataset=Pictures(VOC))
     eighth = {"voc": "cat", "coco": "truck"}
     for labels, name in eighth.items():
@@ -94,7 +84,7 @@ def test_category_numbers_never_mean_two_things(tmp_path: Path) -> None:
     assert tutor.labels.classes == ("cow",) and ask_boxes(tutor, blank(30, 40)).classes.tolist() == [1]
 
 
-def test_masks_of_coco_results_are_instances(tmp_path: Path) -> None:
+def test_masks_of_coco_results_are_instances(tmp_path):
     # Uncompressed runs, column by column of a 30 x 40 image: columns 2 to 11, rows 4 to 9.
     runs = [2 * 30 + 4] + [6, 24] * 9 + [6]
     runs.append(30 * 40 - sum(runs))
@@ -107,53 +97,27 @@ def test_masks_of_coco_results_are_instances(tmp_path: Path) -> None:
     only_mask = {key: value for key, value in entry(segmentation=segmentation).items() if key != "bbox"}
     tutor = opened(results(tmp_path, [only_mask]))
     assert ask_boxes(tutor, blank(30, 40)).boxes_xyxy.tolist() == [[2, 4, 12, 10]]
+    tutor = opened(results(tmp_path, [entry(segmentation=[[1, 1, 5, 5]])]))
+    assert set(ask(tutor, blank(30, 40)).tasks) == {"detection"}, "a polygon of two points is no empty mask"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"score": 1.5}, "a score is a probability from 0 to 1"),
-        ({"score": None}, "'score' must be a number"),
         ({"bbox": [2, 4, 10]}, "'bbox' must be"),
         ({"bbox": [2, 4, -10, 5]}, "negative side"),
-        ({"bbox": [2, 4, float("nan"), 5]}, "'bbox' must be a number"),
         ({"bbox": [200, 4, 10, 5]}, "40x30"),
         ({"segmentation": {"size": [4, 4], "counts": [16]}}, "must state the size"),
     ],
 )
-def test_broken_results_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_broken_results_are_refused(tmp_path, change, message):
     tutor = opened(results(tmp_path, [entry("x"), entry(**change)]))
     with pytest.raises(InputError, match=rf"results\.json: entry 1.*{message}"):
         ask(tutor, blank(30, 40))
 
 
-def test_rounding_and_whole_floats_are_read(tmp_path: Path) -> None:
-    given = [entry(score=1.0000001, category_id=18.0), entry(139.0, score=-1e-7, category_id=17.0)]
-    found = ask(opened(results(tmp_path, given)), blank(30, 40)).tasks["detection"]
-    assert found.classes.tolist() == [17] and found.scores.tolist() == [1]
-    tutor = opened(
-        results(
-            tmp_path, {"annotations": given, "categories": [{"id": 18.0, "name": "dog "}, {"id": 17, "name": "cat"}]}
-        )
-    )
-    assert tutor.labels.classes == ("dog", "cat") and ask_boxes(tutor, blank(30, 40), "139").scores.tolist() == [0]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"category_id": 1.5}, "'category_id' must be a whole number, got 1.5"),
-        ({"category_id": "1"}, "'category_id' must be a whole number, got '1'"),
-        ({"category_id": True}, "'category_id' must be a whole number, got True"),
-        ({"image_id": None}, "'image_id' must be a whole number or text, got None"),
-    ],
-)
-def test_an_entry_without_ids_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=rf"results\.json: entry 1: {message}"):
-        opened(results(tmp_path, [entry(), entry(**change)]))
-
-
-def test_the_thesis_xml(tmp_path: Path) -> None:
+def test_the_thesis_xml(tmp_path):
     horse = "<object><name>horse</name><class_index>13</class_index><bndbox><xmin>0.0</xmin><ymin>1.5</ymin>"
     horse += "<xmax>19.25</xmax><ymax>9</ymax></bndbox><confidence>3.63e-06</confidence></object>"
     (tmp_path / "a.xml").write_text(f"<annotation><folder>VOC2012</folder>{horse}</annotation>")
@@ -177,7 +141,7 @@ def test_the_thesis_xml(tmp_path: Path) -> None:
             ask(tutor, blank(10, 20))
 
 
-def test_probability_maps_of_every_type(tmp_path: Path) -> None:
+def test_probability_maps_of_every_type(tmp_path):
     counts = np.array([[[255, 0, 0], [200, 50, 5]]], np.uint8)
     names = tmp_path / "names.txt"
     names.write_text("cat\ndog\n")
@@ -192,16 +156,7 @@ def test_probability_maps_of_every_type(tmp_path: Path) -> None:
             assert np.rint(found.numpy() * 255).tolist() == counts.transpose(2, 0, 1).tolist()
 
 
-def test_fine_maps_are_averaged_to_the_stride(tmp_path: Path) -> None:
-    array = np.zeros((8, 16, 21), np.float32)
-    array[..., 0] = 1
-    array[:4, :8, [0, 8]] = 0, 1
-    np.save(tmp_path / "a.npy", array)
-    found = ask_map(opened(tmp_path), blank(8, 16))
-    assert found[[0, 8]].tolist() == [[[0.5, 1]], [[0.5, 0]]]
-
-
-def test_the_thesis_arrays_are_confidences(tmp_path: Path) -> None:
+def test_the_thesis_arrays_are_confidences(tmp_path):
     array = np.zeros((2, 3, 21))
     array[0, 0, 8], array[0, 1, [8, 12]] = 0.9, (0.8, 0.5)
     array[1, :, 0] = 1
@@ -216,35 +171,10 @@ def test_the_thesis_arrays_are_confidences(tmp_path: Path) -> None:
     assert found[:, 0, 2].sum() == 0 and found[:, 1].sum() == 0, "channel 0 says nothing"
 
 
-def test_of_fine_confidences_those_at_the_cells_centres_count(tmp_path: Path) -> None:
-    array = np.zeros((6, 6, 21))
-    array[1, 1, 8], array[:, 3:, 12] = 0.9, 0.4
-    np.save(tmp_path / "a.npy", array)
-    found = ask_map(opened(tmp_path, stride=3), blank(6, 6))
-    assert found[8].tolist() == pytest.approx(np.array([[0.9, 0], [0, 0]]))
-    assert found[12].tolist() == pytest.approx(np.array([[0, 0.4], [0, 0.4]]))
-
-
-def test_boxes_and_maps_together(tmp_path: Path) -> None:
-    (tmp_path / "maps").mkdir()
-    np.savez(tmp_path / "maps" / "a.npz", probs=np.eye(21, dtype=np.float32)[None, :1])
-    (tmp_path / "boxes").mkdir()
-    (tmp_path / "boxes" / "a.xml").write_text("<annotation/>")
-    tutor = opened([tmp_path / "boxes", tmp_path / "maps"])
-    assert ask_boxes(tutor, blank(8, 8)).boxes_xyxy.shape == (0, 4)
-    assert ask_map(tutor, blank(8, 8)).shape == (21, 1, 1)
-    before = tutor.identity["weights_sha256"]
-    (tmp_path / "boxes" / "b.xml").write_text("<annotation/>")
-    after = opened([tmp_path / "boxes", tmp_path / "maps"]).identity["weights_sha256"]
-    assert before != after, "other answers are another tutor"
-
-
 @pytest.mark.parametrize(
     ("array", "message"),
     [
         (np.full((2, 2, 21), np.nan), "probabilities lie from 0 to 1"),
-        (np.full((2, 2, 21), 2.0), "probabilities lie from 0 to 1"),
-        (np.zeros((2, 2)), r"expected \[height, width, classes\]"),
         (np.zeros((2, 2, 21), np.int64), "expected .* of uint8"),
         (np.eye(22)[None], "22 channels, expected 21"),
         (np.eye(21)[None].repeat(9, 0), "is it another image's"),
@@ -252,14 +182,14 @@ def test_boxes_and_maps_together(tmp_path: Path) -> None:
         (np.array([{"a": 1}], dtype=object), "without running code"),
     ],
 )
-def test_broken_maps_are_refused(tmp_path: Path, array: Any, message: str) -> None:
+def test_broken_maps_are_refused(tmp_path, array, message):
     np.savez(tmp_path / "a.npz", probs=np.eye(21, dtype=np.float32)[None, :1])
     np.savez(tmp_path / "b.npz", probs=array)
     with pytest.raises(InputError, match=rf"b\.npz.*{message}"):
         ask(opened(tmp_path), blank(8, 21), "b")
 
 
-def test_folders_that_are_refused(tmp_path: Path) -> None:
+def test_folders_that_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"no answers of a tutor here; possible files: \.json"):
         opened(tmp_path)
     with pytest.raises(InputError, match="there is no file or folder"):
@@ -284,19 +214,6 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
         opened(tmp_path / "m")
 
 
-@pytest.mark.real
-@real
-def test_the_deeplab_maps_go_through_a_store_bit_exact(tmp_path: Path) -> None:
-    folder = REAL / "data" / "voc2012-animals-deeplab"
-    paths = sorted(folder.glob("*.npz"))[::170]
-    given = {path.stem: np.load(path)["probs"] for path in paths}
-    data = Pictures(VOC, {name: (8 * each.shape[0], 8 * each.shape[1]) for name, each in given.items()})
-    store = Store.open(label(opened(folder), data, tmp_path / "store"))
-    for name, array in given.items():
-        stored = store[name].tasks["segmentation"].map.permute(1, 2, 0).numpy() * 255
-        assert (np.rint(stored) == array).all()
-
-
 # What numbers mean
 
 
@@ -305,7 +222,7 @@ IDS = {"1": 3, "2": 2, "3": 1}
 
 
 @pytest.fixture
-def pets(tmp_path: Path) -> Path:
+def pets(tmp_path):
     """A COCO folder: a cat in 1.jpg, dogs in 2.jpg and 3.jpg; the dog, listed second, is category 1."""
     (tmp_path / "pets" / "all").mkdir(parents=True)
     for stem in IDS:
@@ -323,7 +240,7 @@ def pets(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def perfect(folder: Path, path: Path, **change: Any) -> Path:
+def perfect(folder, path, **change):
     """What a perfect detector gives in COCO's format; `change` holds functions of an entry."""
     entries = json.loads((folder / "all.json").read_text())["annotations"]
     entries = [{**entry, "score": 0.99} for entry in entries]
@@ -331,14 +248,14 @@ def perfect(folder: Path, path: Path, **change: Any) -> Path:
     return path
 
 
-def answers(folder: Path, file: Path, **options: Any) -> dict[str, tuple[list[int], list[list[float]]]]:
+def answers(folder, file, **options):
     """Classes and boxes of each image."""
     dataset = open_dataset(f"coco:{folder}", "all")
     tutor = opened(file, dataset=dataset, **options)
     return {image_id: seen(ask(tutor, blank(48, 64), image_id)) for image_id in dataset.ids}
 
 
-def seen(answer: SoftLabels) -> tuple[list[int], list[list[float]]]:
+def seen(answer):
     """Classes and boxes."""
     boxes = answer.tasks["detection"]
     return boxes.classes.tolist(), boxes.boxes_xyxy.tolist()
@@ -347,7 +264,7 @@ def seen(answer: SoftLabels) -> tuple[list[int], list[list[float]]]:
 TRUE = {"1": ([1], [[2, 2, 22, 22]]), "2": ([2], [[10, 10, 30, 30]]), "3": ([2], [[40, 20, 60, 40]])}
 
 
-def test_numbers_are_the_coco_data_sets_own(pets: Path, tmp_path: Path) -> None:
+def test_numbers_are_the_coco_data_sets_own(pets, tmp_path):
     where = ["--data", f"coco:{pets}", "--split", "all"]
     given = perfect(pets, tmp_path / "given.json")
     assert main(["label", "files", "--from", str(given), *where, "--out", str(tmp_path / "one")]) == 0
@@ -361,7 +278,7 @@ def test_numbers_are_the_coco_data_sets_own(pets: Path, tmp_path: Path) -> None:
         assert figures.means["mAP_voc_area@.5"] == 1
 
 
-def test_numbers_that_are_no_ids_are_stems(pets: Path, tmp_path: Path) -> None:
+def test_numbers_that_are_no_ids_are_stems(pets, tmp_path):
     stems = {number: stem for stem, number in IDS.items()}
     text = perfect(pets, tmp_path / "text.json", image_id=lambda entry: stems[entry["image_id"]])
     assert answers(pets, text) == TRUE
@@ -373,7 +290,7 @@ def test_numbers_that_are_no_ids_are_stems(pets: Path, tmp_path: Path) -> None:
     assert answers(pets, number) == TRUE
 
 
-def test_numbers_that_the_data_set_lacks_are_refused(pets: Path, tmp_path: Path) -> None:
+def test_numbers_that_the_data_set_lacks_are_refused(pets, tmp_path):
     for change, message in (
         ({"image_id": lambda entry: 9}, r"the data set has no image_id 9 \(3: 1, 2: 2, 1: 3\); leave out"),
         ({"category_id": lambda entry: 44}, r"the data set has no category 44 \(2: cat, 1: dog\); say which"),
@@ -385,37 +302,7 @@ def test_numbers_that_the_data_set_lacks_are_refused(pets: Path, tmp_path: Path)
     assert bottles["1"][0] == [40]
 
 
-def test_other_numbers_make_another_tutor(pets: Path, tmp_path: Path) -> None:
-    file, data = perfect(pets, tmp_path / "given.json"), f"coco:{pets}"
-    first = opened(file, dataset=open_dataset(data, "all")).identity
-    content = json.loads((pets / "all.json").read_text())
-    names = [image["file_name"] for image in content["images"]]
-    for image, name in zip(content["images"], names[::-1], strict=True):
-        image["file_name"] = name
-    (pets / "all.json").write_text(json.dumps(content))
-    second = opened(file, dataset=open_dataset(data, "all")).identity
-    assert {key for key in first if first[key] != second[key]} == {"own_ids_sha256"}
-
-
-def test_a_converted_voc_folder_has_the_boxes_of_the_store(pets: Path, tmp_path: Path) -> None:
-    boxes = SoftBoxes(
-        boxes_xyxy=torch.tensor([[0.0, 5, 64, 20]]), classes=torch.tensor([1]), probs=torch.tensor([[0.25, 0.75, 0]])
-    )
-
-    class Tutor:
-        labels, identity = LabelSpace.of(["cat", "dog"]), {"kind": "test"}
-
-        def __call__(self, images: list[Image.Image], image_ids: list[str]) -> list[SoftLabels]:
-            return [SoftLabels.of((48, 64), boxes) for _ in image_ids]
-
-    label(Tutor(), open_dataset(f"coco:{pets}", "all"), tmp_path / "store")
-    convert(tmp_path / "store", "voc", f"coco:{pets}", "all", tmp_path / "voc")
-    text = (tmp_path / "voc" / "Annotations" / "1.xml").read_text()
-    assert "<xmin>1</xmin>" in text and "<ymax>20</ymax>" in text
-    assert answers(pets, tmp_path / "voc" / "Annotations") == dict.fromkeys(IDS, ([1], [[0, 5, 64, 20]]))
-
-
-def pictures(folder: Path, *entries: dict[str, Any]) -> list[str]:
+def pictures(folder, *entries):
     """Options for `a.png` and `b.png`, which nobody annotated, and these results."""
     for name in "ab":
         Image.new("RGB", (40, 30)).save(folder / f"{name}.png")
@@ -424,7 +311,7 @@ def pictures(folder: Path, *entries: dict[str, Any]) -> list[str]:
     return ["--data", f"images:{folder}", "--split", "all"]
 
 
-def test_pictures_that_nobody_annotated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_that_nobody_annotated(tmp_path, capsys):
     where = pictures(tmp_path, entry("a"), entry("b"))
     store, out = tmp_path / "store", tmp_path / "out.json"
     assert main(["label", "files", "--from", str(tmp_path / "results.json"), *where, "--out", str(store)]) == 0
@@ -436,23 +323,7 @@ def test_pictures_that_nobody_annotated(tmp_path: Path, capsys: pytest.CaptureFi
     ]
 
 
-def test_a_refused_store_may_be_made_with_missing_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["label", "files", "--from", str(tmp_path / "results.json"), *pictures(tmp_path, entry("a"))]
-    words += ["--out", str(tmp_path / "store")]
-    assert main(words) == 2
-    assert 'give --missing allow (missing="allow") if the tutor has no answer' in capsys.readouterr().err
-    assert main([*words, "--missing", "allow"]) == 0
-    assert [len(seen(answer)[0]) for answer in Store.open(tmp_path / "store").values()] == [1, 0]
-
-
-def test_no_results_are_in_cocos_classes(tmp_path: Path) -> None:
-    where = pictures(tmp_path)
-    words = ["label", "files", "--from", str(tmp_path / "results.json"), *where, "--missing", "allow"]
-    assert main([*words, "--out", str(tmp_path / "store")]) == 0
-    assert Store.open(tmp_path / "store").labels == COCO
-
-
-def scored(ids: list[Any], folder: Path, *paths: str, **more: Any) -> dict[str, int]:
+def scored(ids, folder, *paths, **more):
     """How many boxes each of these pictures has by results with one entry an id."""
     for path in paths:
         (folder / "in" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -465,7 +336,7 @@ def scored(ids: list[Any], folder: Path, *paths: str, **more: Any) -> dict[str, 
     return {image_id: len(seen(answer)[0]) for image_id, answer in Store.open(folder / "store").items()}
 
 
-def test_results_about_other_images_are_refused(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_about_other_images_are_refused(pets, tmp_path, capsys):
     where = pictures(tmp_path, entry("a.png"), entry("b.png"))
     words = ["label", "files", "--from", str(tmp_path / "results.json"), *where, "--missing", "allow"]
     assert main([*words, "--out", str(tmp_path / "store")]) == 2
@@ -476,24 +347,7 @@ def test_results_about_other_images_are_refused(pets: Path, tmp_path: Path, caps
         answers(pets, texts, missing="allow")
 
 
-def test_names_that_differ_by_zeros_are_two_images(tmp_path: Path) -> None:
+def test_names_that_differ_by_zeros_are_two_images(tmp_path):
     assert scored(["1", "01", "01"], tmp_path / "texts", "1.png", "01.png") == {"01": 2, "1": 1}
     assert scored([1], tmp_path / "number", "1.png", "01.png") == {"01": 0, "1": 1}
     assert scored([1, 2], tmp_path / "padded", "001.png", "2.png") == {"001": 1, "2": 1}
-
-
-def test_names_with_folders_there_and_back(tmp_path: Path) -> None:
-    images = [{"id": number, "file_name": f"{folder}/a.png"} for number, folder in ((1, "x"), (2, "y"))]
-    found = scored([1, 1, 2], tmp_path, "x/a.png", "y/a.png", images=images)
-    assert found == {"x/a": 2, "y/a": 1}
-    where = ["--data", f"images:{tmp_path}", "--split", "in"]
-    assert main(["convert", str(tmp_path / "store"), "--to", "voc", *where, "--out", str(tmp_path / "voc")]) == 0
-    words = ["label", "files", "--from", str(tmp_path / "voc" / "Annotations"), "--labels", "coco", *where]
-    assert main([*words, "--out", str(tmp_path / "back")]) == 0
-    back, first = Store.open(tmp_path / "back"), Store.open(tmp_path / "store")
-    assert all(seen(back[name]) == seen(first[name]) for name in found)
-    before = back.identity["weights_sha256"]
-    path = tmp_path / "voc" / "Annotations" / "x" / "a.xml"
-    path.write_text(path.read_text() + " ")
-    assert main([*words, "--out", str(tmp_path / "third")]) == 0
-    assert Store.open(tmp_path / "third").identity["weights_sha256"] != before

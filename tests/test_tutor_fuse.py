@@ -1,29 +1,23 @@
 """Several answers made one: weighted box fusion, means of maps and masks, and test-time augmentation."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from ensemble_boxes import weighted_boxes_fusion
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.models import get_model
 from torchvision.ops import box_iou
 
+from made import ask_boxes, ask_map, blank, noise
 from test_tutor_stores import PETS, detected
-from test_tutors import ask, ask_boxes, ask_map, blank, noise
 from tutored.errors import InputError
-from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors.fuse import Augmented, fuse, mirrored
+from tutored.tutors.fuse import Augmented, fuse
 from tutored.tutors.options import TorchvisionOptions
-from tutored.tutors.torchvision import Detector, Segmenter
+from tutored.tutors.torchvision import Segmenter
 from tutored.types import SoftLabels
 
 SIZE = (100, 100)
@@ -31,20 +25,20 @@ IMAGE = blank(*SIZE)
 Row = tuple[list[float], int, float]
 
 
-def answer(*rows: Row) -> SoftLabels:
+def answer(*rows):
     return SoftLabels.of(SIZE, detected(*rows, classes=3))
 
 
-def fuse_boxes(answers: Sequence[SoftLabels], weights: Sequence[float], limit: int = 100, floor: float = 0) -> Any:
+def fuse_boxes(answers, weights, limit=100, floor=0):
     return fuse(answers, weights, limit=limit, floor=floor).tasks["detection"]
 
 
-def instance(box: list[float], mask: torch.Tensor, score: float) -> SoftLabels:
+def instance(box, mask, score):
     parts = {"boxes_xyxy": torch.tensor([box]), "classes": torch.tensor([1]), "scores": torch.tensor([score])}
     return SoftLabels.of(SIZE, Instances(masks=mask[None], **parts))
 
 
-def test_fusion_by_hand() -> None:
+def test_fusion_by_hand():
     first = answer(([0, 0, 10, 10], 1, 0.9), ([50, 50, 60, 60], 2, 0.4))
     second = answer(([0, 0, 10, 12], 1, 0.6), ([0, 0, 10, 10], 2, 0.2))
     found = fuse_boxes([first, second], [1, 1])
@@ -65,11 +59,11 @@ TIED = [[(0, 2, 5, 5, 1, 65)], [(1, 0, 5, 5, 1, 32)], [(2, 0, 5, 5, 1, 32)]]
 
 @given(st.lists(st.lists(ROW, max_size=6), min_size=2, max_size=3))
 @example(TIED)
-def test_fused_boxes_are_those_of_ensemble_boxes(rows: list[list[tuple[int, ...]]]) -> None:
-    taken: set[int] = set()
+def test_fused_boxes_are_those_of_ensemble_boxes(rows):
+    taken = set()
     answers = []
     for number, view in enumerate(rows):
-        made: list[Row] = []
+        made = []
         for x, y, width, height, index, score in view:
             distinct = score * 3 + number  # ties may be taken in any order
             box = [x, y, x + width, y + height]
@@ -99,7 +93,7 @@ def test_fused_boxes_are_those_of_ensemble_boxes(rows: list[list[tuple[int, ...]
 
 
 @given(st.lists(ROW, max_size=8), st.integers(1, 3))
-def test_an_answer_fused_with_itself_stays(rows: list[tuple[int, ...]], times: int) -> None:
+def test_an_answer_fused_with_itself_stays(rows, times):
     boxes = [([x, y, x + width, y + height], index, score / 100) for x, y, width, height, index, score in rows]
     own = answer(*sorted(boxes, key=lambda row: -row[2]))
     found, before = fuse_boxes([own] * times, [1.0] * times), own.tasks["detection"]
@@ -107,26 +101,7 @@ def test_an_answer_fused_with_itself_stays(rows: list[tuple[int, ...]], times: i
     assert torch.allclose(found.boxes_xyxy, before.boxes_xyxy) and torch.allclose(found.probs, before.probs)
 
 
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
-def test_fused_scores_stay_at_most_one(weights: list[int]) -> None:
-    sure = detected(([0, 0, 40, 40], 1, 1.0), classes=3)
-    masks = {"classes": torch.tensor([1]), "scores": torch.tensor([1.0]), "masks": torch.ones(1, 28, 28)}
-    both = SoftLabels.of(SIZE, sure, Instances(boxes_xyxy=sure.boxes_xyxy, **masks))
-    found = fuse([both] * len(weights), [float(weight) for weight in weights], limit=9, floor=0).tasks
-    assert 1 - 1e-6 < float(found["detection"].scores) <= 1 and 1 - 1e-6 < float(found["instances"].scores) <= 1
-
-
-def test_a_double_of_one_answer_is_no_second_vote() -> None:
-    sure, double = ([0, 0, 40, 40], 1, 0.9), ([2, 0, 42, 40], 1, 0.8)
-    found = fuse_boxes([answer(sure, double), answer()], [1, 1])
-    assert found.scores.tolist() == pytest.approx([0.45, 0.4]), "the other answer found neither"
-    found = fuse_boxes([answer(sure, double), answer(sure)], [1, 1])
-    assert found.scores.tolist() == pytest.approx([0.9, 0.4])
-    assert found.boxes_xyxy.tolist() == [[0, 0, 40, 40], [2, 0, 42, 40]]
-
-
-def test_maps_are_averaged_on_the_finest_grid() -> None:
+def test_maps_are_averaged_on_the_finest_grid():
     fine, coarse = torch.zeros(2, 2, 4), torch.zeros(2, 1, 1)
     fine[0], coarse[1] = 1, 1
     answers = [SoftLabels.of(SIZE, SoftMap(map=each)) for each in (fine, coarse)]
@@ -135,7 +110,7 @@ def test_maps_are_averaged_on_the_finest_grid() -> None:
     assert len(found) == 1 and mean.shape == (2, 2, 4) and mean[:, 1, 3].tolist() == [0.75, 0.25]
 
 
-def test_masks_are_averaged_in_the_place_where_they_lie() -> None:
+def test_masks_are_averaged_in_the_place_where_they_lie():
     left = torch.zeros(28, 28)
     left[:, :14] = 1
     one, other = instance([0.0, 0, 28, 28], left, 0.8), instance([8.0, 0, 36, 28], left, 0.8)
@@ -155,18 +130,18 @@ class Left:
 
     labels = PETS
 
-    def __init__(self, **identity: Any) -> None:
+    def __init__(self, **identity):
         self.identity = {"tutor": "left", "score_floor": 0.01} | identity
         self.notes = ()
 
-    def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
+    def __call__(self, images, image_ids):
         drawn = torch.zeros(3, 1, 4)
         drawn[1, 0, :2] = drawn[0, 0, 2:] = 1
         cat = detected(([4, 10, 44, 90], 1, 0.8), classes=3)
         return [SoftLabels.of(SIZE, cat, SoftMap(map=drawn)) for _ in images]
 
 
-def test_mirrored_answers_are_mirrored_back() -> None:
+def test_mirrored_answers_are_mirrored_back():
     found = ask_boxes(Augmented(Left(), flip=True), IMAGE)
     assert found.boxes_xyxy.tolist() == [[4, 10, 44, 90], [56, 10, 96, 90]]
     assert found.scores.tolist() == pytest.approx([0.4, 0.4])
@@ -181,24 +156,10 @@ def test_mirrored_answers_are_mirrored_back() -> None:
             Augmented(Left(), scales=scales)
 
 
-def test_boxes_without_width_when_mirrored_are_left_out() -> None:
-    """Between 100 and 100 - 1e-6 float32 knows no number."""
-    found = {"boxes_xyxy": torch.tensor([[0, 10, 1e-6, 50], [4, 10, 44, 90]]), "classes": torch.tensor([1, 2])}
-    masks = torch.arange(8.0).reshape(2, 2, 2) / 8
-    seen = Instances(**found, scores=torch.tensor([0.9, 0.8]), masks=masks)
-    probs = torch.tensor([[0.1, 0.9, 0], [0.2, 0, 0.8]])
-    turned = mirrored(SoftLabels.of(SIZE, SoftBoxes(**found, probs=probs), seen)).tasks
-    boxes, instances = turned["detection"], turned["instances"]
-    assert boxes.boxes_xyxy.tolist() == instances.boxes_xyxy.tolist() == [[56, 10, 96, 90]]
-    assert boxes.classes.tolist() == instances.classes.tolist() == [2]
-    assert torch.equal(boxes.probs, probs[1:]) and instances.scores.tolist() == pytest.approx([0.8])
-    assert instances.masks.tolist() == [[[0.625, 0.5], [0.875, 0.75]]]
-
-
-def test_a_segmenters_scales_are_those_of_its_input() -> None:
+def test_a_segmenters_scales_are_those_of_its_input():
     torch.manual_seed(0)
     network = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=3).eval()
-    seen: list[tuple[int, ...]] = []
+    seen = []
     network.backbone.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
     tutor, picture = Segmenter(network, PETS.names, {"tutor": "lraspp"}, TorchvisionOptions()), noise(60, 80)
     found = ask_map(Augmented(tutor, flip=True, scales=(0.5, 1.0)), picture)
@@ -207,17 +168,3 @@ def test_a_segmenters_scales_are_those_of_its_input() -> None:
     flipped = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     views = [ask_map(view, picture) for view in sizes] + [ask_map(view, flipped).flip(-1) for view in sizes]
     assert torch.allclose(found, torch.stack(views).mean(0), atol=1e-5)
-
-
-def test_a_detectors_scales_are_those_of_its_input() -> None:
-    small = {"weights": None, "weights_backbone": None, "num_classes": 3}
-    network = get_model("fasterrcnn_mobilenet_v3_large_320_fpn", min_size=64, max_size=96, **small).eval()
-    tutor = Detector(network, PETS.names, {"tutor": "faster"}, TorchvisionOptions())
-    scaled = tutor.at_scale(1.5)
-    assert scaled.model.transform.min_size == (96,) and scaled.model.transform.max_size == 144
-    assert tutor.model.transform.min_size == (64,), "the tutor itself stays"
-    assert scaled.model.backbone is tutor.model.backbone, "the weights are shared"
-    assert set(ask(scaled, noise(60, 80)).tasks) == {"detection"}
-    ssd = get_model("ssdlite320_mobilenet_v3_large", **small).eval()
-    with pytest.raises(InputError, match="ssd takes pictures of one size only"):
-        Augmented(Detector(ssd, PETS.names, {"tutor": "ssd"}, TorchvisionOptions()), scales=(0.75, 1.0))

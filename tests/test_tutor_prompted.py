@@ -1,10 +1,5 @@
 """Promptable segmenters: tiny encoders and decoders in the form of known exports, with masks worked out by hand."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnx
 import pytest
@@ -27,7 +22,7 @@ PICTURE.paste((255, 255, 255), (0, 0, 8, 16))  # its left quarter is white
 BOX = ([4.0, 2.0, 12.0, 10.0], 2, 0.8)  # half of it is white
 
 
-def save(path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, int], **fixed: Any) -> Path:
+def save(path, nodes, inputs, outputs, **fixed):
     graph = helper.make_graph(
         [helper.make_node(kind, given, [out], **more) for kind, given, out, more in nodes],
         "made",
@@ -39,9 +34,9 @@ def save(path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str
     return path
 
 
-def encoder(path: Path, name: str, shape: list[Any], outputs: list[str], grey: float, side: int) -> Path:
+def encoder(path, name, shape, outputs, grey, side):
     """Gives +1 where the picture is brighter than `grey` and -1 where it is darker, in 16 x 16 cells."""
-    nodes: list[Any] = [("Transpose", [name], "turned", {"perm": [2, 0, 1]})] if len(shape) == 3 else []
+    nodes = [("Transpose", [name], "turned", {"perm": [2, 0, 1]})] if len(shape) == 3 else []
     nodes += [("Unsqueeze", ["turned", "zero"], "batch", {})] if nodes else [("Identity", [name], "batch", {})]
     pool = {"kernel_shape": [side // 16] * 2, "strides": [side // 16] * 2}
     nodes += [
@@ -59,14 +54,14 @@ def encoder(path: Path, name: str, shape: list[Any], outputs: list[str], grey: f
 
 
 def decoder(
-    path: Path,
-    features: list[str],
-    prompts: dict[str, Any],
-    masks: str,
-    factors: Any,
-    sure: list[float],
-    side: int = 64,
-) -> Path:
+    path,
+    features,
+    prompts,
+    masks,
+    factors,
+    sure,
+    side=64,
+):
     """Logits: the first feature times (x1 + 2 y1 + 3 x2 + 4 y2) / 100, at 64 pixels, times the sum of labels / 5."""
     coords, labels = list(prompts)[:2]
     nodes = [
@@ -84,8 +79,8 @@ def decoder(
     return save(path, nodes, inputs, outputs, weights=weights, factors=factors, sure=[sure])
 
 
-def prompts(prefix: str, size: int | None = FLOAT, ranks: tuple[int, int] = (3, 2)) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def prompts(prefix, size=FLOAT, ranks=(3, 2)):
+    found = {
         f"{prefix}point_coords": ([*[1] * (ranks[0] - 2), "points", 2], FLOAT),
         f"{prefix}point_labels": ([*[1] * (ranks[1] - 1), "points"], FLOAT),
     }
@@ -93,7 +88,7 @@ def prompts(prefix: str, size: int | None = FLOAT, ranks: tuple[int, int] = (3, 
     return found | ({"orig_im_size": ([2], size)} if size else {})
 
 
-def sam(folder: Path) -> tuple[Path, Path]:
+def sam(folder):
     """The first of four masks is meant for boxes, however sure the network is of the others."""
     factors = np.array([1, -1, -1, -1]).reshape(1, 4, 1, 1)
     return (
@@ -104,7 +99,7 @@ def sam(folder: Path) -> tuple[Path, Path]:
     )
 
 
-def mobile_sam(folder: Path) -> tuple[Path, Path]:
+def mobile_sam(folder):
     """Pictures of any size from 0 to 255 with their channels last; the encoder calls its output by another name."""
     return (
         encoder(folder / "encoder.onnx", "input_image", ["h", "w", 3], ["output"], 128, 1024),
@@ -114,7 +109,7 @@ def mobile_sam(folder: Path) -> tuple[Path, Path]:
     )
 
 
-def sam_2(folder: Path) -> tuple[Path, Path]:
+def sam_2(folder):
     """Stretched pictures, several features, and of three masks the one of which the network is sure."""
     features = ["image_embed", "high_res_feats_0", "high_res_feats_1"]
     factors = np.array([-1, 1, -1]).reshape(1, 3, 1, 1)
@@ -124,7 +119,7 @@ def sam_2(folder: Path) -> tuple[Path, Path]:
     )
 
 
-def efficient_sam(folder: Path) -> tuple[Path, Path]:
+def efficient_sam(folder):
     """Stretched pictures from 0 to 1 of any size; prompts and masks have a side more."""
     factors = np.array([1, -1, -1]).reshape(1, 1, 3, 1, 1)
     return (
@@ -141,7 +136,7 @@ def efficient_sam(folder: Path) -> tuple[Path, Path]:
     )
 
 
-def asked(files: tuple[Path, Path], folder: Path, **options: Any) -> Any:
+def asked(files, folder, **options):
     boxes = store(
         folder / "boxes", LABELS, {"a": SoftLabels.of((16, 32), detected(BOX, ([0, 0, 4, 4], 1, 0.4), classes=3))}
     )
@@ -159,7 +154,7 @@ def asked(files: tuple[Path, Path], folder: Path, **options: Any) -> Any:
         (efficient_sam, [8, 8, 24, 40]),
     ],
 )
-def test_a_mask_is_drawn_for_each_box(export: Any, corners: list[int], tmp_path: Path) -> None:
+def test_a_mask_is_drawn_for_each_box(export, corners, tmp_path):
     found = asked(export(tmp_path), tmp_path)
     assert found.boxes_xyxy.tolist() == [BOX[0]] and found.classes.tolist() == [2], "the other is below the floor"
     assert found.scores.tolist() == pytest.approx([0.8]) and found.masks.shape == (1, 56, 56)
@@ -170,7 +165,7 @@ def test_a_mask_is_drawn_for_each_box(export: Any, corners: list[int], tmp_path:
     torch.testing.assert_close(found.masks[0, :, -20:], (1 - white).expand(56, 20))
 
 
-def test_the_command_gives_drawn_boxes_masks(voc_folder: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_command_gives_drawn_boxes_masks(voc_folder, tmp_path, capsys):
     encode, decode = sam(tmp_path)
     files = ["--encoder", str(encode), "--decoder", str(decode), "--boxes", "ground_truth"]
     where = ["--data", f"voc:{voc_folder}", "--split", "val", "--out", str(tmp_path / "out")]
@@ -183,7 +178,7 @@ def test_the_command_gives_drawn_boxes_masks(voc_folder: Path, tmp_path: Path, c
     assert "'preprocessing'" in capsys.readouterr().err, "what is declared beside the encoder counts"
 
 
-def test_files_that_are_no_pair_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_no_pair_are_refused(tmp_path, capsys):
     (tmp_path / "other").mkdir()
     (encode, decode), other = sam(tmp_path), sam_2(tmp_path / "other")
     for files, message in (
@@ -199,3 +194,6 @@ def test_files_that_are_no_pair_are_refused(tmp_path: Path) -> None:
         open_tutor("prompted", encoder=encode, decoder=decode)
     with pytest.raises(InputError, match="boxes: unknown; possible: "):
         open_tutor(f"onnx:{decode}", boxes="ground_truth")
+    assert main(["label", f"onnx:{decode}", "--boxes", "ground_truth"]) == 2
+    told = capsys.readouterr().err
+    assert "no such option '--boxes'; it is an option of the tutors instances, prompted, rescored\n" in told

@@ -1,22 +1,17 @@
 """Models of torchvision as tutors: random networks, against torchvision's own post-processing."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import os
 import pickle
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from test_tutors import ask, ask_boxes, ask_map, noise
+from made import ask, ask_boxes, ask_map, noise
 from tutored.errors import InputError
 from tutored.labels import COCO_NAMES, VOC, LabelSpace
 from tutored.tutors import open_tutor
@@ -24,7 +19,7 @@ from tutored.tutors.options import TorchvisionOptions
 from tutored.tutors.torchvision import MODELS, Detector, categories
 
 
-def network(name: str, seed: int = 0, outputs: int = 5) -> Any:
+def network(name, seed=0, outputs=5):
     """A small-input model with random weights whose scores differ enough to be told apart."""
     torch.manual_seed(seed)
     small = {} if "ssd" in name else {"min_size": 96, "max_size": 128}
@@ -37,7 +32,7 @@ def network(name: str, seed: int = 0, outputs: int = 5) -> Any:
     return normalised(model, model.backbone, 320) if "ssdlite" in name else model.eval()
 
 
-def normalised(model: Any, part: Any, side: int) -> Any:
+def normalised(model, part, side):
     """The deepest random networks give the same for every image, unless their normalisation knows its data."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -49,7 +44,7 @@ def normalised(model: Any, part: Any, side: int) -> Any:
 NAMES = ["background", "cat", "N/A", "dog", "horse"]
 
 
-def detector(model: Any, names: list[str], floor: float = 0.05, most: int = 9, mask_floor: float = 0.05) -> Detector:
+def detector(model, names, floor=0.05, most=9, mask_floor=0.05):
     return Detector(model, names, {}, TorchvisionOptions(score_floor=floor, max_boxes=most, mask_floor=mask_floor))
 
 
@@ -57,49 +52,31 @@ def detector(model: Any, names: list[str], floor: float = 0.05, most: int = 9, m
     ("name", "floor"),
     [
         ("fasterrcnn_mobilenet_v3_large_320_fpn", 0.05),
-        ("keypointrcnn_resnet50_fpn", 0.05),
         ("retinanet_resnet50_fpn", 0.02),
         ("fcos_resnet50_fpn", 0.02),
         ("ssdlite320_mobilenet_v3_large", 0.05),
     ],
 )
-def test_detectors_answer_as_torchvision_does(name: str, floor: float) -> None:
-    outputs, most = (2, 8) if "keypoint" in name else (5, 50)
-    names = ["no person", "person"] if outputs == 2 else NAMES
-    model, image = network(name, outputs=outputs), noise(90, 120)
+def test_detectors_answer_as_torchvision_does(name, floor):
+    model, image, most = network(name), noise(90, 120), 50
     heads = getattr(model, "roi_heads", model)
-    # Theirs counts outputs that we drop, so no bound may bind; keypoints cost seconds, but drop none.
-    heads.score_thresh, heads.topk_candidates = floor, 100_000
-    heads.detections_per_img = most if outputs == 2 else 100_000
-    found = ask_boxes(detector(model, names, floor, most), image)
+    # Theirs counts outputs that we drop, so no bound may bind.
+    heads.score_thresh, heads.topk_candidates, heads.detections_per_img = floor, 100_000, 100_000
+    found = ask_boxes(detector(model, NAMES, floor, most), image)
     with torch.inference_mode():
         (theirs,) = model([torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255])
-    wanted = torch.tensor([names[label] in ("cat", "dog", "horse", "person") for label in theirs["labels"]])
+    wanted = torch.tensor([NAMES[label] in ("cat", "dog", "horse") for label in theirs["labels"]])
     wanted &= (theirs["boxes"][:, 2:] > theirs["boxes"][:, :2]).all(1)
     boxes, labels, scores = (theirs[key][wanted][:most] for key in ("boxes", "labels", "scores"))
     assert len(boxes) >= 5, "the test tests something"
     assert torch.allclose(found.boxes_xyxy, boxes, atol=1e-4) and torch.allclose(found.scores, scores, atol=1e-4)
-    space = LabelSpace.of([name for name in names[1:] if name != "N/A"])
-    assert [space.names[index] for index in found.classes] == [names[label] for label in labels]
+    space = LabelSpace.of([name for name in NAMES[1:] if name != "N/A"])
+    assert [space.names[index] for index in found.classes] == [NAMES[label] for label in labels]
     assert torch.allclose(found.probs.sum(1), torch.ones(len(boxes)), atol=1e-5)
     assert found.probs.shape[1] == len(space)
 
 
-def test_faster_rcnn_keeps_the_softmax_of_each_proposal() -> None:
-    model = network("fasterrcnn_mobilenet_v3_large_320_fpn")
-    rows: list[torch.Tensor] = []
-    model.roi_heads.box_predictor.register_forward_hook(lambda *call: rows.append(call[-1][0].softmax(-1)))
-    found = ask_boxes(detector(model, NAMES, most=50), noise(90, 120))
-    softmax = rows[0]
-    for probs in found.probs:
-        distance = (softmax[:, [1, 3, 4]] - probs[1:]).abs().sum(1)
-        assert distance.min() < 1e-6
-        assert probs[0] == pytest.approx(float(softmax[distance.argmin(), [0, 2]].sum()), abs=1e-5), (
-            "N/A counts as none"
-        )
-
-
-def test_mask_rcnn_keeps_its_soft_masks() -> None:
+def test_mask_rcnn_keeps_its_soft_masks():
     model, image = network("maskrcnn_resnet50_fpn", outputs=3), noise(90, 120)
     made = ask(detector(model, ["background", "cat", "dog"], mask_floor=0.1), image).tasks["instances"]
     model.roi_heads.detections_per_img = 9
@@ -112,7 +89,7 @@ def test_mask_rcnn_keeps_its_soft_masks() -> None:
     assert torch.allclose(pasted, theirs["masks"][:count], atol=1e-4)
 
 
-def test_segmentation_weights_from_a_file(tmp_path: Path) -> None:
+def test_segmentation_weights_from_a_file(tmp_path):
     torch.manual_seed(0)
     model = get_model("deeplabv3_mobilenet_v3_large", weights=None, weights_backbone=None, aux_loss=True)
     normalised(model, model.backbone, 128)
@@ -135,9 +112,9 @@ def test_segmentation_weights_from_a_file(tmp_path: Path) -> None:
     assert tutor.identity["weights"] == "deeplab.pth" and len(tutor.identity["weights_sha256"]) == 64
 
 
-def test_weights_are_never_fetched_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_never_fetched_unasked(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    fetched: list[str] = []
+    fetched = []
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, path, hash_prefix: fetched.append(url))
     for model in ("maskrcnn_resnet50_fpn_v2", "deeplabv3_resnet101"):
         with pytest.raises(InputError, match=rf"{get_model_weights(model).DEFAULT}: .* fetch \S+/{model}_coco-"):
@@ -163,47 +140,7 @@ def test_weights_are_never_fetched_unasked(tmp_path: Path, monkeypatch: pytest.M
         assert tutor.labels == VOC and tutor.identity["tutor"] == "lraspp_mobilenet_v3_large"
 
 
-def test_own_detector_weights_with_frozen_normalisation(tmp_path: Path) -> None:
-    model = network("fasterrcnn_mobilenet_v3_large_320_fpn", outputs=3)
-    state = {name: value for name, value in model.state_dict().items() if "num_batches" not in name}
-    save_file(state, tmp_path / "own.safetensors")
-    (tmp_path / "names.txt").write_text("cat\ndog\n")
-    given = {"weights": tmp_path / "own.safetensors", "model": "fasterrcnn_mobilenet_v3_large_320_fpn"}
-    tutor = open_tutor("torchvision", **given, labels=tmp_path / "names.txt", score_floor=0.1)
-    assert tutor.labels.classes == ("cat", "dog") and tutor.identity["nms_iou"] == 0.5
-    assert tutor.identity["preprocessing"].startswith("RGB 0..1, sides (320, 640)")
-    with pytest.raises(InputError, match="91 outputs .*give labels=FILE"):
-        open_tutor("torchvision", **given)
-    with pytest.raises(InputError, match="not the weights of lraspp_mobilenet_v3_large"):
-        open_tutor("torchvision", weights=given["weights"], model="lraspp_mobilenet_v3_large")
-
-
-def test_outputs_without_a_class_count_as_background(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=4).eval()
-    torch.save(model.state_dict(), tmp_path / "own.pth")
-    (tmp_path / "names.txt").write_text("background\nN/A\ncat\nN/A\n")
-    given = {"weights": tmp_path / "own.pth", "model": "lraspp_mobilenet_v3_large"}
-    tutor = open_tutor("torchvision", **given, labels=tmp_path / "names.txt")
-    (tmp_path / "names.txt").write_text("a\nb\nc\n")
-    own = ask_map(open_tutor("torchvision", **given, labels=tmp_path / "names.txt"), noise(41, 65))
-    assert tutor.labels.classes == ("cat",)
-    assert torch.allclose(ask_map(tutor, noise(41, 65)), torch.stack([own[0] + own[1] + own[3], own[2]]), atol=1e-6)
-
-
-def test_too_small_scales_are_refused(tmp_path: Path) -> None:
-    for name, sides in (("lraspp_mobilenet_v3_large", "520"), ("fasterrcnn_mobilenet_v3_large_320_fpn", "320")):
-        model = get_model(name, weights=None, weights_backbone=None, num_classes=2)
-        torch.save(model.state_dict(), tmp_path / "own.pth")
-        (tmp_path / "names.txt").write_text("cat\n")
-        given = {"weights": tmp_path / "own.pth", "model": name, "labels": tmp_path / "names.txt"}
-        with pytest.raises(InputError, match=rf"scales: 0\.0005 makes 0 of the {sides} pixels .* give 0\.\d+ or more"):
-            open_tutor("torchvision", scales=(0.0005, 1), **given)
-    least = open_tutor("torchvision", scales=(0.1,), **given)
-    assert set(ask(least, noise(41, 65)).tasks) == {"detection"}, "32 of 320 pixels"
-
-
-def test_answers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+def test_answers_that_are_not_finite_are_refused(tmp_path):
     model = network("ssdlite320_mobilenet_v3_large", outputs=3)
     bias = model.head.classification_head.module_list[0][1].bias
     torch.nn.init.constant_(bias, math.nan)
@@ -215,17 +152,15 @@ def test_answers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         ask(detector(model, ["background", "cat", "dog"]), noise(60, 80))
     torch.save(model.state_dict(), tmp_path / "own.pth")
     (tmp_path / "names.txt").write_text("cat\ndog\n")
-    with pytest.raises(
-        InputError, match=r"weights of head\.regression_head.*bias are NaN or infinite; take an earlier"
-    ):
+    with pytest.raises(InputError, match=r"weights of head\.regression_head.*bias are NaN or infinite; take an"):
         open_tutor(
             "torchvision:ssdlite320_mobilenet_v3_large", weights=tmp_path / "own.pth", labels=tmp_path / "names.txt"
         )
 
 
-def test_weights_that_are_refused(tmp_path: Path) -> None:
+def test_weights_that_are_refused(tmp_path):
     class Harmful:
-        def __reduce__(self) -> tuple[Any, ...]:
+        def __reduce__(self):
             return os.mkdir, (str(tmp_path / "harm"),)
 
     (tmp_path / "harmful.pth").write_bytes(pickle.dumps(Harmful()))
@@ -241,7 +176,7 @@ def test_weights_that_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_checkpoints_of_training_scripts_are_read(tmp_path: Path, prefix: str) -> None:
+def test_checkpoints_of_training_scripts_are_read(tmp_path, prefix):
     torch.manual_seed(0)
     model = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=3).eval()
     state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
@@ -263,19 +198,7 @@ def test_checkpoints_of_training_scripts_are_read(tmp_path: Path, prefix: str) -
         open_tutor("torchvision", weights=tmp_path / "other.pth", **given)
 
 
-def test_torchvisions_coco_names_are_ours() -> None:
+def test_torchvisions_coco_names_are_ours():
     names = categories("fasterrcnn_resnet50_fpn", None)
     assert [name for name in names[1:] if name != "N/A"] == COCO_NAMES
     assert len(MODELS) >= 18
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_of_torchvision_is_a_tutor(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    extra = (
-        {} if "ssd" in name or "rcnn" in name or name.startswith(("fcos", "retina", "lraspp")) else {"aux_loss": True}
-    )
-    save_file(get_model(name, weights=None, weights_backbone=None, **extra).state_dict(), tmp_path / "w.safetensors")
-    found = ask(open_tutor("torchvision", weights=tmp_path / "w.safetensors", model=name, device="cpu"), noise(60, 80))
-    assert len(found.tasks) == 1 or set(found.tasks) == {"detection", "instances"}

@@ -1,62 +1,28 @@
 """What all tutors share: how they are opened and told their options, and the steps from raw outputs to answers."""
 
-from __future__ import annotations
-
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+from threading import Barrier
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tutored.errors import InputError
-from tutored.labels import COCO, VOC
-from tutored.tasks.detection import SoftBoxes
+from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import KINDS, open_tutor, options_of
 from tutored.tutors.options import ForeignOptions
-from tutored.tutors.outputs import read_labels, select, soft_boxes, with_masks
-from tutored.types import SoftLabels
+from tutored.tutors.outputs import NetworkTutor, select, soft_boxes, with_masks
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at {REAL}; set TUTORED_REAL")
 
 
-def noise(height: int, width: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
-
-
-def blank(height: int, width: int) -> Image.Image:
-    return Image.new("RGB", (width, height))
-
-
-def ask(tutor: Any, image: Image.Image, image_id: str = "a") -> SoftLabels:
-    (found,) = tutor([image], [image_id])
-    return found
-
-
-def ask_boxes(tutor: Any, image: Image.Image, image_id: str = "a") -> SoftBoxes:
-    return ask(tutor, image, image_id).tasks["detection"]
-
-
-def ask_map(tutor: Any, image: Image.Image, image_id: str = "a") -> torch.Tensor:
-    return ask(tutor, image, image_id).tasks["segmentation"].map
-
-
 # Options
 
 
-def test_options_are_known_without_importing_torch() -> None:
-    code = "import sys; from tutored.tutors import KINDS, options_of; print([len(options_of(k)) for k in KINDS]); "
-    code += "sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_command_line_can_be_built_from_the_options() -> None:
+def test_a_command_line_can_be_built_from_the_options():
     told = {kind: {each.flag: each for each in options_of(kind)} for kind in KINDS}
     assert all(each.help and each.type in (bool, int, float, str, Path) for of in told.values() for each in of.values())
     weights, floor, flip, scales = (told["onnx"][flag] for flag in ("--weights", "--score-floor", "--flip", "--scales"))
@@ -72,7 +38,7 @@ def test_a_command_line_can_be_built_from_the_options() -> None:
     ]  # fmt: skip
 
 
-def test_what_a_tutor_can_not_be_told_is_refused() -> None:
+def test_what_a_tutor_can_not_be_told_is_refused():
     with pytest.raises(InputError, match="unknown tutor 'keras'; possible: onnx, torchvision, hf, python, student"):
         open_tutor("keras")
     with pytest.raises(InputError, match="tutor onnx: weights: Field required"):
@@ -90,10 +56,7 @@ def test_what_a_tutor_can_not_be_told_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "yolo.pt",
-            r"yolo\.pt: \.pt is not read .*pickles are never loaded; export it: `yolo export model=\S*yolo\.pt for",
-        ),
+        ("yolo.pt", r"yolo\.pt: \.pt is not read .*pickles are never loaded; export it: `yolo export"),
         ("net.PTH", r"`torch\.onnx\.export\(network, torch\.zeros\(1, 3, HEIGHT, WIDTH\), 'NAME\.onnx'\)`"),
         ("yolo.engine", "TensorRT made this engine of an ONNX file: give that one"),
         ("net.tflite", r"`python -m tf2onnx\.convert --tflite \S*net\.tflite --output NAME\.onnx`"),
@@ -101,25 +64,16 @@ def test_what_a_tutor_can_not_be_told_is_refused() -> None:
         ("net.safetensors", "or give the folder of a model of transformers, hf:FOLDER"),
     ],
 )
-def test_other_networks_are_to_be_exported(name: str, message: str, tmp_path: Path) -> None:
+def test_other_networks_are_to_be_exported(name, message, tmp_path):
     for given in (str(tmp_path / name), f"onnx:{tmp_path / name}"):
         with pytest.raises(InputError, match=message):
             open_tutor(given)
 
 
-def test_label_files(tmp_path: Path) -> None:
-    assert read_labels("voc") is VOC and read_labels("coco") is COCO
-    (tmp_path / "twice.txt").write_text("cat\ncat\n")
-    with pytest.raises(InputError, match="twice: cat"):
-        read_labels(tmp_path / "twice.txt")
-    with pytest.raises(InputError, match="give voc, coco, .*or a text file"):
-        read_labels(tmp_path / "absent.txt")
-
-
 # From raw outputs to answers
 
 
-def test_selection_by_hand() -> None:
+def test_selection_by_hand():
     boxes = torch.tensor([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60.0]])
     scores = torch.tensor([[0.9, 0.3], [0.8, 0.4], [0.2, 0.005]])
     # Box 1 loses to box 0 in class 0 (IoU 9 / 11) and wins in class 1, so both stand, one class each.
@@ -135,7 +89,7 @@ def test_selection_by_hand() -> None:
     assert rows.tolist() == []
 
 
-def test_the_kept_class_keeps_its_score_beside_sigmoids() -> None:
+def test_the_kept_class_keeps_its_score_beside_sigmoids():
     scores = torch.tensor([[0.5, 0.2, 0.1], [0.8, 0.6, 0.2]])
     probs = soft_boxes(torch.tensor([[0, 0, 9, 9.0]] * 2), scores, torch.tensor([0, 1]), (9, 9)).probs
     assert torch.allclose(probs[0], torch.tensor([0.2, 0.5, 0.2, 0.1]))
@@ -144,13 +98,28 @@ def test_the_kept_class_keeps_its_score_beside_sigmoids() -> None:
     assert probs[1, 2] == scores[1, 1], "to the bit"
 
 
-def test_boxes_are_cut_at_the_image_and_dropped_outside() -> None:
-    boxes = torch.tensor([[-5, -5, 5, 5], [30, 0, 40, 10.0]])
-    found = soft_boxes(boxes, torch.tensor([[0.7], [0.6]]), torch.tensor([0, 0]), (20, 30))
-    assert found.boxes_xyxy.tolist() == [[0, 0, 5, 5]] and found.scores.tolist() == pytest.approx([0.7])
+class Slow(NetworkTutor):
+    """Answers an image only while it has another one, too."""
+
+    def __init__(self):
+        self.both = Barrier(2, timeout=10)
+
+    def answers(self, image):
+        self.both.wait()
+        if image.width == 9:
+            raise InputError("too wide")
+        return (SoftMap(map=torch.full((2, 1, 1), image.width / 10)),)
 
 
-def test_values_that_are_not_finite_are_refused() -> None:
+def test_a_network_has_one_image_while_others_are_laid_out():
+    images = [Image.new("RGB", (width, 4)) for width in range(1, 9)]
+    found = Slow()(images, [str(each.width) for each in images])
+    assert [round(float(each.tasks["segmentation"].map[0]), 1) for each in found] == [n / 10 for n in range(1, 9)]
+    with pytest.raises(InputError, match="image b: too wide"):
+        Slow()([images[0], Image.new("RGB", (9, 4))], ["a", "b"])
+
+
+def test_values_that_are_not_finite_are_refused():
     boxes, scores = torch.tensor([[0, 0, 10, 10.0], [0, 0, 10, math.inf]]), torch.tensor([[0.9], [0.001]])
     options, how = ForeignOptions(), {"nms_iou": 0.5}
     assert select(boxes, scores, options, **how)[0].tolist() == [0], "a box below the floor may be anything"

@@ -14,7 +14,7 @@ from tutored.checkpoint import save_checkpoint
 from tutored.config import Loss, StudentSection, make_config
 from tutored.engine import train
 from tutored.engine.optimise import Gathered
-from tutored.engine.start import start_student
+from tutored.engine.state import start_student
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
 from tutored.students import Student

@@ -1,27 +1,24 @@
 """Videos and cameras, made up on the spot."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import sys
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from conftest import SmallFiles
 from made import SHAPE, two_tasks
+from tutored import inputs as cameras
 from tutored.cli import main
 from tutored.errors import InputError
+from tutored.inputs import find_videos
 from tutored.labels import LabelSpace
-from tutored.predict import Predictor, Result, find_videos, predict_video
-from tutored.predict import frames as cameras
+from tutored.predict import Film, Predictor, Result
+from tutored.predict.write import predict_video
 from tutored.students import Student
 from tutored.students.blitznet import BlitzNet, BlitzNetSection
 from tutored.tasks.detection import Detections
@@ -40,15 +37,15 @@ class Brightest(Predictor):
         seen: how many pictures each call had.
     """
 
-    def __init__(self, batch: int = 4) -> None:
+    def __init__(self, batch=4):
         super().__init__(Student(BlitzNetSection(kind="blitznet"), two_tasks(PETS)), batch=batch)
-        self.seen: list[int] = []
+        self.seen = []
 
-    def __call__(self, images: Any) -> Any:
+    def __call__(self, images):
         self.seen.append(len(images))
         return list(map(self._one, images))
 
-    def _one(self, image: Image.Image) -> Result:
+    def _one(self, image):
         grey = np.asarray(image.convert("L"))
         bright = grey > 128
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
@@ -66,7 +63,7 @@ class Brightest(Predictor):
         return Result(told.size, told.tasks, known=self.tasks, scores=self.scores, source=image)
 
 
-def film(path: Path, times: list[int], size: tuple[int, int] = (480, 320), turn: int = 0, wide: int = 1) -> Path:
+def film(path, times, size=(480, 320), turn=0, wide=1):
     """A dark video with a bright square of 64 pixels in its upper left corner, frames at these 10ths of a second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("h264", rate=10)
@@ -86,12 +83,12 @@ def film(path: Path, times: list[int], size: tuple[int, int] = (480, 320), turn:
     return path
 
 
-def frames(path: Path) -> list[tuple[float, Image.Image]]:
+def frames(path):
     with av.open(str(path)) as container:
         return [(frame.time, frame.to_image()) for frame in container.decode(video=0)]
 
 
-def test_every_frame_is_drawn_and_told_at_its_time(tmp_path: Path) -> None:
+def test_every_frame_is_drawn_and_told_at_its_time(tmp_path):
     times = [0, 1, 2, 5, 6, 9]  # of a variable rate
     source = film(tmp_path / "clip.v2.mp4", times)
     predictor, steps = Brightest(), []
@@ -114,30 +111,7 @@ def test_every_frame_is_drawn_and_told_at_its_time(tmp_path: Path) -> None:
     assert cat["category"] == "cat"
 
 
-def test_a_colon_in_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    film(tmp_path / "plain.mp4", [0, 1]).rename(tmp_path / "12:30:00.mp4")
-    monkeypatch.chdir(tmp_path)
-    written = predict_video(Brightest(), Path("12:30:00.mp4"), tmp_path / "out", kinds=("json",))
-    assert len(written[0].read_text().splitlines()) == 2
-
-
-def test_a_lying_video_is_turned_upright(tmp_path: Path) -> None:
-    source = film(tmp_path / "phone.mp4", [0, 1], turn=-90)  # to be shown turned by 90 degrees clockwise
-    drawn, lines = predict_video(Brightest(), source, tmp_path / "out" / "phone.mp4")
-    assert frames(drawn)[0][1].size == (320, 480)
-    x, y, width, height = json.loads(lines.read_text().splitlines()[0])["tasks"]["detection"][0]["bbox"]
-    assert (x, y, x + width, y + height) == pytest.approx((256, 0, 320, 64), abs=1)
-
-
-@pytest.mark.parametrize(("turn", "aspect"), [(0, 2), (-90, Fraction(1, 2)), (180, 2)])
-def test_wide_pixels_stay_wide(tmp_path: Path, turn: int, aspect: Fraction) -> None:
-    source = film(tmp_path / "tape.mp4", [0, 1], turn=turn, wide=2)
-    drawn, _ = predict_video(Brightest(), source, tmp_path / "out" / "tape.mp4")
-    with av.open(str(drawn)) as container:
-        assert container.streams.video[0].sample_aspect_ratio == aspect
-
-
-def test_files_are_written_if_asked_for_in_place_of_old_ones(tmp_path: Path) -> None:
+def test_files_are_written_if_asked_for_in_place_of_old_ones(tmp_path):
     for times in ([0, 1, 2], [0, 1]):
         source = film(tmp_path / "clip.mov", times)
         (masks,) = predict_video(Brightest(), source, tmp_path / "out" / "clip.mov", kinds=("files",))
@@ -147,20 +121,7 @@ def test_files_are_written_if_asked_for_in_place_of_old_ones(tmp_path: Path) -> 
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["clip.segmentation.predicted"]
 
 
-def test_no_more_than_a_batch_is_read_ahead(tmp_path: Path) -> None:
-    predictor, read = Brightest(batch=3), 0
-
-    def count() -> bool:
-        nonlocal read
-        read += 1
-        assert read <= sum(predictor.seen) + 3
-        return False
-
-    predict_video(predictor, film(tmp_path / "long.mp4", list(range(20))), tmp_path / "long", stop=count)
-    assert read == 20 and sum(predictor.seen) == 20
-
-
-def test_what_is_no_video_leaves_nothing(tmp_path: Path) -> None:
+def test_what_is_no_video_leaves_nothing(tmp_path):
     (tmp_path / "text.mp4").write_text("not a video")
     (tmp_path / "cut.mp4").write_bytes(film(tmp_path / "whole.mp4", [0, 1]).read_bytes()[:-200])
     os.mkfifo(tmp_path / "pipe.mp4")
@@ -178,7 +139,7 @@ def test_what_is_no_video_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out/*"))
 
 
-def test_a_video_that_breaks_off_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_video_that_breaks_off_is_refused_by_name(tmp_path):
     source = film(tmp_path / "bad.mp4", list(range(30)))
     content = source.read_bytes()
     index = content.index(b"moov") - 4  # stands behind the frames
@@ -188,20 +149,8 @@ def test_a_video_that_breaks_off_is_refused_by_name(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path) -> None:
-    class Tired(Brightest):
-        def __call__(self, images: Any) -> Any:
-            if self.seen:
-                raise KeyboardInterrupt
-            return super().__call__(images)
-
-    with pytest.raises(KeyboardInterrupt):
-        predict_video(Tired(), film(tmp_path / "clip.mp4", list(range(9))), tmp_path / "out" / "clip.mp4")
-    assert not list((tmp_path / "out").iterdir())
-
-
 @pytest.mark.parametrize("size", [1, 1000, 3000, -1])
-def test_a_full_disk_leaves_no_cut_video(tmp_path: Path, small_files: SmallFiles, size: int) -> None:
+def test_a_full_disk_leaves_no_cut_video(tmp_path, small_files, size):
     source = film(tmp_path / "clip.mp4", list(range(9)))
     (whole,) = predict_video(Brightest(), source, tmp_path / "whole" / "clip.mp4", kinds=("pictures",))
     size += whole.stat().st_size if size < 0 else 0
@@ -211,13 +160,11 @@ def test_a_full_disk_leaves_no_cut_video(tmp_path: Path, small_files: SmallFiles
     assert not list(out.iterdir())
 
 
-def test_a_camera_records_until_it_is_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_camera_records_until_it_is_stopped(tmp_path, monkeypatch, capsys):
     """FFmpeg's test picture, which never ends, in the place of a camera; the signal is Ctrl-C's."""
 
     class Interrupted(Brightest):
-        def __call__(self, images: Any) -> Any:
+        def __call__(self, images):
             if len(self.seen) == 4:
                 signal.raise_signal(signal.SIGINT)
             return super().__call__(images)
@@ -230,10 +177,11 @@ def test_a_camera_records_until_it_is_stopped(
     assert predictor.seen == [1, 1, 1, 1, 1]
     assert len(frames(tmp_path / "camera-10.predicted.mp4")) == 5
     assert len((tmp_path / "camera-10.predicted.jsonl").read_text().splitlines()) == 5
-    assert "camera:10: Ctrl-C ends the recording" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "camera:10: Ctrl-C ends the recording" in told and "camera:10: 5 frames; detection: dog on 5;" in told
 
 
-def test_a_missing_camera_or_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_camera_or_package_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(InputError, match="^camera:9876: there is no such camera, or another program has it"):
         predict_video(Brightest(), "camera:9876", tmp_path / "camera")
@@ -245,7 +193,23 @@ def test_a_missing_camera_or_package_is_told(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
 
 
-def test_a_video_is_answered_frame_by_frame(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("score", "boxes", "missed"),
+    [
+        (None, "dog on 3", {}),
+        (0.1, "cat on 3, dog on 3", {}),
+        (0.8, "nothing from score 0.80 on, the best has 0.70", {"detection": 0.7}),
+    ],
+)
+def test_what_is_seen_in_a_video_is_told(tmp_path, score, boxes, missed):
+    seen = Film(score)
+    predict_video(
+        Brightest(), film(tmp_path / "clip.mp4", [0, 1, 2]), tmp_path / "seen", kinds=["json"], found=seen.add
+    )
+    assert str(seen) == f"3 frames; detection: {boxes}; segmentation: dog on 3" and seen.missed() == missed
+
+
+def test_a_video_is_answered_frame_by_frame(tmp_path):
     torch.manual_seed(0)
     student = Predictor(BlitzNet(BlitzNetSection(**SHAPE), two_tasks(PETS)), batch=2)
     found = list(student(film(tmp_path / "clip.mp4", [0, 1, 2])))

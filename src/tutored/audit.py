@@ -10,47 +10,137 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tutored.config import TaskSection
 from tutored.config.entries import TASKS
-from tutored.data.sources import ranks
-from tutored.errors import InputError
+from tutored.data.training import ranks
+from tutored.errors import InputError, Progress
+from tutored.files import write_text
 from tutored.labels import ClassMap, Elsewhere
-from tutored.pages import uri
-from tutored.pages.audit import Pair, Part, draw_audit
-from tutored.progress import Progress
+from tutored.pages import COLOURS, Chart, in_legend, render, svg, uri
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.advice import (
-    Advice,
     Sidecar,
     TaskAudit,
     fingerprint,
-    read_sidecar,
     refuse_another_tutor,
     tutor_of,
-    write_sidecar,
 )
 from tutored.tasks import Task, open_task, task_class
-from tutored.tasks.audit import Auditor, Judged
+from tutored.tasks.audit import BLIND, ENOUGH, ENOUGH_BLIND, MISCALIBRATED, WRONG, Auditor, Judged
 from tutored.types import Dataset, GroundTruth, Prediction
 from tutored.visualise import draw
 
-__all__ = [
-    "Advice",
-    "Audit",
-    "NothingToAuditError",
-    "Sidecar",
-    "agreement",
-    "as_a_run_sees",
-    "audit",
-    "read_sidecar",
-    "stores_for",
-    "write_page",
-    "write_sidecar",
-]
+MOST_LINES = 8
+"""Classes in one chart: those with the most answers."""
+EVEN = "#8a8a8a"
+NOT_IN_THE_TABLE = ("class", "bins", "curve")
+"""Of the rows of classes; they are drawn."""
+
+
+class Pair(NamedTuple):
+    """One image: ground truth and tutor as JPEGs, how much they contradict each other, and in what."""
+
+    image: str
+    much: float
+    text: str
+    truth: str
+    tutor: str
+
+
+class Part(NamedTuple):
+    """One task.
+
+    Attributes:
+        summary: see `tasks.audit.Judged`.
+        class_map: how the tutor's classes become the task's, a sentence.
+        pairs: the images with the largest contradictions.
+    """
+
+    name: str
+    audit: TaskAudit
+    summary: str
+    class_map: str
+    auditor: Auditor
+    pairs: Sequence[Pair]
+
+    @property
+    def images(self) -> int:
+        return len(self.audit.ids.splitlines())
+
+    @property
+    def columns(self) -> list[str]:
+        """The figures of a class that the table shows."""
+        rows = self.audit.figures["classes"]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return [name for name in names if name not in NOT_IN_THE_TABLE and not name.endswith("_interval")]
+
+    @property
+    def charts(self) -> list[Chart]:
+        """Reliability of all answers and by class; precision and recall over the threshold where there are curves."""
+        figures, drawn = self.audit.figures, []
+        found = figures["calibration"]
+        if found["bins"]:
+            lines = {"as they are": found["bins"]}
+            if found["temperature"] != 1:
+                lines[f"at temperature {found['temperature']:.2f}"] = found["bins_with_temperature"]
+            drawn.append(_reliability(f"{self.name}: reliability", lines, bars=True))
+        most = sorted(figures["classes"], key=lambda row: -row["answers"])[:MOST_LINES]
+        shown = [row for row in figures["classes"] if row in most and row["bins"]]
+        if shown:
+            by_class = {row["class"]: row["bins"] for row in shown}
+            drawn.append(_reliability(f"{self.name}: reliability by class", by_class))
+        curves = {row["class"]: row["curve"] for row in shown if row.get("curve")}
+        for column, what in ((1, "precision"), (2, "recall")) if curves else ():
+            drawn.append(_over_score(f"{self.name}: {what} over score", curves, column, what))
+        return drawn
+
+
+def draw_audit(page: Path, store: str, tutor: Mapping[str, Any], parts: Sequence[Part], *, photos: bool) -> None:
+    """Write the page of an audit of the store of this name."""
+    limits = {"few": ENOUGH, "blind_few": ENOUGH_BLIND, "wrong": WRONG, "blind": BLIND, "ece": MISCALIBRATED}
+    values = {"store": store, "tutor": tutor, "parts": parts, "photos": photos, "limits": limits}
+    write_text(page, render("tutored.pages", "audit.html.j2", values))
+
+
+def draw_agreement(page: Path, found: Mapping[str, Any], stores: Sequence[Path | str], data: str) -> None:
+    """Write the page of an `agreement`."""
+    values = {"found": found, "stores": [Path(each).resolve().name for each in stores], "data": data}
+    write_text(page, render("tutored.pages", "agreement.html.j2", values))
+
+
+def _reliability(title: str, lines: Mapping[str, Sequence[Sequence[float]]], *, bars: bool = False) -> Chart:
+    """The share that is right over the mean confidence, of `calibrate.Bin`s by name; `bars`: with 95 % intervals."""
+
+    def draw(panel: Any) -> None:
+        panel.plot([0, 1], [0, 1], color=EVEN, linestyle="--", linewidth=1)
+        for (name, bins), colour in zip(lines.items(), COLOURS, strict=False):
+            x, y, low, high = ([each[column] for each in bins] for column in range(4))
+            ends = [[b - a for a, b in zip(low, y, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
+            style = {"color": colour, "marker": "o", "markersize": 3.5, "linewidth": 1.3, "label": in_legend(name)}
+            panel.errorbar(x, y, yerr=ends if bars else None, elinewidth=0.8, **style)
+        panel.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+        panel.grid(alpha=0.25, linewidth=0.6)
+
+    return Chart(title, svg(title, draw))
+
+
+def _over_score(title: str, lines: Mapping[str, Sequence[Sequence[float]]], column: int, what: str) -> Chart:
+    """Precision (`column` 1) or recall (2) of the answers from each score on."""
+
+    def draw(panel: Any) -> None:
+        for (name, points), colour in zip(lines.items(), COLOURS, strict=False):
+            panel.plot(
+                [each[0] for each in points], [each[column] for each in points], color=colour, label=in_legend(name)
+            )
+        panel.set(xlabel="score from which on answers count", ylabel=what, xlim=(0, 1), ylim=(0, 1.02))
+        panel.grid(alpha=0.25, linewidth=0.6)
+
+    return Chart(title, svg(title, draw))
+
 
 SAMPLES, LEAST, MOST = 1_000_000, 16, 512
 """Values drawn at random from dense answers: in all, and the least and the most from one image."""
@@ -125,15 +215,13 @@ def audit(
     *,
     progress: Progress | None = None,
 ) -> Audit:
-    """Compare a store with the ground truth of a data set's images, as far as each has any.
+    """Compare a store with the ground truth of a data set's images, as far as each has any. Raises NothingToAuditError:
+    no image that the store answers for has ground truth, or no task can be audited. Raises InputError: store and data
+    set have no class or image in common.
 
     Args:
         sections: by task of the data set, how a run sees it; what is not among them is not audited. None: every kind of
             task that the store answers, with default settings. See `as_a_run_sees`.
-
-    Raises:
-        NothingToAuditError: no image that the store answers for has ground truth, or no task can be audited.
-        InputError: store and data set have no class or image in common.
     """
     tasks, notes = _open(store, dataset, sections)
     ids = [image_id for image_id in dataset.ids if image_id in store]
@@ -160,11 +248,8 @@ def audit(
 def as_a_run_sees(
     store: Store, sections: Mapping[str, TaskSection], renamed: Mapping[str, str | None]
 ) -> dict[str, TaskSection]:
-    """How a run sees a store: the sections of the tasks that read it, or else of all that it could teach.
-
-    Args:
-        sections: the config's.
-        renamed: what else is to be renamed, in all of them.
+    """How a run sees a store: the sections of the tasks that read it, or else of all that it could teach, and what
+    else is to be `renamed` in all of them.
     """
     own = {name: each for name, each in sections.items() if store.path.resolve() in [p.resolve() for p in each.stores]}
     found = {}
@@ -290,12 +375,8 @@ def agreement(one: Store, other: Store, dataset: Dataset, progress: Progress | N
     """How far two tutors agree, class by class, on the kinds of task that both answer.
 
     Only classes that both know are compared, in the data set's label space, or the first tutor's where it has none.
-
-    Returns:
-        JSON-ready: `images`, `notes`, and by kind in `tasks`: `classes`, a `summary`, and `Agreed`.
-
-    Raises:
-        InputError: the stores have no task, class or image in common, or none of the tasks can be compared.
+    Raises InputError: the stores have no task, class or image in common, or none of the tasks can be compared. Returns
+    JSON-ready: `images`, `notes`, and by kind in `tasks`: `classes`, a `summary`, and `Agreed`.
     """
     kinds = [kind for kind in TASKS if one.teaches(task_class(kind)) and other.teaches(task_class(kind))]
     ids = [each for each in dataset.ids if each in one and each in other]

@@ -56,10 +56,8 @@ def clip(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> Tensor:
-    """Greedy suppression within each group (a class; None: one group for all, class-agnostic).
-
-    Returns:
-        int64 indices of the kept boxes, by falling score.
+    """Greedy suppression within each group (a class; None: one group for all, class-agnostic). Returns int64 indices of
+    the kept boxes, by falling score.
     """
     from torchvision import ops  # brings all models and torch's compiler with it: as much time again as torch itself
 
@@ -70,8 +68,9 @@ def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor | None, threshold: fl
         kept = ops.batched_nms(boxes_xyxy, scores, groups, threshold)
     else:
         # As torchvision does, which looks through all boxes for each group's.
-        rows_of_each = torch.split(groups.argsort(stable=True), groups.bincount().tolist())
-        each = [rows[ops.nms(boxes_xyxy[rows], scores[rows], threshold)] for rows in rows_of_each if len(rows)]
+        order, counts = groups.argsort(stable=True), groups.bincount().tolist()
+        parts = zip(*(torch.split(each, counts) for each in (order, boxes_xyxy[order], scores[order])), strict=True)
+        each = [rows[ops.nms(*of, threshold)] if len(rows) > 1 else rows for rows, *of in parts]
         kept = torch.cat(each).sort().values
         kept = kept[scores[kept].sort(descending=True).indices]
     return kept

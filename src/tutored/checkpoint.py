@@ -12,9 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutored.config import Config, make_config
-from tutored.errors import InputError
-from tutored.files import former, regular, seal, whole_folder
-from tutored.folders import CHECKPOINT, require
+from tutored.errors import InputError, told_of
+from tutored.files import CHECKPOINT, former, read_json, regular, require, seal, whole_folder
 from tutored.labels import LabelSpace
 from tutored.students import Student, make_student
 from tutored.tasks import open_task
@@ -26,15 +25,13 @@ DESCRIPTION = CHECKPOINT.file
 
 def save_checkpoint(path: Path | str, student: Student, config: Config) -> None:
     """Write a checkpoint folder, whole or not at all; an older checkpoint at `path` is replaced with all it holds.
+    Raises InputError: `path` is a file, or a folder that holds something else. Raises OSError: it can't be written,
+    such as on a full disk.
 
     Args:
         path: the folder.
         student: with the weights to use: the averaged ones, if there are any.
         config: the run's complete configuration; `student` is the network's shape, `tasks` its heads.
-
-    Raises:
-        InputError: `path` is a file, or a folder that holds something else.
-        OSError: it can't be written, such as on a full disk.
     """
     path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / DESCRIPTION).is_file()):
@@ -65,11 +62,9 @@ def load_checkpoint(path: Path | str) -> tuple[Student, Config]:
     require(folder, CHECKPOINT)
     description = _describe(folder, path)
     config, labels, scores = _meaning(description, path / DESCRIPTION)
-    try:
+    with told_of(path / DESCRIPTION):
         tasks = {name: open_task(name, labels[name], section) for name, section in config.tasks.items()}
         student = make_student(config.student.model_copy(update={"weights": "random"}), tasks)
-    except InputError as error:
-        raise InputError(f"{path / DESCRIPTION}: {error}") from error
     try:
         weights = load_file(regular(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
@@ -91,10 +86,7 @@ def load_checkpoint(path: Path | str) -> tuple[Student, Config]:
 
 def _describe(folder: Path, path: Path) -> dict[str, Any]:
     origin = path / DESCRIPTION
-    try:
-        description: Any = json.loads(regular(folder / DESCRIPTION).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{origin}: can't be read as JSON ({error}); copy or train the checkpoint again") from error
+    description: Any = read_json(folder / DESCRIPTION, "copy or train the checkpoint again", "can't be read as JSON")
     number = description.get("format") if isinstance(description, dict) else None
     if number != FORMAT:
         raise InputError(

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutored.config import flat, make_config
-from tutored.data.text import read_json
 from tutored.errors import InputError
 from tutored.evaluate import Interval, Resampled, compare
-from tutored.folders import FINISHED, require
+from tutored.files import FINISHED, read_json, require
 
 SEEDS = ("train.seed", "data.seed")
 """In what the runs of one side may differ."""

@@ -23,16 +23,15 @@ from tutored.config.entries import TASKS
 from tutored.data import open_dataset
 from tutored.data.check import told_first
 from tutored.data.coco import Coco
-from tutored.errors import InputError
+from tutored.errors import InputError, Progress
 from tutored.files import whole_folder, write_encoded, write_text
 from tutored.labels import VOC, ClassMap, LabelSpace
-from tutored.progress import Progress
 from tutored.softlabels import Remapped, Store
 from tutored.tasks import task_class
-from tutored.tasks.detection.draw import describe
+from tutored.tasks.detection import describe
 from tutored.tasks.detection.types import Boxes, SoftBoxes
 from tutored.tasks.instances import Instances, InstanceSegmentation
-from tutored.tasks.segmentation.draw import save_mask
+from tutored.tasks.segmentation import save_mask
 from tutored.tasks.segmentation.types import ClassMask, SoftMap
 from tutored.tutors.files import IN_VOC_PIXELS
 from tutored.types import BACKGROUND, IGNORE, Dataset
@@ -77,17 +76,15 @@ def convert(
 ) -> None:
     """Write what a store says about a split's images, whole or not at all; see the writers for what is in `out` then.
 
-    Classes are those of the data set; where it has none, as pictures alone, the store's own.
+    Classes are those of the data set; where it has none, as pictures alone, the store's own. Raises InputError: an
+    unknown kind, no store, no image of the split in it, no common class, nothing that the format holds, more classes
+    than its masks can tell apart, or `out` is taken.
 
     Args:
         kind: one of `KINDS`.
         out: a file for `coco`, else a new or empty folder.
         score: boxes from this score on; None: what suits the format.
         tell: is given what the user should know of the data set, a sentence each.
-
-    Raises:
-        InputError: an unknown kind, no store, no image of the split in it, no common class, nothing that the format
-            holds, more classes than its masks can tell apart, or `out` is taken.
     """
     if kind not in KINDS:
         raise InputError(f"format {kind!r}; possible: {', '.join(KINDS)}")

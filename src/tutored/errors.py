@@ -1,12 +1,24 @@
-"""The one error that a user sees, what is said of all others, and what of a text reaches the terminal."""
+"""What a user is told: the one error that is meant for users, what is said of all others, and how far work is."""
 
 import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class InputError(ValueError):
     """A user's mistake or a broken file: the message says what was given, what is possible, what to do."""
+
+
+@contextmanager
+def told_of(what: object, remedy: str = "") -> Iterator[None]:
+    """An InputError of what is done inside begins with `what`, and ends with a remedy that fits there."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}{remedy and f'; {remedy}'}") from error
 
 
 def defect(error: Exception) -> str:
@@ -23,6 +35,16 @@ def printable(text: str) -> str:
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def misread() -> str:
+    """What helps where the names of files are read in another encoding than UTF-8, as the end of a message."""
+    names = sys.getfilesystemencoding()
+    return "" if names == "utf-8" else f", or set PYTHONUTF8=1 (names are read as {names} here)"
+
+
 def is_one_line(name: str) -> bool:
     """Whether a name can stand on a line of a list and be printed as it is."""
     return printable(name) == name and "\n" not in name and "\t" not in name
+
+
+Progress = Callable[[int, int], None]
+"""Called with items done and items in all."""

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and the folders that commands write, each told by a file in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from safetensors import SafetensorError
@@ -25,11 +25,9 @@ LEFTOVERS = ".*.new"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised.
-
-    Raises:
-        InputError: a folder, a pipe or a device is there.
-        OSError: it can't be written; the message names `path`, the reason and what to do.
+    """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised. Raises
+    InputError: a folder, a pipe or a device is there. Raises OSError: it can't be written; the message names `path`,
+    the reason and what to do.
     """
     with _naming(path):
         _refuse_other(path, path.is_file())
@@ -47,11 +45,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """The same for a folder; the former one stays, as `.NAME.old`, until the new one has taken its place.
 
-    Where `path` is a link, that alone is replaced, and nothing is touched where it leads to.
-
-    Raises:
-        InputError: it is the folder that the process is in, which can't be replaced, or there is no folder.
-        OSError: as `whole_file`.
+    Where `path` is a link, that alone is replaced, and nothing is touched where it leads to. Raises InputError: it is
+    the folder that the process is in, which can't be replaced, or there is no folder. Raises OSError: as `whole_file`.
     """
     if path.exists() and path.samefile(Path.cwd()):
         raise InputError(f"{path}: is the folder that you are in; give one of its own, such as {path / 'new'}")
@@ -93,10 +88,8 @@ def _remove(folder: Path) -> None:
 def regular(path: Path) -> Path:
     """The path of a regular file, links followed, for whatever reads it: a pipe may never speak, a device never end.
 
-    Every file that a user names or a folder holds is opened through this.
-
-    Raises:
-        OSError: it is missing, or something else.
+    Every file that a user names or a folder holds is opened through this. Raises OSError: it is missing, or something
+    else.
     """
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
@@ -138,6 +131,14 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
+def read_json(path: Path, remedy: str = "fetch or write it again", told: str = "not readable as JSON") -> Any:
+    """What a JSON file holds. Raises InputError: naming the file, what is `told` of it, and the remedy."""
+    try:
+        return json.loads(regular(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {told} ({error}); {remedy}") from error
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with regular(path).open("rb") as file:
@@ -157,3 +158,33 @@ def _naming(path: Path) -> Iterator[None]:
         )
         named.errno = number
         raise named from error
+
+
+class Kind(NamedTuple):
+    """What such a folder is called, the file that tells it, and the command that writes it."""
+
+    what: str
+    file: str
+    command: str
+
+
+CHECKPOINT = Kind("checkpoint", "checkpoint.json", "`tutored train`")
+RUN = Kind("run", "config.yaml", "`tutored train`")
+FINISHED = Kind("finished run", "result.json", "`tutored train`")
+STORE = Kind("store of soft labels", "manifest.json", "`tutored label`")
+STORES = "stores"
+"""In a run's folder: the stores of tutors that the config names without saying where their answers go."""
+STUDY = Kind("study folder", "study.yaml", "`tutored study run`")
+FORMATS = ("voc", "coco", "yolo", "cvat", "labelme", "labelstudio", "images")
+"""Of the folders of data sets, which are named as FORMAT:FOLDER."""
+
+
+def require(path: Path, *kinds: Kind) -> None:
+    """Raise InputError where a folder is of none of these kinds."""
+    if any((path / kind.file).exists() for kind in kinds):
+        return
+    inside = path / "checkpoint"
+    if CHECKPOINT in kinds and (inside / CHECKPOINT.file).exists():
+        raise InputError(f"{path} is a run, and its checkpoint lies in it; give {inside}")
+    what, files, commands = map(" or ".join, zip(*kinds, strict=True))
+    raise InputError(f"{path}: no {what} (it has no {files}); {commands} writes one")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tutored import boxes
 from tutored.config import Augment
+from tutored.maps import interpolation
 
 Array = npt.NDArray[Any]
 
@@ -51,7 +52,8 @@ class Geometry:
             corners = (max(float(x[0]), 0), max(float(y[0]), 0))
             far = (min(float(x[1]), image.width), min(float(y[1]), image.height))
             part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=(*corners, *far))
-            canvas[:, rows, columns] = torch.from_numpy(np.array(part)).permute(2, 0, 1)
+            for plane, band in zip(canvas[:, rows, columns], part.split(), strict=True):
+                plane.copy_(torch.from_numpy(np.array(band)))
         if self.flip:
             columns = slice(self.size - right, self.size - left)
             canvas = canvas.flip(2)
@@ -79,7 +81,7 @@ class Geometry:
             rows, columns = self._nearest(size, side)
             return torch.from_numpy(soft.numpy()[:, rows[:, None], columns] * self._covers(size, side))
         down, across = (
-            torch.from_numpy(_interpolation(centres, length, cells))
+            torch.from_numpy(interpolation(centres, length, cells))
             for centres, length, cells in zip(self._centres(side), size, grid, strict=True)
         )
         return down @ soft @ across.T
@@ -124,13 +126,6 @@ class Geometry:
         return y, x
 
 
-def _interpolation(centres: Array, length: float, cells: int) -> Array:
-    """float32 [n, cells]: rows of linear-interpolation weights; the border is continued, and zero beyond `length`."""
-    position = (centres * cells / length - 0.5).clip(0, cells - 1)
-    weights = (1 - np.abs(position[:, None] - np.arange(cells))).clip(0)
-    return (weights * ((centres >= 0) & (centres < length))[:, None]).astype(np.float32)
-
-
 def whole(size: tuple[int, int], target: int) -> Geometry:
     """The whole image and nothing else, not augmented."""
     return Geometry((0.0, 0.0, float(size[1]), float(size[0])), flip=False, size=target)
@@ -139,11 +134,9 @@ def whole(size: tuple[int, int], target: int) -> Geometry:
 def draw_geometry(
     size: tuple[int, int], guides_xyxy: Tensor, target: int, config: Augment, rng: random.Random, *, zoom_out: bool
 ) -> Geometry:
-    """Draw zoom-out, crop and flip for an image of `size` (height, width).
+    """Draw zoom-out (where it is asked for), crop and flip for an image of `size` (height, width).
 
-    Args:
-        guides_xyxy: float32 [K, 4], boxes of which a crop must cover one to the share it drew; K may be 0.
-        zoom_out: whether this image is zoomed out; who decides (`Augment.zoom_out`) is the caller's business.
+    A crop must cover one of the guides, float32 [K, 4], to the share that it drew; K may be 0.
     """
     height, width = size
     window = (0.0, 0.0, float(width), float(height))

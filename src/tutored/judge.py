@@ -9,22 +9,21 @@ import torch
 
 from tutored import processes
 from tutored.checkpoint import load_checkpoint
-from tutored.config.data import Annotates, Empty
+from tutored.config.training import Annotates, Empty
 from tutored.data import TaskSource, open_dataset
 from tutored.data.check import told_first
 from tutored.data.images import Images, with_tasks
 from tutored.data.views import Subset, relabelled
-from tutored.device import choose_device
-from tutored.errors import InputError
+from tutored.errors import InputError, Progress
 from tutored.evaluate import Record, Result, figures, record
-from tutored.folders import CHECKPOINT, STORE, require
+from tutored.files import CHECKPOINT, STORE, require
 from tutored.labels import ClassMap, LabelSpace
-from tutored.progress import Progress
+from tutored.processes import choose_device
 from tutored.section import Names
 from tutored.softlabels import Remapped, Store
 from tutored.students import Student, answer
 from tutored.tasks import Task, task_class
-from tutored.tasks.averages import averaged_classes
+from tutored.tasks.calibrate import averaged_classes
 from tutored.types import Dataset, Prediction
 
 BATCH = 16

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-AT_ONCE = 2**25
-"""Enlarged values that are in memory at once (128 MB); a photograph of 12 megapixels in 21 classes has eight times as
-many."""
+AT_ONCE = 2**20
+"""Enlarged values at once (4 MB, which stay in a processor's cache); of 12 megapixels in 21 classes there are 250 times
+as many."""
 
 
 def likeliest(scores: Tensor, size: tuple[int, int]) -> Tensor:
@@ -21,24 +25,35 @@ def likeliest(scores: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         uint8 [H, W].
     """
-    height, width = size
-    packed = channels_last(scores)
-    rows = max(1, AT_ONCE // (len(scores) * width))
-    if height <= rows:
-        enlarged = F.interpolate(packed, size=size, mode="bilinear", align_corners=False)
-        return enlarged[0].argmax(dim=0).to(torch.uint8)
-    broad = F.interpolate(packed, size=(scores.shape[1], width), mode="bilinear", align_corners=False)[0]
-    lines = broad.permute(1, 2, 0)
-    place = ((torch.arange(height, device=scores.device) + 0.5) * len(lines) / height - 0.5).clamp(min=0)
-    above = place.long().clamp(max=len(lines) - 1)
-    below = (above + 1).clamp(max=len(lines) - 1)
-    strips = [
-        torch.lerp(lines[upper], lines[lower], share[:, None, None]).argmax(dim=-1).to(torch.uint8)
-        for upper, lower, share in zip(
-            *(torch.split(each, rows) for each in (above, below, place - above)), strict=True
-        )
-    ]
-    return torch.cat(strips)
+    (classes, rows, _), (height, width) = scores.shape, size
+    plain = scores[None].contiguous()  # a class after the other
+    broad = F.interpolate(plain, size=(rows, width), mode="bilinear", align_corners=False)[0]
+    weights = torch.from_numpy(interpolation(np.arange(height) + 0.5, height, rows)).to(scores.device)
+    found = []
+    for strip in torch.split(weights, max(1, AT_ONCE // (classes * width))):
+        seen = strip.any(dim=0).nonzero()
+        first, end = int(seen[0]), int(seen[-1]) + 1
+        found.append(_first_best(strip[:, first:end] @ broad[:, first:end]))
+    return torch.cat(found)
+
+
+def interpolation(centres: NDArray[Any], length: float, cells: int) -> NDArray[np.float32]:
+    """float32 [n, cells]: rows of linear-interpolation weights; the border is continued, and zero beyond `length`."""
+    position = (centres * cells / length - 0.5).clip(0, cells - 1)
+    weights = (1 - np.abs(position[:, None] - np.arange(cells))).clip(0)
+    return (weights * ((centres >= 0) & (centres < length))[:, None]).astype(np.float32)
+
+
+def _first_best(planes: Tensor) -> Tensor:
+    """uint8 [rows, W]: `planes.argmax(0)`; on a CPU, class by class, it takes a third of the time."""
+    if not planes.is_cpu:
+        return planes.argmax(dim=0).to(torch.uint8)
+    best, *others = planes.numpy()
+    found = np.zeros(best.shape, np.uint8)
+    for number, plane in enumerate(others, start=1):
+        np.maximum(found, (plane > best) * np.uint8(number), out=found)
+        np.maximum(best, plane, out=best)
+    return torch.from_numpy(found)
 
 
 def channels_last(scores: Tensor) -> Tensor:

@@ -6,23 +6,97 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError, features
 from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from tutored.errors import InputError
+from tutored.errors import InputError, misread
 from tutored.files import regular
 from tutored.labels import LabelSpace
-from tutored.palette import voc_palette
 from tutored.types import IGNORE
+
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+INK: Colour = (33, 33, 33)
+PAPER: Colour = (255, 255, 255)
+LETTERS = 1 / 30
+"""Size of letters as a share of a picture's long side."""
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """PASCAL VOC's colours, uint8 [256, 3]: a class number's bits, dealt to red, green and blue in turn."""
+    numbers = np.arange(256)
+    channels = [sum(((numbers >> (3 * bit + first)) & 1) << (7 - bit) for bit in range(3)) for first in range(3)]
+    return np.stack(channels, axis=1).astype(np.uint8)
+
+
+def borders(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels with another class to their left, right, top or bottom."""
+    found = np.zeros(classes.shape, np.bool_)
+    for ours, theirs in ((found, classes), (found.T, classes.T)):
+        change = theirs[1:] != theirs[:-1]
+        ours[1:] |= change
+        ours[:-1] |= change
+    return found
+
+
+def colour_of(number: int) -> Colour:
+    """The colour of a class; those beyond the palette have its colours again."""
+    red, green, blue = voc_palette()[number % 256].tolist()
+    return red, green, blue
+
+
+@lru_cache(maxsize=8)
+def font_for(side: float) -> Font:
+    """The font for a picture whose long side has so many pixels: matplotlib's, or Pillow's, which has Latin alone."""
+    size = max(12, side * LETTERS)
+    found = find_spec("matplotlib")
+    if found and found.origin:
+        path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.is_file():
+            return ImageFont.truetype(path, size)
+    return ImageFont.load_default(size)
+
+
+@cache
+def has_letters(text: str) -> bool:
+    """Whether the font has all letters of a text; for others it draws an empty box."""
+    font = font_for(0)
+    absent = bytes(font.getmask("\U0010fffe"))
+    return all(letter.isspace() or bytes(font.getmask(letter)) != absent for letter in text)
+
+
+def shown_name(name: str, number: int) -> str:
+    """A class's name, or its number where the font lacks the letters."""
+    return name if has_letters(name) else str(number)
+
+
+def tag_size(text: str, font: Font) -> tuple[float, float]:
+    """Width and height of a tag; all tags of one font are equally high."""
+    upper, lower = font.getbbox("lÅ")[1], font.getbbox("lg")[3]
+    height = float(lower - upper) * 1.3
+    return font.getlength(text) + height / 2, height
+
+
+def draw_tag(pen: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, colour: Colour, font: Font) -> None:
+    """A text on a ground of this colour, from the upper left corner (x, y) on."""
+    (x, y), (width, height) = corner, tag_size(text, font)
+    pen.rectangle((x, y, x + width, y + height), fill=colour)
+    red, green, blue = colour
+    bright = 0.299 * red + 0.587 * green + 0.114 * blue > 140
+    pen.text((x + width / 2, y + height / 2), text, INK if bright else PAPER, font, anchor="mm")
+
 
 AVIF = ("AVIF",) * bool("avif" in features.modules and features.check("avif"))
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", *AVIF)
@@ -51,10 +125,8 @@ def read_picture(path: Path | str) -> Image.Image:
 
     The pixels are those stored in the file: an EXIF orientation is not applied, except to TIFFs, because the boxes and
     masks of VOC and COCO were drawn on the stored pixels. Of 16 bits the upper eight are kept, of an animation the
-    first picture, of transparent pixels their colour.
-
-    Raises:
-        InputError: the file is missing, broken, cut short, of another format, absurdly large, or a TIFF of 32 bits.
+    first picture, of transparent pixels their colour. Raises InputError: the file is missing, broken, cut short, of
+    another format, absurdly large, or a TIFF of 32 bits.
     """
     return _read(path, lambda picture: as_rgb(_decoded(picture)))
 
@@ -105,13 +177,9 @@ def pictures_in(path: Path | str) -> int:
 
 
 def read_mask(path: Path, size: tuple[int, int], labels: LabelSpace) -> Tensor:
-    """A mask of class numbers: a PNG with a palette (its indices, not its colours) or of grey, up to 8 bits.
-
-    Returns:
-        uint8 [H, W], 0..C of `labels` and 255 = ignore.
-
-    Raises:
-        InputError: the file is unreadable, of another mode, not of `size`, or holds a value outside `labels`.
+    """A mask of class numbers: a PNG with a palette (its indices, not its colours) or of grey, up to 8 bits. Raises
+    InputError: the file is unreadable, of another mode, not of `size`, or holds a value outside `labels`. Returns uint8
+    [H, W], 0..C of `labels` and 255 = ignore.
     """
     mask, picture = read_numbers(path, size)
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
@@ -169,14 +237,12 @@ def _refuse_reordered(path: Path, picture: Image.Image, values: Sequence[int], l
 
 
 def fit_box(box: Box, size: tuple[int, int], what: str, slack: float = math.inf) -> Box:
-    """Cut a box (x1, y1, x2, y2) at the borders of an image of `size` (height, width).
+    """Cut a box (x1, y1, x2, y2) at the borders of an image of `size` (height, width). Raises InputError: it sticks out
+    by more, or no area is left.
 
     Args:
         what: names file and object in the message.
         slack: how many pixels the box may stick out.
-
-    Raises:
-        InputError: it sticks out by more, or no area is left.
     """
     x1, y1, x2, y2 = box
     height, width = size
@@ -211,9 +277,9 @@ def _read(path: Path | str, look: Callable[[ImageFile], Found]) -> Found:
         with Image.open(_source(path), formats=FORMATS) as picture:
             refuse_long(picture)
             return look(picture)
-    except FileNotFoundError as error:
-        windows = "; folders in a path are divided by /" if "\\" in str(path) else ""
-        raise InputError(f"{path}: there is no such picture; add it or take it off the list{windows}") from error
+    except (FileNotFoundError, UnicodeEncodeError) as error:
+        more = "; folders in a path are divided by /" if "\\" in str(path) else "" if str(path).isascii() else misread()
+        raise InputError(f"{path}: there is no such picture; add it or take it off the list{more}") from error
     except ImportError as error:
         extra = str(path).partition("://")[0].replace("https", "http")
         raise InputError(f"{path}: addresses need a package ({error}); pip install 'fsspec[{extra}]'") from error

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tutored import engine
-from tutored.audit import NothingToAuditError, as_a_run_sees, audit, read_sidecar, write_page, write_sidecar
+from tutored.audit import NothingToAuditError, as_a_run_sees, audit, write_page
 from tutored.config import Config
 from tutored.data import open_dataset
 from tutored.engine.data_sets import open_tasks, open_visible, parts_of
 from tutored.engine.supervision import map_classes
-from tutored.errors import InputError
-from tutored.progress import Progress
-from tutored.softlabels import Store
-from tutored.softlabels.manifest import read_manifest
+from tutored.errors import InputError, Progress
+from tutored.softlabels import Store, read_manifest
+from tutored.softlabels.advice import read_sidecar, write_sidecar
 from tutored.tasks import Task
 from tutored.tutors import Tutor, open_tutor
 from tutored.tutors.label import kinds_of, label, told
@@ -45,12 +44,12 @@ def train(
     Args and what is returned: as of `engine.train`. Raises as both.
     """
     run, folder = engine.config_and_folder(config, out)
-    ask_tutors(run, folder, bar=_unseen, tell=tell or (lambda line: None), resume=resume)
+
+    def unseen(what: str) -> AbstractContextManager[Progress]:
+        return nullcontext(lambda done, of: None)
+
+    ask_tutors(run, folder, bar=unseen, tell=tell or (lambda line: None), resume=resume)
     return engine.train(run, folder, resume=resume, watch=watch, tell=tell)
-
-
-def _unseen(what: str) -> AbstractContextManager[Progress]:
-    return nullcontext(lambda done, of: None)
 
 
 def ask_tutors(config: Config, out: Path | str, *, bar: Bar, tell: Callable[[str], None], resume: bool = False) -> None:

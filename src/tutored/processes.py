@@ -1,4 +1,4 @@
-"""Several processes at one piece of work, as torchrun starts them: this one's place, and results brought together."""
+"""Several processes at one piece of work, as torchrun starts them, and where networks run."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def readers(device: torch.device) -> int:
 
 def allow_files() -> None:
     """Let this process open as many files as the system allows, since every tensor from a reading process takes one.
-
-    Raises:
-        InputError: that is fewer than `FILES`.
+    Raises InputError: that is fewer than `FILES`.
     """
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY or most > MOST_FILES:
@@ -78,3 +76,17 @@ def from_main(make: Callable[[], T]) -> T:
     distributed.broadcast_object_list(made)
     result: T = made[0]
     return result
+
+
+def choose_device(wanted: torch.device | str | None = None) -> torch.device:
+    """The device that is asked for, or the best one here: CUDA, Apple's GPU (mps), CPU. Raises InputError: it is not
+    here, or no device at all; those that are here are named.
+    """
+    here = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    here += ["cpu"]
+    if wanted is None:
+        return torch.device(here[0].partition(":")[0])
+    if str(wanted) not in (*here, *(name.partition(":")[0] for name in here)):
+        raise InputError(f"device {wanted}: not here; possible: {', '.join(here)}")
+    return torch.device(wanted)

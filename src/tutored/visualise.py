@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageOps
 
-from tutored.palette import INK, PAPER, Colour, draw_tag, font_for, has_letters, tag_size
+from tutored.pictures import INK, PAPER, Colour, draw_tag, font_for, has_letters, tag_size
 from tutored.tasks import DenseTask, Task
 from tutored.types import PerTask
 

@@ -98,7 +98,6 @@ class Watcher:
     """
 
     def __init__(self, report: Callable[[Report], object] | None = None) -> None:
-        """Args: report: is called with each report, for a watcher of one function."""
         self._report = report
 
     def begin(self, start: Start) -> None:
@@ -153,11 +152,7 @@ def unharmed(what: str) -> Iterator[None]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a run's `log.jsonl`; none where there is no file.
-
-    Raises:
-        InputError: an entry is damaged.
-    """
+    """The entries of a run's `log.jsonl`; none where there is no file. Raises InputError: an entry is damaged."""
     if not path.exists():
         return []
     try:

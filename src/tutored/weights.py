@@ -23,9 +23,7 @@ PARALLEL = "module."
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A file's weights by name: safetensors, or what torch saved of them alone or in a training script's checkpoint.
-
-    Raises:
-        InputError: it can't be read without running its code, or holds no weights.
+    Raises InputError: it can't be read without running its code, or holds no weights.
     """
     try:
         if path.suffix == ".safetensors":

@@ -20,7 +20,7 @@ from tutored.cli import begin, learn  # noqa: F401, they fill `commands`
 from tutored.cli.common import commands, is_main, unheard
 from tutored.errors import InputError, defect, printable
 
-__all__ = ["commands", "main"]
+__all__ = ["commands", "keep_memory", "main"]
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
@@ -41,7 +41,7 @@ FILES = ("ancdata", "Too many open files")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors are one message on standard error, never a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    _keep_memory()
+    keep_memory()
     go_on = GO_ON.get(words[0], "") if words else ""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name in letters that the terminal's locale lacks is no defect
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error.format_message(), file=sys.stderr)
         return WRONG_USE
     except click.ClickException as error:
-        from tutored.cli.meant import explain
+        from tutored.cli.common import explain
 
         return _complain(explain(error, words), WRONG_USE)
     except InputError as error:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(defect(error), FAILED)
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """What is freed stays with the process, on Linux with glibc.
 
     It gives large blocks back to the system at once, and a network on a CPU asks for the same ones in every step: fresh

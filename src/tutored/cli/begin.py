@@ -27,8 +27,9 @@ from tutored.cli.common import (
     write_json,
 )
 from tutored.errors import InputError
-from tutored.folders import STORE
+from tutored.files import STORE
 
+OR_CONFIG: dict[str, Any] = {"callback": common.or_config}
 store_argument = click.argument("store", type=Made(STORE))
 
 
@@ -81,7 +82,7 @@ def _tutors(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) 
 )
 @click.option("--example", is_flag=True, help="instead: make FOLDER, with made-up pictures to practise on")
 @click.pass_context
-def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool) -> None:
+def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool) -> int:
     """Look at a folder of pictures and write a config to start from.
 
     FOLDER holds pictures, XMLs and masks in any folders, or is one of VOC, COCO, YOLO (as Ultralytics, Roboflow and
@@ -93,12 +94,13 @@ def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool
 
         make_example(folder)
         say(f"wrote {folder}: photos, boxes of some, masks of some, labels.txt")
-        return say_next("tutored", "init", folder)
+        say_next("tutored", "init", folder)
+        return 0
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give the one that holds your pictures")
     from tutored.cli.progress import Lasting, bar
+    from tutored.init import TUTORS
     from tutored.init import init as look
-    from tutored.init.text import TUTORS
 
     with bar("reading") as step:
         start = look(folder, out, step, tutors)
@@ -107,8 +109,6 @@ def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool
     start.report.show(Lasting())
     for each in layout.notes:
         note(each)
-    if not start.report.ok:
-        say("training would stumble over the problems above: correct them first")
     if start.arranged:
         say(f"wrote {start.arranged}: a VOC folder of links to your files, which stay as they are")
     say(f"wrote {start.config}")
@@ -124,7 +124,11 @@ def init(ctx: click.Context, folder: Path, out: Path, tutors: Any, example: bool
             say(f"a tutor {must} answer: put it into {out}, such as `tutor: {TUTORS[task]}`, or begin with --tutor")
     if not taught and not start.tutors:
         say(f"then put the classes to learn into {out}")
-    return say_next("tutored", "train", out, "--out", "runs/first")
+    if not start.report.ok:
+        say(f"training would stumble over the problems above; correct them, and `tutored data check --config {out}`")
+        return 2
+    say_next("tutored", "train", out, "--out", "runs/first")
+    return 0
 
 
 @commands.group()
@@ -133,11 +137,15 @@ def data() -> None:
 
 
 @data.command("check")
-@common.data_option
-@click.option("--split", "splits", required=True, multiple=True, metavar="SPLIT...", help="such as train, or train val")
+@click.option("--data", **common.DATA | OR_CONFIG, help=common.DATA_SETS)
+@click.option("--split", "splits", multiple=True, metavar="SPLIT...", **OR_CONFIG, help="such as train, or train val")
+@click.option("--config", type=FILE, is_eager=True, help="instead: what this run trains on and is validated on")
 @common.json_option
-def check_data(data: str, splits: tuple[str, ...], json_: Path | None) -> int:
+def check_data(data: str | None, splits: tuple[str, ...], config: Path | None, json_: Path | None) -> int:
     """Read all of a data set and name what training would stumble over."""
+    from tutored.config import load_config
+
+    run = load_config(config) if config else None
     from tutored.cli.progress import Lasting, bar
     from tutored.data import open_dataset
     from tutored.data.check import check
@@ -145,12 +153,19 @@ def check_data(data: str, splits: tuple[str, ...], json_: Path | None) -> int:
     from tutored.data.text import gather
     from tutored.init.loose import unread
 
-    opened = gather(partial(open_dataset, data, split) for split in splits)
+    if run:
+        from tutored.engine.data_sets import open_all
+
+        opened = open_all(run)
+        splits = tuple(each.name for each in opened)
+    else:
+        opened = gather(partial(open_dataset, str(data), split) for split in splits)
     there = dict(zip(splits, opened, strict=True))
     with bar("reading") as step:
         report = check(there, step)
     write_json(json_, report.to_dict())
-    if not any(task.images for split in report.splits.values() for task in split.tasks.values()):
+    taught = any(task.images for split in report.splits.values() for task in split.tasks.values())
+    if report.ok and not taught and not any(each.blank for each in opened):
         for each in unread(list(files_in(opened[0].folder))):
             say(f"nothing is annotated: {each}")
     report.show(Lasting())
@@ -187,7 +202,7 @@ def any_tutor(
     from tutored.cli.progress import bar
     from tutored.data import open_dataset
     from tutored.data.check import told_first
-    from tutored.softlabels.manifest import read_manifest
+    from tutored.softlabels import read_manifest
     from tutored.tutors import open_tutor
     from tutored.tutors.label import label as label_split
     from tutored.tutors.label import label_with_ray, told
@@ -287,9 +302,9 @@ def _pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...] | 
 
 @commands.command()
 @store_argument
-@click.option("--data", **common.DATA, help="images to train on that have ground truth")
-@click.option("--split", help="their split; never one that you evaluate on")
-@click.option("--config", type=FILE, help="instead: what this run trains on and may see")
+@click.option("--data", **common.DATA | OR_CONFIG, help="images to train on that have ground truth")
+@click.option("--split", **OR_CONFIG, help="their split; never one that you evaluate on")
+@click.option("--config", type=FILE, is_eager=True, help="instead: what this run trains on and may see")
 @click.option("--renamed", type=common.Commas(), callback=_pairs, metavar="A=B,C=D", help="as tasks.TASK.renamed")
 @click.option("--against", type=Made(STORE), metavar="STORE", help="without ground truth: agreement with this store")
 @click.option("--for", "others", multiple=True, type=Made(STORE), metavar="STORE...", help="same tutor: audited, too")
@@ -305,10 +320,6 @@ def audit(
 
     Verdicts, advice that training takes, and a page.
     """
-    if config and (data or split):
-        raise InputError("--config says which data: give no --data and --split beside it")
-    if not config and not (data and split):
-        raise InputError("give --data FORMAT:FOLDER and --split, or the --config of the run that is to be taught")
     if against:
         why = "is not for --against, which compares two stores by class names, without ground truth"
         common.refuse(ctx, why, "others", "renamed", "photos", "worst")
@@ -321,7 +332,7 @@ def audit(
     from tutored.data.check import told_first
     from tutored.engine.data_sets import open_visible
     from tutored.softlabels import Store
-    from tutored.softlabels.advice import tutor_of
+    from tutored.softlabels.advice import tutor_of, write_sidecar
     from tutored.tasks import task_class
 
     opened = Store.open(store)
@@ -340,7 +351,7 @@ def audit(
     for line in found.told:
         say(line)
     for each in stores:
-        say(f"wrote {audits.write_sidecar(each, found.sidecar)}; training uses it (tasks.TASK.audit: ignore does not)")
+        say(f"wrote {write_sidecar(each, found.sidecar)}; training uses it (tasks.TASK.audit: ignore does not)")
     page = page or store / "audit.html"
     audits.write_page(found, page, photos=given["photos"], worst=given["worst"])
     say(f"wrote {page}")
@@ -349,9 +360,8 @@ def audit(
 
 
 def _compare_stores(one: Any, other: Any, dataset: Any, page: Path, json_: Path | None) -> None:
-    from tutored.audit import agreement
+    from tutored.audit import agreement, draw_agreement
     from tutored.cli.progress import bar
-    from tutored.pages.audit import draw_agreement
 
     with bar("comparing") as step:
         found = agreement(one, other, dataset, step)

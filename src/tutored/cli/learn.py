@@ -25,7 +25,7 @@ from tutored.cli.common import (
     write_json,
 )
 from tutored.errors import InputError
-from tutored.folders import CHECKPOINT, FINISHED, RUN, STORE, STUDY
+from tutored.files import CHECKPOINT, FINISHED, RUN, STORE, STUDY
 
 RECORDED = ("run", "seed", "figures", "config", "seconds", "device", "threads", "versions", "commit", "stores")
 """What `study show --json` prints of a run."""
@@ -201,7 +201,7 @@ def predict(
 
     Give files, folders of pictures, camera:0, or - alone: paths from standard input, one a line.
     """
-    from tutored.predict import find_videos, sort_inputs
+    from tutored.inputs import find_videos, sort_inputs
 
     inputs = sort_inputs(pictures, sys.stdin)
     if not inputs.pictures:
@@ -210,16 +210,21 @@ def predict(
         raise InputError(f"{missing}: there is no such picture or folder; correct its name")
     videos = find_videos(inputs.videos, inputs.under)
     from tutored.cli.progress import bar
-    from tutored.engine.stop import stopping
-    from tutored.predict import FILMED, KINDS, Predictor, Result, choose_kinds, predict_files, predict_video
+    from tutored.engine.trainer import stopping
+    from tutored.predict import Film, Predictor, Result
+    from tutored.predict.write import FILMED, KINDS, choose_kinds, predict_files, predict_video
 
     predictor = Predictor.load(checkpoint, given["device"], given["batch"])
     unseen: list[float] = []
 
     def tell(name: str, result: Result) -> None:
         say(f"{name}: {result.told(score)}")
-        least = result.scores if score is None else dict.fromkeys(result.best, score)
-        unseen.extend(best for task, best in result.best.items() if best < least[task])
+        unseen.extend(result.missed(score).values())
+
+    def tell_film(name: str, film: Film, written: list[Path]) -> None:
+        say(f"{name}: {film}")
+        unseen.extend(film.missed().values())
+        say(f"wrote {', '.join(map(str, written))}")
 
     if inputs.pictures:
         kinds = choose_kinds(to, KINDS, predictor.tasks)
@@ -227,19 +232,21 @@ def predict(
         with bar("predicting") as step:
             predict_files(predictor, inputs.pictures, out, score, step, **how)
         say(f"wrote {', '.join(kinds)} to {out}")
-    if unseen:
-        note(f"where nothing scored enough, --score {min(unseen):.2f} shows the best that was found")
     if inputs.videos or inputs.cameras:
         kinds = choose_kinds(to, FILMED, predictor.tasks)
     for name, video in videos.items():
         with bar(name) as step:
-            written = predict_video(predictor, video, out / name, score, step, kinds=kinds)
-        say(f"wrote {', '.join(map(str, written))}")
+            film = Film(score)
+            written = predict_video(predictor, video, out / name, score, step, kinds=kinds, found=film.add)
+        tell_film(name, film, written)
     for camera in inputs.cameras:
         say(f"{camera}: Ctrl-C ends the recording")
         with stopping() as stop:
-            written = predict_video(predictor, camera, out / camera.replace(":", "-"), score, kinds=kinds, stop=stop)
-        say(f"wrote {', '.join(map(str, written))}")
+            film, into = Film(score), out / camera.replace(":", "-")
+            written = predict_video(predictor, camera, into, score, kinds=kinds, stop=stop, found=film.add)
+        tell_film(camera, film, written)
+    if unseen:
+        note(f"where nothing scored enough, --score {min(unseen):.2f} shows the best that was found")
 
 
 @commands.command()
@@ -283,7 +290,7 @@ def export(checkpoint: Path, to: str, out: Path, nms: bool, mask: bool, half: bo
     if to == "torch" and (nms or mask):
         raise InputError("--nms and --mask are ONNX's; in PyTorch torchvision.ops.batched_nms and argmax do it")
     from tutored.export import NotEqualError, Options, export_onnx, export_program
-    from tutored.predict import find_pictures
+    from tutored.inputs import find_pictures
 
     pictures = list(find_pictures(images, tell=note).values()) if images else []
     try:

@@ -16,8 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tutored.cli.common import is_main, say, unheard
-from tutored.errors import printable
-from tutored.progress import Progress
+from tutored.errors import Progress, printable
 from tutored.tasks import task_class
 from tutored.watch import Report, Validation, Watcher, read_log
 

@@ -1,11 +1,9 @@
 """One run's complete configuration: frozen, validated, from YAML with dotted overrides, hashed to a run id."""
 
-from tutored.config.data import Augment, Data, MoreData
-from tutored.config.read import load_config, make_config, read_yaml
-from tutored.config.run import Config, flat, merged
-from tutored.config.student import StudentSection
+from tutored.config.run import Config, flat, load_config, make_config, merged, read_yaml
+from tutored.config.students import StudentSection
 from tutored.config.tasks import ClassSection, TaskSection
-from tutored.config.train import Loss, Train
+from tutored.config.training import Augment, Data, Loss, MoreData, Train
 
 __all__ = [
     "Augment",

@@ -22,20 +22,16 @@ class Entry(NamedTuple):
 
 Table = Mapping[str, Entry]
 TASKS: Table = {
-    "detection": Entry("tutored.tasks.detection:Detection", "tutored.config.kinds.detection:DetectionSection"),
-    "segmentation": Entry(
-        "tutored.tasks.segmentation:Segmentation", "tutored.config.kinds.segmentation:SegmentationSection"
-    ),
-    "instances": Entry(
-        "tutored.tasks.instances:InstanceSegmentation", "tutored.config.kinds.instances:InstancesSection"
-    ),
-    "regression": Entry("tutored.tasks.regression:Regression", "tutored.config.kinds.regression:RegressionSection"),
+    "detection": Entry("tutored.tasks.detection:Detection", "tutored.config.tasks:DetectionSection"),
+    "segmentation": Entry("tutored.tasks.segmentation:Segmentation", "tutored.config.tasks:SegmentationSection"),
+    "instances": Entry("tutored.tasks.instances:InstanceSegmentation", "tutored.config.tasks:InstancesSection"),
+    "regression": Entry("tutored.tasks.regression:Regression", "tutored.config.tasks:RegressionSection"),
 }
 """Kinds of task."""
 STUDENTS: Table = {
-    "compact": Entry("tutored.students.compact:Compact", "tutored.config.kinds.compact:CompactSection"),
-    "blitznet": Entry("tutored.students.blitznet:BlitzNet", "tutored.config.kinds.blitznet:BlitzNetSection"),
-    "ubernet": Entry("tutored.students.ubernet:UberNet", "tutored.config.kinds.ubernet:UberNetSection"),
+    "compact": Entry("tutored.students.compact:Compact", "tutored.config.students:CompactSection"),
+    "blitznet": Entry("tutored.students.blitznet:BlitzNet", "tutored.config.students:BlitzNetSection"),
+    "ubernet": Entry("tutored.students.ubernet:UberNet", "tutored.config.students:UberNetSection"),
 }
 """Students."""
 USUAL_STUDENT: Mapping[str, str] = {"thesis": "blitznet", "corrected": "compact"}
@@ -50,15 +46,13 @@ def section_of(name: str, table: Table, what: str) -> Any:
 
 
 def resolve(name: str, table: Table, what: str, members: tuple[str, ...] = ("Section",)) -> Any:
-    """The class of a kind of task or of a student.
+    """The class of a kind of task or of a student. Raises InputError: there is no such entry or class, the module can't
+    be imported, or the class lacks a member.
 
     Args:
         name: a key of `table`, or an import path `module:Class` of a user's own.
         what: for messages, such as `kind of task`.
         members: what the class must have.
-
-    Raises:
-        InputError: there is no such entry or class, the module can't be imported, or the class lacks a member.
     """
     path = table[name].of if name in table else name
     if ":" not in path:
@@ -75,13 +69,11 @@ def resolve(name: str, table: Table, what: str, members: tuple[str, ...] = ("Sec
 
 
 def imported(path: str, what: str) -> Any:
-    """What `module:name` names, in an installed package or a file of the current folder.
+    """What `module:name` names, in an installed package or a file of the current folder. Raises InputError: it can't be
+    imported.
 
     Args:
         what: for messages, such as `kind of task`.
-
-    Raises:
-        InputError: it can't be imported.
     """
     here = os.getcwd()
     if not path.startswith("tutored.") and not {here, ""} & {*sys.path}:
@@ -97,10 +89,8 @@ def imported(path: str, what: str) -> Any:
 
 
 def guarded(what: str, function: Callable[..., Any], *given: Any) -> Any:
-    """What a user's function gives.
-
-    Raises:
-        InputError: the function raises an error; the message names `what`, the file and the line.
+    """What a user's function gives. Raises InputError: the function raises an error; the message names `what`, the file
+    and the line.
     """
     try:
         return function(*given)

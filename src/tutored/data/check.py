@@ -17,10 +17,9 @@ from rich.text import Text
 
 from tutored.data.images import DRAWN_TURNED, AnnotationFiles, Images
 from tutored.data.text import few, spread
-from tutored.errors import InputError
+from tutored.errors import InputError, Progress
 from tutored.labels import LabelSpace
 from tutored.pictures import orientation, pictures_in, stored_orientation
-from tutored.progress import Progress
 from tutored.types import IGNORE, Dataset
 
 
@@ -141,11 +140,7 @@ class Report:
 
 
 def check(dataset_by_split: Mapping[str, Images], progress: Progress | None = None) -> Report:
-    """Read every image and every ground truth once.
-
-    Args:
-        progress: called with (images done, images in all) after each image.
-    """
+    """Read every image and every ground truth once."""
     total, done = sum(len(dataset.ids) for dataset in dataset_by_split.values()), 0
 
     def step() -> None:
@@ -174,7 +169,7 @@ def check(dataset_by_split: Mapping[str, Images], progress: Progress | None = No
 def _check_split(dataset: Images, pixels: dict[str, bytes], step: Callable[[], None]) -> SplitReport:
     """Args: pixels: is given a digest of those of each picture that can be read, by its image's id."""
     annotated = dict.fromkeys(dataset.labels, 0)
-    counts = {task: _no_counts() for task in dataset.labels}
+    counts: dict[str, dict[str, Any]] = {task: defaultdict(int) for task in dataset.labels}
     complete = none = 0
     # What formats make of the annotations above needs no second reading; files of its own do.
     further = {kind: each for kind, each in dataset.further.items() if isinstance(each, AnnotationFiles)}
@@ -236,7 +231,8 @@ def first_look(dataset: Images, most: int = 32) -> tuple[str, ...]:
     notes: list[str] = []
     for task, labels in dataset.labels.items():
         annotated = [image_id for image_id in dataset.ids if task in dataset.annotated_tasks(image_id)]
-        seen, counts, turned, several = 0, _no_counts(), [], []
+        seen, turned, several = 0, list[str](), list[str]()
+        counts: dict[str, Any] = defaultdict(int)
         for image_id in annotated[:: -(-len(annotated) // most) or 1]:
             try:
                 annotation = dataset.ground_truth(image_id).tasks[task]
@@ -270,10 +266,6 @@ def _several(image_ids: Sequence[str]) -> list[str]:
         "the first of each is taken"
         for image_id in image_ids[:1]
     ]
-
-
-def _no_counts() -> dict[str, Any]:
-    return defaultdict(int)
 
 
 def _add(counts: dict[str, Any], annotation: Any, labels: LabelSpace) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from tutored.data.images import Images, place_of
 from tutored.data.objects import LARGEST, Entry, Instance, as_annotations, is_number, stated_size
-from tutored.data.text import NO_CLASSES, is_background, read_json, refuse_climbing, spread
+from tutored.data.text import NO_CLASSES, is_background, refuse_climbing, spread
 from tutored.data.tools import Pictures
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
+from tutored.files import read_json
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import refuse_shares
 from tutored.types import BACKGROUND
@@ -41,11 +42,8 @@ def open_coco(folder: Path, split: str) -> Coco:
     FOLDER, which answers to any split. Images lie in FOLDER/SPLIT, FOLDER/images/SPLIT, FOLDER/SPLIT/images or
     FOLDER/images, the same with `data` for `images`, in FOLDER, or beside the file: the first of these that holds one;
     else wherever in FOLDER one of their name lies. An image's id is the stem of its file name; where several share one,
-    the file name without its suffix.
-
-    Raises:
-        InputError: no such split (the possible ones are named), the file is not COCO instances, or no image of it is
-            found; of entries that can't be used, all of one kind are named.
+    the file name without its suffix. Raises InputError: no such split (the possible ones are named), the file is not
+    COCO instances, or no image of it is found; of entries that can't be used, all of one kind are named.
     """
     path = _instances_file(folder, split)
     data = read_json(path)
@@ -132,10 +130,8 @@ def _read_categories(data: dict[str, Any], path: Path) -> tuple[LabelSpace, dict
     classes = [item for item in named if item["id"] not in groups]
     class_of = {item["id"]: BACKGROUND if is_background(item["name"]) else -1 for item in categories}
     class_of |= {item["id"]: index for index, item in enumerate(classes, start=1)}
-    try:
+    with told_of(f"{path}: categories"):
         return LabelSpace.of([item["name"].strip() for item in classes]), class_of
-    except ValueError as error:
-        raise InputError(f"{path}: categories: {error}") from error
 
 
 def _read_images(data: dict[str, Any], folder: Path, split: str, path: Path) -> dict[str, Entry]:

@@ -30,10 +30,7 @@ def open_cvat(folder: Path, split: str) -> Images:
 
     Pictures lie anywhere in FOLDER, usually in `images`; one without a shape is empty or not labelled yet. Polygons,
     ellipses and masks are masks, and the boxes around them, those of a higher `z_order` above; `occluded` objects are
-    objects like others.
-
-    Raises:
-        InputError: no such file or subset, a file is of a video, or no picture is there.
+    objects like others. Raises InputError: no such file or subset, a file is of a video, or no picture is there.
     """
     files = _files(folder)
     for path, root in files.items():

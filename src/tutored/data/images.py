@@ -18,10 +18,10 @@ from typing import Any, ClassVar, NamedTuple
 from PIL import Image
 
 from tutored.config import ClassSection
-from tutored.config.data import Empty
 from tutored.config.entries import DEFAULT_TASKS
+from tutored.config.training import Empty
 from tutored.data.text import CLASS_FILES, gather, own_classes, own_name, read_classes, read_lines, refuse_unwritable
-from tutored.errors import InputError, is_one_line
+from tutored.errors import InputError, is_one_line, told_of
 from tutored.files import is_special
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import SUFFIXES, UNREAD, picture_size, read_picture, stored_orientation
@@ -96,10 +96,8 @@ class AnnotationFiles(Annotations):
         return task_class(self.kind).read(path, size, self.labels)
 
     def unpaired(self, names: Set[str]) -> tuple[str, ...]:
-        """Of each folder a sentence on the files that have the name of no picture, and on those of other formats.
-
-        Args:
-            names: of all pictures, without suffix.
+        """Of each folder a sentence on the files that have none of the pictures' `names`, and on those of other
+        formats.
         """
         notes = []
         for folder in self.folders:
@@ -208,10 +206,8 @@ class Images:
         return picture_size(self.place(image_id))
 
     def ground_truth(self, image_id: str) -> GroundTruth:
-        """The annotations in the stored pixels of the image, whose size is read from its own file.
-
-        Raises:
-            InputError: a line for each fault, naming the file and the object that is impossible.
+        """The annotations in the stored pixels of the image, whose size is read from its own file. Raises InputError: a
+        line for each fault, naming the file and the object that is impossible.
         """
         size = self.size(image_id)
         there = self._annotations(image_id)
@@ -265,11 +261,9 @@ class TaskSource(NamedTuple):
 
 
 def with_tasks(dataset: Images, sources: Mapping[str, TaskSource]) -> Images:
-    """The data set, as its format has it, with the annotations of a run's tasks under the names of these.
-
-    Raises:
-        InputError: naming the task's key; a kind that the format does not annotate, or that has no files of its own, a
-            folder or file with classes that is absent, or no class at all.
+    """The data set, as its format has it, with the annotations of a run's tasks under the names of these. Raises
+    InputError: naming the task's key; a kind that the format does not annotate, or that has no files of its own, a
+    folder or file with classes that is absent, or no class at all.
     """
     return replace(dataset, tasks={name: _annotations(dataset, name, source) for name, source in sources.items()})
 
@@ -325,10 +319,8 @@ def _labels(dataset: Images, own: Annotations | None, name: str, source: TaskSou
             raise InputError(
                 f"{key}: there is no file {place}, neither in {dataset.folder} nor seen from here; {LISTS}"
             )
-        try:
+        with told_of(key):
             space = read_classes(path)
-        except InputError as error:
-            raise InputError(f"{key}: {error}") from error
     if has_classes and not space.classes and source.folder:
         raise InputError(f"{key}: {dataset.name} names no class; {LISTS}")
     return space
@@ -360,10 +352,8 @@ def open_images(folder: Path, split: str) -> Images:
 
     In a folder, links to others of its pictures are left out, and links to folders are followed. A line is a path, seen
     from FOLDER, or an address that fsspec opens, such as https://..., s3://... or gs://... . Image ids are these paths
-    without suffix. The classes are those that FOLDER lists (`CLASS_FILES`); without a list there are none.
-
-    Raises:
-        InputError: neither is there, it holds no picture, or the names of two pictures differ in the suffix alone.
+    without suffix. The classes are those that FOLDER lists (`CLASS_FILES`); without a list there are none. Raises
+    InputError: neither is there, it holds no picture, or the names of two pictures differ in the suffix alone.
     """
     found: dict[str, Path | str] = {}
     pictures, left_out = _pictures(folder, split)

@@ -18,9 +18,9 @@ from PIL import Image
 from tutored.data import tools
 from tutored.data.images import Images, Size, files_in
 from tutored.data.objects import Entry, stated_size
-from tutored.data.text import read_json
 from tutored.data.tools import ALL, TURNED, Drawn, Page, Pictures
 from tutored.errors import InputError
+from tutored.files import read_json
 from tutored.labels import LabelSpace
 from tutored.pictures import SUFFIXES
 from tutored.types import BACKGROUND
@@ -44,10 +44,8 @@ def open_labelme(folder: Path, split: str) -> Images:
     A JSON file belongs to the picture that its `imagePath` names, or that has its own name. Pictures beside these that
     have no JSON file are empty or not labelled yet. Polygons, circles and masks are masks, and the boxes around them;
     polygons of one label and `group_id` are one object; rectangles are boxes. The classes are those that FOLDER lists
-    (`CLASS_FILES`), or all labels, by the alphabet.
-
-    Raises:
-        InputError: no such folder, or no JSON file in FOLDER belongs to a picture of it.
+    (`CLASS_FILES`), or all labels, by the alphabet. Raises InputError: no such folder, or no JSON file in FOLDER
+    belongs to a picture of it.
     """
     place = folder if split == ALL else folder / split
     if not place.is_dir():

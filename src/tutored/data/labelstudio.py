@@ -9,17 +9,22 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutored.data import tools
-from tutored.data.images import Images
-from tutored.data.objects import Entry, stated_size
-from tutored.data.text import read_json, refuse_climbing
+from tutored.data.images import Images, Size
+from tutored.data.objects import Entry, Instance, stated_size
+from tutored.data.text import refuse_climbing
 from tutored.data.tools import ALL, Drawn, Page, Pictures
 from tutored.errors import InputError
+from tutored.files import read_json
 from tutored.labels import LabelSpace
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of a picture that is uploaded."""
-SHAPES = ("rectanglelabels", "polygonlabels", "ellipselabels")
+FORMS = {"points": "polygon", "radiusX": "ellipse", "rle": "brush", "height": "rectangle"}
+"""Of a region that is read, by a key that its value has; the control `Labels` names its regions by no form."""
 
 
 def labelstudio_splits(folder: Path) -> list[str]:
@@ -31,12 +36,9 @@ def open_labelstudio(folder: Path, split: str) -> Images:
     """Open the pictures of the JSON exports in FOLDER, in which they lie under their names or those of the upload.
 
     A task that nobody submitted, or somebody skipped, is not labelled; one that was submitted without a region is
-    empty. Rectangles are boxes; polygons and ellipses are masks, and the boxes around them. A picture with strokes of a
-    brush, which are not read, counts as not labelled. The classes are those that FOLDER lists (`CLASS_FILES`), or all
-    labels, by the alphabet.
-
-    Raises:
-        InputError: another split than `all`, no export in FOLDER, or none of its pictures.
+    empty. Rectangles are boxes; polygons, ellipses and strokes of a brush are masks, and the boxes around them. The
+    classes are those that FOLDER lists (`CLASS_FILES`), or all labels, by the alphabet. Raises InputError: another
+    split than `all`, no export in FOLDER, or none of its pictures.
     """
     if split != ALL:
         raise InputError(f"{folder}: Label Studio has no splits, got {split!r}; give {ALL}")
@@ -56,7 +58,7 @@ def open_labelstudio(folder: Path, split: str) -> Images:
             stated_size=next((size for size in map(_size, results) if size), None),
             instances=[],
             path=path,
-            labelled=annotation is not None and not any(str(each.get("type")).startswith("brush") for each in results),
+            labelled=annotation is not None,
             faults=faults,
         )
         shapes = [(f"{what}: {each.get('type')} {number}", each) for number, each in enumerate(results, start=1)]
@@ -127,21 +129,61 @@ def _labels(result: Mapping[str, Any]) -> list[Any]:
 
 
 def _read(result: Mapping[str, Any], what: str, labels: LabelSpace) -> Drawn:
-    kind, names, size = str(result.get("type")), _labels(result), _size(result)
-    if kind not in SHAPES:
+    kind, names, size, value = str(result.get("type")), _labels(result), _size(result), result.get("value")
+    form = next((form for key, form in FORMS.items() if isinstance(value, dict) and key in value), None)
+    if form is None or not kind.endswith("labels"):
         return None, f"regions of the kind {kind}, which are not read"
     if size is None or len(names) != 1:
         raise InputError(f"{what}: a region has one label, and the size of its picture; got {names}, {size}")
     if result.get("image_rotation"):
         raise InputError(f"{what}: drawn on the picture turned by {result['image_rotation']} degrees; turn it back")
-    number, value, (down, across) = tools.class_of(names[0], labels, what), result["value"], size
-    if kind == "polygonlabels":
+    assert isinstance(value, dict)
+    number, (down, across) = tools.class_of(names[0], labels, what), size
+    if form == "brush":
+        drawn = _brushed(value["rle"], (int(down), int(across)), what)
+        (top, bottom), (left, right) = ((at.min(), at.max() + 1) for at in np.nonzero(drawn))
+        pixels = partial(tools.pasted, drawn[top:bottom, left:right].copy(), left, top, what=what)
+        return Instance(what, (left, top, right, bottom), number, segmentation=pixels), ""
+    if form == "polygon":
         points = tools.as_points(value.get("points"), what)
         return tools.outlined(what, number, [(x * across / 100, y * down / 100) for x, y in points]), ""
-    sides = ("width", "height") if kind == "rectanglelabels" else ("radiusX", "radiusY")
+    sides = ("width", "height") if form == "rectangle" else ("radiusX", "radiusY")
     given = [[value.get(key) for key in keys] for keys in (("x", "y"), sides)]
     pairs = tools.as_points([*given, (value.get("rotation") or 0, 0)], what)
     (x, y), (width, height) = ((one * across / 100, other * down / 100) for one, other in pairs[:2])
-    if kind == "rectanglelabels":
+    if form == "rectangle":
         return tools.boxed(what, number, (x, y, x + width, y + height), (x, y), pairs[2][0])
     return tools.outlined(what, number, tools.ellipse((x, y), width, height, pairs[2][0])), ""
+
+
+def _brushed(runs: Any, size: Size, what: str) -> NDArray[np.bool_]:
+    """The pixels of a brush, bool [H, W]: where the last of four channels of each pixel is not 0.
+
+    The bits of the bytes are: how many values there are (32 bits), how many bits a value has (5), and how many a length
+    has, in four sizes (4 bits each). Then, in turn: whether one value is repeated (1), the size of the length (2), the
+    length, and that value, or as many values. All but the first and the values are less by one.
+    """
+    at = 0
+    try:
+        bits = "".join(f"{byte:08b}" for byte in bytes(runs))
+
+        def read(count: int) -> int:
+            nonlocal at
+            at += count
+            return int(bits[at - count : at], 2)
+
+        total, wide, sizes, done = read(32), read(5) + 1, [read(4) + 1 for _ in range(4)], 0
+        if total != size[0] * size[1] * 4 or total > len(bits) << 16:  # so many values no stretches can hold
+            raise ValueError
+        values = np.zeros(total, np.bool_)
+        while done < total:
+            repeated, length = read(1), read(sizes[read(2)]) + 1
+            values[done : done + length] = [read(wide) for _ in range(1 if repeated else length)]
+            done += length
+        drawn: NDArray[np.bool_] = values.reshape(*size, 4)[..., 3]
+        if done > total or at > len(bits) or not drawn.any():
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        told = f"its run lengths are not those of a stroke on {size[1]}x{size[0]} pixels; draw it again"
+        raise InputError(f"{what}: {told}") from error
+    return drawn

@@ -51,9 +51,19 @@ class Instance(NamedTuple):
 
     @property
     def is_drawn(self) -> bool:
-        """Whether it has run lengths, or a polygon of three points or more."""
+        """Whether it has run lengths, or a polygon of three points or more that is not beside its box."""
         drawn = self.segmentation
-        return bool(drawn) and (not isinstance(drawn, list) or any(map(_is_area, drawn)))
+        return bool(drawn) and (
+            not isinstance(drawn, list) or any(_is_area(each) and self._meets(each) for each in drawn)
+        )
+
+    def _meets(self, points: Any) -> bool:
+        """Whether a polygon reaches its box; broken ones are named where they are read."""
+        x1, y1, x2, y2 = self.box
+        with suppress(TypeError, ValueError):
+            x, y = points[::2], points[1::2]
+            return is_empty(self.box) or bool(min(x) <= x2 and max(x) >= x1 and min(y) <= y2 and max(y) >= y1)
+        return True
 
     @property
     def has_lines(self) -> bool:
@@ -241,7 +251,7 @@ def as_annotations(labels: LabelSpace, entries: Mapping[str, Entry], path: Path)
     if bare and tried:
         incomplete.append(
             f"{path}: {len(there - outlined):,} images have no mask, because {len(bare):,} objects on them have no "
-            f"outline, such as {bare[0]}"
+            f"outline, or one beside their box, such as {bare[0]}"
         )
     if lines:
         incomplete.append(
@@ -301,15 +311,12 @@ def stated_size(height: Any, width: Any) -> tuple[float, float] | None:
 
 
 def decode_segmentation(segmentation: Any, size: Size, what: str) -> NDArray[np.bool_]:
-    """The pixels of an instance in an image of `size` (H, W), bool [H, W].
+    """The pixels of an instance in an image of `size` (H, W), bool [H, W]. Raises InputError: beginning with `what`;
+    something else than polygons, one that lies far outside, or run lengths that don't fit the image.
 
     Args:
         segmentation: polygons, of which those of fewer than three points cover nothing; either kind of run lengths; or
             a function of the size that returns the pixels, bool [H, W].
-
-    Raises:
-        InputError: beginning with `what`; something else than polygons, one that lies far outside, or run lengths that
-            don't fit the image.
     """
     return _decode(_encode(segmentation, size, what)[0], what)
 

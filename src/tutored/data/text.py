@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import TypeVar
 from xml.etree.ElementTree import Element
 
 from defusedxml import ElementTree
 
-from tutored.errors import InputError, is_one_line
+from tutored.errors import InputError, is_one_line, misread, told_of
 from tutored.files import regular
 from tutored.labels import LabelSpace
 from tutored.types import BACKGROUND
@@ -50,11 +48,9 @@ def is_background(name: str) -> bool:
 def read_classes(path: Path) -> LabelSpace:
     """The label space of a file with one object class a line, in the order of their numbers.
 
-    Empty lines are skipped, and so is the head of the list where it says what number 0 is (`HEADS`).
-
-    Raises:
-        InputError: naming the file; it has no line, a line holds more than a name, or another one names pixels of no
-            class, so that it is not known what the numbers behind it mean.
+    Empty lines are skipped, and so is the head of the list where it says what number 0 is (`HEADS`). Raises InputError:
+    naming the file; it has no line, a line holds more than a name, or another one names pixels of no class, so that it
+    is not known what the numbers behind it mean.
     """
     names = {number: name for number, line in enumerate(read_lines(path), start=1) if (name := line.strip())}
     wrong = [name for name in names.values() if MORE_THAN_NAMES.fullmatch(name)]
@@ -75,17 +71,13 @@ def read_classes(path: Path) -> LabelSpace:
             "behind it have. In masks 0 is background, 1 the first class and 255 is ignored: begin the list with "
             "background (or, as labelme does, with __ignore__ and _background_), and take out other such lines"
         )
-    try:
+    with told_of(path):
         return LabelSpace.of(list(classes.values()))
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def own_classes(folder: Path) -> tuple[LabelSpace, Path] | None:
-    """The classes that a data set's folder lists itself, and the file (`CLASS_FILES`); None without one.
-
-    Raises:
-        InputError: the file is no list of classes, or there are several that differ.
+    """The classes that a data set's folder lists itself, and the file (`CLASS_FILES`); None without one. Raises
+    InputError: the file is no list of classes, or there are several that differ.
     """
     found = {path: read_classes(path) for path in (folder / name for name in CLASS_FILES) if path.exists()}
     if len(set(found.values())) > 1:
@@ -95,30 +87,18 @@ def own_classes(folder: Path) -> tuple[LabelSpace, Path] | None:
 
 def numbered(names: Sequence[str], where: Path) -> tuple[LabelSpace, list[int]]:
     """The label space of a file's classes, and the class of each: 0 for background, -1 for other names of no class.
-
-    Raises:
-        InputError: naming `where`; two classes have one name, or one has none.
+    Raises InputError: naming `where`; two classes have one name, or one has none.
     """
     classes = [name.strip() for name in names if not NO_CLASSES.fullmatch(name.strip())]
     if not all(classes):
         raise InputError(f"{where}: class {classes.index('')} has no name; give each its own")
-    try:
+    with told_of(where):
         labels = LabelSpace.of(classes)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
     return labels, [_number(name.strip(), labels) for name in names]
 
 
 def _number(name: str, labels: LabelSpace) -> int:
     return BACKGROUND if is_background(name) else -1 if NO_CLASSES.fullmatch(name) else labels.index(name)
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises InputError, naming it."""
-    try:
-        return json.loads(regular(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); fetch or write it again") from error
 
 
 def read_xml(path: Path) -> Element:
@@ -142,11 +122,9 @@ def refuse_unwritable(files: Iterable[Path]) -> None:
     """Refuse files whose names hold control characters or, as old archives have them, no UTF-8. Raises InputError."""
     for file in files:
         if not is_one_line(str(file)):
-            names = sys.getfilesystemencoding()
-            remedy = "rename the file" + f", or set PYTHONUTF8=1 (names are read as {names} here)" * (names != "utf-8")
             raise InputError(
                 f"{os.fsencode(file)!r}: a name that is not UTF-8, or holds control characters, can't be an image's; "
-                f"{remedy}"
+                f"rename the file{misread()}"
             )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tutored.data.images import Images, Size, files_in
 from tutored.data.objects import LARGEST, Entry, Instance, as_annotations
 from tutored.data.text import NO_CLASSES, is_background, own_classes, refuse_unwritable
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import is_special
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import SUFFIXES, Box, refuse_shares
@@ -48,20 +48,18 @@ def images_of(
     read: Callable[[Any, str], Drawn],
     unread: Iterable[str],
 ) -> Images:
-    """A split as a format named `kind` has it.
+    """A split as a format named `kind` has it. Raises InputError: none of the pictures is there, or two are called the
+    same.
 
     Args:
         read: makes an instance of an object; raises InputError where it is faulty.
         unread: sentences on what is there and not read.
-
-    Raises:
-        InputError: none of the pictures is there, or two are called the same.
     """
     places = [page.entry.picture for page in pages]
     if not any(isinstance(place, str) or place.exists() for place in places):
         told = f"none of {len(places):,} pictures is there, such as {min(map(str, places))}" if places else "no picture"
         raise InputError(f"{folder}: {told}; put pictures and annotations into this folder")
-    ids = image_ids([page.name for page in pages], folder)
+    ids = image_ids([page.name for page in pages], folder, [page.entry.path for page in pages])
     entries = {each: filled(page.entry, page.shapes, read) for each, page in zip(ids, pages, strict=True)}
     found = as_annotations(labels, entries, folder)
     return Images(
@@ -107,10 +105,8 @@ class Pictures:
     def find(self, name: str, home: Path | None = None) -> Path | None:
         """The picture of this file name; of several, one in `home`, then that whose path has most of the end of `name`.
 
-        Annotations name pictures by paths of another machine, also of Windows. None: there is none.
-
-        Raises:
-            InputError: it may be one or another.
+        Annotations name pictures by paths of another machine, also of Windows. None: there is none. Raises InputError:
+        it may be one or another.
         """
         parts = PurePosixPath(composed(name).replace("\\", "/")).parts[::-1]
         alike: dict[int, list[Path]] = defaultdict(list)
@@ -134,17 +130,19 @@ def counted(things: Collection[Any], what: str, told: str) -> list[str]:
     return [f"{len(things):,} {what}, such as {min(map(str, things))}, {told}"] if things else []
 
 
-def image_ids(names: Sequence[PurePath], where: Path) -> list[str]:
-    """The ids of images whose files have these names: the stem, or, where several share one, all but the suffix.
+def image_ids(names: Sequence[PurePath], where: Path, files: Sequence[Path | None] = ()) -> list[str]:
+    """The ids of images whose files have these names: the stem, or, where several share one, all but the suffix. Raises
+    InputError: naming `where` and two of `files`; two names differ in the suffix alone, or one is listed twice.
 
-    Raises:
-        InputError: naming `where`; two names differ in the suffix alone, or one is listed twice.
+    Args:
+        files: that list the images, where there are such files.
     """
     sharing = Counter(name.stem for name in names)
     ids = [composed(name.stem if sharing[name.stem] == 1 else name.with_suffix("").as_posix()) for name in names]
     twice, count = Counter(ids).most_common(1)[0]
     if count > 1:
-        alike = [str(name) for name, each in zip(names, ids, strict=True) if each == twice]
+        named = zip(names, ids, files or [None] * len(ids), strict=True)
+        alike = [f"{name} of {file}" if file else str(name) for name, each, file in named if each == twice]
         raise InputError(
             f"{where}: {' and '.join(alike[:2])} have one name up to the suffix; list a picture once, and rename one "
             "of two"
@@ -164,10 +162,8 @@ def class_of(name: Any, labels: LabelSpace, what: str) -> int:
         raise InputError(f"{what}: its class must be a name, got {name!r}")
     if NO_CLASSES.fullmatch(name.strip()) and not is_background(name):
         raise InputError(f"{what}: {name!r} is no class; give it a class, or remove it")
-    try:
+    with told_of(what):
         return BACKGROUND if is_background(name) else labels.index(name.strip())
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from error
 
 
 # --- Shapes
@@ -219,10 +215,8 @@ def turned(points: Points, pivot: tuple[float, float], degrees: float) -> Points
 
 
 def pasted(crop: NDArray[np.bool_], left: int, top: int, size: Size, what: str) -> NDArray[np.bool_]:
-    """The pixels of an image of `size` (H, W), bool [H, W], of which those of a rectangle are known.
-
-    Raises:
-        InputError: beginning with `what`; the rectangle lies outside.
+    """The pixels of an image of `size` (H, W), bool [H, W], of which those of a rectangle are known. Raises InputError:
+    beginning with `what`; the rectangle lies outside.
     """
     (height, width), whole = crop.shape, np.zeros(size, np.bool_)
     if not (0 <= left <= left + width <= size[1] and 0 <= top <= top + height <= size[0]):

@@ -1,19 +1,20 @@
-"""Data sets seen in part, without some ground truth, or in another label space."""
+"""Data sets seen otherwise: a part of one, in other label spaces, several as one."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from tutored.data.images import Annotations, Images
 from tutored.data.objects import ObjectMasks
-from tutored.data.sources import ranks
-from tutored.errors import InputError
-from tutored.labels import ClassMap, LabelSpace
+from tutored.data.training import ranks
+from tutored.errors import InputError, told_of
+from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.types import Dataset, GroundTruth
 
 Names = tuple[str, ...]
@@ -54,10 +55,8 @@ class Subset(View):
 def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
     """Split a data set in two: what is left, and a share of its images held out.
 
-    The same seed holds out the same images, a larger share a superset.
-
-    Raises:
-        InputError: one of the two would be empty.
+    The same seed holds out the same images, a larger share a superset. Raises InputError: one of the two would be
+    empty.
     """
     places = ranks(dataset.ids, seed, "held out")
     out = tuple(image_id for image_id in dataset.ids if places[image_id] < share)
@@ -67,23 +66,6 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
             f"{dataset.name}: {share:.0%} of {len(dataset.ids)} images can't be held out; give another share"
         )
     return Subset(dataset, "without the held-out part", left), Subset(dataset, "held out", out)
-
-
-class Only(View):
-    """A data set with the annotations of some tasks; of a reader's own data set the others are not even read."""
-
-    def __init__(self, inner: Dataset, tasks: Collection[str]) -> None:
-        if isinstance(inner, Images):
-            inner = replace(inner, tasks={name: each for name, each in inner.tasks.items() if name in tasks})
-        super().__init__(inner)
-        self.labels = {name: labels for name, labels in inner.labels.items() if name in tasks}
-
-    def annotated_tasks(self, image_id: str) -> Names:
-        return tuple(name for name in self.inner.annotated_tasks(image_id) if name in self.labels)
-
-    def ground_truth(self, image_id: str) -> GroundTruth:
-        truth = self.inner.ground_truth(image_id)
-        return truth.without(*(truth.tasks.keys() - self.labels.keys()))
 
 
 class Visible(View):
@@ -144,15 +126,13 @@ def relabelled(
     """The data set with each task in its label space, matched by name, and with what it does not annotate declared.
 
     Give a data set as its reader does, so that masks of a file of more than 254 classes can be told apart in fewer.
+    Raises InputError: a name in `annotated` is not a class of the data set, or no class matches.
 
     Args:
         classes: by task, the object classes to see it in; None, or no entry, keeps the data set's own. One that the
             data set does not have counts as not annotated.
         annotated: by task, the data set's own classes that it annotates completely; None, or no entry, means all. What
             it may hold of its other classes is dropped.
-
-    Raises:
-        InputError: a name in `annotated` is not a class of the data set, or no class matches.
     """
     sources: dict[str, Annotations] = {}
     seen: dict[str, Seen] = {}
@@ -173,17 +153,13 @@ def relabelled(
 
 
 def _space(name: str, classes: Sequence[str]) -> LabelSpace:
-    try:
+    with told_of(f"classes of {name}, {', '.join(classes)}"):
         return LabelSpace.of(tuple(classes))
-    except ValueError as error:
-        raise InputError(f"classes of {name}, {', '.join(classes)}: {error}") from error
 
 
 def _seen(what: str, own: LabelSpace, target: LabelSpace, annotated: Names | None) -> Seen:
-    try:
+    with told_of(f"{what}: annotated"):
         known = set(range(len(own))) if annotated is None else {0, *map(own.index, annotated)}
-    except InputError as error:
-        raise InputError(f"{what}: annotated: {error}") from error
     try:
         class_map = ClassMap.by_name(own, target)
     except InputError as error:
@@ -195,3 +171,103 @@ def _seen(what: str, own: LabelSpace, target: LabelSpace, annotated: Names | Non
     unknown = {number for index, number in enumerate(class_map.to) if index not in known}
     complete = tuple(index for index in range(1, len(target)) if index in to and index not in unknown)
     return Seen(target, to, None if len(complete) == len(target) - 1 else complete)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined:
+    """Images of several data sets.
+
+    Attributes:
+        homes: by image id the data sets that have the image; several annotate other tasks of the same picture.
+    """
+
+    name: str
+    source: str
+    split: str
+    notes: tuple[str, ...]
+    labels: Mapping[str, LabelSpace]
+    ids: tuple[str, ...]
+    homes: Mapping[str, tuple[Dataset, ...]]
+
+    def files(self, image_id: str) -> tuple[Path | str, ...]:
+        return tuple(file for home in self.homes[image_id] for file in home.files(image_id))
+
+    def image(self, image_id: str) -> Image.Image:
+        return self.homes[image_id][0].image(image_id)
+
+    def ground_truth(self, image_id: str) -> GroundTruth:
+        """What all data sets say of the image. Raises InputError also where its pictures are not of one size."""
+        first, *others = (home.ground_truth(image_id) for home in self.homes[image_id])
+        if any(truth.size != first.size for truth in others):
+            raise _other_pictures(image_id, *self.homes[image_id][:2])
+        return GroundTruth(first.size, {**first.tasks, **{k: v for each in others for k, v in each.tasks.items()}})
+
+    def annotated_tasks(self, image_id: str) -> tuple[str, ...]:
+        return tuple(task for home in self.homes[image_id] for task in home.annotated_tasks(image_id))
+
+    def problems(self, image_id: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(fault for home in self.homes[image_id] for fault in home.problems(image_id)))
+
+
+def union(spaces: Sequence[LabelSpace]) -> tuple[str, ...]:
+    """The object classes of all, in the first one's order, then what the others add; aliases are one class."""
+    names = list(spaces[0].classes)
+    for space in spaces[1:]:
+        names += [name for name in space.classes if same_class(name, LabelSpace.of(names)) is None]
+    return tuple(names)
+
+
+def join(datasets: Sequence[Dataset]) -> Dataset:
+    """One data set of all; a single one stays as it is. Each task has one label space in all that have it.
+
+    An image may be in several, with the same name and picture, where each annotates other tasks: boxes come from one
+    folder and masks from another. Raises InputError: two annotate one task of an image, or have different pictures of
+    its name (the first few, and later all sizes, are compared).
+    """
+    if len(datasets) == 1:
+        return datasets[0]
+    labels: dict[str, LabelSpace] = {}
+    homes: dict[str, tuple[Dataset, ...]] = {}
+    compared = 0
+    for dataset in datasets:
+        assert all(labels.setdefault(task, space) == space for task, space in dataset.labels.items()), "relabel first"
+        for image_id in dataset.ids:
+            for other in homes.get(image_id, ()):
+                twice = sorted({*other.annotated_tasks(image_id)} & {*dataset.annotated_tasks(image_id)})
+                if twice:
+                    raise InputError(
+                        f"{other.name} and {dataset.name} both have an image {image_id} and annotate its {twice[0]}; "
+                        "rename one of them, or say which tasks each data set is for: data.tasks, data.more[].tasks"
+                    )
+                compared += 1
+                if compared <= COMPARED and differ(other, dataset, image_id):
+                    raise _other_pictures(image_id, other, dataset)
+            homes[image_id] = (*homes.get(image_id, ()), dataset)
+    return Joined(
+        name=" + ".join(dataset.name for dataset in datasets),
+        source=" + ".join(dataset.source for dataset in datasets),
+        split=" + ".join(dataset.split for dataset in datasets),
+        notes=tuple(dict.fromkeys(note for dataset in datasets for note in dataset.notes)),
+        labels=labels,
+        ids=tuple(homes),
+        homes=homes,
+    )
+
+
+COMPARED = 3
+"""Images in several data sets whose pictures `join` compares."""
+
+
+def differ(one: Dataset, other: Dataset, image_id: str) -> bool:
+    """Whether two data sets have pictures of other pixels under one id; False where one of them can't be read."""
+    try:
+        return not np.array_equal(np.asarray(one.image(image_id)), np.asarray(other.image(image_id)))
+    except InputError:
+        return False
+
+
+def _other_pictures(image_id: str, one: Dataset, other: Dataset) -> InputError:
+    return InputError(
+        f"{one.name} and {other.name} have different pictures of the name {image_id}; an image is known by its name "
+        "alone: rename the files of one of the two, and what lists them"
+    )

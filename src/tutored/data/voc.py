@@ -4,25 +4,81 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from xml.etree.ElementTree import Element
 
 import numpy as np
 import torch
 
-from tutored.data.colours import ColourMasks, label_map
 from tutored.data.images import AnnotationFiles, Images, Size, first_file
-from tutored.data.text import CLASS_FILES, gather, own_classes, read_lines, read_xml, refuse_climbing
-from tutored.errors import InputError
+from tutored.data.text import CLASS_FILES, gather, numbered, own_classes, read_lines, read_xml, refuse_climbing
+from tutored.errors import InputError, told_of
 from tutored.labels import VOC, LabelSpace, composed
-from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box, read_numbers, refuse_shares
+from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box, read_numbers, read_picture, refuse_shares
 from tutored.tasks.detection.types import Boxes
 from tutored.tasks.instances.types import Objects
+from tutored.tasks.segmentation.types import ClassMask
 from tutored.types import BACKGROUND, IGNORE
+
+LABEL_MAP = re.compile(r"(.+):(\d+),(\d+),(\d+):[^:]*:[^:]*")
+"""A line of CVAT's `labelmap.txt`: a class and its colour in masks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColourMasks(AnnotationFiles):
+    """Masks whose colours mean classes: by colour, as 0xRRGGBB, the class."""
+
+    states_classes: ClassVar[bool] = True
+    colours: Mapping[int, int]
+
+    def read(self, image_id: str, size: Size) -> ClassMask:
+        path = self.path(image_id)
+        assert path is not None
+        pixels = np.asarray(read_picture(path), np.int32) @ (1 << 16, 1 << 8, 1)
+        if pixels.shape != size:
+            height, width = pixels.shape
+            raise InputError(f"{path}: the mask is {width}x{height} pixels, its image {size[1]}x{size[0]}")
+        values, where = np.unique(pixels, return_inverse=True)
+        strange = [f"{value >> 16},{value >> 8 & 255},{value & 255}" for value in values if value not in self.colours]
+        if strange:
+            raise InputError(
+                f"{path}: labelmap.txt has no class of the colour {' or '.join(strange[:3])}; add it, or, where pixels "
+                f"are numbers of classes, list these in {CLASS_FILES[0]}"
+            )
+        classes = np.array([self.colours[value] for value in values.tolist()], np.uint8)
+        return ClassMask(mask=torch.from_numpy(classes[where.reshape(size)]))
+
+
+def label_map(folder: Path) -> tuple[LabelSpace, Mapping[int, int]] | None:
+    """The classes of CVAT's `labelmap.txt`, and the class of each colour, 0xRRGGBB; None without such a file. Raises
+    InputError: naming file and line; a line is no class with a colour, or two have one colour or name.
+    """
+    path = folder / "labelmap.txt"
+    if not path.is_file():
+        return None
+    names: list[str] = []
+    colours: dict[int, int] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = LABEL_MAP.fullmatch(line.strip())
+        levels = [int(each) for each in found.groups()[1:]] if found else [256]
+        colour = sum(level << shift for level, shift in zip(levels, (16, 8, 0), strict=False))
+        if not found or max(levels) > 255 or colour in colours:
+            raise InputError(
+                f"{path}: line {number}: {line!r} is not name:red,green,blue:parts:actions, each colour once"
+            )
+        colours[colour] = len(names)
+        names.append(found[1])
+    labels, classes = numbered(names, path)
+    if len(labels) > IGNORE:
+        raise InputError(f"{path}: {len(labels.classes)} classes are more than a mask can tell apart ({IGNORE - 1})")
+    return labels, {colour: classes[place] % 256 for colour, place in colours.items()}  # -1 is ignored
+
 
 OF_ONE_CLASS = re.compile(r"\s(-1|0|1)\s*$")
 """How every line of VOC's lists of one class ends; an image id itself may hold blanks."""
@@ -36,8 +92,9 @@ MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 def open_voc(folder: Path, split: str) -> Images:
     """Open a split of a VOC folder, or of the VOCdevkit folder above it where that holds only one.
 
-    An image without XML has no boxes annotated; XML without an object says that nothing is there. An image without
-    a PNG in `MASK_FOLDERS` has no mask.
+    An image without XML has no boxes annotated; XML without an object says that nothing is there, or that nobody drew
+    yet. An image without a PNG in `MASK_FOLDERS` has no mask. Raises InputError: no such folder or split (the possible
+    ones are named), an empty list, an id listed twice.
 
     Args:
         folder: holds JPEGImages, Annotations, SegmentationClass and ImageSets.
@@ -47,9 +104,6 @@ def open_voc(folder: Path, split: str) -> Images:
 
     Classes are VOC's twenty, or those that a file in the folder lists (`CLASS_FILES`), one a line in the order of their
     indices. Without such a file, `labelmap.txt` lists them as CVAT writes it, with the colours that masks have then.
-
-    Raises:
-        InputError: no such folder or split (the possible ones are named), an empty list, an id listed twice.
     """
     folder = _dataset_folder(folder)
     listed, mapped = own_classes(folder), label_map(folder)
@@ -89,6 +143,15 @@ class VocBoxes(AnnotationFiles):
     A file is refused that is of an image of another size, and an object that lacks a field, has an unknown class, or a
     box that sticks out by more than the pixel that rounding explains.
     """
+
+    def is_blank(self, image_id: str) -> bool:
+        path = self.path(image_id)
+        if path is None or not path.is_file():
+            return False
+        text = path.read_bytes().rstrip()
+        if b"<object" in text or b"<!DOCTYPE" in text:  # whose entities may hold objects, or worse
+            return False
+        return text.endswith((b"</annotation>", b"<annotation/>"))  # not cut short
 
     def read(self, image_id: str, size: Size) -> Boxes:
         path = self.path(image_id)
@@ -171,10 +234,8 @@ def _check_size(root: Element, size: Size, path: Path) -> None:
 def _read_object(element: Element, size: Size, labels: LabelSpace, what: str) -> tuple[Box, int, bool]:
     name = _text(element, "name", what)
     what = f"{what} ({name})"
-    try:
+    with told_of(what, "own classes go into a file labels.txt in the data folder"):
         index = labels.index(name)
-    except InputError as error:
-        raise InputError(f"{what}: {error}; own classes go into a file labels.txt in the data folder") from error
     if index == BACKGROUND:
         raise InputError(f"{what}: background is no object; remove it")
     box = element.find("bndbox")

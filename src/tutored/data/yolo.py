@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from tutored.config.read import read_yaml
+from tutored.config.run import read_yaml
 from tutored.data.images import Images, files_in, first_file
 from tutored.data.objects import Entry, Instance, as_annotations
 from tutored.data.text import CLASS_FILES, numbered, read_lines
@@ -144,9 +144,7 @@ def open_yolo(folder: Path, split: str) -> Images:
     several share one, its path.
 
     A polygon is a mask, and the box around it. Where all polygons have four points, they are taken for oriented boxes.
-
-    Raises:
-        InputError: no file names the classes, no such split (the possible ones are named), or it has no picture.
+    Raises InputError: no file names the classes, no such split (the possible ones are named), or it has no picture.
     """
     settings = _settings(folder)
     if settings is None:
@@ -281,8 +279,11 @@ def _label_file(picture: Path) -> Path | None:
     return first_file(folders, picture.stem, (".txt",))
 
 
-def _lost(files: Iterable[tuple[Path, Path | None]]) -> Iterator[str]:
-    """Sentences on label files of no picture."""
+def _lost(files: Collection[tuple[Path, Path | None]]) -> Iterator[str]:
+    """Sentences on label files of no picture, and on second ones."""
+    second = [picture.with_suffix(".txt") for picture, path in files if path and path.parent != picture.parent]
+    told = "lie beside pictures that have one in `labels`, and are not used"
+    yield from counted([path for path in second if path.is_file()], "label files", told)
     for pictures, labels in sorted({(picture.parent, path.parent) for picture, path in files if path}):
         stems = {path.stem for path in pictures.iterdir()}
         lost = [path for path in sorted(labels.glob("*.txt")) if path.stem not in stems and is_label(path)]

@@ -17,8 +17,7 @@ from tutored.engine.state import load_state
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.errors import InputError
-from tutored.files import LEFTOVERS, write_text
-from tutored.folders import RUN, STORES
+from tutored.files import LEFTOVERS, RUN, STORES, write_text
 from tutored.processes import allow_files
 from tutored.watch import Watcher
 

@@ -15,7 +15,6 @@ from tutored import losses
 from tutored.config import Config, Loss
 from tutored.data.training import TrainingSet, epoch_batches
 from tutored.errors import InputError
-from tutored.losses import Head
 from tutored.students import Student
 from tutored.types import Batch
 
@@ -63,13 +62,11 @@ class Plan:
 
 
 def make_plan(config: Config, data: TrainingSet, name: str, accelerator: Accelerator) -> Plan:
-    """The batches of a run and of this process.
+    """The batches of a run and of this process. Raises InputError: nobody teaches anything, or images are too few for
+    the batch or for the processes.
 
     Args:
         name: of the data set, for messages.
-
-    Raises:
-        InputError: nobody teaches anything, or images are too few for the batch or for the processes.
     """
     positions, images, batch = data.taught(), len(data), config.train.batch
     processes = accelerator.num_processes
@@ -120,9 +117,11 @@ def backward(
         Every term, divided and weighted; over the processes their mean is the batch's. A term that nobody teaches in
         this process' part may be missing.
     """
-    heads: Mapping[str, Head] = student.heads  # type: ignore[assignment]
+    heads = dict(student.heads.items())
     assigned = [assign(heads, part, config) for part in parts]
-    total = _total([each.weights for each in assigned], accelerator)
+    names = list(assigned[0].weights)
+    weights = torch.stack([torch.stack([each.weights[name] for name in names]) for each in assigned]).sum(0)
+    total = dict(zip(names, accelerator.reduce(weights, "sum"), strict=True))
     factors = losses.divide(total, heads, config, mixture=mixture, processes=accelerator.num_processes)
     images = sum(len(part.image_ids) for part in parts)
     values: dict[str, Tensor] = {}
@@ -135,13 +134,6 @@ def backward(
             accelerator.backward(student.combine(terms, len(part.image_ids) / images))
         values = {name: values.get(name, 0) + term.detach() for name, term in terms.items()}
     return values
-
-
-def _total(weights: Sequence[Mapping[str, Tensor]], accelerator: Accelerator) -> dict[str, Tensor]:
-    """Weights of the whole batch: all micro-batches, all processes."""
-    names = list(weights[0])
-    total = torch.stack([torch.stack([each[name] for name in names]) for each in weights]).sum(0)
-    return dict(zip(names, accelerator.reduce(total, "sum"), strict=True))
 
 
 def means(terms: Mapping[str, Tensor], names: Sequence[str], steps: int, accelerator: Accelerator) -> dict[str, float]:

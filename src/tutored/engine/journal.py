@@ -15,10 +15,8 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
 from tutored.config import Config, flat
-from tutored.data.joined import Joined
-from tutored.data.sources import source_weights
-from tutored.data.training import TrainingSet
-from tutored.data.views import Subset
+from tutored.data.training import TrainingSet, source_weights
+from tutored.data.views import Joined, Subset
 from tutored.engine.supervision import OpenSupervision
 from tutored.errors import InputError
 from tutored.files import write_text
@@ -39,22 +37,16 @@ class Journal:
     """
 
     def __init__(self, config: Config, accelerator: Accelerator, out: Path) -> None:
-        self.config, self.accelerator, self.out = config, accelerator, out
+        self.config, self.accelerator, self.out, self._log = config, accelerator, out, out / "log.jsonl"
         self.entries: list[dict[str, Any]] = []
-
-    @property
-    def _log(self) -> Path:
-        return self.out / "log.jsonl"
 
     def begin(self, done: int) -> None:
         """Begin this run at every tracker, under the name of its folder; TensorBoard's files go to `out/tensorboard`.
+        Raises InputError: a tracker can't begin.
 
         Args:
             done: steps of an interrupted run that goes on. TensorBoard hides what it was told of later ones, trackio
                 goes on with the run of that name; the others begin a new one.
-
-        Raises:
-            InputError: a tracker can't begin.
         """
         name = f"{self.out.resolve().name}-{self.config.run_id}"
         arguments = {
@@ -177,7 +169,9 @@ def make_facts(config: Config, supervision: OpenSupervision, device: torch.devic
     return {
         "run_id": config.run_id,
         "images": len(supervision.train.ids),
-        "device": _device_name(device),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),
@@ -187,23 +181,3 @@ def make_facts(config: Config, supervision: OpenSupervision, device: torch.devic
         "stores": supervision.stores,
         "notes": list(supervision.notes),
     }
-
-
-def make_result(
-    facts: Mapping[str, Any], config: Config, seconds: float, figures: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What a finished run says about itself: figures by task, the complete config, cost and versions; JSON-ready.
-
-    Args:
-        facts: those of `make_facts`.
-        seconds: spent in training steps, over all resumptions; validation not counted.
-        figures: the last validation's, or None.
-    """
-    first = {"run_id": facts["run_id"], "figures": figures, "images": facts["images"], "seconds": round(seconds, 1)}
-    return {**first, **{key: value for key, value in facts.items() if key not in first}, "config": config.to_dict()}
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()})"

@@ -3,19 +3,88 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tutored.config import Loss, Train
-from tutored.engine.shard import own, piece, whole
 from tutored.errors import InputError
 from tutored.students import Student
 from tutored.types import Batch
+
+UNIT = 1_000_000
+"""Parameters, at least, that are brought together at once: those of a block, for its own passes alone."""
+
+
+def shard(network: nn.Module, device: torch.device) -> None:
+    """Cut every parameter into pieces, in place. Pieces are of contiguous memory: no longer channels-last."""
+    network.to(memory_format=torch.contiguous_format)
+    mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
+    _shard_blocks(network, mesh)
+    fully_shard(network, mesh=mesh)
+
+
+def _shard_blocks(module: nn.Module, mesh: DeviceMesh) -> int:
+    """Innermost blocks first; only what an `nn.Sequential` calls is one. Returns the parameters that are in none."""
+    left = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+    for child in module.children():
+        count = _shard_blocks(child, mesh)
+        if count >= UNIT and isinstance(module, nn.Sequential):
+            fully_shard(child, mesh=mesh)
+            count = 0
+        left += count
+    return left
+
+
+def piece(whole: Tensor, like: Tensor) -> Tensor:
+    """This process' piece of a tensor that every process has, where `like` is in pieces; otherwise the tensor."""
+    if not isinstance(like, DTensor):
+        return whole
+    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None).clone()
+
+
+def own(value: Tensor) -> Tensor:
+    """What this process has of a tensor, in the same memory."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor put together from its pieces; every process must call it."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def whole_states(network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Both `state_dict`s, put together on the main process' CPU; elsewhere what was in pieces is empty.
+
+    A gradient that waits for its update stands among the optimiser's values of its parameter, as `gradient`.
+    """
+
+    def kept(value: Tensor) -> Tensor:
+        if not isinstance(value, DTensor):
+            return value
+        full = whole(value)
+        return full.cpu() if distributed.get_rank() == 0 else full.new_empty(0)
+
+    state = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    slots = {index: {name: kept(value) for name, value in each.items()} for index, each in state["state"].items()}
+    for index, parameter in enumerate(parameters):
+        if parameter.grad is not None:
+            slots.setdefault(index, {})["gradient"] = kept(parameter.grad)
+    return {name: kept(value) for name, value in network.state_dict().items()}, {**state, "state": slots}
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """`load_state_dict` of whole tensors."""
+    there = network.state_dict()
+    network.load_state_dict({name: piece(value, there.get(name, value)) for name, value in weights.items()})
 
 
 def make_optimizer(student: Student, config: Train, device: torch.device) -> torch.optim.Optimizer:
@@ -72,11 +141,6 @@ def rate_factor(step: int, steps: int, config: Train) -> float:
     return 1.0
 
 
-def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * factor
-
-
 class Average:
     """A network that follows another one; the tensors of both are found once, which takes longer than to move them.
 
@@ -115,13 +179,11 @@ class Gathered:
     """Gradients that wait for more images than a step has; see `Student.update_after`.
 
     They stay where they are, in `Parameter.grad`, so that the next steps add theirs. An update takes their mean over
-    the images that taught (as `losses.divide` weighs them), as if these had been one batch.
+    the images that taught (as `losses.divide` weighs them), as if these had been one batch. Raises InputError:
+    precision fp16, whose gradients have another scale in each step.
 
     Attributes:
         since: by task, since its last update: the images that taught it, and the sum of their shares of their batches.
-
-    Raises:
-        InputError: precision fp16, whose gradients have another scale in each step.
     """
 
     def __init__(self, student: Student, config: Loss, accelerator: Accelerator) -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutored.config import Config, TaskSection
-from tutored.data.sources import drawn_and_hidden
 from tutored.data.text import few
+from tutored.data.training import drawn_and_hidden
 from tutored.engine.data_sets import by_task, open_datasets, open_parts, open_tasks, own_classes, parts_of
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Remapped, Store
-from tutored.softlabels.advice import Advice, read_sidecar
+from tutored.softlabels.advice import read_sidecar
 from tutored.tasks import Task
-from tutored.tasks.averages import averaged_classes
+from tutored.tasks.audit import Advice
+from tutored.tasks.calibrate import averaged_classes
 from tutored.types import Dataset, SoftLabels
 from tutored.visualise import lacking_letters
 
@@ -51,12 +52,9 @@ class OpenSupervision(NamedTuple):
 
 
 def open_supervision(config: Config) -> OpenSupervision:
-    """Open data sets and stores.
-
-    Raises:
-        InputError: train and validation share images, a store answers for no image, two stores answer for the same
-            one, a tutor's classes and the student's have nothing in common, nobody has one of a task's `classes`, or a
-            store's audit is of another labelling; whatever opening one of them raises.
+    """Open data sets and stores. Raises InputError: train and validation share images, a store answers for no image,
+    two stores answer for the same one, a tutor's classes and the student's have nothing in common, nobody has one of a
+    task's `classes`, or a store's audit is of another labelling; whatever opening one of them raises.
     """
     train, val = open_datasets(config)
     tasks = open_tasks(config, train)
@@ -64,10 +62,8 @@ def open_supervision(config: Config) -> OpenSupervision:
     soft_labels: dict[str, Mapping[str, SoftLabels]] = {}
     stores: dict[str, list[dict[str, Any]]] = {}
     for name, section in config.tasks.items():
-        try:
+        with told_of(f"tasks.{name}.reported"):
             averaged_classes(tasks[name].labels, getattr(section, "reported", None))
-        except InputError as error:
-            raise InputError(f"tasks.{name}.reported: {error}") from error
         opened = [open_store(path, tasks[name]) for path in section.stores]
         advice = [_advice(store, tasks[name], config, train, val, notes) for store in opened]
         tasks[name] = task = _with_band(tasks[name], advice, notes)
@@ -139,33 +135,25 @@ def _refuse_unknown(name: str, config: Config, labels: LabelSpace, reached: Cont
     own = LabelSpace.of(own_classes(open_parts(config)).get(name, ()))
     for index, each in enumerate(labels.classes, start=1):
         if index not in reached and same_class(each, own) is None:
-            try:
+            with told_of(f"tasks.{name}.classes: no data set and no tutor knows one of them"):
                 own.index(each)
-            except InputError as error:
-                raise InputError(
-                    f"tasks.{name}.classes: no data set and no tutor knows one of them: {error}"
-                ) from error
 
 
 def map_classes(task: Task, labels: LabelSpace, spaces: Sequence[LabelSpace], whose: str) -> ClassMap:
-    """From the classes of a tutor to those of a task; a task without classes has nothing to map.
+    """From the classes of a tutor to those of a task; a task without classes has nothing to map. Raises InputError:
+    they have no class in common, or one that is renamed is nobody's.
 
     Args:
         spaces: the classes of all tutors of the task; a class that is renamed is one of theirs.
         whose: whose classes they are, for messages.
-
-    Raises:
-        InputError: they have no class in common, or one that is renamed is nobody's.
     """
     section = task.section
     if not hasattr(section, "renamed"):
         return ClassMap(labels, task.labels, (0,) + (None,) * (len(labels) - 1))
     known = {name for each in spaces for name in each.names}
     renamed = {name: ours for name, ours in section.renamed.items() if name in labels.names or name not in known}
-    try:
+    with told_of(f"tasks.{task.name}: {whose}"):
         return ClassMap.by_name(labels, task.labels, renamed=renamed, elsewhere=section.elsewhere)
-    except InputError as error:
-        raise InputError(f"tasks.{task.name}: {whose}: {error}") from error
 
 
 def _advice(
@@ -218,7 +206,7 @@ def _unannotated(config: Config, task: Task, store: Store) -> set[int]:
 def _with_band(task: Task, advice: Sequence[Advice | None], notes: list[str]) -> Task:
     """The task with the keys that the audits of its stores advise, if they agree and the config leaves the defaults."""
     bands = [dict(each.band) if each else {} for each in advice]
-    if not any(bands) or _band_is_set(task.section, bands):
+    if not any(bands) or any(_is_set(task.section, key) for band in bands for key in band):
         return task
     if any(band != bands[0] for band in bands):
         notes.append(f"the stores of {task.name} have audits with different advice on scores: the config's is used")
@@ -226,10 +214,6 @@ def _with_band(task: Task, advice: Sequence[Advice | None], notes: list[str]) ->
     told = ", ".join(f"{key} {value:.2f}" for key, value in bands[0].items())
     notes.append(f"{task.name}: {told}, as the audit of the tutor found")
     return type(task)(task.name, task.labels, task.section.model_copy(update=bands[0]))
-
-
-def _band_is_set(section: TaskSection, bands: Sequence[Mapping[str, float]]) -> bool:
-    return any(_is_set(section, key) for band in bands for key in band)
 
 
 def _taken(advice: Advice | None, class_map: ClassMap, section: TaskSection) -> dict[str, Any]:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -22,13 +28,11 @@ from tutored import losses, processes
 from tutored.checkpoint import save_checkpoint
 from tutored.config import Config
 from tutored.data.training import TrainingSet
+from tutored.engine import optimise
 from tutored.engine.batches import backward, make_plan, means, split
-from tutored.engine.journal import Journal, list_sources, make_facts, make_result
-from tutored.engine.optimise import Average, Gathered, load_optimizer, make_optimizer, rate_factor, set_rate
-from tutored.engine.shard import load_weights, shard, whole_states
-from tutored.engine.start import start_student
-from tutored.engine.state import check_images, check_stores, load_state, save_state
-from tutored.engine.stop import deafly, hear_parent, stop_unless_finite, stopping
+from tutored.engine.data_sets import cached
+from tutored.engine.journal import Journal, list_sources, make_facts
+from tutored.engine.state import check_images, check_stores, load_state, save_state, start_student
 from tutored.engine.supervision import OpenSupervision
 from tutored.errors import InputError
 from tutored.evaluate import Record, figures, resample
@@ -37,6 +41,78 @@ from tutored.judge import record_student
 from tutored.students import Head
 from tutored.types import SOURCES, Batch
 from tutored.watch import Report, Start, Validation, Watcher
+
+T = TypeVar("T")
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, what schedulers send, and a terminal that is closed; what is ignored, as under nohup, stays so."""
+
+
+@contextmanager
+def stopping(*, patient: bool = False) -> Iterator[Callable[[], bool]]:
+    """Inside, `STOPS` only note that we are asked to stop; a second one interrupts at once.
+
+    Args:
+        patient: not even the second one: who starts several processes passes on what the terminal sent them already.
+
+    Gives a function that tells whether we were asked. Outside the main thread, signals are left alone.
+    """
+    asked = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked and not patient:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    former = {number: signal.signal(number, note) for number in STOPS if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def deafly(loader: Iterable[T]) -> Iterator[T]:
+    """Iterate over a loader whose processes do not hear `STOPS`, which schedulers may send to every process of a job.
+
+    Its `worker_init_fn` must be `hear_parent`.
+    """
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # processes have it from their beginning
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def hear_parent(_worker: int) -> None:
+    """In a loader's process: of `STOPS`, hear only a SIGTERM by which the process that trains ends this one."""
+
+    def wait() -> None:
+        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+            pass
+        os._exit(0)
+
+    process = multiprocessing.parent_process()
+    parent = process.pid if process else None
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    if sys.platform == "darwin":  # nobody there tells who sent a signal
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    else:
+        threading.Thread(target=wait, daemon=True).start()
+
+
+def stop_unless_finite(terms: Mapping[str, Tensor], image_ids: Sequence[str], step: int) -> None:
+    """Raise FloatingPointError, naming terms and images, where a term of the loss is infinite or no number."""
+    broken = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
+    if broken:
+        raise FloatingPointError(
+            f"the loss is not finite at step {step}: {', '.join(broken)}; among images {', '.join(image_ids)}. "
+            "Lower train.lr, set train.clip, or use train.precision: fp32"
+        )
+
 
 PATIENCE = timedelta(hours=1)
 """How long processes wait for one another: the main one alone works out figures and writes."""
@@ -66,7 +142,7 @@ class Trainer:
             notes = (*notes, "train.precision fp16: a CPU computes in fp32 instead")
         self.supervision = supervision = supervision._replace(notes=(*supervision.notes, *notes))
         self.training = TrainingSet(
-            supervision.train,
+            cached(supervision.train, config, self.accelerator.num_processes),
             supervision.tasks,
             self.student.grids,
             supervision.soft_labels,
@@ -82,15 +158,16 @@ class Trainer:
         self.averaged = copy.deepcopy(self.student).eval().to(self.device)
         shards = config.train.shard and self.accelerator.num_processes > 1
         if shards:
-            shard(self.student, self.device)
+            optimise.shard(self.student, self.device)
         self.losses: dict[str, Callable[..., Any]] = {"assign": losses.assign, "sums": losses.sums}
         if config.train.compile:
             self.student.compile()
             self.losses = {name: torch.compile(function) for name, function in self.losses.items()}
         self.model = self.accelerator.prepare_model(self.student, evaluation_mode=shards)  # leaves gradients to FSDP
-        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self.student, config.train, self.device))
-        self.gathered = Gathered(self.student, config.loss, self.accelerator)
-        self.average = Average(self.averaged, self.student)
+        optimizer = optimise.make_optimizer(self.student, config.train, self.device)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.gathered = optimise.Gathered(self.student, config.loss, self.accelerator)
+        self.average = optimise.Average(self.averaged, self.student)
         self.done, self.seconds = 0, 0.0
         self.journal = Journal(config, self.accelerator, out)
         self.watch = Watcher()
@@ -100,28 +177,14 @@ class Trainer:
         """Train from the step that is done to the last.
 
         Ctrl-C and SIGTERM end it after the step at hand, with its state saved; several processes, which may be asked at
-        different steps, at the next entry of the log.
-
-        Raises:
-            KeyboardInterrupt: it was asked to stop.
-            InputError: a tracker can't begin.
+        different steps, at the next entry of the log. Raises KeyboardInterrupt: it was asked to stop. Raises
+        InputError: a tracker can't begin.
         """
         self.journal.begin(self.done)
         self.watch = watch if self.accelerator.is_main_process else Watcher()
-        supervision = self.supervision
-        self.watch.begin(
-            Start(
-                self.out,
-                self.config,
-                supervision.tasks,
-                supervision.train,
-                supervision.val,
-                supervision.soft_labels,
-                list_sources(self.training),
-                self.plan.epoch_steps,
-                self.facts,
-            )
-        )
+        of, sources = self.supervision, list_sources(self.training)
+        data = of.tasks, of.train, of.val, of.soft_labels, sources
+        self.watch.begin(Start(self.out, self.config, *data, self.plan.epoch_steps, self.facts))
         together = self.accelerator.num_processes > 1 or multiprocessing.parent_process() is not None
         with stopping(patient=together) as asked:
             self._loop(asked)
@@ -158,7 +221,10 @@ class Trainer:
                 self._end_of_epoch(self.done // self.plan.epoch_steps)
             if report:
                 terms, image_ids, counted, since = {}, [], 0, time.monotonic()
-            if self._stops(report, asked()):
+            stops = asked()
+            if self.accelerator.num_processes > 1:
+                stops = report and bool(self.accelerator.reduce(torch.tensor(float(stops), device=self.device)))
+            if stops:
                 if not self.config.train.ema:
                     self.average.update(0.0, self.done)
                 self.average.fill()
@@ -167,17 +233,13 @@ class Trainer:
                 self.accelerator.wait_for_everyone()
                 raise KeyboardInterrupt
 
-    def _stops(self, report: bool, asked: bool) -> bool:
-        if self.accelerator.num_processes == 1:
-            return asked
-        return report and bool(self.accelerator.reduce(torch.tensor(float(asked), device=self.device)))
-
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the weights. Returns every term of the loss, divided and weighted."""
         config = self.config
         if not self.model.training:  # setting every module's mode takes milliseconds
             self.model.train()
-        set_rate(self.optimizer, rate_factor(self.done, self.plan.steps, config.train))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * optimise.rate_factor(self.done, self.plan.steps, config.train)
         values = self.backward(batch)
         with self.gathered.due(batch):
             if config.train.clip is not None:
@@ -194,20 +256,20 @@ class Trainer:
 
         A subclass may compute the gradients in another way.
         """
-        parts = [part.map(self._to_device) for part in split(batch, self.config.train.micro_batch)]
+        parts = [
+            part.map(lambda tensor: tensor.to(self.device, non_blocking=True))
+            for part in split(batch, self.config.train.micro_batch)
+        ]
         tasks = self.config.tasks
         mixture = {name: task.weights for name, task in tasks.items() if task.policy == "both"}
         return backward(
             self.model, self.student, parts, self.config.loss, self.accelerator, mixture=mixture, **self.losses
         )
 
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
-
     def _report(self, loss: dict[str, float], steps: int, elapsed: float) -> None:
         self.seconds += elapsed
         rate = round(steps * self.plan.seen / elapsed, 2)
-        lr = self.config.train.lr * rate_factor(self.done - 1, self.plan.steps, self.config.train)
+        lr = self.config.train.lr * optimise.rate_factor(self.done - 1, self.plan.steps, self.config.train)
         self.journal.add({"step": self.done, "loss": loss, "lr": lr, "images_per_second": rate})
         left = (self.plan.steps - self.done) * elapsed / steps
         epoch = (self.done - 1) // self.plan.epoch_steps + 1
@@ -247,7 +309,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write log, checkpoint and state; each whole or not at all. Every process calls it, the main one writes."""
-        model, optimizer = whole_states(self.student, self.optimizer.optimizer)
+        model, optimizer = optimise.whole_states(self.student, self.optimizer.optimizer)
         if not self.accelerator.is_main_process:
             return
         if not (self.out / "config.yaml").exists():
@@ -278,10 +340,10 @@ class Trainer:
         model, average, optimizer, facts = saved
         check_stores(self.out, facts["stores"], self.supervision.stores)
         check_images(self.out, facts["images"], self.images)
-        load_weights(self.student, model)
+        optimise.load_weights(self.student, model)
         self.averaged.load_state_dict(average)
-        self.average = Average(self.averaged, self.student)
-        load_optimizer(self.optimizer.optimizer, optimizer)
+        self.average = optimise.Average(self.averaged, self.student)
+        optimise.load_optimizer(self.optimizer.optimizer, optimizer)
         self.gathered.since = facts["gathered"]
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
@@ -298,8 +360,10 @@ class Trainer:
         self._take_scores()
 
     def finish(self) -> dict[str, Any]:
-        """Write `result.json` and return what it holds."""
-        result = make_result(self.facts, self.config, self.seconds, self.journal.figures)
+        """Write `result.json` and return what it holds: figures by task, the complete config, cost and versions."""
+        cost = {"images": self.facts["images"], "seconds": round(self.seconds, 1)}  # validation not counted
+        first = {"run_id": self.facts["run_id"], "figures": self.journal.figures, **cost}
+        result = {**first, **{k: v for k, v in self.facts.items() if k not in first}, "config": self.config.to_dict()}
         if self.accelerator.is_main_process:
             write_json(self.out / "result.json", result)
         return result

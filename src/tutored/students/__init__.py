@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,19 +15,71 @@ from torch import Tensor, nn
 from tutored.config import StudentSection
 from tutored.config.entries import STUDENTS, resolve
 from tutored.errors import InputError
-from tutored.students.convolve import quicken
+from tutored.files import regular
+from tutored.labels import LabelSpace
+from tutored.students.backbone import quicken
 from tutored.students.heads import DenseHead, Head, Student
-from tutored.tasks import Task
+from tutored.tasks import Task, open_task, task_class
+from tutored.tasks.task import Size
 from tutored.types import Prediction, SoftLabels
 
 __all__ = ["DenseHead", "Head", "Student", "answer", "make_student", "preprocess", "soft_answer"]
 
 
-def make_student(config: StudentSection, tasks: Mapping[str, Task]) -> Student:
-    """The student that a section describes, with a head for each task.
+class Exported(Student):
+    """Raw outputs of a task are those of the file, by the name behind `{task}_`. Raises InputError: onnxruntime is
+    missing, the file can't be read, or `tutored export` did not write it.
+    """
 
-    Raises:
-        InputError: it has no head for a task, see the student's own class; or a user's own student lacks a member.
+    def __init__(self, path: Path, device: torch.device) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise InputError("exported files need onnxruntime; run `pip install 'tutored[onnx]'`") from error
+        try:
+            providers = ["CPUExecutionProvider"] if device.type == "cpu" else onnxruntime.get_available_providers()
+            session = onnxruntime.InferenceSession(str(regular(path)), providers=providers)
+            about = session.get_modelmeta().custom_metadata_map
+            side = int(session.get_inputs()[0].shape[2])
+            tasks = {name: _task(name, **facts) for name, facts in json.loads(about["tasks"]).items()}
+            outputs = {
+                output.name: max((name for name in tasks if output.name.startswith(f"{name}_")), key=len)
+                for output in session.get_outputs()
+            }
+        except Exception as error:  # onnxruntime has no common base class for its errors
+            raise InputError(
+                f"{path}: no student that `tutored export` wrote ({type(error).__name__}: {error}); another network "
+                "can be a tutor, see docs/tutors.md"
+            ) from error
+        super().__init__(StudentSection(kind="exported", size=side), tasks)
+        self.session, self.outputs = session, outputs
+        self.heads.update({name: _ExportedHead(task, side) for name, task in tasks.items()})
+        self.scores |= json.loads(about["scores"])
+
+    def forward(self, images: Tensor) -> dict[str, dict[str, Tensor]]:
+        values = self.session.run(list(self.outputs), {"images": images.cpu().numpy()})
+        raw: dict[str, dict[str, Tensor]] = {name: {} for name in self.tasks}
+        for (output, task), value in zip(self.outputs.items(), values, strict=True):
+            raw[task][output.removeprefix(f"{task}_")] = torch.from_numpy(value)
+        return raw
+
+
+class _ExportedHead(Head):
+    def __init__(self, task: Task, side: int) -> None:
+        super().__init__(task, {})
+        self.side = side
+
+    def decode(self, raw: Mapping[str, Tensor], sizes: Sequence[Size]) -> list[Any]:
+        return self.task.from_file(raw, sizes, self.side)
+
+
+def _task(name: str, kind: str, names: Sequence[str], **section: Any) -> Task:
+    return open_task(name, LabelSpace(tuple(names)), task_class(kind).Section(kind=kind, **section))
+
+
+def make_student(config: StudentSection, tasks: Mapping[str, Task]) -> Student:
+    """The student that a section describes, with a head for each task. Raises InputError: it has no head for a task,
+    see the student's own class; or a user's own student lacks a member.
     """
     student = resolve(config.kind, STUDENTS, "student")(config, tasks)
     if not isinstance(student, Student):
@@ -47,9 +101,7 @@ def make_student(config: StudentSection, tasks: Mapping[str, Task]) -> Student:
 
 def preprocess(images: Sequence[Image.Image], size: int) -> Tensor:
     """Resize to a square without keeping the aspect ratio, by PIL's bilinear filter, which averages when it shrinks.
-
-    Returns:
-        float32 [B, 3, size, size], RGB in 0..1.
+    Returns float32 [B, 3, size, size], RGB in 0..1.
     """
     resized = [image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR) for image in images]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
@@ -64,15 +116,13 @@ def answer(
     tasks: Sequence[str] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
 ) -> list[Prediction]:
-    """Predictions for pictures of any size, in their own pixels, from one forward pass in evaluation mode.
+    """Predictions for pictures of any size, in their own pixels, from one forward pass in evaluation mode. Raises
+    FloatingPointError: the student's training diverged, so that it answers NaN.
 
     Args:
         device: where the student is.
         tasks: those to answer for; None: all.
         sizes: (height, width) in whose pixels the answers are, where the pictures were shrunk before; None: their own.
-
-    Raises:
-        FloatingPointError: the student's training diverged, so that it answers NaN.
     """
     sizes = sizes or [(image.height, image.width) for image in images]
     raw = student(preprocess(images, student.size).to(device))

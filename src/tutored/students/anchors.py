@@ -15,23 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutored import boxes
-from tutored.config.kinds.anchors import AnchorSection
-from tutored.losses import Term
-from tutored.losses.background import merge_unknown
-from tutored.students.heads import Head
-from tutored.tasks.detection import BoxTargets, Detection, Detections, SoftBoxes
-from tutored.tasks.detection.decode import Kept, keep
-from tutored.tasks.task import Size
+from tutored.config.students import AnchorSection
+from tutored.losses import merge_unknown
+from tutored.students.heads import PlacedHead, matched
+from tutored.tasks.detection import BoxTargets, Detection
 
 
 def level_scales(levels: int, scales: tuple[float, float, float]) -> list[tuple[float, float]]:
-    """Each level's scale and that of its larger square, as shares of the image side, finest level first.
+    """Each level's scale and that of its larger square, as shares of the image side, finest of 3 or more levels first.
 
     The finest level has its own scale; from there `low` grows in even steps and reaches `high` at the last level.
-
-    Args:
-        levels: number of maps, 3 or more.
-        scales: `(smallest, low, high)`.
     """
     smallest, low, high = scales
     step = (high - low) / (levels - 2)
@@ -161,16 +154,14 @@ class AnchorRows(nn.ModuleList):
         return torch.cat([cells.reshape(cells.shape[0], -1, self.columns) for cells in maps], dim=1)
 
 
-class AnchorHead(Head):
+class AnchorHead(PlacedHead):
     """Boxes and classes on anchors.
 
     Args:
         deltas, logits: networks to [B, A, 4 or C+1].
         anchors_xyxy: float32 [A, 4], pixels of the network's input, in the order of levels, rows, columns, anchors.
-        size: side of the network's input in pixels.
     """
 
-    task: Detection
     by_class = ("logits.",)
     anchors_xyxy: Tensor
 
@@ -183,18 +174,14 @@ class AnchorHead(Head):
         size: int,
         keys: AnchorSection,
     ) -> None:
-        super().__init__(
-            task, terms={"class": Term(_normaliser, self.class_sum), "box": Term(_normaliser, self.box_sum)}
-        )
-        self.deltas, self.logits = deltas, logits
-        self.size, self.keys = size, keys
+        super().__init__(task, size, self.class_sum, self.box_sum)
+        self.deltas, self.logits, self.keys = deltas, logits, keys
         self.register_buffer("anchors_xyxy", anchors_xyxy, persistent=False)
 
     def forward(self, levels: Any) -> BoxOutputs:
         return BoxOutputs(self.deltas(levels), self.logits(levels))
 
     def assign(self, targets: BoxTargets, *, tutor: bool) -> AnchorTargets:
-        """What the anchors learn; it depends on the targets alone, never on the student's outputs."""
         section, keys, scores = self.task.section, self.keys, targets.scores
         teaches = scores >= section.box_floor
         if section.difficult == "ignore":
@@ -255,27 +242,9 @@ class AnchorHead(Head):
         deltas = raw.deltas.float()
         if targets.classes.shape[1] == 0:
             return deltas.sum() * 0
-        matched = targets.boxes_xyxy.gather(1, anchors.box[..., None].expand(-1, -1, 4))
-        matched = torch.where(anchors.positive[..., None], matched, self.anchors_xyxy)
-        error = F.smooth_l1_loss(deltas, boxes.encode(matched, self.anchors_xyxy), reduction="none")
+        wanted = boxes.encode(matched(targets, anchors, self.anchors_xyxy), self.anchors_xyxy)
+        error = F.smooth_l1_loss(deltas, wanted, reduction="none")
         return (anchors.weight[..., None] * error).sum()
 
     def boxes_and_probs(self, raw: BoxOutputs) -> tuple[Tensor, Tensor]:
-        """Boxes float32 [B, A, 4], pixels of the network's input, and class probabilities float32 [B, A, C+1]."""
         return boxes.decode(raw.deltas.float(), self.anchors_xyxy), raw.logits.float().softmax(dim=-1)
-
-    def kept(self, raw: BoxOutputs, sizes: Sequence[Size]) -> list[Kept]:
-        """Final boxes, and the anchors that they come from."""
-        return keep(*self.boxes_and_probs(raw), sizes, self.task.section.decode, self.size)
-
-    def soften(self, raw: BoxOutputs, sizes: Sequence[Size]) -> list[SoftBoxes]:
-        """Final boxes, each with its whole class distribution."""
-        return [each.boxes for each in self.kept(raw, sizes)]
-
-    def decode(self, raw: BoxOutputs, sizes: Sequence[Size]) -> list[Detections]:
-        """Final boxes of every image in its own pixels."""
-        return [found.final() for found in self.soften(raw, sizes)]
-
-
-def _normaliser(_: BoxTargets, anchors: AnchorTargets) -> Tensor:
-    return anchors.normaliser

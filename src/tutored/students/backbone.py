@@ -20,11 +20,85 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tutored.config.student import RANDOM_COST, StudentSection
+from tutored.config.students import RANDOM_COST, StudentSection
 from tutored.errors import InputError
 from tutored.files import sha256
-from tutored.students.convolve import convolve
 from tutored.weights import read_weights
+
+COLUMNS = 3
+"""The widest kernel whose gradient oneDNN (3.x) computes channel by channel; of a wider one it makes dense groups of
+sixteen channels, so that a kernel of 5 x 5 takes 3 to 7 times as long in one piece, in bfloat16 up to 14 times."""
+Pair = tuple[int, int]
+
+
+class Depthwise(nn.Conv2d):
+    """A convolution of each channel by itself. `quicken` makes a network's convolutions such ones."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        assert not isinstance(self.padding, str)
+        return convolve(x, weight, bias, self.stride, self.padding)  # type: ignore[arg-type]
+
+
+def quicken(network: nn.Module) -> None:
+    """Let the gradients of a network's depthwise convolutions be computed as `convolve` does."""
+    for each in network.modules():
+        alone = type(each) is nn.Conv2d and each.groups == each.in_channels == each.out_channels > 1
+        if alone and each.dilation == (1, 1) and each.padding_mode == "zeros" and not isinstance(each.padding, str):
+            each.__class__ = Depthwise
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
+    """`F.conv2d` of each channel by itself, x [B, C, H, W], weight [C, 1, h, w], bias [C]."""
+    learns = torch.is_grad_enabled() and weight.requires_grad
+    if learns and x.is_cpu and not torch.compiler.is_compiling():
+        result: Tensor = _Convolve.apply(x, weight, bias, stride, padding)
+        return result
+    return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.where = stride, padding
+        return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (stride, padding) = ctx.saved_tensors, ctx.where
+        x, weight = x.to(gradient.dtype), weight.to(gradient.dtype)  # autocast's, if it is on
+        for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
+        before = _input_gradient(gradient, x, weight, stride, padding) if for_x else None
+        kernel: list[Tensor] = []
+        for part in weight.split(COLUMNS, dim=3) if for_weight else ():
+            left = padding[1] - sum(each.shape[3] for each in kernel)
+            right = (gradient.shape[3] - 1) * stride[1] + part.shape[3] - x.shape[3] - left
+            seen = F.pad(x, (left, right))
+            kernel.append(_gradients(gradient, seen, part, stride, (padding[0], 0), (False, True, False))[1])
+        shift = gradient.sum((0, 2, 3)) if for_bias else None
+        return before, torch.cat(kernel, dim=3) if kernel else None, shift, None, None
+
+
+def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    """Without stride a convolution, which is quicker; with one, bfloat16 takes 15 to 50 times as long as float32."""
+    if stride == (1, 1):
+        around = [side - 1 - each for side, each in zip(weight.shape[2:], padding, strict=True)]
+        return F.conv2d(gradient, weight.flip(2, 3), None, 1, around, groups=len(weight))
+    gradient, x, weight = gradient.float(), x.float(), weight.float()
+    found: Tensor = _gradients(gradient, x, weight, stride, padding, (True, False, False))[0]
+    return found
+
+
+def _gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, wanted: tuple[bool, bool, bool]
+) -> tuple[Any, ...]:
+    """Those of input, weight and bias."""
+    groups = len(weight)
+    found: tuple[Any, ...] = torch.ops.aten.convolution_backward(
+        gradient, x, weight, [groups], stride, padding, (1, 1), False, (0, 0), groups, wanted
+    )
+    return found
+
 
 PACKAGES = {
     "tf_efficientnet_lite0": (
@@ -52,9 +126,10 @@ class Backbone(nn.Module):
     timm's ResNets have their stage strides on the 3x3 convolutions and pad evenly; the original has them on the first
     1x1 (`stride_in_1x1` does too) and pads as TensorFlow does (specification 1.2).
 
-    With `freeze_norm` every batch norm that follows a convolution is folded into it, and the rest stay as
-    they were loaded, also in training mode. The folded convolutions' kernels go on learning; their biases, which were
-    the norms' shifts, stay.
+    With `freeze_norm` every batch norm that follows a convolution is folded into it, and the rest stay as they were
+    loaded, also in training mode. The folded convolutions' kernels go on learning; their biases, which were the norms'
+    shifts, stay. Raises InputError: timm has no such network, it lacks one of these strides or can't take images of
+    this size, or its weights can't be had.
 
     Args:
         finest: the smallest stride that is wanted, 4 or 8.
@@ -63,10 +138,6 @@ class Backbone(nn.Module):
     Attributes:
         channels: of each map.
         sides: of each map, in cells, for images of `config.size`.
-
-    Raises:
-        InputError: timm has no such network, it lacks one of these strides or can't take images of this
-            size, or its weights can't be had.
     """
 
     mean: Tensor

@@ -13,24 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutored.config.kinds.blitznet import BlitzNetSection
+from tutored.config.students import BlitzNetSection
 from tutored.students.anchors import AnchorHead, AnchorRows, anchors
 from tutored.students.backbone import Backbone
-from tutored.students.heads import DenseHead, Head, Student, refuse_kind
-from tutored.students.masks import InstanceHead
-from tutored.tasks import DenseTask, Task
+from tutored.students.heads import Student
+from tutored.tasks import Task
 from tutored.tasks.detection import Detection
-from tutored.tasks.instances import InstanceSegmentation
 
 
 class BlitzNet(Student):
-    """Images to raw outputs by task: `BoxOutputs` for detection, maps [B, channels, h, w] for dense tasks.
+    """Images to raw outputs by task: `BoxOutputs` for detection, maps [B, channels, h, w] for dense tasks. Raises
+    InputError: a task of a kind that it has no head for; see also `Backbone`.
 
     Attributes:
         sides: cells along one side of each level, finest first; the last is the global level, 1.
-
-    Raises:
-        InputError: a task of a kind that it has no head for; see also `Backbone`.
     """
 
     Section: ClassVar[type[BlitzNetSection]] = BlitzNetSection
@@ -46,24 +42,22 @@ class BlitzNet(Student):
         for _ in range(config.extra - 1):
             sides.append(math.ceil(sides[-1] / 2))
         self.sides = (*sides, 1)
-        for name, task in tasks.items():
-            self.heads[name] = self._head(task)
+        levels = len(self.sides)
+
+        def rows(columns: int) -> nn.Module:
+            found = _on_anchors(config, levels, columns)
+            _truncated_normal(found, 0.1)
+            return found
+
+        self.add_heads(
+            lambda task: _anchor_head(task, config, self.sides),
+            rows,
+            lambda channels: MapHead(config, levels, channels),
+            config.prototypes,
+            self.sides[0],
+        )
         # Twice as fast on CPUs, and what mixed precision on GPUs wants.
         self.to(memory_format=torch.channels_last)
-
-    def _head(self, task: Task) -> Head:
-        config = self.config
-        if isinstance(task, InstanceSegmentation):
-            prototypes = MapHead(config, len(self.sides), config.prototypes)
-            coefficients = _on_anchors(config, len(self.sides), config.prototypes)
-            _truncated_normal(coefficients, 0.1)
-            return InstanceHead(task, _anchor_head(task, config, self.sides), coefficients, prototypes, self.sides[0])
-        if isinstance(task, Detection):
-            return _anchor_head(task, config, self.sides)
-        if isinstance(task, DenseTask):
-            network = MapHead(config, len(self.sides), task.channels)
-            return DenseHead(task, network, self.sides[0])
-        raise refuse_kind("blitznet", task, (Detection, InstanceSegmentation))
 
     def forward(self, images: Tensor) -> dict[str, Any]:
         images = self.checked(images)

@@ -15,26 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutored import boxes
-from tutored.config.kinds.compact import CompactSection
-from tutored.losses import Term
+from tutored.config.students import CompactSection
 from tutored.students.backbone import Backbone
-from tutored.students.heads import DenseHead, Head, Student, refuse_kind
-from tutored.students.masks import InstanceHead
-from tutored.tasks import DenseTask, Task
-from tutored.tasks.detection import BoxTargets, Detection, Detections, SoftBoxes
-from tutored.tasks.detection.decode import Kept, keep
-from tutored.tasks.instances import InstanceSegmentation
-from tutored.tasks.task import Size
+from tutored.students.heads import PlacedHead, Student, matched
+from tutored.tasks import Task
+from tutored.tasks.detection import BoxTargets, Detection
 
 ANCHOR = 8
 """Side of the square, in strides, that stands for a point when boxes are assigned (ATSS, section 3.2)."""
 
 
 class Compact(Student):
-    """Images to raw outputs by task: `PointOutputs` for detection, maps [B, channels, h, w] for dense tasks.
-
-    Raises:
-        InputError: a task of a kind that it has no head for; see also `Backbone`.
+    """Images to raw outputs by task: `PointOutputs` for detection, maps [B, channels, h, w] for dense tasks. Raises
+    InputError: a task of a kind that it has no head for; see also `Backbone`.
     """
 
     Section: ClassVar[type[CompactSection]] = CompactSection
@@ -47,20 +40,14 @@ class Compact(Student):
         self.pyramid = Pyramid(self.backbone.channels[-3:], config.width, config.kernel)
         sides = self.backbone.sides[-3:]
         self.sides = (*sides, -(-sides[-1] // 2))
-        for name, task in tasks.items():
-            if isinstance(task, InstanceSegmentation):
-                coefficients = LevelBranch(config, len(self.sides), config.prototypes)
-                prototypes = MapBranch(fine, config, len(self.sides), config.prototypes)
-                self.heads[name] = InstanceHead(
-                    task, PointHead(task, self.sides, config), coefficients, prototypes, self.backbone.sides[0]
-                )
-            elif isinstance(task, Detection):
-                self.heads[name] = PointHead(task, self.sides, config)
-            elif isinstance(task, DenseTask):
-                network = MapBranch(fine, config, len(self.sides), task.channels)
-                self.heads[name] = DenseHead(task, network, self.backbone.sides[0])
-            else:
-                raise refuse_kind("compact", task, (Detection, InstanceSegmentation))
+        levels = len(self.sides)
+        self.add_heads(
+            lambda task: PointHead(task, self.sides, config),
+            lambda columns: LevelBranch(config, levels, columns),
+            lambda channels: MapBranch(fine, config, levels, channels),
+            config.prototypes,
+            self.backbone.sides[0],
+        )
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> dict[str, Any]:
@@ -71,12 +58,7 @@ class Compact(Student):
 
 
 class Features(NamedTuple):
-    """What heads see.
-
-    Attributes:
-        levels: maps [B, width, side, side] of the pyramid, finest first.
-        fine: the trunk's maps that are finer than the pyramid's.
-    """
+    """What heads see: maps [B, width, side, side] of the pyramid, finest first, and the trunk's finer ones."""
 
     levels: list[Tensor]
     fine: list[Tensor]
@@ -178,7 +160,7 @@ class PointTargets(NamedTuple):
     normaliser: Tensor
 
 
-class PointHead(Head):
+class PointHead(PlacedHead):
     """Boxes and classes at the centre of every cell of every level; scores say also how well the box fits.
 
     The class target of a positive point is the source's, times the overlap of the point's own box with the one it
@@ -190,14 +172,13 @@ class PointHead(Head):
         strides: float32 [P].
     """
 
-    task: Detection
     by_class = ("logits.last.",)
     points_xyxy: Tensor
     strides: Tensor
 
     def __init__(self, task: Detection, sides: Sequence[int], config: CompactSection) -> None:
-        super().__init__(task, {"class": Term(_normaliser, self.class_sum), "box": Term(_normaliser, self.box_sum)})
-        self.config, self.size = config, config.size
+        super().__init__(task, config.size, self.class_sum, self.box_sum)
+        self.config = config
         classes, levels = len(task.labels.classes), len(sides)
         self.logits, self.distances = (LevelBranch(config, levels, columns) for columns in (classes, 4))
         nn.init.normal_(self.logits.last.weight, std=0.01)
@@ -218,7 +199,6 @@ class PointHead(Head):
         return torch.cat([centre - raw.distances[..., :2], centre + raw.distances[..., 2:]], dim=-1)
 
     def assign(self, targets: BoxTargets, *, tutor: bool) -> PointTargets:
-        """What the points learn; it depends on the targets alone."""
         section, scores = self.task.section, targets.scores
         solid = boxes.area(targets.boxes_xyxy) > 0
         teaches = solid & (scores >= section.box_floor)
@@ -243,7 +223,7 @@ class PointHead(Head):
         logits = raw.logits.float()
         wanted = torch.zeros_like(logits)
         if targets.classes.shape[1]:
-            quality = _overlap(self.boxes(raw).detach(), self._matched(targets, learned)) * learned.positive
+            quality = _overlap(self.boxes(raw).detach(), matched(targets, learned, self.points_xyxy)) * learned.positive
             if self.task.section.class_target == "hard":
                 classes = (targets.classes.gather(1, learned.box) - 1).clamp(min=0)
                 wanted = wanted.scatter(2, classes[..., None], quality[..., None])
@@ -257,46 +237,18 @@ class PointHead(Head):
         """Summed complete-IoU loss of the positives (Zheng et al. 2020), weighted."""
         if not targets.classes.shape[1]:
             return raw.distances.sum() * 0
-        losses = _complete_iou_loss(self.boxes(raw), self._matched(targets, learned))
+        losses = _complete_iou_loss(self.boxes(raw), matched(targets, learned, self.points_xyxy))
         return self.config.box_weight * (losses * learned.weight).sum()
 
-    def _matched(self, targets: BoxTargets, learned: PointTargets) -> Tensor:
-        """float32 [B, P, 4]: the box that each positive point learns; elsewhere the point's square."""
-        matched = targets.boxes_xyxy.gather(1, learned.box[..., None].expand(-1, -1, 4))
-        return torch.where(learned.positive[..., None], matched, self.points_xyxy)
-
     def boxes_and_probs(self, raw: PointOutputs) -> tuple[Tensor, Tensor]:
-        """Boxes float32 [B, P, 4], pixels of the network's input, and scores float32 [B, P, C+1].
-
-        Scores are of each class by itself; column 0 is what their sum leaves to 1.
-        """
         scores = raw.logits.float().sigmoid()
         nothing = (1 - scores.sum(dim=-1, keepdim=True)).clamp(min=0)
         return self.boxes(raw), torch.cat([nothing, scores], dim=-1)
 
-    def decode(self, raw: PointOutputs, sizes: Sequence[Size]) -> list[Detections]:
-        """Final boxes of every image in its own pixels."""
-        return [each.boxes.final() for each in self.kept(raw, sizes)]
-
-    def soften(self, raw: PointOutputs, sizes: Sequence[Size]) -> list[SoftBoxes]:
-        """Final boxes with a class distribution each: scores that sum to more than 1 are divided by their sum."""
-        return [each.boxes.normalised() for each in self.kept(raw, sizes)]
-
-    def kept(self, raw: PointOutputs, sizes: Sequence[Size]) -> list[Kept]:
-        """Final boxes, and the points that they come from."""
-        return keep(*self.boxes_and_probs(raw), sizes, self.task.section.decode, self.size)
-
-
-def _normaliser(_: BoxTargets, learned: PointTargets) -> Tensor:
-    return learned.normaliser
-
 
 def points(sides: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
-    """A square of `ANCHOR` strides around the centre of every cell, float32 [P, 4], and each point's stride [P].
-
-    Args:
-        sides: cells along one side of each level, finest first.
-        size: side of the network's input in pixels.
+    """A square of `ANCHOR` strides around the centre of every cell, float32 [P, 4], and each point's stride [P], of
+    levels with so many cells along one side, finest first, over an input of `size` pixels.
     """
     squares, strides = [], []
     for side in sides:

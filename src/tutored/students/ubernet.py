@@ -32,14 +32,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutored.config.kinds.ubernet import UberNetSection
+from tutored.config.students import UberNetSection
 from tutored.students.anchors import AnchorHead, AnchorRows, BoxOutputs, anchors
 from tutored.students.backbone import Backbone
-from tutored.students.heads import DenseHead, Head, Student, refuse_kind
-from tutored.students.masks import InstanceHead
-from tutored.tasks import DenseTask, Task
+from tutored.students.heads import Student
+from tutored.tasks import Task
 from tutored.tasks.detection import Detection
-from tutored.tasks.instances import InstanceSegmentation
 
 COARSER = 2
 """Levels beyond the trunk's last one, each half as large as the one before, for large boxes."""
@@ -47,9 +45,7 @@ COARSER = 2
 
 class UberNet(Student):
     """Images to raw outputs by task: `BoxOutputs` for detection, `InstanceOutputs` for instances, maps for dense tasks.
-
-    Raises:
-        InputError: a task of a kind that it has no head for; see also `Backbone`.
+    Raises InputError: a task of a kind that it has no head for; see also `Backbone`.
     """
 
     Section: ClassVar[type[UberNetSection]] = UberNetSection
@@ -59,21 +55,15 @@ class UberNet(Student):
     def __init__(self, config: UberNetSection, tasks: Mapping[str, Task]) -> None:
         super().__init__(config, tasks)
         self.backbone = Backbone(config, config.map_stride)
-        for name, task in tasks.items():
-            self.heads[name] = self._head(task)
+        channels = self.backbone.channels
+        self.add_heads(
+            lambda task: BoxHead(task, self.backbone, config),
+            lambda columns: nn.Sequential(BoxLevels(channels, config.width), _on_anchors(config, columns)),
+            lambda maps: MapBranch(channels, config, maps),
+            config.prototypes,
+            self.backbone.sides[0],
+        )
         self.to(memory_format=torch.channels_last)
-
-    def _head(self, task: Task) -> Head:
-        config, channels, grid = self.config, self.backbone.channels, self.backbone.sides[0]
-        if isinstance(task, InstanceSegmentation):
-            boxes, prototypes = BoxHead(task, self.backbone, config), MapBranch(channels, config, config.prototypes)
-            coefficients = nn.Sequential(BoxLevels(channels, config.width), _on_anchors(config, config.prototypes))
-            return InstanceHead(task, boxes, coefficients, prototypes, grid)
-        if isinstance(task, Detection):
-            return BoxHead(task, self.backbone, config)
-        if isinstance(task, DenseTask):
-            return DenseHead(task, MapBranch(channels, config, task.channels), grid)
-        raise refuse_kind("ubernet", task, (Detection, InstanceSegmentation))
 
     @property
     def update_after(self) -> Mapping[str, int]:

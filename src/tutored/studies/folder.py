@@ -24,14 +24,13 @@ from filelock import FileLock, Timeout
 from tutored.checkpoint import load_checkpoint
 from tutored.config import flat, read_yaml
 from tutored.data import open_dataset
-from tutored.device import choose_device
 from tutored.engine import train
 from tutored.errors import InputError
-from tutored.files import write_text
-from tutored.folders import STUDY, require
+from tutored.files import STUDY, require, write_text
 from tutored.judge import judge
-from tutored.pages import RunPage
+from tutored.pages.run import RunPage
 from tutored.predict import Predictor
+from tutored.processes import choose_device
 from tutored.softlabels import Store
 from tutored.softlabels.advice import fingerprint
 from tutored.studies.declare import Recipe

@@ -12,7 +12,7 @@ from typing import Any
 
 from tutored.files import write_text
 from tutored.pages import COLOURS, PAPER, render, standalone, svg
-from tutored.softlabels.manifest import changed
+from tutored.softlabels import changed
 from tutored.studies.declare import RECIPES, Row
 from tutored.studies.folder import Folder
 from tutored.studies.outcome import MEASURES, Comparison, RowOutcome, StudyOutcome, adjust, splits_of

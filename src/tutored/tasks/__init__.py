@@ -12,10 +12,8 @@ __all__ = ["DenseTask", "Figures", "Task", "open_task", "task_class"]
 
 
 def task_class(kind: str) -> type[Task]:
-    """The class of a kind of task, by its name or import path.
-
-    Raises:
-        InputError: there is none, or a user's own is no `Task` or lacks a member.
+    """The class of a kind of task, by its name or import path. Raises InputError: there is none, or a user's own is no
+    `Task` or lacks a member.
     """
     found: type[Task] = resolve(kind, TASKS, "kind of task", ("kind", "Section", "answers", "headline"))
     if not issubclass(found, Task):

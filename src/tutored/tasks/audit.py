@@ -95,13 +95,7 @@ class Judged(NamedTuple):
 
 
 class Agreed(NamedTuple):
-    """How far two tutors agree, JSON-ready.
-
-    Attributes:
-        figure, value: over all classes; None where it is unknown.
-        meaning: a sentence about the figure.
-        rows: a row a class: `class`, and figures under the names that a table shows.
-    """
+    """How far two tutors agree, JSON-ready: a figure over all classes (None: unknown), what it means, a row a class."""
 
     figure: str
     value: float | None
@@ -131,12 +125,9 @@ class Auditor(ABC):
 
     @abstractmethod
     def observe(self, truth: Any | None, answer: Any, size: Size, rng: np.random.Generator, samples: int) -> Any:
-        """What one image tells: a few kilobytes.
+        """What an annotation, or None, and an answer in the task's label space tell: a few kilobytes.
 
-        Args:
-            truth: the annotation, or None.
-            answer: the tutor's, in the task's label space.
-            samples: how many values may be drawn at random, with `rng`, from a dense answer.
+        From a dense answer, `samples` values may be drawn at random.
         """
 
     @abstractmethod
@@ -201,15 +192,11 @@ class ClassFigures(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a kind of task measures after the temperature.
+    """What a kind of task measures after the temperature; see `Judged`, and `Advice` for `band`.
 
     Attributes:
         classes: by number of the class, of the classes that the tutor knows; background may be among them.
         confusion: what each object, or pixel, is called.
-        figures: over all classes.
-        summary: see `Judged`.
-        findings: of the kind's own.
-        band: see `Advice`.
     """
 
     classes: dict[int, ClassFigures]

@@ -96,7 +96,7 @@ def _offsets(lengths: Any) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
-def expect(condition: bool, what: str) -> None:
+def require(condition: bool, what: str) -> None:
     """Raise ValueError, saying what is there, unless a stored value is possible."""
     if not condition:
         raise ValueError(what)
@@ -104,7 +104,7 @@ def expect(condition: bool, what: str) -> None:
 
 def flat(values: Any) -> Array:
     """A column of numbers without nulls as an array."""
-    expect(values.null_count == 0, "a value that is missing")
+    require(values.null_count == 0, "a value that is missing")
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     # Where pandas is installed, `to_numpy` and whatever makes a scalar import it: a second and some 40 MB a process.
     found: Array = np.from_dlpack(array)
@@ -130,7 +130,7 @@ def lists(column: Any) -> tuple[Array, Any]:
 def answered(table: pa.Table, fields: Sequence[pa.Field]) -> list[bool]:
     """For each row whether the columns of an answer are there: all of them, or none."""
     there = [valid(table.column(field.name)) for field in fields]
-    expect(all((each == there[0]).all() for each in there), f"{fields[0].name} and others of which a part is missing")
+    require(all((each == there[0]).all() for each in there), f"{fields[0].name} and others of which a part is missing")
     rows: list[bool] = there[0].tolist()
     return rows
 
@@ -145,9 +145,9 @@ def scored_boxes(table: pa.Table, prefix: str, space: int) -> tuple[Array, Array
     (fours, sides), (counts, numbers), (same, values) = (
         lists(table.column(prefix + name)) for name in ("boxes_xyxy", "classes", "scores")
     )
-    expect(bool((fours == 4 * counts).all() and (same == counts).all()), "boxes, classes and scores of other lengths")
+    require(bool((fours == 4 * counts).all() and (same == counts).all()), "boxes, classes and scores of other lengths")
     corners, classes, scores = flat(sides).reshape(-1, 4), flat(numbers).astype(np.int64), flat(values)
-    expect(bool(np.isfinite(corners).all()), "a box that is not finite")
-    expect(bool(((classes >= 1) & (classes < space)).all()), f"a class outside 1..{space - 1}")
-    expect(bool(((scores >= 0) & (scores <= 1)).all()), "a score outside 0..1")
+    require(bool(np.isfinite(corners).all()), "a box that is not finite")
+    require(bool(((classes >= 1) & (classes < space)).all()), f"a class outside 1..{space - 1}")
+    require(bool(((scores >= 0) & (scores <= 1)).all()), "a score outside 0..1")
     return counts, corners, classes, scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -24,6 +25,26 @@ from tutored.types import SoftLabels
 
 if TYPE_CHECKING:
     from tutored.tasks.audit import Auditor
+
+
+@lru_cache(maxsize=64)
+def marked(numbers: tuple[int, ...], space: int) -> Tensor:
+    """bool [space], true at `numbers`. The same tensor for equal arguments: do not change it."""
+    return torch.isin(torch.arange(space), torch.tensor(numbers, dtype=torch.int64))
+
+
+def unannotated(annotated: tuple[int, ...] | None, space: int) -> Tensor:
+    """bool [space]: the object classes that an annotation leaves out; the same tensor for equal arguments."""
+    if annotated is None:
+        return marked((), space)
+    return marked(tuple(number for number in range(1, space) if number not in annotated), space)
+
+
+def stack_unknown(marks: Sequence[Tensor]) -> Tensor:
+    """bool [B, space] of the images' marks; [B, 0] where nothing is unknown, so that the loss need not ask a device."""
+    stacked = torch.stack(list(marks))
+    return stacked if stacked.any() else stacked[:, :0]
+
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -73,20 +94,16 @@ class SoftAnswer(Protocol):
     def unknown(self) -> tuple[int, ...]: ...
 
     def encode(self) -> dict[str, Any]:
-        """The value of each column in one image's row; see `columns.column`.
-
-        Raises:
-            ValueError: a value that no tutor's answer may have, such as NaN for a probability.
+        """The value of each column in one image's row; see `columns.column`. Raises ValueError: a value that no tutor's
+        answer may have, such as NaN for a probability.
         """
 
     @classmethod
     def decode(cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None) -> Sequence[Any]:
         """The answers of a table's rows, None where there is none, in another label space with a remap.
 
-        The sequence may make an answer when it is asked for; nothing else shares the answer's tensors.
-
-        Raises:
-            ValueError: a value that no tutor's answer has; damaged lists may raise other errors as well.
+        The sequence may make an answer when it is asked for; nothing else shares the answer's tensors. Raises
+        ValueError: a value that no tutor's answer has; damaged lists may raise other errors as well.
         """
 
     def tempered(self, temperature: float) -> Any:
@@ -176,10 +193,8 @@ class Task(ABC):
 
     @classmethod
     def read(cls, path: Path, size: Size, labels: LabelSpace) -> Any:
-        """The annotation in one image's own file.
-
-        Raises:
-            InputError: naming the file, where it can't be read or does not fit the image or the label space.
+        """The annotation in one image's own file. Raises InputError: naming the file, where it can't be read or does
+        not fit the image or the label space.
         """
         raise InputError(f"{path}: tasks of kind {cls.kind} have no annotation files of their own")
 
@@ -247,10 +262,8 @@ class Task(ABC):
 
     @abstractmethod
     def record(self, truth: Any, prediction: Any) -> Any:
-        """What one image tells about its predictor: picklable, a few kilobytes.
-
-        Raises:
-            InputError: the two do not fit each other or the label space.
+        """What one image tells about its predictor: picklable, a few kilobytes. Raises InputError: the two do not fit
+        each other or the label space.
         """
 
     @abstractmethod
@@ -275,10 +288,8 @@ class Task(ABC):
         return []
 
     def auditor(self) -> Auditor:
-        """What compares a tutor's answers with ground truth, or with another tutor's.
-
-        Raises:
-            InputError: the kind can't be audited, or not in this label space.
+        """What compares a tutor's answers with ground truth, or with another tutor's. Raises InputError: the kind can't
+        be audited, or not in this label space.
         """
         raise InputError(f"tasks of kind {self.kind} can't be audited yet; leave {self.name} out")
 
@@ -298,7 +309,7 @@ class Task(ABC):
 
 
 class DenseTask(Task):
-    """A task whose raw answer is a map of the student: any student can learn it, on a head that it offers to all."""
+    """A task whose raw answer is a map of the student: any student can learn it."""
 
     @property
     @abstractmethod
@@ -316,18 +327,13 @@ class DenseTask(Task):
 
     @abstractmethod
     def decode(self, raw: Tensor, sizes: Sequence[Size]) -> list[Any]:
-        """Predictions from raw maps [B, channels, h, w], for images of `sizes`, on the CPU.
-
-        Raises:
-            FloatingPointError: the maps are NaN, see `refuse_nan`.
+        """Predictions from raw maps [B, channels, h, w], for images of `sizes`, on the CPU. Raises FloatingPointError:
+        the maps are NaN, see `refuse_nan`.
         """
 
     def soften(self, raw: Tensor, sizes: Sequence[Size]) -> list[Any]:
-        """Soft answers from raw maps, where the student is a tutor.
-
-        Raises:
-            InputError: a student can't be a tutor of this kind.
-            FloatingPointError: as `decode`.
+        """Soft answers from raw maps, where the student is a tutor. Raises InputError: a student can't be a tutor of
+        this kind. Raises FloatingPointError: as `decode`.
         """
         raise InputError(f"a student can't be a tutor of tasks of kind {self.kind}; leave {self.name} out")
 
@@ -337,7 +343,6 @@ class DenseTask(Task):
         return {}
 
     def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[Any]:
-        """A kind whose final map (`onnx`) can't be decoded as a raw one overrides it for that."""
         (values,) = outputs.values()
         return self.decode(values, sizes)
 
@@ -345,6 +350,12 @@ class DenseTask(Task):
         """A final map of the network's input of `side` pixels for an exported file: its name, value and meaning."""
         large = F.interpolate(raw.float(), size=(side, side), mode="bilinear", align_corners=False)
         return "raw", large, f"float32 [B, {self.channels}, {side}, {side}]: the raw map, enlarged bilinearly"
+
+
+def at_most(maps: Tensor, size: Size) -> Tensor:
+    """Maps [C, h, w] over an image of `size`, averaged to one cell a pixel where they are finer."""
+    height, width = (min(cells, side) for cells, side in zip(maps.shape[1:], size, strict=True))
+    return F.adaptive_avg_pool2d(maps, (height, width))
 
 
 def refuse_nan(*raw: Tensor) -> None:

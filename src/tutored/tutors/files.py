@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from tutored.data.text import read_xml
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import regular, sha256
 from tutored.labels import COCO, VOC, LabelSpace
 from tutored.tasks.detection import Detection, SoftBoxes
@@ -55,14 +55,12 @@ class FilesTutor:
     notes: Sequence[str] = ()
 
     def __init__(self, options: FilesOptions, dataset: Dataset | None = None) -> None:
-        """Recognise the files and read what belongs to all images.
+        """Recognise the files and read what belongs to all images. Raises InputError: no known files, twice the same
+        task, label spaces that differ, or a broken file.
 
         Args:
             dataset: the data set that will be labelled. Its classes are the files' where these do not state theirs, a
                 COCO data set's ids are those of COCO results, and answers about none of its images are refused.
-
-        Raises:
-            InputError: no known files, twice the same task, label spaces that differ, or a broken file.
         """
         found = _recognise(options.folders, () if dataset is None else dataset.ids)
         default = {} if dataset is None else {kind: space for kind, space in dataset.labels.items() if space.classes}
@@ -156,10 +154,8 @@ class ConfidenceXml:
         self.folder, self.labels = folder, labels
 
     def read(self, image_id: str, size: tuple[int, int]) -> tuple[SoftBoxes, Instances | None] | None:
-        """The boxes of one image of `size` (height, width); None where there is no file.
-
-        Raises:
-            InputError: the file is no such XML, a field is missing, a class unknown, a box outside the image.
+        """The boxes of one image of `size` (height, width); None where there is no file. Raises InputError: the file is
+        no such XML, a field is missing, a class unknown, a box outside the image.
         """
         path = self.folder / f"{image_id}.xml"
         if not path.exists():
@@ -176,10 +172,8 @@ class ConfidenceXml:
         return f"{self.folder}: no {image_id}.xml"
 
     def _object(self, element: Element, first: int, size: tuple[int, int], what: str) -> Found | None:
-        try:
+        with told_of(what, "give labels=FILE with the tutor's classes"):
             index = self.labels.index((element.findtext("name") or "").strip())
-        except InputError as error:
-            raise InputError(f"{what}: {error}; give labels=FILE with the tutor's classes") from error
         if index == 0:
             raise InputError(f"{what}: background is no object; remove it")
         x1, y1, x2, y2 = (
@@ -205,13 +199,11 @@ class Maps:
     def __init__(
         self, folder: Path, suffix: str, labels: LabelSpace | None, default: LabelSpace | None, options: FilesOptions
     ) -> None:
-        """Look at the first files.
+        """Look at the first files. Raises InputError: a file is no such array, or its number of channels fits no label
+        space.
 
         Args:
             labels: the classes; None: `default`, VOC or COCO, whichever has as many names as the maps have channels.
-
-        Raises:
-            InputError: a file is no such array, or its number of channels fits no label space.
         """
         self.folder, self.suffix, self.stride = folder, suffix, options.stride
         paths = sorted(folder.glob(f"*{suffix}"))[:LOOKED_AT]
@@ -231,11 +223,8 @@ class Maps:
         self._confidences = self.meaning.endswith("confidences")
 
     def read(self, image_id: str, size: tuple[int, int]) -> tuple[SoftMap] | None:
-        """The map of an image of `size` (height, width); None where there is no file.
-
-        Raises:
-            InputError: no such array, another number of channels, a grid finer than the image, or values that
-                are not what this folder's are.
+        """The map of an image of `size` (height, width); None where there is no file. Raises InputError: no such array,
+        another number of channels, a grid finer than the image, or values that are not what this folder's are.
         """
         path = self.folder / f"{image_id}{self.suffix}"
         if not path.exists():

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tutored.data.coco import Coco
 from tutored.data.objects import decode_segmentation
-from tutored.data.text import read_json
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
+from tutored.files import read_json
 from tutored.labels import COCO, COCO_IDS, LabelSpace, same_class
 from tutored.pictures import Box, fit_box, is_empty
 from tutored.tasks.detection import SoftBoxes
@@ -75,16 +75,14 @@ class CocoResults:
     def __init__(
         self, path: Path, given: LabelSpace | None, default: LabelSpace | None, dataset: Dataset | None
     ) -> None:
-        """Read the file.
+        """Read the file. Raises InputError: not such a file, an id that the COCO data set does not have, no entry about
+        an image of the data set, or category numbers that mean nothing, two things, or another class than an entry's
+        own `category`.
 
         Args:
             given: the classes, if the user says so: numbered as in the data set where they are the same, as in COCO
                 where they are COCO's, else by position.
             default: the data set's classes, meant where the numbers can be positions among them but not COCO's.
-
-        Raises:
-            InputError: not such a file, an id that the COCO data set does not have, no entry about an image of the data
-                set, or category numbers that mean nothing, two things, or another class than an entry's own `category`.
         """
         self.path = path
         self._known = known = frozenset(() if dataset is None else dataset.ids)
@@ -131,10 +129,8 @@ class CocoResults:
             )
 
     def read(self, image_id: str, size: tuple[int, int]) -> tuple[SoftBoxes, Instances | None] | None:
-        """The objects of one image of `size` (height, width); None where the file has no entry for it.
-
-        Raises:
-            InputError: an entry lacks a field or is impossible, or its box lies outside the image.
+        """The objects of one image of `size` (height, width); None where the file has no entry for it. Raises
+        InputError: an entry lacks a field or is impossible, or its box lies outside the image.
         """
         entries = self._about(image_id)
         if not entries:
@@ -164,6 +160,10 @@ class CocoResults:
     def _object(self, entry: Mapping[str, Any], size: tuple[int, int], what: str) -> Found | None:
         drawn = entry.get("segmentation")
         region = decode_segmentation(drawn, size, what) if drawn else None
+        if region is not None and not region.any():
+            if "bbox" not in entry:
+                return None
+            region = None
         if "bbox" in entry:
             values = entry["bbox"]
             if not isinstance(values, list) or len(values) != 4:
@@ -172,8 +172,6 @@ class CocoResults:
             box = (x, y, x + width, y + height)
         elif region is not None:
             rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
-            if len(rows) == 0:
-                return None
             box = (float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0)
         else:
             raise InputError(f"{what}: 'bbox' is missing")
@@ -192,9 +190,7 @@ class CocoResults:
 
 def fit(box: Box, size: tuple[int, int], what: str) -> Box | None:
     """The box within its image of `size` (height, width); None for one of no width or height, as detectors round them.
-
-    Raises:
-        InputError: beginning with `what`; a negative side, or all of it outside the image.
+    Raises InputError: beginning with `what`; a negative side, or all of it outside the image.
     """
     if box[2] < box[0] or box[3] < box[1]:
         raise InputError(f"{what}: the box {box} has a negative side; COCO results are [x, y, width, height]")
@@ -280,10 +276,8 @@ def _stated_classes(
     path: Path, numbers: set[Any], given: LabelSpace | None, categories: Mapping[Any, str]
 ) -> tuple[LabelSpace, dict[Any, int]]:
     """The label space of the file's own categories, and the class of each number."""
-    try:
+    with told_of(f"{path}: categories"):
         space = LabelSpace.of(list(categories.values()))
-    except InputError as error:
-        raise InputError(f"{path}: categories: {error}") from error
     if given is not None and given != space:
         raise InputError(f"{path}: its 'categories' are not the given labels; leave the labels out")
     unknown = numbers - categories.keys()
@@ -295,13 +289,11 @@ def _stated_classes(
 def _meant_classes(
     path: Path, numbers: set[Any], given: LabelSpace | None, default: LabelSpace | None, own: Mapping[Any, str]
 ) -> tuple[LabelSpace, dict[Any, int]]:
-    """The label space that the numbers are from, and the class of each number.
+    """The label space that the numbers are from, and the class of each number. Raises InputError: one number fits no
+    label space, or may mean two classes.
 
     Args:
         own: a COCO data set's categories.
-
-    Raises:
-        InputError: one number fits no label space, or may mean two classes.
     """
     if given is not None:
         spaces = [given]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any
 
 import torch
 from PIL import Image, ImageOps
@@ -158,31 +158,24 @@ def _in_frame(masks: Tensor, boxes_xyxy: Tensor, frames_xyxy: Tensor) -> Tensor:
 # --- Test-time augmentation
 
 
-@runtime_checkable
-class Scalable(Protocol):
-    """A tutor whose network takes pictures of several sizes."""
-
-    def at_scale(self, scale: float) -> Self:
-        """The same tutor, whose network sees every picture `scale` times as large as it would.
-
-        Raises:
-            InputError: the network takes one size only.
-        """
-
-
 class Augmented:
-    """A tutor whose answers are the mean over views of each image, see `fuse`."""
+    """A tutor whose answers are the mean over views of each image, see `fuse`.
+
+    One whose network takes pictures of several sizes has `at_scale(scale)`: the same tutor, whose network sees every
+    picture `scale` times as large as it would. It raises InputError where the network takes one size only.
+    """
 
     def __init__(self, tutor: Tutor, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> None:
-        """Make the views: every scale, and with `flip` each also mirrored left to right.
-
-        Raises:
-            InputError: scales that are not positive, finite and different, or a network that takes one size only.
+        """Make the views: every scale, and with `flip` each also mirrored left to right. Raises InputError: scales that
+        are not positive, finite and different, or a network that takes one size only.
         """
         if not scales or not all(0 < scale < math.inf for scale in scales) or len(set(scales)) < len(scales):
             raise InputError(f"scales {list(scales)}: give different positive numbers, such as 0.75, 1, 1.25")
-        self.labels, self.notes = tutor.labels, tutor.notes
-        self._tutors = [tutor if scale == 1 else _scaled(tutor, scale) for scale in scales]
+        self.labels, self.notes, at_scale = tutor.labels, tutor.notes, getattr(tutor, "at_scale", None)
+        if at_scale is None and {*scales} != {1.0}:
+            name = tutor.identity["tutor"]
+            raise InputError(f"scales: the network of {name} takes pictures of one size only; leave scales out")
+        self._tutors = [tutor if scale == 1 or at_scale is None else at_scale(scale) for scale in scales]
         self._flips = (False, True) if flip else (False,)
         # A student's limit is its `decode.total`.
         self._limit = int(tutor.identity.get("max_boxes") or tutor.identity.get("total") or LIMIT)
@@ -222,11 +215,3 @@ def _mirror(answer: Any, width: int) -> Any:
         else {"scores": answer.scores[kept], "masks": answer.masks[kept].flip(-1)}
     )
     return replace(answer, boxes_xyxy=boxes[kept], classes=answer.classes[kept], **more)
-
-
-def _scaled(tutor: Tutor, scale: float) -> Tutor:
-    if not isinstance(tutor, Scalable):
-        raise InputError(
-            f"scales: the network of {tutor.identity['tutor']} takes pictures of one size only; leave scales out"
-        )
-    return tutor.at_scale(scale)

@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from tutored.device import choose_device
 from tutored.errors import InputError
+from tutored.processes import choose_device
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
@@ -46,11 +46,9 @@ MULTIPLE = 32
 
 
 def open_hf(options: HfOptions) -> HfTutor:
-    """A tutor from transformers; what it answers follows from its architecture.
-
-    Raises:
-        InputError: the model is not here or no tutor, has no safetensors or not this network's, its classes have no
-            names, or transformers is not installed.
+    """A tutor from transformers; what it answers follows from its architecture. Raises InputError: the model is not
+    here or no tutor, has no safetensors or not this network's, its classes have no names, or transformers is not
+    installed.
     """
     try:
         import transformers  # noqa: F401
@@ -84,10 +82,8 @@ class HfTutor(outputs.NetworkTutor):
     """Whether it answers with boxes; else with a map."""
 
     def __init__(self, options: HfOptions, folder: Path, config: Any, loader: str) -> None:
-        """Load the model, and ask it about a small grey picture that is no square.
-
-        Raises:
-            InputError: see `open_hf`; the network does not take such a picture, or has another number of outputs.
+        """Load the model, and ask it about a small grey picture that is no square. Raises InputError: see `open_hf`;
+        the network does not take such a picture, or has another number of outputs.
         """
         self.options, self._origin = options, str(options.model)
         files = sorted(folder.glob("*.safetensors"))
@@ -141,7 +137,7 @@ class HfTutor(outputs.NetworkTutor):
         return self.network(**taken), share
 
     def at_scale(self, scale: float) -> Self:
-        """See `Scalable`."""
+        """See `fuse.Augmented`."""
         settings = self._image_processor.to_dict()
         if not settings.get("do_resize") or not settings.get("size"):
             raise InputError(f"scales: {self.identity['tutor']} takes pictures as they are; leave scales out")
@@ -319,10 +315,8 @@ def picture_part(values: Tensor, share: tuple[float, float]) -> Tensor:
 
 
 def find(model: str | Path, *, download: bool) -> Path:
-    """The folder of a model: the given one, or that of a repository in the hub's cache on this machine.
-
-    Raises:
-        InputError: neither; with `download`, the hub has no such repository or can't be reached.
+    """The folder of a model: the given one, or that of a repository in the hub's cache on this machine. Raises
+    InputError: neither; with `download`, the hub has no such repository or can't be reached.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():

@@ -12,9 +12,8 @@ from typing import Any
 from PIL import Image
 
 from tutored.data import open_dataset
-from tutored.errors import InputError
-from tutored.progress import Progress
-from tutored.softlabels.manifest import read_manifest
+from tutored.errors import InputError, Progress
+from tutored.softlabels import read_manifest
 from tutored.softlabels.writer import PART_ROWS, finish, look, needs_answers, part_name, write_part
 from tutored.tutors import Tutor, open_tutor
 from tutored.types import Dataset, SoftLabels
@@ -86,16 +85,13 @@ def label_with_ray(
 
     Each part of the store is one item of a Ray data set. Every machine must see data set, weights and `out` under the
     same paths; pictures may lie at addresses (`images:FOLDER`). Pictures that can't be read are recorded, not fatal;
-    lost workers are replaced and their part is done again.
+    lost workers are replaced and their part is done again. Raises InputError: Ray is not installed; else see `label`.
 
     Args:
         kind, options: what `open_tutor` takes.
         workers: how many tutors answer at once.
         gpus: GPUs that each of them needs, such as 0.5.
         progress: called with the number of images done, and of all.
-
-    Raises:
-        InputError: Ray is not installed; else see `label`.
     """
     try:
         import ray
@@ -127,9 +123,7 @@ def label_with_ray(
 
 def kinds_of(tutor: Tutor, dataset: Dataset) -> tuple[str, ...]:
     """The kinds of answer that a tutor gives, found by asking about one image after the other until it has an answer.
-
-    Raises:
-        InputError: it says nothing about any of them; whatever reading an image raises.
+    Raises InputError: it says nothing about any of them; whatever reading an image raises.
     """
     for image_id in dataset.ids:
         (answer,) = tutor([dataset.image(image_id)], [image_id])
@@ -195,14 +189,11 @@ class Work:
         return self.dataset.ids[part * PART_ROWS : (part + 1) * PART_ROWS]
 
     def begin(self, parts: Iterable[int], *, join: bool, again: bool) -> set[int] | None:
-        """Which of these parts are still to be made; None where the store is finished.
+        """Which of these parts are still to be made; None where the store is finished. Raises InputError: see `label`.
 
         Args:
             join: a store of the same identity may be there.
             again: parts in which an image failed, and damaged ones of an unfinished store, are made again.
-
-        Raises:
-            InputError: see `label`.
         """
         ids, out = self.dataset.ids, self.out
         if not ids:

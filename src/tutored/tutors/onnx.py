@@ -326,7 +326,8 @@ def place(image: Image.Image, side: tuple[int, int], how: Picture) -> tuple[Tens
     canvas = torch.tensor(how.fill).expand(1, 3)[..., None, None].repeat(1, 1, *side)
     canvas[:, :, y : y + inner[0], x : x + inner[1]] = picture
     mean, deviation = (torch.tensor(channels)[:, None, None] for channels in (how.mean, how.deviation))
-    canvas = (canvas * (how.white / 255) - mean) / deviation
+    if how.white != 255 or mean.any() or (deviation != 1).any():
+        canvas = (canvas * (how.white / 255) - mean) / deviation
     laid = canvas.permute(0, 2, 3, 1).contiguous() if how.layout.endswith("hwc") else canvas
     return laid if how.layout.startswith("n") else laid[0], Placed(corner, inner, scale)
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar,
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tutored.errors import InputError
-from tutored.folders import CHECKPOINT
+from tutored.files import CHECKPOINT, STORE
 from tutored.section import Positive, Section, Share
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str | Path) else given)]
@@ -141,7 +141,7 @@ class HfOptions(ForeignOptions):
 class PythonOptions(MaskOptions):
     """A function of your own, from a picture to arrays."""
 
-    MAKER = "tutored.tutors.function:FunctionTutor"
+    MAKER = "tutored.tutors.own:FunctionTutor"
     FIRST = "function"
     function: Annotated[str | Callable[..., Any], "MODULE:FUNCTION"]
     """The function, in a module of the current folder or of an installed package."""
@@ -152,7 +152,7 @@ class PythonOptions(MaskOptions):
 class StudentOptions(NetworkOptions):
     """A student that was trained here."""
 
-    MAKER = "tutored.tutors.student:StudentTutor"
+    MAKER = "tutored.tutors.own:StudentTutor"
     FIRST = "weights"
     weights: Annotated[Path, "CHECKPOINT"]
     """A checkpoint's folder, such as RUN/checkpoint."""
@@ -194,6 +194,8 @@ class BoxesOptions(Options):
     OF_DATA = True
     boxes: Annotated[str | Path, "STORE|ground_truth"]
     """The boxes of a detector, or those that people drew."""
+    classes: tuple[str, ...] | None = None
+    """Of these classes alone, such as cat,dog: where people drew no others, which may be there; left out: all."""
     score_floor: Share = 0.5
     """Weaker boxes become no instances. The default is that of a task's `box_floor`."""
 
@@ -251,14 +253,12 @@ POSSIBLE = f"possible: {', '.join(KINDS)}, such as onnx:FILE, or {{kind: onnx:FI
 
 
 def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
-    """What a user gave for a tutor, without a look into its files.
+    """What a user gave for a tutor, without a look into its files. Raises InputError: an unknown kind or option, an
+    impossible value, or a file that does not exist.
 
     Args:
         tutor: such as `onnx:FILE`, or a mapping with `kind` and options.
         more: further options.
-
-    Raises:
-        InputError: an unknown kind or option, an impossible value, or a file that does not exist.
     """
     options = {"kind": tutor} if isinstance(tutor, str) else {name.replace("-", "_"): tutor[name] for name in tutor}
     kind, _, name = str(options.pop("kind", "")).partition(":")
@@ -272,6 +272,8 @@ def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
 def meant(kind: str) -> str:
     """What may be meant by a tutor that is none, such as a file or folder alone."""
     path, (kind, colon, name) = Path(kind), kind.partition(":")
+    if kind == "store" or (path / STORE.file).exists():
+        return f"a store holds a tutor's answers: write `store: {name or path}` into the task, in the place of `tutor`"
     if kind in KINDS:
         return f"the tutor `{kind}` has no short form, so give its options"
     signs = {"student": path / CHECKPOINT.file, "hf": path / "config.json", "files": path / "."}
@@ -368,10 +370,8 @@ Checked = TypeVar("Checked", bound=Section)
 
 
 def validated(section: type[Checked], given: Any, origin: str) -> Checked:
-    """What a user gave for a section.
-
-    Raises:
-        InputError: beginning with `origin`; every unknown key and impossible value is named.
+    """What a user gave for a section. Raises InputError: beginning with `origin`; every unknown key and impossible
+    value is named.
     """
     try:
         return section.model_validate(given)

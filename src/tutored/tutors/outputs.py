@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -15,7 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from tutored.boxes import clip, nms
 from tutored.data.text import is_background, read_lines
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import sha256
 from tutored.labels import COCO_BY_NUMBER, KNOWN, MOST, NO_CLASS, LabelSpace
 from tutored.tasks.detection import SoftBoxes
@@ -46,29 +47,22 @@ KNOWN_OUTPUTS = (*KNOWN, "coco-91")
 
 def read_labels(labels: Path | str) -> LabelSpace:
     """A label space as users give it: a name of `labels.KNOWN`, or a text file with one object class a line, in order.
-
-    Raises:
-        InputError: no such file, or no list of distinct names.
+    Raises InputError: no such file, or no list of distinct names.
     """
     if str(labels) in KNOWN:
         return KNOWN[str(labels)]
     names = read_outputs(labels)
-    try:
+    with told_of(f"labels {labels}"):
         return LabelSpace.of(names)
-    except InputError as error:
-        raise InputError(f"labels {labels}: {error}") from error
 
 
 def read_outputs(labels: Path | str, count: int | None = None) -> list[str]:
     """Names of a network's outputs in order: a name of `KNOWN_OUTPUTS`, or a text file with an output a line.
 
-    Lines may repeat a name, also that of the background or "N/A".
+    Lines may repeat a name, also that of the background or "N/A". Raises InputError: no such file.
 
     Args:
         count: of the outputs. Names of the background are left out where it is None or not the number of names.
-
-    Raises:
-        InputError: no such file.
     """
     if str(labels) == "coco-91":
         return [*COCO_BY_NUMBER]
@@ -95,10 +89,8 @@ class ClassOutputs:
     """
 
     def __init__(self, names: Sequence[str], origin: str) -> None:
-        """Read the names.
-
-        Raises:
-            InputError: no name is a class, or they are placeholders that libraries write (`LABEL_0`).
+        """Read the names. Raises InputError: no name is a class, or they are placeholders that libraries write
+        (`LABEL_0`).
         """
         names = [name.strip() for name in names]
         if all(re.fullmatch(r"LABEL_\d+|\d+|", name) for name in names):
@@ -122,24 +114,25 @@ class ClassOutputs:
 
 
 class NetworkTutor:
-    """A tutor that is asked about one image at a time: in a batch, an answer would depend on its neighbours.
+    """A tutor that answers for each image by itself: in a batch, an answer would depend on its neighbours.
 
     Attributes:
         labels, identity, notes: see `Tutor`.
+        threads: images at once: while the network has one, the next is laid out and the last one's answer is made.
     """
 
+    threads: ClassVar[int] = 2
     labels: LabelSpace
     identity: Mapping[str, Any]
     notes: Sequence[str] = ()
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
-        answers = []
-        for image, image_id in zip(images, image_ids, strict=True):
-            try:
-                answers.append(SoftLabels.of((image.height, image.width), *self.answers(image)))
-            except InputError as error:
-                raise InputError(f"image {image_id}: {error}") from error
-        return answers
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(self._answer, images, image_ids))
+
+    def _answer(self, image: Image.Image, image_id: str) -> SoftLabels:
+        with told_of(f"image {image_id}"):
+            return SoftLabels.of((image.height, image.width), *self.answers(image))
 
     def answers(self, image: Image.Image) -> Sequence[Any]:
         """The soft answers for one image, None for no answer. Raises InputError where the network's are not finite."""
@@ -151,8 +144,8 @@ class NetworkTutor:
 
 def finite(values: Tensor, what: str) -> Tensor:
     """The values, of any shape. Raises InputError where some are NaN or infinite, which comparisons do not show."""
-    bad = int((~values.isfinite()).sum())
-    if bad:
+    # A sum is quick, and finite only where all values are.
+    if not values.sum().isfinite() and (bad := int((~values.isfinite()).sum())):
         raise InputError(
             f"{bad} of the network's {values.numel()} {what} are NaN or infinite; take other weights, "
             "or an export in float32"
@@ -161,10 +154,8 @@ def finite(values: Tensor, what: str) -> Tensor:
 
 
 def probabilities(values: Tensor, origin: Path, remedy: str) -> Tensor:
-    """The values, of any shape, clipped to 0..1.
-
-    Raises:
-        InputError: they lie outside by more than float16 rounds, or see `finite`.
+    """The values, of any shape, clipped to 0..1. Raises InputError: they lie outside by more than float16 rounds, or
+    see `finite`.
     """
     low, high = (float(edge) for edge in finite(values, "scores").aminmax()) if values.numel() else (0.0, 0.0)
     if low < -ROUNDING or high > 1 + ROUNDING:
@@ -201,7 +192,7 @@ def select(
 ) -> tuple[Tensor, Tensor]:
     """The (box, class) pairs that a detector keeps: floor, suppression within each class, the best of all.
 
-    A box may be kept for several classes.
+    A box may be kept for several classes. Raises InputError: scores, or boxes above the floor, are not finite.
 
     Args:
         boxes_xyxy: float32 [A, 4], or [A, C, 4] with a box for each class.
@@ -212,9 +203,6 @@ def select(
 
     Returns:
         int64 rows [K] and columns [K] into `scores`, by falling score.
-
-    Raises:
-        InputError: scores, or boxes above the floor, are not finite.
     """
     rows, columns = (finite(scores, "scores") > options.score_floor).nonzero(as_tuple=True)
     if groups is not None:
@@ -291,14 +279,12 @@ def detected(
 
 
 def on_cells(probs: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """A map on a network's own grid, [C+1, h, w] over the whole image, averaged over cells of `stride` pixels.
+    """A map on a network's own grid, [C+1, h, w] over the whole image, averaged over cells of `stride` pixels. Raises
+    InputError: see `finite`.
 
     Args:
         size: (height, width) of the image in pixels.
         stride: pixels of the image a cell, where the own grid is not coarser.
-
-    Raises:
-        InputError: see `finite`.
     """
     height, width = (min(cells, -(-side // stride)) for cells, side in zip(probs.shape[1:], size, strict=True))
     # On the CPU: Apple's GPUs can't average over cells of unequal size.

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from tutored.config import merged, read_yaml
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.section import Section
 from tutored.tutors.onnx import FLOATS, data_files, open_session, place
 from tutored.tutors.onnx_declaration import Picture
@@ -101,10 +101,8 @@ class PromptedTutor(StoresTutor):
         for image, image_id in zip(images, image_ids, strict=True):
             size = (image.height, image.width)
             boxes, answer = self._boxes(image_id, size), None
-            try:
+            with told_of(f"image {image_id}"):
                 answer = boxes and with_masks(boxes, self.masks(image, boxes.boxes_xyxy))
-            except InputError as error:
-                raise InputError(f"image {image_id}: {error}") from error
             found.append(SoftLabels.of(size, answer))
         return found
 

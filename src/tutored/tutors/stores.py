@@ -45,10 +45,8 @@ class Source:
         self._answers = Remapped(store, self.class_map, kind(kind.kind, labels))
 
     def answer(self, image_id: str, size: Size) -> Any | None:
-        """The answer for an image of `size` (height, width); None where the tutor was not asked about this task.
-
-        Raises:
-            InputError: the store lacks the image, or its tutor saw an image of another size.
+        """The answer for an image of `size` (height, width); None where the tutor was not asked about this task. Raises
+        InputError: the store lacks the image, or its tutor saw an image of another size.
         """
         if image_id not in self.store:
             raise InputError(f"store {self.store.path} has no answer for {image_id}; label this split with its tutor")
@@ -137,7 +135,7 @@ class Boxes:
     """
 
     def __init__(self, options: BoxesOptions, dataset: Dataset | None) -> None:
-        """Open them. Raises InputError: no such store, it does not answer with boxes, or nobody drew any."""
+        """Open them. Raises InputError: no such store or class, it answers with no boxes, or nobody drew any."""
         self._floor = options.score_floor
         self.stores: dict[str, Store] = {}
         self.facts: dict[str, Any] = {"score_floor": options.score_floor}
@@ -145,14 +143,19 @@ class Boxes:
             detector = self.stores["boxes"] = open_part(Path(options.boxes), Detection)
             self.labels, self.told = detector.labels, f"of {detector.identity.get('tutor')}"
             self._open: Callable[[LabelSpace], Source | DrawnBoxes] = partial(Source, detector, Detection)
-            return
-        if dataset is None or Detection.kind not in dataset.labels:
+        elif dataset is None or Detection.kind not in dataset.labels:
             raise InputError(f"boxes: {DRAWN}: the data set has no boxes; give a detector's store")
-        files = {str(file) for image_id in dataset.ids for file in dataset.files(image_id)[1:]}
-        digest = hashlib.sha256("".join(sha256(Path(file)) for file in sorted(files)).encode())
-        self.facts["boxes_sha256"] = digest.hexdigest()
-        self.labels, self.told = dataset.labels[Detection.kind], "drawn"
-        self._open = partial(DrawnBoxes, dataset)
+        else:
+            files = {str(file) for image_id in dataset.ids for file in dataset.files(image_id)[1:]}
+            digest = hashlib.sha256("".join(sha256(Path(file)) for file in sorted(files)).encode())
+            self.facts["boxes_sha256"] = digest.hexdigest()
+            self.labels, self.told = dataset.labels[Detection.kind], "drawn"
+            self._open = partial(DrawnBoxes, dataset)
+        if options.classes:
+            lacking = next((name for name in options.classes if same_class(name, self.labels) is None), None)
+            if lacking is not None:
+                raise InputError(f"classes: no boxes of {lacking!r}; possible: {', '.join(self.labels.classes)}")
+            self.labels = LabelSpace.of(options.classes)
 
     def remap(self, labels: LabelSpace) -> Callable[[str, Size], SoftBoxes | None]:
         """A function from an image's id and size to its boxes in a label space, from the floor on (`Source.answer`)."""
@@ -179,13 +182,11 @@ class InstancesTutor(StoresTutor):
     """
 
     def __init__(self, options: InstancesOptions, dataset: Dataset | None = None) -> None:
-        """Open the stores.
+        """Open the stores. Raises InputError: no such store, it does not answer the task, no drawn boxes, or no class
+        in common.
 
         Args:
             dataset: whose images are labelled; it has the boxes of `boxes: ground_truth`.
-
-        Raises:
-            InputError: no such store, it does not answer the task, no drawn boxes, or no class in common.
         """
         mapper, boxes = open_part(options.maps, Segmentation), Boxes(options, dataset)
         refuse_strangers(options, boxes.labels, mapper.labels)
@@ -258,9 +259,8 @@ def _audited(stores: Sequence[Store]) -> list[float]:
     if any((each.kind, each.ids) != (first.kind, first.ids) for each in others):
         return []
     figures = [part.figures.get(task_class(part.kind).headline[1]) for part in (first, *others)]
-    if None in figures:
-        return []
-    return [round(figure / (1 - figure), 4) for figure in (min(max(each, 0.01), 0.99) for each in figures)]
+    shares = [min(max(each, 0.01), 0.99) for each in figures if each is not None]
+    return [round(each / (1 - each), 4) for each in shares] if len(shares) == len(figures) else []
 
 
 class JoinedTutor(StoresTutor):
@@ -274,10 +274,8 @@ class JoinedTutor(StoresTutor):
     """
 
     def __init__(self, options: JoinedOptions) -> None:
-        """Open the stores.
-
-        Raises:
-            InputError: fewer than two stores, no such store, shares that don't fit, no task in common or no class.
+        """Open the stores. Raises InputError: fewer than two stores, no such store, shares that don't fit, no task in
+        common or no class.
         """
         paths: tuple[Path, ...] = options.join
         if len(paths) < 2:

@@ -19,9 +19,9 @@ from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from tutored.device import choose_device
 from tutored.errors import InputError
 from tutored.labels import NO_CLASS, LabelSpace
+from tutored.processes import choose_device
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
 from tutored.tutors.options import TorchvisionOptions
@@ -45,10 +45,8 @@ EPSILON_ZERO = (
 
 
 def open_torchvision(options: TorchvisionOptions) -> Detector | Segmenter:
-    """A tutor from torchvision; what it answers follows from the model.
-
-    Raises:
-        InputError: the weights are not here (the message says which file belongs where), or not this model's.
+    """A tutor from torchvision; what it answers follows from the model. Raises InputError: the weights are not here
+    (the message says which file belongs where), or not this model's.
     """
     source = find(options)
     given = options.labels
@@ -96,7 +94,7 @@ class Detector(outputs.NetworkTutor):
         }
 
     def at_scale(self, scale: float) -> Self:
-        """See `Scalable`; SSD's input has one size."""
+        """See `fuse.Augmented`; SSD's input has one size."""
         resize = copy(self.model.transform)
         if resize.fixed_size is not None:
             raise InputError(f"scales: {self.identity['tutor']} takes pictures of one size only; leave scales out")
@@ -153,7 +151,7 @@ class Segmenter(outputs.NetworkTutor):
         }
 
     def at_scale(self, scale: float) -> Self:
-        """See `Scalable`."""
+        """See `fuse.Augmented`."""
         scaled = copy(self)
         scaled._short_side = _side(SHORT_SIDE, scale)
         return scaled
@@ -267,10 +265,8 @@ class Source(NamedTuple):
 
 
 def find(options: TorchvisionOptions) -> Source:
-    """The file for the model and the weights that a user names.
-
-    Raises:
-        InputError: no such model or weights, or the file is not here: the message says which, and where it belongs.
+    """The file for the model and the weights that a user names. Raises InputError: no such model or weights, or the
+    file is not here: the message says which, and where it belongs.
     """
     model, weights = options.model, options.weights
     if model is not None and model not in MODELS:
@@ -309,13 +305,11 @@ def categories(model: str, published: Any) -> list[str]:
 
 
 def build(source: Source, names: Sequence[str]) -> torch.nn.Module:
-    """The model with its weights, in evaluation mode.
+    """The model with its weights, in evaluation mode. Raises InputError: the file holds no weights, some that are NaN,
+    or not those of this model with so many outputs.
 
     Args:
         names: one for each of the model's outputs, background first.
-
-    Raises:
-        InputError: the file holds no weights, some that are NaN, or not those of this model with so many outputs.
     """
     state = read_weights(source.path)
     broken = next((name for name, value in state.items() if not value.isfinite().all()), None)

@@ -7,22 +7,69 @@ from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from tutored.config.kinds.detection import DetectionSection
+from tutored.config.tasks import DetectionSection
 from tutored.geometry import Geometry
 from tutored.labels import LabelSpace, same_class
+from tutored.pictures import PAPER, Colour, colour_of, draw_tag, font_for, shown_name, tag_size
 from tutored.tasks.audit import Auditor
-from tutored.tasks.classes import stack_unknown
-from tutored.tasks.classes import unannotated as left_out
-from tutored.tasks.detection import draw, measure, onnx, targets
+from tutored.tasks.detection import decode, measure, targets
 from tutored.tasks.detection.targets import BoxRow
 from tutored.tasks.detection.types import Boxes, BoxTargets, Detections, SoftBoxes
-from tutored.tasks.task import Detail, Figures, Size, Task
+from tutored.tasks.task import Detail, Figures, Size, Task, stack_unknown
+from tutored.tasks.task import unannotated as left_out
 
 __all__ = ["BoxTargets", "Boxes", "Detection", "DetectionSection", "Detections", "SoftBoxes"]
+
+Box = tuple[float, float, float, float]
+
+
+def _draw_frame(pen: ImageDraw.ImageDraw, box: Box, colour: Colour, size: tuple[int, int]) -> None:
+    """A frame in the class' colour between two thin pale ones, so that it shows on dark and light ground alike."""
+    width = max(2, round(max(size) / 180))
+    x1, y1 = max(0, round(box[0])), max(0, round(box[1]))
+    x2, y2 = min(size[0], round(box[2])) - 1, min(size[1], round(box[3])) - 1
+    if x2 - x1 < 2 * width or y2 - y1 < 2 * width:
+        width = 1
+    pen.rectangle((x1 - 1, y1 - 1, max(x1, x2) + 1, max(y1, y2) + 1), outline=PAPER, width=width + 2)
+    pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=width)
+
+
+def _free_place(box: Box, tag: tuple[float, float], size: tuple[int, int], taken: list[Box]) -> Box:
+    """Where a box's tag goes: over, in or under the box, at the first place without another tag; else over it."""
+    width, height = tag
+    places = []
+    for y in (box[1] - height, box[1], box[3] - height, box[3]):
+        for x in (box[0], box[2] - width):
+            left = min(max(x, 0), max(size[0] - width, 0))
+            upper = min(max(y, 0), max(size[1] - height, 0))
+            places.append((left, upper, left + width, upper + height))
+
+    def is_free(a: Box) -> bool:
+        return not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in taken)
+
+    return next(filter(is_free, places), places[0])
+
+
+def describe(prediction: Detections, labels: LabelSpace) -> list[dict[str, Any]]:
+    """An entry for each box, as they are sorted: `category_id` (1..C), `category`, `bbox`, `score`.
+
+    `bbox` is (x, y, width, height) in the image's pixels, as in COCO results.
+    """
+    return [
+        {
+            "category_id": number,
+            "category": labels.names[number],
+            "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+            "score": round(score, 5),
+        }
+        for (x1, y1, x2, y2), number, score in zip(
+            prediction.boxes_xyxy.tolist(), prediction.classes.tolist(), prediction.scores.tolist(), strict=True
+        )
+    ]
 
 
 class Detection(Task):
@@ -68,7 +115,7 @@ class Detection(Task):
         return answer.final()
 
     def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[Any]:
-        return list(onnx.read(outputs, sizes, self.section.decode, side))
+        return list(decode.read(outputs, sizes, self.section.decode, side))
 
     def record(self, truth: Boxes, prediction: Detections) -> Any:
         return measure.record(truth, prediction, self.labels)
@@ -88,7 +135,25 @@ class Detection(Task):
         return BoxAuditor(self)
 
     def draw(self, picture: Image.Image, shown: Boxes | Detections, zoom: float) -> Image.Image:
-        return draw.draw(picture, shown, self.labels, zoom)
+        """Boxes with name tags in their classes' colours, drawn onto the picture; the best one lies on top."""
+        numbers = shown.classes.tolist()
+        texts = [shown_name(self.labels.names[number], number) for number in numbers]
+        best_first = list(range(len(numbers)))
+        if isinstance(shown, Detections):
+            texts = [f"{text} {score:.2f}" for text, score in zip(texts, shown.scores.tolist(), strict=True)]
+            best_first = shown.scores.argsort(descending=True, stable=True).tolist()
+        else:
+            texts = [text + " (difficult)" * hard for text, hard in zip(texts, shown.difficult.tolist(), strict=True)]
+        boxes = (shown.boxes_xyxy * zoom).tolist()
+        pen, font = ImageDraw.Draw(picture), font_for(max(picture.size))
+        for index in reversed(best_first):
+            _draw_frame(pen, boxes[index], colour_of(numbers[index]), picture.size)
+        taken: list[Box] = []
+        for index in best_first:
+            taken.append(_free_place(boxes[index], tag_size(texts[index], font), picture.size, taken))
+        for index, place in reversed(list(zip(best_first, taken, strict=True))):
+            draw_tag(pen, place[:2], texts[index], colour_of(numbers[index]), font)
+        return picture
 
     def describe(self, prediction: Detections) -> list[dict[str, Any]]:
-        return draw.describe(prediction, self.labels)
+        return describe(prediction, self.labels)

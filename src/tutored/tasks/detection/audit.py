@@ -8,14 +8,24 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from tutored.config.kinds.detection import DetectionSection
+from tutored.config.tasks import DetectionSection
 from tutored.tasks.audit import Advice, Agreed, ClassAuditor, ClassFigures, Confusion, Finding, Measured
-from tutored.tasks.averages import known, known_mean
-from tutored.tasks.calibrate import Answers, Bools, Floats, Ints, Rate, crossings, reliability, resampled, tempered
+from tutored.tasks.calibrate import (
+    Answers,
+    Bools,
+    Floats,
+    Ints,
+    Rate,
+    crossings,
+    known,
+    known_mean,
+    reliability,
+    resampled,
+    tempered,
+)
 from tutored.tasks.detection import measure
-from tutored.tasks.detection.codec import TAIL_FLOOR
 from tutored.tasks.detection.measure import IOU_FLOOR, Matches
-from tutored.tasks.detection.types import Boxes, Detections, SoftBoxes
+from tutored.tasks.detection.types import TAIL_FLOOR, Boxes, Detections, SoftBoxes
 from tutored.tasks.task import Size
 
 HEARD = 0.05

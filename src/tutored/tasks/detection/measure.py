@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.tasks.averages import averaged_classes, known, known_mean, rounded_down
+from tutored.tasks.calibrate import averaged_classes, known, known_mean, rounded_down
 from tutored.tasks.detection.types import Boxes, Detections
 from tutored.tasks.task import Detail, Figures
 
@@ -106,13 +106,11 @@ def record(
     """Compare one image's detections with its objects.
 
     Detections of classes that the image is not annotated for are left out. Equal scores keep the order of `prediction`.
+    Raises InputError: a class is outside the label space, or a box or score is not finite.
 
     Args:
         shares: float64 [K, G] each, how much detections and objects overlap by VOC's rules, and by COCO's; None: by
             their boxes.
-
-    Raises:
-        InputError: a class is outside the label space, or a box or score is not finite.
     """
     boxes, scores = prediction.boxes_xyxy.cpu().numpy(), prediction.scores.cpu().numpy()
     answer_classes = prediction.classes.cpu().numpy()
@@ -138,14 +136,12 @@ def record(
 
 
 def figures(records: Sequence[Matches], labels: LabelSpace, reported: Sequence[str] | None) -> Figures:
-    """Average precisions of each class, and their means over the reported classes that have an object to find.
+    """Average precisions of each class, and their means over the reported classes that have an object to find. Raises
+    InputError: an unknown class is reported.
 
     Args:
         records: of one or more images.
         reported: the classes that means are over; None: all. It restricts what is averaged, not what is counted.
-
-    Raises:
-        InputError: an unknown class is reported.
     """
     averaged, count = averaged_classes(labels, reported), len(labels.classes)
     numbers = [labels.index(name) for name in averaged]
@@ -190,12 +186,7 @@ def best_score(records: Sequence[Matches]) -> tuple[float | None, float]:
 def resampler(
     records: Sequence[Matches | None], labels: LabelSpace, reported: Sequence[str] | None
 ) -> Callable[[NDArray[np.int64]], float]:
-    """A function from weights (int64 [images], how many times each counts) to mAP (VOC area), NaN where it is unknown.
-
-    Args:
-        records: of one or more images, None of one without boxes.
-        reported: as in `figures`.
-    """
+    """See `Task.resampler`: mAP (VOC area) of images of which some have no boxes (None)."""
     numbers = [labels.index(name) for name in averaged_classes(labels, reported)]
     ranked = rank([each or NO_MATCHES for each in records], len(labels.classes))
     return lambda weights: known_mean(voc_ap(ranked, weights)[0, numbers])
@@ -244,11 +235,7 @@ def _hits(shares: NDArray[np.float64], difficult: NDArray[np.bool_]) -> NDArray[
 
 
 def rank(matches: Sequence[Matches], count: int) -> Ranked:
-    """Order the detections of one or more images for `voc_ap`; equal scores keep the order of images.
-
-    Args:
-        count: C, the number of object classes.
-    """
+    """Order the detections of one or more images of `count` object classes; equal scores keep the order of images."""
     objects = np.stack([np.bincount(item.truth_classes[~item.difficult], minlength=count + 1) for item in matches])
     images = np.repeat(np.arange(len(matches)), [len(item.hits) for item in matches])
     classes = np.concatenate([item.classes for item in matches])
@@ -265,8 +252,7 @@ def voc_ap(ranked: Ranked, weights: NDArray[np.int64] | None = None) -> NDArray[
     """Average precision of each class: row 0 the area under the precision envelope, row 1 VOC07's 11 points.
 
     Args:
-        weights: int64 [I], how many times each image counts; None: once. The result is that of a split in which
-            each image stands so many times.
+        weights: int64 [I], how many times each image stands in the split; None: once.
 
     Returns:
         float64 [2, C+1]; NaN for background and for a class without an object to find.
@@ -318,11 +304,8 @@ class _Pairs(NamedTuple):
 
 
 def coco_ap(matches: Sequence[Matches], count: int) -> NDArray[np.float64]:
-    """COCO's average precision of each class: over IoU .5 to .95, at .5 and at .75; at most 100 detections an image.
-
-    Args:
-        matches: of one or more images; their `hits`, which follow VOC's rules, are not used.
-        count: C, the number of object classes.
+    """COCO's average precision of `count` classes: over IoU .5 to .95, at .5 and at .75; at most 100 detections an
+    image.
 
     Returns:
         float64 [3, C+1]; NaN for background and for a class without an object to find.
@@ -354,13 +337,7 @@ def _places(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
 def _pairs(
     matches: Sequence[Matches], groups: NDArray[np.int64], order: NDArray[np.int64], difficult: NDArray[np.bool_]
 ) -> _Pairs:
-    """The pairs of all images.
-
-    Args:
-        groups: int64 [D], rising, a number for image and class of each detection, which fall by score within it.
-        order: int64 [D], the detections' places among those of all images.
-        difficult: bool, of the objects of all images.
-    """
+    """The pairs of all images: of detections in `order`, which fall by score in rising groups of image and class."""
     firsts = np.cumsum([(0, 0), *((len(each.classes), len(each.difficult)) for each in matches)], axis=0)
     places = np.full(firsts[-1, 0], -1)
     places[order] = np.arange(len(order))

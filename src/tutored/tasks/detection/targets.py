@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutored import boxes
-from tutored.config.kinds.detection import DetectionSection
+from tutored.config.tasks import DetectionSection
 from tutored.geometry import Geometry
-from tutored.tasks.classes import marked, unannotated
 from tutored.tasks.detection.types import Boxes, SoftBoxes
+from tutored.tasks.task import marked, unannotated
 from tutored.types import IGNORE
 
 

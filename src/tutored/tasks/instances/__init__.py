@@ -6,30 +6,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from tutored.config.kinds.instances import InstancesSection
+from tutored.config.tasks import InstancesSection
 from tutored.geometry import Geometry
 from tutored.labels import ClassMap, LabelSpace
+from tutored.pictures import borders, colour_of
 from tutored.tasks.audit import Auditor
 from tutored.tasks.detection import Detection, SoftBoxes, measure
-from tutored.tasks.instances import draw, onnx, targets
-from tutored.tasks.instances.overlaps import mask_overlaps
-from tutored.tasks.instances.types import InstanceMasks, Instances, InstanceTargets, Objects
+from tutored.tasks.detection.audit import BoxAuditor, Evidence
+from tutored.tasks.instances import onnx, types
+from tutored.tasks.instances.types import InstanceMasks, Instances, InstanceTargets, Objects, mask_overlaps
 from tutored.tasks.task import Size
 from tutored.types import SoftLabels
 
-__all__ = [
-    "InstanceMasks",
-    "InstanceSegmentation",
-    "InstanceTargets",
-    "Instances",
-    "InstancesSection",
-    "Objects",
-]
+__all__ = ["InstanceMasks", "InstanceSegmentation", "InstanceTargets", "Instances", "InstancesSection", "Objects"]
+
+FILL = 0.5
+"""How much of its colour lies over an object's pixels."""
+
+
+class InstanceAuditor(BoxAuditor):
+    """Compares the boxes of instances with those of objects."""
+
+    def __init__(self, task: Any) -> None:
+        super().__init__(Detection(task.name, task.labels, task.section))
+
+    def observe(self, truth: Any, answer: Any, *rest: Any) -> Evidence:
+        return super().observe(truth, self._boxes(answer), *rest)
+
+    def compare(self, one: Any, other: Any, size: tuple[int, int]) -> Any:
+        return super().compare(self._boxes(one), self._boxes(other), size)
+
+    def _boxes(self, answer: Instances) -> Any:
+        return answer.soft_boxes(len(self.task.labels))
 
 
 class InstanceSegmentation(Detection):
@@ -42,13 +56,13 @@ class InstanceSegmentation(Detection):
     section: InstancesSection
 
     def teach(self, truth: Any, size: Size, geometry: Geometry, grid: int) -> Any:
-        return targets.teach(truth, geometry, len(self.labels), grid)
+        return types.teach(truth, geometry, len(self.labels), grid)
 
     def teach_soft(self, answer: Any, size: Size, geometry: Geometry, grid: int) -> Any:
-        return targets.teach_soft(answer, geometry, len(self.labels), grid, self.section)
+        return types.teach_soft(answer, geometry, len(self.labels), grid, self.section)
 
     def complete(self, truth: Any, tutor: Any) -> Any:
-        return targets.complete(truth, tutor, self.section.conflict_iou)
+        return types.complete(truth, tutor, self.section.conflict_iou)
 
     def stack(self, rows: Sequence[Any], weight: Tensor) -> Any:
         """Boxes and masks are padded to the most of any image."""
@@ -84,19 +98,29 @@ class InstanceSegmentation(Detection):
         return measure.record(truth, prediction, self.labels, shares)
 
     def auditor(self) -> Auditor:
-        from tutored.tasks.instances.audit import InstanceAuditor
 
         return InstanceAuditor(self)
 
     def draw(self, picture: Image.Image, shown: Any, zoom: float) -> Image.Image:
-        return super().draw(draw.draw_masks(picture, shown), shown, zoom)
+        """Each object's pixels in its class' colour with a light outline, large ones below small ones; then its box."""
+        mixed = np.asarray(picture).astype(np.float32)
+        for row in (shown.masks == 1).sum(dim=(1, 2)).argsort(descending=True, stable=True).tolist():
+            plane = Image.fromarray((shown.masks[row] == 1).numpy().astype(np.uint8))
+            there = np.asarray(plane.resize(picture.size, Image.Resampling.NEAREST))
+            colour = np.array(colour_of(int(shown.classes[row])), np.float32)
+            mixed[there > 0] = mixed[there > 0] * (1 - FILL) + colour * FILL
+            mixed[borders(there) & (there > 0)] = colour / 2 + 127
+        return super().draw(Image.fromarray(mixed.round().astype(np.uint8)), shown, zoom)
 
     def describe(self, prediction: Any) -> list[dict[str, Any]]:
+        """As boxes, with `segmentation`: the mask as COCO's compressed run lengths."""
+        from faster_coco_eval.core import mask as rle  # slow to import
+
         entries = super().describe(prediction)
-        return [
-            {**entry, "segmentation": draw.run_lengths(mask)}
-            for entry, mask in zip(entries, prediction.masks, strict=True)
-        ]
+        for entry, mask in zip(entries, prediction.masks, strict=True):
+            runs = rle.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            entry["segmentation"] = {"size": [*mask.shape], "counts": runs["counts"].decode("ascii")}
+        return entries
 
     def _boxes(self, answer: Instances) -> SoftBoxes:
         return answer.soft_boxes(len(self.labels))

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutored.config.kinds.detection import Decode
-from tutored.tasks.detection import onnx
-from tutored.tasks.detection.decode import keep
-from tutored.tasks.detection.onnx import BoxExport, rows_of
-from tutored.tasks.instances.targets import cells_inside
-from tutored.tasks.instances.types import InstanceMasks
+from tutored.config.tasks import Decode
+from tutored.tasks.detection import decode
+from tutored.tasks.detection.decode import BoxExport, keep, rows_of
+from tutored.tasks.instances.types import InstanceMasks, cells_inside
 from tutored.tasks.task import Size
 
 
@@ -25,7 +23,7 @@ def read(outputs: Mapping[str, Tensor], sizes: Sequence[Size], limits: Decode, s
     """
     found = []
     kept = keep(outputs["candidates"], outputs["probs"], sizes, limits, side) if "candidates" in outputs else []
-    boxes = [each.boxes.final() for each in kept] or onnx.read(outputs, sizes, limits, side)
+    boxes = [each.boxes.final() for each in kept] or decode.read(outputs, sizes, limits, side)
     for row, (each, (height, width)) in enumerate(zip(boxes, sizes, strict=True)):
         if kept:
             prototypes = outputs["prototypes"][row]

@@ -1,7 +1,8 @@
-"""What instance segmentation is made of: annotated objects, soft and final masks, and targets of a batch."""
+"""What instance segmentation is made of: annotated objects, soft and final masks, targets and what teaches them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
@@ -9,11 +10,15 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, scored_boxes, starts
-from tutored.tasks.detection import Boxes, BoxTargets, Detections, SoftBoxes
+from tutored.config.tasks import DetectionSection
+from tutored.geometry import Geometry
+from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, require, scored_boxes, starts
+from tutored.tasks.detection import Boxes, BoxTargets, Detections, SoftBoxes, targets
+from tutored.tasks.detection.targets import BoxRow
 from tutored.tasks.task import Remap, Size
 from tutored.types import IGNORE, expect, expect_boxes
 
@@ -114,18 +119,15 @@ class Instances:
         counts, *scored = scored_boxes(table, "instance_", space)
         first, there = starts(counts), answered(table, cls.fields)
         sides, masks = table.column("instance_side"), table.column("instance_masks")
-        stored = [
-            np.frombuffer(masks[row].as_buffer(), np.uint8).reshape(counts[row], sides[row].as_py(), sides[row].as_py())
-            if answers
-            else None
-            for row, answers in enumerate(there)
-        ]
+        stored: list[Any] = [None] * len(there)
+        for row in np.flatnonzero(there):
+            values, shape = np.frombuffer(masks[row].as_buffer(), np.uint8), (counts[row], *[sides[row].as_py()] * 2)
+            require(len(values) == math.prod(shape), f"masks of another number than its {counts[row]} boxes")
+            stored[row] = values.reshape(shape)
 
         def make(row: int) -> Instances:
-            values = stored[row]
-            assert values is not None
             corners, classes, scores = (torch.from_numpy(each[first[row] : first[row + 1]].copy()) for each in scored)
-            pixels = torch.from_numpy(values / np.float32(LEVELS))
+            pixels = torch.from_numpy(stored[row] / np.float32(LEVELS))
             return cls(boxes_xyxy=corners, classes=classes, scores=scores, masks=pixels)
 
         return Rows(there, make)
@@ -201,3 +203,96 @@ class InstanceTargets(NamedTuple):
 def known(masks: Tensor) -> Tensor:
     """float32 of annotated masks (uint8, 255 is not known): 0, 1, or NaN."""
     return torch.where(masks == IGNORE, torch.nan, masks.float())
+
+
+def mask_overlaps(masks: Tensor, truth: Tensor, difficult: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intersection over union, and the same with the share of a mask inside an object where that is difficult.
+
+    Pixels of an object that nobody knows (255) are left out of both, so that an object's mask is neither right nor
+    wrong there. What has no pixel overlaps nothing.
+
+    Args:
+        masks: bool [K, H, W].
+        truth: uint8 [G, H, W], as in `Objects`.
+        difficult: bool [G].
+
+    Returns:
+        float64 [K, G] each.
+    """
+    found = masks.flatten(1).numpy()
+    plain = np.zeros((len(found), len(truth)))
+    inside = plain.copy()
+    for column, each in enumerate(truth.flatten(1).numpy()):
+        seen = found[:, each != IGNORE]
+        drawn = each[each != IGNORE] == 1
+        shared, area = (seen & drawn).sum(axis=1), seen.sum(axis=1)
+        plain[:, column] = shared / np.maximum(area + drawn.sum() - shared, 1)
+        inside[:, column] = shared / np.maximum(area, 1) if difficult[column] else plain[:, column]
+    return plain, inside
+
+
+class InstanceRow(NamedTuple):
+    """One image's `InstanceTargets` without weight, not padded.
+
+    Attributes:
+        boxes: without masks.
+        masks: float32 [K, g, g].
+    """
+
+    boxes: BoxRow
+    masks: Tensor
+
+
+def teach(truth: Objects | None, geometry: Geometry, space: int, grid: int) -> InstanceRow:
+    """Ground truth, its masks read at the nearest pixel of each cell's centre; there are no objects in padding."""
+    row = targets.teach(truth, geometry, space)
+    if truth is None:
+        return InstanceRow(row, torch.zeros(0, grid, grid))
+    _, kept = geometry.boxes(truth.boxes_xyxy)
+    return InstanceRow(row, _stacked([geometry.nearest(known(each), grid, 0.0) for each in truth.masks[kept]], grid))
+
+
+def teach_soft(
+    answer: Instances | None, geometry: Geometry, space: int, grid: int, section: DetectionSection
+) -> InstanceRow:
+    """A tutor's instances under the same geometry; of those that contradict each other the best-scored."""
+    boxes = None if answer is None else answer.soft_boxes(space)
+    row = targets.teach_soft(boxes, geometry, space, section)
+    if answer is None or boxes is None:
+        return InstanceRow(row, torch.zeros(0, grid, grid))
+    chosen = targets.teachable(boxes, section)
+    _, kept = geometry.boxes(answer.boxes_xyxy[chosen])
+    found = answer.chosen(chosen[kept])
+    masks = [_in_box(*each, geometry, grid) for each in zip(found.masks, found.boxes_xyxy.tolist(), strict=True)]
+    return InstanceRow(row, _stacked(masks, grid))
+
+
+def _in_box(mask: Tensor, box: Sequence[float], geometry: Geometry, grid: int) -> Tensor:
+    """A mask over a box, [m, m], at each cell's centre: the box is an image of its own in the same window."""
+    x1, y1, x2, y2 = box
+    left, top, right, bottom = geometry.window_xyxy
+    moved = replace(geometry, window_xyxy=(left - x1, top - y1, right - x1, bottom - y1))
+    return moved.soft_map(mask[None], (y2 - y1, x2 - x1), grid)[0]
+
+
+def _stacked(masks: Sequence[Tensor], grid: int) -> Tensor:
+    return torch.stack([*masks]) if masks else torch.zeros(0, grid, grid)
+
+
+def cells_inside(boxes_xyxy: Tensor, centres: Tensor) -> Tensor:
+    """bool [..., g, g]: the cells of a map whose centres lie in each box.
+
+    Args:
+        boxes_xyxy: float32 [..., 4], pixels of the network's input.
+        centres: float32 [g], of the cells along either side, in the same pixels.
+    """
+    left, top, right, bottom = (side[..., None] for side in boxes_xyxy.unbind(-1))
+    across, down = (centres > left) & (centres < right), (centres > top) & (centres < bottom)
+    return down[..., :, None] & across[..., None, :]
+
+
+def complete(truth: InstanceRow, tutor: InstanceRow, conflict_iou: float) -> InstanceRow:
+    """The outlined objects and, of classes that were not annotated, the tutor's, unless they lie on one of those."""
+    chosen = targets.apart(truth.boxes, tutor.boxes, conflict_iou)
+    boxes = targets.complete(truth.boxes, tutor.boxes, conflict_iou)
+    return InstanceRow(boxes, torch.cat([truth.masks, tutor.masks[chosen]]))

@@ -4,34 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutored.config.kinds.segmentation import SegmentationSection
+from tutored.config.tasks import SegmentationSection
 from tutored.errors import InputError
+from tutored.files import write_encoded
 from tutored.geometry import Geometry
 from tutored.labels import ClassMap as LabelMap
 from tutored.labels import LabelSpace, same_class
 from tutored.losses import Term
 from tutored.maps import likeliest
-from tutored.pictures import read_mask
+from tutored.pictures import borders, read_mask, voc_palette
 from tutored.tasks.audit import Auditor
-from tutored.tasks.classes import stack_unknown
 from tutored.tasks.instances.types import Instances
-from tutored.tasks.segmentation import draw, measure, targets
-from tutored.tasks.segmentation.instances import combine, rasterize
-from tutored.tasks.segmentation.targets import CellTargets, MapRow
+from tutored.tasks.segmentation import measure, targets
+from tutored.tasks.segmentation.targets import CellTargets, MapRow, combine, rasterize
 from tutored.tasks.segmentation.types import ClassMap, ClassMask, MapTargets, SoftMap
-from tutored.tasks.task import DenseTask, Detail, Figures, Size, refuse_nan
-from tutored.types import IGNORE, SoftLabels
+from tutored.tasks.task import DenseTask, Detail, Figures, Size, at_most, refuse_nan, stack_unknown
+from tutored.types import BACKGROUND, IGNORE, SoftLabels
 
 __all__ = ["ClassMap", "ClassMask", "MapTargets", "Segmentation", "SegmentationSection", "SoftMap"]
+
+FILL, VOID_FILL = 0.55, 0.7
+"""How much of its colour lies over a class' pixels, and over void."""
+
+
+def mask_image(mask: Tensor) -> Image.Image:
+    """A class map, uint8 [H, W], as a picture whose pixels are the class numbers, with VOC's palette."""
+    picture = Image.fromarray(mask.cpu().numpy())
+    picture.putpalette(voc_palette().tobytes())
+    return picture
+
+
+def save_mask(mask: Tensor, path: Path) -> None:
+    """Write a class map, uint8 [H, W], as a palette PNG, whole or not at all."""
+    write_encoded(path, partial(mask_image(mask).save, format="PNG"))
+
 
 STRIDE = 8
 """Pixels a cell of a map that is rasterized from instances."""
@@ -139,7 +156,7 @@ class Segmentation(DenseTask):
         """The map on its own grid; of an image with fewer pixels than cells it is averaged to one cell a pixel."""
         refuse_nan(raw)
         return [
-            SoftMap(map=_at_most(logits.float().softmax(dim=0).cpu(), size))
+            SoftMap(map=at_most(logits.float().softmax(dim=0).cpu(), size))
             for logits, size in zip(raw, sizes, strict=True)
         ]
 
@@ -175,15 +192,30 @@ class Segmentation(DenseTask):
         return MapAuditor(self)
 
     def draw(self, picture: Image.Image, shown: ClassMask | ClassMap, zoom: float) -> Image.Image:
-        return draw.draw(picture, shown, self.labels, zoom)
+        """Each class' colour over its pixels, with a light outline; background stays as it is, void is pale."""
+        classes = np.asarray(mask_image(shown.mask).resize(picture.size, Image.Resampling.NEAREST))
+        opacity = np.full(256, FILL, np.float32)
+        opacity[BACKGROUND], opacity[IGNORE] = 0, VOID_FILL
+        share, colours = opacity[classes][..., None], voc_palette()[classes]
+        mixed = np.asarray(picture) * (1 - share) + colours * share
+        # Half white, so that the dark colours' borders show on dark objects too.
+        outline = borders(classes) & (classes != BACKGROUND) & (classes != IGNORE)
+        mixed[outline] = colours[outline] / 2 + 127
+        return Image.fromarray(mixed.round().astype(np.uint8))
 
     def describe(self, prediction: ClassMap) -> list[dict[str, Any]]:
-        return draw.describe(prediction, self.labels)
+        """An entry for each class there: `category_id` (1..C), `category`, `share` of the pixels, largest first."""
+        mask = prediction.mask
+        counts = torch.bincount(mask.flatten(), minlength=len(self.labels)).tolist()
+        found = [
+            {"category_id": number, "category": self.labels.names[number], "share": round(count / mask.numel(), 5)}
+            for number, count in enumerate(counts)
+            if number and count
+        ]
+        return sorted(found, key=lambda entry: -entry["share"])
 
-    def save(self, prediction: ClassMap, path: Path) -> Path | None:
-        return draw.save(prediction, path)
-
-
-def _at_most(probs: Tensor, size: Size) -> Tensor:
-    height, width = (min(cells, side) for cells, side in zip(probs.shape[1:], size, strict=True))
-    return F.adaptive_avg_pool2d(probs, (height, width))
+    def save(self, prediction: ClassMap, path: Path) -> Path:
+        """Write a palette PNG of class numbers, `path` with `.png` added."""
+        file = path.with_name(f"{path.name}.png")
+        save_mask(prediction.mask, file)
+        return file

@@ -12,12 +12,10 @@ from torch.nn import functional as F
 
 from tutored.maps import channels_last
 from tutored.tasks.audit import Agreed, ClassAuditor, ClassFigures, Confusion, Measured
-from tutored.tasks.averages import known, known_mean
-from tutored.tasks.calibrate import Answers, Ints, resampled, tempered
+from tutored.tasks.calibrate import Answers, Ints, known, known_mean, resampled, tempered
 from tutored.tasks.segmentation import measure
-from tutored.tasks.segmentation.codec import LEVELS
 from tutored.tasks.segmentation.measure import NO_PIXELS, Pixels
-from tutored.tasks.segmentation.types import ClassMap, ClassMask, SoftMap
+from tutored.tasks.segmentation.types import LEVELS, ClassMap, ClassMask, SoftMap
 from tutored.tasks.task import Size
 from tutored.types import BACKGROUND, IGNORE
 

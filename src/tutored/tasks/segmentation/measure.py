@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.tasks.averages import averaged_classes, known, known_mean
+from tutored.tasks.calibrate import averaged_classes, known, known_mean
 from tutored.tasks.segmentation.types import ClassMap, ClassMask
 from tutored.tasks.task import Detail, Figures
 from tutored.types import BACKGROUND, IGNORE
@@ -60,9 +60,7 @@ def record(truth: ClassMask, prediction: ClassMap, labels: LabelSpace) -> Pixels
 
     In an image that is annotated for some classes only, the others may be anywhere in the background: there a
     prediction of them is dropped. On an annotated object it is wrong for that object, and does not count against them.
-
-    Raises:
-        InputError: a class is outside the label space, or the two differ in size.
+    Raises InputError: a class is outside the label space, or the two differ in size.
     """
     mask, answer, classes = truth.mask.numpy(), prediction.mask.cpu().numpy(), len(labels.classes)
     if mask.shape != answer.shape:
@@ -86,14 +84,12 @@ def figures(records: Sequence[Pixels], labels: LabelSpace, reported: Sequence[st
     """IoU of each class, mIoU over background and the reported classes, and the share of all pixels that are right.
 
     Where means are over some classes only, `mIoU_others_ignored` is mIoU without the pixels that truly are of another
-    class. In mIoU itself these count: a prediction of a reported class there is wrong.
+    class. In mIoU itself these count: a prediction of a reported class there is wrong. Raises InputError: an unknown
+    class is reported.
 
     Args:
         records: of one or more images.
         reported: the object classes that means are over; None: all. It restricts what is averaged, not what is counted.
-
-    Raises:
-        InputError: an unknown class is reported.
     """
     averaged = averaged_classes(labels, reported)
     numbers = [BACKGROUND, *map(labels.index, averaged)]
@@ -116,12 +112,7 @@ def figures(records: Sequence[Pixels], labels: LabelSpace, reported: Sequence[st
 def resampler(
     records: Sequence[Pixels | None], labels: LabelSpace, reported: Sequence[str] | None
 ) -> Callable[[NDArray[np.int64]], float]:
-    """A function from weights (int64 [images], how many times each counts) to mIoU, NaN where it is unknown.
-
-    Args:
-        records: of one or more images, None of one without a mask.
-        reported: as in `figures`.
-    """
+    """See `Task.resampler`: mIoU of images of which some have no mask (None)."""
     numbers = [BACKGROUND, *map(labels.index, averaged_classes(labels, reported))]
     stacked = stack([each or NO_PIXELS for each in records], len(labels.classes))
     return lambda weights: known_mean(iou(confusion(stacked, weights))[numbers])
@@ -134,11 +125,7 @@ def details(records: Sequence[Pixels], labels: LabelSpace) -> list[Detail]:
 
 
 def stack(pixels: Sequence[Pixels], classes: int) -> Stacked:
-    """Put the cells of one or more images together for `confusion`.
-
-    Args:
-        classes: C, the number of object classes.
-    """
+    """Put the cells of one or more images of so many object classes together for `confusion`."""
     return Stacked(
         np.repeat(np.arange(len(pixels)), [len(item.number) for item in pixels]),
         np.concatenate([item.truth.astype(np.int64) * (classes + 2) + item.answer for item in pixels]),
