@@ -8,18 +8,20 @@ import pytest
 import torch
 
 from made import LABELS, MadeDataset, Repeats, two_tasks
-from tutored.audit import agreement, as_a_run_sees, audit
+from tutored.audit import agreement, as_a_run_sees, audit, write_page
 from tutored.cli import main
 from tutored.data import open_dataset
 from tutored.data.views import Visible
 from tutored.errors import InputError
 from tutored.evaluate import figures, record
-from tutored.labels import ClassMap, LabelSpace
+from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Store
 from tutored.softlabels.advice import read_sidecar, write_sidecar
+from tutored.tasks import Task
 from tutored.tasks.audit import Advice
-from tutored.tasks.calibrate import crossings, ece, reliability, tempered, wilson
+from tutored.tasks.calibrate import Answers, Rate, calibrate, crossings, ece, reliability, tempered, wilson
 from tutored.tasks.detection import Boxes, SoftBoxes
+from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import ClassMask, SoftMap
 from tutored.tasks.segmentation.audit import kappa
 from tutored.tutors.label import label
@@ -345,3 +347,206 @@ def test_the_command_writes_audit_and_page(voc_folder, labelled, tmp_path, capsy
     assert "F1 1.000" in capsys.readouterr().out
     assert "F1 1.000" in (store.path / "agreement.html").read_text()
     Store.open(store.path).verify()
+
+
+CAT, DOG, HORSE = 1, 2, 3
+
+
+def test_three_one_way_swaps_blame_nobody_else(made, labelled):
+    """Cats are called dogs, dogs horses, horses cats."""
+    found = audit(labelled(made, *exchange([0, DOG, HORSE, CAT])), made)
+    swaps = {each.name: each.renamed for each in found.sidecar.tasks["detection"].findings if each.kind == "swap"}
+    assert swaps == {"dog": {"dog": "cat"}, "horse": {"horse": "dog"}, "cat": {"cat": "horse"}}
+
+
+def test_a_class_that_is_mostly_answered_wrongly_is_muted(made, labelled):
+    def boxes(answer, _):
+        """Twelve dog boxes where no object is."""
+        strays = torch.tensor([[10.0 * column, 40, 10 * column + 10, 48] for column in range(12)])
+        return SoftBoxes(
+            boxes_xyxy=torch.cat([answer.boxes_xyxy, strays]),
+            classes=torch.cat([answer.classes, torch.full((12,), DOG)]),
+            probs=torch.cat([answer.probs, torch.eye(4)[[DOG] * 12]]),
+        )
+
+    def maps(answer, _):
+        drawn = answer.map.clone()
+        drawn[:, 16:] = 0
+        drawn[DOG, 16:] = 1
+        return replace(answer, map=drawn)
+
+    found = audit(labelled(made, boxes, maps), made)
+    for task in TASKS:
+        assert ("wrong", "dog") in complaints(found, task)
+        assert "dog" in found.sidecar.tasks[task].advice.muted
+    assert found.tasks["detection"].worst(1)[0][1] == 12
+
+
+def test_many_answers_in_one_image_count_little_more_than_one():
+    each, none = np.ones(40), np.zeros(40)
+    assert Rate.of(none, each) == (0, 40, *wilson(0, 40))
+    assert Rate.of(np.zeros(1), np.array([40])) == (0, 40, *wilson(0, 1)), "forty in one picture"
+    tens = np.full(10, 10)
+    # All are found in three of ten images: 10000 * .3 * .7 over (3 * 7^2 + 7 * 3^2) * 10 / 9.
+    assert Rate.of(tens * (np.arange(10) < 3), tens)[2:] == pytest.approx(wilson(2.7, 9))
+    assert Rate.of(np.ones(20), np.full(20, 2))[2:] == wilson(20, 40), "half of each: no image varies"
+    assert Rate.of(none, none) == (0, 0, 0, 1)
+
+
+def test_too_few_answers_get_no_temperature():
+    """Always .9 and right half of the time, over 20 and over 19 images of 20 answers each in the half that judges."""
+    images = [Answers(np.repeat([[0.1, 0.9]], 20, axis=0), np.arange(20) % 2, np.ones(20, np.int64))] * 20
+    found = calibrate(images, images, 1e-4)
+    assert found.enough and found.temperature == found.fitted_temperature == 10
+    few = calibrate(images, images[1:], 1e-4)
+    assert not few.enough
+    assert (few.temperature, few.fitted_temperature, few.images) == (1, 10, 19)
+
+
+def test_precision_and_recall_of_boxes_by_hand(made, labelled):
+    """Every third of 60 images has no box; in every fourth of the others the ten boxes lie elsewhere."""
+
+    def boxes(answer, image_id):
+        number = int(image_id.removeprefix("made"))
+        corners = answer.boxes_xyxy.clone()
+        if number % 4 == 1:
+            corners[:, 1], corners[:, 3] = 40, 48
+        return replace(answer, boxes_xyxy=corners).chosen(torch.full((10,), number % 3 != 1))
+
+    found = audit(labelled(made, boxes), made)
+    part = found.sidecar.tasks["detection"].figures
+    assert part["objects"] == 600
+    assert [round(row["curve"][-1][1], 5) for row in part["classes"]] == [row["precision"] for row in part["classes"]]
+    assert part["coverage"] == {"images": 60, "images_with_a_box": 0.66667, "boxes_per_image": 6.66667}
+    assert sum(row["boxes"] for row in part["classes"]) == 400
+    assert sum(row["precision"] * row["boxes"] for row in part["classes"]) == pytest.approx(300, abs=0.01)
+    assert sum(row["recall"] * row["objects"] for row in part["classes"]) == pytest.approx(300, abs=0.01)
+    # Ten wrong boxes of score 1, and ten missed objects of 10 x 26 pixels in a frame of 118 x 30.
+    assert found.tasks["detection"].worst(1)[0][1] == pytest.approx(10 + 10 * 10 * 260 / 3540)
+
+
+def test_maps_of_instances_are_audited_as_the_run_makes_them(made, labelled, tmp_path):
+    """Sure masks of boxes of .4: by noisy-or .6 of each cell is background; by `one` there is none on an object."""
+
+    def instances(answer, _):
+        count = len(answer.classes)
+        sure = {"scores": torch.full((count,), 0.4), "masks": torch.ones(count, 8, 8)}
+        return Instances(boxes_xyxy=answer.boxes_xyxy, classes=answer.classes, **sure)
+
+    store = labelled(made, instances, None)
+    for rule, seen in (("noisy_or", False), ("one", True)):
+        section = two_tasks(segmentation={"background": rule})["segmentation"].section
+        found = audit(store, made, {"segmentation": section})
+        part = found.sidecar.tasks["segmentation"]
+        assert part.settings == {"elsewhere": "background", "background": rule}
+        ious = [row["IoU"] for row in part.figures["classes"][-3:]]
+        assert [iou > 0.3 if seen else iou == 0 for iou in ious] == [True] * 3, "of cells of 8 pixels on objects of 10"
+        write_page(found, tmp_path / f"{rule}.html", worst=1)
+    assert (tmp_path / "one.html").read_text() != (tmp_path / "noisy_or.html").read_text()
+    plain = audit(labelled(made), made)
+    assert plain.sidecar.tasks["segmentation"].settings == {"elsewhere": "background"}
+
+
+def test_agreement_leaves_out_what_only_one_tutor_knows(tmp_path):
+    """On columns 60 to 119 the second tutor sees dogs, about which the first one knows nothing."""
+    made = Crowd(2)
+
+    def store(*columns):
+        class Painted:
+            labels, identity = LabelSpace.of(["cat", "dog"][: max(columns)]), {"kind": "painted", "columns": columns}
+
+            def __call__(self, images, image_ids):
+                stripes = torch.eye(len(self.labels))[torch.tensor(columns).repeat_interleave(30)]
+                return [SoftLabels.of((48, 120), SoftMap(map=stripes.T[:, None].repeat(1, 48, 1)))] * len(images)
+
+        return Store.open(label(Painted(), made, tmp_path / "".join(map(str, columns))))
+
+    one, other = store(CAT, 0, 0, 0), store(CAT, CAT, DOG, DOG)
+    for pair in ((one, other), (other, one)):
+        found = agreement(*pair, made)["tasks"]["segmentation"]
+        assert found["classes"] == ["cat"]
+        assert {row["class"]: row["IoU"] for row in found["rows"]}["cat"] == 0.5
+        assert found["value"] == 0, "half of the pixels that are left agree, as by chance"
+
+
+def test_a_class_that_is_not_annotated_is_no_fault(labelled):
+    """Only cats are annotated: the tutor's dogs and horses are no contradiction."""
+
+    class Partial(MadeDataset):
+        def ground_truth(self, image_id):
+            truth = super().ground_truth(image_id)
+            boxes, mask = truth.tasks["detection"], truth.tasks["segmentation"].mask
+            own = boxes.classes == CAT
+            drawn = Boxes(
+                boxes_xyxy=boxes.boxes_xyxy[own],
+                classes=boxes.classes[own],
+                difficult=boxes.difficult[own],
+                annotated=(CAT,),
+            )
+            return GroundTruth.of(truth.size, drawn, ClassMask(mask=mask * (mask == CAT), annotated=(CAT,)))
+
+    found = audit(labelled(MadeDataset(60, void=False)), Partial(60, void=False))
+    for task in TASKS:
+        assert complaints(found, task) == []
+        assert found.tasks[task].worst(3) == []
+        assert found.sidecar.tasks[task].figures["calibration"]["ece"] == pytest.approx(0, abs=1e-6)
+        assert found.sidecar.tasks[task].unannotated == ("dog", "horse")
+
+
+def test_a_mask_can_not_tell_more_than_254_classes_apart(make_voc, labelled, tmp_path):
+    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 4})
+    (folder / "labels.txt").write_text("\n".join([*VOC.classes, *(f"more{number}" for number in range(235))]))
+    dataset = open_dataset(f"voc:{folder}", "train")
+    store = labelled(dataset)
+    found = audit(store, dataset)
+    assert [*found.sidecar.tasks] == ["detection"]
+    assert "255 classes are more than a mask can tell apart (254)" in found.notes[0]
+    agreed = agreement(store, store, dataset)
+    assert [*agreed["tasks"]] == ["detection"] and agreed["notes"]
+    section = two_tasks()["segmentation"].section
+    with pytest.raises(InputError, match=r"name fewer as tasks.segmentation.classes"):
+        audit(store, dataset, {"segmentation": section})
+
+
+def test_a_kind_without_an_auditor_is_named():
+    with pytest.raises(InputError, match="tasks of kind detection can't be audited yet; leave detection out"):
+        Task.auditor(two_tasks()["detection"])
+
+
+def test_a_class_without_objects_is_judged_by_its_answers(labelled):
+    """Half of the cats and dogs are called horses, of which there are none: 100 answers of horse, all wrong."""
+
+    class Pets(Crowd):
+        def ground_truth(self, image_id):
+            truth = super().ground_truth(image_id)
+            pets = replace(truth.tasks["detection"], classes=torch.tensor([CAT, DOG] * 5))
+            return replace(truth, tasks={**truth.tasks, "detection": pets})
+
+    def boxes(answer, _):
+        classes = torch.tensor([HORSE, HORSE] * 2 + [CAT, DOG] * 2 + [HORSE, DOG])
+        return replace(answer, classes=classes, probs=torch.eye(4)[classes])
+
+    pets = Pets(20)
+    found = audit(labelled(pets, boxes, None), pets)
+    texts = {each.kind: each.text for each in found.sidecar.tasks["detection"].findings}
+    assert texts["wrong"].startswith("horse: 0 % (at most 16 %, 0 of 100) of its boxes are right; muted")
+    assert "horse" not in texts.get("few", "")
+
+
+def test_an_audit_is_found_by_the_tasks_name_or_kind(made, labelled):
+    sidecar = audit(labelled(made), made).sidecar
+    task, own = two_tasks()["segmentation"], sidecar.tasks["segmentation"]
+    parts = type(task)("parts", LABELS)
+    assert sidecar.of(task) is own and sidecar.of(parts) is own
+    other = own.model_copy(update={"split": "other"})
+    named = sidecar.model_copy(update={"tasks": {**sidecar.tasks, "parts": other}})
+    assert named.of(parts) is other and named.of(task) is own
+
+
+def test_another_tutors_store_is_refused_before_writing(voc_folder, labelled, capsys):
+    dataset = open_dataset(f"voc:{voc_folder}", "train")
+    one, other = labelled(dataset), labelled(dataset, kind="another")
+    words = ["--data", f"voc:{voc_folder}", "--split", "train", "--for", str(other.path)]
+    assert main(["audit", str(one.path), *words]) == 2
+    assert "another tutor than the audited one (kind differ)" in capsys.readouterr().err
+    assert not list(one.path.parent.glob("*/audit.*"))

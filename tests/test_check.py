@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ from rich.console import Console
 
 from tutored.cli import main
 from tutored.data import open_dataset
-from tutored.data.check import check, first_look
+from tutored.data.check import TaskReport, check, first_look
+from tutored.errors import InputError
 
 
 def checked(folder, *splits):
@@ -206,3 +210,149 @@ def test_progress_and_json(voc_folder):
     assert seen == [(done, 12) for done in range(1, 13)]
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["ok"] is True and plain["splits"]["train"]["images"] == 8 and plain["overlaps"] == {}
+
+
+REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
+
+
+MakeVoc = Callable[..., Path]
+
+
+def test_every_broken_object_and_mask_is_named(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("both", "both")})
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>{}</xmax><ymax>2</ymax></bndbox>"
+    broken = f"<object><name>kat</name>{box.format(2)}</object><object><name>cat</name>{box.format(2)}</object>"
+    broken += f"<object><name>cat</name>{box.format(999)}</object>"
+    (folder / "Annotations/train_000.xml").write_text(f"<annotation>{broken}</annotation>")
+    Image.new("L", (5, 5)).save(folder / "SegmentationClass/train_000.png")
+    problems = checked(folder, "train").splits["train"].problems
+    expected = ("object 1 (kat): unknown class", "train_000.png: the mask is 5x5", "object 3 (cat): the box")
+    assert len(problems) == 3 and all(text in problem for text, problem in zip(expected, problems, strict=True))
+
+
+def test_every_impossible_annotation_of_coco_is_named(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 1, "name": "cat"}]}
+    odd = {"size": [10, 8], "counts": [80]}
+    boxes = ([10, 0, 2, 2], [0, 9, 2, 2], [0, 0, 2, 2])
+    entries = [{"id": n, "image_id": 1, "category_id": 1, "bbox": box} for n, box in enumerate(boxes)]
+    entries[2]["segmentation"] = odd
+    for entry, (x, y, *_) in zip(entries[:2], boxes, strict=False):
+        entry["segmentation"] = [[x, y, x + 2, y, x + 2, y + 2]]
+    (tmp_path / "instances.json").write_text(json.dumps({**content, "annotations": entries}))
+    problems = check({"val": open_dataset(f"coco:{tmp_path}", "val")}).splits["val"].problems
+    expected = ("annotation 0 of image 1: the box", "annotation 1 of image 1: the box", "annotation 2 of image 1: run")
+    assert len(problems) == 3 and all(text in problem for text, problem in zip(expected, problems, strict=True))
+
+
+def test_eighteen_faults_of_one_file_hide_no_other_file(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("boxes",) * 3})
+    for image, boxes in (("train_000", 18), ("train_001", 2), ("train_002", 1)):
+        text = "<object><name>kat</name></object>" * boxes
+        (folder / f"Annotations/{image}.xml").write_text(f"<annotation>{text}</annotation>")
+    report = checked(folder, "train")
+    problems = report.splits["train"].problems
+    assert len(problems) == 21 and len({text.partition(": ")[0] for text in problems[:3]}) == 3
+    assert "train_002.xml: object 1 (kat)" in shown(report, most=3)
+
+
+def test_eighteen_faults_of_one_coco_image_hide_no_other(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in (1, 2)]
+    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
+    boxes = [{"id": n, "image_id": 1 + n // 18, "category_id": 9, "bbox": [0, 0, 2, 2]} for n in range(60)]
+    content = {"images": images, "categories": [{"id": 1, "name": "cat"}], "annotations": boxes}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    with pytest.raises(InputError) as caught:
+        open_dataset(f"coco:{tmp_path}", "val")
+    lines = str(caught.value).split("\n")
+    named = [line.partition(": ")[2].partition(":")[0] for line in lines[:4]]
+    assert named == [f"annotation {n} of image {1 + n // 18}" for n in (0, 18, 36, 54)]
+    assert lines[-1] == "and 10 more"
+
+
+def test_broken_files_of_two_splits_are_both_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.json").write_text('{"images": [')
+    assert main(["data", "check", "--data", f"coco:{tmp_path}", "--split", "train", "val"]) == 2
+    printed = capsys.readouterr().err
+    assert all(
+        f"{split}.json: not readable as JSON (Expecting value: line 1 column 13" in printed
+        for split in ("train", "val")
+    )
+
+
+def test_annotations_that_are_not_read_are_the_first_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train").mkdir()
+    Image.new("RGB", (10, 8)).save(tmp_path / "train/a.jpg")
+    (tmp_path / "train/boxes.csv").write_text("a.jpg,1,1,3,3,cat\n")
+    assert main(["data", "check", "--data", f"images:{tmp_path}", "--split", "train"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        f"nothing is annotated: 1 tables, such as {tmp_path}/train/boxes.csv, are not read, should"
+    )
+
+
+def test_classes_that_are_absent_are_one_line(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("both",)})
+    (folder / "labels.txt").write_text("cat\ndog\nzebra\n")
+    Image.new("RGB", (10, 8)).save(folder / "JPEGImages/train_000.jpg")
+    Image.new("L", (10, 8), 1).save(folder / "SegmentationClass/train_000.png")
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
+    text = f"<annotation><object><name>dog</name>{box}</object></annotation>"
+    (folder / "Annotations/train_000.xml").write_text(text)
+    printed = shown(checked(folder, "train")).splitlines()
+    assert not any("difficult" in line for line in printed), "none is"
+    assert [line for line in printed if "zebra" in line] == [
+        "detection, absent classes: cat, zebra",
+        "segmentation, absent classes: dog, zebra",
+    ]
+
+
+def test_images_in_two_splits_are_reported(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path)
+    (folder / "ImageSets/Main/val.txt").write_text("val_000\ntrain_002\n")
+    report = checked(folder, "train", "val")
+    assert not report.ok
+    assert report.overlaps == {"train & val": ["train_002"]} and not report.namesakes
+    assert "train & val: 1 images are in both" in shown(report)
+
+
+def test_classes_beyond_what_a_mask_tells_apart_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg"}],
+        "annotations": [{"id": 4, "image_id": 1, "category_id": 300, "bbox": [1, 1, 3, 3]}],
+        "categories": [{"id": number, "name": f"c{number}"} for number in range(1, 301)],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    report = check({"val": open_dataset(f"coco:{tmp_path}", "val")})
+    boxes, masks = report.splits["val"].tasks.values()
+    assert boxes.counts["objects"]["c300"] == 1 and masks == TaskReport(images=0, counts={})
+    assert any("│ c300 " in line and " 1 " in line for line in shown(report).splitlines())
+
+
+def test_what_the_reader_left_out_is_a_note_and_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg"}],
+        "annotations": [{"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 0]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    report = check({"val": open_dataset(f"coco:{tmp_path}", "val")})
+    assert report.ok and len(report.splits["val"].notes) == 1
+    assert "annotation 4 of image 1: a box of no area" in shown(report)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not (REAL / "data/voc2012-animals").is_dir(), reason="the real images are absent (TUTORED_REAL)")
+def test_the_genuine_validation_split_is_clean() -> None:
+    report = checked(REAL / "data/voc2012-animals", "val")
+    val = report.splits["val"]
+    assert report.ok and annotated(val) == (300, 300, 300, 300, 0)
+    objects = val.tasks["detection"].counts["objects"]
+    assert (objects["cat"], objects["dog"], objects["person"]) == (91, 102, 79)

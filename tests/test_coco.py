@@ -363,3 +363,25 @@ def test_both_kinds_of_run_lengths_give_the_mask_back(flags):
     plain = np.diff([0, *edges, 80]).tolist()
     for counts in (compressed["counts"].decode(), compressed["counts"], plain):
         assert (decode_segmentation({"size": [8, 10], "counts": counts}, (8, 10), "here") == mask).all()
+
+
+def test_all_broken_annotations_are_named_at_once(tmp_path: Path) -> None:
+    folder = made(tmp_path, instance(5, [0, 0, 1, 1], id=1), instance(3, [0, 0, 1], id=2), instance(3, [0, 0, 1, 1]))
+    with pytest.raises(InputError, match="annotation 1 of image 1: category 5.*\n.*annotation 2 of image 1: bbox"):
+        open_dataset(f"coco:{folder}", "val")
+    with pytest.raises(InputError, match="and 10 more$"):
+        open_dataset(f"coco:{made(tmp_path, *(instance(5, [0, 0, 1, 1], id=n) for n in range(60)))}", "val")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"images": 1e999}', "[" * 100_000, "\xff"])
+def test_text_that_is_no_instances_file_is_refused(tmp_path: Path, text: str) -> None:
+    made(tmp_path)
+    (tmp_path / "annotations/instances_val.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"instances_val\.json"):
+        open_dataset(f"coco:{tmp_path}", "val")
+
+
+def test_polygons_of_two_points_cover_nothing() -> None:
+    for few in ([], [1, 1], [1, 1, 5, 5]):
+        assert decode_segmentation([few], (8, 10), "here").sum() == 0
+    assert decode_segmentation([[1, 1, 5, 5], *rectangle(2, 1, 4, 3)], (8, 10), "here").sum() == 4

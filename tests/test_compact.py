@@ -10,7 +10,7 @@ from made import COMPACT, two_tasks
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
 from tutored.config import make_config
-from tutored.labels import LabelSpace
+from tutored.labels import VOC, LabelSpace
 from tutored.students import make_student
 from tutored.students.backbone import Depthwise
 from tutored.students.compact import Compact, CompactSection, PointHead, PointOutputs, assign_points, points
@@ -169,3 +169,63 @@ def test_its_exported_file_answers_as_it_does(tmp_path, words):
     file = tmp_path / ("student.pt2" if "torch" in words else "student.onnx")
     assert main(["export", str(tmp_path / "checkpoint"), "--out", str(file), *words]) == 0
     assert file.exists()
+
+
+def test_its_size_on_the_usual_trunk():
+    with torch.device("meta"):
+        student = Compact(section(size=160, weights="random"), two_tasks(VOC))
+    assert student.sides == (20, 10, 5, 3)
+    assert sum(each.numel() for each in student.parameters()) == 3_276_557
+    assert sum(each.numel() for each in student.backbone.parameters()) == 2_958_848
+
+
+def test_only_the_nearest_points_of_each_level_are_considered():
+    # The box overlaps all five; with one point a level, only the first and the coarse one are considered.
+    assert (assign((4, 4, 15, 15), count=1)[1:4] == -1).all()
+
+
+def test_no_box_is_lost_and_the_larger_overlap_wins():
+    # A box whose best square's centre lies outside it takes that point all the same.
+    assert assign((0, 0, 4, 4)).tolist() == [0, -1, -1, -1, -1]
+    found = assign((0, 0, 9, 9), (0, 0, 7, 7))
+    assert found[0] == 0, "both want the first point, and the first box overlaps it more"
+
+
+def test_the_wanted_score_is_the_overlap_of_the_points_own_box():
+    made, truth = head(), targets([0, 0, 10, 10], [0, 1, 0])
+    learned = made.assign(truth, tutor=False)
+    # Half the side: IoU 25 / 100. At logit 2 the cross-entropy with .25 is ln(1 + e^2) - .25 * 2.
+    half = raw(2.5)
+    half.logits[0, 0, 0] = 2.0
+    expected = math.log(1 + math.e**2) - 0.5
+    assert made.class_sum(half, truth, learned).item() == pytest.approx(9 * LN2 + expected, rel=1e-5)
+    assert made.box_sum(half, truth, learned).item() == pytest.approx(2 * 0.75, rel=1e-5), "same centre, same aspect"
+
+
+def test_a_shifted_box_costs_overlap_and_distance():
+    made, truth = head(box_weight=1.0), targets([0, 0, 10, 10], [0, 1, 0])
+    learned = made.assign(truth, tutor=False)
+    moved = raw()
+    moved.distances[0, 0] = torch.tensor([0.0, 5, 10, 5])
+    # From 5 to 15: IoU 50 / 150, centres 5 apart, hull 15 x 10.
+    assert made.box_sum(moved, truth, learned).item() == pytest.approx(1 - 1 / 3 + 25 / (225 + 100), rel=1e-5)
+
+
+def test_a_batch_answers_as_its_images_alone():
+    student = Compact(SMALL, two_tasks(TWO)).eval()
+    images = torch.rand(3, 3, 64, 64)
+    together = student(images)
+    for index in range(3):
+        alone = student(images[index : index + 1])
+        torch.testing.assert_close(
+            together["segmentation"][index : index + 1], alone["segmentation"], atol=1e-5, rtol=1e-4
+        )
+        for whole, part in zip(together["detection"], alone["detection"], strict=True):
+            torch.testing.assert_close(whole[index : index + 1], part, atol=1e-4, rtol=1e-4)
+
+
+def test_every_parameter_has_a_gradient():
+    student = Compact(SMALL, two_tasks(TWO)).train()
+    out = student(torch.rand(2, 3, 64, 64))
+    (sum(each.sum() for each in (*out["detection"], out["segmentation"]))).backward()
+    assert [name for name, each in student.named_parameters() if each.grad is None] == []

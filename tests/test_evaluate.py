@@ -1,22 +1,28 @@
 """Figures against hand-worked numbers, slow references and official code."""
 
 import json
+import os
+from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
 from made import two_tasks
+from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.evaluate import Resampled, benjamini_hochberg, compare, figures, record, resample, table
 from tutored.labels import LabelSpace
-from tutored.tasks.detection import Boxes, Detections
+from tutored.tasks import Figures
+from tutored.tasks.detection import Boxes, Detections, measure
 from tutored.tasks.detection.measure import AP_AREA, AP_COCO, AP_COCO_50, AP_POINTS
 from tutored.tasks.segmentation import ClassMap, ClassMask
 from tutored.types import GroundTruth, Prediction
@@ -419,3 +425,161 @@ def shown(result):
     with console.capture() as capture:
         console.print(table(result))
     return capture.get()
+
+
+CAT, DOG, BIRD = 1, 2, 3
+
+
+A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
+
+
+Row = tuple[Sequence[float], int, float]
+
+
+Pair = tuple[str, GroundTruth, Prediction]
+
+
+@pytest.mark.parametrize(
+    ("found", "score"),
+    [
+        # Right, wrong, right of three objects: F1 is 2/4, 2/5, 4/6.
+        ([(A, 0.9), (AWAY, 0.8), (B, 0.705)], 0.7),
+        # Right, wrong, wrong: F1 is 2/4, 2/5, 2/6.
+        ([(A, 0.35), (AWAY, 0.3), (AWAY, 0.2)], 0.35),
+        ([(AWAY, 0.9)], None),
+        ([], None),
+    ],
+)
+def test_boxes_are_shown_from_the_best_f1_on(found: list[Any], score: float | None) -> None:
+    result = boxes_only([(box, CAT, 0) for box in (A, B, C)], [(box, CAT, value) for box, value in found])
+    assert result.score == result.to_dict().get("score") == score
+    assert [note[-8:] for note in result.notes] == ([] if score is None else [f"{score:.2f} on".rjust(8)])
+
+
+def test_the_order_of_images_changes_nothing() -> None:
+    right = ("a", truth([(A, CAT, 0)]), answer([(A, CAT, 0.5)]))
+    wrong = ("b", truth([]), answer([(A, CAT, 0.5)]))
+    assert evaluate([right, wrong]) == evaluate([wrong, right])
+    assert cat(evaluate([right, wrong]).tasks["detection"]) == 1
+
+
+def test_classes_without_objects_or_detections() -> None:
+    # cat: found; dog: an object but no detection; bird: a detection but no object.
+    result = boxes_only([(A, CAT, 0), (B, DOG, 0)], [(A, CAT, 0.9), (C, BIRD, 0.9)])
+    for metric in (AP_AREA, AP_POINTS, AP_COCO, AP_COCO_50):
+        assert result.per_class[metric] == {"cat": pytest.approx(1), "dog": 0, "bird": None}
+        assert result.means[f"m{metric}"] == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize(("drawn", "found"), [([(A, CAT, 1)], [(A, CAT, 0.9), (AWAY, CAT, 0.9)]), ([], [])])
+def test_without_an_object_to_find_there_is_no_figure(drawn: list[Row], found: list[Row]) -> None:
+    result = boxes_only(drawn, found)
+    assert cat(result) is None and cat(result, AP_COCO) is None and result.means["mAP_voc_area@.5"] is None
+
+
+def test_unannotated_classes_of_an_image_do_not_count() -> None:
+    found = answer([(AWAY, DOG, 0.9), (AWAY, CAT, 0.8), (A, CAT, 0.7)])
+    pairs = [("a", truth([(A, CAT, 0)], annotated=(CAT,)), found), ("b", truth([(B, DOG, 0)]), answer([(B, DOG, 0.5)]))]
+    result = evaluate(pairs).tasks["detection"]
+    assert cat(result) == 0.5
+    for metric in (AP_AREA, AP_COCO):
+        assert result.per_class[metric]["dog"] == pytest.approx(1)
+
+
+def test_of_two_objects_overlapped_alike_coco_takes_the_later() -> None:
+    # The first box overlaps either object by 8/12, the second one object wholly and the other by 6/14.
+    objects = [((0, 0, 10, 10), CAT, 0.0), ((4, 0, 14, 10), CAT, 0.0)]
+    found = [((2, 0, 12, 10), CAT, 0.9), ((0, 0, 10, 10), CAT, 0.8)]
+    assert cat(boxes_only(objects, found), AP_COCO_50) == pytest.approx(1)
+    # Half of the objects found, all of it right: recalls 0, .01, ..., .5.
+    assert cat(boxes_only(objects[::-1], found), AP_COCO_50) == pytest.approx(51 / 101)
+
+
+def test_pixels_of_all_images_are_counted_together() -> None:
+    # cat: 1 of 1 in the first image, 0 of 3 in the second: 1/4 together, not the mean of 1 and 0.
+    assert cat(maps_only(([[1]], [[1]]), ([[1, 1, 1]], [[0, 0, 0]])), "IoU") == 1 / 4
+
+
+@given(scenes(), st.data())
+@settings(max_examples=50, deadline=None)
+def test_weights_count_an_image_that_many_times(pairs: list[Pair], data: st.DataObject) -> None:
+    weights = data.draw(st.lists(st.integers(0, 3), min_size=len(pairs), max_size=len(pairs)))
+    matches = [TASKS["detection"].record(*(side.tasks["detection"] for side in pair[1:])) for pair in pairs]
+    # Equal scores within one image stand hit, miss, hit, miss in a repeated split, and hits first in a weighted one.
+    assume(all(len(set(item.scores.tolist())) == len(item.scores) for item in matches))
+    repeated = [item for item, weight in zip(matches, weights, strict=True) for _ in range(weight)]
+    if repeated:
+        weighted = measure.voc_ap(measure.rank(matches, 3), np.array(weights))
+        np.testing.assert_allclose(weighted, measure.voc_ap(measure.rank(repeated, 3)), rtol=1e-12)
+
+
+class Error:
+    """A task of numbers, the mean of which is better where it is lower."""
+
+    headline: ClassVar[tuple[str, str]] = ("error", "error")
+    lower_is_better = True
+
+    def record(self, truth: float, prediction: float) -> float:
+        return abs(truth - prediction)
+
+    def figures(self, records: Sequence[float]) -> Figures:
+        return Figures(len(records), (), {"error": float(np.mean(records)), "worst": max(records)}, {}, {})
+
+    def resampler(self, records: Sequence[float | None]) -> Any:
+        return lambda weights: float(weights @ np.array(records, np.float64) / weights.sum())
+
+
+def test_lower_is_better() -> None:
+    tasks: Any = {"depth": Error()}
+    a, b = (
+        [record(f"{i}", GroundTruth(SIZE, {"depth": 0.0}), Prediction(SIZE, {"depth": x}), tasks) for i in range(9)]
+        for x in (0.5, 0.25)
+    )
+    interval = compare([resample(a, tasks, samples=10)], [resample(b, tasks, samples=10)])["depth/error"]
+    assert interval.difference == -0.25 and interval.verdict == "better"
+    assert compare([resample(b, tasks)], [resample(a, tasks)])["depth/error"].verdict == "worse"
+
+
+def test_the_table_of_a_task_without_classes() -> None:
+    tasks: Any = {"depth": Error()}
+    pair = GroundTruth(SIZE, {"depth": 1.0}), Prediction(SIZE, {"depth": 0.25})
+    text = shown(figures([record("a", *pair, tasks)], tasks))
+    assert "depth" in text and "error" in text and "0.750" in text and "1 image" in text
+
+
+def test_details_of_boxes_and_maps() -> None:
+    # Right, wrong, right of three objects: precision 1 up to recall 1/3, 2/3 up to 2/3, then 0.
+    pairs = [("a", truth([(x, CAT, 0) for x in (A, B, C)]), answer([(A, CAT, 0.9), (AWAY, CAT, 0.8), (B, CAT, 0.7)]))]
+    (curves,) = TASKS["detection"].details([record(*pairs[0], TASKS).tasks["detection"]])
+    assert curves.names == ("cat",)
+    assert curves.values[0, [0, 33, 34, 66, 67, 100]] == pytest.approx([1, 1, 2 / 3, 2 / 3, 0, 0])
+    (matrix,) = TASKS["segmentation"].details(
+        [record(*maps(([[0, 1, 1]], [[0, 1, 2]]))[0], TASKS).tasks["segmentation"]]
+    )
+    assert matrix.names == ("background", "cat", "dog", "bird", "not annotated")
+    assert matrix.values.tolist() == [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0] * 5, [0] * 5]
+
+
+REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared")) / "data"
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data in {REAL}")
+def test_a_real_tutor_has_the_miou_of_another_evaluator() -> None:
+    dataset = open_dataset(f"voc:{REAL / 'voc2012-animals'}", "val")
+
+    def answers():
+        for image_id in dataset.ids:
+            drawn = dataset.ground_truth(image_id)
+            with np.load(REAL / "voc2012-animals-deeplab" / f"{image_id}.npz", allow_pickle=False) as file:
+                probs = torch.from_numpy(file["probs"]).float().permute(2, 0, 1)
+            full = torch.nn.functional.interpolate(probs[None], size=drawn.size, mode="bilinear")[0]
+            mask = ClassMap(mask=full.argmax(dim=0).byte())
+            yield record(image_id, drawn.without("detection"), Prediction.of(drawn.size, mask), tasks)
+
+    six = {"cat": 0.870, "cow": 0.855, "dog": 0.797, "horse": 0.859, "person": 0.650, "sheep": 0.865}
+    tasks = two_tasks(dataset.labels["segmentation"], *[{"reported": list(six)}] * 2)
+    result = figures(list(answers()), tasks).tasks["segmentation"]
+    assert result.means["mIoU"] == pytest.approx(0.833, abs=0.0005)
+    for name, share in six.items():
+        assert result.per_class["IoU"][name] == pytest.approx(share, abs=0.0006)

@@ -1,7 +1,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,9 +11,10 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 import tutored
-from made import SHAPE
+from made import SHAPE, two_tasks
 from tutored.checkpoint import load_checkpoint, save_checkpoint
 from tutored.cli import main
 from tutored.config import make_config
@@ -28,8 +31,10 @@ from tutored.export import (
     trace,
 )
 from tutored.labels import LabelSpace
-from tutored.students import make_student, preprocess
+from tutored.students import Student, make_student, preprocess
+from tutored.students.blitznet import BlitzNetSection
 from tutored.tasks import open_task
+from tutored.tasks.detection import Detection
 
 ROOT = Path(__file__).parents[1]
 PETS = LabelSpace.of(["cat", "dog"])
@@ -283,3 +288,76 @@ def test_a_foreign_network_is_no_student(plain, tmp_path):
     onnx.save(model, tmp_path / "foreign.onnx")
     with pytest.raises(InputError, match=r"foreign\.onnx: no student that .* another network can be a tutor"):
         tutored.load(tmp_path / "foreign.onnx")
+
+
+MakeVoc = Callable[..., Path]
+
+
+class ScatteredHead(nn.Module):
+    """Gives the boxes and probabilities of 90 candidates; a fifth of them lie outside."""
+
+    def __init__(self, task: Detection) -> None:
+        super().__init__()
+        self.task, drawn = task, torch.Generator().manual_seed(0)
+        corners = torch.rand(90, 2, generator=drawn) * 10 - 1
+        corners[::5] += 12
+        self.register_buffer("corners", torch.cat([corners, corners + torch.rand(90, 2, generator=drawn) * 4 + 1], 1))
+
+    def boxes_and_probs(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return self.corners + raw[..., :4].tanh(), raw[..., 4:].softmax(dim=-1)
+
+
+class Scattered(Student):
+    """A linear function of 8 x 8 images."""
+
+    def __init__(self, limits: dict[str, float]) -> None:
+        task = two_tasks(PETS, {"decode": limits})["detection"]
+        super().__init__(BlitzNetSection(kind="blitznet", size=8), {"detection": task})
+        self.heads["detection"] = ScatteredHead(task)
+        weights = torch.randn(3 * 8 * 8, 90 * 7, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("weights", weights)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"detection": (images.flatten(1) @ self.weights).reshape(-1, 90, 7) / 8}
+
+
+def test_every_limit_of_decoding_is_in_the_graph() -> None:
+    from tutored.tasks.detection.decode import keep
+
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    loose = {"score_floor": 0.0, "nms_iou": 0.9, "top_k": 1000, "per_class": 1000, "total": 1000}
+    counts = {}
+    for name, value in {"": 0, "score_floor": 0.5, "nms_iou": 0.2, "top_k": 9, "per_class": 7, "total": 3}.items():
+        student = Scattered(loose | ({name: value} if name else {}))
+        session = opened(trace(Network(student, ("detection",), Options(nms=True))).SerializeToString())
+        head: Any = student.heads["detection"]
+        found = keep(*head.boxes_and_probs(student(images)["detection"]), [(8, 8)] * 3, head.task.section.decode, 8)
+        counts[name] = max(compared(session, images, [each.boxes.final() for each in found]))
+    assert 100 < counts[""] <= 2 * 90 * 4 // 5
+    assert 9 < counts["top_k"] <= 2 * 9 and counts["per_class"] == 2 * 7 and counts["total"] == 3
+    assert 0 < counts["score_floor"] < counts[""] > counts["nms_iou"] > 0
+
+
+def test_a_student_that_can_t_be_equal_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student = saved(tmp_path / "best")
+    torch.nn.init.constant_(student.heads["segmentation"].network.logits.bias, torch.nan)
+    save_checkpoint(tmp_path / "best", student, make_config({"data": {"train": "voc:somewhere"}, "student": SHAPE}))
+    assert main(["export", str(tmp_path / "best"), "--out", str(tmp_path / "best.onnx")]) == 1
+    assert "segmentation_map differ from PyTorch's by up to inf" in capsys.readouterr().err
+    assert not (tmp_path / "best.onnx").exists()
+
+
+def test_it_is_checked_on_given_pictures_or_the_run_s(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 3, "val": ("both",)})
+    data = {"train": f"voc:{folder}"}
+    (picture,) = made_pictures(1)
+    picture.save(tmp_path / "one.png")
+    for keys, files, words in (
+        (data, [], "1 image(s) of voc:voc/val"),
+        (data | {"held_out": 0.5}, [], "3 image(s) of voc:voc/train"),
+        (data, [tmp_path / "one.png"], "1 picture(s)"),
+        ({"train": "voc:elsewhere"}, [], "noise: the run's images are not here"),
+    ):
+        sample = choose_sample(make_config({"data": keys}), files)
+        assert sample.words == words
+        assert len(next(iter(sample.batches(8)))) == 1

@@ -1,3 +1,4 @@
+import errno
 import os
 from functools import partial
 from pathlib import Path
@@ -114,3 +115,30 @@ def test_a_pipe_is_never_replaced(tmp_path, whole):
     with pytest.raises(InputError, match="pipe: something else is there"), whole(tmp_path / "pipe"):
         pass
     assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_of_the_users_beside_it_is_left_alone(tmp_path):
+    (tmp_path / "folder.old").mkdir()
+    for _ in range(2):
+        with whole_folder(tmp_path / "folder"):
+            pass
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "folder.old"}
+
+
+def test_a_disk_that_is_full_at_the_last_moment_is_named_too(tmp_path, monkeypatch):
+    def full(*_paths):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tutored.files.os.replace", full)
+    with pytest.raises(OSError, match=r"notes\.txt: can't be written \(No space left on device\); make room") as caught:
+        write_text(tmp_path / "notes.txt", "text")
+    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "swept") as temporary:
+        temporary.unlink(missing_ok=True)
+        raise FileNotFoundError(errno.ENOENT, "swept away")
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file/notes\.txt: can't be written \((File exists|Not a directory)\)"):
+        write_text(tmp_path / "file" / "notes.txt", "text")

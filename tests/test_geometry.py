@@ -99,3 +99,41 @@ def test_colours_are_jittered_as_torchvision_does_it():
         difference = (jitter_colour(image, random.Random(seed)) - 255 * expected).abs()
         assert difference.max() < 0.51, f"seed {seed}, order {order}"
     assert len(orders) == 4
+
+
+def test_soft_map_of_two_cells_by_hand():
+    soft = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
+    out = whole((4, 8), 4).soft_map(soft, (4, 8), 4)
+    assert out[0, 0].tolist() == [1.0, 0.75, 0.25, 0.0]
+    assert torch.allclose(out.sum(0), torch.ones(4, 4))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_coarse_maps_keep_their_probability(seed):
+    rng = random.Random(seed)
+    soft = torch.rand(5, 6, 9, generator=torch.Generator().manual_seed(seed)) + 0.01
+    soft = soft / soft.sum(0)
+    geometry = draw_geometry((48, 72), torch.zeros(0, 4), 40, Augment(), rng, zoom_out=rng.random() < 0.5)
+    moved = geometry.soft_map(soft, (48, 72), 20)
+    inside = geometry.inside((48, 72), 20).float()
+    assert torch.allclose(moved.sum(0), inside, atol=1e-5)
+
+
+def test_a_crop_covers_a_guide():
+    guide = torch.tensor([[40.0, 40, 60, 60]])
+    for seed in range(200):
+        rng = random.Random(seed)
+        x1, y1, x2, y2 = draw_geometry((100, 100), guide, 64, Augment(), rng, zoom_out=False).window_xyxy
+        assert 0 <= x1 < x2 <= 100
+        assert 0 <= y1 < y2 <= 100
+        assert 0.29 <= (x2 - x1) * (y2 - y1) / 100**2 <= 1.001
+
+
+def test_colour_moves_colours_only_and_by_the_seed():
+    image = torch.randint(0, 255, (3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    once = jitter_colour(image, random.Random(3))
+    assert once.shape == image.shape
+    assert once.dtype == torch.uint8
+    assert (once == jitter_colour(image, random.Random(3))).all()
+    assert (once != image).any()

@@ -1,6 +1,7 @@
 """Pictures without ground truth, and training from tutors alone on them."""
 
 import os
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -116,3 +117,20 @@ def test_mistakes_are_told(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="can't be read"):
         dataset = open_dataset(f"images:{tmp_path}", "val")
         dataset.image(dataset.ids[0])
+
+
+@pytest.mark.tried("noted", "links that lead nowhere, pipes and folders that can't be read among pictures")
+def test_a_link_that_leads_nowhere_is_left_out_and_noted(tmp_path: Path) -> None:
+    picture(tmp_path / "new" / "b.png")
+    (tmp_path / "new" / "a.jpg").symlink_to(tmp_path / "moved.jpg")
+    dataset = open_dataset(f"images:{tmp_path}", "new")
+    assert dataset.ids == ("b",) and "a.jpg, are links that lead nowhere" in dataset.notes[0]
+    assert list(find_pictures([tmp_path / "new"])) == ["b.png"]
+
+
+def test_links_to_folders_are_followed_each_once(tmp_path: Path) -> None:
+    picture(tmp_path / "far" / "deep" / "a.png")
+    picture(tmp_path / "new" / "b.png")
+    (tmp_path / "new" / "linked").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "new")
+    assert open_dataset(f"images:{tmp_path}", "new").ids == ("b", "linked/deep/a")

@@ -25,13 +25,15 @@ from tutored.data import open_dataset
 from tutored.data.check import check
 from tutored.data.images import TaskSource, with_tasks
 from tutored.errors import InputError
-from tutored.geometry import draw_geometry, whole
+from tutored.geometry import Geometry, draw_geometry, whole
+from tutored.labels import ClassMap, LabelSpace
 from tutored.softlabels import Store
 from tutored.students import make_student
 from tutored.students.heads import InstanceHead, InstanceOutputs, mask_logits
 from tutored.tasks.instances import InstanceMasks, Instances, InstanceSegmentation, InstanceTargets, Objects
 from tutored.tasks.instances.types import cells_inside
 from tutored.tutors import open_tutor
+from tutored.types import SoftLabels
 
 SMALL = {
     "blitznet": {key: TINY[key] for key in ("extra", "extra_width", "up_width", "map_width")},
@@ -434,3 +436,78 @@ def test_drawn_boxes_and_a_map_give_masks(make_voc, tmp_path, monkeypatch, capsy
     assert one.labels.classes == (shown,) and one["val_000"].tasks["instances"].masks.mean() > 0.8
     assert main([*drawn[:-3], "--out", "none", "--classes", "zebra"]) == 2
     assert "classes: no boxes of 'zebra'; possible: " in capsys.readouterr().err
+
+
+def test_pixels_that_nobody_knows_are_left_out():
+    # The object has three pixels and one more that is not known; of the answer's four known pixels two are right.
+    drawn = objects([[[1, 1, 1, 255, 0, 0]]])
+    said = found([[[0, 1, 1, 1, 1, 1]]], [0.9])
+    record = task_of().record(drawn, said)
+    assert record.overlaps.tolist() == [] and record.hits.tolist() == [0], "two of five"
+    said = found([[[1, 1, 1, 1, 1, 0]]], [0.9])
+    assert task_of().record(drawn, said).overlaps.tolist() == [3 / 4]
+
+
+def test_a_difficult_object_need_not_be_outlined(make_voc, tmp_path):
+    folder = outlined(make_voc(tmp_path / "voc"))
+    dataset = seen(folder)
+    image_id = next(each for each in dataset.ids if len(dataset.ground_truth(each).tasks["instances"].classes) > 1)
+    path = folder / f"SegmentationObject/{image_id}.png"
+    with Image.open(path) as picture:
+        numbers = np.array(picture)
+    Image.fromarray(np.where(numbers == 2, 0, numbers)).save(path)
+    truth = dataset.ground_truth(image_id).tasks["instances"]
+    assert truth.difficult.tolist()[:2] == [False, True]
+    assert (truth.masks[1] == 255).all() and (truth.masks[0] == 1).any()
+
+
+def test_masks_move_with_the_image():
+    truth = squares()
+    task = task_of()
+    plain = task.teach(truth, (40, 50), whole((40, 50), 40), 40).masks
+    flipped = task.teach(truth, (40, 50), Geometry((0.0, 0.0, 50.0, 40.0), flip=True, size=40), 40).masks
+    assert torch.equal(plain, flipped.flip(2))
+    assert torch.equal(plain[0, :, 5], (truth.masks[0, :, 6] == 1).float()), "cell 5's centre is at pixel 6.875"
+
+
+def test_the_tutor_fills_classes_that_nobody_annotated():
+    task, truth = task_of(), squares()
+    mine = Objects(
+        boxes_xyxy=truth.boxes_xyxy[:1],
+        classes=truth.classes[:1],
+        difficult=truth.difficult[:1],
+        masks=truth.masks[:1],
+        annotated=(1,),
+    )
+    geometry = whole((40, 50), 64)
+    answer = task.unannotated(certain(truth), mine)
+    assert answer.classes.tolist() == [3]
+    both = task.complete(task.teach(mine, (40, 50), geometry, 16), task.teach_soft(answer, (40, 50), geometry, 16))
+    assert both.boxes.classes.tolist() == [1, 3] and torch.equal(
+        both.masks, task.teach(truth, (40, 50), geometry, 16).masks
+    )
+
+
+def test_a_store_is_seen_in_the_labels_of_the_task(tmp_path):
+    foreign = LabelSpace.of(["horse", "tree", "cat"])
+    numbers = torch.tensor([1, 2, 3])
+    masks = torch.rand(3, 4, 4)
+    answer = Instances(
+        boxes_xyxy=torch.tensor([[0.0, 0, 4, 4]]).repeat(3, 1), classes=numbers, scores=torch.ones(3), masks=masks
+    )
+    seen_here = InstanceSegmentation.from_store(
+        SoftLabels.of((8, 8), answer), ClassMap.by_name(foreign, LABELS), task_of().section
+    )
+    assert seen_here.classes.tolist() == [3, 1] and torch.equal(seen_here.masks, masks[[0, 2]])
+    assert seen_here.unknown == (2,), "the tutor knows no dogs"
+
+
+def test_a_mask_becomes_the_pixels_whose_centres_it_covers():
+    masks = torch.zeros(1, 2, 2)
+    masks[0, :, 0] = 1.0
+    soft = Instances(
+        boxes_xyxy=torch.tensor([[2.0, 1, 10, 5]]), classes=torch.tensor([1]), scores=torch.ones(1), masks=masks
+    )
+    expected = torch.zeros(6, 12, dtype=torch.bool)
+    expected[1:5, 2:6] = True
+    assert torch.equal(soft.final((6, 12)).masks[0], expected)

@@ -6,13 +6,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from tutored import files
+from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.softlabels import Store, writer
@@ -261,3 +264,61 @@ def test_what_can_not_be_labelled_is_refused(tmp_path):
 
     with pytest.raises(InputError, match=r"picture00: the tutor answers for \(height, width\) \(20, 30\), the image"):
         label(Turned(), Pictures(), tmp_path / "store")
+
+
+def test_only_a_store_with_a_part_is_somebodys(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    first = dict(Store.open(tmp_path / "whole").identity)
+    writer.claim(tmp_path / "store", first | {"kind": "killed"}, join=False)
+    assert content(label(Guesser(), Pictures(), tmp_path / "store")) == whole
+    half(tmp_path / "half")
+    for resume, message in ((True, "'kind' is 'guesser' there, 'other' is asked for"), (False, "already there")):
+        with pytest.raises(InputError, match=message):
+            label(Guesser(kind="other"), Pictures(), tmp_path / "half", resume=resume)
+
+
+def test_of_two_tutors_the_first_to_write_has_the_folder(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    class Overtaken(Guesser):
+        def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
+            if not self.asked:
+                label(Guesser(), Pictures(), tmp_path / "store", rank=1, processes=2)
+            return super().__call__(images, image_ids)
+
+    with pytest.raises(InputError, match="'kind' is 'guesser' there, 'other' is asked for"):
+        label(Overtaken(kind="other"), Pictures(), tmp_path / "store")
+    label(Guesser(), Pictures(), tmp_path / "store", rank=0, processes=2)
+    assert content(tmp_path / "store") == whole
+
+
+def test_the_identity_has_the_split_as_it_was_written(tmp_path: Path, voc_folder: Path) -> None:
+    for number, split in enumerate(("train", "Main/train", "val+Main/train")):
+        dataset = open_dataset(f"voc:{voc_folder}", split)
+        found = Store.open(label(Guesser(), dataset, tmp_path / str(number))).identity
+        assert (found["data"], found["split"]) == (f"voc:{voc_folder.name}", split)
+
+
+def test_a_finished_store_is_left_alone(tmp_path: Path) -> None:
+    label(Guesser(), Pictures(), tmp_path / "store")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").iterdir()}
+    tutor = Guesser()
+    label(tutor, Pictures(), tmp_path / "store", resume=True)
+    assert tutor.asked == [] and {path: path.stat().st_mtime_ns for path in (tmp_path / "store").iterdir()} == before
+    with pytest.raises(InputError, match="already there.*--resume"):
+        label(tutor, Pictures(), tmp_path / "store")
+
+
+def test_a_part_that_is_damaged_meanwhile_is_refused(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    out = half(tmp_path / "store")
+    part = out / "part-00002.parquet"
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    with pytest.raises(InputError, match=r"part-00002\.parquet: the bytes are not those that were written.*--resume"):
+        label(Guesser(), Pictures(), out, rank=1, processes=2)
+    label(Guesser(), Pictures(), out, resume=True)
+    assert content(out) == whole
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, whole: dict[str, bytes], small_files: Any) -> None:
+    with small_files(2048), pytest.raises(OSError, match="File too large"):
+        label(Guesser(), Pictures(), tmp_path / "store")
+    assert not list((tmp_path / "store").glob("part-*")), "every part is larger"
+    label(Guesser(), Pictures(), tmp_path / "store", resume=True)
+    assert content(tmp_path / "store") == whole

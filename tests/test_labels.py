@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutored.errors import InputError
-from tutored.labels import COCO, KNOWN, VOC, ClassMap, LabelSpace
+from tutored.labels import ALIASES, COCO, KNOWN, VOC, ClassMap, LabelSpace
 
 
 def test_all_voc_classes_are_found_in_coco_six_respelled():
@@ -115,3 +115,34 @@ def test_remapping_moves_keeps_or_removes_as_the_map_says(classes, data):
         assert remapped[1:].tolist() == own, "many to one"
         assert remapped[0] == values[0] + (dropped if elsewhere == "background" else 0)
         assert sum(values) - remapped.sum() == (0 if elsewhere == "background" else dropped)
+
+
+@given(st.lists(st.floats(0, 1), min_size=81, max_size=81))
+def test_all_probability_is_kept_where_the_rest_is_background(values):
+    probs = torch.tensor(values).reshape(81, 1, 1)
+    remapped = ClassMap.by_name(COCO, VOC).remap(probs, dim=0)
+    assert remapped.shape == (21, 1, 1)
+    assert remapped.sum().item() == pytest.approx(probs.sum().item(), abs=1e-4)
+
+
+def test_a_tutor_that_lacks_a_class_of_ours_says_so():
+    pairs = ClassMap.by_name(LabelSpace.of(["dog"]), LabelSpace.of(["dog", "cat"]))
+    assert pairs.unreached == ("cat",)
+    assert "knows nothing about cat" in pairs.describe()
+
+
+ADE20K, OPEN_IMAGES = KNOWN["ade20k"], KNOWN["open-images"]
+
+
+def test_of_synonyms_behind_commas_the_first_counts():
+    full = LabelSpace.of(["airplane, aeroplane, plane", "minibike, motorbike", "screen door, screen", "pot, flowerpot"])
+    assert ClassMap.by_name(full, VOC).to == (0, VOC.index("aeroplane"), VOC.index("motorbike"), None, None)
+    assert ClassMap.by_name(full, ADE20K).to[3:] == (ADE20K.index("screen door"), ADE20K.index("pot"))
+
+
+def test_every_alias_is_a_name_of_some_data_set():
+    known = {name for space in KNOWN.values() for name in space.names}
+    named = [name for alias in ALIASES for name in alias]
+    assert set(named) <= known and len(named) == len(set(named))
+    for space in KNOWN.values():
+        assert all(len(alias & set(space.names)) <= 1 for alias in ALIASES), "no two classes of one space are one"

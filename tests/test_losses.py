@@ -330,3 +330,101 @@ def test_a_further_term_is_one_entry():
     assert loss_of(outputs(), batch, heads=heads).item() == pytest.approx(before.item() + 3)
     heads["map"].terms["doubled"] = heads["map"].terms["doubled"]._replace(sources=("tutor",))
     assert loss_of(outputs(), batch, heads=heads).item() == pytest.approx(before.item())
+
+
+THESIS_HEAD = BlitzNetSection.RECIPES["thesis"]
+
+
+THESIS_BOXES = Detection.Section.RECIPES["thesis"]
+
+
+def test_iou_of_exactly_half_is_enough():
+    box = torch.tensor([[[0, 0, 10, 20]]], dtype=torch.float32)
+    assert boxes.iou(ANCHORS, box)[0, :, 0].tolist() == [0.5, 0, 0.5, 0]
+    assert match(ANCHORS, box, YES[:, :1]).box.tolist() == [[0, -1, 0, -1]]
+
+
+def test_a_claim_overrides_and_the_lowest_index_wins_a_shared_one():
+    two = torch.tensor([[[1, 1, 3, 3], [0, 0, 10, 10]]], dtype=torch.float32)
+    assert match(ANCHORS, two, YES).box[0, 0] == 0
+    assert match(ANCHORS, two.flip(1), YES).box[0, 0] == 0
+
+
+def test_padding_and_no_boxes_leave_every_anchor_negative():
+    for padding in (torch.zeros(1, 2, 4), torch.zeros(1, 0, 4)):
+        matches = match(ANCHORS, padding, torch.ones(padding.shape[:2], dtype=torch.bool))
+        assert (matches.box == -1).all()
+        assert not matches.ignored.any()
+
+
+def test_uniform_logits_cost_one_positive_and_three_negatives_each_ln3():
+    batch = one(targets([0, 0, 10, 10], [0, 1, 0]))
+    assert loss_of(outputs(), batch).item() == pytest.approx(4 * LN3)
+
+
+def test_box_term_by_hand():
+    truth, head = targets([1, 0, 11, 10], [0, 1, 0])["boxes"], box_head()
+    anchors = head.assign(truth, tutor=False)
+    assert anchors.positive.tolist() == [[True, False, False, False]]
+    error = head.box_sum(outputs()["boxes"], truth, anchors)
+    assert error.item() == pytest.approx(0.5)
+    assert anchors.normaliser == 1
+
+
+def test_confidence_weighs_sum_and_normaliser():
+    tutor = targets([[0, 0, 10, 10]], [[0.4, 0.6, 0.0]])["boxes"]
+    corrected, thesis = box_head(), box_head(THESIS_BOXES, **THESIS_HEAD)
+    assert corrected.assign(tutor, tutor=True).normaliser.item() == pytest.approx(0.6)
+    assert class_sum(corrected, torch.zeros(1, 4, 3), tutor).item() == pytest.approx(0.6 * LN3 + 2 * LN3)
+    assert thesis.assign(tutor, tutor=True).normaliser.item() == 1, "the thesis divides by the number of positives"
+    assert class_sum(thesis, torch.zeros(1, 4, 3), tutor).item() == pytest.approx(0.6 * LN3 + 3 * LN3)
+
+
+def test_the_thesis_cap_of_negatives():
+    truth = stacked([targets([0, 0, 10, 10], [0, 1, 0])] * 3)["boxes"]
+    value = class_sum(box_head(THESIS_BOXES, **THESIS_HEAD), torch.zeros(3, 4, 3), truth)
+    assert value.item() == pytest.approx((3 + 1) * LN3), "anchors of an image minus positives of the batch"
+
+
+def test_soft_class_target_is_the_whole_distribution():
+    logits = torch.tensor([0.1, 0.7, -0.4]).repeat(1, 4, 1)
+    tutor = targets([[0, 0, 10, 10]], [[0.2, 0.5, 0.3]])["boxes"]
+    head = box_head({"class_target": "soft", "confidence": False}, negatives=0)
+    log_p = logits[0, 0].log_softmax(0)
+    expected = -(0.2 * log_p[0] + 0.5 * log_p[1] + 0.3 * log_p[2]) - log_p[0]
+    assert class_sum(head, logits, tutor).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_an_image_without_positives_keeps_three_negatives():
+    empty, heads = targets([], []), both_heads()
+    assert class_sum(box_head(), torch.zeros(1, 4, 3), empty["boxes"]).item() == pytest.approx(3 * LN3)
+    weights = losses.assign(heads, one(empty), DEFAULT).weights
+    assert losses.divide(weights, heads, DEFAULT)["boxes/class/ground_truth"] == 1
+
+
+def test_a_cell_weighs_the_lead_of_its_likeliest_class():
+    cells = torch.zeros(3, 1, 3)
+    cells[:, 0, 0] = torch.tensor([0.1, 0.7, 0.2])
+    cells[:, 0, 1] = torch.tensor([0.0, 0.4, 0.1])
+    given, task = targets([], [], map_probs=cells.tolist())["map"], map_task(cell_weight="margin")
+    made = task.assign(given, tutor=True)
+    torch.testing.assert_close(made.probs[0, :, 0, 0], torch.tensor([0.05, 0.35, 0.1]))
+    torch.testing.assert_close(made.probs[0, :, 0, 1], torch.tensor([0.0, 0.24, 0.06]))
+    assert made.probs[0, :, 0, 2].sum() == 0
+    assert made.normaliser.item() == pytest.approx(0.8)
+    assert torch.equal(task.assign(given, tutor=False).probs[0], cells)
+
+
+def test_an_image_that_nobody_teaches_has_no_gradient():
+    out = outputs(5, seed=3)
+    for tensor in torch.autograd.grad(loss_of(out, mixed_batch(MIXED)), leaves(out)):
+        assert (tensor[3] == 0).all()
+        assert (tensor[0] != 0).any()
+
+
+def test_the_untaught_count_for_their_task_alone():
+    taught = targets([[0, 0, 10, 10]], [[0, 1, 0]], map_probs=[[[0.5, 0.5]] * 2] * 2 + [[[0.0, 0.0]] * 2])
+    boxes_only = {**taught, "map": taught["map"]._replace(weight=torch.zeros(1))}
+    weights = losses.assign(both_heads(), mixed_batch([(taught, taught), (boxes_only, None)]), DEFAULT).weights
+    counted = {name: weights[name].item() for name in ("taught/boxes", "taught/map", "images")}
+    assert counted == {"taught/boxes": 2.0, "taught/map": 1.0, "images": 2.0}

@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tutored.cli import main
 from tutored.cli.common import say
@@ -20,7 +24,10 @@ from tutored.data import open_dataset
 from tutored.data.check import check
 from tutored.data.text import read_classes
 from tutored.errors import InputError, is_one_line
+from tutored.evaluate import Result, table
+from tutored.labels import ClassMap, LabelSpace
 from tutored.pictures import has_letters, read_picture, shown_name
+from tutored.tasks.task import Figures
 
 ESCAPE, REVERSED, NFD = "\x1b[31m", "\u202etxt.exe", unicodedata.normalize("NFD", "Blüte")
 AS_YAML = ["no", "yes", "on", "off", "y", "n", "0", "2", "007", "0x10", "1_000", "1e3", "12:30", "2012-01-01"]
@@ -211,3 +218,115 @@ def test_charts_name_every_class_as_it_stands(recwarn):
     kept = ("猫", "_leaf", "a $x$ b^")
     drawn = svg("t", lambda panel: [panel.plot([0, 1], [0, 1], label=in_legend(name)) for name in kept])
     assert all(name in drawn for name in kept) and not recwarn.list
+
+
+MakeVoc = Callable[..., Path]
+
+
+ESCAPE, REVERSED, NFD = "\x1b[31m", "\u202etxt.exe", unicodedata.normalize("NFD", "Blüte")
+
+
+def test_lists_under_every_usual_name_are_read_alike(make_voc: MakeVoc, tmp_path: Path) -> None:
+    folder = make_voc(tmp_path, {"train": ("masks",)})
+    for name in ("class_names.txt", "classes.txt", "labels.txt"):
+        (folder / name).write_text("_background_\nleaf\n")
+        assert open_dataset(f"voc:{folder}", "train").labels["segmentation"].classes == ("leaf",)
+    (folder / "classes.txt").write_text("root\n")
+    with pytest.raises(InputError, match=r"labels\.txt and .*classes\.txt .*list different classes"):
+        open_dataset(f"voc:{folder}", "train")
+
+
+@given(st.lists(names, min_size=1, max_size=5))
+@settings(max_examples=100, deadline=None)
+def test_any_list_is_numbered_as_its_lines_or_refused(tmp_path_factory: pytest.TempPathFactory, found: list) -> None:
+    path = tmp_path_factory.getbasetemp() / "labels.txt"
+    text = "\n".join(found)
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        labels = read_classes(path)
+    except InputError:
+        return
+    lines = [unicodedata.normalize("NFC", line.strip()) for line in text.replace("\r\n", "\n").split("\n")]
+    lines = [line for each in lines for line in each.split("\r") if line.strip()]
+    expected = [line for line in lines if line.strip("_").lower() not in ("background", "unlabeled", "unlabelled")]
+    assert list(labels.classes) == [line.strip() for line in expected] and all(map(is_plain, labels.names))
+
+
+def test_two_spellings_of_one_letter_are_one_class() -> None:
+    space = LabelSpace.of([NFD, "cat"])
+    assert space.classes[0] == "Blüte" and space.index(NFD) == space.index("Blüte") == 1
+    assert ClassMap.by_name(space, LabelSpace.of(["Blüte"]), renamed={"cat": None, NFD: NFD}).to == (0, 1, None)
+
+
+def test_numbers_of_a_config_stay_numbers(tmp_path: Path) -> None:
+    text = "data: {train: 'voc:x'}\ntrain: {epochs: 40, lr: 1e-3, weight_decay: 5.0e-4, clip: 0.50, compile: yes}\n"
+    (tmp_path / "run.yaml").write_text(text)
+    train = load_config(tmp_path / "run.yaml", [("train.seed", "7")]).train
+    assert (train.epochs, train.lr, train.weight_decay, train.clip, train.compile) == (40, 0.001, 0.0005, 0.5, True)
+    assert train.seed == 7
+
+
+@given(st.lists(names.filter(is_plain), min_size=1, max_size=4, unique=True))
+@settings(max_examples=60, deadline=None)
+def test_a_written_config_reads_as_what_it_was(tmp_path_factory: pytest.TempPathFactory, found: list) -> None:
+    path = tmp_path_factory.getbasetemp() / "names.yaml"
+    given = {
+        "data": {"train": "voc:x"},
+        "tasks": {"detection": {"classes": found, "renamed": dict.fromkeys(found, "a")}},
+    }
+    path.write_text(yaml.safe_dump(given, allow_unicode=True), encoding="utf-8")
+    task = load_config(path).tasks["detection"]
+    assert task.classes == tuple(found) and list(task.renamed) == sorted(found)
+
+
+def test_brackets_stay_on_any_console(make_voc: MakeVoc, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    kept = ("lamp [red]", "lamp [/off]", ":cat:")
+    folder = make_voc(tmp_path, {"train": ("boxes",)})
+    (folder / "Annotations/train_000.xml").write_text("<annotation/>")
+    (folder / "labels.txt").write_text("\n".join(kept))
+    report = check({"train": open_dataset(f"voc:{folder}", "train", empty="annotated")})
+    by_class = dict.fromkeys(kept, 0.5)
+    figures = Figures(images=1, per_class={"AP": by_class}, means={"mAP": 0.5}, counts={}, classes=kept, notes=("[b]",))
+    for console in (Console, Lasting):
+        screen = console(file=io.StringIO(), width=120)
+        report.show(screen)
+        screen.print(table(Result(1, {"lamps [/x]": figures})))
+        shown = screen.file.getvalue()
+        assert all(shown.count(f"│ {name} ") == 1 for name in kept) and "lamps [/x]" in shown and "[b]" in shown
+        assert f"detection, absent classes: {', '.join(kept)}" in shown
+
+
+def test_a_terminal_without_the_letters_is_no_defect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", screen)
+    (tmp_path / "猫").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "猫" / "a.png")
+    assert main(["data", "check", "--data", f"images:{tmp_path}", "--split", "猫"]) == 0
+    screen.flush()
+    assert b"\\u732b" in screen.buffer.getvalue()
+
+
+@given(st.lists(names, min_size=1, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_any_list_of_pictures_is_opened_or_refused(tmp_path_factory: pytest.TempPathFactory, found: list) -> None:
+    folder = tmp_path_factory.getbasetemp() / "lists"
+    folder.mkdir(exist_ok=True)
+    (folder / "all.txt").write_bytes("\n".join(found).encode("utf-8", "surrogatepass"))
+    content = {"images": [{"id": n, "file_name": name} for n, name in enumerate(found)], "annotations": []}
+    (folder / "all.json").write_text(json.dumps({**content, "categories": [{"id": 1, "name": found[0]}]}))
+    for kind in ("images", "coco"):
+        try:
+            dataset = open_dataset(f"{kind}:{folder}", "all")
+        except InputError:
+            continue
+        assert all(map(is_plain, dataset.ids)) and "\n" not in "".join(dataset.ids)
+
+
+def test_classes_without_letters_are_noted() -> None:
+    from tutored.visualise import lacking_letters
+
+    task = SimpleNamespace(labels=LabelSpace.of(["cat", "猫"]))
+    (note,) = lacking_letters({"one": task, "two": task})
+    assert note.endswith("numbers stand for them: 2 (猫)") and lacking_letters({}) == ()

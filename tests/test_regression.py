@@ -12,8 +12,10 @@ from made import TINY, MadeDataset
 from tutored import losses
 from tutored.config import Augment, Loss, make_config
 from tutored.config.entries import STUDENTS
+from tutored.data import TaskSource, open_dataset
 from tutored.data.training import TrainingSet
 from tutored.engine import train
+from tutored.engine.supervision import open_supervision
 from tutored.errors import InputError
 from tutored.geometry import whole
 from tutored.labels import ClassMap, LabelSpace
@@ -196,3 +198,44 @@ def test_impossible_numbers_of_a_tutor_are_not_stored(values, confidence):
     given = None if confidence is None else torch.tensor(confidence)
     with pytest.raises(ValueError, match=r"infinite.*0\.\.1"):
         SoftValues(values=torch.tensor(values), confidence=given).encode()
+
+
+def test_a_tutors_confidence_weighs_its_cells():
+    task = depth()
+    answer = SoftValues(values=torch.tensor([[2.0, 8.0]]), confidence=torch.tensor([[1.0, 0.5]]))
+    row = task.teach_soft(answer, (2, 4), whole((2, 4), 4), 4)
+    # Cells at 0, 1/4, 3/4 and 1 between the two numbers.
+    assert row.certainty[0].tolist() == pytest.approx([1, 0.875, 0.625, 0.5])
+    assert row.values[0].tolist() == pytest.approx(
+        [2, (0.75 * 2 + 0.125 * 8) / 0.875, (0.25 * 2 + 0.375 * 8) / 0.625, 8]
+    )
+
+
+def test_a_store_keeps_numbers_and_confidences(tmp_path):
+    dataset = Ramps(3)
+    store = Store.open(label(Repeats(dataset, 0.4), dataset, tmp_path / "store"))
+    assert store.kinds == ("regression",)
+    values, given = store["made1"].tasks["regression"], dataset.ground_truth("made1").tasks["depth"].values
+    assert torch.equal(values.values.nan_to_num(-1), given.nan_to_num(-1))
+    assert values.weights[given.isfinite()].tolist() == pytest.approx([0.4] * int(given.isfinite().sum()))
+
+
+def test_a_heat_map_leaves_unmeasured_pixels_as_they_are():
+    grey = Image.new("RGB", (4, 2), (90, 90, 90))
+    drawn = np.asarray(depth(missing=0.0).draw(grey, Values(values=torch.tensor([[0.0, 1, 2, 3]] * 2)), 1.0))
+    assert drawn[0, 0].tolist() == [90, 90, 90]
+    assert drawn[0, 3].sum() > drawn[0, 1].sum()
+
+
+def test_a_missing_depth_folder_is_named(voc_folder):
+    with pytest.raises(InputError, match="Depth"):
+        open_dataset(f"voc:{voc_folder}", "train", {"depth": TaskSource("regression", "Depth")})
+
+
+def test_a_store_of_boxes_does_not_teach_depth(voc_folder, tmp_path):
+    dataset = Ramps(2)
+    store = label(Repeats(dataset), dataset, tmp_path / "store")
+    section = {"policy": "replace", "store": str(store)}
+    run = make_config({"data": {"train": f"voc:{voc_folder}"}, "tasks": {"segmentation": section}})
+    with pytest.raises(InputError, match="answers regression, tasks.segmentation needs segmentation"):
+        open_supervision(run)

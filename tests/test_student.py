@@ -1,8 +1,10 @@
 import copy
 import math
 from argparse import Namespace
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -15,9 +17,10 @@ from torch import nn
 from made import two_tasks
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
-from tutored.students.anchors import anchors
+from tutored.students.anchors import anchors, level_scales
 from tutored.students.backbone import Depthwise, quicken
 from tutored.students.blitznet import BlitzNet, BlitzNetSection
+from tutored.tasks import Task
 
 PETS = two_tasks(LabelSpace.of(["cat", "dog"]))
 
@@ -295,3 +298,114 @@ def test_depthwise_gradients_are_those_of_torch(kernel, stride, padding, bias):
         for one, other in zip(gradients, wanted, strict=True):
             assert one.dtype == torch.float32
             assert (one - other).abs().max() < tolerance * other.abs().max(), precision
+
+
+@pytest.mark.parametrize(
+    ("name", "scales", "larger"),
+    [
+        ("blitznet300-s8", [0.1, 0.2, 0.3875, 0.575, 0.7625, 0.95], [0.1414, 0.2784, 0.4720, 0.6621, 0.8511, 1.0395]),
+        (
+            "blitznet512-s8",
+            [0.04, 0.10, 0.27, 0.44, 0.61, 0.78, 0.95],
+            [0.0632, 0.1643, 0.3447, 0.5181, 0.6898, 0.8608, 1.0315],
+        ),
+        (
+            "blitznet512-s4",
+            [0.02, 0.08, 0.225, 0.37, 0.515, 0.66, 0.805, 0.95],
+            [0.04, 0.1342, 0.2885, 0.4365, 0.5830, 0.7289, 0.8745, 1.0199],
+        ),
+    ],
+)
+def test_scales_are_those_of_the_specification(name: str, scales: list[float], larger: list[float]) -> None:
+    found = level_scales(len(scales), shape(preset=name).scales)
+    assert [scale for scale, _ in found] == pytest.approx(scales)
+    assert [scale for _, scale in found] == pytest.approx(larger, abs=5e-5)
+
+
+def test_anchors_of_other_ratios() -> None:
+    boxes = anchors((1, 1, 1), 100, (0.5, 0.5, 0.5), ratios=(4.0,))
+    assert boxes[:4].tolist() == [[25, 25, 75, 75], [0, 37.5, 100, 62.5], [37.5, 0, 62.5, 100], [25, 25, 75, 75]]
+
+
+def test_initial_spread_of_the_weights() -> None:
+    student = BlitzNet(TINY.model_copy(update={"extra_width": 128, "up_width": 64}), two_tasks(VOC)).requires_grad_(
+        False
+    )
+    conv = student.down.blocks[1][0].residual[0]
+    sigma = math.sqrt(2.6 / 128)
+    assert float(conv.weight.abs().max()) <= 2 * sigma
+    assert float(conv.weight.std()) == pytest.approx(math.sqrt(2 / 128), rel=0.05)
+    head = student.heads["detection"].logits[0]
+    assert float(head.weight.std()) == pytest.approx(math.sqrt(0.1 / (64 * 9)), rel=0.05)
+    assert float(head.weight.abs().max()) <= 2 * math.sqrt(0.13 / (64 * 9))
+    assert float(student.heads["segmentation"].network.logits.weight.abs().max()) <= math.sqrt(6 / ((6 * 8 + 21) * 9))
+    assert not head.bias.any()
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_losses_reach_the_parameters_they_should(stride: int) -> None:
+    student = BlitzNet(TINY.model_copy(update={"stride": stride}), PETS).train()
+    images = torch.rand(2, 3, 64, 64)
+
+    def untouched(total: Callable[[Any], torch.Tensor]) -> set[str]:
+        student.zero_grad()
+        total(student(images)).backward()
+        return {name for name, parameter in student.named_parameters() if parameter.grad is None}
+
+    def all_but(*parts: str) -> set[str]:
+        return {name for name, _ in student.named_parameters() if name.startswith(parts)}
+
+    boxes, maps = "heads.detection.", "heads.segmentation."
+    assert untouched(lambda o: sum(each.sum() for each in (*o["detection"], o["segmentation"]))) == set()
+    assert untouched(lambda o: o["detection"].deltas.sum() + o["detection"].logits.sum()) == all_but(maps)
+    assert untouched(lambda o: o["segmentation"].sum()) == all_but(boxes)
+    assert untouched(lambda o: o["detection"].deltas.sum()) == all_but(maps, f"{boxes}logits.")
+
+
+def flat(raw: Any) -> list[torch.Tensor]:
+    return [raw] if isinstance(raw, torch.Tensor) else list(raw)
+
+
+def test_images_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[B, 3, 64, 64\], got \(1, 3, 32, 32\)"):
+        BlitzNet(TINY, PETS)(torch.rand(1, 3, 32, 32))
+
+
+def test_frozen_norms_are_folded_and_the_rest_stay_still(tmp_path: Path) -> None:
+    _, path = used_backbone("resnetv2_18", tmp_path)
+    config = TINY.model_copy(update={"backbone": "resnetv2_18", "weights": str(path), "freeze_norm": True})
+    student = BlitzNet(config, PETS).train()
+    left = {name: m for name, m in student.backbone.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    # A pre-activation unit's first norm follows a sum; its second one follows a convolution and is gone.
+    assert left
+    assert not any(name.endswith("norm2") for name in left)
+    assert not any(norm.training for norm in left.values())
+    assert not any(parameter.requires_grad for norm in left.values() for parameter in norm.parameters())
+    before = [norm.running_mean.clone() for norm in left.values()]
+    student(torch.rand(2, 3, 64, 64))
+    assert all(torch.equal(norm.running_mean, old) for norm, old in zip(left.values(), before, strict=True))
+    assert student.down.blocks[0][0].residual[1].training
+
+
+def test_any_number_of_tasks_with_their_own_classes() -> None:
+    """Boxes of twenty classes beside masks of two, twice."""
+    few, boxes = two_tasks(LabelSpace.of(["cat", "dog"])), two_tasks(VOC)
+    tasks = {"boxes": boxes["detection"], "objects": few["segmentation"], "parts": few["segmentation"]}
+    student = on_meta(TINY, tasks)
+    raw = student(torch.empty(2, 3, 64, 64, device="meta"))
+    assert {name: flat(each)[-1].shape[1 if name != "boxes" else 2] for name, each in raw.items()} == {
+        "boxes": 21,
+        "objects": 3,
+        "parts": 3,
+    }
+
+
+def test_a_kind_without_a_head_is_refused() -> None:
+    class Sounds(Task):
+        kind = "sounds"
+
+    Sounds.__abstractmethods__ = frozenset()
+    with pytest.raises(
+        InputError, match=r"tasks\.bark: the student blitznet has no head for kind sounds; possible: det"
+    ):
+        on_meta(TINY, {"bark": Sounds("bark", VOC, PETS["detection"].section)})

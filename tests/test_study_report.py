@@ -5,14 +5,17 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tutored.errors import InputError
+from tutored.evaluate import Interval
+from tutored.pages import PAPER
 from tutored.studies.declare import Row, Study
 from tutored.studies.folder import Folder
 from tutored.studies.outcome import gather
 from tutored.studies.records import Record, add_record, read_records
-from tutored.studies.report import write_report
+from tutored.studies.report import draw_curve, write_report
 from tutored.studies.setting import Setting, load_setting, run_of
 
 SETTING = load_setting(None, name="made <up>", data="voc:/nowhere/VOC2012", reported=["cat", "dog"])
@@ -222,3 +225,47 @@ def test_a_study_that_learnt_nothing_says_so(finish, report):
     assert all(told.replace("'", quote) in text for text, quote in zip(report(TABLE), ("&#39;", "'"), strict=True))
     finish(TABLE, BASE, "corrected", 1, 0.01, 0.04)
     assert not any("learnt anything" in text for text in report(TABLE)), "AP is (.01 + .123) / 2"
+
+
+def test_an_interval_that_ends_at_a_printed_zero_is_not_resolved():
+    found = [Interval(0.5, 0.52, 0.02, low, 0.05, 0.05) for low in (0.0004, 0.0006)]
+    assert [str(each) for each in found] == ["+0.020 [+0.000, +0.050]", "+0.020 [+0.001, +0.050]"]
+    assert [each.verdict for each in found] == [None, "better"]
+
+
+def test_a_store_that_changed_between_runs_is_named(finish, report):
+    for seed, more in ((0, {}), (1, {"audit": {"temperature": 0.5}}), (2, {"weights": "2", "size": 9})):
+        stores = {"stores/boxes": [{"kind": "onnx", "weights": "1", **more}]}
+        finish(TABLE, BASE, "corrected", seed, 0.5, 0.6, stores=stores)
+    page, text = report(TABLE, seeds=(0, 1, 2))
+    assert "- **not the same for all runs**, and what differs: stores/boxes (size, weights)\n" in text
+    assert "<dt>not the same for all runs</dt><dd>stores/boxes (size, weights)</dd>" in page
+    assert "- audits used: stores/boxes in 1 of 3 runs\n" in text
+    assert all("not the same for all runs" not in content for content in report(TABLE, seeds=(0, 1)))
+
+
+def test_a_curve_has_a_line_for_us_and_one_for_the_thesis(finish, report, tmp_path):
+    for seed in (0, 1):
+        finish(CURVE, BASE, "corrected", seed, 0.5, 0.6 + 0.02 * seed)
+        for row in POINTS[:2]:
+            finish(CURVE, row, "corrected", seed, 0.5, 0.1 * row.x + 0.02 * seed)
+    finish(CURVE, POINTS[2], "corrected", 0, 0.5, 0.4)
+    draw_curve(panel := Figure().subplots(), gather(CURVE, SETTING, (0, 1), tmp_path, read_records(tmp_path)), "mIoU")
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    ours = lines["corrected: line"].get_xydata()
+    assert ours.tolist() == pytest.approx(np.array([[1, 0.11], [2, 0.21], [4, 0.4]]))
+    assert lines["printed in the thesis"].get_xdata().tolist() == [1.0, 2.0, 4.0]
+    assert {"corrected: base", "printed in the thesis: base"} < set(lines)
+    (hollow,) = (line for line in panel.get_lines() if line.get_markerfacecolor() == PAPER)  # a single seed
+    assert hollow.get_xydata().tolist() == pytest.approx(np.array([[4, 0.4]]))
+    spreads, band = panel.collections
+    segments = np.array([[[1, 0.1], [1, 0.12]], [[2, 0.2], [2, 0.22]]])
+    assert np.array(spreads.get_segments())[:2] == pytest.approx(segments)
+    assert band.get_paths()[0].get_extents().extents.tolist() == pytest.approx([1, 0.1, 2, 0.22])
+
+
+def test_runs_on_other_images_are_named(finish, report):
+    finish(TABLE, BASE, "corrected", 0, 0.5, 0.6)
+    finish(TABLE, OTHER, "corrected", 0, 0.5, 0.6, drawn="others")
+    with pytest.raises(InputError, match=r"\(.*, seed 0\) was evaluated on other images than run .*; keep one"):
+        report(TABLE, seeds=(0,))

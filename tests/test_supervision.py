@@ -1,6 +1,7 @@
 """Data sets and tutors of a run, opened and checked against each other."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -207,3 +208,98 @@ def test_what_a_config_asks_for_in_vain_is_told(voc_folder, tmp_path):
     assert note.startswith("detection: no score is ignored") and notes(vetted, "detection") == []
     (note,) = notes(softmax, annotated=["cat"])
     assert "also softens what people drew, and teaches their void" in note
+
+
+def test_a_first_look_goes_by_the_data_sets_own_classes(make_voc, tmp_path):
+    """A student that learns a rare class alone is told nothing, though the first masks hold none of it."""
+    folder = make_voc(tmp_path, {"train": ("both",) * 2, "val": ("both",)})
+    assert opened(folder, {"segmentation": {"classes": ["sofa"]}}).notes == ()
+
+
+def test_each_task_has_its_own_annotated_classes(voc_folder):
+    run = opened(voc_folder, annotated={"segmentation": ["cat", "dog"]})
+    truth = run.train.ground_truth("train_000").tasks
+    assert truth["detection"].annotated is None
+    assert truth["segmentation"].annotated == (VOC.index("cat"), VOC.index("dog"))
+    with pytest.raises(InputError, match=r"segmentation: annotated: unknown class 'catt'; did you mean cat"):
+        opened(voc_folder, annotated={"segmentation": ["catt"]})
+
+
+def test_validation_without_ground_truth_is_told(make_voc, tmp_path):
+    folder = make_voc(tmp_path / "voc", {"train": ("both",) * 2, "val": ("none",) * 2})
+    (note,) = opened(folder).notes
+    assert note == f"voc:{folder}/val: no image has ground truth to validate on, so there will be no figures"
+
+
+def test_a_renamed_class_need_be_known_to_one_tutor(voc_folder, tmp_path):
+    """Each store is remapped by the names that it knows; a name that no store knows is refused."""
+    stores = [
+        store_of(Silent("dog", other), voc_folder, tmp_path / split, split)
+        for other, split in (("kitten", "train"), ("cow", "val"))
+    ]
+
+    def renamed(**names):
+        return opened(voc_folder, {"detection": {"policy": "fill", "store": stores, "renamed": names}})
+
+    assert all("2 of the tutor's 2 classes map to ours" in note for note in renamed(kitten="cat").notes[:2])
+    with pytest.raises(InputError, match="unknown class 'kitty'; did you mean kitten"):
+        renamed(kitty="cat")
+
+
+def test_a_store_that_shares_no_class_is_refused(voc_folder, tmp_path):
+    store = store_of(Silent("lorry"), voc_folder, tmp_path / "store")
+    with pytest.raises(InputError, match="tasks.detection: store .*: no class of the tutor .* give the pairs"):
+        opened(voc_folder, {"detection": {"policy": "fill", "store": store}})
+
+
+def test_a_row_without_an_answer_is_no_answer(make_voc, tmp_path):
+    """Of five images without a mask the tutor answers for two, in a store each: nobody teaches the others."""
+
+    class Some(Silent):
+        def __init__(self, answered):
+            super().__init__("cat")
+            self.answered = answered
+
+        def __call__(self, images, image_ids):
+            answers = zip(image_ids, super().__call__(images, image_ids), strict=True)
+            return [answer if each == self.answered else answer.without("segmentation") for each, answer in answers]
+
+    folder = make_voc(tmp_path / "voc", {"train": ("none",) * 5})
+    stores = [store_of(Some(each), folder, tmp_path / each) for each in ("train_001", "train_003")]
+    tasks = {"detection": {"policy": "none"}, "segmentation": {"policy": "fill", "store": stores}}
+    run = opened(folder, tasks, val_split=None)
+    assert run.notes[-1].endswith("no answer for 3 of 5 images")
+    made = training_set(run)
+    assert made.taught() == [1, 3]
+    found = [each.teaches["segmentation"] for each in list_sources(made)]
+    assert found == ["nobody", "tutor", "nobody", "tutor", "nobody"]
+    assert [made[0, place].weights["segmentation"] for place in range(5)] == [
+        (0, place in (1, 3)) for place in range(5)
+    ]
+
+
+@pytest.mark.parametrize(("elsewhere", "background", "said"), [("background", 0.5, 1.0), ("ignore", 0.0, 0.5)])
+def test_where_probability_of_other_classes_goes(make_voc, tmp_path, elsewhere, background, said):
+    class Unsure(Silent):
+        """Every cell is half cat, half zebra."""
+
+        def __call__(self, images, image_ids):
+            halves = SoftMap(map=torch.tensor([0.0, 0.5, 0.5])[:, None, None].repeat(1, 2, 3))
+            return [replace(each, tasks={"segmentation": halves}) for each in super().__call__(images, image_ids)]
+
+    folder = make_voc(tmp_path / "voc", {"train": ("both",), "val": ("both",)})
+    store = store_of(Unsure("cat", "zebra"), folder, tmp_path / "store")
+    task = {"policy": "fill", "store": store, "elsewhere": elsewhere}
+    (answer,) = opened(folder, {"segmentation": task}).soft_labels["segmentation"].values()
+    seen = answer.tasks["segmentation"].map
+    assert seen[0].tolist() == [[pytest.approx(background, abs=0.01)] * 3] * 2
+    assert seen.sum(0).tolist() == [[pytest.approx(said, abs=0.01)] * 3] * 2
+
+
+def test_two_tasks_of_one_kind_read_one_store_in_their_classes(voc_folder, tmp_path):
+    store = store_of(Silent("cat", "dog", "lorry"), voc_folder, tmp_path / "store")
+    task = {"policy": "replace", "store": store}
+    run = opened(voc_folder, {"segmentation": task, "pets": {**task, "kind": "segmentation", "classes": ["dog"]}})
+    seen = {name: run.soft_labels[name]["train_000"].tasks["segmentation"] for name in ("segmentation", "pets")}
+    assert {name: len(each.map) for name, each in seen.items()} == {"segmentation": 21, "pets": 2}
+    assert seen["pets"].unknown == () and len(seen["segmentation"].unknown) == 18

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tutored.cli import main
+from tutored.config import load_config
 from tutored.data import FORMATS, TOOLS, TaskSource, open_dataset
 from tutored.errors import InputError
 from tutored.init import init
@@ -641,3 +642,99 @@ def test_the_folder_of_labelme2voc(tmp_path, masks):
     assert any("drawings and masks of single objects, such as" in note for note in start.layout.notes)
     whole = [split.tasks["segmentation"].counts["pixels"] for split in start.report.splits.values()]
     assert {name: sum(each[name] for each in whole) for name in whole[0]} == {"leaf": 160, "root": 160, "ignore": 0}
+
+
+TINY = """--student.weights random --student.backbone test_resnet --student.size 64 --student.width 16
+--student.map_width 8 --train.epochs 1 --train.workers 0 --train.device cpu""".split()
+
+
+def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    with pytest.raises(InputError, match=r"there is no split 'test'; possible: train$"):
+        open_dataset(f"yolo:{tmp_path}", "test")
+    write(tmp_path / "data.yaml", "train: images/train\nval: ../valid/images\nnames: [cat, dog]\n")
+    with pytest.raises(InputError, match=r"val: '../valid/images' is neither there nor, without its first parts, in"):
+        open_dataset(f"yolo:{tmp_path}", "val")
+    (tmp_path / "data.yaml").unlink()
+    with pytest.raises(InputError, match=r"no file names the classes.*write .*data.yaml with `names: \[cat, dog\]`"):
+        open_dataset(f"yolo:{tmp_path}", "train")
+
+
+def test_rectangles_of_labelme_are_boxes_without_an_outline(tmp_path: Path) -> None:
+    labelme(tmp_path, shape("cat", "polygon", [0, 0], [6, 0], [6, 8]), name="b")
+    dataset = labelme(tmp_path, shape("cat", "rectangle", [6, 7], [2, 1]))
+    assert boxes(dataset, "a") == [("cat", [2, 1, 6, 7])]
+    assert [dataset.annotated_tasks(each) for each in dataset.ids] == [("detection",), ("detection", "segmentation")]
+
+
+def test_what_is_drawn_later_lies_above_in_labelme(tmp_path: Path) -> None:
+    small, large = [[2, 2], [4, 2], [4, 4], [2, 4]], [[0, 0], [10, 0], [10, 8], [0, 8]]
+    dataset = labelme(tmp_path, shape("cat", "polygon", *small), shape("dog", "polygon", *large))
+    assert pixels(dataset, "a") == {2: [0, 0, 10, 8, 80]}
+
+
+def test_a_picture_that_may_be_two_is_refused(tmp_path: Path) -> None:
+    pictures(tmp_path / "one/a.jpg", tmp_path / "two/a.jpg")
+    write(tmp_path / "ann/a.json", {"shapes": [], "imagePath": "a.jpg"})
+    with pytest.raises(InputError, match=r"'a.jpg' may be .*one/a.jpg or .*two/a.jpg; name it as seen from"):
+        open_dataset(f"labelme:{tmp_path}", "all")
+    write(tmp_path / "ann/a.json", {"shapes": [], "imagePath": "C:\\\\mine\\\\two\\\\a.jpg"})
+    assert open_dataset(f"labelme:{tmp_path}", "all").place("a") == tmp_path / "two/a.jpg"
+
+
+@pytest.mark.tried("noted", "turned boxes, keypoints, points, lines, tags, brushes, predictions")
+def test_boxes_of_cvat_upright_and_turned(tmp_path: Path) -> None:
+    box = '<box label="cat" xtl="2" ytl="3" xbr="8" ybr="5"{}/>'
+    dataset = cvat(tmp_path, box.format(""), box.format(' rotation="90.0"'))
+    assert boxes(dataset, "a") == [("cat", [2, 3, 8, 5]), ("cat", [4, 1, 6, 7])]
+    assert "boxes that are turned, read as the upright boxes around them, without an outline" in dataset.notes[0]
+
+
+def test_outlines_of_label_studio(tmp_path: Path) -> None:
+    half = region("polygonlabels", ["dog"], points=[[0, 0], [50, 0], [50, 100], [0, 100]], closed=True)
+    disc = region("ellipselabels", ["cat"], x=80, y=50, radiusX=10, radiusY=25, rotation=0)
+    dataset = label_studio(tmp_path, task("/data/local-files/?d=some/where/a.jpg", half, disc))
+    assert boxes(dataset, "a") == [("dog", [0, 0, 5, 8]), ("cat", [7, 2, 9, 6])]
+    assert pixels(dataset, "a")[2] == [0, 0, 5, 8, 40] and pixels(dataset, "a")[1][:4] == [7, 2, 9, 6]
+
+
+def made(folder: Path, kind: str, side: int = 64) -> Path:
+    """Six pictures with a square, four of which are labelled, as a tool writes them: by boxes or by polygons."""
+    square = [[8, 8], [40, 8], [40, 40], [8, 40]]
+    for number in range(6):
+        place = folder / ("images/train" if kind == "yolo" else "")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (side, side), (40 * number, 90, 0)).save(place / f"p{number}.jpg")
+        if number < 4 and kind == "yolo":
+            shares = (each / side for each in (24, 24, 32, 32))
+            write(folder / f"labels/train/p{number}.txt", " ".join(["0", *map(str, shares)]))
+        elif number < 4:
+            content = {"shapes": [shape("leaf", "polygon", *square)], "imagePath": f"p{number}.jpg"}
+            write(folder / f"p{number}.json", content)
+    if kind == "yolo":
+        write(folder / "data.yaml", "train: images/train\nnames: [leaf]\n")
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "split", "taught"), [("yolo", "train", (4, 0)), ("labelme", "all", (4, 4))])
+def test_from_a_folder_to_a_trained_student(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    split: str,
+    taught: tuple[int, int],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = made(Path("photos"), kind)
+    assert main(["init", "photos"]) == 0
+    printed = capsys.readouterr().out
+    assert f"photos: {TOOLS[kind][0]}" in printed and "2 of 6 images, such as p4, have no object" in printed
+    config = load_config(Path("tutored.yaml"))
+    assert (config.data.train, config.data.split, config.data.held_out) == (f"{kind}:{folder}", split, 0.2)
+    dataset = open_dataset(config.data.train, split)
+    assert tuple(sum(task in dataset.annotated_tasks(each) for each in dataset.ids) for task in dataset.tasks) == taught
+    assert main(["data", "check", "--data", f"{kind}:{folder}", "--split", split]) == 0
+    assert main(["train", "tutored.yaml", "--out", "run", *TINY]) == 0
+    figures = json.loads(Path("run/result.json").read_text())["figures"]
+    assert list(figures) == [task for task, count in zip(dataset.tasks, taught, strict=True) if count]

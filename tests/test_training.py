@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from made import MadeDataset, truthful, two_tasks
+from made import LABELS, MadeDataset, truthful, two_tasks
 from tutored.config import Augment, TaskSection
-from tutored.data.training import TrainingSet, drawn_and_hidden, epoch_batches, source_weights
+from tutored.data.training import TrainingSet, drawn_and_hidden, epoch_batches, ranks, source_weights
 from tutored.labels import LabelSpace
-from tutored.tasks.detection import Boxes, SoftBoxes
+from tutored.tasks.detection import Boxes, Detection, SoftBoxes
 from tutored.tasks.detection import targets as box_targets
-from tutored.tasks.segmentation import ClassMask, SoftMap
+from tutored.tasks.segmentation import ClassMask, Segmentation, SoftMap
 from tutored.tasks.segmentation import targets as map_targets
 from tutored.types import IGNORE, GroundTruth, SoftLabels
 
@@ -253,3 +253,75 @@ def test_only_ground_truth_that_a_run_may_see_vets(vetted, other, seen):
     # Just under box_floor, .5: anchors on the box are ignored, and do not learn that nothing is there.
     assert scores.tolist() == pytest.approx([0.9, 0.4995 if seen else 0.9])
     assert taught("segmentation", "detection").map[0, 2].sum().item() == (0 if seen else 64)
+
+
+IDS = [f"made{index}" for index in range(100)]
+
+
+@given(st.integers(0, 1000), st.randoms())
+def test_ranks_do_not_depend_on_the_order_of_ids(seed, rng):
+    shuffled = list(IDS)
+    rng.shuffle(shuffled)
+    assert ranks(shuffled, seed, "detection") == ranks(IDS, seed, "detection")
+
+
+def test_processes_share_each_batch_without_overlap():
+    whole = list(epoch_batches(range(10), 10, 4, seed=0, epoch=1))
+    parts = [list(epoch_batches(range(10), 10, 4, seed=0, epoch=1, rank=rank, processes=2)) for rank in (0, 1)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert sorted(batch) == sorted(shares[0] + shares[1])
+
+
+def test_an_example_depends_on_seed_round_and_image_alone():
+    one, other = training_set(), training_set()
+    assert (one[(5, 2)].image == other[(5, 2)].image).all()
+    assert (one[(5, 2)].image != one[(6, 2)].image).any()
+
+
+def test_collate_pads_boxes_and_leaves_out_unused_sources():
+    boxes = boxes_of(training_set(), range(10))
+    assert list(boxes) == ["ground_truth"]
+    truth = boxes["ground_truth"]
+    assert truth.boxes_xyxy.shape[0] == 10
+    assert (truth.probs.sum(-1) == (truth.classes > 0).float()).all()
+    assert truth.weight.tolist() == [1.0] * 10
+
+
+def test_a_tutor_of_one_task_leaves_the_other_to_ground_truth():
+    dataset = MadeDataset(4)
+    soft = {"detection": {image_id: truthful(dataset.ground_truth(image_id)) for image_id in dataset.ids}}
+    made = training_set(4, soft=soft, detection={"policy": "replace", "store": "s"})
+    targets = made.collate([made[(0, position)] for position in range(4)]).targets
+    assert {name: list(each) for name, each in targets.items()} == {
+        "detection": ["tutor"],
+        "segmentation": ["ground_truth"],
+    }
+
+
+def test_each_task_has_its_own_label_space():
+    """Boxes of three classes beside masks of one."""
+    dataset = MadeDataset(4, void=False)
+    one = LabelSpace.of(["dog"])
+    real = dataset.ground_truth
+
+    def truth_of(image_id):
+        truth = real(image_id)
+        mask = truth.tasks["segmentation"].relabelled((0, 0, 1, 0), None)
+        return replace(truth, tasks={**truth.tasks, "segmentation": mask})
+
+    dataset.ground_truth = truth_of
+    tasks = {"detection": Detection("detection", LABELS), "segmentation": Segmentation("segmentation", one)}
+    made = TrainingSet(dataset, tasks, {"detection": 0, "segmentation": 8}, size=32, augment=Augment())
+    targets = made.collate([made[(0, position)] for position in range(4)]).targets
+    assert targets["detection"]["ground_truth"].probs.shape[-1] == 4
+    assert targets["segmentation"]["ground_truth"].map.shape[1] == 2
+
+
+def test_an_image_without_objects_is_background_with_its_weight():
+    kept = vetted_map()
+    assert torch.allclose(kept[0], torch.full((2, 4), 0.9)) and not kept[1:].any()
+
+
+def test_a_box_beyond_the_image_counts_inside_it():
+    kept = vetted_map((1, (-9.0, -9.0, 1.0, 99.0)))
+    torch.testing.assert_close(kept[1], torch.tensor([[0.3, 0.0, 0.0, 0.0]] * 2))

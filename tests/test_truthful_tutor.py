@@ -222,3 +222,42 @@ def test_an_answer_for_another_size_of_image_is_refused():
     assert isinstance(error, InputError)
     assert "made0" in str(error)
     assert "375 x 500" in str(error)
+
+
+def test_the_thesis_head_is_taught_alike(tmp_path):
+    dataset = MadeDataset(void=False)
+    soft = answers(dataset, tmp_path)
+    tasks, by_hand = batch(dataset, "ground_truth", soft)
+    _, by_tutor = batch(dataset, "replace", soft)
+    student = student_of("blitznet", tasks, normaliser="positives", mining="batch")
+    drawn, answered = (terms(student, each, Loss()) for each in (by_hand, by_tutor))
+    for name in drawn:
+        assert answered[name][0].item() == pytest.approx(drawn[name][0].item(), rel=1e-6)
+
+
+def test_a_contradicted_box_silences_no_box_of_another_class():
+    partial = MadeDataset(annotated=(1,))
+    real = partial.ground_truth
+    none = torch.zeros(0, dtype=torch.int64)
+    nothing = Boxes(boxes_xyxy=torch.zeros(0, 4), classes=none, difficult=none.bool(), annotated=(1,))
+    partial.ground_truth = lambda image_id: replace(
+        real(image_id), tasks={**real(image_id).tasks, "detection": nothing}
+    )
+    said = SoftBoxes(
+        boxes_xyxy=torch.tensor([[2.0, 2, 30, 30], [3, 2, 30, 30]]),
+        classes=torch.tensor([2, 1]),
+        probs=torch.tensor([[0.1, 0.2, 0.7, 0], [0.1, 0.75, 0.15, 0]]),
+    )
+    soft = {image_id: SoftLabels.of(real(image_id).size, said) for image_id in partial.ids}
+    _, made = batch(partial, "fill", {"detection": soft})
+    assert {tuple(row) for row in made.targets["detection"]["tutor"].classes.tolist()} == {(2,)}
+
+
+def test_without_an_answer_unannotated_classes_stay_unknown():
+    partial = MadeDataset(annotated=(1,))
+    soft = {partial.ids[0]: truthful(partial.ground_truth(partial.ids[0]))}
+    _, made = batch(partial, "fill", {"detection": soft})
+    boxes = made.targets["detection"]
+    assert boxes["tutor"].weight.tolist() == [1, 0, 0, 0, 0, 0]
+    assert boxes["ground_truth"].weight.tolist() == [0, 1, 1, 1, 1, 1]
+    assert boxes["ground_truth"].unknown[1:, 2:].all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ensemble_boxes import weighted_boxes_fusion
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.models import get_model
@@ -13,11 +13,12 @@ from torchvision.ops import box_iou
 from made import ask_boxes, ask_map, blank, noise
 from test_tutor_stores import PETS, detected
 from tutored.errors import InputError
+from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors.fuse import Augmented, fuse
+from tutored.tutors.fuse import Augmented, fuse, mirrored
 from tutored.tutors.options import TorchvisionOptions
-from tutored.tutors.torchvision import Segmenter
+from tutored.tutors.torchvision import Detector, Segmenter
 from tutored.types import SoftLabels
 
 SIZE = (100, 100)
@@ -168,3 +169,51 @@ def test_a_segmenters_scales_are_those_of_its_input():
     flipped = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     views = [ask_map(view, picture) for view in sizes] + [ask_map(view, flipped).flip(-1) for view in sizes]
     assert torch.allclose(found, torch.stack(views).mean(0), atol=1e-5)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_fused_scores_stay_at_most_one(weights: list[int]) -> None:
+    sure = detected(([0, 0, 40, 40], 1, 1.0), classes=3)
+    masks = {"classes": torch.tensor([1]), "scores": torch.tensor([1.0]), "masks": torch.ones(1, 28, 28)}
+    both = SoftLabels.of(SIZE, sure, Instances(boxes_xyxy=sure.boxes_xyxy, **masks))
+    found = fuse([both] * len(weights), [float(weight) for weight in weights], limit=9, floor=0).tasks
+    assert 1 - 1e-6 < float(found["detection"].scores) <= 1 and 1 - 1e-6 < float(found["instances"].scores) <= 1
+
+
+def test_a_double_of_one_answer_is_no_second_vote() -> None:
+    sure, double = ([0, 0, 40, 40], 1, 0.9), ([2, 0, 42, 40], 1, 0.8)
+    found = fuse_boxes([answer(sure, double), answer()], [1, 1])
+    assert found.scores.tolist() == pytest.approx([0.45, 0.4]), "the other answer found neither"
+    found = fuse_boxes([answer(sure, double), answer(sure)], [1, 1])
+    assert found.scores.tolist() == pytest.approx([0.9, 0.4])
+    assert found.boxes_xyxy.tolist() == [[0, 0, 40, 40], [2, 0, 42, 40]]
+
+
+def test_boxes_without_width_when_mirrored_are_left_out() -> None:
+    """Between 100 and 100 - 1e-6 float32 knows no number."""
+    found = {"boxes_xyxy": torch.tensor([[0, 10, 1e-6, 50], [4, 10, 44, 90]]), "classes": torch.tensor([1, 2])}
+    masks = torch.arange(8.0).reshape(2, 2, 2) / 8
+    seen = Instances(**found, scores=torch.tensor([0.9, 0.8]), masks=masks)
+    probs = torch.tensor([[0.1, 0.9, 0], [0.2, 0, 0.8]])
+    turned = mirrored(SoftLabels.of(SIZE, SoftBoxes(**found, probs=probs), seen)).tasks
+    boxes, instances = turned["detection"], turned["instances"]
+    assert boxes.boxes_xyxy.tolist() == instances.boxes_xyxy.tolist() == [[56, 10, 96, 90]]
+    assert boxes.classes.tolist() == instances.classes.tolist() == [2]
+    assert torch.equal(boxes.probs, probs[1:]) and instances.scores.tolist() == pytest.approx([0.8])
+    assert instances.masks.tolist() == [[[0.625, 0.5], [0.875, 0.75]]]
+
+
+def test_a_detectors_scales_are_those_of_its_input() -> None:
+    small = {"weights": None, "weights_backbone": None, "num_classes": 3}
+    network = get_model("fasterrcnn_mobilenet_v3_large_320_fpn", min_size=64, max_size=96, **small).eval()
+    tutor = Detector(network, PETS.names, {"tutor": "faster"}, TorchvisionOptions())
+    scaled = tutor.at_scale(1.5)
+    assert scaled.model.transform.min_size == (96,) and scaled.model.transform.max_size == 144
+    assert tutor.model.transform.min_size == (64,), "the tutor itself stays"
+    assert scaled.model.backbone is tutor.model.backbone, "the weights are shared"
+    (found,) = scaled([noise(60, 80)], ["a"])
+    assert set(found.tasks) == {"detection"}
+    ssd = get_model("ssdlite320_mobilenet_v3_large", **small).eval()
+    with pytest.raises(InputError, match="ssd takes pictures of one size only"):
+        Augmented(Detector(ssd, PETS.names, {"tutor": "ssd"}, TorchvisionOptions()), scales=(0.75, 1.0))

@@ -1,22 +1,24 @@
 """Tutors made of stores: instances of boxes and maps, boxes rescored by maps, and several tutors joined."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from made import ask, ask_boxes, ask_map, blank, truthful
+from made import ask, ask_boxes, ask_map, blank, certain_boxes, certain_map, truthful
 from tutored.cli import main
 from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.labels import VOC, LabelSpace
-from tutored.softlabels import Store
+from tutored.labels import VOC, ClassMap, LabelSpace
+from tutored.softlabels import Remapped, Store
 from tutored.softlabels.advice import Sidecar, TaskAudit, fingerprint, tutor_of, write_sidecar
 from tutored.softlabels.writer import finish, write_part
 from tutored.tasks.audit import Advice
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.instances import Instances
-from tutored.tasks.segmentation import SoftMap
+from tutored.tasks.segmentation import Segmentation, SoftMap
 from tutored.tutors import open_tutor
 from tutored.tutors.outputs import MASK_SIDE
 from tutored.types import SoftLabels
@@ -243,3 +245,88 @@ def test_the_command_joins_stores(voc_folder, tmp_path):
     assert torch.equal(both["detection"].boxes_xyxy, one["detection"].boxes_xyxy)
     assert torch.equal(both["detection"].classes, one["detection"].classes)
     assert torch.allclose(both["segmentation"].map, one["segmentation"].map, atol=1 / 255)
+
+
+def test_rows_of_a_map_are_rows_of_the_mask(tmp_path: Path) -> None:
+    halves = torch.zeros(4, 4, 2)  # cells of 4 x 24 pixels
+    halves[2, :2] = halves[0, 2:] = 1.0  # the upper two rows of cells are cat
+    mask = ask_instances(opened("instances", tmp_path, detected(([0, 0, 48, 16], 3, 1.0)), SoftMap(map=halves))).masks
+    torch.testing.assert_close(mask[0, :10], torch.ones(10, MASK_SIDE))
+    torch.testing.assert_close(mask[0, -10:], torch.zeros(10, MASK_SIDE))
+    assert mask.max() <= 1
+    middle = [0.5 + 0.5 * (16 / MASK_SIDE) / 4] * MASK_SIDE
+    assert mask[0, 13].tolist() == pytest.approx(middle), "half a row above the middle"
+
+
+def test_one_certain_instance_gives_the_map_again(tmp_path: Path) -> None:
+    tutor = opened("instances", tmp_path, detected(([0, 0, 48, 16], 3, 1.0)))
+    made = Store.open(store(tmp_path / "made", tutor.labels, {"a": ask(tutor, IMAGE)}))
+    again = Remapped(made, ClassMap.by_name(tutor.labels, MAPPER), Segmentation("x", MAPPER))["a"].tasks["segmentation"]
+    torch.testing.assert_close(again.map[2], RAMP.expand(2, 6), atol=0.01, rtol=0)
+    assert again.unknown == (1,), "the detector knows no sheep, so there may be some"
+
+
+def test_what_the_map_denies_goes_to_other_classes(tmp_path: Path) -> None:
+    whole = {"boxes_xyxy": torch.tensor([[0.0, 0.0, 48.0, 16.0]]), "classes": torch.tensor([3])}
+    torn = SoftBoxes(**whole, probs=torch.tensor([[0.1, 0.0, 0.4, 0.5]]))
+    monitor = torch.zeros(4, 2, 6)
+    monitor[3] = 1.0
+    answer = ask_boxes(opened("rescored", tmp_path / "torn", torn, SoftMap(map=monitor)), IMAGE)
+    torch.testing.assert_close(answer.probs, torch.tensor([[0.2, 0.0, 0.8, 0.0]]), atol=1e-3, rtol=0)
+    sure = SoftBoxes(**whole, probs=torch.tensor([[0.0, 0.0, 1e-4, 1.0]]))  # sigmoids may exceed one a little
+    answer = ask_boxes(opened("rescored", tmp_path / "sure", sure, SoftMap(map=torch.zeros(4, 2, 6))), IMAGE)
+    assert answer.scores.tolist() == [0] and answer.probs.sum(dim=1).max() <= 1.001
+
+
+def test_of_two_names_for_one_class_the_map_has_one(tmp_path: Path) -> None:
+    twice = LabelSpace.of(["tv", "tvmonitor", "cat"])
+    both = detected(([0, 0, 12, 16], 1, 0.5), ([0, 0, 12, 16], 2, 0.5))
+    boxes = store(tmp_path / "boxes", twice, {"a": SoftLabels.of(SIZE, both)})
+    maps = store(tmp_path / "maps", MAPPER, {"a": SoftLabels.of(SIZE, CATS)})  # tvmonitor, almost 1 at the left
+    tutor = open_tutor("rescored", boxes=boxes, maps=maps)
+    assert ask_boxes(tutor, IMAGE).scores.tolist() == pytest.approx([0.5, 0.5**0.5], abs=1e-3)
+
+
+def test_where_agreement_is_full(tmp_path: Path) -> None:
+    tutor = opened("rescored", tmp_path, detected(([12, 0, 36, 16], 3, 0.8)), full=1.0)
+    assert tutor.identity["full"] == 1 and tutor.identity["maps.weights_sha256"] == "ab"
+    assert ask_boxes(tutor, IMAGE).scores.item() == pytest.approx((0.8 * 0.5) ** 0.5, abs=2e-3)
+    for full in (0.0, 1.1):
+        with pytest.raises(InputError, match=f"tutor rescored: full: Input should be .* got {full}"):
+            open_tutor("rescored", boxes=tmp_path / "boxes", maps=tmp_path / "maps", full=full)
+
+
+def test_maps_correct_a_detector_that_mistakes_classes(voc_folder: Path, tmp_path: Path) -> None:
+    """A detector that is sure of a wrong class everywhere, and half as sure of the right one."""
+    dataset = open_dataset(f"voc:{voc_folder}", "val")
+    truths = {image_id: dataset.ground_truth(image_id) for image_id in dataset.ids}
+    drawn = {image_id: certain_boxes(truth.tasks["detection"], len(VOC)) for image_id, truth in truths.items()}
+    present = sorted({int(number) for each in drawn.values() for number in each.classes})
+    after = dict(zip(present, present[1:] + present[:1], strict=True))
+    mistaken, right = {}, {}
+    for image_id, each in drawn.items():
+        wrong = torch.tensor([after[number] for number in each.classes.tolist()], dtype=torch.int64)
+        halved = each.probs * 0.5
+        halved[:, 0] = 0.5
+        guess = replace(
+            each,
+            boxes_xyxy=torch.cat([each.boxes_xyxy, each.boxes_xyxy]),
+            classes=torch.cat([each.classes, wrong]),
+            probs=torch.cat([halved, torch.eye(len(VOC))[wrong] * 0.9]),
+        )
+        size = truths[image_id].size
+        mistaken[image_id] = SoftLabels.of(size, guess)
+        right[image_id] = SoftLabels.of(size, certain_map(truths[image_id].tasks["segmentation"], len(VOC)))
+    boxes, maps = store(tmp_path / "boxes", VOC, mistaken), store(tmp_path / "maps", VOC, right)
+    data = ["--data", f"voc:{voc_folder}", "--split", "val"]
+    command = ["label", "rescored", "--boxes", str(boxes), "--maps", str(maps), *data, "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert Store.open(tmp_path / "out").kinds == ("detection",)
+
+    def judged(subject: Path) -> float:
+        assert main(["evaluate", str(subject), *data, "--json", str(tmp_path / "figures.json")]) == 0
+        figures = json.loads((tmp_path / "figures.json").read_text())["tasks"]["detection"]
+        return float(figures["mAP_voc_area@.5"])
+
+    assert judged(boxes) < 0.9
+    assert judged(tmp_path / "out") > 0.99

@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,3 +218,36 @@ def test_a_video_is_answered_frame_by_frame(tmp_path):
     assert [each.size for each in found] == [(320, 480)] * 3 and found[0].image.getpixel((20, 20))[0] > 200
     with pytest.raises(InputError, match=r"gone\.mp4: not a video that can be read"):
         next(student(tmp_path / "gone.mp4"))
+
+
+def test_a_lying_video_is_turned_upright(tmp_path: Path) -> None:
+    source = film(tmp_path / "phone.mp4", [0, 1], turn=-90)  # to be shown turned by 90 degrees clockwise
+    drawn, lines = predict_video(Brightest(), source, tmp_path / "out" / "phone.mp4")
+    assert frames(drawn)[0][1].size == (320, 480)
+    x, y, width, height = json.loads(lines.read_text().splitlines()[0])["tasks"]["detection"][0]["bbox"]
+    assert (x, y, x + width, y + height) == pytest.approx((256, 0, 320, 64), abs=1)
+
+
+def test_no_more_than_a_batch_is_read_ahead(tmp_path: Path) -> None:
+    predictor, read = Brightest(batch=3), 0
+
+    def count() -> bool:
+        nonlocal read
+        read += 1
+        assert read <= sum(predictor.seen) + 3
+        return False
+
+    predict_video(predictor, film(tmp_path / "long.mp4", list(range(20))), tmp_path / "long", stop=count)
+    assert read == 20 and sum(predictor.seen) == 20
+
+
+def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path) -> None:
+    class Tired(Brightest):
+        def __call__(self, images: Any) -> Any:
+            if self.seen:
+                raise KeyboardInterrupt
+            return super().__call__(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_video(Tired(), film(tmp_path / "clip.mp4", list(range(9))), tmp_path / "out" / "clip.mp4")
+    assert not list((tmp_path / "out").iterdir())

@@ -1,9 +1,16 @@
 """VOC folders: boxes, masks, splits, own classes, and every way in which a file can be wrong."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tutored.data import open_dataset
+from tutored.data.voc import VocBoxes
 from tutored.errors import InputError
 from tutored.labels import VOC
 
@@ -262,3 +269,90 @@ def test_own_classes_come_from_labels_txt(one):
     (one / "labels.txt").write_text("whale\nwhale\n")
     with pytest.raises(InputError, match=r"labels\.txt: a label space names each class once; twice: whale"):
         truth_of(one)
+
+
+def test_fractions_are_accepted_and_a_pixel_too_far_is_cut(one: Path) -> None:
+    (one / "Annotations/train_000.xml").write_text(
+        xml(thing("cat", ("2.5", 1, "4.25", 2)), thing("dog", (0, 0, 11, 9)))
+    )
+    assert boxes_of(one).boxes_xyxy.tolist() == [[1.5, 0, 4.25, 2], [0, 0, 10, 8]]
+
+
+def test_parts_of_an_object_are_not_objects(one: Path) -> None:
+    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+    (one / "Annotations/train_000.xml").write_text(xml(thing("cat", (2, 2, 5, 5), part)))
+    assert boxes_of(one).boxes_xyxy.tolist() == [[1, 1, 5, 5]]
+
+
+def test_boxes_and_mask_agree_to_the_pixel_with_the_picture(voc_folder: Path) -> None:
+    dataset = open_dataset(f"voc:{voc_folder}", "val")
+    colours = {8: (220, 40, 40), 12: (40, 200, 60), 15: (50, 80, 230), 6: (230, 210, 30)}
+    for image_id in dataset.ids:
+        boxes, drawn = (dataset.ground_truth(image_id).tasks[task] for task in BOTH)
+        pixels = np.asarray(dataset.image(image_id)).astype(int)
+        inside = torch.zeros_like(drawn.mask)
+        for box, label in zip(boxes.boxes_xyxy.long().tolist(), boxes.classes.tolist(), strict=True):
+            x1, y1, x2, y2 = box
+            inside[y1:y2, x1:x2] = label
+            assert np.abs(pixels[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2] - colours[label]).max() < 12
+        assert torch.equal(inside[:-1], drawn.mask[:-1]) and (drawn.mask[-1] == 255).all()
+
+
+def test_suffixes_may_be_capitals(one: Path) -> None:
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass"):
+        (path,) = (one / folder).iterdir()
+        path.rename(path.with_suffix(path.suffix.upper()))
+    assert tuple(truth_of(one).tasks) == BOTH
+    assert open_dataset(f"voc:{one}", "train").image("train_000").size == (10, 8)
+
+
+def test_xml_of_another_version_of_the_image_is_refused(one: Path) -> None:
+    file = one / "Annotations/train_000.xml"
+    size = "<size><width>{}</width><height>{}</height></size>"
+    for width, height in ((10, 8), (0, 0), ("", "")):
+        file.write_text(f"<annotation>{size.format(width, height)}</annotation>")
+        assert boxes_of(one).boxes_xyxy.shape == (0, 4)
+    for width, height in ((8, 10), (10, 9), (20, 0)):
+        file.write_text(f"<annotation>{size.format(width, height)}</annotation>")
+        with pytest.raises(InputError, match=rf"_000\.xml: <size> says {width}x{height} pixels, the image is 10x8"):
+            truth_of(one)
+
+
+tags = st.sampled_from(
+    "annotation object name difficult bndbox xmin ymin xmax ymax cat".split()  # cat: a field that there is not
+)
+
+
+texts = st.sampled_from(["", " ", "cat", "dog", "0", "1", "5", "8", "-3", "1e308", "inf", "nan", "9" * 400, "é"])
+
+
+trees = st.recursive(
+    st.builds("<{0}>{1}</{0}>".format, tags, texts),
+    lambda inner: st.builds(lambda tag, parts: f"<{tag}>{''.join(parts)}</{tag}>", tags, st.lists(inner, max_size=5)),
+    max_leaves=20,
+)
+
+
+numbers = st.sampled_from(["", "1", "2", "5.5", "8", "10", "11", "0", "-3", "1e308", "inf", "nan", "9" * 400])
+
+
+things = st.builds(thing, st.sampled_from(["cat", "dog", "background", "kat", ""]), st.tuples(*[numbers] * 4))
+
+
+documents = st.lists(trees | things, max_size=4).map(lambda parts: xml(*parts)) | trees
+
+
+@given(documents.map(str.encode) | st.binary(max_size=80))
+@settings(max_examples=400, deadline=None)
+def test_any_file_is_read_as_valid_boxes_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "fuzz.xml").write_bytes(content)
+    reader = VocBoxes(kind="detection", folders=(folder,), suffixes=(".xml",), labels=VOC)
+    try:
+        found = reader.read("fuzz", (8, 10))
+    except InputError:
+        return
+    boxes = found.boxes_xyxy
+    assert len(boxes) == len(found.classes) == len(found.difficult)
+    assert (boxes >= 0).all() and (boxes[:, 2] <= 10).all() and (boxes[:, 3] <= 8).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all() and (found.classes > 0).all()
