@@ -280,10 +280,10 @@ class JoinedTutor(StoresTutor):
         paths: tuple[Path, ...] = options.join
         if len(paths) < 2:
             raise InputError(f"join: give two stores or more, got {len(paths)}")
-        shares = list(options.shares or _audited([Store.open(path) for path in paths]) or [1.0] * len(paths))
+        stores = [Store.open(path) for path in paths]
+        shares = list(options.shares or _audited(stores) or [1.0] * len(paths))
         if len(shares) != len(paths) or not 0 < min(shares) <= sum(shares) < math.inf:
             raise InputError(f"shares {shares}: give one positive number for each of the {len(paths)} stores")
-        stores = [Store.open(path) for path in paths]
         tasks = [task for task in (Detection, Segmentation) if all(store.teaches(task) for store in stores)]
         if not tasks:
             told = ", ".join(f"{store.path}: {' and '.join(store.kinds) or 'nothing'}" for store in stores)
