@@ -206,3 +206,17 @@ def test_faulty_ground_truth_is_the_same_each_time(voc_folder, monkeypatch):
     for image_id in intact.ids:
         truth = open_dataset(f"voc:{voc_folder}", "val").ground_truth(image_id).tasks
         assert torch.equal(intact.ground_truth(image_id).tasks["segmentation"].mask, truth["segmentation"].mask)
+
+
+def test_every_box_may_be_missing_and_two_intact_splits_stay_intact(voc_folder, monkeypatch):
+    monkeypatch.setattr(defective, "FOLDER", voc_folder)
+    monkeypatch.setattr(defective, "MISSING", 1.0)
+    data = open_dataset("python:defective:Defective", "train")
+    assert [
+        len(tasks["detection"].classes)
+        for tasks in (data.ground_truth(i).tasks for i in data.ids)
+        if "detection" in tasks
+    ] == [0] * 5
+    monkeypatch.setattr(defective, "INTACT", ("val", "train"))
+    whole = open_dataset("python:defective:Defective", "val+train")
+    assert all(len(whole.ground_truth(f"val_{number:03d}").tasks["detection"].classes) for number in range(4))

@@ -33,3 +33,9 @@ def test_a_map_of_a_batch_gives_its_pixels_in_any_layout(count, classes, h, w, h
     found = torch.stack([likeliest(scores, (height, width)) for scores in layout])
     tie = best.values[:, 0] - best.values[:, 1] < 1e-6
     assert torch.equal(found[~tie], best.indices[:, 0][~tie].to(torch.uint8)), "only a tie may fall either way"
+
+
+def test_of_equal_scores_the_first_class_is_taken():
+    scores = torch.stack([torch.zeros(2, 3), torch.ones(2, 3), torch.ones(2, 3)])
+    assert likeliest(scores, (5, 7)).unique().tolist() == [1]
+    assert likeliest(torch.zeros(3, 2, 3), (5, 7)).unique().tolist() == [0]
