@@ -26,8 +26,7 @@ from tutored.pictures import read_picture, upright
 from tutored.students import Student, preprocess
 from tutored.tasks import DenseTask
 from tutored.tasks.detection.decode import BoxExport
-from tutored.tasks.instances import InstanceSegmentation
-from tutored.tasks.instances.onnx import InstanceExport
+from tutored.tasks.instances import InstanceExport, InstanceSegmentation
 
 __all__ = ["NotEqualError", "Options", "Parity", "export_onnx", "export_program"]
 

@@ -205,12 +205,7 @@ class ObjectOutlines(ObjectBoxes):
         ]
         masks = gather(partial(decode_segmentation, each.segmentation, size, each.name) for each in drawn)
         stacked = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *size)
-        return Objects(
-            boxes_xyxy=boxes.boxes_xyxy,
-            classes=boxes.classes,
-            difficult=boxes.difficult,
-            masks=stacked.to(torch.uint8),
-        )
+        return Objects(**boxes.parts, masks=stacked.to(torch.uint8))
 
 
 class Found(NamedTuple):

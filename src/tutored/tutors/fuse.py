@@ -209,9 +209,6 @@ def _mirror(answer: Any, width: int) -> Any:
     x1, y1, x2, y2 = answer.boxes_xyxy.unbind(1)
     boxes = torch.stack([width - x2, y1, width - x1, y2], dim=1)
     kept = boxes[:, 0] < boxes[:, 2]
-    more = (
-        {"probs": answer.probs[kept]}
-        if isinstance(answer, SoftBoxes)
-        else {"scores": answer.scores[kept], "masks": answer.masks[kept].flip(-1)}
-    )
-    return replace(answer, boxes_xyxy=boxes[kept], classes=answer.classes[kept], **more)
+    same = answer.chosen(kept)
+    masks = {} if isinstance(answer, SoftBoxes) else {"masks": same.masks.flip(-1)}
+    return replace(same, boxes_xyxy=boxes[kept], **masks)

@@ -19,8 +19,20 @@ from tutored.labels import COCO
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
-from tutored.tutors.onnx_declaration import Boxed, BoxesAndScores, Cells, FinalBoxes, Masks, Picture
-from tutored.tutors.onnx_families import BINS, STRIDES, Graph, declaration_of, declaration_path, stated_names
+from tutored.tutors.onnx_families import (
+    BINS,
+    STRIDES,
+    Boxed,
+    BoxesAndScores,
+    Cells,
+    FinalBoxes,
+    Graph,
+    Masks,
+    Picture,
+    declaration_of,
+    declaration_path,
+    stated_names,
+)
 from tutored.tutors.options import OnnxOptions, SessionOptions
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}

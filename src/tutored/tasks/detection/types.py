@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ from tutored.tasks.columns import (
     starts,
 )
 from tutored.tasks.task import Remap, Size
-from tutored.types import expect, expect_boxes
+from tutored.types import PerObject, expect, expect_boxes
 
 TAIL_FLOOR = 1e-3
 """A box's class probabilities below this count as background; the class that it was kept for is always stored."""
@@ -157,7 +157,7 @@ def _suppress(corners: Array, classes: Array, probs: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Boxes:
+class Boxes(PerObject):
     """The objects that a person drew on one image; no rows mean "nothing there".
 
     Attributes:
@@ -178,13 +178,10 @@ class Boxes:
         expect(self.classes, "Boxes.classes", (len(self.boxes_xyxy),), torch.int64)
         expect(self.difficult, "Boxes.difficult", (len(self.boxes_xyxy),), torch.bool)
 
-    def relabelled(self, to: Sequence[int], annotated: tuple[int, ...] | None) -> Boxes:
+    def relabelled(self, to: Sequence[int], annotated: tuple[int, ...] | None) -> Self:
         """The same in another label space: `to[c]` is the class there of class c; boxes of those with 0 are dropped."""
         classes = torch.tensor(to)[self.classes]
-        kept = classes > 0
-        return Boxes(
-            boxes_xyxy=self.boxes_xyxy[kept], classes=classes[kept], difficult=self.difficult[kept], annotated=annotated
-        )
+        return replace(self, classes=classes, annotated=annotated).chosen(classes > 0)
 
     def counts(self, space: int) -> dict[str, list[int]]:
         """By column, how much there is of each class of a label space with `space` names."""
@@ -193,7 +190,7 @@ class Boxes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SoftBoxes:
+class SoftBoxes(PerObject):
     """A tutor's boxes for one image; no rows mean "nothing there".
 
     Attributes:
@@ -219,10 +216,6 @@ class SoftBoxes:
     def scores(self) -> Tensor:
         """float32 [K]: the probability of the class that each box was kept for."""
         return self.probs.gather(1, self.classes[:, None])[:, 0]
-
-    def chosen(self, which: Tensor) -> SoftBoxes:
-        """The boxes at these indices (int64 [n], or bool [K])."""
-        return replace(self, boxes_xyxy=self.boxes_xyxy[which], classes=self.classes[which], probs=self.probs[which])
 
     def rescored(self, scores: Tensor) -> SoftBoxes:
         """The same with these scores (float32 [K], 0..1), the other classes scaled to the remaining probability."""
@@ -279,7 +272,7 @@ class SoftBoxes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Detections:
+class Detections(PerObject):
     """Final boxes of one image in its own pixels.
 
     Attributes:
@@ -298,10 +291,9 @@ class Detections:
         expect(self.classes, "Detections.classes", (len(self.boxes_xyxy),), torch.int64)
         expect(self.scores, "Detections.scores", (len(self.boxes_xyxy),), torch.float32)
 
-    def above(self, score: float) -> Detections:
+    def above(self, score: float) -> Self:
         """Only the boxes of at least this score."""
-        kept = self.scores >= score
-        return Detections(boxes_xyxy=self.boxes_xyxy[kept], classes=self.classes[kept], scores=self.scores[kept])
+        return self.chosen(self.scores >= score)
 
 
 class BoxTargets(NamedTuple):

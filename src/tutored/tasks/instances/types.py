@@ -20,7 +20,7 @@ from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, require, scor
 from tutored.tasks.detection import Boxes, BoxTargets, Detections, SoftBoxes, targets
 from tutored.tasks.detection.targets import BoxRow
 from tutored.tasks.task import Remap, Size
-from tutored.types import IGNORE, expect, expect_boxes
+from tutored.types import IGNORE, PerObject, expect, expect_boxes
 
 LEVELS = 255
 
@@ -41,19 +41,9 @@ class Objects(Boxes):
         Boxes.__post_init__(self)
         expect(self.masks, "Objects.masks", (len(self.boxes_xyxy), None, None), torch.uint8)
 
-    def relabelled(self, to: Sequence[int], annotated: tuple[int, ...] | None) -> Objects:
-        boxes = Boxes.relabelled(self, to, annotated)
-        return Objects(
-            boxes_xyxy=boxes.boxes_xyxy,
-            classes=boxes.classes,
-            difficult=boxes.difficult,
-            annotated=annotated,
-            masks=self.masks[torch.tensor(to)[self.classes] > 0],
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Instances:
+class Instances(PerObject):
     """A tutor's instance masks for one image, each in the frame of its own box.
 
     Attributes:
@@ -84,12 +74,6 @@ class Instances:
         expect(self.classes, "Instances.classes", (count,), torch.int64)
         expect(self.scores, "Instances.scores", (count,), torch.float32)
         expect(self.masks, "Instances.masks", (count, None, None), torch.float32)
-
-    def chosen(self, which: Tensor) -> Instances:
-        """The instances at these indices (int64 [n], or bool [N])."""
-        parts = (each[which] for each in (self.boxes_xyxy, self.classes, self.scores, self.masks))
-        boxes_xyxy, classes, scores, masks = parts
-        return replace(self, boxes_xyxy=boxes_xyxy, classes=classes, scores=scores, masks=masks)
 
     def soft_boxes(self, space: int) -> SoftBoxes:
         """Their boxes; what a score leaves to 1 is background's.
@@ -169,12 +153,6 @@ class InstanceMasks(Detections):
     def __post_init__(self) -> None:
         Detections.__post_init__(self)
         expect(self.masks, "InstanceMasks.masks", (len(self.boxes_xyxy), None, None), torch.bool)
-
-    def above(self, score: float) -> InstanceMasks:
-        kept = self.scores >= score
-        parts = (each[kept] for each in (self.boxes_xyxy, self.classes, self.scores, self.masks))
-        boxes_xyxy, classes, scores, masks = parts
-        return InstanceMasks(boxes_xyxy=boxes_xyxy, classes=classes, scores=scores, masks=masks)
 
 
 class InstanceTargets(NamedTuple):
