@@ -22,13 +22,7 @@ from tutored.files import write_text
 from tutored.labels import ClassMap, Elsewhere
 from tutored.pages import COLOURS, Chart, in_legend, render, svg, uri
 from tutored.softlabels import Remapped, Store
-from tutored.softlabels.advice import (
-    Sidecar,
-    TaskAudit,
-    fingerprint,
-    refuse_another_tutor,
-    tutor_of,
-)
+from tutored.softlabels.advice import Sidecar, TaskAudit, fingerprint, refuse_another_tutor, tutor_of
 from tutored.tasks import Task, open_task, task_class
 from tutored.tasks.audit import BLIND, ENOUGH, ENOUGH_BLIND, MISCALIBRATED, WRONG, Auditor, Judged
 from tutored.types import Dataset, GroundTruth, Prediction
@@ -97,13 +91,6 @@ class Part(NamedTuple):
         for column, what in ((1, "precision"), (2, "recall")) if curves else ():
             drawn.append(_over_score(f"{self.name}: {what} over score", curves, column, what))
         return drawn
-
-
-def draw_audit(page: Path, store: str, tutor: Mapping[str, Any], parts: Sequence[Part], *, photos: bool) -> None:
-    """Write the page of an audit of the store of this name."""
-    limits = {"few": ENOUGH, "blind_few": ENOUGH_BLIND, "wrong": WRONG, "blind": BLIND, "ece": MISCALIBRATED}
-    values = {"store": store, "tutor": tutor, "parts": parts, "photos": photos, "limits": limits}
-    write_text(page, render("tutored.pages", "audit.html.j2", values))
 
 
 def draw_agreement(page: Path, found: Mapping[str, Any], stores: Sequence[Path | str], data: str) -> None:
@@ -354,7 +341,9 @@ def write_page(found: Audit, page: Path, *, photos: bool = False, worst: int = W
         pairs = [_pair(found.dataset, each, *these, photos=photos) for these in each.worst(worst)]
         text = each.answers.class_map.describe()
         parts.append(Part(name, found.sidecar.tasks[name], each.judged.summary, text, each.auditor, pairs))
-    draw_audit(page, stores.pop(), found.sidecar.tutor, parts, photos=photos)
+    limits = {"few": ENOUGH, "blind_few": ENOUGH_BLIND, "wrong": WRONG, "blind": BLIND, "ece": MISCALIBRATED}
+    values = {"store": stores.pop(), "tutor": found.sidecar.tutor, "parts": parts, "photos": photos, "limits": limits}
+    write_text(page, render("tutored.pages", "audit.html.j2", values))
 
 
 def _pair(dataset: Dataset, found: Audited, image_id: str, much: float, text: str, *, photos: bool) -> Pair:

@@ -21,7 +21,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import regular, whole_file
 from tutored.tasks import Figures, Task
 from tutored.types import GroundTruth, Prediction
@@ -79,10 +79,8 @@ def record(image_id: str, truth: GroundTruth, prediction: Prediction, tasks: Map
     answered = [name for name in annotated if prediction.tasks.get(name) is not None]
     found = {}
     for name in answered:
-        try:
+        with told_of(f"{image_id}: {name}"):
             found[name] = tasks[name].record(truth.tasks[name], prediction.tasks[name])
-        except InputError as error:
-            raise InputError(f"{image_id}: {name}: {error}") from error
     return Record(image_id, found, tuple(name for name in annotated if name not in answered))
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tutored.checkpoint import load_checkpoint
 from tutored.config import Config
 from tutored.data import open_dataset
-from tutored.errors import InputError, told_of
+from tutored.errors import InputError, needing, told_of
 from tutored.files import whole_file
 from tutored.pictures import read_picture, upright
 from tutored.students import Student, preprocess
@@ -274,11 +274,9 @@ def export_onnx(
             `onnxruntime` are not installed.
         NotEqualError: it differs from PyTorch, see `check`; nothing is written.
     """
-    try:
+    with needing("exporting to ONNX needs", "onnx"):
         import onnx
         import onnxruntime
-    except ImportError as error:
-        raise InputError(f"exporting to ONNX needs {error.name}; run `pip install 'tutored[onnx]'`") from error
     config, reference, network = _networks(checkpoint, options or Options())
     model = trace(network)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 from tutored.files import is_special, regular
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts")
@@ -171,10 +171,8 @@ def frames_of(container: Any, name: str, rate: Fraction) -> Iterator[Frame]:
 
 def open_video(name: str) -> Any:
     """FFmpeg's container of a video or camera. Raises InputError where av or the video is missing, or it is none."""
-    try:
+    with needing("videos and cameras need", "video"):
         import av
-    except ImportError as error:
-        raise InputError("videos and cameras need av; run `pip install 'tutored[video]'`") from error
     # Before a colon, FFmpeg expects the name of a protocol.
     device, place, why, wait = None, f"file:{name}", "not a video that can be read", None
     if name.startswith(CAMERA):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
-from tutored.data.images import Annotations, Size
+from tutored.data.images import Annotations, Images, Size
 from tutored.data.text import gather
 from tutored.data.voc import as_boxes
 from tutored.errors import InputError
@@ -27,6 +27,7 @@ from tutored.tasks.instances.types import Objects
 from tutored.tasks.segmentation.types import ClassMask
 from tutored.types import BACKGROUND, IGNORE
 
+Opened = TypeVar("Opened", bound=Images)
 LARGEST = 1e9
 """No coordinate is larger, so that a broken file can't make numbers overflow."""
 
@@ -208,28 +209,30 @@ class ObjectOutlines(ObjectBoxes):
         return Objects(**boxes.parts, masks=stacked.to(torch.uint8))
 
 
-class Found(NamedTuple):
-    """What entries annotate, as `Images` takes it by kind of task, and a sentence on each kind of object left out."""
-
-    tasks: Mapping[str, ObjectAnnotations]
-    further: Mapping[str, ObjectAnnotations]
-    told: tuple[str, ...]
-
-
-def as_annotations(labels: LabelSpace, entries: Mapping[str, Entry], path: Path) -> Found:
-    """What is annotated, with notes on objects that are left out or changed.
+def object_images(
+    kind: type[Opened],
+    labels: LabelSpace,
+    entries: Mapping[str, Entry],
+    path: Path,
+    unread: Iterable[str] = (),
+    **more: Any,
+) -> Opened:
+    """The images of a split, with notes on objects that are left out or changed.
 
     Args:
         entries: by image id.
         path: as in `ObjectAnnotations`.
+        unread: sentences on what is there and not read.
+        more: further fields of `kind`.
     """
-    there, blank, outlined = set(), set(), set()
+    there, blank, outlined, places = set(), set(), set(), dict[str, Path | str]()
     told: dict[str, list[str]] = defaultdict(list)
     notes: list[str] = []
     bare: list[str] = []
     lines: list[str] = []
     tried = possible = False
     for image_id, entry in entries.items():
+        places[image_id] = entry.picture
         for why, name in entry.told:
             told[why].append(name)
         notes += _notes_of_boxes(entry) if entry.instances and not entry.relative else ()
@@ -253,7 +256,7 @@ def as_annotations(labels: LabelSpace, entries: Mapping[str, Entry], path: Path)
             f"{path}: polygons of fewer than three points are left out of {len(lines):,} objects, such as {lines[0]}"
         )
     outlined = outlined if possible else set()
-    counted = tuple(f"{len(names):,} objects, such as {names[0]}: {why}" for why, names in told.items())
+    counted = (f"{len(names):,} objects, such as {names[0]}: {why}" for why, names in told.items())
     boxes = ObjectBoxes(labels=labels, path=path, entries=entries, there=there, blank=blank, notes=tuple(notes))
     masks = ObjectMasks(
         labels=labels,
@@ -266,7 +269,15 @@ def as_annotations(labels: LabelSpace, entries: Mapping[str, Entry], path: Path)
         incomplete=tuple(incomplete),
     )
     outlines = ObjectOutlines(**vars(replace(boxes, there=outlined, notes=(*notes, *incomplete))))
-    return Found({"detection": boxes, "segmentation": masks}, {"instances": outlines}, counted)
+    return kind(
+        classes=labels,
+        ids=tuple(places),
+        place=places.__getitem__,
+        tasks={"detection": boxes, "segmentation": masks},
+        further={"instances": outlines},
+        unread=(*unread, *counted),
+        **more,
+    )
 
 
 def _too_many(path: Path, labels: LabelSpace) -> tuple[str, ...]:

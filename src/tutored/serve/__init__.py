@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 
 Answer = Callable[..., Any]
 LOADING = 300.0
@@ -132,12 +132,9 @@ def serve(
         megabytes: larger files are refused.
         ready: is called with the page's address once it listens.
     """
-    try:
+    with needing("serving needs", "serve"):
         import starlette  # noqa: F401
         import uvicorn
-    except ImportError as error:
-        raise InputError(f"serving needs {error.name}; run `pip install 'tutored[serve]'`") from error
-
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:

@@ -25,7 +25,7 @@ from tutored.checkpoint import load_checkpoint
 from tutored.config import flat, read_yaml
 from tutored.data import open_dataset
 from tutored.engine import train
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import STUDY, require, write_text
 from tutored.judge import judge
 from tutored.pages.run import RunPage
@@ -68,10 +68,8 @@ class Folder:
 
     def runs(self, names: Sequence[str], recipe: Recipe | None = None, seeds: int | None = None) -> list[Run]:
         """Every distinct run of some studies, of one recipe or both. Raises InputError for an unknown name."""
-        try:
+        with told_of(self.path):
             return plan(choose(names, self.setting, recipe), self.setting, self.seeds[:seeds])
-        except InputError as error:
-            raise InputError(f"{self.path}: {error}") from error
 
     def outcomes(self, names: Sequence[str]) -> list[StudyOutcome]:
         """What is known of some studies. Raises InputError for an unknown name or damaged results."""

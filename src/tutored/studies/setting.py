@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from tutored.config import ClassSection, Config, make_config, merged, read_yaml
 from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, USUAL_STUDENT, imported, section_of
 from tutored.errors import InputError
-from tutored.section import Section, Text
+from tutored.section import Section, Text, validated
 from tutored.studies.declare import DECLARED, Answer, Recipe, Row, Study
 
 Split = Literal["small", "large"]
@@ -173,14 +173,8 @@ def load_setting(path: Path | None, **over: Any) -> Setting:
         given = read_yaml(path)
         if not isinstance(given, dict):
             raise InputError(f"{path}: a setting is a mapping with {', '.join(Setting.model_fields)}")
-    try:
-        return Setting.model_validate(given | {key: value for key, value in over.items() if value is not None})
-    except ValidationError as error:
-        found = [
-            (".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors()
-        ]
-        lines = [f"{place}: {text}" if place else text for place, text in found]
-        raise InputError(f"{path or 'setting'}: " + "; ".join(lines)) from error
+    chosen = {key: value for key, value in over.items() if value is not None}
+    return validated(Setting, given | chosen, str(path or "setting"))
 
 
 def studies_of(setting: Setting) -> tuple[Study, ...]:

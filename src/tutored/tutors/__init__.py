@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tutored.errors import InputError
-from tutored.tutors.options import KINDS, NetworkOptions, Option, Options, checked, options_of
+from tutored.tutors.options import KINDS, NetworkOptions, Options, checked
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tutored.labels import LabelSpace
     from tutored.types import Dataset, SoftLabels
 
-__all__ = ["KINDS", "Option", "Options", "Tutor", "checked", "open_tutor", "options_of"]
+__all__ = ["KINDS", "Options", "Tutor", "checked", "open_tutor"]
 
 
 class Tutor(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from tutored.data import open_dataset
-from tutored.errors import InputError, Progress
+from tutored.errors import InputError, Progress, needing
 from tutored.softlabels import read_manifest
 from tutored.softlabels.writer import PART_ROWS, finish, look, needs_answers, part_name, write_part
 from tutored.tutors import Tutor, open_tutor
@@ -93,10 +93,8 @@ def label_with_ray(
         gpus: GPUs that each of them needs, such as 0.5.
         progress: called with the number of images done, and of all.
     """
-    try:
+    with needing("--engine ray needs", "ray"):
         import ray
-    except ImportError as error:
-        raise InputError("--engine ray needs Ray; run `pip install 'tutored[ray]'`") from error
     work = _work(kind, options, data, split, out, batch)
     missing = work.begin(range(work.parts), join=resume, again=resume)
     if missing is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from tutored.data.text import is_background
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 from tutored.files import regular
 from tutored.labels import COCO
 from tutored.tasks.instances import Instances
@@ -445,11 +445,9 @@ def _xyxy(boxes: Tensor, head: BoxesAndScores | FinalBoxes, side: tuple[int, int
 
 def data_files(weights: Path) -> list[Path]:
     """The files that hold a part of a model's weights, by name; none where it can't be read."""
-    try:
+    with needing("the tutor `onnx` needs", "onnx"):
         import onnx
         from google.protobuf.message import DecodeError, Message
-    except ImportError as error:
-        raise InputError(f"the tutor `onnx` needs {error.name}: pip install 'tutored[onnx]'") from error
 
     def locations(message: Message) -> Iterator[str]:
         if isinstance(message, onnx.TensorProto):
@@ -467,10 +465,8 @@ def data_files(weights: Path) -> list[Path]:
 
 def open_session(weights: Path, options: SessionOptions) -> Any:
     """onnxruntime's session. Raises InputError: no such device, no ONNX model, or onnxruntime is not installed."""
-    try:
+    with needing("the tutor `onnx` needs", "onnx"):
         import onnxruntime
-    except ImportError as error:
-        raise InputError("the tutor `onnx` needs onnxruntime: pip install 'tutored[onnx]'") from error
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1

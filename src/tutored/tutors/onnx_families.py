@@ -18,11 +18,10 @@ from pydantic import Field, model_validator
 from tutored.config import merged, read_yaml
 from tutored.errors import InputError
 from tutored.labels import COCO_BY_NUMBER
-from tutored.section import Positive, Section, Share
+from tutored.section import Positive, Section, Share, validated
 from tutored.tasks.detection import Detection
 from tutored.tasks.instances import InstanceSegmentation
 from tutored.tasks.segmentation import Segmentation
-from tutored.tutors.options import validated
 
 Activation = Literal["none", "sigmoid", "softmax"]
 Format = Literal["xyxy", "cxcywh", "xywh"]
