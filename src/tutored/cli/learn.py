@@ -151,8 +151,7 @@ def compare(runs: tuple[Path, ...], against: tuple[Path, ...], json_: Path | Non
 
     RUN... are finished runs that differ in their seeds alone.
     """
-    from tutored.compare import compare_runs
-    from tutored.evaluate import ENOUGH_SEEDS
+    from tutored.evaluate import ENOUGH_SEEDS, compare_runs
 
     found = compare_runs(runs, against)
     intervals = {name: interval._asdict() for name, interval in found.intervals.items()}

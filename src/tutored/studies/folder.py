@@ -33,10 +33,9 @@ from tutored.predict import Predictor
 from tutored.processes import choose_device
 from tutored.softlabels import Store
 from tutored.softlabels.advice import fingerprint
-from tutored.studies.declare import Recipe
 from tutored.studies.outcome import StudyOutcome, gather
 from tutored.studies.records import TUTORS, Record, add_record, by_row, commit, read_records, record_of
-from tutored.studies.setting import Run, Setting, choose, plan, studies_of
+from tutored.studies.setting import Recipe, Run, Setting, choose, plan, studies_of
 from tutored.visualise import draw
 from tutored.watch import Report, Watcher, Watchers
 

@@ -11,9 +11,8 @@ import numpy as np
 
 from tutored.errors import InputError
 from tutored.evaluate import ENOUGH_SEEDS, LEVEL, Interval, Resampled, benjamini_hochberg, compare
-from tutored.studies.declare import Recipe, Row, Study
 from tutored.studies.records import FIGURES, Record, by_row
-from tutored.studies.setting import Run, Setting, run_of
+from tutored.studies.setting import Recipe, Row, Run, Setting, Study, run_of
 
 TWO_NETWORKS = "two single-task networks"
 MEASURES = {short: "/".join(path) for short, path in FIGURES.items()}

@@ -13,11 +13,10 @@ from typing import Any
 from tutored.files import write_text
 from tutored.pages import COLOURS, PAPER, render, standalone, svg
 from tutored.softlabels import changed
-from tutored.studies.declare import RECIPES, Row
 from tutored.studies.folder import Folder
 from tutored.studies.outcome import MEASURES, Comparison, RowOutcome, StudyOutcome, adjust, splits_of
 from tutored.studies.records import CLASS_FIGURES, FIGURES, TUTORS, Record, read_records
-from tutored.studies.setting import Setting
+from tutored.studies.setting import RECIPES, Row, Setting
 
 MOST_ROWS = 8
 """A table with more rows has neither figures by class nor pictures."""

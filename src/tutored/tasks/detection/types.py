@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from tutored.boxes import nms
+from tutored.boxes import clip, iou, nms
+from tutored.config.tasks import DetectionSection
 from tutored.tasks.columns import (
     FLOATS,
     MOST,
@@ -28,8 +30,8 @@ from tutored.tasks.columns import (
     scored_boxes,
     starts,
 )
-from tutored.tasks.task import Remap, Size
-from tutored.types import PerObject, expect, expect_boxes
+from tutored.tasks.task import Remap, Size, marked
+from tutored.types import IGNORE, PerObject, expect, expect_boxes
 
 TAIL_FLOOR = 1e-3
 """A box's class probabilities below this count as background; the class that it was kept for is always stored."""
@@ -322,3 +324,80 @@ class BoxTargets(NamedTuple):
     def scores(self) -> Tensor:
         """float32 [B, K]: the probability of each box's class."""
         return self.probs.gather(2, self.classes[..., None])[..., 0]
+
+
+class BoxRow(NamedTuple):
+    """One image's `BoxTargets` without weight, not padded; `unknown` is bool [C+1]."""
+
+    boxes_xyxy: Tensor
+    classes: Tensor
+    probs: Tensor
+    difficult: Tensor
+    unknown: Tensor
+
+
+def nothing(space: int) -> BoxRow:
+    """No box, in a label space of so many names, background included."""
+    none = torch.zeros(0, dtype=torch.int64)
+    return BoxRow(torch.zeros(0, 4), none, torch.zeros(0, space), none.bool(), marked((), space))
+
+
+def teachable(answer: SoftBoxes, section: DetectionSection) -> Tensor:
+    """int64 indices of the tutor's boxes that have a say.
+
+    Boxes under the ignore floor have none. With `conflicts: score`, of boxes on one object, whatever their classes,
+    only the best-scored has one, and the result is by falling score: a tutor that keeps a horse also as a cow would
+    otherwise teach both (specification 7.1, 6).
+    """
+    scores = answer.scores
+    chosen = (scores >= min(section.ignore_floor, section.box_floor)).nonzero()[:, 0]
+    if section.conflicts == "keep":
+        return chosen
+    chosen = chosen[scores[chosen].argsort(descending=True, stable=True)]
+    return chosen[nms(answer.boxes_xyxy[chosen], scores[chosen], None, section.conflict_iou)]
+
+
+def apart(truth: BoxRow, tutor: BoxRow, conflict_iou: float) -> Tensor:
+    """bool [K]: the tutor's boxes that lie on no drawn one."""
+    return iou(tutor.boxes_xyxy, F.pad(truth.boxes_xyxy, (0, 0, 0, 1))).amax(dim=1) <= conflict_iou
+
+
+def vet_by_mask(
+    answer: SoftBoxes, mask: Tensor, to: Tensor, annotated: tuple[int, ...] | None, most: float
+) -> SoftBoxes:
+    """The tutor's boxes, with low scores where a drawn mask contradicts them.
+
+    A box without a pixel of its class keeps a score of `most` at most, unless the mask says nothing (255) about most of
+    the box, or does not annotate the class. It is not left out, for VOC's masks lack difficult objects: what lies on it
+    should be ignored instead of learning that nothing is there.
+
+    Args:
+        mask: uint8 [H, W], in the label space of a segmentation task.
+        to: int64 [C+1], the class there of each class here; 0 where it has none, which can't be contradicted.
+        annotated: the classes of the mask's label space that it annotates; None means every class.
+    """
+    size = (mask.shape[0], mask.shape[1])
+    edges = outwards(answer.boxes_xyxy, size)
+    sides = edges[:, 2:] - edges[:, :2]
+    there = to[answer.classes]
+    known = there > 0
+    if annotated is not None:
+        known &= torch.isin(there, torch.tensor(annotated, dtype=torch.int64))
+    kept = ~known | (2 * _count(mask == IGNORE, edges) > sides.prod(dim=1))
+    for number in sorted(set(there[~kept].tolist())):
+        of_class = there == number
+        kept[of_class] |= _count(mask == number, edges[of_class]) > 0
+    return answer.limited(~kept, most)
+
+
+def outwards(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
+    """int64 [K, 4]: the rows and columns of a grid that boxes touch, as half-open ranges within it."""
+    near, far = clip(boxes_xyxy, size).chunk(2, dim=1)
+    return torch.cat([near.floor(), far.ceil()], dim=1).long()
+
+
+def _count(pixels: Tensor, edges: Tensor) -> Tensor:
+    """int64 [K]: true pixels within each range, by summed areas."""
+    sums = F.pad(pixels.long().cumsum(dim=0).cumsum(dim=1), (1, 0, 1, 0))
+    left, top, right, bottom = edges.unbind(dim=1)
+    return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]

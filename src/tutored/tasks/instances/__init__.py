@@ -21,8 +21,9 @@ from tutored.tasks.audit import Auditor
 from tutored.tasks.detection import Detection, SoftBoxes, decode, measure
 from tutored.tasks.detection.audit import BoxAuditor, Evidence
 from tutored.tasks.detection.decode import BoxExport, keep, rows_of
+from tutored.tasks.detection.types import apart, teachable
 from tutored.tasks.instances import types
-from tutored.tasks.instances.types import InstanceMasks, Instances, InstanceTargets, Objects
+from tutored.tasks.instances.types import InstanceMasks, InstanceRow, Instances, InstanceTargets, Objects
 from tutored.tasks.task import Size
 from tutored.types import SoftLabels
 
@@ -58,13 +59,26 @@ class InstanceSegmentation(Detection):
     section: InstancesSection
 
     def teach(self, truth: Any, size: Size, geometry: Geometry, grid: int) -> Any:
-        return types.teach(truth, geometry, len(self.labels), grid)
+        """Masks are read at the nearest pixel of each cell's centre; there are no objects in padding."""
+        row, masks = super().teach(truth, size, geometry, grid), []
+        if truth is not None:
+            _, kept = geometry.boxes(truth.boxes_xyxy)
+            masks = [geometry.nearest(types.known(each), grid, 0.0) for each in truth.masks[kept]]
+        return InstanceRow(row, types.stacked(masks, grid))
 
     def teach_soft(self, answer: Any, size: Size, geometry: Geometry, grid: int) -> Any:
-        return types.teach_soft(answer, geometry, len(self.labels), grid, self.section)
+        boxes, masks = answer and self._boxes(answer), []
+        if boxes is not None:
+            found = answer.chosen(teachable(boxes, self.section))
+            found = found.chosen(geometry.boxes(found.boxes_xyxy)[1])
+            pairs = zip(found.masks, found.boxes_xyxy.tolist(), strict=True)
+            masks = [types.in_box(*each, geometry, grid) for each in pairs]
+        return InstanceRow(super().teach_soft(boxes, size, geometry, grid), types.stacked(masks, grid))
 
     def complete(self, truth: Any, tutor: Any) -> Any:
-        return types.complete(truth, tutor, self.section.conflict_iou)
+        chosen = apart(truth.boxes, tutor.boxes, self.section.conflict_iou)
+        boxes = super().complete(truth.boxes, tutor.boxes)
+        return InstanceRow(boxes, torch.cat([truth.masks, tutor.masks[chosen]]))
 
     def stack(self, rows: Sequence[Any], weight: Tensor) -> Any:
         """Boxes and masks are padded to the most of any image."""

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from tutored.config.tasks import DetectionSection
 from tutored.geometry import Geometry
 from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, require, scored_boxes, starts
-from tutored.tasks.detection import Boxes, BoxTargets, Detections, SoftBoxes, targets
-from tutored.tasks.detection.targets import BoxRow
+from tutored.tasks.detection.types import Boxes, BoxRow, BoxTargets, Detections, SoftBoxes
 from tutored.tasks.task import Remap, Size
 from tutored.types import IGNORE, PerObject, expect, expect_boxes
 
@@ -221,31 +219,7 @@ class InstanceRow(NamedTuple):
     masks: Tensor
 
 
-def teach(truth: Objects | None, geometry: Geometry, space: int, grid: int) -> InstanceRow:
-    """Ground truth, its masks read at the nearest pixel of each cell's centre; there are no objects in padding."""
-    row = targets.teach(truth, geometry, space)
-    if truth is None:
-        return InstanceRow(row, torch.zeros(0, grid, grid))
-    _, kept = geometry.boxes(truth.boxes_xyxy)
-    return InstanceRow(row, _stacked([geometry.nearest(known(each), grid, 0.0) for each in truth.masks[kept]], grid))
-
-
-def teach_soft(
-    answer: Instances | None, geometry: Geometry, space: int, grid: int, section: DetectionSection
-) -> InstanceRow:
-    """A tutor's instances under the same geometry; of those that contradict each other the best-scored."""
-    boxes = None if answer is None else answer.soft_boxes(space)
-    row = targets.teach_soft(boxes, geometry, space, section)
-    if answer is None or boxes is None:
-        return InstanceRow(row, torch.zeros(0, grid, grid))
-    chosen = targets.teachable(boxes, section)
-    _, kept = geometry.boxes(answer.boxes_xyxy[chosen])
-    found = answer.chosen(chosen[kept])
-    masks = [_in_box(*each, geometry, grid) for each in zip(found.masks, found.boxes_xyxy.tolist(), strict=True)]
-    return InstanceRow(row, _stacked(masks, grid))
-
-
-def _in_box(mask: Tensor, box: Sequence[float], geometry: Geometry, grid: int) -> Tensor:
+def in_box(mask: Tensor, box: Sequence[float], geometry: Geometry, grid: int) -> Tensor:
     """A mask over a box, [m, m], at each cell's centre: the box is an image of its own in the same window."""
     x1, y1, x2, y2 = box
     left, top, right, bottom = geometry.window_xyxy
@@ -253,7 +227,8 @@ def _in_box(mask: Tensor, box: Sequence[float], geometry: Geometry, grid: int) -
     return moved.soft_map(mask[None], (y2 - y1, x2 - x1), grid)[0]
 
 
-def _stacked(masks: Sequence[Tensor], grid: int) -> Tensor:
+def stacked(masks: Sequence[Tensor], grid: int) -> Tensor:
+    """float32 [K, grid, grid] of K maps, of which there may be none."""
     return torch.stack([*masks]) if masks else torch.zeros(0, grid, grid)
 
 
@@ -267,10 +242,3 @@ def cells_inside(boxes_xyxy: Tensor, centres: Tensor) -> Tensor:
     left, top, right, bottom = (side[..., None] for side in boxes_xyxy.unbind(-1))
     across, down = (centres > left) & (centres < right), (centres > top) & (centres < bottom)
     return down[..., :, None] & across[..., None, :]
-
-
-def complete(truth: InstanceRow, tutor: InstanceRow, conflict_iou: float) -> InstanceRow:
-    """The outlined objects and, of classes that were not annotated, the tutor's, unless they lie on one of those."""
-    chosen = targets.apart(truth.boxes, tutor.boxes, conflict_iou)
-    boxes = targets.complete(truth.boxes, tutor.boxes, conflict_iou)
-    return InstanceRow(boxes, torch.cat([truth.masks, tutor.masks[chosen]]))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from tutored.maps import channels_last
+from tutored.geometry import channels_last
 from tutored.tasks.audit import Agreed, ClassAuditor, ClassFigures, Confusion, Measured
 from tutored.tasks.calibrate import Answers, Ints, known, known_mean, resampled, tempered
 from tutored.tasks.segmentation import measure
