@@ -214,8 +214,7 @@ def write_cleanlab(answers: Iterable[Answer], target: Target) -> None:
     - `pixels_labels.npy` uint8 [N, 64, 64] and `pixels_pred_probs.npy` float32 [N, C+1, 64, 64], images stretched to
       squares; `pixels.csv` names them. Void pixels carry the tutor's own class, so that they are never an error.
 
-    Raises:
-        InputError: no image has ground truth of what the store answers.
+    Raises InputError: no image has ground truth of what the store answers.
     """
     arrays: dict[str, list[Any]] = {}
     rows: dict[str, list[Sequence[str]]] = {"boxes": [("image_id", "x1", "y1", "x2", "y2")], "pixels": [("image_id",)]}

@@ -66,10 +66,8 @@ class Result(NamedTuple):
 
 
 def record(image_id: str, truth: GroundTruth, prediction: Prediction, tasks: Mapping[str, Task]) -> Record:
-    """Compare one image's prediction with its ground truth, both in the image's own pixels.
-
-    Raises:
-        InputError: naming the image; the two differ in size, or an answer is outside the label space or not finite.
+    """Compare one image's prediction with its ground truth, both in the image's own pixels. Raises InputError: naming
+    the image; the two differ in size, or an answer is outside the label space or not finite.
     """
     if truth.size != prediction.size:
         sizes = " and ".join(f"{width} x {height}" for height, width in (truth.size, prediction.size))
@@ -88,10 +86,8 @@ def record(image_id: str, truth: GroundTruth, prediction: Prediction, tasks: Map
 def figures(records: Sequence[Record], tasks: Mapping[str, Task]) -> Result:
     """All figures of one predictor from the records of its images, in any order.
 
-    An image counts for the tasks that it is annotated for; annotated for some classes, it counts for these.
-
-    Raises:
-        InputError: no images, an image twice, a task answered for some images only, or an unknown class is reported.
+    An image counts for the tasks that it is annotated for; annotated for some classes, it counts for these. Raises
+    InputError: no images, an image twice, a task answered for some images only, or an unknown class is reported.
     """
     ordered = _in_order(records)
     found = {
@@ -211,10 +207,8 @@ class Resampled:
 def resample(records: Sequence[Record], tasks: Mapping[str, Task], *, samples: int = 1000, seed: int = 0) -> Resampled:
     """A predictor's headline figures on resamples of its images.
 
-    Predictors evaluated on the same images see the same resamples, whatever the order of their records.
-
-    Raises:
-        InputError: as `figures`.
+    Predictors evaluated on the same images see the same resamples, whatever the order of their records. Raises
+    InputError: as `figures`.
     """
     ordered = _in_order(records)
     measured = {name: task for name, task in tasks.items() if any(name in each.tasks for each in ordered)}
@@ -286,13 +280,8 @@ def compare(a: Sequence[Resampled], b: Sequence[Resampled]) -> dict[str, Interva
     interaction, and the seeds' own variance is up to half as large: there 4 to 6 of 100 intervals over three seeds miss
     the truth, and 7 where it is as large.
 
-    With one seed, V is V_images alone: the noise of training is not in the interval.
-
-    Returns:
-        Intervals by name, for the figures that all have.
-
-    Raises:
-        InputError: not as many seeds, none, or different images.
+    With one seed, V is V_images alone: the noise of training is not in the interval. Returns intervals by name, for the
+    figures that all have. Raises InputError: not as many seeds, none, or different images.
     """
     if len(a) != len(b) or not a:
         raise InputError(f"{len(a)} runs against {len(b)}; compare the same seeds of both, at least one")
@@ -363,16 +352,13 @@ class Compared(NamedTuple):
 
 
 def compare_runs(runs: Sequence[Path], against: Sequence[Path]) -> Compared:
-    """Compare finished runs, seed by seed, over images and seeds (`evaluate.compare`).
+    """Compare finished runs, seed by seed, over images and seeds (`evaluate.compare`). Raises InputError: a folder
+    holds no finished and validated run, a seed is on one side twice or on one alone, the runs were validated on
+    different images, the means of a task are over different classes, or they have no figure in common.
 
     Args:
         runs: folders that `train` wrote, the same training with other seeds.
         against: as many, with the same seeds.
-
-    Raises:
-        InputError: a folder holds no finished and validated run, a seed is on one side twice or on one alone,
-            the runs were validated on different images, the means of a task are over different classes, or
-            they have no figure in common.
     """
     mine, theirs = _by_seed(runs), _by_seed(against)
     if mine.keys() != theirs.keys():

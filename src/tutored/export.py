@@ -260,19 +260,13 @@ def export_onnx(
     - of a dense task `{task}_map` float32 [B, channels, h, w]; with `mask` instead its final form, such as
       `{task}_mask` uint8 [B, S, S].
 
-    What else is needed to use them stands in the file's metadata.
+    What else is needed to use them stands in the file's metadata. Returns how far it is from PyTorch. Raises
+    InputError: no checkpoint, a task of it can't be exported or gives no such answers, no picture, or `onnx` and
+    `onnxruntime` are not installed. Raises NotEqualError: it differs from PyTorch, see `check`; nothing is written.
 
     Args:
         options: see `Options`; None gives raw outputs in float32.
         pictures: files to check it on; without any, see `choose_sample`.
-
-    Returns:
-        How far it is from PyTorch.
-
-    Raises:
-        InputError: no checkpoint, a task of it can't be exported or gives no such answers, no picture, or `onnx` and
-            `onnxruntime` are not installed.
-        NotEqualError: it differs from PyTorch, see `check`; nothing is written.
     """
     with needing("exporting to ONNX needs", "onnx"):
         import onnx
@@ -296,16 +290,13 @@ def export_program(
 ) -> Parity:
     """Write a checkpoint's student for `torch.export.load`, any batch size; refused unless it computes the same.
 
-    Input and outputs are those of `export_onnx` without options, in a tuple; what else is needed to use them stands
-    in the file's `tutored.json`, an extra file.
+    Input and outputs are those of `export_onnx` without options, in a tuple; what else is needed to use them stands in
+    the file's `tutored.json`, an extra file. Raises InputError: no checkpoint, a task of it can't be exported, or no
+    picture. Raises NotEqualError: it differs from PyTorch, see `check`; nothing is written.
 
     Args:
         half: see `Options`.
         pictures: files to check it on; without any, see `choose_sample`.
-
-    Raises:
-        InputError: no checkpoint, a task of it can't be exported, or no picture.
-        NotEqualError: it differs from PyTorch, see `check`; nothing is written.
     """
     config, reference, network = _networks(checkpoint, Options(half=half))
     sample = choose_sample(config, pictures)

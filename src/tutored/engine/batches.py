@@ -105,17 +105,15 @@ def backward(
     assign: Callable[..., losses.Assigned] = losses.assign,
     sums: Callable[..., dict[str, Tensor]] = losses.sums,
 ) -> dict[str, Tensor]:
-    """Add the whole batch's gradients to the parameters'; nothing in it waits for the device.
+    """Add the whole batch's gradients to the parameters'; nothing in it waits for the device. Returns every term,
+    divided and weighted; over the processes their mean is the batch's. A term that nobody teaches in this process' part
+    may be missing.
 
     Args:
         model: the student as `accelerator.prepare` gave it.
         parts: this process' micro-batches, on the device.
         mixture: as `losses.divide`.
         assign, sums: those of `losses`, or what the compiler made of them.
-
-    Returns:
-        Every term, divided and weighted; over the processes their mean is the batch's. A term that nobody teaches in
-        this process' part may be missing.
     """
     heads = dict(student.heads.items())
     assigned = [assign(heads, part, config) for part in parts]

@@ -251,14 +251,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def write_page(path: Path, *, refresh: int | None = None) -> Path:
     """Write `report.html` into a run's folder; the same files give the same bytes. Raises InputError: the folder holds
-    no run, or a file of it is damaged. Raises OSError: the page can't be written.
+    no run, or a file of it is damaged. Raises OSError: the page can't be written. Returns the page.
 
     Args:
         path: the run's folder, finished or not.
         refresh: seconds after which a browser reads the page again; None: never.
-
-    Returns:
-        The page.
     """
     run = read_run(path)
     columns = {TRUTH: "ground truth", TUTOR: "tutor"}

@@ -34,10 +34,8 @@ class Worker:
         self._begin()
 
     def load(self) -> Any:
-        """Wait until the process is ready, and say what is known of its function; once after each beginning.
-
-        Raises:
-            Exception: what `make` raises; RuntimeError where the process ends by itself.
+        """Wait until the process is ready, and say what is known of its function; once after each beginning. Raises
+        Exception: what `make` raises; RuntimeError where the process ends by itself.
         """
         return self._hear(LOADING)
 
@@ -63,12 +61,8 @@ class Worker:
         return found
 
     def __call__(self, *given: Any) -> Any:
-        """The function's answer.
-
-        Raises:
-            TimeoutError: it took too long. The process is ended; the next call begins another.
-            RuntimeError: the process ended by itself.
-            Exception: what the function raises.
+        """The function's answer. Raises TimeoutError: it took too long. The process is ended; the next call begins
+        another. Raises RuntimeError: the process ended by itself. Raises Exception: what the function raises.
         """
         if not self._process.is_alive():
             self._begin()

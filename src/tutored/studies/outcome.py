@@ -127,10 +127,8 @@ def adjust(outcomes: Sequence[StudyOutcome]) -> list[StudyOutcome]:
 def gather(
     study: Study, setting: Setting, seeds: Sequence[int], folder: Path, records: Sequence[Record]
 ) -> StudyOutcome:
-    """Find a study's runs among the records of its folder: by row and seed, or else by the id of their config.
-
-    Raises:
-        InputError: two runs were evaluated on different images.
+    """Find a study's runs among the records of its folder: by row and seed, or else by the id of their config. Raises
+    InputError: two runs were evaluated on different images.
     """
     known = by_row(records, setting)
     rows = []
@@ -229,14 +227,12 @@ def _named(names: Sequence[str], *each: Resampled) -> Resampled:
 
 
 def rows_of(records: Sequence[Record], wanted: Sequence[str] = ()) -> dict[str, list[Record]]:
-    """The runs of each row by its key, in alphabetical order; those of a row by rising seed.
+    """The runs of each row by its key, in alphabetical order; those of a row by rising seed. Raises InputError: no key
+    holds one of them.
 
     Args:
         wanted: how the keys begin, such as `literature` or `thesis/table-12 | corrected`, or else parts of them; none:
             every row.
-
-    Raises:
-        InputError: no key holds one of them.
     """
     rows: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda each: each.seed or 0):

@@ -30,10 +30,8 @@ PRINTED, THESIS = "#8a8a8a", "printed in the thesis"
 
 
 def write_report(folder: Folder, outcomes: Sequence[StudyOutcome], out: Path) -> tuple[Path, Path]:
-    """Write `report.html`, `report.md` and `charts/*.svg` into `out`; the same results give the same bytes.
-
-    Returns:
-        The page and the Markdown file.
+    """Write `report.html`, `report.md` and `charts/*.svg` into `out`; the same results give the same bytes. Returns the
+    page and the Markdown file.
     """
     outcomes, setting = adjust(outcomes), folder.setting
     tutors = [each for each in read_records(folder.path) if each.group == TUTORS and each.figures]

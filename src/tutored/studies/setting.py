@@ -303,10 +303,8 @@ VOC2012: dict[str, Any] = {
 
 
 def load_setting(path: Path | None, **over: Any) -> Setting:
-    """Read a setting's YAML; without a path, VOC2012's. `over` replaces single keys.
-
-    Raises:
-        InputError: the file can't be read, or a key or value is not possible.
+    """Read a setting's YAML; without a path, VOC2012's. `over` replaces single keys. Raises InputError: the file can't
+    be read, or a key or value is not possible.
     """
     given: Any = VOC2012
     if path is not None:
@@ -331,13 +329,11 @@ def studies_of(setting: Setting) -> tuple[Study, ...]:
 
 
 def choose(names: Sequence[str], setting: Setting, recipe: Recipe | None = None) -> list[Study]:
-    """Studies by name, or by the part before the slash, in the order given; `all` means every one except `tune`.
+    """Studies by name, or by the part before the slash, in the order given; `all` means every one except `tune`. Raises
+    InputError: no study has such a name.
 
     Args:
         recipe: leave out the rows of the other recipe.
-
-    Raises:
-        InputError: no study has such a name.
     """
     declared = studies_of(setting)
     chosen: dict[str, Study] = {}
@@ -421,9 +417,7 @@ def config_of(row: Row, recipe: Recipe, setting: Setting, seed: int) -> Config:
     """The complete config of one run.
 
     The recipe's defaults are overridden by the setting's keys, then its keys for this recipe, the row's, and the seed.
-
-    Raises:
-        InputError: the setting lacks a tutor that the row needs, or a key or value is not possible.
+    Raises InputError: the setting lacks a tutor that the row needs, or a key or value is not possible.
     """
     data = {"train": setting.data, "split": getattr(setting, row.split), "val_split": setting.evaluation}
     kinds = {name: (task or {}).get("kind", name) for name, task in setting.run.get("tasks", {}).items()}

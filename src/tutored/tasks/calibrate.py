@@ -143,10 +143,8 @@ def ece(bins: Sequence[Bin]) -> float | None:
 
 def crossings(bins: Sequence[Bin], levels: Sequence[float]) -> list[tuple[float, bool] | None]:
     """From which confidence on answers are right at least that often, if more confidence never means less right.
-
-    Returns:
-        For each level the lowest confidence that reaches it by isotonic regression, and whether that is the lowest of
-        all, so that lower ones may reach it too; None where the level is never reached.
+    Returns for each level the lowest confidence that reaches it by isotonic regression, and whether that is the lowest
+    of all, so that lower ones may reach it too; None where the level is never reached.
     """
     from scipy.optimize import isotonic_regression
 

@@ -43,7 +43,7 @@ class Tutor(Protocol):
 
 
 def open_tutor(tutor: str | Mapping[str, Any], *, dataset: Dataset | None = None, **options: Any) -> Tutor:
-    """Make a tutor.
+    """Make a tutor. Raises InputError: an unknown kind or option, an impossible value, or what the kind itself refuses.
 
     Args:
         tutor: one of `KINDS`, or with a name behind a colon: `torchvision:maskrcnn_resnet50_fpn_v2`,
@@ -51,9 +51,6 @@ def open_tutor(tutor: str | Mapping[str, Any], *, dataset: Dataset | None = None
             `files:FOLDER`; or a mapping with this as its `kind`, and options.
         dataset: the data set that will be labelled, which says what the class and image numbers of `files` mean.
         options: the fields of the kind's section in `tutored.tutors.options`.
-
-    Raises:
-        InputError: an unknown kind or option, an impossible value, or what the kind itself refuses.
     """
     given = checked(tutor, **options)
     module, _, maker = given.MAKER.partition(":")

@@ -59,16 +59,14 @@ def cluster(boxes_xyxy: Tensor, scores: Tensor, classes: Tensor, owners: Tensor)
     """Which boxes are one object, and where it is.
 
     By falling score, a box joins the object of its class, without a box of the same answer, that it overlaps most, from
-    `OVERLAP` on, or begins one; an object's box is the mean of its boxes, weighted by their scores.
+    `OVERLAP` on, or begins one; an object's box is the mean of its boxes, weighted by their scores. Returns int64 [K],
+    the object of each box, and float32 [N, 4].
 
     Args:
         boxes_xyxy: float32 [K, 4].
         scores: float32 [K], each times its answer's weight.
         classes: int64 [K].
         owners: int64 [K], the answer of each box.
-
-    Returns:
-        int64 [K], the object of each box, and float32 [N, 4].
     """
     boxes_xyxy, scores = boxes_xyxy.double(), scores.double()  # so that a box alone stays what it is
     order = scores.argsort(descending=True, stable=True).tolist()

@@ -31,7 +31,9 @@ def label(
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Label a split. Killed at any moment and started again with `resume`, the store is the same to the byte.
+    """Label a split. Killed at any moment and started again with `resume`, the store is the same to the byte. Returns
+    `out`. Raises InputError: a store of another identity (the fields are named), a store without `resume`, another
+    folder with something in it; without `skip_broken`, what reading an image raises.
 
     Args:
         out: folder of the store; new, empty or without a part yet, or a store of the same identity with `resume`.
@@ -41,13 +43,6 @@ def label(
         skip_broken: images that can't be read get no answer, and the store says which and why (`Store.failed`);
             `resume` tries them again.
         progress: called with the number of images that this process is done with, and of all its images.
-
-    Returns:
-        `out`.
-
-    Raises:
-        InputError: a store of another identity (the fields are named), a store without `resume`, another
-            folder with something in it; without `skip_broken`, what reading an image raises.
     """
     if not 0 <= rank < processes:
         raise InputError(f"rank {rank} of {processes} processes; ranks are 0 to {processes - 1}")

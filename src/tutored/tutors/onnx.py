@@ -47,11 +47,8 @@ class OnnxTutor(outputs.NetworkTutor):
     """Boxes, a map, or both, as a declaration says what the outputs mean."""
 
     def __init__(self, options: OnnxOptions) -> None:
-        """Load the model and try it with its declaration on a black picture.
-
-        Raises:
-            InputError: no such file or device, no ONNX model, not what is declared, outputs without names, or
-                onnxruntime is not installed.
+        """Load the model and try it with its declaration on a black picture. Raises InputError: no such file or device,
+        no ONNX model, not what is declared, outputs without names, or onnxruntime is not installed.
         """
         self.options, self._path = options, options.weights
         digest = outputs.files_sha256([self._path, *data_files(self._path)], "the model")
@@ -95,10 +92,8 @@ class OnnxTutor(outputs.NetworkTutor):
         return head.nms_iou if self.options.nms_iou is None else self.options.nms_iou
 
     def _run(self, pixels: Tensor) -> dict[str, Tensor]:
-        """The outputs for one picture, cast to the type of the input; float32, by name.
-
-        Raises:
-            InputError: the model does not take it.
+        """The outputs for one picture, cast to the type of the input; float32, by name. Raises InputError: the model
+        does not take it.
         """
         given = next(entry.type for entry in self._session.get_inputs() if entry.name == self._input)
         sizes = self._declared.input.sizes
@@ -277,10 +272,8 @@ class OnnxTutor(outputs.NetworkTutor):
         return int(counts[0]) if counts else None
 
     def _name_outputs(self, count: int | None, about: Mapping[str, str]) -> outputs.ClassOutputs:
-        """The classes of the outputs: as the user says, else the declaration, else the model's metadata.
-
-        Raises:
-            InputError: they are not named, or there is another number of names.
+        """The classes of the outputs: as the user says, else the declaration, else the model's metadata. Raises
+        InputError: they are not named, or there is another number of names.
         """
         wanted = self._declared.labels if self.options.labels is None else self.options.labels
         where = self._declared.background
@@ -345,16 +338,14 @@ def place(image: Image.Image, side: tuple[int, int], how: Picture) -> tuple[Tens
 
 
 def yolox_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[Tensor, Tensor]:
-    """Boxes xyxy [A, 4] in pixels of the network's input, and scores [A, C], of a YOLOX head (Ge et al. 2021).
+    """Boxes xyxy [A, 4] in pixels of the network's input, and scores [A, C], of a YOLOX head (Ge et al. 2021). Raises
+    InputError: the output has another shape, holds pixels, or no probabilities.
 
     Args:
         output: [A, 5 + C] over the cells of strides 8, 16, 32: centre offset and log size in units of the stride,
             objectness and class probabilities behind their sigmoids. A class's score is the product of both.
         side: (height, width) of the network's input.
         weights: the model's file.
-
-    Raises:
-        InputError: the output has another shape, holds pixels, or no probabilities.
     """
     places, strides = _cells(output, "yolox", 5, side, weights)
     offset = float(output[:, :2].abs().median())
@@ -399,13 +390,11 @@ def _cells(output: Tensor, kind: str, extra: int, side: tuple[int, int], weights
 
 def final_boxes(found: Mapping[str, Tensor], head: FinalBoxes, weights: Path) -> tuple[Tensor, Tensor]:
     """Boxes [A, 4] as they are, and scores [A, N], 0 but for each one's own class; N - 1 is the highest class number.
+    Raises InputError: an output has another shape, scores that are no probabilities, or class numbers that are none.
 
     Args:
         found: the model's outputs, see `FinalBoxes`.
         weights: the model's file.
-
-    Raises:
-        InputError: an output has another shape, scores that are no probabilities, or class numbers that are none.
     """
     rows, apart = found[head.boxes], [found[name] for name in (head.scores, head.classes) if name]
     more = _count_prototypes(found, head.masks)

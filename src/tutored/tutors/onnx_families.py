@@ -205,13 +205,9 @@ def declaration_path(weights: Path) -> Path:
 
 
 def declaration_of(graph: Graph) -> tuple[Declaration, str | None]:
-    """The declaration beside a model, or of its exporter, or of both, where the file leaves heads out.
-
-    Returns:
-        The declaration, and the exporter; None where the file declares all.
-
-    Raises:
-        InputError: no YAML mapping, keys or values that are not possible, an unknown network, or no soft answers.
+    """The declaration beside a model, or of its exporter, or of both, where the file leaves heads out. Returns the
+    declaration, and the exporter; None where the file declares all. Raises InputError: no YAML mapping, keys or values
+    that are not possible, an unknown network, or no soft answers.
     """
     path = declaration_path(graph.weights)
     given = (read_yaml(path) if path.is_file() else None) or {}

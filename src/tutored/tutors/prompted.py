@@ -66,13 +66,11 @@ class PromptedTutor(StoresTutor):
     """
 
     def __init__(self, options: PromptedOptions, dataset: Dataset | None = None) -> None:
-        """Load both files, and try them on a black picture.
+        """Load both files, and try them on a black picture. Raises InputError: no such boxes, files that are no
+        promptable segmenter, or onnxruntime is not installed.
 
         Args:
             dataset: whose images are labelled; it has the boxes of `boxes: ground_truth`.
-
-        Raises:
-            InputError: no such boxes, files that are no promptable segmenter, or onnxruntime is not installed.
         """
         boxes = Boxes(options, dataset)
         self.labels, self._boxes = boxes.labels, boxes.remap(boxes.labels)
@@ -164,9 +162,7 @@ class PromptedTutor(StoresTutor):
 
     def _wire(self) -> dict[str, str]:
         """Which output of the encoder each of the decoder's further inputs takes: that of its name, or the only one.
-
-        Raises:
-            InputError: the decoder takes no boxes, or other features than the encoder gives.
+        Raises InputError: the decoder takes no boxes, or other features than the encoder gives.
         """
         encoder, decoder = self._paths
         inputs = [entry.name for entry in self._decoder.get_inputs()]

@@ -185,15 +185,12 @@ def mask_overlaps(masks: Tensor, truth: Tensor, difficult: Tensor) -> tuple[NDAr
     """Intersection over union, and the same with the share of a mask inside an object where that is difficult.
 
     Pixels of an object that nobody knows (255) are left out of both, so that an object's mask is neither right nor
-    wrong there. What has no pixel overlaps nothing.
+    wrong there. What has no pixel overlaps nothing. Returns float64 [K, G] each.
 
     Args:
         masks: bool [K, H, W].
         truth: uint8 [G, H, W], as in `Objects`.
         difficult: bool [G].
-
-    Returns:
-        float64 [K, G] each.
     """
     found = masks.flatten(1).numpy()
     plain = np.zeros((len(found), len(truth)))

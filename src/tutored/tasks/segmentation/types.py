@@ -237,15 +237,13 @@ Rule = Literal["noisy_or", "one", "complement", "zero"]
 
 def rasterize(instances: Instances, size: Size, classes: int, grid: tuple[int, int], rule: Rule) -> Tensor:
     """A map of instances; their confidence is the score, times the soft mask ("noisy_or") or where it is above .5.
+    Returns float32 [classes, h, w], see `combine`.
 
     Args:
         size: (height, width) of the image in pixels.
         classes: C + 1, the names of the label space.
         grid: (h, w); masks are read at the centres of cells, bilinearly, zero outside their boxes.
         rule: see `combine`.
-
-    Returns:
-        float32 [classes, h, w], see `combine`.
     """
     masks = _paste(instances, size, grid)
     shape = masks if rule == "noisy_or" else (masks > 0.5).float()
@@ -254,6 +252,8 @@ def rasterize(instances: Instances, size: Size, classes: int, grid: tuple[int, i
 
 def combine(confidences: Tensor, index: Tensor, classes: int, rule: Rule) -> Tensor:
     """Several confidences for each class and cell into one, and a background, by a rule of `section.background`.
+    Returns float32 [classes, h, w]. Probabilities for "noisy_or"; detection confidences, which sum to anything, for the
+    others.
 
     Args:
         confidences: float32 [N, h, w], 0..1: v_i.
@@ -262,10 +262,6 @@ def combine(confidences: Tensor, index: Tensor, classes: int, rule: Rule) -> Ten
         rule: "noisy_or": p_c = 1 - prod(1 - v_i) over the i of class c and p_0 = prod(1 - v_i) over all, divided by
             their sum. The others are the thesis' (specification 3.5, 8.2): v_c = the greatest v_i of class c, and
             v_0 = 1 where all are zero ("one"), 1 - max v_c ("complement") or 0 ("zero").
-
-    Returns:
-        float32 [classes, h, w]. Probabilities for "noisy_or"; detection confidences, which sum to
-        anything, for the others.
     """
     places, grid = index[:, None, None].expand_as(confidences), confidences.shape[1:]
     if rule == "noisy_or":
