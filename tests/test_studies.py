@@ -347,7 +347,7 @@ def test_rows_whose_tutor_the_setting_lacks_are_left_out(setting, tmp_path, caps
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"smal": "train"}, "smal: Extra inputs"),
+        ({"smal": "train"}, "smal: unknown; possible: name, data, small"),
         ({"studies": [{"rows": [{"label": "x", "lable": "y"}]}]}, "studies.0.rows.0.lable: Extra inputs"),
         ({"studies": ["python:test_studies:NONE"]}, "study 'test_studies:NONE': can't be imported"),
         ({"run": {"tasks": {"detection": {"reported": ["cat"]}}}}, "leave `tasks.detection.reported` out: it follows"),

@@ -54,8 +54,8 @@ def open_coco(folder: Path, split: str) -> Coco:
     _read_annotations(data, entries, class_of, path)
     numbers = {image_id: entry.number for image_id, entry in entries.items()}
     categories = {number: labels.names[index] for number, index in class_of.items() if index > 0}
-    of_coco = {"format": "coco", "folder": folder, "split": split, "numbers": numbers, "categories": categories}
-    return object_images(Coco, labels, entries, path, **of_coco)
+    own: dict[str, Any] = {"folder": folder, "split": split, "numbers": numbers, "categories": categories}
+    return object_images(Coco, labels, entries, path, format="coco", **own)
 
 
 def instances_files(folder: Path) -> dict[str, Path]:
