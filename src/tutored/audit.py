@@ -145,8 +145,6 @@ class Audited:
 
     Attributes:
         answers: the tutor's in the task's label space, without the advice.
-        seen: by image, what the auditor observed.
-        truths: images with ground truth.
         unannotated: numbers of classes that some of these are not annotated for.
         settings: keys of the task's section that shaped the answers.
     """
@@ -176,7 +174,6 @@ class Audit:
 
     Attributes:
         sidecar: what training reads.
-        tasks: by name.
         notes: what was left out, a sentence each.
     """
 

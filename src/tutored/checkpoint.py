@@ -29,7 +29,6 @@ def save_checkpoint(path: Path | str, student: Student, config: Config) -> None:
     such as on a full disk.
 
     Args:
-        path: the folder.
         student: with the weights to use: the averaged ones, if there are any.
         config: the run's complete configuration; `student` is the network's shape, `tasks` its heads.
     """

@@ -82,7 +82,6 @@ def convert(
     than its masks can tell apart, or `out` is taken.
 
     Args:
-        kind: one of `KINDS`.
         out: a file for `coco`, else a new or empty folder.
         score: boxes from this score on; None: what suits the format.
         tell: is given what the user should know of the data set, a sentence each.

@@ -50,7 +50,6 @@ class Result(NamedTuple):
     """The figures of one predictor on one split.
 
     Attributes:
-        images: how many there are.
         tasks: by task, for the tasks that at least one image is annotated and answered for.
         notes: for the reader of the figures, a sentence each.
     """

@@ -177,7 +177,6 @@ class Parity(NamedTuple):
 
     Attributes:
         sample: the pictures it was measured on, in words.
-        tolerance: see `TOLERANCE`.
         differences: raw output -> largest difference.
         largest: raw output -> its largest value in PyTorch.
         final: by task with final answers, how many of them (boxes, pixels) are others than PyTorch's, and how many

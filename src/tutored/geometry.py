@@ -186,7 +186,6 @@ def likeliest(scores: Tensor, size: tuple[int, int]) -> Tensor:
 
     Args:
         scores: float32 [C+1, h, w], logits or probabilities.
-        size: (H, W) in pixels.
     """
     (classes, rows, _), (height, width) = scores.shape, size
     plain = scores[None].contiguous()  # a class after the other

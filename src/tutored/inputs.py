@@ -26,7 +26,6 @@ class Inputs(NamedTuple):
     Attributes:
         pictures: folders, and files that are no videos.
         videos: files, by their suffix.
-        cameras: such as `camera:0`.
         under: where paths came as a list, the folder that all of them lie in; else None.
     """
 
@@ -150,7 +149,6 @@ def frames_of(container: Any, name: str, rate: Fraction) -> Iterator[Frame]:
     """Frames as they come. Raises InputError where the video is broken from some frame on.
 
     Args:
-        name: for messages.
         rate: frames a second, of a video that does not say its frames' times.
     """
     import av

@@ -50,7 +50,6 @@ def judge(
     common, a task or class is unknown, or the store lacks images of the split.
 
     Args:
-        subject: a checkpoint's folder, or a store's.
         classes: the classes that means are over, for all tasks or by task; None: those that the checkpoint's config
             reports, or all.
         device: of a checkpoint; see `choose_device`.

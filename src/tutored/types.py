@@ -97,7 +97,6 @@ class Batch(NamedTuple):
     """A training batch.
 
     Attributes:
-        image_ids: names of the images.
         images: uint8 [B, 3, S, S].
         targets: by task and source (`SOURCES`), what the source teaches: a named tuple of tensors whose first
             dimension is B, the field `weight` (float32 [B]) among them. A source that teaches nothing of a task in the

@@ -45,7 +45,6 @@ def draw(
 
     Args:
         image: None: the answers lie on a plain ground.
-        shown: annotations or predictions.
         tasks: by name; other answers are left out.
         at_least: pixels that the long side of each panel has; a small image is enlarged.
         at_most: pixels that the long side of the drawing has; a large image is shrunk.

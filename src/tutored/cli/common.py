@@ -258,11 +258,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def explain(error: click.ClickException, words: Sequence[str]) -> str:
-    """The message for wrong use, with the right form where it can be guessed.
-
-    Args:
-        words: of the command line.
-    """
+    """The message for wrong use, with the right form where it can be guessed."""
     message, context = error.format_message(), getattr(error, "ctx", None)
     if message.startswith("No such"):
         message = message.partition(". ")[0]  # without click's own guess

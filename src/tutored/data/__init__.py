@@ -65,9 +65,6 @@ class OwnImages(Images):
 def open_own(path: str, split: str) -> Images:
     """The data set that a class, or function, of the user's makes of the name of a split. Raises InputError: it can't
     be imported or made, or lacks `MEMBERS`; labels are no label spaces, or ids no texts.
-
-    Args:
-        path: `module:name`.
     """
     what = f"data set python:{path}"
     data = guarded(f"{what}, for the split {split!r},", imported(path, "data set"), split)

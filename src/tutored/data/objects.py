@@ -83,7 +83,6 @@ class Entry(NamedTuple):
     """What a file says of one image.
 
     Attributes:
-        number: the file's own number of it.
         picture: its file or address.
         stated_size: (height, width), where the file states it.
         path: the file; None: there is none of this image.
@@ -220,10 +219,8 @@ def object_images(
     """The images of a split, with notes on objects that are left out or changed.
 
     Args:
-        entries: by image id.
         path: as in `ObjectAnnotations`.
         unread: sentences on what is there and not read.
-        more: further fields of `kind`.
     """
     there, blank, outlined, places = set(), set(), set(), dict[str, Path | str]()
     told: dict[str, list[str]] = defaultdict(list)

@@ -111,7 +111,6 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         soft_labels: by task the tutor's answers by image id, in the task's label space. Any mapping will do; images
             for which the tutor has no answer are not in it.
         size: side of the student's input in pixels.
-        seed: of order and augmentation.
         data_seed: of which images are hidden or given to the tutor.
         joint: as `Loss.joint`.
     """

@@ -170,9 +170,6 @@ class VocObjects(AnnotationFiles):
     """The objects of VOC's XML files, outlined by PNGs whose pixels are their numbers in the order of the XML.
 
     An image needs both files. An object that is marked difficult need not be outlined: nobody knows its pixels.
-
-    Attributes:
-        xml: the boxes.
     """
 
     xml: VocBoxes

@@ -37,7 +37,6 @@ class Settings(NamedTuple):
     """What a YOLO folder says of itself.
 
     Attributes:
-        path: the file that names the classes.
         names: of the classes, from number 0 on.
         places: by split, folders of pictures or lists of them.
         roots: what these are seen from, the folder last.

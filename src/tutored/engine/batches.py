@@ -25,7 +25,6 @@ class Plan:
 
     Attributes:
         positions: of the images to draw.
-        images: in the split.
         done: steps that an interrupted run has behind it.
     """
 
@@ -64,9 +63,6 @@ class Plan:
 def make_plan(config: Config, data: TrainingSet, name: str, accelerator: Accelerator) -> Plan:
     """The batches of a run and of this process. Raises InputError: nobody teaches anything, or images are too few for
     the batch or for the processes.
-
-    Args:
-        name: of the data set, for messages.
     """
     positions, images, batch = data.taught(), len(data), config.train.batch
     processes = accelerator.num_processes

@@ -94,7 +94,6 @@ def save_state(
     """Write `run/state` whole or not at all; the last good one stays until the new one is complete.
 
     Args:
-        optimizer: a torch optimiser's `state_dict()`.
         facts: JSON-ready; the step, the run id, the scaler's state.
     """
     tensors = {f"model/{name}": value for name, value in model.items()}

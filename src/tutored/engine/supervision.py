@@ -34,7 +34,6 @@ class OpenSupervision(NamedTuple):
     """What a run learns from.
 
     Attributes:
-        train: images and ground truth.
         val: what it is validated on, or None.
         tasks: by name, in the label spaces of `train`, with the band of scores that a tutor's audit found where the
             config leaves it open.
@@ -134,7 +133,6 @@ def map_classes(task: Task, labels: LabelSpace, spaces: Sequence[LabelSpace], wh
 
     Args:
         spaces: the classes of all tutors of the task; a class that is renamed is one of theirs.
-        whose: whose classes they are, for messages.
     """
     section = task.section
     if not hasattr(section, "renamed"):

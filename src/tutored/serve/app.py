@@ -96,7 +96,6 @@ class Limited(H11Protocol):
 
         Args:
             seen: the request of the last look, or None.
-            since: when it was seen first.
         """
         if self.transport.is_closing():
             return

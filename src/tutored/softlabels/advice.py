@@ -27,7 +27,6 @@ class TaskAudit(Section):
     """One task's part: figures, verdicts and advice.
 
     Attributes:
-        kind: of the task.
         data, split: what the answers were compared with.
         renamed: as the audit was told.
         settings: other keys of the task's section that shaped the answers, with their values.
@@ -59,7 +58,6 @@ class Sidecar(Section):
 
     Attributes:
         store: `fingerprint` of the store it lies in: labelled anew, that store needs another audit.
-        tutor: who answered.
         tasks: by name of the task; of an audit without a run's config, names are kinds.
     """
 

@@ -118,7 +118,6 @@ def answer(
     FloatingPointError: the student's training diverged, so that it answers NaN.
 
     Args:
-        device: where the student is.
         tasks: those to answer for; None: all.
         sizes: (height, width) in whose pixels the answers are, where the pictures were shrunk before; None: their own.
     """

@@ -52,7 +52,6 @@ class Folder:
 
     Attributes:
         names: of the studies that were asked for, by all commands together.
-        seeds: of every row, from 0 on.
     """
 
     path: Path

@@ -202,7 +202,6 @@ class Calibration(NamedTuple):
     Attributes:
         temperature: fitted on one half of the images; 1 unless the other half is surely better off with it: its right
             classes likelier (the interval over images excludes no change) and its calibration error lower.
-        fitted_temperature: as it was fitted.
         answers, images: in the other half, on which the rest is measured.
         ece, nll, bins: calibration error, mean -log probability of the right class, and reliability; None without
             answers. With the fitted temperature: `..._with_temperature`.

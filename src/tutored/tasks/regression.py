@@ -165,7 +165,6 @@ class ErrorSums(NamedTuple):
     """One image's pixels with a number.
 
     Attributes:
-        pixels: how many there are.
         squared, absolute: their summed errors.
         positive: pixels whose true number is above 0.
         close: of these, the pixels whose prediction is within a factor of 1.25 (Eigen et al. 2014).

@@ -35,7 +35,6 @@ def fuse(answers: Sequence[SoftLabels], weights: Sequence[float], *, limit: int,
     read bilinearly. Instances: as boxes, each mask the mean of those that were found.
 
     Args:
-        answers: about the same image.
         weights: one for each, positive.
         limit: boxes and instances to keep, the best.
         floor: weaker ones are dropped.

@@ -70,11 +70,7 @@ def open_hf(options: HfOptions) -> HfTutor:
 
 
 class HfTutor(outputs.NetworkTutor):
-    """A network with its own preprocessor; each kind of model says what its raw outputs mean.
-
-    Attributes:
-        network: transformers' model.
-    """
+    """A network with its own preprocessor; each kind of model says what its raw outputs mean."""
 
     BOXES: ClassVar[bool] = False
     """Whether it answers with boxes; else with a map."""

@@ -157,11 +157,7 @@ def _work(kind: str, options: Mapping[str, Any], data: str, split: str, out: Pat
 
 
 class Work:
-    """One tutor, one data set and the store that they make, part by part.
-
-    Args:
-        out, batch, skip_broken: see `label`.
-    """
+    """One tutor, one data set and the store that they make, part by part."""
 
     def __init__(self, tutor: Tutor, dataset: Dataset, out: Path, batch: int, skip_broken: bool) -> None:
         self.tutor, self.dataset, self.out = tutor, dataset, out

@@ -344,8 +344,6 @@ def yolox_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[T
     Args:
         output: [A, 5 + C] over the cells of strides 8, 16, 32: centre offset and log size in units of the stride,
             objectness and class probabilities behind their sigmoids. A class's score is the product of both.
-        side: (height, width) of the network's input.
-        weights: the model's file.
     """
     places, strides = _cells(output, "yolox", 5, side, weights)
     offset = float(output[:, :2].abs().median())
@@ -394,7 +392,6 @@ def final_boxes(found: Mapping[str, Tensor], head: FinalBoxes, weights: Path) ->
 
     Args:
         found: the model's outputs, see `FinalBoxes`.
-        weights: the model's file.
     """
     rows, apart = found[head.boxes], [found[name] for name in (head.scores, head.classes) if name]
     more = _count_prototypes(found, head.masks)

@@ -258,7 +258,6 @@ def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
 
     Args:
         tutor: such as `onnx:FILE`, or a mapping with `kind` and options.
-        more: further options.
     """
     options = {"kind": tutor} if isinstance(tutor, str) else {name.replace("-", "_"): tutor[name] for name in tutor}
     kind, _, name = str(options.pop("kind", "")).partition(":")

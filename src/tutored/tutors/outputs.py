@@ -117,7 +117,6 @@ class NetworkTutor:
     """A tutor that answers for each image by itself: in a batch, an answer would depend on its neighbours.
 
     Attributes:
-        labels, identity, notes: see `Tutor`.
         threads: images at once: while the network has one, the next is laid out and the last one's answer is made.
     """
 

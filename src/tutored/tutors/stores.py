@@ -79,11 +79,7 @@ def identity_of(stores: Mapping[str, Store], **facts: Any) -> dict[str, Any]:
 
 
 class StoresTutor:
-    """A tutor that answers by an image's id and size.
-
-    Attributes:
-        labels, identity: see `Tutor`.
-    """
+    """A tutor that answers by an image's id and size."""
 
     labels: LabelSpace
     identity: Mapping[str, Any]
@@ -119,7 +115,6 @@ class Boxes:
     """The boxes that `BoxesOptions` name.
 
     Attributes:
-        labels: their own label space.
         told: whose they are.
         stores, facts: what belongs to the identity of a tutor that uses them.
     """
@@ -205,9 +200,6 @@ class RescoredTutor(StoresTutor):
     a weak box on a region of its class rises, and a sure one where the map sees nothing falls. The other classes of a
     box share the remaining probability in the proportions they had. Boxes of classes that the maps don't know stay as
     they are. An image for which one of the two stores has no answer gets none.
-
-    Attributes:
-        labels: the detector's.
     """
 
     def __init__(self, options: RescoredOptions) -> None:

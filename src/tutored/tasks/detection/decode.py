@@ -77,7 +77,6 @@ class BoxExport:
         most_apart: share of final answers that may be others than PyTorch's, in float32 and in float16: where two
             scores, or an overlap and its limit, differ by a rounding, either choice is right.
         facts: what the file says about the task, JSON-ready.
-        meanings: of each output, by its name.
     """
 
     option: ClassVar[str] = "nms"

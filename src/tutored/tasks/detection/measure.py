@@ -140,7 +140,6 @@ def figures(records: Sequence[Matches], labels: LabelSpace, reported: Sequence[s
     InputError: an unknown class is reported.
 
     Args:
-        records: of one or more images.
         reported: the classes that means are over; None: all. It restricts what is averaged, not what is counted.
     """
     averaged, count = averaged_classes(labels, reported), len(labels.classes)

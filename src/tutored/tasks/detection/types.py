@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutored.boxes import clip, iou, nms
+from tutored.boxes import iou, nms, outwards
 from tutored.config.tasks import DetectionSection
 from tutored.tasks.columns import (
     FLOATS,
@@ -82,7 +82,6 @@ class BoxBlock(NamedTuple):
         starts: int64 [images + 1], each image's first box.
         corners: float32 [N, 4].
         classes: int64 [N].
-        space: classes of the label space.
         places: int64 [E], rising: box times `space` plus class.
         probs: float32 [E].
     """
@@ -388,12 +387,6 @@ def vet_by_mask(
         of_class = there == number
         kept[of_class] |= _count(mask == number, edges[of_class]) > 0
     return answer.limited(~kept, most)
-
-
-def outwards(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
-    """int64 [K, 4]: the rows and columns of a grid that boxes touch, as half-open ranges within it."""
-    near, far = clip(boxes_xyxy, size).chunk(2, dim=1)
-    return torch.cat([near.floor(), far.ceil()], dim=1).long()
 
 
 def _count(pixels: Tensor, edges: Tensor) -> Tensor:

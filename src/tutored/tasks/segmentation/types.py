@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.functional import grid_sample
 
-from tutored.boxes import clip
+from tutored.boxes import outwards
 from tutored.config.tasks import SegmentationSection
 from tutored.geometry import likeliest
 from tutored.losses import merge_unknown
@@ -57,9 +57,7 @@ class Cells(NamedTuple):
 
     Attributes:
         classes: int64 [n].
-        space: classes of the label space.
         values: uint8 [n, h, w], times `LEVELS`.
-        confidences: see `SoftMap`.
     """
 
     classes: Array
@@ -314,10 +312,7 @@ def vet_by_boxes(
     height, width = answer.map.shape[1:]
     possible = anywhere[:, None, None].repeat(1, height, width)
     touched = torch.zeros(height, width, dtype=torch.bool)
-    near, far = clip(boxes_xyxy * torch.tensor([width / size[1], height / size[0]]).repeat(2), (height, width)).chunk(
-        2, dim=1
-    )
-    edges = torch.cat([near.floor(), far.ceil()], dim=1).long()
+    edges = outwards(boxes_xyxy * torch.tensor([width / size[1], height / size[0]]).repeat(2), (height, width))
     for number, (left, top, right, bottom) in zip(classes.tolist(), edges.tolist(), strict=True):
         touched[top:bottom, left:right] = True
         if number:
