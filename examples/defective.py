@@ -40,6 +40,7 @@ class Defective:
         self.intact = all(part in INTACT for part in split.split("+"))
         self.labels, self.ids = self.inner.labels, self.inner.ids
         self.files, self.image, self.annotated_tasks = self.inner.files, self.inner.image, self.inner.annotated_tasks
+        self.masks: dict[str, torch.Tensor] = {}  # .2 MB an image, so that each is drawn once
 
     def ground_truth(self, image_id: str) -> GroundTruth:
         truth = self.inner.ground_truth(image_id)
@@ -57,8 +58,9 @@ class Defective:
                 difficult=drawn.difficult[seen],
             )
         if "segmentation" in tasks:
-            mask = coarsened(tasks["segmentation"].mask.numpy())
-            tasks["segmentation"] = replace(tasks["segmentation"], mask=torch.from_numpy(mask))
+            if image_id not in self.masks:
+                self.masks[image_id] = torch.from_numpy(coarsened(tasks["segmentation"].mask.numpy()))
+            tasks["segmentation"] = replace(tasks["segmentation"], mask=self.masks[image_id])
         return GroundTruth(truth.size, tasks)
 
 

@@ -119,7 +119,11 @@ def test_masks_go_to_coco_results_and_back(coco, tmp_path):
 
 def test_a_voc_folder_is_a_data_set_again(coco, tmp_path):
     root, store = coco
-    convert(store, "voc", f"coco:{root}", "val", tmp_path / "voc")
+    told = []
+    convert(store, "voc", f"coco:{root}", "val", tmp_path / "voc", tell=told.append)
+    convert(store, "voc", f"coco:{root}", "val", tmp_path / "sure", score=0.9, tell=told.append)
+    blank = [line for line in told if "no box of score" in line]
+    assert len(blank) == 1 and blank[0].startswith("2 of 2 images have no box of score 0.9 or more")
     (tmp_path / "voc" / "JPEGImages").mkdir()
     for name in ("a", "b"):
         Image.new("RGB", (40, 20)).save(tmp_path / "voc" / "JPEGImages" / f"{name}.jpg")

@@ -55,12 +55,13 @@ class Answer(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What a writer writes for: the data set, the classes, where, and the score from which on boxes are kept."""
+    """What a writer writes for: data set, classes, place, the lowest score of boxes; `tell` tells the user."""
 
     dataset: Dataset
     labels: LabelSpace
     out: Path
     score: float
+    tell: Callable[[str], object]
 
 
 def convert(
@@ -126,7 +127,7 @@ def convert(
                 progress(done, len(ids))
 
     with nullcontext(out) if kind == "coco" else whole_folder(out) as place:
-        write(each_answer(), Target(dataset, labels, place, usual if score is None else score))
+        write(each_answer(), Target(dataset, labels, place, usual if score is None else score, tell))
 
 
 def write_coco(answers: Iterable[Answer], target: Target) -> None:
@@ -161,10 +162,13 @@ def write_voc(answers: Iterable[Answer], target: Target) -> None:
     (ignore). Pictures are not copied: put `JPEGImages` beside, or link it, and `voc:OUT` is a data set.
     """
     lists: dict[str, list[str]] = {"Main": [], "Segmentation": []}
+    blank = 0
     for answer in answers:
         if answer.boxes is not None:
             lists["Main"].append(answer.image_id)
-            write_text(target.out / "Annotations" / f"{answer.image_id}.xml", _xml(answer, target))
+            entries = _entries(answer, target)
+            blank += not entries
+            write_text(target.out / "Annotations" / f"{answer.image_id}.xml", _xml(answer, entries, target))
         if answer.map is not None:
             lists["Segmentation"].append(answer.image_id)
             enlarged = F.interpolate(answer.map.map[None], size=answer.size, mode="bilinear", align_corners=False)[0]
@@ -175,6 +179,11 @@ def write_voc(answers: Iterable[Answer], target: Target) -> None:
     for folder, ids in lists.items():
         if ids:
             write_text(target.out / "ImageSets" / folder / f"{split}.txt", "".join(f"{each}\n" for each in ids))
+    if blank:
+        target.tell(
+            f"{blank:,} of {len(lists['Main']):,} images have no box of score {target.score:g} or more; a config that "
+            "reads this folder takes them as not labelled, or with `data.empty: annotated` as empty"
+        )
     if target.labels != VOC:
         write_text(target.out / "labels.txt", "".join(f"{name}\n" for name in target.labels.classes))
 
@@ -274,14 +283,14 @@ def _entries(answer: Answer, target: Target) -> list[dict[str, Any]]:
     ]
 
 
-def _xml(answer: Answer, target: Target) -> str:
-    """The boxes as VOC's XML."""
+def _xml(answer: Answer, entries: Iterable[Mapping[str, Any]], target: Target) -> str:
+    """The boxes of `_entries` as VOC's XML."""
     height, width = answer.size
     size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
     source = f"<source><annotation>{IN_VOC_PIXELS}</annotation></source>"
     suffix = PurePath(str(target.dataset.files(answer.image_id)[0]).partition("?")[0]).suffix
     lines = [f"<filename>{escape(answer.image_id + suffix)}</filename>", source, size]
-    for entry in _entries(answer, target):
+    for entry in entries:
         x, y, wide, high = entry["bbox"]
         box = ""
         for side, first, last, pixels in (("x", x, x + wide, width), ("y", y, y + high, height)):

@@ -150,10 +150,10 @@ def watch_study() -> Iterator[Callable[[Standing], None]]:
     with _shown("study", TEXT, *COUNT) as step:
 
         def watch(standing: Standing) -> None:
-            report, left = standing.report, "unknown"
+            report, left = standing.report, ""
             if standing.seconds_left is not None:
-                left = str(timedelta(seconds=round(standing.seconds_left)))
-            text = f"{standing.run.label}: step {report.step} of {report.steps}, all of it {left} left"
+                left = f", {timedelta(seconds=round(standing.seconds_left))} left for all runs"
+            text = f"{standing.run.label}: step {report.step} of {report.steps}{left}"
             step(standing.done, standing.total, text, f"{standing.done} of {standing.total} runs; {text}")
 
         yield watch
