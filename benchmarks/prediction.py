@@ -1,7 +1,5 @@
 """Prediction: eager, compiled and ONNX; the network alone, and to boxes and masks; a map to its mask."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
