@@ -15,7 +15,7 @@ from torch import Tensor
 from tutored.checkpoint import load_checkpoint
 from tutored.config import Config
 from tutored.config.students import RANDOM_COST, StudentSection
-from tutored.errors import InputError
+from tutored.errors import InputError, instead
 from tutored.files import former, regular, seal, whole_folder
 from tutored.labels import LabelSpace, same_class
 from tutored.softlabels import changed
@@ -63,14 +63,10 @@ def _known(labels: LabelSpace, known: LabelSpace) -> str:
 
 def _check_alike(here: StudentSection, there: StudentSection, start: Path) -> None:
     keys = [key for key in type(here).model_fields if key not in here.FREE]
-    differing = [
-        f"{key} {getattr(there, key, None)!r} instead of {getattr(here, key)!r}"
-        for key in keys
-        if getattr(here, key) != getattr(there, key, None)
-    ]
+    differing = instead(*({key: getattr(each, key, None) for key in keys} for each in (there, here)))
     if differing:
         raise InputError(
-            f"train.start {start}: a student built otherwise, with {', '.join(differing)}; set student.* alike, "
+            f"train.start {start}: a student built otherwise, with {differing}; set student.* alike, "
             "or give another checkpoint"
         )
 
