@@ -1,7 +1,5 @@
 """A store's soft labels in other tools' formats, in a data set's own classes."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

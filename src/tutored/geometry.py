@@ -4,8 +4,6 @@ Zoom-out, crop, flip and resize are one window of the image, possibly larger tha
 square input. Everything is resampled once, from the un-augmented original (SSD's augmentation; specification 4.3).
 """
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import dataclass

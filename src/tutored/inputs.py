@@ -1,7 +1,5 @@
 """What is predicted: picture files, videos and cameras, and the frames of the latter."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence

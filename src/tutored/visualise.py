@@ -1,7 +1,5 @@
 """Pictures for people: the answers of all tasks drawn over an image, and grids of such pictures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

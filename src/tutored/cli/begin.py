@@ -1,7 +1,5 @@
 """The commands to begin with: what is there, and what tutors say about it."""
 
-from __future__ import annotations
-
 import os
 import re
 from functools import partial

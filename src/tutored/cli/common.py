@@ -1,7 +1,5 @@
 """What commands share: their group, types of options, what they print and write. Imports nothing slow."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import os

@@ -1,7 +1,5 @@
 """The kinds of task and the students that the package brings, and how a config names a user's own."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import sys

@@ -1,7 +1,5 @@
 """Images and what is known about them: `open_dataset` reads the folders of data sets and tools, and pictures alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial

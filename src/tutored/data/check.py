@@ -1,7 +1,5 @@
 """`tutored data check`: read everything, count it, and name every item that training would stumble over."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress

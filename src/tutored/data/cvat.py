@@ -1,7 +1,5 @@
 """Data sets of CVAT's format "CVAT for images 1.1": one XML file of all pictures."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element

@@ -1,7 +1,5 @@
 """Data sets of Labelme: a JSON file of shapes for each picture, beside it or in another folder."""
 
-from __future__ import annotations
-
 import base64
 import io
 import os

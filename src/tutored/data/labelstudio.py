@@ -1,7 +1,5 @@
 """Data sets of Label Studio: exports as JSON, which name pictures that lie beside."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial

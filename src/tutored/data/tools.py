@@ -1,7 +1,5 @@
 """What readers of the files of annotation tools share: pictures found by name, image ids, classes, shapes."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Training batches: who teaches which image, and all of it under one random geometry, every draw from the seed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

@@ -1,7 +1,5 @@
 """Data sets seen otherwise: a part of one, in other label spaces, several as one."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Data sets in the layout of PASCAL VOC 2007 and 2012: boxes from XML, class masks from PNG, either may be missing."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Training: from a config to a run folder with checkpoint, log and result."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path

@@ -2,8 +2,6 @@
 and averaged weights; all but the weights are functions of the step alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """Where a training starts from: another student's weights, or its own state, which goes on to the same bits."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest

@@ -1,7 +1,5 @@
 """Tutors of one run beside its data, opened and checked against each other before anything is trained."""
 
-from __future__ import annotations
-
 from collections import ChainMap
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path

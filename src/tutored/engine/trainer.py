@@ -1,7 +1,5 @@
 """The one loop of training, and what it keeps between steps."""
 
-from __future__ import annotations
-
 import copy
 import multiprocessing
 import os

@@ -4,8 +4,6 @@
 and the page is written now and then. `write_page` writes it again from the folder, of a finished run or another.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

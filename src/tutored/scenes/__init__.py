@@ -1,7 +1,5 @@
 """Composed scenes of VOC's 20 classes, the quickstart's data: nothing is downloaded, every box and mask is exact."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial

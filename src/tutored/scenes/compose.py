@@ -1,7 +1,5 @@
 """One scene: cut-outs placed before a backdrop, and what can be seen of them as ground truth."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources

@@ -1,7 +1,5 @@
 """A small local page on which a picture is dropped and answered."""
 
-from __future__ import annotations
-
 import ipaddress
 import multiprocessing
 import signal

@@ -1,7 +1,5 @@
 """The page and its answers, as an ASGI application: limits on what is sent, one picture at a time."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

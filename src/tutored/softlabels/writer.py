@@ -1,7 +1,5 @@
 """Making a store: parts appear whole or not at all, several processes share one folder, resuming changes nothing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Students: pictures to input, a network from input to raw outputs by task, outputs to answers. One file a student."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

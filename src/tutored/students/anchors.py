@@ -3,8 +3,6 @@
 Specification 1.5 (anchors), 2.1 (matching), 3.2 to 3.4 (losses) and 5.1 (decoding).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise

@@ -3,8 +3,6 @@
 After the specification's section 1. Letters in shapes as in `types`; a level's map is [B, width, side, side].
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar

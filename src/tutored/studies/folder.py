@@ -1,7 +1,5 @@
 """A study folder, and the training of its runs: each once, by any number of processes, and resumable."""
 
-from __future__ import annotations
-
 import io
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """One report of studies, from their results alone: a self-contained page, and Markdown with its charts beside it."""
 
-from __future__ import annotations
-
 import base64
 import statistics
 from collections.abc import Sequence

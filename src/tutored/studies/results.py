@@ -2,8 +2,6 @@
 their intervals.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import subprocess

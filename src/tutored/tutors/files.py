@@ -1,7 +1,5 @@
 """Answers that lie in files already: boxes as COCO results or XML, class maps as arrays, or both."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path

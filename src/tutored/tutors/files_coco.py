@@ -1,7 +1,5 @@
 """Boxes and masks in COCO's results format, and what the numbers of images and categories in it mean."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -3,8 +3,6 @@
 Importing this module takes neither torch nor the tutors, so that `--help` stays quick.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From a network's raw outputs to soft answers: names of outputs, probabilities, boxes, maps and masks."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence

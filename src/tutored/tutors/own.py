@@ -1,7 +1,5 @@
 """Tutors of one's own: a student that was trained here, and a function, from a picture to arrays."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Promptable segmenters such as SAM in two ONNX files: an encoder for the picture, a decoder for its boxes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

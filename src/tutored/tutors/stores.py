@@ -1,7 +1,5 @@
 """Tutors that are made of stores: instances of boxes and maps, boxes rescored by maps, several tutors joined."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Object detection: boxes with classes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The audit of a tutor's boxes: figures, from which scores on they are right, and which classes it confuses."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 

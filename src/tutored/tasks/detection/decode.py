@@ -1,7 +1,5 @@
 """From the boxes of a detection head to final boxes, or to soft labels where the student is a tutor."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 

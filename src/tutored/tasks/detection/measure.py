@@ -12,8 +12,6 @@ detections the same one, and then does not count; there the share of the detecti
 The libraries for it need a dictionary for each box, which takes several times as long as all that is done here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

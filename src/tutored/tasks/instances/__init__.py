@@ -1,7 +1,5 @@
 """Instance segmentation: boxes with classes, and the pixels of each object."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar

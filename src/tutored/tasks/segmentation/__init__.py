@@ -1,7 +1,5 @@
 """Semantic segmentation: the class of each pixel."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """The audit of a tutor's maps: overlap, precision and recall of pixels with intervals, calibration, confusion."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 

@@ -1,7 +1,5 @@
 """Intersection over union of class maps, from one confusion matrix over all pixels of all images (spec. 5.3)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
