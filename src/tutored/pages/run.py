@@ -66,7 +66,11 @@ class RunPage(Watcher):
         self.start = start
         with unharmed("the run's page"):
             self.pictures = _choose(start)
-            _write_sources(start.out, list(start.tasks), start.sources)
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(("image", "data", *start.tasks))
+            writer.writerows((each.image_id, each.data, *map(each.teaches.get, start.tasks)) for each in start.sources)
+            write_text(start.out / FOLDER / "sources.csv", text.getvalue())
             more = {
                 "epoch_steps": start.epoch_steps,
                 "coverage": _count(start.sources),
@@ -150,14 +154,6 @@ def _draw(start: Start, index: int, what: str, image: Image.Image, shown: PerTas
 def _maps(tasks: Mapping[str, Task]) -> int:
     """Panels of a drawing, side by side."""
     return max(1, sum(isinstance(task, DenseTask) for task in tasks.values()))
-
-
-def _write_sources(run: Path, tasks: Sequence[str], sources: Sequence[Source]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image", "data", *tasks))
-    writer.writerows((each.image_id, each.data, *(each.teaches[name] for name in tasks)) for each in sources)
-    write_text(run / FOLDER / "sources.csv", text.getvalue())
 
 
 def _count(sources: Sequence[Source]) -> dict[str, dict[str, dict[str, int]]]:

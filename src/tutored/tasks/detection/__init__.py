@@ -52,24 +52,6 @@ def _free_place(box: Box, tag: tuple[float, float], size: tuple[int, int], taken
     return next(filter(is_free, places), places[0])
 
 
-def describe(prediction: Detections, labels: LabelSpace) -> list[dict[str, Any]]:
-    """An entry for each box, as they are sorted: `category_id` (1..C), `category`, `bbox`, `score`.
-
-    `bbox` is (x, y, width, height) in the image's pixels, as in COCO results.
-    """
-    return [
-        {
-            "category_id": number,
-            "category": labels.names[number],
-            "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
-            "score": round(score, 5),
-        }
-        for (x1, y1, x2, y2), number, score in zip(
-            prediction.boxes_xyxy.tolist(), prediction.classes.tolist(), prediction.scores.tolist(), strict=True
-        )
-    ]
-
-
 class Detection(Task):
     """Boxes; the head that learns them is each student's own."""
 
@@ -171,4 +153,17 @@ class Detection(Task):
         return picture
 
     def describe(self, prediction: Detections) -> list[dict[str, Any]]:
-        return describe(prediction, self.labels)
+        """An entry for each box, as they are sorted: `category_id` (1..C), `category`, `bbox`, `score`.
+
+        `bbox` is (x, y, width, height) in the image's pixels, as in COCO results.
+        """
+        parts = (each.tolist() for each in (prediction.boxes_xyxy, prediction.classes, prediction.scores))
+        return [
+            {
+                "category_id": number,
+                "category": self.labels.names[number],
+                "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+                "score": round(score, 5),
+            }
+            for (x1, y1, x2, y2), number, score in zip(*parts, strict=True)
+        ]
