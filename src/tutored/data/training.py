@@ -56,13 +56,7 @@ def drawn_and_hidden(
 
 
 def source_weights(
-    task: TaskSection,
-    rank: float,
-    *,
-    drawn: bool,
-    answered: bool,
-    rng: random.Random | None = None,
-    joint: bool = True,
+    task: TaskSection, rank: float, *, drawn: bool, answered: bool, rng: random.Random | None = None, joint: bool = True
 ) -> Weights:
     """Who teaches one image's task.
 

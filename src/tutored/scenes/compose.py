@@ -311,12 +311,7 @@ def _pick(rng: Generator, cutouts: Sequence[Cutout]) -> Cutout:
 
 
 def _place(
-    rng: Generator,
-    style: Style,
-    size: tuple[int, int],
-    horizon: int | None,
-    cutout: Cutout,
-    others: Sequence[_Actor],
+    rng: Generator, style: Style, size: tuple[int, int], horizon: int | None, cutout: Cutout, others: Sequence[_Actor]
 ) -> _Actor:
     """Dress a cut-out and put it where it overlaps the others least, of one to six random places.
 

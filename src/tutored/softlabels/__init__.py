@@ -422,13 +422,7 @@ class Remapped(Mapping[str, SoftLabels]):
     """
 
     def __init__(
-        self,
-        store: Store,
-        class_map: ClassMap,
-        task: Task,
-        *,
-        temperature: float = 1.0,
-        muted: Sequence[int] = (),
+        self, store: Store, class_map: ClassMap, task: Task, *, temperature: float = 1.0, muted: Sequence[int] = ()
     ) -> None:
         self.store, self.class_map, self.task = store, class_map, task
         self.temperature, self.muted = temperature, tuple(muted)

@@ -243,12 +243,7 @@ def _describe(folder: Path, name: str) -> dict[str, Any]:
     part = folder / name
     if not _is_sealed(folder, name):
         raise damaged(part, softlabels.ALTERED)
-    return {
-        "file": name,
-        "bytes": part.stat().st_size,
-        "sha256": sha256(part),
-        **_facts(folder, name),
-    }
+    return {"file": name, "bytes": part.stat().st_size, "sha256": sha256(part), **_facts(folder, name)}
 
 
 def _write_manifest(

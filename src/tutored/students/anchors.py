@@ -65,12 +65,7 @@ class Matches(NamedTuple):
 
 
 def match(
-    anchors_xyxy: Tensor,
-    boxes_xyxy: Tensor,
-    teaches: Tensor,
-    *,
-    floor: float = 0.5,
-    forced_floor: float = 0.0,
+    anchors_xyxy: Tensor, boxes_xyxy: Tensor, teaches: Tensor, *, floor: float = 0.5, forced_floor: float = 0.0
 ) -> Matches:
     """Give every anchor its box (SSD, section 2.2; specification 2.1).
 

@@ -310,8 +310,7 @@ def adjust(outcomes: Sequence[StudyOutcome]) -> list[StudyOutcome]:
     known = {id(each): dict(zip(each.intervals, adjusted, strict=False)) for each in counted}
     return [
         replace(
-            outcome,
-            comparisons=tuple(replace(each, adjusted=known.get(id(each), {})) for each in outcome.comparisons),
+            outcome, comparisons=tuple(replace(each, adjusted=known.get(id(each), {})) for each in outcome.comparisons)
         )
         for outcome in outcomes
     ]
