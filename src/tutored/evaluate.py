@@ -297,10 +297,8 @@ def compare(a: Sequence[Resampled], b: Sequence[Resampled]) -> dict[str, Interva
 
 
 def _estimate(differences: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Difference, ends of the interval and p-value, see `compare`.
-
-    Args:
-        differences: float64 [seeds, samples + 1], the first column on the images themselves.
+    """Difference, ends of the interval and p-value, see `compare`. `differences` is float64 [seeds, samples + 1], the
+    first column on the images themselves.
     """
     from scipy.special import stdtr, stdtrit
 

@@ -180,10 +180,8 @@ as many."""
 
 
 def likeliest(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """The likeliest class of each pixel: bilinear (half-pixel centres), then the argmax. Returns uint8 [H, W].
-
-    Args:
-        scores: float32 [C+1, h, w], logits or probabilities.
+    """The likeliest class of each pixel: bilinear (half-pixel centres), then the argmax. Returns uint8 [H, W]. `scores`
+    is float32 [C+1, h, w], logits or probabilities.
     """
     (classes, rows, _), (height, width) = scores.shape, size
     plain = scores[None].contiguous()  # a class after the other

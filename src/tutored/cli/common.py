@@ -39,10 +39,8 @@ class Made(click.Path):
 
 
 class Target(click.Path):
-    """What a command writes, below folders: a file or a folder, where nothing else is.
-
-    Args:
-        folder: None: the command itself looks at what is there.
+    """What a command writes, below folders: a file or a folder, where nothing else is. `folder` is None where the
+    command itself looks at what is there.
     """
 
     def __init__(self, folder: bool | None) -> None:

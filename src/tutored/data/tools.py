@@ -119,10 +119,8 @@ def counted(things: Collection[Any], what: str, told: str) -> list[str]:
 
 def image_ids(names: Sequence[PurePath], where: Path, files: Sequence[Path | None] = ()) -> list[str]:
     """The ids of images whose files have these names: the stem, or, where several share one, all but the suffix. Raises
-    InputError: naming `where` and two of `files`; two names differ in the suffix alone, or one is listed twice.
-
-    Args:
-        files: that list the images, where there are such files.
+    InputError: naming `where` and two of `files`; two names differ in the suffix alone, or one is listed twice. `files`
+    list the images, where there are such files.
     """
     sharing = Counter(name.stem for name in names)
     ids = [composed(name.stem if sharing[name.stem] == 1 else name.with_suffix("").as_posix()) for name in names]

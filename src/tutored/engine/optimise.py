@@ -136,10 +136,8 @@ def backward(
 
 
 def means(terms: Mapping[str, Tensor], names: Sequence[str], steps: int, accelerator: Accelerator) -> dict[str, float]:
-    """Each term's mean over some steps, from its sum over them in every process; some may lack a term.
-
-    Args:
-        names: of all possible terms, the same in every process.
+    """Each term's mean over some steps, from its sum over them in every process; some may lack a term. `names` are all
+    possible terms, the same in every process.
     """
     nothing = torch.zeros((), device=accelerator.device)
     rows = [torch.stack([terms.get(name, nothing), nothing + (name in terms)]) for name in names]
@@ -216,10 +214,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def make_optimizer(student: Student, config: Train, device: torch.device) -> torch.optim.Optimizer:
-    """Adam with coupled or AdamW with decoupled weight decay; convolution kernels decay, norms and biases do not.
-
-    Args:
-        device: of the training; on a GPU an update is one kernel for many parameters, and asks nothing of the host.
+    """Adam with coupled or AdamW with decoupled weight decay; convolution kernels decay, norms and biases do not. On a
+    GPU (`device`) an update is one kernel for many parameters, and asks nothing of the host.
     """
     groups = []
     backbone = {id(parameter) for parameter in student.backbone.parameters()}
@@ -271,9 +267,7 @@ def rate_factor(step: int, steps: int, config: Train) -> float:
 
 class Average:
     """A network that follows another one; the tensors of both are found once, which takes longer than to move them.
-
-    Args:
-        averaged: whole; where the model is in pieces, `fill` brings it up to date.
+    `averaged` is whole; where the model is in pieces, `fill` brings it up to date.
     """
 
     def __init__(self, averaged: nn.Module, model: nn.Module) -> None:
@@ -308,10 +302,8 @@ class Gathered:
 
     They stay where they are, in `Parameter.grad`, so that the next steps add theirs. An update takes their mean over
     the images that taught (as `losses.divide` weighs them), as if these had been one batch. Raises InputError:
-    precision fp16, whose gradients have another scale in each step.
-
-    Attributes:
-        since: by task, since its last update: the images that taught it, and the sum of their shares of their batches.
+    precision fp16, whose gradients have another scale in each step. `since` has by task what taught since its last
+    update: the images, and the sum of their shares of their batches.
     """
 
     def __init__(self, student: Student, config: Loss, accelerator: Accelerator) -> None:

@@ -85,10 +85,8 @@ Stores = Mapping[str, Sequence[Mapping[str, Any]]]
 def save_state(
     run: Path, model: dict[str, Tensor], average: dict[str, Tensor], optimizer: dict[str, Any], facts: dict[str, Any]
 ) -> None:
-    """Write `run/state` whole or not at all; the last good one stays until the new one is complete.
-
-    Args:
-        facts: JSON-ready; the step, the run id, the scaler's state.
+    """Write `run/state` whole or not at all; the last good one stays until the new one is complete. `facts` are
+    JSON-ready: the step, the run id, the scaler's state.
     """
     tensors = {f"model/{name}": value for name, value in model.items()}
     tensors |= {f"average/{name}": value for name, value in average.items()}
@@ -129,10 +127,8 @@ def check_stores(run: Path, began: Stores, now: Stores) -> None:
 
 
 def check_images(run: Path, began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise InputError where a run does not go on with the images that it began with.
-
-    Args:
-        began, now: `TrainingSet.fingerprint`.
+    """Raise InputError where a run does not go on with the images that it began with. Both are of
+    `TrainingSet.fingerprint`.
     """
     if began != now:
         raise InputError(

@@ -51,9 +51,7 @@ class Picture(NamedTuple):
 
 class RunPage(Watcher):
     """Keeps what the page shows and writes the page. A training goes on without it, with a warning, where that fails.
-
-    Args:
-        share: of the training's time that writing pages may take, without the last one.
+    Writing pages, without the last one, takes up to a `share` of the training's time.
     """
 
     def __init__(self, *, first: float = 20.0, share: float = 0.02) -> None:

@@ -77,10 +77,7 @@ def make_example(folder: Path, pictures: int = 240) -> None:
 
     The same bytes each time, whole or not at all. A third of the pictures has boxes alone, a third a mask alone, a
     sixth both, a sixth neither. Raises InputError: the folder is in use, or Twemoji (`tutored[quickstart]`) is not
-    installed.
-
-    Args:
-        folder: must not exist, or be empty.
+    installed. `folder` must not exist, or be empty.
     """
     _refuse_used(folder)
     objects, scenery = load_cutouts("student")
@@ -115,11 +112,7 @@ def _write_photo(path: Path, scene: Scene) -> None:
 
 
 def _write_boxes(path: Path, scene: Scene, names: Sequence[str]) -> None:
-    """VOC's XML: pixels count from 1 and a box's last pixel is inside it.
-
-    Args:
-        names: what class 1, 2, ... is called.
-    """
+    """VOC's XML: pixels count from 1 and a box's last pixel is inside it. `names` says what class 1, 2, ... is called."""
     width, height = scene.picture.size
     lines = [
         "<annotation>",

@@ -113,10 +113,8 @@ SLICE = 65536
 
 
 class Index:
-    """Where an image's row is. A million ids take 8 MB and a mapped file; a dictionary of them takes 200 MB.
-
-    Attributes:
-        ids: in the order of rows.
+    """Where an image's row is. A million ids take 8 MB and a mapped file; a dictionary of them takes 200 MB. `ids` are
+    in the order of rows.
     """
 
     def __init__(self, ids: pa.StringArray) -> None:

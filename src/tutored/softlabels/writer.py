@@ -100,9 +100,7 @@ def write_part(
 
     The folder is claimed when the part is ready, so that a try that fails before leaves it free. Raises InputError: an
     answer is impossible, as a user's own tutor may give one; as `look`; another store has begun here meanwhile.
-
-    Args:
-        failed: images of this part without an answer, and why; kept in the file's own metadata.
+    `failed` has this part's images without an answer, and why; it is kept in the file's own metadata.
     """
     found = {kind: type(each) for answer in answers for kind, each in answer.tasks.items()}
     types: list[type[SoftAnswer]] = [found[kind] for kind in sorted(found)]

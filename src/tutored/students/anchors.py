@@ -129,10 +129,8 @@ class AnchorTargets(NamedTuple):
 
 
 class AnchorRows(nn.ModuleList):
-    """From levels to [B, A, columns], a row for each anchor.
-
-    Args:
-        networks: from a level's features to [B, anchors of a cell x columns, h, w]; one for each level, or one for all.
+    """From levels to [B, A, columns], a row for each anchor. `networks` lead from a level's features to [B, anchors of
+    a cell x columns, h, w]: one a level, or one for all.
     """
 
     def __init__(self, networks: Iterable[nn.Module], columns: int) -> None:

@@ -46,11 +46,7 @@ SHOWN, SIDE, QUALITY = 4, 300, 60
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What `study.yaml` says.
-
-    Attributes:
-        names: of the studies that were asked for, by all commands together.
-    """
+    """What `study.yaml` says. `names` are the studies that were asked for, by all commands together."""
 
     path: Path
     setting: Setting

@@ -163,10 +163,8 @@ def by_row(records: Iterable[Record], setting: Setting) -> dict[tuple[str, int],
 def record_of(
     run: Run, where: Path, result: Mapping[str, Any], rows: Sequence[str], pictures: Sequence[Mapping[str, Any]]
 ) -> Record:
-    """What is kept of a run that has just finished in the folder `where`.
-
-    Args:
-        rows: the keys of all rows that the run serves.
+    """What is kept of a run that has just finished in the folder `where`. `rows` are the keys of all rows that the run
+    serves.
     """
     stores: dict[str, list[Mapping[str, Any]]] = {}
     for task, identities in result["stores"].items():

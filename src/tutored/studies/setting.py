@@ -330,10 +330,7 @@ def studies_of(setting: Setting) -> tuple[Study, ...]:
 
 def choose(names: Sequence[str], setting: Setting, recipe: Recipe | None = None) -> list[Study]:
     """Studies by name, or by the part before the slash, in the order given; `all` means every one except `tune`. Raises
-    InputError: no study has such a name.
-
-    Args:
-        recipe: leave out the rows of the other recipe.
+    InputError: no study has such a name. With `recipe`, without the other recipe's rows.
     """
     declared = studies_of(setting)
     chosen: dict[str, Study] = {}

@@ -32,11 +32,7 @@ __all__ = ["Regression", "RegressionSection", "SoftValues", "ValueMap", "ValueTa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """A number for each pixel of one image.
-
-    Attributes:
-        values: float32 [H, W]; NaN where nothing was measured.
-    """
+    """A number for each pixel of one image. `values` is float32 [H, W], NaN where nothing was measured."""
 
     kind: ClassVar[str] = "regression"
     values: Tensor

@@ -198,10 +198,8 @@ class Maps:
         self, folder: Path, suffix: str, labels: LabelSpace | None, default: LabelSpace | None, options: FilesOptions
     ) -> None:
         """Look at the first files. Raises InputError: a file is no such array, or its number of channels fits no label
-        space.
-
-        Args:
-            labels: the classes; None: `default`, VOC or COCO, whichever has as many names as the maps have channels.
+        space. `labels` are the classes; None: `default`, VOC or COCO, whichever has as many names as the maps have
+        channels.
         """
         self.folder, self.suffix, self.stride = folder, suffix, options.stride
         paths = sorted(folder.glob(f"*{suffix}"))[:LOOKED_AT]

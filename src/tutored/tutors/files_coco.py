@@ -37,10 +37,8 @@ class Found(NamedTuple):
 
 
 def soft_answers(objects: Iterable[Found | None], classes: int) -> tuple[SoftBoxes, Instances | None]:
-    """Boxes with their score on their class and the rest on background; instances where objects have masks.
-
-    Args:
-        classes: C + 1, the names of the label space.
+    """Boxes with their score on their class and the rest on background; instances where objects have masks. `classes`
+    is C + 1, the names of the label space.
     """
     found = [each for each in objects if each is not None]
     boxes = torch.tensor([each.box for each in found], dtype=torch.float32).reshape(-1, 4)
@@ -288,10 +286,7 @@ def _meant_classes(
     path: Path, numbers: set[Any], given: LabelSpace | None, default: LabelSpace | None, own: Mapping[Any, str]
 ) -> tuple[LabelSpace, dict[Any, int]]:
     """The label space that the numbers are from, and the class of each number. Raises InputError: one number fits no
-    label space, or may mean two classes.
-
-    Args:
-        own: a COCO data set's categories.
+    label space, or may mean two classes. `own` are a COCO data set's categories.
     """
     if given is not None:
         spaces = [given]

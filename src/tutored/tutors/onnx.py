@@ -377,9 +377,7 @@ def _cells(output: Tensor, kind: str, extra: int, side: tuple[int, int], weights
 def final_boxes(found: Mapping[str, Tensor], head: FinalBoxes, weights: Path) -> tuple[Tensor, Tensor]:
     """Boxes [A, 4] as they are, and scores [A, N], 0 but for each one's own class; N - 1 is the highest class number.
     Raises InputError: an output has another shape, scores that are no probabilities, or class numbers that are none.
-
-    Args:
-        found: the model's outputs, see `FinalBoxes`.
+    `found` is the model's outputs, see `FinalBoxes`.
     """
     rows, apart = found[head.boxes], [found[name] for name in (head.scores, head.classes) if name]
     more = _count_prototypes(found, head.masks)

@@ -252,10 +252,8 @@ POSSIBLE = f"possible: {', '.join(KINDS)}, such as onnx:FILE, or {{kind: onnx:FI
 
 def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
     """What a user gave for a tutor, without a look into its files. Raises InputError: an unknown kind or option, an
-    impossible value, or a file that does not exist.
-
-    Args:
-        tutor: such as `onnx:FILE`, or a mapping with `kind` and options.
+    impossible value, or a file that does not exist. `tutor` is such as `onnx:FILE`, or a mapping with `kind` and
+    options.
     """
     options = {"kind": tutor} if isinstance(tutor, str) else {name.replace("-", "_"): tutor[name] for name in tutor}
     kind, _, name = str(options.pop("kind", "")).partition(":")

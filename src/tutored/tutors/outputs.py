@@ -57,10 +57,8 @@ def read_labels(labels: Path | str) -> LabelSpace:
 def read_outputs(labels: Path | str, count: int | None = None) -> list[str]:
     """Names of a network's outputs in order: a name of `KNOWN_OUTPUTS`, or a text file with an output a line.
 
-    Lines may repeat a name, also that of the background or "N/A". Raises InputError: no such file.
-
-    Args:
-        count: of the outputs. Names of the background are left out where it is None or not the number of names.
+    Lines may repeat a name, also that of the background or "N/A". Raises InputError: no such file. Where there are not
+    `count` names, or it is None, those of the background are left out.
     """
     if str(labels) == "coco-91":
         return [*COCO_BY_NUMBER]
@@ -112,10 +110,8 @@ class ClassOutputs:
 
 
 class NetworkTutor:
-    """A tutor that answers for each image by itself: in a batch, an answer would depend on its neighbours.
-
-    Attributes:
-        threads: images at once: while the network has one, the next is laid out and the last one's answer is made.
+    """A tutor that answers for each image by itself: in a batch, an answer would depend on its neighbours. It answers
+    for `threads` images at once: while the network has one, the next is laid out and the last one's answer is made.
     """
 
     threads: ClassVar[int] = 2

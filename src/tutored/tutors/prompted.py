@@ -57,18 +57,14 @@ class Promptable(Section):
 
 
 class PromptedTutor(StoresTutor):
-    """Boxes, each with the mask that the network draws for it; a box keeps its class and score.
-
-    Attributes:
-        labels: those of the boxes.
+    """Boxes, each with the mask that the network draws for it; a box keeps its class and score. `labels` are those of
+    the boxes.
     """
 
     def __init__(self, options: PromptedOptions, dataset: Dataset | None = None) -> None:
         """Load both files, and try them on a black picture. Raises InputError: no such boxes, files that are no
-        promptable segmenter, or onnxruntime is not installed.
-
-        Args:
-            dataset: whose images are labelled; it has the boxes of `boxes: ground_truth`.
+        promptable segmenter, or onnxruntime is not installed. `dataset` has the images that are labelled, and the boxes
+        of `boxes: ground_truth`.
         """
         boxes = Boxes(options, dataset)
         self.labels, self._boxes = boxes.labels, boxes.remap(boxes.labels)

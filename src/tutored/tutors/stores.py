@@ -30,10 +30,8 @@ DRAWN = "ground_truth"
 
 
 class Source:
-    """A store's answers for one task in a label space, matched by name.
-
-    Args:
-        kind: the class of the task. Of a segmentation, confidences and instances are made maps as `Remapped` does.
+    """A store's answers for one task in a label space, matched by name. `kind` is the class of the task; of a
+    segmentation, confidences and instances are made maps as `Remapped` does.
     """
 
     def __init__(self, store: Store, kind: type[Task], labels: LabelSpace) -> None:
@@ -164,10 +162,7 @@ class InstancesTutor(StoresTutor):
 
     def __init__(self, options: InstancesOptions, dataset: Dataset | None = None) -> None:
         """Open the stores. Raises InputError: no such store, it does not answer the task, no drawn boxes, or no class
-        in common.
-
-        Args:
-            dataset: whose images are labelled; it has the boxes of `boxes: ground_truth`.
+        in common. `dataset` has the images that are labelled, and the boxes of `boxes: ground_truth`.
         """
         mapper, boxes = Store.teaching(options.maps, Segmentation), Boxes(options, dataset)
         refuse_strangers(options, boxes.labels, mapper.labels)

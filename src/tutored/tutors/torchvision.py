@@ -306,10 +306,7 @@ def categories(model: str, published: Any) -> list[str]:
 
 def build(source: Source, names: Sequence[str]) -> torch.nn.Module:
     """The model with its weights, in evaluation mode. Raises InputError: the file holds no weights, some that are NaN,
-    or not those of this model with so many outputs.
-
-    Args:
-        names: one for each of the model's outputs, background first.
+    or not those of this model with so many outputs. `names` has one for each of the model's outputs, background first.
     """
     state = read_weights(source.path)
     broken = next((name for name, value in state.items() if not value.isfinite().all()), None)

@@ -74,10 +74,8 @@ class Instances(PerObject):
         expect(self.masks, "Instances.masks", (count, None, None), torch.float32)
 
     def soft_boxes(self, space: int) -> SoftBoxes:
-        """Their boxes; what a score leaves to 1 is background's.
-
-        Args:
-            space: size of the label space, background included.
+        """Their boxes; what a score leaves to 1 is background's. `space` is the size of the label space, background
+        included.
         """
         probs = torch.zeros(len(self.scores), space).scatter(1, self.classes[:, None], self.scores[:, None])
         probs[:, 0] = 1 - self.scores

@@ -200,11 +200,7 @@ class SoftMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassMap:
-    """The predicted class of each pixel of one image.
-
-    Attributes:
-        mask: uint8 [H, W], 0..C.
-    """
+    """The predicted class of each pixel of one image. `mask` is uint8 [H, W], 0..C."""
 
     kind: ClassVar[str] = "segmentation"
     mask: Tensor
