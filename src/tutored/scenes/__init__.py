@@ -112,7 +112,7 @@ def _write_photo(path: Path, scene: Scene) -> None:
 
 
 def _write_boxes(path: Path, scene: Scene, names: Sequence[str]) -> None:
-    """VOC's XML: pixels count from 1 and a box's last pixel is inside it. `names` says what class 1, 2, ... is called."""
+    """VOC's XML: pixels count from 1 and a box's last pixel is inside it. `names` are those of class 1, 2, ..."""
     width, height = scene.picture.size
     lines = [
         "<annotation>",
