@@ -20,8 +20,8 @@ from tutored.labels import COCO, VOC, LabelSpace
 from tutored.tasks.detection import Detection, SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import Segmentation, SoftMap
+from tutored.tutors import FilesOptions
 from tutored.tutors.files_coco import CocoResults, Found, fit, read_number, read_score, soft_answers
-from tutored.tutors.options import FilesOptions
 from tutored.tutors.outputs import read_labels
 from tutored.types import Dataset, SoftLabels
 

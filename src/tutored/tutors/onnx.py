@@ -18,10 +18,9 @@ from tutored.files import regular
 from tutored.labels import COCO
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
+from tutored.tutors import OnnxOptions, SessionOptions, outputs
 from tutored.tutors import onnx_families as families
-from tutored.tutors import outputs
 from tutored.tutors.onnx_families import Boxed, BoxesAndScores, Cells, FinalBoxes, Masks, Picture, declaration_path
-from tutored.tutors.options import OnnxOptions, SessionOptions
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 """Types of input that pictures are cast to."""

@@ -19,7 +19,7 @@ from tutored.files import sha256
 from tutored.labels import COCO_BY_NUMBER, KNOWN, MOST, NO_CLASS, LabelSpace
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.instances import Instances
-from tutored.tutors.options import AnswerOptions, MaskOptions
+from tutored.tutors import AnswerOptions, MaskOptions
 from tutored.types import SoftLabels
 
 ROUNDING = 1e-3

@@ -19,8 +19,7 @@ from tutored.processes import choose_device
 from tutored.students import soft_answer
 from tutored.tasks import Task
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors import outputs
-from tutored.tutors.options import PythonOptions, StudentOptions
+from tutored.tutors import PythonOptions, StudentOptions, outputs
 from tutored.tutors.outputs import files_sha256
 from tutored.types import IGNORE, SoftLabels
 

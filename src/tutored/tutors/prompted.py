@@ -13,9 +13,9 @@ from torch import Tensor
 from tutored.config import merged, read_yaml
 from tutored.errors import InputError, told_of
 from tutored.section import Section, validated
+from tutored.tutors import PromptedOptions
 from tutored.tutors.onnx import FLOATS, data_files, open_session, place
 from tutored.tutors.onnx_families import IMAGENET, Picture, declaration_path
-from tutored.tutors.options import PromptedOptions
 from tutored.tutors.outputs import files_sha256, finite, masks_in_boxes, with_masks
 from tutored.tutors.stores import Boxes, StoresTutor, identity_of
 from tutored.types import Dataset, SoftLabels

@@ -19,8 +19,8 @@ from tutored.tasks import Task, task_class
 from tutored.tasks.detection import Detection, SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import Segmentation, SoftMap
+from tutored.tutors import BoxesOptions, InstancesOptions, JoinedOptions, RescoredOptions
 from tutored.tutors.fuse import LIMIT, OVERLAP, fuse
-from tutored.tutors.options import BoxesOptions, InstancesOptions, JoinedOptions, RescoredOptions
 from tutored.tutors.outputs import MASK_SIDE, masks_in_boxes, with_masks
 from tutored.types import Dataset, SoftLabels
 

@@ -23,8 +23,7 @@ from tutored.errors import InputError
 from tutored.labels import NO_CLASS, LabelSpace
 from tutored.processes import choose_device
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors import outputs
-from tutored.tutors.options import TorchvisionOptions
+from tutored.tutors import TorchvisionOptions, outputs
 from tutored.weights import read_weights
 
 MODELS = (*list_models(module=detection), *list_models(module=segmentation))
