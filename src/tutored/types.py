@@ -23,6 +23,8 @@ from tutored.labels import LabelSpace
 
 IGNORE = 255
 BACKGROUND = 0
+Size = tuple[int, int]
+"""(height, width) in pixels."""
 SOURCES = ("ground_truth", "tutor")
 """Who teaches."""
 
@@ -32,11 +34,11 @@ class PerTask:
     """What is known about one image.
 
     Attributes:
-        size: (height, width) of the image in pixels.
+        size: of the image.
         tasks: by task. A task that is missing has no answer here; an answer that is there may say "nothing there".
     """
 
-    size: tuple[int, int]
+    size: Size
     tasks: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

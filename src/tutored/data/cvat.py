@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutored.data import tools
-from tutored.data.images import Images, Size
+from tutored.data.images import Images
 from tutored.data.objects import Entry, Instance, stated_size
 from tutored.data.text import numbered, read_xml, refuse_climbing
 from tutored.data.tools import ALL, Drawn, Page, Pictures
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
+from tutored.types import Size
 
 
 def cvat_splits(folder: Path) -> list[str]:

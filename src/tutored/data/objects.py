@@ -16,7 +16,7 @@ import torch
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
-from tutored.data.images import Annotations, Images, Size
+from tutored.data.images import Annotations, Images
 from tutored.data.text import gather
 from tutored.data.voc import as_boxes
 from tutored.errors import InputError
@@ -25,7 +25,7 @@ from tutored.pictures import Box, fit_box, is_empty, picture_size
 from tutored.tasks.detection.types import Boxes
 from tutored.tasks.instances.types import Objects
 from tutored.tasks.segmentation.types import ClassMask
-from tutored.types import BACKGROUND, IGNORE
+from tutored.types import BACKGROUND, IGNORE, Size
 
 Opened = TypeVar("Opened", bound=Images)
 LARGEST = 1e9

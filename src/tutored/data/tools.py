@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tutored.data.images import Images, Size, files_in
+from tutored.data.images import Images, files_in
 from tutored.data.objects import LARGEST, Entry, Instance, object_images
 from tutored.data.text import NO_CLASSES, is_background, own_classes, refuse_unwritable
 from tutored.errors import InputError, told_of
 from tutored.files import is_special
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import SUFFIXES, Box, refuse_shares
-from tutored.types import BACKGROUND
+from tutored.types import BACKGROUND, Size
 
 ALL = "all"
 """The split of a data set that has none of its own."""

@@ -24,7 +24,7 @@ from tutored.labels import ClassMap, LabelSpace
 from tutored.tasks import columns, task_class
 from tutored.tasks.columns import flat
 from tutored.tasks.task import Remap, SoftAnswer, Task
-from tutored.types import SoftLabels
+from tutored.types import Size, SoftLabels
 
 MANIFEST = STORE.file
 SEALS = ".part-*.sha256"
@@ -188,7 +188,7 @@ def answer_types() -> dict[str, type[SoftAnswer]]:
 class Block(NamedTuple):
     """Consecutive rows: sizes, and by kind an answer a row or None."""
 
-    sizes: Sequence[tuple[int, int]]
+    sizes: Sequence[Size]
     answers: Mapping[str, Sequence[Any]]
 
     def row(self, index: int) -> SoftLabels:

@@ -18,7 +18,8 @@ from tutored.tasks.detection import BoxTargets, Detection, Detections, SoftBoxes
 from tutored.tasks.detection.decode import Kept, keep
 from tutored.tasks.instances import InstanceMasks, Instances, InstanceSegmentation, InstanceTargets
 from tutored.tasks.instances.types import cells_inside
-from tutored.tasks.task import Size, refuse_nan
+from tutored.tasks.task import refuse_nan
+from tutored.types import Size
 
 Sum = Callable[[Any, Any, Any], Tensor]
 

@@ -14,8 +14,8 @@ from pydantic import Field
 from tutored.labels import ClassMap, same_class
 from tutored.section import Section
 from tutored.tasks.calibrate import Answers, Bools, Calibration, Floats, Ints, Rate, calibrate, ece, reliability
-from tutored.tasks.task import Size, Task
-from tutored.types import BACKGROUND
+from tutored.tasks.task import Task
+from tutored.types import BACKGROUND, Size
 
 ENOUGH = 20
 """Boxes, objects or images."""

@@ -24,8 +24,8 @@ from tutored.geometry import Geometry
 from tutored.labels import LabelSpace
 from tutored.losses import Term
 from tutored.tasks.columns import Array, Rows, answered, require
-from tutored.tasks.task import DenseTask, Figures, Remap, Size, at_most, refuse_nan
-from tutored.types import expect
+from tutored.tasks.task import DenseTask, Figures, Remap, at_most, refuse_nan
+from tutored.types import Size, expect
 
 __all__ = ["Regression", "RegressionSection", "SoftValues", "ValueMap", "ValueTargets", "Values"]
 

@@ -21,6 +21,7 @@ from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import OnnxOptions, SessionOptions, outputs
 from tutored.tutors import onnx_families as families
 from tutored.tutors.onnx_families import Boxed, BoxesAndScores, Cells, FinalBoxes, Masks, Picture, declaration_path
+from tutored.types import Size
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 """Types of input that pictures are cast to."""
@@ -145,7 +146,7 @@ class OnnxTutor(outputs.NetworkTutor):
         places = (places - near.repeat(1, 2)) / (far - near).repeat(1, 2)
         return outputs.masks_in_boxes(values, places, which, (1, 1))
 
-    def _detect(self, head: Boxed, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> Sequence[Any]:
+    def _detect(self, head: Boxed, found: Mapping[str, Tensor], placed: Placed, size: Size) -> Sequence[Any]:
         boxes, scores = self._raw_boxes(head, found)
         self._check_count(scores.shape[1])
         scores = pad(scores, (0, len(self._outputs) - scores.shape[1]))[:, self._outputs.used]
@@ -181,7 +182,7 @@ class OnnxTutor(outputs.NetworkTutor):
             )
         return probs
 
-    def _segment(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> SoftMap:
+    def _segment(self, found: Mapping[str, Tensor], placed: Placed, size: Size) -> SoftMap:
         head = self._declared.segmentation
         assert head is not None
         raw = self._raw_map(found)

@@ -21,7 +21,7 @@ from tutored.tasks import Task
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import PythonOptions, StudentOptions, outputs
 from tutored.tutors.outputs import files_sha256
-from tutored.types import IGNORE, SoftLabels
+from tutored.types import IGNORE, Size, SoftLabels
 
 
 class StudentTutor:
@@ -163,7 +163,7 @@ class FunctionTutor(outputs.NetworkTutor):
             raise self._wrong(alone[0], "of no `boxes`; give these, too")
         return found
 
-    def _read(self, found: Mapping[str, Any], size: tuple[int, int]) -> Sequence[Any]:
+    def _read(self, found: Mapping[str, Any], size: Size) -> Sequence[Any]:
         """The soft answers. Raises InputError: naming the key whose value is not possible."""
         answers: list[Any] = []
         if "boxes" in found:

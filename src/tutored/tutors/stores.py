@@ -22,9 +22,8 @@ from tutored.tasks.segmentation import Segmentation, SoftMap
 from tutored.tutors import BoxesOptions, InstancesOptions, JoinedOptions, RescoredOptions
 from tutored.tutors.fuse import LIMIT, OVERLAP, fuse
 from tutored.tutors.outputs import MASK_SIDE, masks_in_boxes, with_masks
-from tutored.types import Dataset, SoftLabels
+from tutored.types import Dataset, Size, SoftLabels
 
-Size = tuple[int, int]
 DRAWN = "ground_truth"
 """Given for `boxes`: those that people drew."""
 

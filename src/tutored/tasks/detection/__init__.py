@@ -17,8 +17,9 @@ from tutored.pictures import PAPER, Colour, colour_of, draw_tag, font_for, shown
 from tutored.tasks.audit import Auditor
 from tutored.tasks.detection import decode, measure, types
 from tutored.tasks.detection.types import Boxes, BoxRow, BoxTargets, Detections, SoftBoxes
-from tutored.tasks.task import Detail, Figures, Size, Task, marked, stack_unknown
+from tutored.tasks.task import Detail, Figures, Task, marked, stack_unknown
 from tutored.tasks.task import unannotated as left_out
+from tutored.types import Size
 
 __all__ = ["BoxTargets", "Boxes", "Detection", "DetectionSection", "Detections", "SoftBoxes"]
 

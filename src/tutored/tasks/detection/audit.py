@@ -13,7 +13,7 @@ from tutored.tasks.calibrate import Answers, Bools, Floats, Ints, Rate
 from tutored.tasks.detection import measure
 from tutored.tasks.detection.measure import IOU_FLOOR, Matches
 from tutored.tasks.detection.types import TAIL_FLOOR, Boxes, Detections, SoftBoxes
-from tutored.tasks.task import Size
+from tutored.types import Size
 
 HEARD = 0.05
 """Weaker boxes count for AP alone."""

@@ -17,8 +17,8 @@ from tutored.boxes import iou, nms, outwards
 from tutored.config.tasks import DetectionSection
 from tutored.tasks import columns
 from tutored.tasks.columns import FLOATS, NUMBERS, Array, Lists, Rows, flat, lists, require, starts
-from tutored.tasks.task import Remap, Size, marked
-from tutored.types import IGNORE, PerObject, expect, expect_boxes
+from tutored.tasks.task import Remap, marked
+from tutored.types import IGNORE, PerObject, Size, expect, expect_boxes
 
 TAIL_FLOOR = 1e-3
 """A box's class probabilities below this count as background; the class that it was kept for is always stored."""

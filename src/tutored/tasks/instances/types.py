@@ -17,8 +17,8 @@ from torch.nn.functional import grid_sample
 from tutored.geometry import Geometry
 from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, require, scored_boxes, starts
 from tutored.tasks.detection.types import Boxes, BoxRow, BoxTargets, Detections, SoftBoxes
-from tutored.tasks.task import Remap, Size
-from tutored.types import IGNORE, PerObject, expect, expect_boxes
+from tutored.tasks.task import Remap
+from tutored.types import IGNORE, PerObject, Size, expect, expect_boxes
 
 LEVELS = 255
 

@@ -14,8 +14,7 @@ from tutored.tasks.calibrate import Answers, Ints, known, known_mean, resampled,
 from tutored.tasks.segmentation import measure
 from tutored.tasks.segmentation.measure import NO_PIXELS, Pixels
 from tutored.tasks.segmentation.types import LEVELS, ClassMap, ClassMask, SoftMap
-from tutored.tasks.task import Size
-from tutored.types import BACKGROUND, IGNORE
+from tutored.types import BACKGROUND, IGNORE, Size
 
 CONFIDENT = 0.9
 """Least probability of a pixel's likeliest class for the tutor to count as confident."""
