@@ -1,7 +1,5 @@
 """Stores of soft labels: one Parquet file a part, found by image id, in the tutor's own label space or remapped."""
 
-from __future__ import annotations
-
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -222,7 +220,7 @@ class Store(Mapping[str, SoftLabels]):
         self._answered = lru_cache(maxsize=None)(self._read_answered)
 
     @classmethod
-    def open(cls, path: Path | str) -> Store:
+    def open(cls, path: Path | str) -> Self:
         """Open a finished store. Raises InputError: no store, an unfinished, incomplete or damaged one, or one of a
         newer format. Damage to a part's inside is found when that is read, a single changed byte by `verify` only.
         """
@@ -246,7 +244,7 @@ class Store(Mapping[str, SoftLabels]):
         return cls(path, manifest, index)
 
     @classmethod
-    def teaching(cls, path: Path, task: Task | type[Task]) -> Store:
+    def teaching(cls, path: Path, task: Task | type[Task]) -> Self:
         """A store that can teach a task. Raises InputError where it can't; else see `open`."""
         store = cls.open(path)
         if not store.teaches(task):
