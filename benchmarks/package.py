@@ -26,6 +26,7 @@ from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.export import Options, export_onnx
 from tutored.labels import VOC, ClassMap
+from tutored.predict import Predictor
 from tutored.scenes import make_scenes
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.writer import finish, look, write_part
@@ -216,6 +217,12 @@ def save_untrained(path: Path, shape: Mapping[str, Any]) -> Path:
     """A checkpoint of an untrained student."""
     save_checkpoint(path, untrained(shape), _config_of(shape))
     return path
+
+
+def make_predictor(shape: Mapping[str, Any]) -> Predictor:
+    """An untrained student, loaded as users load theirs."""
+    with tempfile.TemporaryDirectory() as name:
+        return Predictor.load(save_untrained(Path(name, "checkpoint"), shape), "cpu")
 
 
 def make_session(shape: Mapping[str, Any], options: Options = Options()) -> onnxruntime.InferenceSession:  # noqa: B008

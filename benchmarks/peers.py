@@ -11,9 +11,19 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.harness import AbsentError, Table, side_by_side, table
-from benchmarks.package import LIGHT, TASKS, Student, make_data, make_session, open_dataset, students, total, untrained
+from benchmarks.package import (
+    LIGHT,
+    TASKS,
+    Student,
+    make_data,
+    make_predictor,
+    make_session,
+    open_dataset,
+    students,
+    total,
+    untrained,
+)
 from tutored.export import Options
-from tutored.predict import Predictor
 from tutored.students import preprocess
 
 JOINT, PAIR = "joint student", "YOLO11n and YOLO26n-sem"
@@ -70,7 +80,7 @@ def _pictures(name: str, shape: dict[str, Any], work: Path, scale: float) -> Ite
         raise AbsentError(f"{error}; pip install ultralytics in an environment of its own") from error
     dataset = open_dataset(make_data(work, 32, scale)[0], "train")
     pictures = [dataset.image(image_id) for image_id in dataset.ids[:16]]
-    predictor, session = Predictor(untrained(shape)), make_session(shape, Options(nms=True, mask=True))
+    predictor, session = make_predictor(shape), make_session(shape, Options(nms=True, mask=True))
     size = predictor.student.size
     for batch in (1, 16):
         part: list[Image.Image] = pictures[:batch]

@@ -9,9 +9,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from benchmarks.harness import SMALLEST, Table, side_by_side, table
-from benchmarks.package import SIZE, make_data, make_session, open_dataset, students, untrained
+from benchmarks.package import SIZE, make_data, make_predictor, make_session, open_dataset, students
 from tutored.geometry import likeliest
-from tutored.predict import Predictor
 
 
 def measure(work: Path, scale: float) -> Iterator[Table]:
@@ -20,7 +19,7 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
     dataset = open_dataset(data, "train")
     pictures = [dataset.image(image_id) for image_id in dataset.ids[:16]]
     for name, (shape, _) in students(scale).items():
-        predictor, session = Predictor(untrained(shape), batch=16), make_session(shape)
+        predictor, session = make_predictor(shape), make_session(shape)
         network = predictor.student
         compiled = None if scale < SMALLEST else torch.compile(network)
         size = session.get_inputs()[0].shape[2]
