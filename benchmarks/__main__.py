@@ -1,7 +1,5 @@
 """`python -m benchmarks [NAME ...] [--scale 1] [--out results/benchmarks] [--threads N] [--cpu]`."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Evaluation: average precision against the reference, pycocotools."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Iterator
@@ -54,35 +52,23 @@ def made_boxes(images: int) -> Pairs:
         guess = torch.where(torch.rand(FOUND, generator=rng) < 0.7, classes[source], 1 + source % CLASSES)
         easy = torch.zeros(count, dtype=torch.bool)
         scores = torch.rand(FOUND, generator=rng)
-        pairs.append(
-            (
-                Boxes(boxes_xyxy=truth, classes=classes, difficult=easy),
-                Detections(boxes_xyxy=found, classes=guess, scores=scores),
-            )
-        )
+        drawn = Boxes(boxes_xyxy=truth, classes=classes, difficult=easy)
+        pairs.append((drawn, Detections(boxes_xyxy=found, classes=guess, scores=scores)))
     return pairs
 
 
 def pycocotools_ap(pairs: Pairs) -> float:
     """COCO AP by the reference, its own messages silenced."""
     with contextlib.redirect_stdout(io.StringIO()):
-        files = []
-        for items in zip(*pairs, strict=True):
-            files.append(COCO())
-            files[-1].dataset = {
-                "images": [{"id": index} for index in range(len(pairs))],
-                "categories": [{"id": index} for index in range(1, CLASSES + 1)],
-                "annotations": _annotations(items),
-            }
-            files[-1].createIndex()
-        run = COCOeval(*files, "bbox")
+        truth, found = (_indexed(items) for items in zip(*pairs, strict=True))
+        run = COCOeval(truth, found, "bbox")
         run.params.areaRng, run.params.areaRngLbl, run.params.maxDets = [[0, 1e10]], ["all"], [100]
         run.evaluate()
         run.accumulate()
     return float(run.eval["precision"].mean())
 
 
-def _annotations(items: Any) -> list[dict[str, Any]]:
+def _indexed(items: Any) -> COCO:
     made: list[dict[str, Any]] = []
     for image, each in enumerate(items):
         scores = each.scores.tolist() if isinstance(each, Detections) else [1.0] * len(each.classes)
@@ -90,4 +76,8 @@ def _annotations(items: Any) -> list[dict[str, Any]]:
         for (x1, y1, x2, y2), number, score in rows:
             box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0, "score": score}
             made.append({"id": len(made) + 1, "image_id": image, "category_id": number, **box})
-    return made
+    file, images, classes = COCO(), range(len(items)), range(1, CLASSES + 1)
+    file.dataset = {"images": [{"id": n} for n in images], "categories": [{"id": n} for n in classes]}
+    file.dataset["annotations"] = made
+    file.createIndex()
+    return file

@@ -3,8 +3,6 @@
 python -m benchmarks.export_parity CHECKPOINT... --data voc:FOLDER --split val --into docs/export.md
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile
@@ -80,9 +78,8 @@ def report(content: dict[str, Any]) -> str:
             f"{task}: final answers apart": f"{apart:,} of {all_:,} ({100 * apart / max(all_, 1):.2g} %)"
             for task, (apart, all_) in row["final"].items()
         }
-        rows.append(
-            {"network": row["network"], "file": row["file"], "MB": f"{row['bytes'] / 1e6:.1f}", **raw, **shares}
-        )
+        megabytes = f"{row['bytes'] / 1e6:.1f}"
+        rows.append({"network": row["network"], "file": row["file"], "MB": megabytes, **raw, **shares})
     images, packages = content["images"], content["machine"]["packages"]
     versions = ", ".join(f"{name} {packages[name]}" for name in ("tutored", "torch", "onnx", "onnxruntime", "numpy"))
     return f"{markdown(rows)}\n\n{len(images['ids'])} images of {images['source']}/{images['split']}; {versions}; CPU."

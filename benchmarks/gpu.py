@@ -1,9 +1,8 @@
 """On a GPU, in at most eight minutes: the loop against a resident batch, compiling, waiting, operations and memory."""
 
-from __future__ import annotations
-
 import os
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from benchmarks.package import Run, make_data, make_run_config, students
 WORKERS = max((os.cpu_count() or 1) - 1, 1)
 MODES = {"compiled": "default", "compiled, CUDA graphs": "reduce-overhead"}
 """Of torch's compiler; a trial only traces, because generating code takes minutes."""
+BARE, STEP, LOOP = ": bare network", ": the step on a resident batch", ": the loop"
 MEMORY = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "_unsafe_view")
 """Operations that look at tensors or make room for them, and compute nothing."""
 
@@ -45,36 +45,32 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
 
 def _training(name: str, ways: dict[str, Run], steps: int, workers: int, scale: float) -> Table:
     things: dict[str, Callable[[], object]] = {}
-    extra: dict[str, dict[str, Any]] = {}
+    extra: dict[str, dict[str, Any]] = defaultdict(dict)
     for way, run in ways.items():
         resident, batches = run.resident(), run.batches(workers)
-        run.step(resident)
+        bare, step = partial(run.network, resident, update=True), partial(run.step, resident)
+        step()
         things |= {
-            f"{way}: bare network": repeated(partial(run.network, resident, update=True), steps),
-            f"{way}: the step on a resident batch": repeated(partial(run.step, resident), steps),
-            f"{way}: the loop": repeated(run.loop(workers), steps),
+            f"{way}{BARE}": repeated(bare, steps),
+            f"{way}{STEP}": repeated(step, steps),
+            f"{way}{LOOP}": repeated(run.loop(workers), steps),
         }
         if way == "eager":
             things["reading alone"] = repeated(partial(next, batches), steps)
-            extra["eager: bare network"] = {"operations": count_operations(partial(run.network, resident, update=True))}
-            extra["eager: the step on a resident batch"] = {"operations": count_operations(partial(run.step, resident))}
+            for part, do in ((BARE, bare), (STEP, step)):
+                extra[f"{way}{part}"]["operations"] = count_operations(do)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-            run.step(resident)
-            peak = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-            extra.setdefault(f"{way}: the step on a resident batch", {})["peak GB"] = peak
+            step()
+            extra[f"{way}{STEP}"]["peak GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
     timed = side_by_side(things, ways["eager"].batch_size * steps, 3, scale=scale)
     for way in ways:
-        took = {
-            part: statistics.median(timed[f"{way}: {part}"].seconds)
-            for part in ("the step on a resident batch", "the loop")
-        }
-        waiting = 1 - took["the step on a resident batch"] / took["the loop"]
-        extra.setdefault(f"{way}: the loop", {})["share of waiting"] = round(max(waiting, 0.0), 3)
+        on_resident, whole = (statistics.median(timed[f"{way}{part}"].seconds) for part in (STEP, LOOP))
+        extra[f"{way}{LOOP}"]["share of waiting"] = round(max(1 - on_resident / whole, 0.0), 3)
     note = f"batch {ways['eager'].batch_size}, bf16, both tasks taught by both sources, {workers} processes read"
-    found = table(f"training: {name}", timed, "eager: bare network", note)
+    found = table(f"training: {name}", timed, f"eager{BARE}", note)
     for row in found["rows"]:
-        row |= extra.get(row["name"], {})
+        row |= extra[row["name"]]
     return found
 
 

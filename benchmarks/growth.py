@@ -1,7 +1,5 @@
 """What grows with the data: memory and time of the commands, and of reading a store."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Timing in turns, tables of ratios, and what is written about them: JSON and a page."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os
@@ -16,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -70,7 +68,7 @@ class Timed:
         """The median of things done a second."""
         return self.count / statistics.median(self.seconds)
 
-    def ratio(self, other: Timed) -> dict[str, float]:
+    def ratio(self, other: Self) -> dict[str, float]:
         """How many times faster this is than the other: median, lowest and highest of the rounds."""
         pairs = zip(self.seconds, other.seconds, strict=True)
         ratios = [theirs / mine * self.count / other.count for mine, theirs in pairs]
@@ -123,14 +121,9 @@ def counted_memory() -> Iterator[Callable[[], int]]:
     yield lambda: megabytes("VmHWM") - before
 
 
-def repeated(do: Callable[[], object], times: int) -> Callable[[], None]:
+def repeated(do: Callable[[], object], times: int) -> Callable[[], object]:
     """Do it so often."""
-
-    def run() -> None:
-        for _ in range(times):
-            do()
-
-    return run
+    return lambda: [do() for _ in range(times)]
 
 
 def table(title: str, timed: Mapping[str, Timed], reference: str, note: str = "", unit: str = "images/s") -> Table:

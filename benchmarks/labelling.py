@@ -1,7 +1,5 @@
 """Labelling in one and two processes against the bare model: YOLOX-nano, ONNX Runtime, one thread each, photographs."""
 
-from __future__ import annotations
-
 import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator
@@ -47,14 +45,8 @@ def _bare(weights: Path, images: int) -> Callable[[], object]:
 
 def _label(some: Subset, weights: Path, out: Path, processes: int) -> None:
     shutil.rmtree(out, ignore_errors=True)
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_work, args=(some, weights, out, rank, processes)) for rank in range(processes)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-        if worker.exitcode:
-            raise RuntimeError("a labelling process failed")
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        pool.starmap(_work, [(some, weights, out, rank, processes) for rank in range(processes)], chunksize=1)
 
 
 def _work(some: Subset, weights: Path, out: Path, rank: int, processes: int) -> None:

@@ -1,7 +1,5 @@
 """Reading training images: what each part costs, and how the loader scales with processes."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

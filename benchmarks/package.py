@@ -1,7 +1,5 @@
 """All that the benchmarks need of tutored: data and a store, a config, a run that is stepped by hand, students."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
@@ -16,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from benchmarks.harness import SMALLEST
@@ -46,16 +45,10 @@ SMALL = (160, 120)
 STRIDE, PART_ROWS = 8, 64
 TASKS = ("detection", "segmentation")
 POLICIES = {"ground truth": "ground_truth", "tutors": "replace", "both": "both"}
-TINY = {
-    "kind": "blitznet",
-    "backbone": "test_resnet",
-    "size": 64,
-    "extra": 2,
-    "extra_width": 32,
-    "up_width": 16,
-    "map_width": 8,
-}
 LIGHT, BLITZNET = ({"kind": "blitznet", "preset": name} for name in ("light", "blitznet300-s8"))
+TINY = {"kind": "blitznet", "backbone": "test_resnet", "size": 64}
+TINY |= {"extra": 2, "extra_width": 32, "up_width": 16, "map_width": 8}
+"""Of tests."""
 
 
 def students(scale: float) -> dict[str, tuple[dict[str, Any], int]]:
@@ -151,39 +144,26 @@ def make_run_config(
 
 
 class Run:
-    """A training that is stepped by hand.
+    """A training that is stepped by hand."""
 
-    Args:
-        soft_labels: change the tutors' answers, from {task: {image id: answer}} to the like.
-    """
-
-    def __init__(self, config: Config, soft_labels: Callable[[Any], Any] = lambda given: given) -> None:
-        supervision = open_supervision(config)
-        supervision = supervision._replace(soft_labels=soft_labels(supervision.soft_labels))
+    def __init__(self, config: Config) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self.trainer = Trainer(config, supervision, Path(self._folder.name))
+        self.trainer = Trainer(config, open_supervision(config), Path(self._folder.name))
         self.examples, self.model, self.device = self.trainer.training, self.trainer.model, self.trainer.device
+        self.step = self.trainer.step
         self.batch_size: int = config.train.batch
 
     def batches(self, workers: int = 0) -> Iterator[Any]:
         """The run's batches in its order, without end; the processes that read live on from one pass to the next."""
-        loader: DataLoader[Any] = DataLoader(
-            self.examples,
-            batch_sampler=list(self.trainer.plan),
-            collate_fn=self.examples.collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=self.device.type == "cuda",
-        )
+        how = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": self.device.type == "cuda"}
+        plan, collate = list(self.trainer.plan), self.examples.collate
+        loader: DataLoader[Any] = DataLoader(self.examples, batch_sampler=plan, collate_fn=collate, **how)
         return (batch for _ in cycle([0]) for batch in loader)
 
     def loop(self, workers: int = 0) -> Callable[[], None]:
         """One step of a training: take a batch and learn from it."""
         batches = self.batches(workers)
         return lambda: self.step(next(batches))
-
-    def step(self, batch: Any) -> None:
-        self.trainer.step(batch)
 
     def resident(self) -> Any:
         """A batch in the device's memory."""
@@ -218,9 +198,7 @@ def in_one_piece(step: Callable[[], object]) -> Callable[[], None]:
 
 def total(outputs: Any) -> Tensor:
     """The sum of the means of every tensor that a network computed, in whatever dictionaries and tuples."""
-    if isinstance(outputs, Tensor):
-        return outputs.float().mean() if outputs.requires_grad else torch.zeros((), device=outputs.device)
-    return torch.stack([total(part) for part in (outputs.values() if isinstance(outputs, dict) else outputs)]).sum()
+    return torch.stack([leaf.float().mean() for leaf in tree_leaves(outputs) if leaf.requires_grad]).sum()
 
 
 def untrained(shape: Mapping[str, Any], tasks: Sequence[str] = TASKS) -> Student:

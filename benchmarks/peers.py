@@ -1,7 +1,5 @@
 """One network for both tasks against what one would take instead: two of its kind, BlitzNet, two of Ultralytics'."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Prediction: eager, compiled and ONNX; the network alone, and to boxes and masks; a map to its mask."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +10,7 @@ from torch.nn import functional as F
 
 from benchmarks.harness import SMALLEST, Table, side_by_side, table
 from benchmarks.package import SIZE, make_data, make_session, open_dataset, students, untrained
-from tutored.maps import likeliest
+from tutored.geometry import likeliest
 from tutored.predict import Predictor
 
 

@@ -1,7 +1,5 @@
 """How long commands take to begin, each in a new process: CPU seconds and memory."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile

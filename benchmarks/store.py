@@ -1,11 +1,8 @@
 """Stored answers against the thesis' dense arrays: to read, and in bytes."""
 
-from __future__ import annotations
-
 import gc
 import os
 import random
-from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,19 +29,21 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
     _write_dense(dense, {image_id: maps[image_id] for image_id in some.ids})
     order = random.Random(0).sample(some.ids, len(some.ids))
 
-    def read(answers: list[Answers]) -> None:
+    def read(answers: list[Callable[[str], Any]]) -> None:
         for image_id in order:
             for each in answers:
-                each[image_id]
+                each(image_id)
 
-    arrays = Changed(boxes, lambda image_id, _: _read_dense(dense / f"{image_id}.npy"))
+    def read_dense(image_id: str) -> torch.Tensor:
+        return torch.from_numpy(np.load(dense / f"{image_id}.npy", allow_pickle=False)).permute(2, 0, 1)
+
     ways: dict[str, Callable[[], None]] = {
-        PLAIN: lambda: read([boxes, arrays]),
-        FIRST: lambda: read(_opened(stores)),
+        PLAIN: lambda: read([boxes.__getitem__, read_dense]),
+        FIRST: lambda: read([each.__getitem__ for each in _opened(stores)]),
     }
     ours = [file for path in stores for file in path.iterdir()]
     files = {PLAIN: [dense / f"{each}.npy" for each in order], FIRST: ours, NEXT: ours}
-    kept = _opened(stores)
+    kept = [each.__getitem__ for each in _opened(stores)]
     note = (
         "boxes of YOLOX-nano and maps of DeepLab in random order, remapped to our classes; dense: float32 [H, W, C + 1]"
     )
@@ -87,17 +86,3 @@ def _evict(files: list[Path]) -> None:
         os.fsync(opened)
         os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(opened)
-
-
-class Changed(UserDict[str, Any]):
-    """Answers by image id, each got by a function of the image id and the stored answer."""
-
-    def __init__(self, answers: Any, change: Callable[[str, Any], Any]) -> None:
-        self.data, self.change = answers, change
-
-    def __getitem__(self, image_id: str) -> Any:
-        return self.change(image_id, self.data[image_id])
-
-
-def _read_dense(file: Path) -> torch.Tensor:
-    return torch.from_numpy(np.load(file, allow_pickle=False)).permute(2, 0, 1)

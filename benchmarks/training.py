@@ -1,7 +1,5 @@
 """Training: the loop against the bare network, what tutors cost, and the shares of a step."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -87,8 +85,5 @@ def _shares(run: Run, name: str, scale: float) -> Table:
     }
     whole = took["step"] + took["read"] + took["collate"]
     rows = [{"name": part, "ms an image": round(ms, 3), "share": round(ms / whole, 3)} for part, ms in parts.items()]
-    return {
-        "title": f"shares of a step: {name}",
-        "note": "the second and third row are differences of medians",
-        "rows": rows,
-    }
+    note = "the second and third row are differences of medians"
+    return {"title": f"shares of a step: {name}", "note": note, "rows": rows}

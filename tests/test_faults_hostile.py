@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pickle
-import shutil
 import struct
 import zipfile
 import zlib
@@ -14,7 +13,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from benchmarks.faults.readers import READERS, attempt, guarded, originals
+from benchmarks.faults.readers import READERS, attempt, fill, guarded
 
 from tutored.checkpoint import load_checkpoint
 from tutored.data import open_dataset
@@ -96,20 +95,11 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def folder_of(reader, folder):
-    """The folder with a reader's files."""
-    if isinstance(reader.make, str):
-        shutil.copytree(originals() / reader.make, folder)
-    else:
-        folder.mkdir()
-        reader.make(folder)
-    return folder
-
-
 @pytest.mark.parametrize("kind", ["pipe", "device"])
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
 def test_what_is_no_file_is_refused_and_not_waited_for(reader, kind, tmp_path):
-    file = folder_of(reader, tmp_path / "at") / reader.file
+    fill(tmp_path / "at", reader.made)
+    file = tmp_path / "at" / reader.file
     file.unlink()
     os.mkfifo(file) if kind == "pipe" else file.symlink_to("/dev/zero")
     with guarded():
@@ -120,7 +110,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(reader, kind, tmp_path):
 @pytest.mark.parametrize(("name", "what", "content"), HOSTILE, ids=[f"{name}: {what}" for name, what, _ in HOSTILE])
 def test_a_hostile_file_is_refused(name, what, content, tmp_path, monkeypatch):
     (reader,) = [each for each in READERS if each.name == name]
-    folder = folder_of(reader, tmp_path / "at")
+    fill(folder := tmp_path / "at", reader.made)
     (folder / reader.file).write_bytes(content.encode() if isinstance(content, str) else content)
     monkeypatch.chdir(folder)
     with guarded():

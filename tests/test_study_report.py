@@ -11,12 +11,10 @@ from PIL import Image
 from tutored.errors import InputError
 from tutored.evaluate import Interval
 from tutored.pages import PAPER
-from tutored.studies.declare import Row, Study
 from tutored.studies.folder import Folder
-from tutored.studies.outcome import gather
-from tutored.studies.records import Record, add_record, read_records
 from tutored.studies.report import draw_curve, write_report
-from tutored.studies.setting import Setting, load_setting, run_of
+from tutored.studies.results import Record, add_record, gather, read_records
+from tutored.studies.setting import Row, Setting, Study, load_setting, run_of
 
 SETTING = load_setting(None, name="made <up>", data="voc:/nowhere/VOC2012", reported=["cat", "dog"])
 MEASURES = ("detection/mAP_voc_area@.5", "segmentation/mIoU")
@@ -82,9 +80,10 @@ def test_better_is_said_only_where_the_interval_excludes_zero(finish, report):
     assert "better than “base” in mIoU" not in page + text and "Made at: abc1234.\n" in text
 
 
-def test_a_page_of_many_comparisons_asks_more_of_each(finish, report):
+@pytest.mark.parametrize(("others", "verdict"), [(3, "“other” seems better than"), (2, "**“other” is better than")])
+def test_a_page_of_many_comparisons_asks_more_of_each(finish, report, others, verdict):
     # Of one row against another p is .013; Benjamini and Hochberg's of eight comparisons, of which the other seven say
-    # nothing, is .105.
+    # nothing, is .105. Comparisons over two seeds do not count.
     many = Study(name="made/many", title="Many", question="Which?", recipes=("corrected",), rows=(BASE, OTHER))
     for number in (2, 3, 4):
         row = Row(label=f"row {number}", config={"student": {"negatives": 2.0 + number}}, against=("base",))
@@ -93,10 +92,10 @@ def test_a_page_of_many_comparisons_asks_more_of_each(finish, report):
     for seed, away in enumerate((-0.1, 0.0, 0.1)):
         finish(many, BASE, "corrected", seed, 0.50, 0.60)
         finish(many, OTHER, "corrected", seed, 0.54 + 0.01 * seed, 0.60 + away)
-        for row in many.rows[2:]:
+        for row in many.rows[2:] if seed < others else ():
             finish(many, row, "corrected", seed, 0.50 + away, 0.60 + away)
     assert "**“other” is better than “base” in mAP:** +0.050" in report(few, seeds=(0, 1, 2))[1]
-    assert "- “other” seems better than “base” in mAP: +0.050" in report(many, seeds=(0, 1, 2))[1]
+    assert f"- {verdict} “base” in mAP:" in report(many, seeds=(0, 1, 2))[1]
 
 
 def test_answers_stand_at_the_head(finish, report):

@@ -81,8 +81,10 @@ def test_an_xml_without_objects_is_not_labelled_unless_told(one):
     dataset = open_dataset(f"voc:{one}", "train")
     assert dataset.annotated_tasks("train_000") == ("segmentation",) and dataset.blank == ("train_000",)
     assert "1 of 1 images, such as train_000, have no object: nothing there, or not labelled yet?" in dataset.notes[0]
-    (one / "Annotations/train_000.xml").write_text("<annotation><object")
-    assert not open_dataset(f"voc:{one}", "train").blank and "not readable as XML" in dataset.problems("train_000")[0]
+    for cut_short in ("<annotation><object", "<annotation><size>"):
+        (one / "Annotations/train_000.xml").write_text(cut_short)
+        assert not open_dataset(f"voc:{one}", "train").blank
+        assert "not readable as XML" in dataset.problems("train_000")[0]
 
 
 def test_sbds_masks_fill_the_gaps_and_official_ones_win(one):

@@ -1,7 +1,5 @@
 """`python -m benchmarks.faults [readers] [campaign] [--seed 0] [--scale 1] [--out results/faults/faults.json]`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile

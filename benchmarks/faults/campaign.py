@@ -1,7 +1,5 @@
 """`label`, `train` and `study run`, killed, stopped or short of disk, and run again: the same bytes, or a loss."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal
@@ -13,9 +11,8 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 import yaml
 
-from benchmarks.faults.work import CONFIG, Ended, Fault, make_answers, run
+from benchmarks.faults.work import CONFIG, Ended, Fault, make_small, run
 from tutored.files import LEFTOVERS
-from tutored.scenes import make_scenes
 
 CLOCK = {"seconds", "images_per_second", "sha256"}
 """Keys in which two runs of the same may differ; a state's own hash covers its seconds."""
@@ -35,10 +32,7 @@ class Job(NamedTuple):
 
 def make_jobs(folder: Path, names: Collection[str] = ("label", "train", "study")) -> dict[str, Job]:
     """The commands on small data, and what they make undisturbed."""
-    splits = {"train": 8, "val": 4, "large": 66}  # a store of the large one has two parts
-    data = f"voc:{make_scenes(folder / 'data', 'student', splits, seed=0, size=(72, 56))}"
-    answers = make_answers(folder / "answers", data, tuple(splits))
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"train": data}} | CONFIG))
+    data, answers = make_small(folder, train=8, val=4, large=66)  # a store of the large one has two parts
     label = ["label", "files", "--from", str(answers), "--data", data, "--batch", "2"]
     setting = {"name": "small", "data": data, "small": "train", "large": "train", "evaluation": "val", "run": CONFIG}
     setting |= {"tutors": dict.fromkeys(("detection", "segmentation"), str(folder / "stores-{split}"))}
@@ -115,16 +109,12 @@ def _content(path: Path, but: Collection[str]) -> Any:
         return str(pq.read_table(path).drop_columns("seconds").to_pylist())  # text, in which NaN is NaN
     if not path.exists() or path.suffix not in (".json", ".jsonl"):
         return path.read_bytes() if path.exists() else None
-    lines = (
-        path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else [path.read_text(encoding="utf-8")]
-    )
-    return [_without(json.loads(line), CLOCK | {*but}) for line in lines]
-
-
-def _without(content: Any, names: Collection[str]) -> Any:
-    if isinstance(content, dict):
-        return {key: _without(value, names) for key, value in content.items() if key not in names}
-    return [_without(value, names) for value in content] if isinstance(content, list) else content
+    text = path.read_text(encoding="utf-8")
+    gone = CLOCK | {*but}
+    return [
+        json.loads(line, object_hook=lambda found: {key: value for key, value in found.items() if key not in gone})
+        for line in (text.splitlines() if path.suffix == ".jsonl" else [text])
+    ]
 
 
 def measure(folder: Path, seed: int, scale: float) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,5 @@
 """Hypothesis strategies that damage a valid file, by format."""
 
-from __future__ import annotations
-
 import copy
 import io
 import json

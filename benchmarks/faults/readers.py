@@ -1,17 +1,12 @@
 """Every reader of files: hypothesis damages its file, and the reader refuses it by name or reads what is valid."""
 
-from __future__ import annotations
-
 import atexit
 import contextlib
-import io
-import json
 import logging
 import resource
 import shutil
 import signal
 import tempfile
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -23,11 +18,10 @@ import hypothesis
 import numpy as np
 import onnx.parser
 import torch
-import yaml
 from PIL import Image
 
 from benchmarks.faults.damage import damaged
-from benchmarks.faults.work import CONFIG, make_answers
+from benchmarks.faults.work import make_small
 from tutored.checkpoint import load_checkpoint
 from tutored.cli import main
 from tutored.config import load_config
@@ -38,7 +32,6 @@ from tutored.errors import InputError
 from tutored.evaluate import Resampled
 from tutored.pages.run import read_run
 from tutored.pictures import read_picture
-from tutored.scenes import make_scenes
 from tutored.softlabels import Store
 from tutored.softlabels.advice import read_sidecar
 from tutored.studies.folder import load_folder, open_folder
@@ -60,7 +53,7 @@ class Reader(NamedTuple):
 
     Attributes:
         file: the one that is damaged.
-        make: fills the folder with valid files; a name is that of a folder in `originals`.
+        made: whose files it has, a folder of `VALID` or of `originals`.
         read: reads them, asserts that the result is valid, and returns what can be compared.
         form: its format, one of `damage.FORMS` or bytes.
         sealed: a hash guards it, so that nothing else than what was written may be read.
@@ -69,7 +62,7 @@ class Reader(NamedTuple):
 
     name: str
     file: str
-    make: str | Callable[[Path], object]
+    made: str
     read: Callable[[Path], Any]
     form: str = "bytes"
     sealed: bool = False
@@ -81,11 +74,7 @@ def examine(reader: Reader, folder: Path, examples: int, seed: int) -> dict[str,
 
     `lost` is 1 where an example was neither refused by name nor read as valid; the smallest one is described.
     """
-    if isinstance(reader.make, str):
-        shutil.copytree(originals() / reader.make, folder)
-    else:
-        folder.mkdir(parents=True)
-        reader.make(folder)
+    fill(folder, reader.made)
     file, found, losses, checks = folder / reader.file, Counter[str](), [], list(hypothesis.HealthCheck)
     whole, wanted = file.read_bytes(), reader.read(folder)
 
@@ -149,9 +138,7 @@ def originals() -> Path:
     """Folders that the commands made: data, answers, results, run, store and study."""
     folder = Path(tempfile.mkdtemp(prefix="tutored-faults-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    data = f"voc:{make_scenes(folder / 'data', 'student', {'train': 8, 'val': 2}, seed=0, size=(72, 56))}"
-    answers = make_answers(folder / "answers", data, ("train", "val"))
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"train": data}} | CONFIG))
+    data, answers = make_small(folder, train=8, val=2)
     store, split = folder / "store", ("--data", data, "--split", "train")
     for words in (
         ("train", folder / "config.yaml", "--out", folder / "run"),
@@ -164,101 +151,27 @@ def originals() -> Path:
     return folder
 
 
-def make_pictures(folder: Path) -> None:
-    """Two pictures and a list of them."""
+VALID = Path(__file__).with_name("valid")
+"""A folder for every format that nothing of tutored writes, with annotations of each kind that the format has."""
+PLACES = {"coco": "val", "yolo": "images", "colours": "JPEGImages"}
+"""Where the pictures of such a folder are; elsewhere, beside their annotations."""
+
+
+def fill(folder: Path, made: str) -> None:
+    """Copy a folder of `VALID`, and add its pictures and its model; or copy one of `originals`."""
+    if not (VALID / made).exists():
+        shutil.copytree(originals() / made, folder)
+        return
+    shutil.copytree(VALID / made, folder)
+    pictures, rng = folder / PLACES.get(made, ""), np.random.default_rng(0)
+    pictures.mkdir(exist_ok=True)
     for name in ("a.jpg", "b.png"):
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 10, 3), np.uint8)).save(folder / name)
-    (folder / "list.txt").write_text("a.jpg\nb.png\n")
-
-
-def make_coco(folder: Path) -> None:
-    """An image with boxes, polygons and both kinds of run lengths."""
-    (folder / "val").mkdir()
-    make_pictures(folder / "val")
-    runs = {"size": [8, 10], "counts": [8, 20, 52]}
-    regions = [[[1, 1, 6, 1, 6, 6, 1, 6]], runs, runs | {"counts": "8d0d1"}]
-    box = {"image_id": 1, "category_id": 3, "bbox": [1, 1, 5, 5]}
-    content = {
-        "images": [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 10}],
-        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
-        "annotations": [box | {"id": n, "iscrowd": n % 2, "segmentation": each} for n, each in enumerate(regions)],
-    }
-    (folder / "val.json").write_text(json.dumps(content))
-
-
-def make_yolo(folder: Path) -> None:
-    """A picture with a box and two polygons."""
-    (folder / "images").mkdir()
-    make_pictures(folder / "images")
-    (folder / "labels").mkdir()
-    lines = ("1 .5 .5 .4 .25", "0 .1 .1 .9 .1 .9 .9 .1 .9", "1 0 0 .5 0 .5 .5 .25 .75 0 .5")
-    (folder / "labels" / "a.txt").write_text("\n".join(lines))
-    (folder / "data.yaml").write_text("path: .\nval: images\nnc: 2\nnames: {0: cat, 1: dog}\n")
-
-
-def make_labelme(folder: Path) -> None:
-    """Shapes of all kinds that are read."""
-    make_pictures(folder)
-    mask = io.BytesIO()
-    Image.new("L", (3, 2), 255).save(mask, "PNG")
-    shapes = [
-        {"label": "cat", "shape_type": "rectangle", "points": [[1, 1], [5, 6]]},
-        {"label": "cat", "shape_type": "polygon", "group_id": 1, "points": [[1, 1], [5, 1], [5, 6]]},
-        {"label": "dog", "shape_type": "circle", "points": [[4, 4], [4, 6]]},
-        {"label": "dog", "shape_type": "mask", "points": [[1, 1], [3, 2]], "mask": b64encode(mask.getvalue()).decode()},
-    ]
-    content = {"shapes": shapes, "imagePath": "a.jpg", "imageData": None, "imageHeight": 8, "imageWidth": 10}
-    (folder / "a.json").write_text(json.dumps(content))
-
-
-def make_cvat(folder: Path) -> None:
-    """Shapes of all kinds that are read."""
-    make_pictures(folder)
-    shapes = (
-        '<box label="cat" xtl="1" ytl="1" xbr="5" ybr="6" rotation="30.0"/>'
-        '<polygon label="dog" points="1,1;5,1;5,6" z_order="1"/><ellipse label="dog" cx="4" cy="4" rx="2" ry="1"/>'
-        '<mask label="cat" rle="1, 2, 3" left="1" top="1" width="3" height="2"/>'
-    )
-    labels = "".join(f"<label><name>{name}</name></label>" for name in ("cat", "dog"))
-    image = f'<image id="0" name="a.jpg" width="10" height="8">{shapes}</image>'
-    (folder / "a.xml").write_text(
-        f"<annotations><meta><task><labels>{labels}</labels></task></meta>{image}</annotations>"
-    )
-
-
-def make_label_studio(folder: Path) -> None:
-    """Regions of all kinds that are read."""
-    make_pictures(folder)
-    values = {
-        "rectanglelabels": {"x": 10, "y": 10, "width": 40, "height": 50, "rotation": 0},
-        "polygonlabels": {"points": [[10, 10], [50, 10], [50, 60]]},
-        "ellipselabels": {"x": 50, "y": 50, "radiusX": 20, "radiusY": 10, "rotation": 30},
-    }
-    results = [
-        {"type": kind, "original_width": 10, "original_height": 8, "value": value | {kind: ["cat"]}}
-        for kind, value in values.items()
-    ]
-    task = {"id": 1, "data": {"image": "/data/upload/1/a.jpg"}, "annotations": [{"result": results}]}
-    (folder / "a.json").write_text(json.dumps([task]))
-
-
-def make_colours(folder: Path) -> None:
-    """A mask of colours, as CVAT writes it."""
-    (folder / "JPEGImages").mkdir()
-    make_pictures(folder / "JPEGImages")
-    (folder / "SegmentationClass").mkdir()
-    Image.new("RGB", (10, 8), (250, 50, 83)).save(folder / "SegmentationClass" / "a.png")
-    (folder / "ImageSets" / "Main").mkdir(parents=True)
-    (folder / "ImageSets" / "Main" / "val.txt").write_text("a\n")
-    (folder / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nleaf:250,50,83::\n")
-
-
-def make_onnx(folder: Path) -> None:
-    """A model that answers with fixed boxes and scores, and its declaration."""
-    onnx.save(onnx.parser.parse_model(MODEL), folder / "m.onnx")
-    head = {"kind": "boxes_scores", "boxes": "boxes", "scores": "scores"}
-    declared = {"labels": ["cat", "dog"], "detection": head, "input": {"mean": [0.1, 0.2, 0.3], "fit": "letterbox"}}
-    (folder / "m.yaml").write_text(yaml.safe_dump(declared))
+        Image.fromarray(rng.integers(0, 256, (8, 10, 3), np.uint8)).save(pictures / name)
+    if made == "colours":
+        (folder / "SegmentationClass").mkdir()
+        Image.new("RGB", (10, 8), (250, 50, 83)).save(folder / "SegmentationClass" / "a.png")
+    if made == "onnx":
+        onnx.save(onnx.parser.parse_model(MODEL), folder / "m.onnx")
 
 
 def plain(value: Any) -> Any:
@@ -326,20 +239,20 @@ def runs(folder: Path) -> Any:
 
 
 READERS = (
-    Reader("picture: JPEG", "a.jpg", make_pictures, lambda at: read_picture(at / "a.jpg").tobytes()),
-    Reader("picture: PNG", "b.png", make_pictures, lambda at: read_picture(at / "b.png").tobytes()),
+    Reader("picture: JPEG", "a.jpg", "pictures", lambda at: read_picture(at / "a.jpg").tobytes()),
+    Reader("picture: PNG", "b.png", "pictures", lambda at: read_picture(at / "b.png").tobytes()),
     Reader("VOC: boxes", "Annotations/val_00000.xml", "data", lambda at: dataset(f"voc:{at}", "val"), "xml"),
     Reader("VOC: mask", "SegmentationClass/val_00000.png", "data", lambda at: dataset(f"voc:{at}", "val")),
     Reader("VOC: split", "ImageSets/Main/val.txt", "data", lambda at: dataset(f"voc:{at}", "val")),
     Reader("VOC: classes", "labels.txt", "data", lambda at: dataset(f"voc:{at}", "val")),
-    Reader("COCO: instances", "val.json", make_coco, lambda at: dataset(f"coco:{at}", "val"), "json"),
-    Reader("YOLO: labels", "labels/a.txt", make_yolo, lambda at: dataset(f"yolo:{at}", "val")),
-    Reader("YOLO: classes", "data.yaml", make_yolo, lambda at: dataset(f"yolo:{at}", "val"), "yaml"),
-    Reader("Labelme: shapes", "a.json", make_labelme, lambda at: dataset(f"labelme:{at}", "all"), "json"),
-    Reader("CVAT: shapes", "a.xml", make_cvat, lambda at: dataset(f"cvat:{at}", "all"), "xml"),
-    Reader("CVAT: colours", "labelmap.txt", make_colours, lambda at: dataset(f"voc:{at}", "val")),
-    Reader("Label Studio", "a.json", make_label_studio, lambda at: dataset(f"labelstudio:{at}", "all"), "json"),
-    Reader("images: list", "list.txt", make_pictures, lambda at: dataset(f"images:{at}", "list")),
+    Reader("COCO: instances", "val.json", "coco", lambda at: dataset(f"coco:{at}", "val"), "json"),
+    Reader("YOLO: labels", "labels/a.txt", "yolo", lambda at: dataset(f"yolo:{at}", "val")),
+    Reader("YOLO: classes", "data.yaml", "yolo", lambda at: dataset(f"yolo:{at}", "val"), "yaml"),
+    Reader("Labelme: shapes", "a.json", "labelme", lambda at: dataset(f"labelme:{at}", "all"), "json"),
+    Reader("CVAT: shapes", "a.xml", "cvat", lambda at: dataset(f"cvat:{at}", "all"), "xml"),
+    Reader("CVAT: colours", "labelmap.txt", "colours", lambda at: dataset(f"voc:{at}", "val")),
+    Reader("Label Studio", "a.json", "studio", lambda at: dataset(f"labelstudio:{at}", "all"), "json"),
+    Reader("images: list", "list.txt", "pictures", lambda at: dataset(f"images:{at}", "list")),
     Reader("results (COCO)", "a.json", "results", lambda at: asked("files", folders=at, labels="voc"), "json"),
     Reader("boxes (XML)", "train_00000.xml", "answers", lambda at: asked("files", folders=at, labels="voc"), "xml"),
     Reader("map (.npz)", "train_00000.npz", "answers", lambda at: asked("files", folders=at, labels="voc"), "array"),
@@ -357,8 +270,8 @@ READERS = (
     Reader("run: resampled figures", "resamples.npz", "run", lambda at: Resampled.load(at / "resamples.npz"), "array"),
     Reader("study: seeds", "study.yaml", "study", runs, "yaml", share=0.3),
     Reader("study: setting", "setting.yaml", "study", runs, "yaml", share=0.3),
-    Reader("ONNX: declaration", "m.yaml", make_onnx, lambda at: asked("onnx", weights=at / "m.onnx"), "yaml"),
-    Reader("ONNX: model", "m.onnx", make_onnx, lambda at: asked("onnx", weights=at / "m.onnx")),
+    Reader("ONNX: declaration", "m.yaml", "onnx", lambda at: asked("onnx", weights=at / "m.onnx"), "yaml"),
+    Reader("ONNX: model", "m.onnx", "onnx", lambda at: asked("onnx", weights=at / "m.onnx")),
 )
 
 

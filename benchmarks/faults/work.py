@@ -1,7 +1,5 @@
 """Small data, a small student, answers of a tutor, and commands on them in processes of their own."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import resource
@@ -13,11 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
 from benchmarks.harness import counted_memory
 from benchmarks.package import TINY
 from tutored.cli import main
 from tutored.data import open_dataset
+from tutored.scenes import make_scenes
 
 CONFIG: dict[str, Any] = {
     "student": TINY,
@@ -33,8 +33,10 @@ _context.set_forkserver_preload(
 )
 
 
-def make_answers(folder: Path, data: str, splits: Sequence[str]) -> Path:
-    """Boxes and maps for every image, as `tutored label files` takes them."""
+def make_small(at: Path, **splits: int) -> tuple[str, Path]:
+    """Data with these splits, a folder of answers as `tutored label files` takes them, and `config.yaml`."""
+    data, folder = f"voc:{make_scenes(at / 'data', 'student', splits, seed=0, size=(72, 56))}", at / "answers"
+    (at / "config.yaml").write_text(yaml.safe_dump({"data": {"train": data}} | CONFIG))
     folder.mkdir()
     rng = np.random.default_rng(0)
     corners = "<bndbox><xmin>{1}</xmin><ymin>{2}</ymin><xmax>40</xmax><ymax>30</ymax></bndbox>"
@@ -43,7 +45,7 @@ def make_answers(folder: Path, data: str, splits: Sequence[str]) -> Path:
         np.savez_compressed(folder / f"{image_id}.npz", probs=rng.dirichlet(np.ones(21), (7, 9)).astype(np.float32))
         cats = [cat.format(rng.random(), *rng.integers(0, 20, 2)) for _ in range(4)]
         (folder / f"{image_id}.xml").write_text(f"<a>{''.join(cats)}</a>")
-    return folder
+    return data, folder
 
 
 class Fault(NamedTuple):

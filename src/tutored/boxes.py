@@ -1,7 +1,5 @@
 """Boxes as pure functions: `(x1, y1, x2, y2)`, continuous pixel edges, last dimension 4, any batch shape before it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -53,6 +51,12 @@ def clip(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut boxes at the borders of an image of `size` (height, width)."""
     limit = boxes_xyxy.new_tensor([size[1], size[0], size[1], size[0]])
     return torch.minimum(boxes_xyxy.clamp(min=0), limit)
+
+
+def outwards(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
+    """int64 [K, 4]: the rows and columns of a grid that boxes touch, as half-open ranges within it."""
+    near, far = clip(boxes_xyxy, size).chunk(2, dim=1)
+    return torch.cat([near.floor(), far.ceil()], dim=1).long()
 
 
 def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> Tensor:

@@ -1,7 +1,5 @@
 """A store's soft labels in other tools' formats, in a data set's own classes."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -28,7 +26,7 @@ from tutored.files import whole_folder, write_encoded, write_text
 from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Remapped, Store
 from tutored.tasks import task_class
-from tutored.tasks.detection import describe
+from tutored.tasks.detection import Detection
 from tutored.tasks.detection.types import Boxes, SoftBoxes
 from tutored.tasks.instances import Instances, InstanceSegmentation
 from tutored.tasks.segmentation import save_mask
@@ -82,7 +80,6 @@ def convert(
     than its masks can tell apart, or `out` is taken.
 
     Args:
-        kind: one of `KINDS`.
         out: a file for `coco`, else a new or empty folder.
         score: boxes from this score on; None: what suits the format.
         tell: is given what the user should know of the data set, a sentence each.
@@ -223,8 +220,7 @@ def write_cleanlab(answers: Iterable[Answer], target: Target) -> None:
     - `pixels_labels.npy` uint8 [N, 64, 64] and `pixels_pred_probs.npy` float32 [N, C+1, 64, 64], images stretched to
       squares; `pixels.csv` names them. Void pixels carry the tutor's own class, so that they are never an error.
 
-    Raises:
-        InputError: no image has ground truth of what the store answers.
+    Raises InputError: no image has ground truth of what the store answers.
     """
     arrays: dict[str, list[Any]] = {}
     rows: dict[str, list[Sequence[str]]] = {"boxes": [("image_id", "x1", "y1", "x2", "y2")], "pixels": [("image_id",)]}
@@ -272,14 +268,15 @@ def _regions(answer: Answer, labels: LabelSpace) -> dict[tuple[Any, ...], Any]:
 
 
 def _entries(answer: Answer, target: Target) -> list[dict[str, Any]]:
-    """The boxes as entries of COCO results, each with `probs` by name; see `tasks.detection.draw.describe`."""
+    """The boxes as entries of COCO results, each with `probs` by name; see `Detection.describe`."""
     if answer.boxes is None:
         return []
     kept = answer.boxes.chosen(answer.boxes.scores >= target.score)
+    described = Detection(Detection.kind, target.labels).describe(kept.final())
     return [
         entry
         | {"probs": {name: round(p, 5) for name, p in zip(target.labels.names, row, strict=True) if p >= TAIL_FLOOR}}
-        for entry, row in zip(describe(kept.final(), target.labels), kept.probs.tolist(), strict=True)
+        for entry, row in zip(described, kept.probs.tolist(), strict=True)
     ]
 
 

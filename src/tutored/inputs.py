@@ -1,7 +1,5 @@
 """What is predicted: picture files, videos and cameras, and the frames of the latter."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +9,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 from tutored.files import is_special, regular
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts")
@@ -26,7 +24,6 @@ class Inputs(NamedTuple):
     Attributes:
         pictures: folders, and files that are no videos.
         videos: files, by their suffix.
-        cameras: such as `camera:0`.
         under: where paths came as a list, the folder that all of them lie in; else None.
     """
 
@@ -147,11 +144,8 @@ def read_frames(source: Path | str) -> Iterator[Image.Image]:
 
 
 def frames_of(container: Any, name: str, rate: Fraction) -> Iterator[Frame]:
-    """Frames as they come. Raises InputError where the video is broken from some frame on.
-
-    Args:
-        name: for messages.
-        rate: frames a second, of a video that does not say its frames' times.
+    """Frames as they come. Raises InputError where the video is broken from some frame on. A video that
+    does not say its frames' times has `rate` of them a second.
     """
     import av
 
@@ -171,10 +165,8 @@ def frames_of(container: Any, name: str, rate: Fraction) -> Iterator[Frame]:
 
 def open_video(name: str) -> Any:
     """FFmpeg's container of a video or camera. Raises InputError where av or the video is missing, or it is none."""
-    try:
+    with needing("videos and cameras need", "video"):
         import av
-    except ImportError as error:
-        raise InputError("videos and cameras need av; run `pip install 'tutored[video]'`") from error
     # Before a colon, FFmpeg expects the name of a protocol.
     device, place, why, wait = None, f"file:{name}", "not a video that can be read", None
     if name.startswith(CAMERA):

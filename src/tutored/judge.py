@@ -1,7 +1,5 @@
 """The figures of a checkpoint or a store on a split, by the same code."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from tutored.processes import choose_device
 from tutored.section import Names
 from tutored.softlabels import Remapped, Store
 from tutored.students import Student, answer
+from tutored.students.backbone import fold
 from tutored.tasks import Task, task_class
 from tutored.tasks.calibrate import averaged_classes
 from tutored.types import Dataset, Prediction
@@ -46,19 +45,16 @@ def judge(
     A store is evaluated in the data set's classes and for the tasks that its format has, a checkpoint in its own
     classes and for the tasks that it was taught. The result's notes say where the two label spaces differ. Several
     processes (torchrun) share the images; all return the figures of the whole split, to the bit those of one process.
+    Raises InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
+    common, a task or class is unknown, or the store lacks images of the split.
 
     Args:
-        subject: a checkpoint's folder, or a store's.
         classes: the classes that means are over, for all tasks or by task; None: those that the checkpoint's config
             reports, or all.
         device: of a checkpoint; see `choose_device`.
         annotated: the data set's classes that it annotates, likewise; None: all.
         empty: as in `open_dataset`.
         tell: is given the result's notes before the work, a sentence each.
-
-    Raises:
-        InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
-            common, a task or class is unknown, or the store lacks images of the split.
     """
     subject = Path(subject)
     require(subject, CHECKPOINT, STORE)
@@ -81,7 +77,7 @@ def judge(
     own = {name: task.labels.classes for name, task in tasks.items()}
     dataset = relabelled(given, own, _by_task(annotated, tasks, "annotated"))
     processes.place()  # says which GPU is this process' own
-    student.to(choose_device(device))
+    fold(student.to(choose_device(device)))
     notes = _by_text({name: _differences(each, subject, given.name) for name, each in maps.items()})
     notes = _told((*told_first(given), *notes), tell)
     records = record_student(student, dataset, tasks, progress)

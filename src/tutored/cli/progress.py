@@ -79,10 +79,8 @@ def bar(what: str) -> Iterator[Progress]:
 
 
 class TrainingLine(Watcher):
-    """Shows step, epoch, loss and time left of a training; a line of figures after each validation.
-
-    Attributes:
-        result: of the last validation.
+    """Shows step, epoch, loss and time left of a training; a line of figures after each validation. `result` is that of
+    the last validation.
     """
 
     def __init__(self, step: Callable[..., None]) -> None:
@@ -119,11 +117,7 @@ def watch_training() -> Iterator[TrainingLine]:
 
 
 def course_of(log: Path, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Each task's headline figure after the last validation and after the best one, JSON-ready, from a run's log.
-
-    Args:
-        kinds: of the tasks, by name.
-    """
+    """Each task's headline figure after the last validation and after the best one, JSON-ready, from a run's log."""
     validations = {entry["epoch"]: entry["val"]["tasks"] for entry in read_log(log) if "val" in entry}
     found = []
     for name, task in ((name, task_class(kind)) for name, kind in kinds.items()):

@@ -1,14 +1,12 @@
 """One run's complete configuration, what recipes set, and how it is read from YAML or a mapping; mistakes in words."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -17,7 +15,7 @@ from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, USUAL_STUDENT
 from tutored.config.students import StudentSection
 from tutored.config.tasks import ClassSection, TaskSection
 from tutored.config.training import Augment, Data, Loss, MoreData, Train
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import STORES, regular
 from tutored.section import Section
 
@@ -88,7 +86,7 @@ class Config(Section):
         return given
 
     @model_validator(mode="after")
-    def _tasks_fit(self) -> Config:
+    def _tasks_fit(self) -> Self:
         for name, task in self.tasks.items():
             if task.hidden_like is not None and task.hidden_like not in self.tasks:
                 possible = ", ".join(self.tasks)
@@ -126,7 +124,7 @@ class Config(Section):
         """The tasks that somebody teaches; the student's answers for another one mean nothing."""
         return tuple(name for name, task in self.tasks.items() if task.policy != "none")
 
-    def placed(self, out: Path) -> Config:
+    def placed(self, out: Path) -> Self:
         """The same with a store in `out/stores` for each tutor that has none: one for each training data set.
 
         Tasks that share a tutor share its stores.
@@ -322,16 +320,14 @@ def read_yaml(path: Path) -> Any:
 
 def make_config(given: Mapping[str, Any], *, origin: str = "config") -> Config:
     """Validate a nested mapping. Raises InputError naming every wrong key or value and what is possible."""
-    try:
-        return Config.model_validate(dict(given))
-    except ValidationError as error:
-        found = {_place(item): item for item in reversed(error.errors())}
-        # What fits none of a union's types is an error for each of them: the one that lies deepest is meant.
-        meant = [place for place in found if not any(each.startswith(f"{place}.") for each in found if place)]
-        lines = [_explain(place, found[place], given) for place in reversed(meant)]
-        raise InputError(f"{origin}: " + "; ".join(lines)) from error
-    except InputError as error:
-        raise InputError(f"{origin}: {error}") from error
+    with told_of(origin):
+        try:
+            return Config.model_validate(dict(given))
+        except ValidationError as error:
+            found = {_place(item): item for item in reversed(error.errors())}
+            # What fits none of a union's types is an error for each of them: the one that lies deepest is meant.
+            meant = [place for place in found if not any(each.startswith(f"{place}.") for each in found if place)]
+            raise InputError("; ".join(_explain(place, found[place], given) for place in reversed(meant))) from error
 
 
 def _place(item: Any) -> str:

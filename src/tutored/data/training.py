@@ -1,7 +1,5 @@
 """Training batches: who teaches which image, and all of it under one random geometry, every draw from the seed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random
@@ -19,7 +17,7 @@ from tutored.errors import InputError
 from tutored.files import sha256
 from tutored.geometry import draw_geometry
 from tutored.tasks import Task
-from tutored.types import SOURCES, Batch, Dataset, GroundTruth, SoftLabels
+from tutored.types import SOURCES, Batch, Dataset, GroundTruth, Size, SoftLabels
 
 Weights = tuple[float, float]
 """Weight of the ground truth and of the tutor for one image and task; (0, 0): nobody teaches."""
@@ -39,6 +37,14 @@ def ranks(image_ids: Sequence[str], seed: int, task: str) -> dict[str, float]:
     return {image_id: place / len(ordered) for place, image_id in enumerate(ordered)}
 
 
+def annotations_sha256(dataset: Dataset, told: str = "") -> str:
+    """A digest of a text and of all files that hold annotations. Raises OSError."""
+    digest = hashlib.sha256(told.encode())
+    for file in sorted({str(file) for image_id in dataset.ids for file in dataset.files(image_id)[1:]}):
+        digest.update(sha256(Path(file)).encode())
+    return digest.hexdigest()
+
+
 def drawn_and_hidden(
     dataset: Dataset, task: str, section: TaskSection, seed: int
 ) -> tuple[frozenset[str], frozenset[str]]:
@@ -50,13 +56,7 @@ def drawn_and_hidden(
 
 
 def source_weights(
-    task: TaskSection,
-    rank: float,
-    *,
-    drawn: bool,
-    answered: bool,
-    rng: random.Random | None = None,
-    joint: bool = True,
+    task: TaskSection, rank: float, *, drawn: bool, answered: bool, rng: random.Random | None = None, joint: bool = True
 ) -> Weights:
     """Who teaches one image's task.
 
@@ -103,7 +103,6 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         soft_labels: by task the tutor's answers by image id, in the task's label space. Any mapping will do; images
             for which the tutor has no answer are not in it.
         size: side of the student's input in pixels.
-        seed: of order and augmentation.
         data_seed: of which images are hidden or given to the tutor.
         joint: as `Loss.joint`.
     """
@@ -143,10 +142,7 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         """
         there = [list(self.dataset.ids), *([*task.labels.names] for task in self.tasks.values())]
         there += [sorted(self.drawn[task]) for task in self.tasks]
-        digest = hashlib.sha256(json.dumps(there).encode())
-        for file in sorted({str(file) for image_id in self.dataset.ids for file in self.dataset.files(image_id)[1:]}):
-            digest.update(sha256(Path(file)).encode())
-        return {"count": len(self), "sha256": digest.hexdigest()}
+        return {"count": len(self), "sha256": annotations_sha256(self.dataset, json.dumps(there))}
 
     def _is_taught(self, image_id: str) -> bool:
         for name, task in self.tasks.items():
@@ -204,7 +200,7 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
             taught[name] = given, answered
         return Example(image_id, image, taught, weights)
 
-    def _answer(self, name: str, image_id: str, size: tuple[int, int]) -> Any | None:
+    def _answer(self, name: str, image_id: str, size: Size) -> Any | None:
         """The tutor's answer, if it has one for this task."""
         answer = self.soft_labels.get(name, {}).get(image_id)
         if answer is not None and answer.size != size:

@@ -1,7 +1,5 @@
 """Training: from a config to a run folder with checkpoint, log and result."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +14,7 @@ from tutored.engine.journal import check_trackers
 from tutored.engine.state import load_state
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
-from tutored.errors import InputError
+from tutored.errors import InputError, instead
 from tutored.files import LEFTOVERS, RUN, STORES, write_text
 from tutored.processes import allow_files
 from tutored.watch import Watcher
@@ -40,7 +38,10 @@ def train(
     """Train one student and validate it.
 
     The run folder `out` gets `config.yaml` (complete), `log.jsonl`, `checkpoint/` (what to evaluate, predict with and
-    export: the averaged weights), `state/` (what `resume` needs), and at the end `result.json`.
+    export: the averaged weights), `state/` (what `resume` needs), and at the end `result.json`. Returns what
+    `result.json` holds. Raises InputError: data, stores and config do not fit, a tracker's package is missing, `out`
+    holds another run, or another process trains there. Raises FloatingPointError: the loss is not finite; the message
+    names term and images.
 
     Args:
         config: or the path of its YAML file, or what the file would hold.
@@ -51,14 +52,6 @@ def train(
         tell: is given what the user should know before the first step, a sentence each: what was mapped, what is
             missing, what of an audit is used.
         trainer: a subclass may compute a batch's gradients in another way (`Trainer.backward`).
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        InputError: data, stores and config do not fit, a tracker's package is missing, `out` holds another run, or
-            another process trains there.
-        FloatingPointError: the loss is not finite; the message names term and images.
     """
     config, out = config_and_folder(config, out)
     frozen = "freeze_norm" if config.student.freeze_norm else "frozen" if config.student.frozen else None
@@ -108,20 +101,11 @@ def check_folder(out: Path, config: Config, resume: bool) -> None:
     if record.exists():
         there = load_config(record)
         if there != config:
-            raise InputError(f"{out} holds another run, with {_differences(there, config)}; choose another --out")
+            differing = instead(flat(there.to_dict()), flat(config.to_dict()))
+            raise InputError(f"{out} holds another run, with {differing}; choose another --out")
         if not resume:
             raise InputError(f"{out} holds this run already; add --resume to go on with it, or choose another --out")
         if (out / "result.json").exists() and load_state(out) is None:
             raise InputError(f"{out} holds this run, finished, and nothing to go on from; choose another --out")
     elif out.exists() and not all(path.match(LEFTOVERS) or path.name == STORES for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run; choose another --out")
-
-
-def _differences(there: Config, here: Config) -> str:
-    mine, theirs = flat(here.to_dict()), flat(there.to_dict())
-    differing = [
-        f"{key} {theirs.get(key)!r} instead of {mine.get(key)!r}"
-        for key in mine | theirs
-        if theirs.get(key) != mine.get(key)
-    ]
-    return ", ".join(differing[:5])

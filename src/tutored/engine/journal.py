@@ -1,7 +1,5 @@
 """A run's own record: the log, what trackers are told, who teaches each image, and what is known of the machine."""
 
-from __future__ import annotations
-
 import json
 import platform
 import re
@@ -30,11 +28,7 @@ IN_EXTRA = ("tensorboard", "trackio")
 
 
 class Journal:
-    """A run's log and trackers; of several processes the main one writes.
-
-    Attributes:
-        entries: of `log.jsonl`, so far.
-    """
+    """A run's log and trackers; of several processes the main one writes."""
 
     def __init__(self, config: Config, accelerator: Accelerator, out: Path) -> None:
         self.config, self.accelerator, self.out, self._log = config, accelerator, out, out / "log.jsonl"

@@ -1,7 +1,5 @@
 """Pictures, VOC XMLs and PNG masks in any folders: which belongs to which, and to which split."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -218,11 +216,8 @@ def _listed_splits(files: Iterable[Path], pictures: Sequence[Path]) -> tuple[dic
     """The splits of pictures as the lists among some files (VOC's `ImageSets`) have them.
 
     What is on two lists belongs to the later one of train, val, test; without a list for training, all that is on no
-    list is for training.
-
-    Returns:
-        By the name without suffix of each picture that is used "train", "val" or "test"; empty where no list names any.
-        And what should be known of the lists, a sentence each.
+    list is for training. Returns by the name without suffix of each picture that is used "train", "val" or "test";
+    empty where no list names any. And what should be known of the lists, a sentence each.
     """
     lists: dict[str, set[str]] = defaultdict(set)
     for path in files:

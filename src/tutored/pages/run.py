@@ -4,8 +4,6 @@
 and the page is written now and then. `write_page` writes it again from the folder, of a finished run or another.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -53,10 +51,7 @@ class Picture(NamedTuple):
 
 class RunPage(Watcher):
     """Keeps what the page shows and writes the page. A training goes on without it, with a warning, where that fails.
-
-    Args:
-        first: seconds before the first page.
-        share: of the training's time that writing pages may take, without the last one.
+    Writing pages, without the last one, takes up to a `share` of the training's time.
     """
 
     def __init__(self, *, first: float = 20.0, share: float = 0.02) -> None:
@@ -69,7 +64,11 @@ class RunPage(Watcher):
         self.start = start
         with unharmed("the run's page"):
             self.pictures = _choose(start)
-            _write_sources(start.out, list(start.tasks), start.sources)
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(("image", "data", *start.tasks))
+            writer.writerows((each.image_id, each.data, *map(each.teaches.get, start.tasks)) for each in start.sources)
+            write_text(start.out / FOLDER / "sources.csv", text.getvalue())
             more = {
                 "epoch_steps": start.epoch_steps,
                 "coverage": _count(start.sources),
@@ -155,14 +154,6 @@ def _maps(tasks: Mapping[str, Task]) -> int:
     return max(1, sum(isinstance(task, DenseTask) for task in tasks.values()))
 
 
-def _write_sources(run: Path, tasks: Sequence[str], sources: Sequence[Source]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image", "data", *tasks))
-    writer.writerows((each.image_id, each.data, *(each.teaches[name] for name in tasks)) for each in sources)
-    write_text(run / FOLDER / "sources.csv", text.getvalue())
-
-
 def _count(sources: Sequence[Source]) -> dict[str, dict[str, dict[str, int]]]:
     """Images by data set, task and who teaches."""
     counts: dict[str, dict[str, Counter[str]]] = {}
@@ -186,11 +177,9 @@ class Run:
     """What is known of a run; what an unfinished run lacks is empty.
 
     Attributes:
-        steps: entries of the log on training.
         validations: by epoch, the figures (`Result.to_dict`).
         details: by task, those of the last validation (`tasks.task.Detail` as mappings).
         facts: see `Start.facts`; `epoch_steps`, `coverage`, `pictures`; of a finished run also what its result says.
-        finished: there is a result.
     """
 
     path: Path
@@ -251,14 +240,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def write_page(path: Path, *, refresh: int | None = None) -> Path:
     """Write `report.html` into a run's folder; the same files give the same bytes. Raises InputError: the folder holds
-    no run, or a file of it is damaged. Raises OSError: the page can't be written.
+    no run, or a file of it is damaged. Raises OSError: the page can't be written. Returns the page.
 
     Args:
         path: the run's folder, finished or not.
         refresh: seconds after which a browser reads the page again; None: never.
-
-    Returns:
-        The page.
     """
     run = read_run(path)
     columns = {TRUTH: "ground truth", TUTOR: "tutor"}

@@ -1,7 +1,5 @@
 """One scene: cut-outs placed before a backdrop, and what can be seen of them as ground truth."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -285,15 +283,13 @@ def compose(
 def annotate(
     owner: NDArray[np.uint8], areas: Sequence[int], classes: Sequence[int]
 ) -> tuple[list[Seen], NDArray[np.uint8]]:
-    """What a person would annotate, by the visible area of each object.
+    """What a person would annotate, by the visible area of each object. Returns the annotated objects, and the mask [H,
+    W].
 
     Args:
         owner: [H, W], which object is seen at each pixel: 0 none, k the k-th of `areas` and `classes`.
         areas: pixels of each object if nothing hid it, pixels outside the image included.
         classes: class number of each object, 0 for scenery.
-
-    Returns:
-        The annotated objects, and the mask [H, W].
     """
     found: list[Seen] = []
     lookup = np.zeros(len(areas) + 1, np.uint8)
@@ -315,12 +311,7 @@ def _pick(rng: Generator, cutouts: Sequence[Cutout]) -> Cutout:
 
 
 def _place(
-    rng: Generator,
-    style: Style,
-    size: tuple[int, int],
-    horizon: int | None,
-    cutout: Cutout,
-    others: Sequence[_Actor],
+    rng: Generator, style: Style, size: tuple[int, int], horizon: int | None, cutout: Cutout, others: Sequence[_Actor]
 ) -> _Actor:
     """Dress a cut-out and put it where it overlaps the others least, of one to six random places.
 

@@ -1,7 +1,5 @@
 """A small local page on which a picture is dropped and answered."""
 
-from __future__ import annotations
-
 import ipaddress
 import multiprocessing
 import signal
@@ -13,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 
 Answer = Callable[..., Any]
 LOADING = 300.0
@@ -34,10 +32,8 @@ class Worker:
         self._begin()
 
     def load(self) -> Any:
-        """Wait until the process is ready, and say what is known of its function; once after each beginning.
-
-        Raises:
-            Exception: what `make` raises; RuntimeError where the process ends by itself.
+        """Wait until the process is ready, and say what is known of its function; once after each beginning. Raises
+        Exception: what `make` raises; RuntimeError where the process ends by itself.
         """
         return self._hear(LOADING)
 
@@ -63,12 +59,8 @@ class Worker:
         return found
 
     def __call__(self, *given: Any) -> Any:
-        """The function's answer.
-
-        Raises:
-            TimeoutError: it took too long. The process is ended; the next call begins another.
-            RuntimeError: the process ended by itself.
-            Exception: what the function raises.
+        """The function's answer. Raises TimeoutError: it took too long. The process is ended; the next call begins
+        another. Raises RuntimeError: the process ended by itself. Raises Exception: what the function raises.
         """
         if not self._process.is_alive():
             self._begin()
@@ -132,22 +124,16 @@ def serve(
         megabytes: larger files are refused.
         ready: is called with the page's address once it listens.
     """
-    try:
+    with needing("serving needs", "serve"):
         import starlette  # noqa: F401
         import uvicorn
-    except ImportError as error:
-        raise InputError(f"serving needs {error.name}; run `pip install 'tutored[serve]'`") from error
-
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         raise InputError(f"{host} port {port}: can't listen there ({error}); give another --port or --host") from error
     with listener:
         worker = Worker(partial(_load, checkpoint, device), SECONDS)
-        from tutored.serve.app import (
-            make_app,  # meanwhile, because it is slow to import
-            settings,
-        )
+        from tutored.serve.app import make_app, settings  # meanwhile, because it is slow to import
 
         app = make_app(worker, worker.load(), hosts=(host,) if is_loopback(host) else None, megabytes=megabytes)
         name = f"[{host}]" if ":" in host else host

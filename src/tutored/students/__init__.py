@@ -1,7 +1,5 @@
 """Students: pictures to input, a network from input to raw outputs by task, outputs to answers. One file a student."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,14 +12,13 @@ from torch import Tensor, nn
 
 from tutored.config import StudentSection
 from tutored.config.entries import STUDENTS, resolve
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 from tutored.files import regular
 from tutored.labels import LabelSpace
 from tutored.students.backbone import quicken
 from tutored.students.heads import DenseHead, Head, Student
 from tutored.tasks import Task, open_task, task_class
-from tutored.tasks.task import Size
-from tutored.types import Prediction, SoftLabels
+from tutored.types import Prediction, Size, SoftLabels
 
 __all__ = ["DenseHead", "Head", "Student", "answer", "make_student", "preprocess", "soft_answer"]
 
@@ -32,10 +29,8 @@ class Exported(Student):
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        try:
+        with needing("exported files need", "onnx"):
             import onnxruntime
-        except ImportError as error:
-            raise InputError("exported files need onnxruntime; run `pip install 'tutored[onnx]'`") from error
         try:
             providers = ["CPUExecutionProvider"] if device.type == "cpu" else onnxruntime.get_available_providers()
             session = onnxruntime.InferenceSession(str(regular(path)), providers=providers)
@@ -105,7 +100,7 @@ def preprocess(images: Sequence[Image.Image], size: int) -> Tensor:
     """
     resized = [image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR) for image in images]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
-    return pixels.permute(0, 3, 1, 2).float() / 255
+    return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 @torch.no_grad()
@@ -114,13 +109,12 @@ def answer(
     images: Sequence[Image.Image],
     device: torch.device | str = "cpu",
     tasks: Sequence[str] | None = None,
-    sizes: Sequence[tuple[int, int]] | None = None,
+    sizes: Sequence[Size] | None = None,
 ) -> list[Prediction]:
     """Predictions for pictures of any size, in their own pixels, from one forward pass in evaluation mode. Raises
     FloatingPointError: the student's training diverged, so that it answers NaN.
 
     Args:
-        device: where the student is.
         tasks: those to answer for; None: all.
         sizes: (height, width) in whose pixels the answers are, where the pictures were shrunk before; None: their own.
     """

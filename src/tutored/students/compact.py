@@ -5,8 +5,6 @@ head that all levels share except for its batch norms (with common norms, each l
 in training and by a mixture in evaluation); maps from all levels together. Letters in shapes as in `types`; P points.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +14,7 @@ from torch.nn import functional as F
 
 from tutored import boxes
 from tutored.config.students import CompactSection
-from tutored.students.backbone import Backbone
+from tutored.students.backbone import Backbone, SharedConvolution
 from tutored.students.heads import PlacedHead, Student, matched
 from tutored.tasks import Task
 from tutored.tasks.detection import BoxTargets, Detection
@@ -100,7 +98,7 @@ class Pyramid(nn.Module):
         return levels
 
 
-class LevelNorms(nn.Module):
+class LevelNorms(SharedConvolution):
     """A convolution that all levels share, and a norm and SiLU of each level's own."""
 
     def __init__(self, width: int, kernel: int, levels: int) -> None:
@@ -266,16 +264,14 @@ def assign_points(points_xyxy: Tensor, cells: Sequence[int], boxes_xyxy: Tensor,
 
     A box considers the `count` points of each level whose centres are nearest to its own, and takes those whose squares
     overlap it by the mean plus one standard deviation of these overlaps at least, if they lie inside it; of two boxes a
-    point goes to the one it overlaps more. A box that would take no point takes the one it overlaps most.
+    point goes to the one it overlaps more. A box that would take no point takes the one it overlaps most. Returns int64
+    [B, P].
 
     Args:
         points_xyxy: float32 [P, 4], the squares of points, level by level.
         cells: points of each level.
         boxes_xyxy: float32 [B, K, 4], pixels of the input. K may be 0.
         teaches: bool [B, K].
-
-    Returns:
-        int64 [B, P].
     """
     batch, rows = boxes_xyxy.shape[:2]
     if rows == 0:

@@ -18,7 +18,8 @@ from tutored.tasks.detection import BoxTargets, Detection, Detections, SoftBoxes
 from tutored.tasks.detection.decode import Kept, keep
 from tutored.tasks.instances import InstanceMasks, Instances, InstanceSegmentation, InstanceTargets
 from tutored.tasks.instances.types import cells_inside
-from tutored.tasks.task import Size, refuse_nan
+from tutored.tasks.task import refuse_nan
+from tutored.types import Size
 
 Sum = Callable[[Any, Any, Any], Tensor]
 
@@ -27,7 +28,6 @@ class Head(nn.Module):
     """One task of one student: raw outputs from features, what they learn, their loss terms, and answers.
 
     Attributes:
-        task: what it answers.
         grid: cells along one side of the map for which the task's targets are made; 0 for a head without a map.
         terms: of its loss; an entry more is a term more.
         by_class: beginnings of the names of its parameters whose first axis is [n x classes] of the label space, by
@@ -66,10 +66,8 @@ USUAL_SCORE = 0.5
 
 
 class DenseHead(Head):
-    """A map for a task that any student can learn; the task brings targets, loss and decoding.
-
-    Args:
-        network: from the student's features to [B, task.channels, grid, grid].
+    """A map for a task that any student can learn; the task brings targets, loss and decoding. `network` leads from the
+    student's features to [B, task.channels, grid, grid].
     """
 
     task: DenseTask
@@ -101,8 +99,6 @@ class Student(nn.Module):
     Attributes:
         Section: the config keys of its shape and heads.
         config: the section that it was built from.
-        tasks: by name.
-        heads: by name of the task.
         scores: by task, from which score on its answers are worth showing, where they have scores; validation finds
             it (`Figures.score`), and a checkpoint keeps it.
         backbone: the trunk; its parameters learn at `train.backbone_lr`.
@@ -175,10 +171,8 @@ class Student(nn.Module):
     def combine(self, terms: Mapping[str, Tensor], share: float) -> Tensor:
         """The loss from its terms, `task/term/source`, each divided and weighted already: their sum.
 
-        A student may combine them in another way, also with parameters of its own, such as learnt task weights.
-
-        Args:
-            share: of the batch whose terms these are, where it is cut into micro-batches; the losses are added up.
+        A student may combine them in another way, also with parameters of its own, such as learnt task weights. Of a
+        batch that is cut into micro-batches these are the terms of a `share`; the losses are added up.
         """
         return torch.stack(list(terms.values())).sum()
 

@@ -1,7 +1,5 @@
 """A study folder, and the training of its runs: each once, by any number of processes, and resumable."""
 
-from __future__ import annotations
-
 import io
 import multiprocessing
 import os
@@ -25,7 +23,7 @@ from tutored.checkpoint import load_checkpoint
 from tutored.config import flat, read_yaml
 from tutored.data import open_dataset
 from tutored.engine import train
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import STUDY, require, write_text
 from tutored.judge import judge
 from tutored.pages.run import RunPage
@@ -33,10 +31,9 @@ from tutored.predict import Predictor
 from tutored.processes import choose_device
 from tutored.softlabels import Store
 from tutored.softlabels.advice import fingerprint
-from tutored.studies.declare import Recipe
-from tutored.studies.outcome import StudyOutcome, gather
-from tutored.studies.records import TUTORS, Record, add_record, by_row, commit, read_records, record_of
-from tutored.studies.setting import Run, Setting, choose, plan, studies_of
+from tutored.studies import results
+from tutored.studies.results import TUTORS, Record, StudyOutcome
+from tutored.studies.setting import Recipe, Run, Setting, choose, plan, studies_of
 from tutored.visualise import draw
 from tutored.watch import Report, Watcher, Watchers
 
@@ -49,12 +46,7 @@ SHOWN, SIDE, QUALITY = 4, 300, 60
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What `study.yaml` says.
-
-    Attributes:
-        names: of the studies that were asked for, by all commands together.
-        seeds: of every row, from 0 on.
-    """
+    """What `study.yaml` says. `names` are the studies that were asked for, by all commands together."""
 
     path: Path
     setting: Setting
@@ -68,25 +60,23 @@ class Folder:
 
     def runs(self, names: Sequence[str], recipe: Recipe | None = None, seeds: int | None = None) -> list[Run]:
         """Every distinct run of some studies, of one recipe or both. Raises InputError for an unknown name."""
-        try:
+        with told_of(self.path):
             return plan(choose(names, self.setting, recipe), self.setting, self.seeds[:seeds])
-        except InputError as error:
-            raise InputError(f"{self.path}: {error}") from error
 
     def outcomes(self, names: Sequence[str]) -> list[StudyOutcome]:
         """What is known of some studies. Raises InputError for an unknown name or damaged results."""
-        records = read_records(self.path)
-        return [gather(study, self.setting, self.seeds, self.path, records) for study in choose(names, self.setting)]
+        records = results.read_records(self.path)
+        return [
+            results.gather(study, self.setting, self.seeds, self.path, records) for study in choose(names, self.setting)
+        ]
 
 
 def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) -> Folder:
     """Make a study folder, or take one up: studies and seeds are added to those that it has.
 
-    Several processes may do so at once. A `setting.yaml` that says the same in another form stays as it is.
-
-    Raises:
-        InputError: an unknown study, too many seeds, `path` holds something else, runs of another setting, or a study
-            that the setting no longer makes.
+    Several processes may do so at once. A `setting.yaml` that says the same in another form stays as it is. Raises
+    InputError: an unknown study, too many seeds, `path` holds something else, runs of another setting, or a study that
+    the setting no longer makes.
     """
     choose(names, setting)
     if seeds > MOST_SEEDS:
@@ -97,7 +87,7 @@ def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) 
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / "study"):
         before = load_folder(path) if (path / STUDY.file).exists() else None
-        if before and ((path / "runs").exists() or by_row(read_records(path), before.setting)):
+        if before and ((path / "runs").exists() or results.by_row(results.read_records(path), before.setting)):
             differing = _differing(before.setting, setting)
             if differing:
                 raise InputError(
@@ -168,20 +158,15 @@ def work(
     watch: Watch = None,
     tell: Callable[[str], None] | None = None,
 ) -> tuple[int, int, int]:
-    """Judge the tutors and train what is not finished of some studies; see `run_all`.
+    """Judge the tutors and train what is not finished of some studies; see `run_all`. Returns runs that are done, how
+    many of them failed, and runs in all. Raises InputError: as `run_all`, or a run needs a store that does not exist.
+    Raises ChildProcessError: one of the other processes failed; it printed why.
 
     Args:
         recipe: train only the rows of this one.
         seeds: train the first so many seeds of the folder's; None: all.
         jobs: processes that train here at once; they share the cores.
         tell: called with what is worth a note: tutors without answers for the evaluation split.
-
-    Returns:
-        Runs that are done, how many of them failed, and runs in all.
-
-    Raises:
-        InputError: as `run_all`, or a run needs a store that does not exist.
-        ChildProcessError: one of the other processes failed; it printed why.
     """
     runs = folder.runs(names, recipe, seeds)
     waiting = unfinished(runs, folder.path)
@@ -250,19 +235,14 @@ def run_all(
 
     A run is trained in `folder/runs/ID` and, once finished, moves into the folder's Parquet file. A run that another
     process is training is left to it; processes share only the folder, whose file system must support locks. A run
-    whose loss is not finite leaves `folder/runs/ID/failed.txt` and is not tried again.
+    whose loss is not finite leaves `folder/runs/ID/failed.txt` and is not tried again. Returns how many of the runs are
+    done. The others are being trained elsewhere or did not fit. Raises InputError: as `engine.train`.
 
     Args:
         hours: begin no run that would end later than this from now, by the time that finished ones took; of a folder
             without any, the first one begins.
         jobs: processes that work on the runs here, for the time left.
         keep: leave the finished runs' folders, with checkpoint and page.
-
-    Returns:
-        How many of the runs are done. The others are being trained elsewhere or did not fit.
-
-    Raises:
-        InputError: as `engine.train`.
     """
     began, left = time.monotonic(), unfinished(runs, folder)
     for run in runs:
@@ -279,7 +259,7 @@ def run_all(
 
 def unfinished(runs: Sequence[Run], folder: Path) -> dict[str, float]:
     """The runs that are neither finished nor failed, by id, with the seconds that finished ones on their split took."""
-    done = by_row(read_records(folder), runs[0].setting) if runs else {}
+    done = results.by_row(results.read_records(folder), runs[0].setting) if runs else {}
     taken: dict[str, list[float]] = {}
     for record in done.values():
         taken.setdefault(record.split, []).append(record.seconds or 0.0)
@@ -312,7 +292,7 @@ def _train(run: Run, folder: Path, keep: bool, watch: Callable[[Report], None] |
     for split in () if run.config.data.held_out else run.setting.also:
         told = judge(where / "checkpoint", run.setting.data, split).tasks
         result["figures"] |= {f"{task} on {split}": each.to_dict() for task, each in told.items()}
-    add_record(folder, record_of(run, where, result, tuple(rows), pictures))
+    results.add_record(folder, results.record_of(run, where, result, tuple(rows), pictures))
     shutil.rmtree(where / "state" if keep else where, ignore_errors=True)
 
 
@@ -351,12 +331,10 @@ def _told(watch: Watch, run: Run, total: int, left: Mapping[str, float], jobs: i
 
 def judge_tutors(folder: Folder) -> dict[str, str]:
     """Keep the figures of each tutor that answers for the evaluation split, unless these answers are judged already.
-
-    Returns:
-        The tutors that can't be judged, and why.
+    Returns the tutors that can't be judged, and why.
     """
     setting = folder.setting
-    known = {record.label: record.stores for record in read_records(folder.path) if record.group == TUTORS}
+    known = {record.label: record.stores for record in results.read_records(folder.path) if record.group == TUTORS}
     lacking = {}
     for name in setting.tutors:
         store = Path(setting.store(name, "evaluation"))
@@ -372,5 +350,7 @@ def judge_tutors(folder: Folder) -> dict[str, str]:
         except InputError as error:
             lacking[name] = str(error)
         own = Record(group=TUTORS, setting=setting.name, rows=(f"{TUTORS} | | {name}",), label=name, run=name)
-        add_record(folder.path, replace(own, split=setting.evaluation, figures=figures, stores=stores, commit=commit()))
+        results.add_record(
+            folder.path, replace(own, split=setting.evaluation, figures=figures, stores=stores, commit=results.commit())
+        )
     return lacking

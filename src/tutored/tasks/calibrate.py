@@ -4,11 +4,9 @@ Guo et al. 2017 fit one number T on held-out labels. A store keeps probabilities
 is the same as softmax(logits / T).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +75,7 @@ class Rate(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, rights: NDArray[Any], totals: NDArray[Any]) -> Rate:
+    def of(cls, rights: NDArray[Any], totals: NDArray[Any]) -> Self:
         """From the numbers of each image.
 
         Answers of one image are right or wrong together: the interval is Wilson's for as many independent answers as
@@ -143,10 +141,8 @@ def ece(bins: Sequence[Bin]) -> float | None:
 
 def crossings(bins: Sequence[Bin], levels: Sequence[float]) -> list[tuple[float, bool] | None]:
     """From which confidence on answers are right at least that often, if more confidence never means less right.
-
-    Returns:
-        For each level the lowest confidence that reaches it by isotonic regression, and whether that is the lowest of
-        all, so that lower ones may reach it too; None where the level is never reached.
+    Returns for each level the lowest confidence that reaches it by isotonic regression, and whether that is the lowest
+    of all, so that lower ones may reach it too; None where the level is never reached.
     """
     from scipy.optimize import isotonic_regression
 
@@ -204,7 +200,6 @@ class Calibration(NamedTuple):
     Attributes:
         temperature: fitted on one half of the images; 1 unless the other half is surely better off with it: its right
             classes likelier (the interval over images excludes no change) and its calibration error lower.
-        fitted_temperature: as it was fitted.
         answers, images: in the other half, on which the rest is measured.
         ece, nll, bins: calibration error, mean -log probability of the right class, and reliability; None without
             answers. With the fitted temperature: `..._with_temperature`.

@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from tutored.data.text import is_background
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 from tutored.files import regular
 from tutored.labels import COCO
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors import outputs
-from tutored.tutors.onnx_declaration import Boxed, BoxesAndScores, Cells, FinalBoxes, Masks, Picture
-from tutored.tutors.onnx_families import BINS, STRIDES, Graph, declaration_of, declaration_path, stated_names
-from tutored.tutors.options import OnnxOptions, SessionOptions
+from tutored.tutors import OnnxOptions, SessionOptions, outputs
+from tutored.tutors import onnx_families as families
+from tutored.tutors.onnx_families import Boxed, BoxesAndScores, Cells, FinalBoxes, Masks, Picture, declaration_path
+from tutored.types import Size
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 """Types of input that pictures are cast to."""
@@ -35,11 +35,8 @@ class OnnxTutor(outputs.NetworkTutor):
     """Boxes, a map, or both, as a declaration says what the outputs mean."""
 
     def __init__(self, options: OnnxOptions) -> None:
-        """Load the model and try it with its declaration on a black picture.
-
-        Raises:
-            InputError: no such file or device, no ONNX model, not what is declared, outputs without names, or
-                onnxruntime is not installed.
+        """Load the model and try it with its declaration on a black picture. Raises InputError: no such file or device,
+        no ONNX model, not what is declared, outputs without names, or onnxruntime is not installed.
         """
         self.options, self._path = options, options.weights
         digest = outputs.files_sha256([self._path, *data_files(self._path)], "the model")
@@ -47,7 +44,7 @@ class OnnxTutor(outputs.NetworkTutor):
         about = self._session.get_modelmeta().custom_metadata_map
         given, gives = self._session.get_inputs(), self._session.get_outputs()
         shapes = ({entry.name: entry.shape for entry in each} for each in (given, gives))
-        self._declared, family = declaration_of(Graph(self._path, about, *shapes))
+        self._declared, family = families.declaration_of(families.Graph(self._path, about, *shapes))
         declared = self._declared
         if family:
             told = declared.model_dump_json(exclude_defaults=True, exclude={"labels"})
@@ -83,10 +80,8 @@ class OnnxTutor(outputs.NetworkTutor):
         return head.nms_iou if self.options.nms_iou is None else self.options.nms_iou
 
     def _run(self, pixels: Tensor) -> dict[str, Tensor]:
-        """The outputs for one picture, cast to the type of the input; float32, by name.
-
-        Raises:
-            InputError: the model does not take it.
+        """The outputs for one picture, cast to the type of the input; float32, by name. Raises InputError: the model
+        does not take it.
         """
         given = next(entry.type for entry in self._session.get_inputs() if entry.name == self._input)
         sizes = self._declared.input.sizes
@@ -151,7 +146,7 @@ class OnnxTutor(outputs.NetworkTutor):
         places = (places - near.repeat(1, 2)) / (far - near).repeat(1, 2)
         return outputs.masks_in_boxes(values, places, which, (1, 1))
 
-    def _detect(self, head: Boxed, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> Sequence[Any]:
+    def _detect(self, head: Boxed, found: Mapping[str, Tensor], placed: Placed, size: Size) -> Sequence[Any]:
         boxes, scores = self._raw_boxes(head, found)
         self._check_count(scores.shape[1])
         scores = pad(scores, (0, len(self._outputs) - scores.shape[1]))[:, self._outputs.used]
@@ -187,7 +182,7 @@ class OnnxTutor(outputs.NetworkTutor):
             )
         return probs
 
-    def _segment(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> SoftMap:
+    def _segment(self, found: Mapping[str, Tensor], placed: Placed, size: Size) -> SoftMap:
         head = self._declared.segmentation
         assert head is not None
         raw = self._raw_map(found)
@@ -265,10 +260,8 @@ class OnnxTutor(outputs.NetworkTutor):
         return int(counts[0]) if counts else None
 
     def _name_outputs(self, count: int | None, about: Mapping[str, str]) -> outputs.ClassOutputs:
-        """The classes of the outputs: as the user says, else the declaration, else the model's metadata.
-
-        Raises:
-            InputError: they are not named, or there is another number of names.
+        """The classes of the outputs: as the user says, else the declaration, else the model's metadata. Raises
+        InputError: they are not named, or there is another number of names.
         """
         wanted = self._declared.labels if self.options.labels is None else self.options.labels
         where = self._declared.background
@@ -283,7 +276,7 @@ class OnnxTutor(outputs.NetworkTutor):
             else:
                 names = outputs.read_outputs(place, count)
         else:
-            names = stated_names(about)
+            names = families.stated_names(about)
             if not names and isinstance(self._declared.detection, Cells) and count == len(COCO.classes):
                 names = list(COCO.classes)
         lacks = len(names) == count - 1 if count else where == "first" and not any(map(is_background, names))
@@ -333,16 +326,12 @@ def place(image: Image.Image, side: tuple[int, int], how: Picture) -> tuple[Tens
 
 
 def yolox_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[Tensor, Tensor]:
-    """Boxes xyxy [A, 4] in pixels of the network's input, and scores [A, C], of a YOLOX head (Ge et al. 2021).
+    """Boxes xyxy [A, 4] in pixels of the network's input, and scores [A, C], of a YOLOX head (Ge et al. 2021). Raises
+    InputError: the output has another shape, holds pixels, or no probabilities.
 
     Args:
         output: [A, 5 + C] over the cells of strides 8, 16, 32: centre offset and log size in units of the stride,
             objectness and class probabilities behind their sigmoids. A class's score is the product of both.
-        side: (height, width) of the network's input.
-        weights: the model's file.
-
-    Raises:
-        InputError: the output has another shape, holds pixels, or no probabilities.
     """
     places, strides = _cells(output, "yolox", 5, side, weights)
     offset = float(output[:, :2].abs().median())
@@ -363,17 +352,17 @@ def nanodet_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple
         output: [A, C + 4 * 8] over the cells of strides 8, 16, 32, 64: class probabilities behind their sigmoids, and
             for each side of the box logits of its distance, 0 to 7 strides (Li et al. 2020).
     """
-    places, strides = _cells(output, "nanodet", 4 * BINS, side, weights)
-    sure = outputs.probabilities(output[:, : -4 * BINS], weights, "export the head with its sigmoids")
-    shares = output[:, -4 * BINS :].reshape(-1, 4, BINS).softmax(2)
-    near, far = (shares @ torch.arange(float(BINS))).chunk(2, dim=1)
+    places, strides = _cells(output, "nanodet", 4 * families.BINS, side, weights)
+    sure = outputs.probabilities(output[:, : -4 * families.BINS], weights, "export the head with its sigmoids")
+    shares = output[:, -4 * families.BINS :].reshape(-1, 4, families.BINS).softmax(2)
+    near, far = (shares @ torch.arange(float(families.BINS))).chunk(2, dim=1)
     return torch.cat([places - near, places + far], dim=1) * strides, sure
 
 
 def _cells(output: Tensor, kind: str, extra: int, side: tuple[int, int], weights: Path) -> tuple[Tensor, Tensor]:
     """The (x, y) of the cells in units of their strides [A, 2], and the strides [A, 1]."""
     grids = []
-    for stride in STRIDES[kind]:
+    for stride in families.STRIDES[kind]:
         cells = torch.cartesian_prod(*(torch.arange(-(-pixels // stride)) for pixels in side)).flip(1)
         grids.append(torch.cat([cells, torch.full((len(cells), 1), stride)], dim=1))
     cells = torch.cat(grids).float()
@@ -387,13 +376,8 @@ def _cells(output: Tensor, kind: str, extra: int, side: tuple[int, int], weights
 
 def final_boxes(found: Mapping[str, Tensor], head: FinalBoxes, weights: Path) -> tuple[Tensor, Tensor]:
     """Boxes [A, 4] as they are, and scores [A, N], 0 but for each one's own class; N - 1 is the highest class number.
-
-    Args:
-        found: the model's outputs, see `FinalBoxes`.
-        weights: the model's file.
-
-    Raises:
-        InputError: an output has another shape, scores that are no probabilities, or class numbers that are none.
+    Raises InputError: an output has another shape, scores that are no probabilities, or class numbers that are none.
+    `found` is the model's outputs, see `FinalBoxes`.
     """
     rows, apart = found[head.boxes], [found[name] for name in (head.scores, head.classes) if name]
     more = _count_prototypes(found, head.masks)
@@ -433,11 +417,9 @@ def _xyxy(boxes: Tensor, head: BoxesAndScores | FinalBoxes, side: tuple[int, int
 
 def data_files(weights: Path) -> list[Path]:
     """The files that hold a part of a model's weights, by name; none where it can't be read."""
-    try:
+    with needing("the tutor `onnx` needs", "onnx"):
         import onnx
         from google.protobuf.message import DecodeError, Message
-    except ImportError as error:
-        raise InputError(f"the tutor `onnx` needs {error.name}: pip install 'tutored[onnx]'") from error
 
     def locations(message: Message) -> Iterator[str]:
         if isinstance(message, onnx.TensorProto):
@@ -455,10 +437,8 @@ def data_files(weights: Path) -> list[Path]:
 
 def open_session(weights: Path, options: SessionOptions) -> Any:
     """onnxruntime's session. Raises InputError: no such device, no ONNX model, or onnxruntime is not installed."""
-    try:
+    with needing("the tutor `onnx` needs", "onnx"):
         import onnxruntime
-    except ImportError as error:
-        raise InputError("the tutor `onnx` needs onnxruntime: pip install 'tutored[onnx]'") from error
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1

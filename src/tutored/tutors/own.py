@@ -1,7 +1,5 @@
 """Tutors of one's own: a student that was trained here, and a function, from a picture to arrays."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,12 +17,12 @@ from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.processes import choose_device
 from tutored.students import soft_answer
+from tutored.students.backbone import fold
 from tutored.tasks import Task
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors import outputs
-from tutored.tutors.options import PythonOptions, StudentOptions
+from tutored.tutors import PythonOptions, StudentOptions, outputs
 from tutored.tutors.outputs import files_sha256
-from tutored.types import IGNORE, SoftLabels
+from tutored.types import IGNORE, Size, SoftLabels
 
 
 class StudentTutor:
@@ -39,7 +37,7 @@ class StudentTutor:
         folder = options.weights
         self._student, config = load_checkpoint(folder)
         self._device = choose_device(options.device)
-        self._student.to(self._device).eval()
+        fold(self._student.to(self._device))
         self._names = options.tasks or config.taught
         unknown = [name for name in self._names if name not in config.taught]
         if unknown:
@@ -166,7 +164,7 @@ class FunctionTutor(outputs.NetworkTutor):
             raise self._wrong(alone[0], "of no `boxes`; give these, too")
         return found
 
-    def _read(self, found: Mapping[str, Any], size: tuple[int, int]) -> Sequence[Any]:
+    def _read(self, found: Mapping[str, Any], size: Size) -> Sequence[Any]:
         """The soft answers. Raises InputError: naming the key whose value is not possible."""
         answers: list[Any] = []
         if "boxes" in found:

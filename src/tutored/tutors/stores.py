@@ -1,8 +1,5 @@
 """Tutors that are made of stores: instances of boxes and maps, boxes rescored by maps, several tutors joined."""
 
-from __future__ import annotations
-
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,8 +10,8 @@ import torch
 from PIL import Image
 from torch.nn.functional import one_hot
 
+from tutored.data.training import annotations_sha256
 from tutored.errors import InputError
-from tutored.files import sha256
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.advice import read_sidecar
@@ -22,21 +19,18 @@ from tutored.tasks import Task, task_class
 from tutored.tasks.detection import Detection, SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import Segmentation, SoftMap
+from tutored.tutors import BoxesOptions, InstancesOptions, JoinedOptions, RescoredOptions
 from tutored.tutors.fuse import LIMIT, OVERLAP, fuse
-from tutored.tutors.options import BoxesOptions, InstancesOptions, JoinedOptions, RescoredOptions
 from tutored.tutors.outputs import MASK_SIDE, masks_in_boxes, with_masks
-from tutored.types import Dataset, SoftLabels
+from tutored.types import Dataset, Size, SoftLabels
 
-Size = tuple[int, int]
 DRAWN = "ground_truth"
 """Given for `boxes`: those that people drew."""
 
 
 class Source:
-    """A store's answers for one task in a label space, matched by name.
-
-    Args:
-        kind: the class of the task. Of a segmentation, confidences and instances are made maps as `Remapped` does.
+    """A store's answers for one task in a label space, matched by name. `kind` is the class of the task; of a
+    segmentation, confidences and instances are made maps as `Remapped` does.
     """
 
     def __init__(self, store: Store, kind: type[Task], labels: LabelSpace) -> None:
@@ -57,15 +51,6 @@ class Source:
                 f"here it has {size[1]} x {size[0]}; label these very images with it first"
             )
         return None if answer is None else answer.tasks[self.kind]
-
-
-def open_part(path: Path, task: type[Task]) -> Store:
-    """A store that answers a task. Raises InputError: there is none, or it does not."""
-    store = Store.open(path)
-    if not store.teaches(task):
-        has = " and ".join(store.kinds) or "nothing"
-        raise InputError(f"store {path} answers {has}, not {task.kind}; give another one")
-    return store
 
 
 def refuse_strangers(options: InstancesOptions | RescoredOptions, boxes: LabelSpace, maps: LabelSpace) -> None:
@@ -89,11 +74,7 @@ def identity_of(stores: Mapping[str, Store], **facts: Any) -> dict[str, Any]:
 
 
 class StoresTutor:
-    """A tutor that answers by an image's id and size.
-
-    Attributes:
-        labels, identity: see `Tutor`.
-    """
+    """A tutor that answers by an image's id and size."""
 
     labels: LabelSpace
     identity: Mapping[str, Any]
@@ -129,7 +110,6 @@ class Boxes:
     """The boxes that `BoxesOptions` name.
 
     Attributes:
-        labels: their own label space.
         told: whose they are.
         stores, facts: what belongs to the identity of a tutor that uses them.
     """
@@ -140,15 +120,13 @@ class Boxes:
         self.stores: dict[str, Store] = {}
         self.facts: dict[str, Any] = {"score_floor": options.score_floor}
         if str(options.boxes) != DRAWN:
-            detector = self.stores["boxes"] = open_part(Path(options.boxes), Detection)
+            detector = self.stores["boxes"] = Store.teaching(Path(options.boxes), Detection)
             self.labels, self.told = detector.labels, f"of {detector.identity.get('tutor')}"
             self._open: Callable[[LabelSpace], Source | DrawnBoxes] = partial(Source, detector, Detection)
         elif dataset is None or Detection.kind not in dataset.labels:
             raise InputError(f"boxes: {DRAWN}: the data set has no boxes; give a detector's store")
         else:
-            files = {str(file) for image_id in dataset.ids for file in dataset.files(image_id)[1:]}
-            digest = hashlib.sha256("".join(sha256(Path(file)) for file in sorted(files)).encode())
-            self.facts["boxes_sha256"] = digest.hexdigest()
+            self.facts["boxes_sha256"] = annotations_sha256(dataset)
             self.labels, self.told = dataset.labels[Detection.kind], "drawn"
             self._open = partial(DrawnBoxes, dataset)
         if options.classes:
@@ -183,12 +161,9 @@ class InstancesTutor(StoresTutor):
 
     def __init__(self, options: InstancesOptions, dataset: Dataset | None = None) -> None:
         """Open the stores. Raises InputError: no such store, it does not answer the task, no drawn boxes, or no class
-        in common.
-
-        Args:
-            dataset: whose images are labelled; it has the boxes of `boxes: ground_truth`.
+        in common. `dataset` has the images that are labelled, and the boxes of `boxes: ground_truth`.
         """
-        mapper, boxes = open_part(options.maps, Segmentation), Boxes(options, dataset)
+        mapper, boxes = Store.teaching(options.maps, Segmentation), Boxes(options, dataset)
         refuse_strangers(options, boxes.labels, mapper.labels)
         self.labels = LabelSpace.of(
             tuple(name for name in mapper.labels.classes if same_class(name, boxes.labels) is not None)
@@ -217,14 +192,11 @@ class RescoredTutor(StoresTutor):
     a weak box on a region of its class rises, and a sure one where the map sees nothing falls. The other classes of a
     box share the remaining probability in the proportions they had. Boxes of classes that the maps don't know stay as
     they are. An image for which one of the two stores has no answer gets none.
-
-    Attributes:
-        labels: the detector's.
     """
 
     def __init__(self, options: RescoredOptions) -> None:
         """Open both stores. Raises InputError: see `InstancesTutor`."""
-        detector, mapper = open_part(options.boxes, Detection), open_part(options.maps, Segmentation)
+        detector, mapper = Store.teaching(options.boxes, Detection), Store.teaching(options.maps, Segmentation)
         refuse_strangers(options, detector.labels, mapper.labels)
         self.labels, self._full = detector.labels, options.full
         self._boxes = Source(detector, Detection, self.labels)

@@ -1,7 +1,5 @@
 """From the boxes of a detection head to final boxes, or to soft labels where the student is a tutor."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +10,8 @@ from torch.nn import functional as F
 from tutored import boxes
 from tutored.config.tasks import Decode
 from tutored.tasks.detection.types import Detections, SoftBoxes
-from tutored.tasks.task import Size, refuse_nan
+from tutored.tasks.task import refuse_nan
+from tutored.types import Size
 
 
 class Kept(NamedTuple):
@@ -27,23 +26,18 @@ class Kept(NamedTuple):
     rows: Tensor
 
 
-def keep(
-    boxes_xyxy: Tensor, probs: Tensor, sizes: Sequence[tuple[int, int]], config: Decode, network_size: int
-) -> list[Kept]:
+def keep(boxes_xyxy: Tensor, probs: Tensor, sizes: Sequence[Size], config: Decode, network_size: int) -> list[Kept]:
     """The boxes of every image that are kept, by falling score, in its own pixels (specification 5.1).
 
     Per class: scores above the floor, the best `top_k`, NMS, at most `per_class`; then the best `total` of all. Boxes
     are cut at the image's borders; those without any area left are dropped. Raises FloatingPointError: the values are
-    NaN, as from a student whose training diverged.
+    NaN, as from a student whose training diverged. Returns each box with its whole class distribution.
 
     Args:
         boxes_xyxy: float32 [B, A, 4], pixels of the network's input.
         probs: float32 [B, A, C+1], column 0 background.
         sizes: (height, width) of each image in pixels.
         network_size: side of the square that the images were resized to.
-
-    Returns:
-        Each box with its whole class distribution.
     """
     refuse_nan(probs, boxes_xyxy)
     best = probs[..., 1:].transpose(1, 2).topk(min(config.top_k, probs.shape[1]), dim=-1)
@@ -80,7 +74,6 @@ class BoxExport:
         most_apart: share of final answers that may be others than PyTorch's, in float32 and in float16: where two
             scores, or an overlap and its limit, differ by a rounding, either choice is right.
         facts: what the file says about the task, JSON-ready.
-        meanings: of each output, by its name.
     """
 
     option: ClassVar[str] = "nms"

@@ -1,7 +1,5 @@
 """The audit of a tutor's maps: overlap, precision and recall of pixels with intervals, calibration, confusion."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,14 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from tutored.maps import channels_last
-from tutored.tasks.audit import Agreed, ClassAuditor, ClassFigures, Confusion, Measured
+from tutored.geometry import channels_last
+from tutored.tasks.audit import Agreed, Auditor, ClassFigures, Confusion, Measured
 from tutored.tasks.calibrate import Answers, Ints, known, known_mean, resampled, tempered
 from tutored.tasks.segmentation import measure
 from tutored.tasks.segmentation.measure import NO_PIXELS, Pixels
 from tutored.tasks.segmentation.types import LEVELS, ClassMap, ClassMask, SoftMap
-from tutored.tasks.task import Size
-from tutored.types import BACKGROUND, IGNORE
+from tutored.types import BACKGROUND, IGNORE, Size
 
 CONFIDENT = 0.9
 """Least probability of a pixel's likeliest class for the tutor to count as confident."""
@@ -41,7 +38,7 @@ class Evidence(NamedTuple):
     wrong: float = 0.0
 
 
-class MapAuditor(ClassAuditor):
+class MapAuditor(Auditor):
     """Compares maps with masks."""
 
     unit: ClassVar[str] = "pixels drawn at random"
@@ -95,7 +92,7 @@ class MapAuditor(ClassAuditor):
     def figures(
         self, images: Sequence[Evidence], every: Sequence[Evidence], temperature: float, known_numbers: Sequence[int]
     ) -> Measured:
-        """Args: as in `ClassAuditor`."""
+        """Args: as in `Auditor`."""
         labels, numbers, confusions = self.task.labels, [BACKGROUND, *known_numbers], [each.pixels for each in images]
         stacked = measure.stack(confusions, len(labels.classes))
         confusion = Confusion(stacked.images, *np.divmod(stacked.cells, len(labels) + 1), stacked.number)
