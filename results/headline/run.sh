@@ -12,7 +12,7 @@ for folder in JPEGImages Annotations SegmentationClass; do ln -sfn "$PWD/data/vo
 cp data/voc2012-animals/ImageSets/Main/*.txt wide/ImageSets/Main/
 comm -23 <(sort wide/ImageSets/Main/train.txt) <(sort wide/ImageSets/Main/train_small.txt) > wide/ImageSets/Main/rest.txt
 
-for split in train_small val+rest train; do
+for split in train_small train val+rest val; do
     tutored label onnx --weights weights/yolox_nano.onnx --score-floor 0.0001 --data voc:wide --split $split \
         --out stores/detection-$split --resume
     tutored label files --from data/voc2012-animals-deeplab --data voc:wide --split $split \
