@@ -134,10 +134,8 @@ def test_masks_of_a_large_file_in_fewer_classes(tmp_path):
     assert "300 classes are more than a mask can tell apart (254): no masks, unless the task's `classes`" in note
     few = relabelled(whole, {"segmentation": ("c300", "c5"), "detection": ("c5", "c300")})
     assert mask_of(few).tolist() == [[1, 1, 1, 1, 0, 0, 2, 2, 0, 0]] * 8, "what another class lies on is background"
-    assert boxes_of(few).classes.tolist() == [2, 1] and boxes_of(few).boxes_xyxy.tolist() == [
-        [0, 0, 4, 8],
-        [6, 0, 10, 8],
-    ]
+    assert boxes_of(few).classes.tolist() == [2, 1]
+    assert boxes_of(few).boxes_xyxy.tolist() == [[0, 0, 4, 8], [6, 0, 10, 8]]
     assert boxes_of(few).annotated is None and few.notes == ()
     some = relabelled(whole, {}, {"detection": ("c5",)})
     assert boxes_of(some).classes.tolist() == [5] and boxes_of(some).annotated == (5,)

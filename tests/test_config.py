@@ -123,10 +123,7 @@ BLITZ = "student: {kind: blitznet, "
         ("tasks: {detection: {store: 3}}", "l: tasks.detection.store: Input is not a valid path, got 3, which YAML"),
         ("tasks: {detection: {classes: []}}", r"tasks.detection.classes: got \[\], no class at all; name one or more"),
         ("tasks: {detection: {vetted_by: parts}}", "tasks.detection.vetted_by names 'parts'; possible: there is no"),
-        (
-            "tasks: {detection: {hidden_like: boxes}}",
-            "hidden_like names 'boxes'; possible: detection",
-        ),
+        ("tasks: {detection: {hidden_like: boxes}}", "hidden_like names 'boxes'; possible: detection"),
         ("tasks: {detection: {vetted_by: detection}, parts: {kind: segmentation}}", "'detection'; possible: parts"),
         (
             "tasks: {segmentation: {vetted_by: parts}, parts: {kind: segmentation}, detection: {}}",

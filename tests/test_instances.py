@@ -483,9 +483,8 @@ def test_the_tutor_fills_classes_that_nobody_annotated():
     answer = task.unannotated(certain(truth), mine)
     assert answer.classes.tolist() == [3]
     both = task.complete(task.teach(mine, (40, 50), geometry, 16), task.teach_soft(answer, (40, 50), geometry, 16))
-    assert both.boxes.classes.tolist() == [1, 3] and torch.equal(
-        both.masks, task.teach(truth, (40, 50), geometry, 16).masks
-    )
+    assert both.boxes.classes.tolist() == [1, 3]
+    assert torch.equal(both.masks, task.teach(truth, (40, 50), geometry, 16).masks)
 
 
 def test_a_store_is_seen_in_the_labels_of_the_task(tmp_path):

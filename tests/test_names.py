@@ -156,10 +156,7 @@ def test_no_name_is_markup_or_steers_the_terminal(name):
 
 
 def test_what_helps_where_names_are_not_read_as_utf_8(monkeypatch):
-    for names, told in (
-        ("utf-8", "take it off the list$"),
-        ("iso8859-1", "set PYTHONUTF8=1 .names are read as iso"),
-    ):
+    for names, told in (("utf-8", "take it off the list$"), ("iso8859-1", "set PYTHONUTF8=1 .names are read as iso")):
         monkeypatch.setattr(sys, "getfilesystemencoding", lambda names=names: names)
         with pytest.raises(InputError, match=f"für.jpg: there is no such picture.*{told}"):
             read_picture(Path("für.jpg"))

@@ -166,13 +166,7 @@ def test_a_student_learns_depth_beside_boxes_and_masks(kind, voc_folder, tmp_pat
         {
             "data": {"train": f"voc:{folder}"},
             "tasks": {"detection": {}, "segmentation": {}, "depth": section},
-            "student": {
-                "kind": kind,
-                "backbone": "test_resnet",
-                "weights": "random",
-                "size": 64,
-                **narrow,
-            },
+            "student": {"kind": kind, "backbone": "test_resnet", "weights": "random", "size": 64, **narrow},
             "augment": {"zoom_out": "never", "crop": False, "colour": False, "flip_share": 0},
             "train": {
                 "epochs": 30 if kind == "compact" else 1,

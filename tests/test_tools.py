@@ -221,11 +221,8 @@ def test_shapes_of_labelme(tmp_path):
     assert dataset.classes.classes == ("cat", "dog")
     assert boxes(dataset, "a") == [("dog", [0, 0, 6, 8]), ("cat", [1, 2, 5, 6]), ("cat", [7, 5, 10, 7])]
     drawn = pixels(dataset, "a")
-    assert (
-        drawn[255] == [6, 0, 10, 2, 8]
-        and drawn[1][:4] == [1, 2, 10, 7]
-        and sum(each[4] for each in drawn.values()) == 62
-    )
+    assert drawn[255] == [6, 0, 10, 2, 8] and drawn[1][:4] == [1, 2, 10, 7]
+    assert sum(each[4] for each in drawn.values()) == 62
     assert dataset.notes == (
         f"1 objects, such as {tmp_path}/a.json: shape 5 (cat): shapes of the kind point, which are not read",
     )
@@ -360,9 +357,8 @@ def test_subsets_of_a_project_of_cvat(tmp_path):
 )
 def test_faults_of_cvat_name_file_picture_and_shape(tmp_path, given, told):
     (problem,) = cvat(tmp_path, '<polygon label="dog" points="0,0;6,0;6,8"/>', given).problems("a")
-    assert (
-        problem.startswith(f"{tmp_path}/annotations.xml: image a.jpg: {given[1:].split()[0]} 2 (c") and told in problem
-    )
+    assert problem.startswith(f"{tmp_path}/annotations.xml: image a.jpg: {given[1:].split()[0]} 2 (c")
+    assert told in problem
 
 
 @pytest.mark.tried("refused by name", "shapes without points, class or pixels; two files for one picture", inputs=6)
@@ -371,8 +367,7 @@ def test_faults_of_a_file_of_cvat(tmp_path):
     with pytest.raises(InputError, match="tracks of a video; export as `CVAT for images 1.1`"):
         cvat(tmp_path, more="<track/>")
     with pytest.raises(
-        InputError,
-        match="a.jpg of .*annotations.xml have one name up to the suffix; list a picture once",
+        InputError, match="a.jpg of .*annotations.xml have one name up to the suffix; list a picture once"
     ):
         cvat(tmp_path, more=image.format("a.jpg"))
     with pytest.raises(InputError, match="leads out of the data set's folder"):

@@ -53,15 +53,7 @@ def encoder(path, name, shape, outputs, grey, side):
     return saved
 
 
-def decoder(
-    path,
-    features,
-    prompts,
-    masks,
-    factors,
-    sure,
-    side=64,
-):
+def decoder(path, features, prompts, masks, factors, sure, side=64):
     """Logits: the first feature times (x1 + 2 y1 + 3 x2 + 4 y2) / 100, at 64 pixels, times the sum of labels / 5."""
     coords, labels = list(prompts)[:2]
     nodes = [
