@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from made import LABELS, MadeDataset, Repeats, two_tasks
+from made import LABELS, MadeDataset, Repeats, chosen, two_tasks
 from tutored.audit import agreement, as_a_run_sees, audit, write_page
 from tutored.cli import main
 from tutored.data import open_dataset
@@ -349,9 +349,6 @@ def test_the_command_writes_audit_and_page(voc_folder, labelled, tmp_path, capsy
     Store.open(store.path).verify()
 
 
-CAT, DOG, HORSE = 1, 2, 3
-
-
 def test_three_one_way_swaps_blame_nobody_else(made, labelled):
     """Cats are called dogs, dogs horses, horses cats."""
     found = audit(labelled(made, *exchange([0, DOG, HORSE, CAT])), made)
@@ -476,13 +473,7 @@ def test_a_class_that_is_not_annotated_is_no_fault(labelled):
         def ground_truth(self, image_id):
             truth = super().ground_truth(image_id)
             boxes, mask = truth.tasks["detection"], truth.tasks["segmentation"].mask
-            own = boxes.classes == CAT
-            drawn = Boxes(
-                boxes_xyxy=boxes.boxes_xyxy[own],
-                classes=boxes.classes[own],
-                difficult=boxes.difficult[own],
-                annotated=(CAT,),
-            )
+            drawn = chosen(boxes, boxes.classes == CAT, annotated=(CAT,))
             return GroundTruth.of(truth.size, drawn, ClassMask(mask=mask * (mask == CAT), annotated=(CAT,)))
 
     found = audit(labelled(MadeDataset(60, void=False)), Partial(60, void=False))

@@ -1,15 +1,14 @@
 """Tasks of a run in one or several data sets: label spaces of their own, folders of their own, images seen twice."""
 
-import json
 import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from made import boxed, coco_file
 from tutored.config import TaskSection, make_config
 from tutored.data import TaskSource, open_dataset
 from tutored.data.views import join, relabelled
@@ -94,12 +93,8 @@ def test_two_segmentations_side_by_side_from_one_folder(pets):
 
 
 def test_masks_may_lie_beside_coco_and_bare_pictures(pets):
-    images = [{"id": n, "file_name": f"train_00{n}.jpg"} for n in (0, 1)]
-    categories = [{"id": 1, "name": "cat"}]
-    annotations = [{"image_id": 0, "category_id": 1, "bbox": [0, 0, 5, 8]}]
-    content = {"images": images, "categories": categories, "annotations": annotations}
     (pets / "JPEGImages").rename(pets / "train")
-    (pets / "train.json").write_text(json.dumps(content))
+    coco_file(pets / "train.json", {"bbox": [0, 0, 5, 8]}, images=("train_000.jpg", "train_001.jpg"))
     coco = opened(pets, "detection", parts=PARTS, spec="coco")
     assert classes(coco, "train_001") == {"parts": [0, 2]}, "nobody drew a box there yet"
     bare = opened(pets, *BOTH, parts=PARTS, spec="images")
@@ -217,10 +212,7 @@ class Own:
         return ("detection",) if image_id == "a" else ()
 
     def ground_truth(self, image_id):
-        boxes = Boxes(
-            boxes_xyxy=torch.tensor([[1.0, 2, 30, 20]]), classes=torch.tensor([1]), difficult=torch.tensor([False])
-        )
-        return GroundTruth((30, 40), {"detection": boxes} if image_id == "a" else {})
+        return GroundTruth((30, 40), {"detection": boxed(Boxes, [[1, 2, 30, 20]], [1])} if image_id == "a" else {})
 
 
 class Short:

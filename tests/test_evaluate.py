@@ -12,11 +12,9 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
-from made import two_tasks
+from made import boxed, coco_precision, two_tasks
 from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.evaluate import Resampled, benjamini_hochberg, compare, figures, record, resample, table
@@ -44,22 +42,13 @@ def evaluate(pairs, reported=None):
 def objects(rows, annotated=None):
     """Rows of box, class and 1 where difficult."""
     boxes, classes, difficult = zip(*rows, strict=True) if rows else ((), (), ())
-    return Boxes(
-        boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        classes=torch.tensor(classes, dtype=torch.int64),
-        difficult=torch.tensor(difficult).bool(),
-        annotated=annotated,
-    )
+    return boxed(Boxes, boxes, classes, difficult=[*difficult], annotated=annotated)
 
 
 def found(rows):
     """Rows of box, class and score."""
     boxes, classes, scores = zip(*rows, strict=True) if rows else ((), (), ())
-    return Detections(
-        boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        classes=torch.tensor(classes, dtype=torch.int64),
-        scores=torch.tensor(scores, dtype=torch.float32),
-    )
+    return boxed(Detections, boxes, classes, scores=[*scores])
 
 
 def truth(rows, annotated=None):
@@ -227,27 +216,9 @@ def random_pairs(seed, images, count=20, whole=False):
     return pairs
 
 
-def coco_items(sides, field):
-    rows = [(index, *row) for index, side in enumerate(sides) for row in zip_rows(side)]
-    bound = COCO()
-    bound.dataset = {
-        "images": [{"id": index} for index in range(len(sides))],
-        "categories": [{"id": number} for number in (1, 2, 3)],
-        "annotations": [
-            {
-                "id": item,
-                "image_id": index,
-                "category_id": number,
-                "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-                "area": (box[2] - box[0]) * (box[3] - box[1]),
-                "iscrowd": 0,
-            }
-            | {field: value}
-            for item, (index, box, number, value) in enumerate(rows, start=1)
-        ],
-    }
-    bound.createIndex()
-    return bound
+def entries(side, field):
+    rows = [(number, [x1, y1, x2 - x1, y2 - y1], value) for (x1, y1, x2, y2), number, value in zip_rows(side)]
+    return [{"category_id": number, "bbox": box, field: value} for number, box, value in rows]
 
 
 @pytest.mark.parametrize("count", [20, 500])
@@ -256,14 +227,8 @@ def test_coco_ap_equals_pycocotools(count, whole):
     # Whole numbers make equal scores, equal overlaps and overlaps on a floor; of 500 detections the 100 best of a class
     # count.
     pairs = random_pairs(seed=0, images=40, count=count, whole=whole)
-    official = COCOeval(
-        coco_items([item for _, item, _ in pairs], "iscrowd"),
-        coco_items([item for _, _, item in pairs], "score"),
-        "bbox",
-    )
-    official.evaluate()
-    official.accumulate()
-    precision = official.eval["precision"][:, :, :, 0, 2]
+    drawn, said = ([entries(pair[place], field) for pair in pairs] for place, field in ((1, "iscrowd"), (2, "score")))
+    precision = coco_precision("bbox", drawn, said)
     result = evaluate(pairs).tasks["detection"]
     assert 0.05 < precision.mean() < 0.95
     for number, name in enumerate(LABELS.classes):
@@ -427,18 +392,6 @@ def shown(result):
     return capture.get()
 
 
-CAT, DOG, BIRD = 1, 2, 3
-
-
-A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
-
-
-Row = tuple[Sequence[float], int, float]
-
-
-Pair = tuple[str, GroundTruth, Prediction]
-
-
 @pytest.mark.parametrize(
     ("found", "score"),
     [
@@ -450,7 +403,7 @@ Pair = tuple[str, GroundTruth, Prediction]
         ([], None),
     ],
 )
-def test_boxes_are_shown_from_the_best_f1_on(found: list[Any], score: float | None) -> None:
+def test_boxes_are_shown_from_the_best_f1_on(found, score):
     result = boxes_only([(box, CAT, 0) for box in (A, B, C)], [(box, CAT, value) for box, value in found])
     assert result.score == result.to_dict().get("score") == score
     assert [note[-8:] for note in result.notes] == ([] if score is None else [f"{score:.2f} on".rjust(8)])
@@ -472,7 +425,7 @@ def test_classes_without_objects_or_detections() -> None:
 
 
 @pytest.mark.parametrize(("drawn", "found"), [([(A, CAT, 1)], [(A, CAT, 0.9), (AWAY, CAT, 0.9)]), ([], [])])
-def test_without_an_object_to_find_there_is_no_figure(drawn: list[Row], found: list[Row]) -> None:
+def test_without_an_object_to_find_there_is_no_figure(drawn, found):
     result = boxes_only(drawn, found)
     assert cat(result) is None and cat(result, AP_COCO) is None and result.means["mAP_voc_area@.5"] is None
 
@@ -502,7 +455,7 @@ def test_pixels_of_all_images_are_counted_together() -> None:
 
 @given(scenes(), st.data())
 @settings(max_examples=50, deadline=None)
-def test_weights_count_an_image_that_many_times(pairs: list[Pair], data: st.DataObject) -> None:
+def test_weights_count_an_image_that_many_times(pairs, data):
     weights = data.draw(st.lists(st.integers(0, 3), min_size=len(pairs), max_size=len(pairs)))
     matches = [TASKS["detection"].record(*(side.tasks["detection"] for side in pair[1:])) for pair in pairs]
     # Equal scores within one image stand hit, miss, hit, miss in a repeated split, and hits first in a weighted one.

@@ -131,9 +131,6 @@ def test_a_tutor_that_lacks_a_class_of_ours_says_so():
     assert "knows nothing about cat" in pairs.describe()
 
 
-ADE20K, OPEN_IMAGES = KNOWN["ade20k"], KNOWN["open-images"]
-
-
 def test_of_synonyms_behind_commas_the_first_counts():
     full = LabelSpace.of(["airplane, aeroplane, plane", "minibike, motorbike", "screen door, screen", "pot, flowerpot"])
     assert ClassMap.by_name(full, VOC).to == (0, VOC.index("aeroplane"), VOC.index("motorbike"), None, None)

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -217,13 +216,7 @@ def test_charts_name_every_class_as_it_stands(recwarn):
     assert all(name in drawn for name in kept) and not recwarn.list
 
 
-MakeVoc = Callable[..., Path]
-
-
-ESCAPE, REVERSED, NFD = "\x1b[31m", "\u202etxt.exe", unicodedata.normalize("NFD", "Blüte")
-
-
-def test_lists_under_every_usual_name_are_read_alike(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_lists_under_every_usual_name_are_read_alike(make_voc, tmp_path: Path) -> None:
     folder = make_voc(tmp_path, {"train": ("masks",)})
     for name in ("class_names.txt", "classes.txt", "labels.txt"):
         (folder / name).write_text("_background_\nleaf\n")
@@ -276,7 +269,7 @@ def test_a_written_config_reads_as_what_it_was(tmp_path_factory: pytest.TempPath
     assert task.classes == tuple(found) and list(task.renamed) == sorted(found)
 
 
-def test_brackets_stay_on_any_console(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_brackets_stay_on_any_console(make_voc, tmp_path: Path) -> None:
     from rich.console import Console
 
     kept = ("lamp [red]", "lamp [/off]", ":cat:")

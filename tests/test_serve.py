@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tutored.serve
-from made import SHAPE, two_tasks
+from made import SHAPE, boxed, two_tasks
 from sleeper import make_sleeper
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
@@ -78,11 +78,7 @@ def half(image, size):
     mask = torch.zeros(height, width, dtype=torch.uint8)
     mask[:, : width // 2] = 2
     boxes = [[0, 0, width / 2, height], [0, 0, width, height]]
-    found = Detections(
-        boxes_xyxy=torch.tensor(boxes, dtype=torch.float32),
-        classes=torch.tensor([2, 1]),
-        scores=torch.tensor([0.7, 0.2]),
-    )
+    found = boxed(Detections, boxes, [2, 1], scores=[0.7, 0.2])
     return result(image, size, PETS, found, ClassMap(mask=mask))
 
 
@@ -150,10 +146,8 @@ def test_a_drawing_has_the_wanted_tasks_from_a_score_on():
     assert framed[300, 198, 1] < 120 < empty[300, 198, 1], "the dog's frame"
     assert drawings["draw=0.1"][300, 398, 1] < 120 < filled[300, 398, 1], "the cat's frame"
     assert (drawings["draw=0.8&tasks=detection"] > 250).all() and (empty > 250).all()
-    for asked, told in (
-        ("draw=much", "draw=much is no score"),
-        ("tasks=depth", "no task 'depth'; possible: detection,"),
-    ):
+    wrong = {"draw=much": "draw=much is no score", "tasks=depth": "no task 'depth'; possible: detection,"}
+    for asked, told in wrong.items():
         answer = client().post(f"/predict?{asked}", content=content)
         assert answer.status_code == 400 and told in answer.json()["error"]
 
@@ -243,9 +237,8 @@ def test_every_answer_is_as_described(asked):
         ((kind, described_as),) = content.items()
         assert found.headers["content-type"].startswith(kind)
         assert kind != "application/json" or found.json().keys() >= {*described_as["schema"].get("required", ())}
-        assert "properties" not in described_as["schema"] or found.json().keys() <= {
-            *described_as["schema"]["properties"]
-        }
+        described = described_as["schema"].get("properties")
+        assert described is None or found.json().keys() <= {*described}
     else:
         assert 400 <= found.status_code < 500
         (told,) = found.json().items()
@@ -260,11 +253,10 @@ def asked(receive, answered):
 
     headers = [(b"host", b"localhost"), (b"content-length", b"9")]
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
+    app = make_app(partial(answer, half, LEAST), CLASSES, megabytes=1)
     # In a thread of its own: a browser of another test may keep this one's event loop.
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(
-            anyio.run, make_app(partial(answer, half, LEAST), CLASSES, megabytes=1), scope, receive, send
-        ).result()
+        thread.submit(anyio.run, app, scope, receive, send).result()
 
 
 def test_a_body_without_end_is_read_up_to_the_limit():
@@ -312,9 +304,8 @@ def test_foreign_pages_can_t_ask():
     picture = encoded(Image.new("RGB", (4, 4)))
     for origin, status in ((LOCAL, 200), ("http://127.0.0.1:9000", 403), ("https://evil.example", 403), ("null", 403)):
         assert one.post("/predict", content=picture, headers={"origin": origin}).status_code == status
-    assert one.get("/health", headers={"host": "evil.example"}).json() == {
-        "error": "this server is not called 'evil.example'"
-    }
+    told = {"error": "this server is not called 'evil.example'"}
+    assert one.get("/health", headers={"host": "evil.example"}).json() == told
     for site, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
         assert one.post("/predict", content=picture, headers={"sec-fetch-site": site}).status_code == status
     assert one.get("/health").json()["classes"] == {name: ["cat", "dog"] for name in PETS}
@@ -440,9 +431,8 @@ def test_an_open_address_is_warned_of(checkpoint, monkeypatch, capsys):
     assert main(["serve", str(checkpoint)]) == 0 and capsys.readouterr().err == ""
     assert main(["serve", str(checkpoint), "--host", "0.0.0.0", "--port", "80"]) == 0
     assert capsys.readouterr().err.startswith("warning: 0.0.0.0 is not loopback")
-    assert [is_loopback(host) for host in ("127.9.9.9", "::1", "localhost", "::", "192.168.0.7")] == [True] * 3 + [
-        False
-    ] * 2
+    assert all(map(is_loopback, ("127.9.9.9", "::1", "localhost")))
+    assert not any(map(is_loopback, ("::", "192.168.0.7")))
     assert asked == [("127.0.0.1", 8000), ("0.0.0.0", 80)]
 
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
+from made import boxed
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, ClassMap, LabelSpace
 from tutored.softlabels import Index, Remapped, Store
@@ -32,11 +33,8 @@ IDENTITY = {"kind": "made", "weights_sha256": "ab", "score_floor": 0.01, "labels
 
 
 def boxes(*rows, space=3):
-    return SoftBoxes(
-        boxes_xyxy=torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4),
-        classes=torch.tensor([row[1] for row in rows], dtype=torch.int64),
-        probs=torch.tensor([row[2] for row in rows], dtype=torch.float32).reshape(-1, space),
-    )
+    corners, numbers, probs = zip(*rows, strict=True) if rows else ((), (), ())
+    return boxed(SoftBoxes, corners, numbers, probs=torch.tensor(probs).reshape(-1, space))
 
 
 def cells(*values, confidences=False):
@@ -45,12 +43,8 @@ def cells(*values, confidences=False):
 
 
 def instances(*rows):
-    return Instances(
-        boxes_xyxy=torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4),
-        classes=torch.tensor([row[1] for row in rows], dtype=torch.int64),
-        scores=torch.tensor([row[2] for row in rows], dtype=torch.float32),
-        masks=torch.stack([row[3] for row in rows]) if rows else torch.zeros(0, 4, 4),
-    )
+    corners, numbers, scores, masks = zip(*rows, strict=True) if rows else ((), (), (), torch.zeros(0, 4, 4))
+    return boxed(Instances, corners, numbers, scores=[*scores], masks=torch.stack([*masks]) if rows else masks)
 
 
 NOTHING = SoftLabels((4, 6))

@@ -1,12 +1,12 @@
 """Data sets and tutors of a run, opened and checked against each other."""
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
+from made import coco_file, pictures
 from tutored.config import Augment, make_config
 from tutored.data import open_dataset
 from tutored.data.training import TrainingSet
@@ -159,12 +159,9 @@ def test_a_store_of_another_kind_is_refused(voc_folder, tmp_path):
 
 def test_half_labelled_coco_teaches_by_boxes_and_tutor(tmp_path):
     """Two images have a box, two have none yet: the boxes teach nothing there, and a tutor fills them."""
-    images = [{"id": number, "file_name": f"p{number}.png"} for number in range(4)]
-    boxes = [{"id": each, "image_id": each, "category_id": 1, "bbox": [9, 9, 30, 30]} for each in (0, 2)]
-    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
-    (tmp_path / "train.json").write_text(json.dumps(content))
-    for number in range(4):
-        Image.new("RGB", (64, 64)).save(tmp_path / f"p{number}.png")
+    names = [f"p{number}.png" for number in range(4)]
+    coco_file(tmp_path / "train.json", *({"image_id": n, "bbox": [9, 9, 30, 30]} for n in (1, 3)), images=names)
+    pictures(*(tmp_path / name for name in names), size=(64, 64))
     spec = f"coco:{tmp_path}"
     store = str(label(Silent("cat"), open_dataset(spec, "train"), tmp_path / "store"))
 

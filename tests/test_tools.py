@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from made import SMALLEST, pictures, write
 from tutored.cli import main
 from tutored.config import load_config
 from tutored.data import FORMATS, TOOLS, TaskSource, open_dataset
@@ -17,18 +18,6 @@ from tutored.init import init
 
 SIZE = (10, 8)
 """Width and height of all pictures here."""
-
-
-def pictures(*paths):
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", SIZE).save(path)
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
 
 
 def boxes(dataset, image_id):
@@ -41,13 +30,10 @@ def boxes(dataset, image_id):
 def pixels(dataset, image_id):
     """By class of the mask that is not 0, the rectangle around its pixels and how many there are."""
     mask = dataset.ground_truth(image_id).tasks["segmentation"].mask.numpy()
-    found = {}
-    for number in sorted(set(mask.ravel().tolist()) - {0}):
-        rows, columns = np.nonzero(mask == number)
-        found[number] = [
-            int(each) for each in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1, len(rows))
-        ]
-    return found
+    places = {number: np.nonzero(mask == number) for number in sorted(set(mask.ravel().tolist()) - {0})}
+    return {
+        number: [*map(int, (x.min(), y.min(), x.max() + 1, y.max() + 1, len(x)))] for number, (y, x) in places.items()
+    }
 
 
 # --- YOLO
@@ -639,11 +625,7 @@ def test_the_folder_of_labelme2voc(tmp_path, masks):
     assert {name: sum(each[name] for each in whole) for name in whole[0]} == {"leaf": 160, "root": 160, "ignore": 0}
 
 
-TINY = """--student.weights random --student.backbone test_resnet --student.size 64 --student.width 16
---student.map_width 8 --train.epochs 1 --train.workers 0 --train.device cpu""".split()
-
-
-def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+def test_a_split_that_is_not_there_names_those_that_are(tmp_path):
     yolo(tmp_path)
     with pytest.raises(InputError, match=r"there is no split 'test'; possible: train$"):
         open_dataset(f"yolo:{tmp_path}", "test")
@@ -655,20 +637,20 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
         open_dataset(f"yolo:{tmp_path}", "train")
 
 
-def test_rectangles_of_labelme_are_boxes_without_an_outline(tmp_path: Path) -> None:
+def test_rectangles_of_labelme_are_boxes_without_an_outline(tmp_path):
     labelme(tmp_path, shape("cat", "polygon", [0, 0], [6, 0], [6, 8]), name="b")
     dataset = labelme(tmp_path, shape("cat", "rectangle", [6, 7], [2, 1]))
     assert boxes(dataset, "a") == [("cat", [2, 1, 6, 7])]
     assert [dataset.annotated_tasks(each) for each in dataset.ids] == [("detection",), ("detection", "segmentation")]
 
 
-def test_what_is_drawn_later_lies_above_in_labelme(tmp_path: Path) -> None:
+def test_what_is_drawn_later_lies_above_in_labelme(tmp_path):
     small, large = [[2, 2], [4, 2], [4, 4], [2, 4]], [[0, 0], [10, 0], [10, 8], [0, 8]]
     dataset = labelme(tmp_path, shape("cat", "polygon", *small), shape("dog", "polygon", *large))
     assert pixels(dataset, "a") == {2: [0, 0, 10, 8, 80]}
 
 
-def test_a_picture_that_may_be_two_is_refused(tmp_path: Path) -> None:
+def test_a_picture_that_may_be_two_is_refused(tmp_path):
     pictures(tmp_path / "one/a.jpg", tmp_path / "two/a.jpg")
     write(tmp_path / "ann/a.json", {"shapes": [], "imagePath": "a.jpg"})
     with pytest.raises(InputError, match=r"'a.jpg' may be .*one/a.jpg or .*two/a.jpg; name it as seen from"):
@@ -678,14 +660,14 @@ def test_a_picture_that_may_be_two_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.tried("noted", "turned boxes, keypoints, points, lines, tags, brushes, predictions")
-def test_boxes_of_cvat_upright_and_turned(tmp_path: Path) -> None:
+def test_boxes_of_cvat_upright_and_turned(tmp_path):
     box = '<box label="cat" xtl="2" ytl="3" xbr="8" ybr="5"{}/>'
     dataset = cvat(tmp_path, box.format(""), box.format(' rotation="90.0"'))
     assert boxes(dataset, "a") == [("cat", [2, 3, 8, 5]), ("cat", [4, 1, 6, 7])]
     assert "boxes that are turned, read as the upright boxes around them, without an outline" in dataset.notes[0]
 
 
-def test_outlines_of_label_studio(tmp_path: Path) -> None:
+def test_outlines_of_label_studio(tmp_path):
     half = region("polygonlabels", ["dog"], points=[[0, 0], [50, 0], [50, 100], [0, 100]], closed=True)
     disc = region("ellipselabels", ["cat"], x=80, y=50, radiusX=10, radiusY=25, rotation=0)
     dataset = label_studio(tmp_path, task("/data/local-files/?d=some/where/a.jpg", half, disc))
@@ -698,8 +680,7 @@ def made(folder: Path, kind: str, side: int = 64) -> Path:
     square = [[8, 8], [40, 8], [40, 40], [8, 40]]
     for number in range(6):
         place = folder / ("images/train" if kind == "yolo" else "")
-        place.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (side, side), (40 * number, 90, 0)).save(place / f"p{number}.jpg")
+        pictures(place / f"p{number}.jpg", size=(side, side), colour=(40 * number, 90, 0))
         if number < 4 and kind == "yolo":
             shares = (each / side for each in (24, 24, 32, 32))
             write(folder / f"labels/train/p{number}.txt", " ".join(["0", *map(str, shares)]))
@@ -712,14 +693,7 @@ def made(folder: Path, kind: str, side: int = 64) -> Path:
 
 
 @pytest.mark.parametrize(("kind", "split", "taught"), [("yolo", "train", (4, 0)), ("labelme", "all", (4, 4))])
-def test_from_a_folder_to_a_trained_student(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    kind: str,
-    split: str,
-    taught: tuple[int, int],
-) -> None:
+def test_from_a_folder_to_a_trained_student(tmp_path, monkeypatch, capsys, kind, split, taught):
     monkeypatch.chdir(tmp_path)
     folder = made(Path("photos"), kind)
     assert main(["init", "photos"]) == 0
@@ -730,6 +704,6 @@ def test_from_a_folder_to_a_trained_student(
     dataset = open_dataset(config.data.train, split)
     assert tuple(sum(task in dataset.annotated_tasks(each) for each in dataset.ids) for task in dataset.tasks) == taught
     assert main(["data", "check", "--data", f"{kind}:{folder}", "--split", split]) == 0
-    assert main(["train", "tutored.yaml", "--out", "run", *TINY]) == 0
+    assert main(["train", "tutored.yaml", "--out", "run", *SMALLEST]) == 0
     figures = json.loads(Path("run/result.json").read_text())["figures"]
     assert list(figures) == [task for task, count in zip(dataset.tasks, taught, strict=True) if count]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from made import LABELS, MadeDataset, truthful, two_tasks
+from made import LABELS, MadeDataset, boxed, truthful, two_tasks
 from tutored.config import Augment, TaskSection
 from tutored.data.training import TrainingSet, drawn_and_hidden, epoch_batches, ranks, source_weights
 from tutored.labels import LabelSpace
@@ -234,11 +234,8 @@ class OneImage:
     ],
 )
 def test_only_ground_truth_that_a_run_may_see_vets(vetted, other, seen):
-    said = SoftBoxes(
-        boxes_xyxy=torch.tensor([[0.0, 0.0, 4.0, 8.0], [4.0, 0.0, 8.0, 8.0]]),
-        classes=torch.tensor([1, 2]),
-        probs=torch.tensor([[0.1, 0.9, 0.0], [0.1, 0.0, 0.9]]),
-    )
+    probs = [[0.1, 0.9, 0.0], [0.1, 0.0, 0.9]]
+    said = boxed(SoftBoxes, [[0, 0, 4, 8], [4, 0, 8, 8]], [1, 2], probs=probs)
     tutor = SoftLabels.of((8, 8), said, SoftMap(map=torch.tensor([0.0, 0.0, 1.0])[:, None, None].repeat(1, 8, 8)))
     plain = Augment(colour=False, zoom_out="never", crop=False, flip_share=0.0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from made import ask, ask_boxes, ask_map, blank, certain_boxes, certain_map, truthful
+from made import ask, ask_boxes, ask_map, blank, boxed, certain_boxes, certain_map, truthful
 from tutored.cli import main
 from tutored.data import open_dataset
 from tutored.errors import InputError
@@ -44,11 +44,7 @@ def detected(*rows, classes=4):
     probs = torch.zeros(len(rows), classes)
     for row, (_, index, score) in enumerate(rows):
         probs[row, 0], probs[row, index] = 1 - score, score
-    return SoftBoxes(
-        boxes_xyxy=torch.tensor([box for box, _, _ in rows]).reshape(-1, 4).float(),
-        classes=torch.tensor([index for _, index, _ in rows], dtype=torch.int64),
-        probs=probs,
-    )
+    return boxed(SoftBoxes, [box for box, _, _ in rows], [index for _, index, _ in rows], probs=probs)
 
 
 BOXES = detected(

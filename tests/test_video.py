@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import SHAPE, two_tasks
+from made import SHAPE, boxed, two_tasks
 from tutored import inputs as cameras
 from tutored.cli import main
 from tutored.errors import InputError
@@ -53,15 +53,8 @@ class Brightest(Predictor):
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         height, width = grey.shape
         boxes = [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], [0, 0, width, height]]
-        told = Prediction.of(
-            (height, width),
-            Detections(
-                boxes_xyxy=torch.tensor(boxes, dtype=torch.float32),
-                classes=torch.tensor([2, 1]),
-                scores=torch.tensor([0.7, 0.2]),
-            ),
-            ClassMap(mask=torch.from_numpy(bright.astype(np.uint8) * 2)),
-        )
+        found = boxed(Detections, boxes, [2, 1], scores=[0.7, 0.2])
+        told = Prediction.of((height, width), found, ClassMap(mask=torch.from_numpy(bright.astype(np.uint8) * 2)))
         return Result(told.size, told.tasks, known=self.tasks, scores=self.scores, source=image)
 
 

@@ -9,23 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from made import thing, xml
 from tutored.data import open_dataset
 from tutored.data.voc import VocBoxes
 from tutored.errors import InputError
 from tutored.labels import VOC
 
 BOTH = ("detection", "segmentation")
-
-
-def xml(*objects):
-    return f"<annotation>{''.join(objects)}</annotation>"
-
-
-def thing(name, box, extra=""):
-    fields = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-    return (
-        f"<object><name>{name}</name>{extra}<bndbox>{''.join(f'<{k}>{v}</{k}>' for k, v in fields)}</bndbox></object>"
-    )
 
 
 @pytest.fixture
