@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from benchmarks.harness import SMALLEST, Table, side_by_side, table
 from benchmarks.package import SIZE, make_data, make_session, open_dataset, students, untrained
-from tutored.maps import likeliest
+from tutored.geometry import likeliest
 from tutored.predict import Predictor
 
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from tutored.cli import main
-from tutored.compare import compare_runs
 from tutored.config import make_config
 from tutored.errors import InputError
-from tutored.evaluate import Resampled
+from tutored.evaluate import Resampled, compare_runs
 
 NAMES = ("detection/mAP_voc_area@.5", "segmentation/mIoU")
 

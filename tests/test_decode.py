@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from tutored import boxes
 from tutored.config.tasks import Decode
+from tutored.geometry import likeliest
 from tutored.labels import LabelSpace
-from tutored.maps import likeliest
 from tutored.tasks.detection.decode import keep
 from tutored.tasks.segmentation import Segmentation
 

@@ -16,7 +16,7 @@ from tutored.students.blitznet import BlitzNetSection
 from tutored.students.heads import DenseHead
 from tutored.tasks.detection import BoxTargets, Detection
 from tutored.tasks.segmentation import MapTargets, Segmentation
-from tutored.tasks.segmentation import targets as maps
+from tutored.tasks.segmentation import types as maps
 from tutored.types import Batch
 
 ANCHORS = torch.tensor([[0, 0, 10, 10], [10, 0, 20, 10], [0, 10, 10, 20], [10, 10, 20, 20]], dtype=torch.float32)

@@ -5,19 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from tutored import maps
-from tutored.maps import likeliest
+from tutored import geometry
+from tutored.geometry import likeliest
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
 def test_strips_give_the_same_as_the_whole(h, w, height, width, seed):
     scores = torch.randn(4, h, w, generator=torch.Generator().manual_seed(seed))
     whole = likeliest(scores, (height, width))
-    usual, maps.AT_ONCE = maps.AT_ONCE, 3 * 4 * width
+    usual, geometry.AT_ONCE = geometry.AT_ONCE, 3 * 4 * width
     try:
         strips = likeliest(scores, (height, width))
     finally:
-        maps.AT_ONCE = usual
+        geometry.AT_ONCE = usual
     assert strips.dtype == torch.uint8 and strips.shape == (height, width)
     assert float((strips != whole).float().mean()) <= 1 / (height * width), "a tie may fall either way"
 

@@ -25,7 +25,7 @@ from tutored.tasks.columns import quantise
 from tutored.tasks.detection import Detection, SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import Segmentation, SoftMap
-from tutored.tasks.segmentation.targets import rasterize
+from tutored.tasks.segmentation.types import rasterize
 from tutored.types import SoftLabels
 
 PETS = LabelSpace.of(["cat", "dog"])

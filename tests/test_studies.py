@@ -22,11 +22,10 @@ from tutored.cli import main
 from tutored.config import flat
 from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.studies.declare import Row, Study
 from tutored.studies.folder import judge_tutors, load_folder, open_folder, run_all, unfinished, work
 from tutored.studies.outcome import gather, rows_of, show
 from tutored.studies.records import FILE, Record, add_record, read_records
-from tutored.studies.setting import choose, config_of, load_setting, plan, studies_of
+from tutored.studies.setting import Row, Study, choose, config_of, load_setting, plan, studies_of
 from tutored.tutors import open_tutor
 from tutored.tutors.label import label
 from tutored.types import SoftLabels
@@ -348,7 +347,7 @@ def test_rows_whose_tutor_the_setting_lacks_are_left_out(setting, tmp_path, caps
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"smal": "train"}, "smal: Extra inputs"),
+        ({"smal": "train"}, "smal: unknown; possible: name, data, small"),
         ({"studies": [{"rows": [{"label": "x", "lable": "y"}]}]}, "studies.0.rows.0.lable: Extra inputs"),
         ({"studies": ["python:test_studies:NONE"]}, "study 'test_studies:NONE': can't be imported"),
         ({"run": {"tasks": {"detection": {"reported": ["cat"]}}}}, "leave `tasks.detection.reported` out: it follows"),

@@ -11,12 +11,11 @@ from PIL import Image
 from tutored.errors import InputError
 from tutored.evaluate import Interval
 from tutored.pages import PAPER
-from tutored.studies.declare import Row, Study
 from tutored.studies.folder import Folder
 from tutored.studies.outcome import gather
 from tutored.studies.records import Record, add_record, read_records
 from tutored.studies.report import draw_curve, write_report
-from tutored.studies.setting import Setting, load_setting, run_of
+from tutored.studies.setting import Row, Setting, Study, load_setting, run_of
 
 SETTING = load_setting(None, name="made <up>", data="voc:/nowhere/VOC2012", reported=["cat", "dog"])
 MEASURES = ("detection/mAP_voc_area@.5", "segmentation/mIoU")

@@ -15,9 +15,9 @@ from tutored.config import Augment, TaskSection
 from tutored.data.training import TrainingSet, drawn_and_hidden, epoch_batches, ranks, source_weights
 from tutored.labels import LabelSpace
 from tutored.tasks.detection import Boxes, Detection, SoftBoxes
-from tutored.tasks.detection import targets as box_targets
+from tutored.tasks.detection import types as box_targets
 from tutored.tasks.segmentation import ClassMask, Segmentation, SoftMap
-from tutored.tasks.segmentation import targets as map_targets
+from tutored.tasks.segmentation import types as map_targets
 from tutored.types import IGNORE, GroundTruth, SoftLabels
 
 

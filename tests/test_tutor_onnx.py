@@ -18,7 +18,7 @@ from tutored.errors import InputError
 from tutored.labels import COCO, VOC
 from tutored.tutors import open_tutor
 from tutored.tutors.onnx import place
-from tutored.tutors.onnx_declaration import Declaration, Picture
+from tutored.tutors.onnx_families import Declaration, Picture
 
 # YOLOX
 

@@ -5,13 +5,15 @@ import os
 from pathlib import Path
 from threading import Barrier
 
+import click
 import pytest
 import torch
 from PIL import Image
 
+from tutored.cli import commands
 from tutored.errors import InputError
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors import KINDS, open_tutor, options_of
+from tutored.tutors import KINDS, open_tutor
 from tutored.tutors.options import ForeignOptions
 from tutored.tutors.outputs import NetworkTutor, select, soft_boxes, with_masks
 
@@ -23,16 +25,20 @@ real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at {REAL}; se
 
 
 def test_a_command_line_can_be_built_from_the_options():
-    told = {kind: {each.flag: each for each in options_of(kind)} for kind in KINDS}
-    assert all(each.help and each.type in (bool, int, float, str, Path) for of in told.values() for each in of.values())
+    label, context = commands.commands["label"], click.Context(commands)
+    assert isinstance(label, click.Group)
+    found = {kind: label.get_command(context, kind) for kind in KINDS}
+    told = {kind: {each.opts[0]: each for each in of.params} for kind, of in found.items() if of}
+    assert all(each.help for of in told.values() for each in of.values()) and list(told) == list(KINDS)
     weights, floor, flip, scales = (told["onnx"][flag] for flag in ("--weights", "--score-floor", "--flip", "--scales"))
-    assert (weights.type, weights.required, weights.metavar) == (Path, True, "FILE")
-    assert (floor.name, floor.type, floor.default, floor.required) == ("score_floor", float, 0.01, False)
-    assert flip.type is bool and flip.default is False
-    assert (scales.type, scales.separator, scales.repeatable) == (float, ",", False)
+    assert (weights.type.name, weights.required, weights.metavar) == ("path", True, "FILE")
+    assert (floor.name, floor.type.name, floor.required) == ("score_floor", "float", False)
+    assert floor.help == "Weaker boxes are dropped.  [default: 0.01]"
+    assert flip.is_flag and "default" not in flip.help
+    assert scales.type.convert("0.75,1", None, None) == (0.75, 1.0) and not scales.multiple
     folders, missing = told["files"]["--from"], told["files"]["--missing"]
-    assert (folders.name, folders.type, folders.repeatable, folders.separator) == ("folders", Path, True, None)
-    assert missing.choices == ("refuse", "allow") and missing.default == "refuse"
+    assert (folders.name, folders.multiple, folders.metavar) == ("folders", True, "FOLDER...")
+    assert list(missing.type.choices) == ["refuse", "allow"] and missing.help.endswith("[default: refuse]")
     assert [kind for kind, section in KINDS.items() if section.FIRST] == [
         "onnx", "torchvision", "hf", "python", "student", "files"
     ]  # fmt: skip

@@ -22,13 +22,7 @@ from tutored.files import write_text
 from tutored.labels import ClassMap, Elsewhere
 from tutored.pages import COLOURS, Chart, in_legend, render, svg, uri
 from tutored.softlabels import Remapped, Store
-from tutored.softlabels.advice import (
-    Sidecar,
-    TaskAudit,
-    fingerprint,
-    refuse_another_tutor,
-    tutor_of,
-)
+from tutored.softlabels.advice import Sidecar, TaskAudit, fingerprint, refuse_another_tutor, tutor_of
 from tutored.tasks import Task, open_task, task_class
 from tutored.tasks.audit import BLIND, ENOUGH, ENOUGH_BLIND, MISCALIBRATED, WRONG, Auditor, Judged
 from tutored.types import Dataset, GroundTruth, Prediction
@@ -99,13 +93,6 @@ class Part(NamedTuple):
         return drawn
 
 
-def draw_audit(page: Path, store: str, tutor: Mapping[str, Any], parts: Sequence[Part], *, photos: bool) -> None:
-    """Write the page of an audit of the store of this name."""
-    limits = {"few": ENOUGH, "blind_few": ENOUGH_BLIND, "wrong": WRONG, "blind": BLIND, "ece": MISCALIBRATED}
-    values = {"store": store, "tutor": tutor, "parts": parts, "photos": photos, "limits": limits}
-    write_text(page, render("tutored.pages", "audit.html.j2", values))
-
-
 def draw_agreement(page: Path, found: Mapping[str, Any], stores: Sequence[Path | str], data: str) -> None:
     """Write the page of an `agreement`."""
     values = {"found": found, "stores": [Path(each).resolve().name for each in stores], "data": data}
@@ -158,8 +145,6 @@ class Audited:
 
     Attributes:
         answers: the tutor's in the task's label space, without the advice.
-        seen: by image, what the auditor observed.
-        truths: images with ground truth.
         unannotated: numbers of classes that some of these are not annotated for.
         settings: keys of the task's section that shaped the answers.
     """
@@ -189,7 +174,6 @@ class Audit:
 
     Attributes:
         sidecar: what training reads.
-        tasks: by name.
         notes: what was left out, a sentence each.
     """
 
@@ -354,7 +338,9 @@ def write_page(found: Audit, page: Path, *, photos: bool = False, worst: int = W
         pairs = [_pair(found.dataset, each, *these, photos=photos) for these in each.worst(worst)]
         text = each.answers.class_map.describe()
         parts.append(Part(name, found.sidecar.tasks[name], each.judged.summary, text, each.auditor, pairs))
-    draw_audit(page, stores.pop(), found.sidecar.tutor, parts, photos=photos)
+    limits = {"few": ENOUGH, "blind_few": ENOUGH_BLIND, "wrong": WRONG, "blind": BLIND, "ece": MISCALIBRATED}
+    values = {"store": stores.pop(), "tutor": found.sidecar.tutor, "parts": parts, "photos": photos, "limits": limits}
+    write_text(page, render("tutored.pages", "audit.html.j2", values))
 
 
 def _pair(dataset: Dataset, found: Audited, image_id: str, much: float, text: str, *, photos: bool) -> Pair:

@@ -55,6 +55,12 @@ def clip(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.minimum(boxes_xyxy.clamp(min=0), limit)
 
 
+def outwards(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
+    """int64 [K, 4]: the rows and columns of a grid that boxes touch, as half-open ranges within it."""
+    near, far = clip(boxes_xyxy, size).chunk(2, dim=1)
+    return torch.cat([near.floor(), far.ceil()], dim=1).long()
+
+
 def nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> Tensor:
     """Greedy suppression within each group (a class; None: one group for all, class-agnostic). Returns int64 indices of
     the kept boxes, by falling score.

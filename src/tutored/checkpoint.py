@@ -29,7 +29,6 @@ def save_checkpoint(path: Path | str, student: Student, config: Config) -> None:
     such as on a full disk.
 
     Args:
-        path: the folder.
         student: with the weights to use: the averaged ones, if there are any.
         config: the run's complete configuration; `student` is the network's shape, `tasks` its heads.
     """
@@ -51,11 +50,9 @@ def save_checkpoint(path: Path | str, student: Student, config: Config) -> None:
 
 
 def load_checkpoint(path: Path | str) -> tuple[Student, Config]:
-    """Build the student of a checkpoint folder, in evaluation mode on the CPU, from nothing but that folder.
-
-    Raises:
-        InputError: no checkpoint, another format, weights that do not fit its configuration, or bytes that are not
-            those that were written.
+    """Build the student of a checkpoint folder, in evaluation mode on the CPU, from nothing but that folder. Raises
+    InputError: no checkpoint, another format, weights that do not fit its configuration, or bytes that are not those
+    that were written.
     """
     path = Path(path)
     folder = path if path.exists() or not former(path).exists() else former(path)

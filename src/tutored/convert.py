@@ -82,7 +82,6 @@ def convert(
     than its masks can tell apart, or `out` is taken.
 
     Args:
-        kind: one of `KINDS`.
         out: a file for `coco`, else a new or empty folder.
         score: boxes from this score on; None: what suits the format.
         tell: is given what the user should know of the data set, a sentence each.
@@ -223,8 +222,7 @@ def write_cleanlab(answers: Iterable[Answer], target: Target) -> None:
     - `pixels_labels.npy` uint8 [N, 64, 64] and `pixels_pred_probs.npy` float32 [N, C+1, 64, 64], images stretched to
       squares; `pixels.csv` names them. Void pixels carry the tutor's own class, so that they are never an error.
 
-    Raises:
-        InputError: no image has ground truth of what the store answers.
+    Raises InputError: no image has ground truth of what the store answers.
     """
     arrays: dict[str, list[Any]] = {}
     rows: dict[str, list[Sequence[str]]] = {"boxes": [("image_id", "x1", "y1", "x2", "y2")], "pixels": [("image_id",)]}

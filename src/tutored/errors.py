@@ -21,6 +21,15 @@ def told_of(what: object, remedy: str = "") -> Iterator[None]:
         raise InputError(f"{what}: {error}{remedy and f'; {remedy}'}") from error
 
 
+@contextmanager
+def needing(what: str, extra: str) -> Iterator[None]:
+    """What is imported inside comes with one of our extras. Raises InputError, beginning with `what`."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{what} {error.name}; run `pip install 'tutored[{extra}]'`") from error
+
+
 def defect(error: Exception) -> str:
     """The message for an error that is ours, in the place of its traceback."""
     return f"{type(error).__name__}: {error} (a defect; TUTORED_DEBUG=1 shows where)"

@@ -21,8 +21,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from tutored.errors import InputError
-from tutored.files import regular, whole_file
+from tutored.config import flat, make_config
+from tutored.errors import InputError, told_of
+from tutored.files import FINISHED, read_json, regular, require, whole_file
 from tutored.tasks import Figures, Task
 from tutored.types import GroundTruth, Prediction
 
@@ -49,7 +50,6 @@ class Result(NamedTuple):
     """The figures of one predictor on one split.
 
     Attributes:
-        images: how many there are.
         tasks: by task, for the tasks that at least one image is annotated and answered for.
         notes: for the reader of the figures, a sentence each.
     """
@@ -65,10 +65,8 @@ class Result(NamedTuple):
 
 
 def record(image_id: str, truth: GroundTruth, prediction: Prediction, tasks: Mapping[str, Task]) -> Record:
-    """Compare one image's prediction with its ground truth, both in the image's own pixels.
-
-    Raises:
-        InputError: naming the image; the two differ in size, or an answer is outside the label space or not finite.
+    """Compare one image's prediction with its ground truth, both in the image's own pixels. Raises InputError: naming
+    the image; the two differ in size, or an answer is outside the label space or not finite.
     """
     if truth.size != prediction.size:
         sizes = " and ".join(f"{width} x {height}" for height, width in (truth.size, prediction.size))
@@ -79,20 +77,16 @@ def record(image_id: str, truth: GroundTruth, prediction: Prediction, tasks: Map
     answered = [name for name in annotated if prediction.tasks.get(name) is not None]
     found = {}
     for name in answered:
-        try:
+        with told_of(f"{image_id}: {name}"):
             found[name] = tasks[name].record(truth.tasks[name], prediction.tasks[name])
-        except InputError as error:
-            raise InputError(f"{image_id}: {name}: {error}") from error
     return Record(image_id, found, tuple(name for name in annotated if name not in answered))
 
 
 def figures(records: Sequence[Record], tasks: Mapping[str, Task]) -> Result:
     """All figures of one predictor from the records of its images, in any order.
 
-    An image counts for the tasks that it is annotated for; annotated for some classes, it counts for these.
-
-    Raises:
-        InputError: no images, an image twice, a task answered for some images only, or an unknown class is reported.
+    An image counts for the tasks that it is annotated for; annotated for some classes, it counts for these. Raises
+    InputError: no images, an image twice, a task answered for some images only, or an unknown class is reported.
     """
     ordered = _in_order(records)
     found = {
@@ -212,10 +206,8 @@ class Resampled:
 def resample(records: Sequence[Record], tasks: Mapping[str, Task], *, samples: int = 1000, seed: int = 0) -> Resampled:
     """A predictor's headline figures on resamples of its images.
 
-    Predictors evaluated on the same images see the same resamples, whatever the order of their records.
-
-    Raises:
-        InputError: as `figures`.
+    Predictors evaluated on the same images see the same resamples, whatever the order of their records. Raises
+    InputError: as `figures`.
     """
     ordered = _in_order(records)
     measured = {name: task for name, task in tasks.items() if any(name in each.tasks for each in ordered)}
@@ -287,13 +279,8 @@ def compare(a: Sequence[Resampled], b: Sequence[Resampled]) -> dict[str, Interva
     interaction, and the seeds' own variance is up to half as large: there 4 to 6 of 100 intervals over three seeds miss
     the truth, and 7 where it is as large.
 
-    With one seed, V is V_images alone: the noise of training is not in the interval.
-
-    Returns:
-        Intervals by name, for the figures that all have.
-
-    Raises:
-        InputError: not as many seeds, none, or different images.
+    With one seed, V is V_images alone: the noise of training is not in the interval. Returns intervals by name, for the
+    figures that all have. Raises InputError: not as many seeds, none, or different images.
     """
     if len(a) != len(b) or not a:
         raise InputError(f"{len(a)} runs against {len(b)}; compare the same seeds of both, at least one")
@@ -342,3 +329,104 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(count)
     adjusted[order] = np.minimum.accumulate(np.minimum(scaled, 1.0))
     return [float(each) for each in adjusted]
+
+
+SEEDS = ("train.seed", "data.seed")
+"""In what the runs of one side may differ."""
+
+
+class Compared(NamedTuple):
+    """Some runs against others.
+
+    Attributes:
+        seeds: `train.seed` of the runs; both sides have the same.
+        intervals: by figure, such as `TASK/mIoU`, what the runs gain over the others.
+        differences: of the configs' keys, a sentence each; keys in which the runs of one side differ begin with
+            "within one side".
+    """
+
+    seeds: tuple[int, ...]
+    intervals: dict[str, Interval]
+    differences: tuple[str, ...]
+
+
+def compare_runs(runs: Sequence[Path], against: Sequence[Path]) -> Compared:
+    """Compare finished runs, seed by seed, over images and seeds (`evaluate.compare`). Raises InputError: a folder
+    holds no finished and validated run, a seed is on one side twice or on one alone, the runs were validated on
+    different images, the means of a task are over different classes, or they have no figure in common.
+
+    Args:
+        runs: folders that `train` wrote, the same training with other seeds.
+        against: as many, with the same seeds.
+    """
+    mine, theirs = _by_seed(runs), _by_seed(against)
+    if mine.keys() != theirs.keys():
+        raise InputError(f"seeds {_listed(mine)} against {_listed(theirs)}; give runs of the same seeds on both sides")
+    seeds = tuple(sorted(mine))
+    first, *others = [*mine.values(), *theirs.values()]
+    for other in others:
+        both = f"{first.path} and {other.path}"
+        for task in filter(other.classes.__contains__, first.classes):
+            classes = first.classes[task], other.classes[task]
+            if set(classes[0]) != set(classes[1]):
+                raise InputError(
+                    f"{both}: means over different classes, {' and '.join(map(', '.join, classes))}; "
+                    f"compare runs with the same tasks.{task}.reported"
+                )
+        if other.resampled.images != first.resampled.images:
+            raise InputError(f"{both}: validated on different images; compare runs with the same data.val_split")
+    intervals = compare(*([side[seed].resampled for seed in seeds] for side in (theirs, mine)))
+    if not intervals:
+        raise InputError(
+            f"{', '.join(map(str, [*runs, *against]))}: no figure that all of them have; compare runs that share "
+            "a task which was taught and validated"
+        )
+    differences = _differences(*([side[seed].config for seed in seeds] for side in (mine, theirs)))
+    return Compared(seeds, intervals, differences)
+
+
+class _Run(NamedTuple):
+    """A finished run; `config` is flat, `classes` has by task the classes that its means are over."""
+
+    path: Path
+    config: dict[str, Any]
+    classes: dict[str, list[str]]
+    resampled: Resampled
+
+
+def _by_seed(paths: Sequence[Path]) -> dict[int, _Run]:
+    found: dict[int, _Run] = {}
+    for path in paths:
+        require(path, FINISHED)
+        result = path / FINISHED.file
+        try:
+            content = read_json(result)
+            config, figures = make_config(content["config"], origin=str(result)), content["figures"]
+            classes = {task: list(each["classes"]) for task, each in (figures or {}).items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{result}: no result of a run ({error})") from error
+        if figures is None:
+            raise InputError(f"{path}: not validated, so there is nothing to compare; train it with data.val_split")
+        seed = config.train.seed
+        if seed in found:
+            raise InputError(f"{found[seed].path} and {path} both have train.seed {seed}; give each seed once")
+        found[seed] = _Run(path, flat(config.to_dict()), classes, Resampled.load(path / "resamples.npz"))
+    return found
+
+
+def _listed(seeds: Mapping[int, Any]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
+
+
+def _differences(mine: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Of configs in the order of their seeds."""
+    found = []
+    for key in dict.fromkeys(name for config in (*mine, *theirs) for name in config):
+        pairs = [(here.get(key), there.get(key)) for here, there in zip(mine, theirs, strict=True)]
+        alike = all(pair == pairs[0] for pair in pairs)
+        if not alike and key not in SEEDS:
+            found.append(f"within one side: {key}")
+        elif any(here != there for here, there in pairs):
+            shown = pairs[:1] if alike else pairs
+            found.append(f"{key}: " + ", ".join(f"{here!r} against {there!r}" for here, there in shown))
+    return tuple(found)

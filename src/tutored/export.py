@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from tutored.checkpoint import load_checkpoint
 from tutored.config import Config
 from tutored.data import open_dataset
-from tutored.errors import InputError, told_of
+from tutored.errors import InputError, needing, told_of
 from tutored.files import whole_file
 from tutored.pictures import read_picture, upright
 from tutored.students import Student, preprocess
 from tutored.tasks import DenseTask
 from tutored.tasks.detection.decode import BoxExport
-from tutored.tasks.instances import InstanceSegmentation
-from tutored.tasks.instances.onnx import InstanceExport
+from tutored.tasks.instances import InstanceExport, InstanceSegmentation
 
 __all__ = ["NotEqualError", "Options", "Parity", "export_onnx", "export_program"]
 
@@ -178,7 +177,6 @@ class Parity(NamedTuple):
 
     Attributes:
         sample: the pictures it was measured on, in words.
-        tolerance: see `TOLERANCE`.
         differences: raw output -> largest difference.
         largest: raw output -> its largest value in PyTorch.
         final: by task with final answers, how many of them (boxes, pixels) are others than PyTorch's, and how many
@@ -261,25 +259,17 @@ def export_onnx(
     - of a dense task `{task}_map` float32 [B, channels, h, w]; with `mask` instead its final form, such as
       `{task}_mask` uint8 [B, S, S].
 
-    What else is needed to use them stands in the file's metadata.
+    What else is needed to use them stands in the file's metadata. Returns how far it is from PyTorch. Raises
+    InputError: no checkpoint, a task of it can't be exported or gives no such answers, no picture, or `onnx` and
+    `onnxruntime` are not installed. Raises NotEqualError: it differs from PyTorch, see `check`; nothing is written.
 
     Args:
         options: see `Options`; None gives raw outputs in float32.
         pictures: files to check it on; without any, see `choose_sample`.
-
-    Returns:
-        How far it is from PyTorch.
-
-    Raises:
-        InputError: no checkpoint, a task of it can't be exported or gives no such answers, no picture, or `onnx` and
-            `onnxruntime` are not installed.
-        NotEqualError: it differs from PyTorch, see `check`; nothing is written.
     """
-    try:
+    with needing("exporting to ONNX needs", "onnx"):
         import onnx
         import onnxruntime
-    except ImportError as error:
-        raise InputError(f"exporting to ONNX needs {error.name}; run `pip install 'tutored[onnx]'`") from error
     config, reference, network = _networks(checkpoint, options or Options())
     model = trace(network)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -299,16 +289,13 @@ def export_program(
 ) -> Parity:
     """Write a checkpoint's student for `torch.export.load`, any batch size; refused unless it computes the same.
 
-    Input and outputs are those of `export_onnx` without options, in a tuple; what else is needed to use them stands
-    in the file's `tutored.json`, an extra file.
+    Input and outputs are those of `export_onnx` without options, in a tuple; what else is needed to use them stands in
+    the file's `tutored.json`, an extra file. Raises InputError: no checkpoint, a task of it can't be exported, or no
+    picture. Raises NotEqualError: it differs from PyTorch, see `check`; nothing is written.
 
     Args:
         half: see `Options`.
         pictures: files to check it on; without any, see `choose_sample`.
-
-    Raises:
-        InputError: no checkpoint, a task of it can't be exported, or no picture.
-        NotEqualError: it differs from PyTorch, see `check`; nothing is written.
     """
     config, reference, network = _networks(checkpoint, Options(half=half))
     sample = choose_sample(config, pictures)

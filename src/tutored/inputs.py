@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 from tutored.files import is_special, regular
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts")
@@ -26,7 +26,6 @@ class Inputs(NamedTuple):
     Attributes:
         pictures: folders, and files that are no videos.
         videos: files, by their suffix.
-        cameras: such as `camera:0`.
         under: where paths came as a list, the folder that all of them lie in; else None.
     """
 
@@ -150,7 +149,6 @@ def frames_of(container: Any, name: str, rate: Fraction) -> Iterator[Frame]:
     """Frames as they come. Raises InputError where the video is broken from some frame on.
 
     Args:
-        name: for messages.
         rate: frames a second, of a video that does not say its frames' times.
     """
     import av
@@ -171,10 +169,8 @@ def frames_of(container: Any, name: str, rate: Fraction) -> Iterator[Frame]:
 
 def open_video(name: str) -> Any:
     """FFmpeg's container of a video or camera. Raises InputError where av or the video is missing, or it is none."""
-    try:
+    with needing("videos and cameras need", "video"):
         import av
-    except ImportError as error:
-        raise InputError("videos and cameras need av; run `pip install 'tutored[video]'`") from error
     # Before a colon, FFmpeg expects the name of a protocol.
     device, place, why, wait = None, f"file:{name}", "not a video that can be read", None
     if name.startswith(CAMERA):

@@ -46,19 +46,16 @@ def judge(
     A store is evaluated in the data set's classes and for the tasks that its format has, a checkpoint in its own
     classes and for the tasks that it was taught. The result's notes say where the two label spaces differ. Several
     processes (torchrun) share the images; all return the figures of the whole split, to the bit those of one process.
+    Raises InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
+    common, a task or class is unknown, or the store lacks images of the split.
 
     Args:
-        subject: a checkpoint's folder, or a store's.
         classes: the classes that means are over, for all tasks or by task; None: those that the checkpoint's config
             reports, or all.
         device: of a checkpoint; see `choose_device`.
         annotated: the data set's classes that it annotates, likewise; None: all.
         empty: as in `open_dataset`.
         tell: is given the result's notes before the work, a sentence each.
-
-    Raises:
-        InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
-            common, a task or class is unknown, or the store lacks images of the split.
     """
     subject = Path(subject)
     require(subject, CHECKPOINT, STORE)

@@ -57,16 +57,13 @@ def ask_tutors(config: Config, out: Path | str, *, bar: Bar, tell: Callable[[str
 
     A store that is there is gone on with, or left as it is where it is finished. Every tutor is opened, and its classes
     and kinds of answer compared with the tasks', before the first one labels. Processes that torchrun starts share the
-    labelling; each of them writes the same audit.
+    labelling; each of them writes the same audit. Raises InputError: another run is in `out`, a store holds another
+    tutor's answers or other images' (the fields are named), a tutor answers nothing of what its tasks learn, or they
+    share no class; whatever opening data sets and tutors, labelling and auditing raise.
 
     Args:
         out: the run's folder, which `engine.train` is to be given afterwards, with the same `resume`.
         tell: is given what was done and found, a line each.
-
-    Raises:
-        InputError: another run is in `out`, a store holds another tutor's answers or other images' (the fields are
-            named), a tutor answers nothing of what its tasks learn, or they share no class; whatever opening data sets
-            and tutors, labelling and auditing raise.
     """
     if not any(task.tutored and task.tutor is not None for task in config.tasks.values()):
         return

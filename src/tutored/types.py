@@ -11,7 +11,7 @@ Boxes are always `(x1, y1, x2, y2)`, float32, 0-based continuous pixel edges, so
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -77,11 +77,26 @@ class Prediction(PerTask):
     """Final answers for one image in its own pixels, by task, from a student, a tutor, a store or a file."""
 
 
+class PerObject:
+    """A dataclass whose tensors have a row for each object of one image."""
+
+    __slots__ = ()
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Its fields by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+
+    def chosen(self, which: Tensor) -> Self:
+        """The same with these rows (int64 [n], or bool [K])."""
+        rows = {name: value[which] for name, value in self.parts.items() if isinstance(value, Tensor)}
+        return replace(self, **rows)  # type: ignore[type-var]
+
+
 class Batch(NamedTuple):
     """A training batch.
 
     Attributes:
-        image_ids: names of the images.
         images: uint8 [B, 3, S, S].
         targets: by task and source (`SOURCES`), what the source teaches: a named tuple of tensors whose first
             dimension is B, the field `weight` (float32 [B]) among them. A source that teaches nothing of a task in the

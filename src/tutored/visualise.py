@@ -41,17 +41,13 @@ def draw(
     """The image with what is known about it: maps first, and boxes over them.
 
     Each map beyond the first has a panel of its own, to the right. Tasks without an answer (not annotated, not
-    predicted) are named in the lower left corner.
+    predicted) are named in the lower left corner. Returns RGB.
 
     Args:
         image: None: the answers lie on a plain ground.
-        shown: annotations or predictions.
         tasks: by name; other answers are left out.
         at_least: pixels that the long side of each panel has; a small image is enlarged.
         at_most: pixels that the long side of the drawing has; a large image is shrunk.
-
-    Returns:
-        RGB.
     """
     height, width = shown.size
     assert image is None or image.size == (width, height), "image and answers are not of the same size"
@@ -74,13 +70,10 @@ def draw(
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = ()) -> Image.Image:
-    """Pictures in rows and columns, each fitted into a cell of `SIDE` pixels.
+    """Pictures in rows and columns, each fitted into a cell of `SIDE` pixels. Returns RGB, on white.
 
     Args:
         titles: one over each column, or none.
-
-    Returns:
-        RGB, on white.
     """
     fitted = [[ImageOps.contain(picture, (SIDE, SIDE)) for picture in row] for row in rows]
     sheet = _sheet(fitted, (SIDE, max(picture.height for row in fitted for picture in row)), GAP)

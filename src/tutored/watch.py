@@ -41,8 +41,6 @@ class Start(NamedTuple):
     """What is known before the first step.
 
     Attributes:
-        out: the run's folder.
-        tasks: of the student, by name.
         soft_labels: by task, the tutor's answers by image id, each under the name of the task's kind.
         sources: of all training images.
         epoch_steps: steps of an epoch.

@@ -6,26 +6,12 @@ import os
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from tutored.cli import common
-from tutored.cli.common import (
-    FILE,
-    NEW,
-    NEW_FILE,
-    NEW_FOLDER,
-    PLACE,
-    Command,
-    Group,
-    Made,
-    commands,
-    note,
-    say,
-    say_next,
-    write_json,
-)
+from tutored.cli.common import Made, commands, note, say, say_next, write_json
 from tutored.errors import InputError
 from tutored.files import STORE
 
@@ -35,7 +21,7 @@ store_argument = click.argument("store", type=Made(STORE))
 
 @commands.command()
 @click.option(
-    "--out", type=NEW_FOLDER, default=Path("quickstart"), show_default=True, metavar="FOLDER", help="a folder"
+    "--out", type=common.NEW_FOLDER, default=Path("quickstart"), show_default=True, metavar="FOLDER", help="a folder"
 )
 @click.option("--seed", type=common.SEED, default=0, show_default=True, help="of data, weights and order")
 @click.option("--scale", type=common.SHARE, default=1.0, show_default=True, help="share of the usual images and epochs")
@@ -68,9 +54,9 @@ def _tutors(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) 
 
 
 @commands.command()
-@click.argument("folder", type=PLACE)
+@click.argument("folder", type=common.PLACE)
 @click.option(
-    "--out", type=NEW_FILE, default=Path("tutored.yaml"), show_default=True, metavar="FILE", help="the config"
+    "--out", type=common.NEW_FILE, default=Path("tutored.yaml"), show_default=True, metavar="FILE", help="the config"
 )
 @click.option(
     "--tutor",
@@ -139,7 +125,7 @@ def data() -> None:
 @data.command("check")
 @click.option("--data", **common.DATA | OR_CONFIG, help=common.DATA_SETS)
 @click.option("--split", "splits", multiple=True, metavar="SPLIT...", **OR_CONFIG, help="such as train, or train val")
-@click.option("--config", type=FILE, is_eager=True, help="instead: what this run trains on and is validated on")
+@click.option("--config", type=common.FILE, is_eager=True, help="instead: what this run trains on and is validated on")
 @common.json_option
 def check_data(data: str | None, splits: tuple[str, ...], config: Path | None, json_: Path | None) -> int:
     """Read all of a data set and name what training would stumble over."""
@@ -175,7 +161,7 @@ def check_data(data: str | None, splits: tuple[str, ...], config: Path | None, j
 @click.command()
 @common.data_option
 @common.split_option
-@click.option("--out", type=NEW_FOLDER, required=True, metavar="STORE", help="folder of the store")
+@click.option("--out", type=common.NEW_FOLDER, required=True, metavar="STORE", help="folder of the store")
 @click.option("--resume", is_flag=True, help="go on where labelling stopped")
 @click.option("--processes", type=common.POSITIVE, help="how many share the work  [default: what torchrun says, or 1]")
 @click.option("--rank", type=common.COUNT, help="which of them this is, from 0")
@@ -233,7 +219,7 @@ def any_tutor(
     return say("next: tutored train CONFIG.yaml --out RUN, with this store in tasks.TASK.store")
 
 
-class Tutors(Group):
+class Tutors(common.Group):
     """One command for each kind of tutor, with the options that `tutored.tutors` states for it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -242,38 +228,42 @@ class Tutors(Group):
         return list(KINDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from tutored.tutors import KINDS, options_of
+        from tutored.tutors.options import KINDS, flags_of, value_type
 
         if cmd_name not in KINDS:
             return None
         params: list[click.Parameter] = []
-        for each in options_of(cmd_name):
-            of: Any = click.Choice(each.choices) if each.choices else PLACE if each.type is Path else each.type
-            switch = {"is_flag": True} if each.type is bool else {"type": common.Commas(of) if each.separator else of}
+        for name, flag in flags_of(cmd_name).items():
+            field = KINDS[cmd_name].model_fields[name]
+            value, several = value_type(field.annotation)
+            repeated, default = several and value is Path, None if field.is_required() else field.default
+            of: Any = click.Choice(get_args(value)) if get_args(value) else common.PLACE if value is Path else value
+            metavar = next((each for each in field.metadata if isinstance(each, str)), None)
+            told = f"  [default: {str(default).strip('(,)')}]" if default else ""
             params.append(
                 click.Option(
-                    [each.flag, each.name],
-                    **switch,
-                    multiple=each.repeatable,
-                    required=each.required,
-                    metavar=f"{each.metavar}..." if each.repeatable else each.metavar,
-                    help=each.help + (f"  [default: {str(each.default).strip('(,)')}]" if each.default else ""),
+                    [flag, name],
+                    is_flag=value is bool,
+                    type=None if value is bool else common.Commas(of) if several and not repeated else of,
+                    multiple=repeated,
+                    required=field.is_required(),
+                    metavar=f"{metavar}..." if repeated else metavar,
+                    help=" ".join(str(field.description).split()) + told,
                 )
             )
         about = (KINDS[cmd_name].__doc__ or "").partition("\n")[0]
-        return Command(
+        return common.Command(
             cmd_name, params=params + any_tutor.params, callback=any_tutor.callback, help=about, short_help=about
         )
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Of `hf:FOLDER`, what is behind the colon is the kind's first option."""
-        from tutored.tutors.options import KINDS, options_of, refuse_weights
+        from tutored.tutors.options import KINDS, flags_of, refuse_weights
 
         refuse_weights(args[0])
         kind, colon, name = args[0].partition(":")
         first = KINDS[kind].FIRST if colon and kind in KINDS else None
-        flags = [each.flag for each in options_of(kind) if each.name == first] if first else []
-        return super().resolve_command(ctx, [kind, *(f"{flag}={name}" for flag in flags), *args[1:]] if flags else args)
+        return super().resolve_command(ctx, [kind, f"{flags_of(kind)[first]}={name}", *args[1:]] if first else args)
 
 
 @commands.group(cls=Tutors)
@@ -304,11 +294,11 @@ def _pairs(ctx: click.Context, param: click.Parameter, given: tuple[str, ...] | 
 @store_argument
 @click.option("--data", **common.DATA | OR_CONFIG, help="images to train on that have ground truth")
 @click.option("--split", **OR_CONFIG, help="their split; never one that you evaluate on")
-@click.option("--config", type=FILE, is_eager=True, help="instead: what this run trains on and may see")
+@click.option("--config", type=common.FILE, is_eager=True, help="instead: what this run trains on and may see")
 @click.option("--renamed", type=common.Commas(), callback=_pairs, metavar="A=B,C=D", help="as tasks.TASK.renamed")
 @click.option("--against", type=Made(STORE), metavar="STORE", help="without ground truth: agreement with this store")
 @click.option("--for", "others", multiple=True, type=Made(STORE), metavar="STORE...", help="same tutor: audited, too")
-@click.option("--page", type=NEW_FILE, metavar="FILE", help="to write  [default: audit.html in the store]")
+@click.option("--page", type=common.NEW_FILE, metavar="FILE", help="to write  [default: audit.html in the store]")
 @common.json_option
 @click.option("--photos", is_flag=True, help="with the data's own photographs in the page")
 @click.option("--worst", type=common.COUNT, default=12, show_default=True, help="images of the disagreement report")
@@ -368,8 +358,7 @@ def _compare_stores(one: Any, other: Any, dataset: Any, page: Path, json_: Path 
     write_json(json_, found)
     say(f"{found['images']} images")
     for kind, part in found["tasks"].items():
-        value = "unknown" if part["value"] is None else f"{part['value']:.3f}"
-        say(f"{kind}, {len(part['classes'])} classes that both know: {part['figure']} {value}, {part['meaning']}")
+        say(f"{kind}, {len(part['classes'])} classes that both know: {part['summary']}")
     draw_agreement(page, found, (one.path, other.path), f"{dataset.source}, {dataset.split}")
     say(f"wrote {page}")
 
@@ -379,12 +368,10 @@ def _compare_stores(one: Any, other: Any, dataset: Any, page: Path, json_: Path 
 @click.option("--to", required=True, type=click.Choice(["coco", "voc", "cleanlab", "fiftyone"]), help="the format")
 @common.data_option
 @common.split_option
-@click.option("--out", type=NEW, required=True, metavar="PATH", help="a file for coco (results), else a folder")
+@click.option("--out", type=common.NEW, required=True, metavar="PATH", help="a file for coco (results), else a folder")
 @click.option("--score", type=common.SHARE, help="boxes from this score on  [default: what suits the format]")
 def convert(store: Path, to: str, data: str, split: str, out: Path, score: float | None) -> None:
     """Write a store's soft labels in other tools' formats."""
-    if out.exists() and (to == "coco" or not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already; choose another --out")
     from tutored.cli.progress import bar
     from tutored.convert import convert as convert_store
 

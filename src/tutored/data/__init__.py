@@ -65,9 +65,6 @@ class OwnImages(Images):
 def open_own(path: str, split: str) -> Images:
     """The data set that a class, or function, of the user's makes of the name of a split. Raises InputError: it can't
     be imported or made, or lacks `MEMBERS`; labels are no label spaces, or ids no texts.
-
-    Args:
-        path: `module:name`.
     """
     what = f"data set python:{path}"
     data = guarded(f"{what}, for the split {split!r},", imported(path, "data set"), split)
@@ -109,7 +106,8 @@ TOOLS: Mapping[str, tuple[str, Callable[[Path], list[str]]]] = {
 def open_dataset(
     spec: str, split: str, tasks: Mapping[str, TaskSource] | None = None, empty: Empty = "unannotated"
 ) -> Images:
-    """Open one split of a data set; images and ground truth are read when asked for.
+    """Open one split of a data set; images and ground truth are read when asked for. Raises InputError: an unknown
+    format, folder or split, or a task that can't be had here; what is possible is named.
 
     Args:
         spec: such as `voc:FOLDER`, see `FORMATS`; or `python:MODULE:NAME`, see `open_own`.
@@ -117,9 +115,6 @@ def open_dataset(
         tasks: a run's tasks; None: what the format has, under the names of kinds of task. What is not among them is
             not read.
         empty: what an image is that has no object in the files of a format that leaves it open.
-
-    Raises:
-        InputError: an unknown format, folder or split, or a task that can't be had here; what is possible is named.
     """
     kind, _, folder = spec.partition(":")
     if kind not in (*FORMATS, "python") or not folder:

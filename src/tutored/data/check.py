@@ -42,8 +42,6 @@ class SplitReport:
     """What one split holds.
 
     Attributes:
-        images: ids of the split.
-        tasks: by task.
         complete, none: images that are annotated for every task, and for no task.
         problems: one message for each item that can't be used; it names the file.
         headlines: what must be known first, such as how many images may be empty or not labelled yet.
@@ -65,7 +63,6 @@ class Report:
     """What `check` found.
 
     Attributes:
-        splits: by the split's name.
         overlaps: "train & val" -> the ids of the images that are in both; only pairs that share one.
         namesakes: the same for ids that are of another picture in each.
         twins: the same for pictures of the very same pixels under two names, as "a = b".

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tutored.data.images import Images, place_of
-from tutored.data.objects import LARGEST, Entry, Instance, as_annotations, is_number, stated_size
+from tutored.data.objects import LARGEST, Entry, Instance, is_number, object_images, stated_size
 from tutored.data.text import NO_CLASSES, is_background, refuse_climbing, spread
 from tutored.data.tools import Pictures
 from tutored.errors import InputError, told_of
@@ -52,19 +52,10 @@ def open_coco(folder: Path, split: str) -> Coco:
     labels, class_of = _read_categories(data, path)
     entries = _read_images(data, folder, split, path)
     _read_annotations(data, entries, class_of, path)
-    found = as_annotations(labels, entries, path)
-    return Coco(
-        format="coco",
-        folder=folder,
-        split=split,
-        classes=labels,
-        ids=tuple(entries),
-        place={image_id: entry.picture for image_id, entry in entries.items()}.__getitem__,
-        tasks=found.tasks,
-        further=found.further,
-        numbers={image_id: entry.number for image_id, entry in entries.items()},
-        categories={number: labels.names[index] for number, index in class_of.items() if index > 0},
-    )
+    numbers = {image_id: entry.number for image_id, entry in entries.items()}
+    categories = {number: labels.names[index] for number, index in class_of.items() if index > 0}
+    own: dict[str, Any] = {"folder": folder, "split": split, "numbers": numbers, "categories": categories}
+    return object_images(Coco, labels, entries, path, format="coco", **own)
 
 
 def instances_files(folder: Path) -> dict[str, Path]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
-from tutored.data.images import Annotations, Size
+from tutored.data.images import Annotations, Images, Size
 from tutored.data.text import gather
 from tutored.data.voc import as_boxes
 from tutored.errors import InputError
@@ -27,6 +27,7 @@ from tutored.tasks.instances.types import Objects
 from tutored.tasks.segmentation.types import ClassMask
 from tutored.types import BACKGROUND, IGNORE
 
+Opened = TypeVar("Opened", bound=Images)
 LARGEST = 1e9
 """No coordinate is larger, so that a broken file can't make numbers overflow."""
 
@@ -82,7 +83,6 @@ class Entry(NamedTuple):
     """What a file says of one image.
 
     Attributes:
-        number: the file's own number of it.
         picture: its file or address.
         stated_size: (height, width), where the file states it.
         path: the file; None: there is none of this image.
@@ -205,36 +205,31 @@ class ObjectOutlines(ObjectBoxes):
         ]
         masks = gather(partial(decode_segmentation, each.segmentation, size, each.name) for each in drawn)
         stacked = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *size)
-        return Objects(
-            boxes_xyxy=boxes.boxes_xyxy,
-            classes=boxes.classes,
-            difficult=boxes.difficult,
-            masks=stacked.to(torch.uint8),
-        )
+        return Objects(**boxes.parts, masks=stacked.to(torch.uint8))
 
 
-class Found(NamedTuple):
-    """What entries annotate, as `Images` takes it by kind of task, and a sentence on each kind of object left out."""
-
-    tasks: Mapping[str, ObjectAnnotations]
-    further: Mapping[str, ObjectAnnotations]
-    told: tuple[str, ...]
-
-
-def as_annotations(labels: LabelSpace, entries: Mapping[str, Entry], path: Path) -> Found:
-    """What is annotated, with notes on objects that are left out or changed.
+def object_images(
+    kind: type[Opened],
+    labels: LabelSpace,
+    entries: Mapping[str, Entry],
+    path: Path,
+    unread: Iterable[str] = (),
+    **more: Any,
+) -> Opened:
+    """The images of a split, with notes on objects that are left out or changed.
 
     Args:
-        entries: by image id.
         path: as in `ObjectAnnotations`.
+        unread: sentences on what is there and not read.
     """
-    there, blank, outlined = set(), set(), set()
+    there, blank, outlined, places = set(), set(), set(), dict[str, Path | str]()
     told: dict[str, list[str]] = defaultdict(list)
     notes: list[str] = []
     bare: list[str] = []
     lines: list[str] = []
     tried = possible = False
     for image_id, entry in entries.items():
+        places[image_id] = entry.picture
         for why, name in entry.told:
             told[why].append(name)
         notes += _notes_of_boxes(entry) if entry.instances and not entry.relative else ()
@@ -258,7 +253,7 @@ def as_annotations(labels: LabelSpace, entries: Mapping[str, Entry], path: Path)
             f"{path}: polygons of fewer than three points are left out of {len(lines):,} objects, such as {lines[0]}"
         )
     outlined = outlined if possible else set()
-    counted = tuple(f"{len(names):,} objects, such as {names[0]}: {why}" for why, names in told.items())
+    counted = (f"{len(names):,} objects, such as {names[0]}: {why}" for why, names in told.items())
     boxes = ObjectBoxes(labels=labels, path=path, entries=entries, there=there, blank=blank, notes=tuple(notes))
     masks = ObjectMasks(
         labels=labels,
@@ -271,7 +266,15 @@ def as_annotations(labels: LabelSpace, entries: Mapping[str, Entry], path: Path)
         incomplete=tuple(incomplete),
     )
     outlines = ObjectOutlines(**vars(replace(boxes, there=outlined, notes=(*notes, *incomplete))))
-    return Found({"detection": boxes, "segmentation": masks}, {"instances": outlines}, counted)
+    return kind(
+        classes=labels,
+        ids=tuple(places),
+        place=places.__getitem__,
+        tasks={"detection": boxes, "segmentation": masks},
+        further={"instances": outlines},
+        unread=(*unread, *counted),
+        **more,
+    )
 
 
 def _too_many(path: Path, labels: LabelSpace) -> tuple[str, ...]:

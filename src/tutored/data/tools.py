@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutored.data.images import Images, Size, files_in
-from tutored.data.objects import LARGEST, Entry, Instance, as_annotations
+from tutored.data.objects import LARGEST, Entry, Instance, object_images
 from tutored.data.text import NO_CLASSES, is_background, own_classes, refuse_unwritable
 from tutored.errors import InputError, told_of
 from tutored.files import is_special
@@ -61,18 +61,7 @@ def images_of(
         raise InputError(f"{folder}: {told}; put pictures and annotations into this folder")
     ids = image_ids([page.name for page in pages], folder, [page.entry.path for page in pages])
     entries = {each: filled(page.entry, page.shapes, read) for each, page in zip(ids, pages, strict=True)}
-    found = as_annotations(labels, entries, folder)
-    return Images(
-        format=kind,
-        folder=folder,
-        split=split,
-        classes=labels,
-        ids=tuple(ids),
-        place=dict(zip(ids, places, strict=True)).__getitem__,
-        tasks=found.tasks,
-        further=found.further,
-        unread=(*unread, *found.told),
-    )
+    return object_images(Images, labels, entries, folder, unread, format=kind, folder=folder, split=split)
 
 
 def filled(entry: Entry, shapes: Iterable[tuple[str, Any]], read: Callable[[Any, str], Drawn]) -> Entry:

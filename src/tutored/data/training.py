@@ -39,6 +39,14 @@ def ranks(image_ids: Sequence[str], seed: int, task: str) -> dict[str, float]:
     return {image_id: place / len(ordered) for place, image_id in enumerate(ordered)}
 
 
+def annotations_sha256(dataset: Dataset, told: str = "") -> str:
+    """A digest of a text and of all files that hold annotations. Raises OSError."""
+    digest = hashlib.sha256(told.encode())
+    for file in sorted({str(file) for image_id in dataset.ids for file in dataset.files(image_id)[1:]}):
+        digest.update(sha256(Path(file)).encode())
+    return digest.hexdigest()
+
+
 def drawn_and_hidden(
     dataset: Dataset, task: str, section: TaskSection, seed: int
 ) -> tuple[frozenset[str], frozenset[str]]:
@@ -103,7 +111,6 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         soft_labels: by task the tutor's answers by image id, in the task's label space. Any mapping will do; images
             for which the tutor has no answer are not in it.
         size: side of the student's input in pixels.
-        seed: of order and augmentation.
         data_seed: of which images are hidden or given to the tutor.
         joint: as `Loss.joint`.
     """
@@ -143,10 +150,7 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         """
         there = [list(self.dataset.ids), *([*task.labels.names] for task in self.tasks.values())]
         there += [sorted(self.drawn[task]) for task in self.tasks]
-        digest = hashlib.sha256(json.dumps(there).encode())
-        for file in sorted({str(file) for image_id in self.dataset.ids for file in self.dataset.files(image_id)[1:]}):
-            digest.update(sha256(Path(file)).encode())
-        return {"count": len(self), "sha256": digest.hexdigest()}
+        return {"count": len(self), "sha256": annotations_sha256(self.dataset, json.dumps(there))}
 
     def _is_taught(self, image_id: str) -> bool:
         for name, task in self.tasks.items():

@@ -94,7 +94,6 @@ class Seen(NamedTuple):
     """How one task's classes are seen.
 
     Attributes:
-        labels: the label space.
         to: the class in it of each class of the data set; 0 drops its boxes and makes its pixels background.
         annotated: the classes of `labels` that the data set annotates; None means every class.
     """

@@ -170,9 +170,6 @@ class VocObjects(AnnotationFiles):
     """The objects of VOC's XML files, outlined by PNGs whose pixels are their numbers in the order of the XML.
 
     An image needs both files. An object that is marked difficult need not be outlined: nobody knows its pixels.
-
-    Attributes:
-        xml: the boxes.
     """
 
     xml: VocBoxes
@@ -205,7 +202,7 @@ class VocObjects(AnnotationFiles):
         known = [np.where(numbers == IGNORE, IGNORE, numbers == n).astype(np.uint8) for n in range(1, count + 1)]
         masks = [each if n in drawn else np.full(size, IGNORE, np.uint8) for n, each in enumerate(known, start=1)]
         stacked = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *size, dtype=torch.uint8)
-        return Objects(boxes_xyxy=boxes.boxes_xyxy, classes=boxes.classes, difficult=boxes.difficult, masks=stacked)
+        return Objects(**boxes.parts, masks=stacked)
 
 
 def as_boxes(objects: Sequence[tuple[Box, int, bool]]) -> Boxes:

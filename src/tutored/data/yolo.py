@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tutored.config.run import read_yaml
 from tutored.data.images import Images, files_in, first_file
-from tutored.data.objects import Entry, Instance, as_annotations
+from tutored.data.objects import Entry, Instance, object_images
 from tutored.data.text import CLASS_FILES, numbered, read_lines
 from tutored.data.tools import ALL, TURNED, Drawn, Pictures, counted, filled, image_ids, outlined
 from tutored.errors import InputError
@@ -37,7 +37,6 @@ class Settings(NamedTuple):
     """What a YOLO folder says of itself.
 
     Attributes:
-        path: the file that names the classes.
         names: of the classes, from number 0 on.
         places: by split, folders of pictures or lists of them.
         roots: what these are seen from, the folder last.
@@ -161,18 +160,8 @@ def open_yolo(folder: Path, split: str) -> Images:
     seen = islice(LabelFiles(files, settings, classes).values(), MOST_SEEN)
     polygons = (each.segmentation[0] for entry in seen for each in entry.instances if each.segmentation)
     oriented = not settings.polygons and set(map(len, islice(polygons, MOST_SEEN))) == {8}
-    found = as_annotations(labels, LabelFiles(files, settings, classes, oriented), settings.path)
-    return Images(
-        format="yolo",
-        folder=folder,
-        split=split,
-        classes=labels,
-        ids=tuple(ids),
-        place={image_id: path for image_id, (path, _) in files.items()}.__getitem__,
-        tasks=found.tasks,
-        further=found.further,
-        unread=(*_lost(files.values()), *found.told),
-    )
+    entries, lost = LabelFiles(files, settings, classes, oriented), _lost(files.values())
+    return object_images(Images, labels, entries, settings.path, lost, format="yolo", folder=folder, split=split)
 
 
 # --- What a folder says of itself

@@ -40,7 +40,10 @@ def train(
     """Train one student and validate it.
 
     The run folder `out` gets `config.yaml` (complete), `log.jsonl`, `checkpoint/` (what to evaluate, predict with and
-    export: the averaged weights), `state/` (what `resume` needs), and at the end `result.json`.
+    export: the averaged weights), `state/` (what `resume` needs), and at the end `result.json`. Returns what
+    `result.json` holds. Raises InputError: data, stores and config do not fit, a tracker's package is missing, `out`
+    holds another run, or another process trains there. Raises FloatingPointError: the loss is not finite; the message
+    names term and images.
 
     Args:
         config: or the path of its YAML file, or what the file would hold.
@@ -51,14 +54,6 @@ def train(
         tell: is given what the user should know before the first step, a sentence each: what was mapped, what is
             missing, what of an audit is used.
         trainer: a subclass may compute a batch's gradients in another way (`Trainer.backward`).
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        InputError: data, stores and config do not fit, a tracker's package is missing, `out` holds another run, or
-            another process trains there.
-        FloatingPointError: the loss is not finite; the message names term and images.
     """
     config, out = config_and_folder(config, out)
     frozen = "freeze_norm" if config.student.freeze_norm else "frozen" if config.student.frozen else None

@@ -25,7 +25,6 @@ class Plan:
 
     Attributes:
         positions: of the images to draw.
-        images: in the split.
         done: steps that an interrupted run has behind it.
     """
 
@@ -64,9 +63,6 @@ class Plan:
 def make_plan(config: Config, data: TrainingSet, name: str, accelerator: Accelerator) -> Plan:
     """The batches of a run and of this process. Raises InputError: nobody teaches anything, or images are too few for
     the batch or for the processes.
-
-    Args:
-        name: of the data set, for messages.
     """
     positions, images, batch = data.taught(), len(data), config.train.batch
     processes = accelerator.num_processes
@@ -105,17 +101,15 @@ def backward(
     assign: Callable[..., losses.Assigned] = losses.assign,
     sums: Callable[..., dict[str, Tensor]] = losses.sums,
 ) -> dict[str, Tensor]:
-    """Add the whole batch's gradients to the parameters'; nothing in it waits for the device.
+    """Add the whole batch's gradients to the parameters'; nothing in it waits for the device. Returns every term,
+    divided and weighted; over the processes their mean is the batch's. A term that nobody teaches in this process' part
+    may be missing.
 
     Args:
         model: the student as `accelerator.prepare` gave it.
         parts: this process' micro-batches, on the device.
         mixture: as `losses.divide`.
         assign, sums: those of `losses`, or what the compiler made of them.
-
-    Returns:
-        Every term, divided and weighted; over the processes their mean is the batch's. A term that nobody teaches in
-        this process' part may be missing.
     """
     heads = dict(student.heads.items())
     assigned = [assign(heads, part, config) for part in parts]

@@ -14,7 +14,7 @@ from tutored.data.images import Images
 from tutored.data.packed import Packed
 from tutored.data.training import drawn_and_hidden
 from tutored.data.views import Visible, differ, hold_out, join, relabelled, union
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.labels import LabelSpace
 from tutored.pictures import SUFFIXES
 from tutored.tasks import Task, open_task
@@ -138,13 +138,9 @@ def _validation_part(config: Config, classes: Classes) -> Images | None:
     tasks = {name: config.tasks[name] for name in names}
     # A task whose label space no training data states has none to validate in.
     sources = {name: _source(task) for name, task in tasks.items() if classes[name] or not hasattr(task, "classes")}
-    try:
+    instead = "data.held_out (such as 0.2) validates on a share of the training images instead, and null on none"
+    with told_of("data.val_split", instead):
         return open_dataset(data.val or data.train, data.val_split, sources, data.empty)
-    except InputError as error:
-        raise InputError(
-            f"data.val_split: {error}; data.held_out (such as 0.2) validates on a share of the training images "
-            "instead, and null on none"
-        ) from error
 
 
 def _open_validation(config: Config, train: Dataset, classes: Classes) -> Dataset | None:

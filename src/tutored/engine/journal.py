@@ -30,11 +30,7 @@ IN_EXTRA = ("tensorboard", "trackio")
 
 
 class Journal:
-    """A run's log and trackers; of several processes the main one writes.
-
-    Attributes:
-        entries: of `log.jsonl`, so far.
-    """
+    """A run's log and trackers; of several processes the main one writes."""
 
     def __init__(self, config: Config, accelerator: Accelerator, out: Path) -> None:
         self.config, self.accelerator, self.out, self._log = config, accelerator, out, out / "log.jsonl"

@@ -28,10 +28,8 @@ def start_student(config: Config, tasks: Mapping[str, Task]) -> tuple[Student, t
 
     What its heads know of a class is found by the class's name, or an alias. Classes and tasks that the other student
     does not know begin at random, as everything does without one. Raises InputError: no checkpoint there, or its
-    student is built otherwise; see the student's class.
-
-    Returns:
-        The student, and what the user should know, a sentence each.
+    student is built otherwise; see the student's class. Returns the student, and what the user should know, a sentence
+    each.
     """
     student = make_student(config.student, tasks)
     if config.train.start is None:
@@ -96,7 +94,6 @@ def save_state(
     """Write `run/state` whole or not at all; the last good one stays until the new one is complete.
 
     Args:
-        optimizer: a torch optimiser's `state_dict()`.
         facts: JSON-ready; the step, the run id, the scaler's state.
     """
     tensors = {f"model/{name}": value for name, value in model.items()}

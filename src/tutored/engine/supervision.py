@@ -34,7 +34,6 @@ class OpenSupervision(NamedTuple):
     """What a run learns from.
 
     Attributes:
-        train: images and ground truth.
         val: what it is validated on, or None.
         tasks: by name, in the label spaces of `train`, with the band of scores that a tutor's audit found where the
             config leaves it open.
@@ -64,7 +63,7 @@ def open_supervision(config: Config) -> OpenSupervision:
     for name, section in config.tasks.items():
         with told_of(f"tasks.{name}.reported"):
             averaged_classes(tasks[name].labels, getattr(section, "reported", None))
-        opened = [open_store(path, tasks[name]) for path in section.stores]
+        opened = [Store.teaching(path, tasks[name]) for path in section.stores]
         advice = [_advice(store, tasks[name], config, train, val, notes) for store in opened]
         tasks[name] = task = _with_band(tasks[name], advice, notes)
         answers: ChainMap[str, SoftLabels] = ChainMap()
@@ -90,17 +89,6 @@ def open_supervision(config: Config) -> OpenSupervision:
         if getattr(section, "classes", None):
             _refuse_unknown(name, config, task.labels, reached)
     return OpenSupervision(train, val, tasks, soft_labels, stores, (*notes, *lacking_letters(tasks)))
-
-
-def open_store(path: Path, task: Task) -> Store:
-    """A store that can teach a task. Raises InputError where it can't, or where there is none."""
-    store = Store.open(path)
-    if not store.teaches(task):
-        answers = " and ".join(store.kinds) or "nothing"
-        raise InputError(
-            f"store {path} answers {answers}, tasks.{task.name} needs {task.kind}; give another one as its `store`"
-        )
-    return store
 
 
 def _idle_notes(config: Config, val: Dataset | None) -> list[str]:
@@ -145,7 +133,6 @@ def map_classes(task: Task, labels: LabelSpace, spaces: Sequence[LabelSpace], wh
 
     Args:
         spaces: the classes of all tutors of the task; a class that is renamed is one of theirs.
-        whose: whose classes they are, for messages.
     """
     section = task.section
     if not hasattr(section, "renamed"):

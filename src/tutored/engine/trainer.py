@@ -329,10 +329,8 @@ class Trainer:
         save_state(self.out, model, self.averaged.state_dict(), optimizer, facts)
 
     def load(self) -> None:
-        """Take up the saved state, if there is one.
-
-        Raises:
-            InputError: it is damaged, or a store or the images are others than the run began with.
+        """Take up the saved state, if there is one. Raises InputError: it is damaged, or a store or the images are
+        others than the run began with.
         """
         saved = load_state(self.out)
         if saved is None:

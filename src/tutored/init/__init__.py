@@ -146,7 +146,6 @@ class Layout:
     """A data set that `open_dataset` opens.
 
     Attributes:
-        what: the format in words.
         data: such as `voc:FOLDER`.
         train, val: its splits; without `val`, a share of `train` is held out.
         notes: what the user should know, a sentence each.
@@ -215,7 +214,6 @@ class Start:
         report: what is in its splits, as `tutored data check` has it.
         annotated: by task, the training images that are annotated for it, be it by a broken file.
         tutors: by task, the tutor that the config names for it.
-        config: the file that was written.
         arranged: the folder of links that was made, or None where the folder is a data set as it is.
     """
 

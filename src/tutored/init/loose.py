@@ -218,11 +218,8 @@ def _listed_splits(files: Iterable[Path], pictures: Sequence[Path]) -> tuple[dic
     """The splits of pictures as the lists among some files (VOC's `ImageSets`) have them.
 
     What is on two lists belongs to the later one of train, val, test; without a list for training, all that is on no
-    list is for training.
-
-    Returns:
-        By the name without suffix of each picture that is used "train", "val" or "test"; empty where no list names any.
-        And what should be known of the lists, a sentence each.
+    list is for training. Returns by the name without suffix of each picture that is used "train", "val" or "test";
+    empty where no list names any. And what should be known of the lists, a sentence each.
     """
     lists: dict[str, set[str]] = defaultdict(set)
     for path in files:

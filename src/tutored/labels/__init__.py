@@ -116,8 +116,6 @@ class ClassMap:
     """How the probabilities of one label space become those of another.
 
     Attributes:
-        source: the tutor's label space.
-        target: ours.
         to: for each source class its target class, or None where it has none. `to[0]` is 0.
         ignored: source classes without a target whose probability is taken away, so that the cell or box weighs that
             much less. That of the others is background: our space calls them so (VOC's convention).

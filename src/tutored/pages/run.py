@@ -55,7 +55,6 @@ class RunPage(Watcher):
     """Keeps what the page shows and writes the page. A training goes on without it, with a warning, where that fails.
 
     Args:
-        first: seconds before the first page.
         share: of the training's time that writing pages may take, without the last one.
     """
 
@@ -186,11 +185,9 @@ class Run:
     """What is known of a run; what an unfinished run lacks is empty.
 
     Attributes:
-        steps: entries of the log on training.
         validations: by epoch, the figures (`Result.to_dict`).
         details: by task, those of the last validation (`tasks.task.Detail` as mappings).
         facts: see `Start.facts`; `epoch_steps`, `coverage`, `pictures`; of a finished run also what its result says.
-        finished: there is a result.
     """
 
     path: Path
@@ -251,14 +248,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def write_page(path: Path, *, refresh: int | None = None) -> Path:
     """Write `report.html` into a run's folder; the same files give the same bytes. Raises InputError: the folder holds
-    no run, or a file of it is damaged. Raises OSError: the page can't be written.
+    no run, or a file of it is damaged. Raises OSError: the page can't be written. Returns the page.
 
     Args:
         path: the run's folder, finished or not.
         refresh: seconds after which a browser reads the page again; None: never.
-
-    Returns:
-        The page.
     """
     run = read_run(path)
     columns = {TRUTH: "ground truth", TUTOR: "tutor"}

@@ -65,14 +65,11 @@ On your own pictures, some with boxes, some with masks:
 def run_quickstart(out: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
     """Make the data, train tutors and students, compare them. Raises InputError: `out` is in use, the extra
     `quickstart` is not installed, or a command refused its input. Raises OSError: a command failed; the message is the
-    command's own.
+    command's own. Returns the picture `out/predictions.png`; `out/table.json` holds the figures.
 
     Args:
         out: a new or empty folder, or that of a quickstart of the same seed and scale, which goes on.
         scale: share of the images and epochs; 1 is the real thing, less is a rehearsal.
-
-    Returns:
-        The picture `out/predictions.png`; `out/table.json` holds the figures.
     """
     started = time.monotonic()
     _claim(out, {"tutored": version("tutored"), "seed": seed, "scale": scale})
@@ -178,10 +175,8 @@ def _draw_predictions(out: Path) -> Path:
 def run_together(commands: Sequence[Sequence[str]]) -> None:
     """Run commands of `tutored` two at a time, one CPU thread each: twice as fast as one of two threads.
 
-    Where one fails, or this process is stopped, the other is stopped too, and saves its state.
-
-    Raises:
-        InputError, OSError: a command refused its input, or failed; the message is the command's own.
+    Where one fails, or this process is stopped, the other is stopped too, and saves its state. Raises InputError,
+    OSError: a command refused its input, or failed; the message is the command's own.
     """
     running: list[subprocess.Popen[str]] = []
     stopping = Event()

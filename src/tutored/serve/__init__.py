@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 
 Answer = Callable[..., Any]
 LOADING = 300.0
@@ -34,10 +34,8 @@ class Worker:
         self._begin()
 
     def load(self) -> Any:
-        """Wait until the process is ready, and say what is known of its function; once after each beginning.
-
-        Raises:
-            Exception: what `make` raises; RuntimeError where the process ends by itself.
+        """Wait until the process is ready, and say what is known of its function; once after each beginning. Raises
+        Exception: what `make` raises; RuntimeError where the process ends by itself.
         """
         return self._hear(LOADING)
 
@@ -63,12 +61,8 @@ class Worker:
         return found
 
     def __call__(self, *given: Any) -> Any:
-        """The function's answer.
-
-        Raises:
-            TimeoutError: it took too long. The process is ended; the next call begins another.
-            RuntimeError: the process ended by itself.
-            Exception: what the function raises.
+        """The function's answer. Raises TimeoutError: it took too long. The process is ended; the next call begins
+        another. Raises RuntimeError: the process ended by itself. Raises Exception: what the function raises.
         """
         if not self._process.is_alive():
             self._begin()
@@ -132,12 +126,9 @@ def serve(
         megabytes: larger files are refused.
         ready: is called with the page's address once it listens.
     """
-    try:
+    with needing("serving needs", "serve"):
         import starlette  # noqa: F401
         import uvicorn
-    except ImportError as error:
-        raise InputError(f"serving needs {error.name}; run `pip install 'tutored[serve]'`") from error
-
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:

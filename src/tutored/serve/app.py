@@ -96,7 +96,6 @@ class Limited(H11Protocol):
 
         Args:
             seen: the request of the last look, or None.
-            since: when it was seen first.
         """
         if self.transport.is_closing():
             return
@@ -147,16 +146,13 @@ def answer(
     predict: Predict, least: int, data: bytes, score: float | str | None = None, drawn: Sequence[str] = ()
 ) -> dict[str, Any]:
     """What is known about a picture, a file of one of `FORMATS`. Raises HTTPException: the picture is of another
-    format, too large or broken.
+    format, too large or broken. Returns `width` and `height` of the picture, turned upright as its EXIF asks, and where
+    it is drawn of at most `SIDE` pixels; `entries` by task, in its pixels (see `Task.describe`), and what of them is
+    `found`, in words; `seconds` spent; and the `drawing` of some tasks from a score on, a JPEG, with this `score`, or
+    without a score `files` by name (see `Task.save`), in base64.
 
     Args:
         least: pixels of each side below which a picture is not shrunk while it is decoded.
-
-    Returns:
-        `width` and `height` of the picture, turned upright as its EXIF asks, and where it is drawn of at most `SIDE`
-        pixels; `entries` by task, in its pixels (see `Task.describe`), and what of them is `found`, in words; `seconds`
-        spent; and the `drawing` of some tasks from a score on, a JPEG, with this `score`, or without a score `files` by
-        name (see `Task.save`), in base64.
     """
     started = time.perf_counter()
     image, size = read_upload(data, least if score is None else SIDE)

@@ -247,6 +247,16 @@ class Store(Mapping[str, SoftLabels]):
             raise InputError(f"{path}: image {twice} is there twice; label again")
         return cls(path, manifest, index)
 
+    @classmethod
+    def teaching(cls, path: Path, task: Task | type[Task]) -> Store:
+        """A store that can teach a task. Raises InputError where it can't; else see `open`."""
+        store = cls.open(path)
+        if not store.teaches(task):
+            has = " and ".join(store.kinds) or "nothing"
+            needs = f"tasks.{task.name} needs {task.kind}" if isinstance(task, Task) else f"not {task.kind}"
+            raise InputError(f"store {path} answers {has}, {needs}; give another one")
+        return store
+
     @property
     def identity(self) -> Mapping[str, Any]:
         """Who answered what: tutor, weights, label space, preprocessing, floors, data set and split."""

@@ -14,7 +14,7 @@ from tutored.config import TaskSection
 from tutored.errors import InputError
 from tutored.files import regular, write_text
 from tutored.section import Section
-from tutored.softlabels import Store
+from tutored.softlabels import Store, changed
 from tutored.tasks import Task
 from tutored.tasks.audit import Advice, Finding
 
@@ -27,7 +27,6 @@ class TaskAudit(Section):
     """One task's part: figures, verdicts and advice.
 
     Attributes:
-        kind: of the task.
         data, split: what the answers were compared with.
         renamed: as the audit was told.
         settings: other keys of the task's section that shaped the answers, with their values.
@@ -59,7 +58,6 @@ class Sidecar(Section):
 
     Attributes:
         store: `fingerprint` of the store it lies in: labelled anew, that store needs another audit.
-        tutor: who answered.
         tasks: by name of the task; of an audit without a run's config, names are kinds.
     """
 
@@ -89,8 +87,7 @@ def tutor_of(store: Store) -> dict[str, Any]:
 
 def refuse_another_tutor(store: Store, tutor: Mapping[str, Any]) -> None:
     """Raises InputError, naming the fields that differ, where another tutor than `tutor` answered in a store."""
-    own = tutor_of(store)
-    differing = sorted(name for name in own.keys() | tutor.keys() if own.get(name) != tutor.get(name))
+    differing = changed(tutor_of(store), tutor)
     if differing:
         raise InputError(
             f"{store.path}: another tutor than the audited one ({', '.join(differing)} differ); an audit holds for one "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tutored.config import StudentSection
 from tutored.config.entries import STUDENTS, resolve
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 from tutored.files import regular
 from tutored.labels import LabelSpace
 from tutored.students.backbone import quicken
@@ -32,10 +32,8 @@ class Exported(Student):
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        try:
+        with needing("exported files need", "onnx"):
             import onnxruntime
-        except ImportError as error:
-            raise InputError("exported files need onnxruntime; run `pip install 'tutored[onnx]'`") from error
         try:
             providers = ["CPUExecutionProvider"] if device.type == "cpu" else onnxruntime.get_available_providers()
             session = onnxruntime.InferenceSession(str(regular(path)), providers=providers)
@@ -120,7 +118,6 @@ def answer(
     FloatingPointError: the student's training diverged, so that it answers NaN.
 
     Args:
-        device: where the student is.
         tasks: those to answer for; None: all.
         sizes: (height, width) in whose pixels the answers are, where the pictures were shrunk before; None: their own.
     """

@@ -35,11 +35,9 @@ def level_scales(levels: int, scales: tuple[float, float, float]) -> list[tuple[
 def anchors(
     sides: Sequence[int], size: int, scales: tuple[float, float, float], ratios: Sequence[float] = (2.0, 3.0)
 ) -> Tensor:
-    """All default boxes of a network whose maps are `sides[i] x sides[i]` cells, finest first.
-
-    Returns:
-        float32 [A, 4], xyxy in pixels of the network's `size x size` input, not clipped. Order: level,
-        row, column, then in the cell: square, wide and tall box of each ratio (width : height), larger square.
+    """All default boxes of a network whose maps are `sides[i] x sides[i]` cells, finest first. Returns float32 [A, 4],
+    xyxy in pixels of the network's `size x size` input, not clipped. Order: level, row, column, then in the cell:
+    square, wide and tall box of each ratio (width : height), larger square.
     """
     levels = []
     for side, (scale, larger) in zip(sides, level_scales(len(sides), scales), strict=True):

@@ -136,7 +136,6 @@ class Backbone(nn.Module):
         stride_in_1x1: ResNets only: stage strides on the first 1x1 convolution, as the original has them.
 
     Attributes:
-        channels: of each map.
         sides: of each map, in cells, for images of `config.size`.
     """
 

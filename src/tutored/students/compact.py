@@ -266,16 +266,14 @@ def assign_points(points_xyxy: Tensor, cells: Sequence[int], boxes_xyxy: Tensor,
 
     A box considers the `count` points of each level whose centres are nearest to its own, and takes those whose squares
     overlap it by the mean plus one standard deviation of these overlaps at least, if they lie inside it; of two boxes a
-    point goes to the one it overlaps more. A box that would take no point takes the one it overlaps most.
+    point goes to the one it overlaps more. A box that would take no point takes the one it overlaps most. Returns int64
+    [B, P].
 
     Args:
         points_xyxy: float32 [P, 4], the squares of points, level by level.
         cells: points of each level.
         boxes_xyxy: float32 [B, K, 4], pixels of the input. K may be 0.
         teaches: bool [B, K].
-
-    Returns:
-        int64 [B, P].
     """
     batch, rows = boxes_xyxy.shape[:2]
     if rows == 0:

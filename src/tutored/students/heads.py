@@ -27,7 +27,6 @@ class Head(nn.Module):
     """One task of one student: raw outputs from features, what they learn, their loss terms, and answers.
 
     Attributes:
-        task: what it answers.
         grid: cells along one side of the map for which the task's targets are made; 0 for a head without a map.
         terms: of its loss; an entry more is a term more.
         by_class: beginnings of the names of its parameters whose first axis is [n x classes] of the label space, by
@@ -101,8 +100,6 @@ class Student(nn.Module):
     Attributes:
         Section: the config keys of its shape and heads.
         config: the section that it was built from.
-        tasks: by name.
-        heads: by name of the task.
         scores: by task, from which score on its answers are worth showing, where they have scores; validation finds
             it (`Figures.score`), and a checkpoint keeps it.
         backbone: the trunk; its parameters learn at `train.backbone_lr`.

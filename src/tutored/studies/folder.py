@@ -25,7 +25,7 @@ from tutored.checkpoint import load_checkpoint
 from tutored.config import flat, read_yaml
 from tutored.data import open_dataset
 from tutored.engine import train
-from tutored.errors import InputError
+from tutored.errors import InputError, told_of
 from tutored.files import STUDY, require, write_text
 from tutored.judge import judge
 from tutored.pages.run import RunPage
@@ -33,10 +33,9 @@ from tutored.predict import Predictor
 from tutored.processes import choose_device
 from tutored.softlabels import Store
 from tutored.softlabels.advice import fingerprint
-from tutored.studies.declare import Recipe
 from tutored.studies.outcome import StudyOutcome, gather
 from tutored.studies.records import TUTORS, Record, add_record, by_row, commit, read_records, record_of
-from tutored.studies.setting import Run, Setting, choose, plan, studies_of
+from tutored.studies.setting import Recipe, Run, Setting, choose, plan, studies_of
 from tutored.visualise import draw
 from tutored.watch import Report, Watcher, Watchers
 
@@ -53,7 +52,6 @@ class Folder:
 
     Attributes:
         names: of the studies that were asked for, by all commands together.
-        seeds: of every row, from 0 on.
     """
 
     path: Path
@@ -68,10 +66,8 @@ class Folder:
 
     def runs(self, names: Sequence[str], recipe: Recipe | None = None, seeds: int | None = None) -> list[Run]:
         """Every distinct run of some studies, of one recipe or both. Raises InputError for an unknown name."""
-        try:
+        with told_of(self.path):
             return plan(choose(names, self.setting, recipe), self.setting, self.seeds[:seeds])
-        except InputError as error:
-            raise InputError(f"{self.path}: {error}") from error
 
     def outcomes(self, names: Sequence[str]) -> list[StudyOutcome]:
         """What is known of some studies. Raises InputError for an unknown name or damaged results."""
@@ -82,11 +78,9 @@ class Folder:
 def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) -> Folder:
     """Make a study folder, or take one up: studies and seeds are added to those that it has.
 
-    Several processes may do so at once. A `setting.yaml` that says the same in another form stays as it is.
-
-    Raises:
-        InputError: an unknown study, too many seeds, `path` holds something else, runs of another setting, or a study
-            that the setting no longer makes.
+    Several processes may do so at once. A `setting.yaml` that says the same in another form stays as it is. Raises
+    InputError: an unknown study, too many seeds, `path` holds something else, runs of another setting, or a study that
+    the setting no longer makes.
     """
     choose(names, setting)
     if seeds > MOST_SEEDS:
@@ -168,20 +162,15 @@ def work(
     watch: Watch = None,
     tell: Callable[[str], None] | None = None,
 ) -> tuple[int, int, int]:
-    """Judge the tutors and train what is not finished of some studies; see `run_all`.
+    """Judge the tutors and train what is not finished of some studies; see `run_all`. Returns runs that are done, how
+    many of them failed, and runs in all. Raises InputError: as `run_all`, or a run needs a store that does not exist.
+    Raises ChildProcessError: one of the other processes failed; it printed why.
 
     Args:
         recipe: train only the rows of this one.
         seeds: train the first so many seeds of the folder's; None: all.
         jobs: processes that train here at once; they share the cores.
         tell: called with what is worth a note: tutors without answers for the evaluation split.
-
-    Returns:
-        Runs that are done, how many of them failed, and runs in all.
-
-    Raises:
-        InputError: as `run_all`, or a run needs a store that does not exist.
-        ChildProcessError: one of the other processes failed; it printed why.
     """
     runs = folder.runs(names, recipe, seeds)
     waiting = unfinished(runs, folder.path)
@@ -250,19 +239,14 @@ def run_all(
 
     A run is trained in `folder/runs/ID` and, once finished, moves into the folder's Parquet file. A run that another
     process is training is left to it; processes share only the folder, whose file system must support locks. A run
-    whose loss is not finite leaves `folder/runs/ID/failed.txt` and is not tried again.
+    whose loss is not finite leaves `folder/runs/ID/failed.txt` and is not tried again. Returns how many of the runs are
+    done. The others are being trained elsewhere or did not fit. Raises InputError: as `engine.train`.
 
     Args:
         hours: begin no run that would end later than this from now, by the time that finished ones took; of a folder
             without any, the first one begins.
         jobs: processes that work on the runs here, for the time left.
         keep: leave the finished runs' folders, with checkpoint and page.
-
-    Returns:
-        How many of the runs are done. The others are being trained elsewhere or did not fit.
-
-    Raises:
-        InputError: as `engine.train`.
     """
     began, left = time.monotonic(), unfinished(runs, folder)
     for run in runs:
@@ -351,9 +335,7 @@ def _told(watch: Watch, run: Run, total: int, left: Mapping[str, float], jobs: i
 
 def judge_tutors(folder: Folder) -> dict[str, str]:
     """Keep the figures of each tutor that answers for the evaluation split, unless these answers are judged already.
-
-    Returns:
-        The tutors that can't be judged, and why.
+    Returns the tutors that can't be judged, and why.
     """
     setting = folder.setting
     known = {record.label: record.stores for record in read_records(folder.path) if record.group == TUTORS}

@@ -11,9 +11,8 @@ import numpy as np
 
 from tutored.errors import InputError
 from tutored.evaluate import ENOUGH_SEEDS, LEVEL, Interval, Resampled, benjamini_hochberg, compare
-from tutored.studies.declare import Recipe, Row, Study
 from tutored.studies.records import FIGURES, Record, by_row
-from tutored.studies.setting import Run, Setting, run_of
+from tutored.studies.setting import Recipe, Row, Run, Setting, Study, run_of
 
 TWO_NETWORKS = "two single-task networks"
 MEASURES = {short: "/".join(path) for short, path in FIGURES.items()}
@@ -128,10 +127,8 @@ def adjust(outcomes: Sequence[StudyOutcome]) -> list[StudyOutcome]:
 def gather(
     study: Study, setting: Setting, seeds: Sequence[int], folder: Path, records: Sequence[Record]
 ) -> StudyOutcome:
-    """Find a study's runs among the records of its folder: by row and seed, or else by the id of their config.
-
-    Raises:
-        InputError: two runs were evaluated on different images.
+    """Find a study's runs among the records of its folder: by row and seed, or else by the id of their config. Raises
+    InputError: two runs were evaluated on different images.
     """
     known = by_row(records, setting)
     rows = []
@@ -230,14 +227,12 @@ def _named(names: Sequence[str], *each: Resampled) -> Resampled:
 
 
 def rows_of(records: Sequence[Record], wanted: Sequence[str] = ()) -> dict[str, list[Record]]:
-    """The runs of each row by its key, in alphabetical order; those of a row by rising seed.
+    """The runs of each row by its key, in alphabetical order; those of a row by rising seed. Raises InputError: no key
+    holds one of them.
 
     Args:
         wanted: how the keys begin, such as `literature` or `thesis/table-12 | corrected`, or else parts of them; none:
             every row.
-
-    Raises:
-        InputError: no key holds one of them.
     """
     rows: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda each: each.seed or 0):

@@ -50,11 +50,9 @@ class Record:
 
     Attributes:
         group: what the run was made for where it is no row of a declared study; `TUTORS`: figures of a tutor's store.
-        setting: the setting's name.
         rows: what finds the run, such as `thesis/table-12 | corrected | ground truth` (`Study.key`).
         run: the run's id when it was made.
         split: of the training images.
-        config: the complete config.
         figures: by task, then as `Figures.to_dict` has them; empty where the run was not validated. Those of the
             setting's further splits are under `TASK on SPLIT`.
         resamples: float32 [samples + 1, measures], shares in 0..1; row 0 is on the images themselves, see `Resampled`.
@@ -167,7 +165,6 @@ def record_of(
     """What is kept of a run that has just finished in the folder `where`.
 
     Args:
-        result: of `engine.train`.
         rows: the keys of all rows that the run serves.
     """
     stores: dict[str, list[Mapping[str, Any]]] = {}

@@ -13,11 +13,10 @@ from typing import Any
 from tutored.files import write_text
 from tutored.pages import COLOURS, PAPER, render, standalone, svg
 from tutored.softlabels import changed
-from tutored.studies.declare import RECIPES, Row
 from tutored.studies.folder import Folder
 from tutored.studies.outcome import MEASURES, Comparison, RowOutcome, StudyOutcome, adjust, splits_of
 from tutored.studies.records import CLASS_FIGURES, FIGURES, TUTORS, Record, read_records
-from tutored.studies.setting import Setting
+from tutored.studies.setting import RECIPES, Row, Setting
 
 MOST_ROWS = 8
 """A table with more rows has neither figures by class nor pictures."""
@@ -31,10 +30,8 @@ PRINTED, THESIS = "#8a8a8a", "printed in the thesis"
 
 
 def write_report(folder: Folder, outcomes: Sequence[StudyOutcome], out: Path) -> tuple[Path, Path]:
-    """Write `report.html`, `report.md` and `charts/*.svg` into `out`; the same results give the same bytes.
-
-    Returns:
-        The page and the Markdown file.
+    """Write `report.html`, `report.md` and `charts/*.svg` into `out`; the same results give the same bytes. Returns the
+    page and the Markdown file.
     """
     outcomes, setting = adjust(outcomes), folder.setting
     tutors = [each for each in read_records(folder.path) if each.group == TUTORS and each.figures]

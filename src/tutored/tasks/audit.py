@@ -103,57 +103,6 @@ class Agreed(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-class Auditor(ABC):
-    """Compares a tutor's answers for one task with ground truth, or with another tutor's.
-
-    Attributes:
-        unit: what calibration is about, in the plural.
-        table: what the columns of the table of classes mean.
-        order: what makes a contradiction large.
-    """
-
-    unit: ClassVar[str]
-    table: ClassVar[str]
-    order: ClassVar[str]
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def settings(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """Keys of the task's section, with their values, that shaped its answer from these of a store, by kind."""
-        return {}
-
-    @abstractmethod
-    def observe(self, truth: Any | None, answer: Any, size: Size, rng: np.random.Generator, samples: int) -> Any:
-        """What an annotation, or None, and an answer in the task's label space tell: a few kilobytes.
-
-        From a dense answer, `samples` values may be drawn at random.
-        """
-
-    @abstractmethod
-    def judge(self, seen: Mapping[str, Any], truths: Collection[str], fit: Collection[str], to: ClassMap) -> Judged:
-        """The verdict.
-
-        Args:
-            seen: what `observe` returned, by image.
-            truths: images with ground truth.
-            fit: images that a temperature is fitted on; calibration is reported on the others.
-            to: how the tutor's classes became the task's.
-        """
-
-    def confident(self, prediction: Any, advice: Advice) -> Any:
-        """The part of a final answer that would teach."""
-        return prediction
-
-    @abstractmethod
-    def compare(self, one: Any, other: Any, size: Size) -> Any:
-        """What one image tells about two tutors' answers in the task's label space."""
-
-    @abstractmethod
-    def agree(self, compared: Sequence[Any], classes: Sequence[int]) -> Agreed:
-        """How far two tutors agree on the classes that both know, from what `compare` returned."""
-
-
 class Confusion(NamedTuple):
     """Objects (of maps: pixels) by image, true class and answer; int64 [N] each."""
 
@@ -207,16 +156,36 @@ class Measured(NamedTuple):
     band: dict[str, float]
 
 
-class ClassAuditor(Auditor):
-    """Audits a kind of task whose answers are classes.
+class Auditor(ABC):
+    """Compares a tutor's answers for one task, which are classes, with ground truth, or with another tutor's.
 
     Attributes:
+        unit: what calibration is about, in the plural.
+        table: what the columns of the table of classes mean.
+        order: what makes a contradiction large.
         words: how verdicts speak of its answers, of what is to be found, and of what is counted.
         floor: the smallest probability that a store can tell from 0.
     """
 
+    unit: ClassVar[str]
+    table: ClassVar[str]
+    order: ClassVar[str]
     words: ClassVar[tuple[str, str, str]]
     floor: ClassVar[float]
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def settings(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Keys of the task's section, with their values, that shaped its answer from these of a store, by kind."""
+        return {}
+
+    @abstractmethod
+    def observe(self, truth: Any | None, answer: Any, size: Size, rng: np.random.Generator, samples: int) -> Any:
+        """What an annotation, or None, and an answer in the task's label space tell: a few kilobytes.
+
+        From a dense answer, `samples` values may be drawn at random.
+        """
 
     @abstractmethod
     def answers(self, found: Any) -> Answers:
@@ -234,7 +203,27 @@ class ClassAuditor(Auditor):
     ) -> tuple[float, str]:
         """See `Judged.contradictions`."""
 
+    def confident(self, prediction: Any, advice: Advice) -> Any:
+        """The part of a final answer that would teach."""
+        return prediction
+
+    @abstractmethod
+    def compare(self, one: Any, other: Any, size: Size) -> Any:
+        """What one image tells about two tutors' answers in the task's label space."""
+
+    @abstractmethod
+    def agree(self, compared: Sequence[Any], classes: Sequence[int]) -> Agreed:
+        """How far two tutors agree on the classes that both know, from what `compare` returned."""
+
     def judge(self, seen: Mapping[str, Any], truths: Collection[str], fit: Collection[str], to: ClassMap) -> Judged:
+        """The verdict.
+
+        Args:
+            seen: what `observe` returned, by image.
+            truths: images with ground truth.
+            fit: images that a temperature is fitted on; calibration is reported on the others.
+            to: how the tutor's classes became the task's.
+        """
         ids, known, names = sorted(truths), sorted({number for number in to.to if number}), to.target.names
         fitted, others = (
             [self.answers(seen[each]) for each in ids if (each in fit) == first] for first in (True, False)

@@ -143,10 +143,8 @@ def ece(bins: Sequence[Bin]) -> float | None:
 
 def crossings(bins: Sequence[Bin], levels: Sequence[float]) -> list[tuple[float, bool] | None]:
     """From which confidence on answers are right at least that often, if more confidence never means less right.
-
-    Returns:
-        For each level the lowest confidence that reaches it by isotonic regression, and whether that is the lowest of
-        all, so that lower ones may reach it too; None where the level is never reached.
+    Returns for each level the lowest confidence that reaches it by isotonic regression, and whether that is the lowest
+    of all, so that lower ones may reach it too; None where the level is never reached.
     """
     from scipy.optimize import isotonic_regression
 
@@ -204,7 +202,6 @@ class Calibration(NamedTuple):
     Attributes:
         temperature: fitted on one half of the images; 1 unless the other half is surely better off with it: its right
             classes likelier (the interval over images excludes no change) and its calibration error lower.
-        fitted_temperature: as it was fitted.
         answers, images: in the other half, on which the rest is measured.
         ece, nll, bins: calibration error, mean -log probability of the right class, and reliability; None without
             answers. With the fitted temperature: `..._with_temperature`.

@@ -48,16 +48,13 @@ class Rows(Sequence[T | None], Generic[T]):
 
 
 def quantise(probs: Array, levels: int) -> npt.NDArray[np.int64]:
-    """Probabilities as whole numbers of `1 / levels`, by the largest remainder.
+    """Probabilities as whole numbers of `1 / levels`, by the largest remainder. Returns int64 [..., C] with exact sums
+    (`levels` where the probabilities sum to one, else the nearest whole number). Every entry is off by less than one
+    level, and of two entries that differ by more than one level the larger stays the larger.
 
     Args:
         probs: [..., C], not negative, summing to at most one along the last axis. Sums within
             .001 of one are taken for one.
-
-    Returns:
-        int64 [..., C] with exact sums (`levels` where the probabilities sum to one, else the nearest
-        whole number). Every entry is off by less than one level, and of two entries that differ by
-        more than one level the larger stays the larger.
     """
     probs = probs.astype(np.float64)
     sums = probs.sum(-1, keepdims=True)

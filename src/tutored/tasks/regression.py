@@ -165,7 +165,6 @@ class ErrorSums(NamedTuple):
     """One image's pixels with a number.
 
     Attributes:
-        pixels: how many there are.
         squared, absolute: their summed errors.
         positive: pixels whose true number is above 0.
         close: of these, the pixels whose prediction is within a factor of 1.25 (Eigen et al. 2014).
@@ -176,45 +175,6 @@ class ErrorSums(NamedTuple):
     absolute: float
     positive: int
     close: int
-
-
-def record(truth: Tensor, prediction: Tensor) -> ErrorSums:
-    """Compare numbers, both float32 [H, W]; pixels that are NaN in `truth` are dropped. Raises InputError: the
-    prediction is NaN or infinite somewhere.
-    """
-    known = truth.isfinite()
-    true, said = truth[known].double(), prediction[known].double()
-    if not bool(said.isfinite().all()):
-        raise InputError("the prediction has NaN or infinite numbers; did training diverge?")
-    error = said - true
-    above = true > 0
-    ratio = said[above] / true[above]
-    close = (ratio < 1.25) & (ratio > 0.8)
-    return ErrorSums(
-        len(error), float(error.square().sum()), float(error.abs().sum()), int(above.sum()), int(close.sum())
-    )
-
-
-def figures(records: Sequence[ErrorSums]) -> Figures:
-    """The errors over all pixels of all images."""
-    pixels, squared, absolute, positive, close = (sum(column) for column in zip(*records, strict=True))
-    means = {
-        RMSE: math.sqrt(squared / pixels) if pixels else None,
-        MAE: absolute / pixels if pixels else None,
-        DELTA: close / positive if positive else None,
-    }
-    return Figures(len(records), (), means, {}, {})
-
-
-def resampler(records: Sequence[ErrorSums | None]) -> Callable[[NDArray[Any]], float]:
-    """The root mean square error of images that count several times."""
-    sums = np.array([(each.squared, each.pixels) if each else (0.0, 0) for each in records])
-
-    def resampled(weights: NDArray[Any]) -> float:
-        squared, pixels = weights @ sums
-        return math.sqrt(squared / pixels) if pixels else math.nan
-
-    return resampled
 
 
 OPACITY = 0.75
@@ -333,13 +293,36 @@ class Regression(DenseTask):
         return "values", meant, f"float32 [B, {side}, {side}]: a number for each pixel of the input"
 
     def record(self, truth: Values, prediction: ValueMap) -> ErrorSums:
-        return record(self._known(truth.values), prediction.values.cpu())
+        """Pixels that are NaN in the annotation are dropped. Raises InputError: the prediction is not finite."""
+        values, answer = self._known(truth.values), prediction.values.cpu()
+        known = values.isfinite()
+        true, said = values[known].double(), answer[known].double()
+        if not bool(said.isfinite().all()):
+            raise InputError("the prediction has NaN or infinite numbers; did training diverge?")
+        error, above = said - true, true > 0
+        ratio = said[above] / true[above]
+        squared, absolute, close = error.square().sum(), error.abs().sum(), ((ratio < 1.25) & (ratio > 0.8)).sum()
+        return ErrorSums(len(error), float(squared), float(absolute), int(above.sum()), int(close))
 
     def figures(self, records: Sequence[ErrorSums]) -> Figures:
-        return figures(records)
+        """The errors over all pixels of all images."""
+        pixels, squared, absolute, positive, close = (sum(column) for column in zip(*records, strict=True))
+        means = {
+            RMSE: math.sqrt(squared / pixels) if pixels else None,
+            MAE: absolute / pixels if pixels else None,
+            DELTA: close / positive if positive else None,
+        }
+        return Figures(len(records), (), means, {}, {})
 
     def resampler(self, records: Sequence[ErrorSums | None]) -> Callable[[NDArray[Any]], float]:
-        return resampler(records)
+        """The root mean square error of images that count several times."""
+        sums = np.array([(each.squared, each.pixels) if each else (0.0, 0) for each in records])
+
+        def resampled(weights: NDArray[Any]) -> float:
+            squared, pixels = weights @ sums
+            return math.sqrt(squared / pixels) if pixels else math.nan
+
+        return resampled
 
     def draw(self, picture: Image.Image, shown: Values | ValueMap, zoom: float) -> Image.Image:
         """A heat map over the picture, from the image's lowest number (dark) to its highest (bright)."""

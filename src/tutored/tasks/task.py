@@ -114,7 +114,6 @@ class Figures(NamedTuple):
     """The figures of one task on one split: shares in 0..1 (or numbers in the task's unit), None where unknown.
 
     Attributes:
-        images: how many images count.
         classes: the object classes that means are over.
         means: by metric, the main figure first.
         per_class: by metric and class, for the whole label space.
@@ -152,7 +151,6 @@ class Detail(NamedTuple):
         kind: `curves`: `values` is float64 [n, points], shares in 0..1 at evenly spaced places from 0 to 1; `matrix`:
             `values` is int64 [n, m], with n true classes as rows.
         names: of the n curves, or of the matrix' m columns, of which the first n are its rows too.
-        values: see `kind`.
     """
 
     title: str
@@ -174,7 +172,6 @@ class Task(ABC):
         suffixes: of the annotation files that `read` takes, one an image.
         headline: the metric's name in `Figures.means` by which two students are compared, and its short name.
         lower_is_better: of the headline.
-        name, labels, section: of this task.
     """
 
     kind: ClassVar[str]
@@ -203,7 +200,6 @@ class Task(ABC):
         """What ground truth teaches about one augmented image: a row of the kind's targets without `weight`.
 
         Args:
-            truth: the annotation, or None.
             size: of the image.
             grid: cells along one side of the map for which targets are made; 0 for a head without one.
         """
@@ -251,11 +247,7 @@ class Task(ABC):
         return None
 
     def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[Any]:
-        """Predictions from a task's outputs of an exported file, by name, raw or final, for images of `sizes`.
-
-        Args:
-            side: pixels of the network's input.
-        """
+        """Predictions from a task's outputs of an exported file, by name, raw or final, for images of `sizes`."""
         raise InputError(f"tasks.{self.name}: answers of kind {self.kind} can't be read from exported files")
 
     # --- Measured

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tutored.errors import InputError
-from tutored.tutors.options import KINDS, NetworkOptions, Option, Options, checked, options_of
+from tutored.tutors.options import KINDS, NetworkOptions, Options, checked
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tutored.labels import LabelSpace
     from tutored.types import Dataset, SoftLabels
 
-__all__ = ["KINDS", "Option", "Options", "Tutor", "checked", "open_tutor", "options_of"]
+__all__ = ["KINDS", "Options", "Tutor", "checked", "open_tutor"]
 
 
 class Tutor(Protocol):
@@ -43,7 +43,7 @@ class Tutor(Protocol):
 
 
 def open_tutor(tutor: str | Mapping[str, Any], *, dataset: Dataset | None = None, **options: Any) -> Tutor:
-    """Make a tutor.
+    """Make a tutor. Raises InputError: an unknown kind or option, an impossible value, or what the kind itself refuses.
 
     Args:
         tutor: one of `KINDS`, or with a name behind a colon: `torchvision:maskrcnn_resnet50_fpn_v2`,
@@ -51,9 +51,6 @@ def open_tutor(tutor: str | Mapping[str, Any], *, dataset: Dataset | None = None
             `files:FOLDER`; or a mapping with this as its `kind`, and options.
         dataset: the data set that will be labelled, which says what the class and image numbers of `files` mean.
         options: the fields of the kind's section in `tutored.tutors.options`.
-
-    Raises:
-        InputError: an unknown kind or option, an impossible value, or what the kind itself refuses.
     """
     given = checked(tutor, **options)
     module, _, maker = given.MAKER.partition(":")

@@ -35,7 +35,6 @@ def fuse(answers: Sequence[SoftLabels], weights: Sequence[float], *, limit: int,
     read bilinearly. Instances: as boxes, each mask the mean of those that were found.
 
     Args:
-        answers: about the same image.
         weights: one for each, positive.
         limit: boxes and instances to keep, the best.
         floor: weaker ones are dropped.
@@ -59,16 +58,14 @@ def cluster(boxes_xyxy: Tensor, scores: Tensor, classes: Tensor, owners: Tensor)
     """Which boxes are one object, and where it is.
 
     By falling score, a box joins the object of its class, without a box of the same answer, that it overlaps most, from
-    `OVERLAP` on, or begins one; an object's box is the mean of its boxes, weighted by their scores.
+    `OVERLAP` on, or begins one; an object's box is the mean of its boxes, weighted by their scores. Returns int64 [K],
+    the object of each box, and float32 [N, 4].
 
     Args:
         boxes_xyxy: float32 [K, 4].
         scores: float32 [K], each times its answer's weight.
         classes: int64 [K].
         owners: int64 [K], the answer of each box.
-
-    Returns:
-        int64 [K], the object of each box, and float32 [N, 4].
     """
     boxes_xyxy, scores = boxes_xyxy.double(), scores.double()  # so that a box alone stays what it is
     order = scores.argsort(descending=True, stable=True).tolist()
@@ -209,9 +206,6 @@ def _mirror(answer: Any, width: int) -> Any:
     x1, y1, x2, y2 = answer.boxes_xyxy.unbind(1)
     boxes = torch.stack([width - x2, y1, width - x1, y2], dim=1)
     kept = boxes[:, 0] < boxes[:, 2]
-    more = (
-        {"probs": answer.probs[kept]}
-        if isinstance(answer, SoftBoxes)
-        else {"scores": answer.scores[kept], "masks": answer.masks[kept].flip(-1)}
-    )
-    return replace(answer, boxes_xyxy=boxes[kept], classes=answer.classes[kept], **more)
+    same = answer.chosen(kept)
+    masks = {} if isinstance(answer, SoftBoxes) else {"masks": same.masks.flip(-1)}
+    return replace(same, boxes_xyxy=boxes[kept], **masks)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 from tutored.processes import choose_device
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation import SoftMap
@@ -50,10 +50,8 @@ def open_hf(options: HfOptions) -> HfTutor:
     here or no tutor, has no safetensors or not this network's, its classes have no names, or transformers is not
     installed.
     """
-    try:
+    with needing("the tutor `hf` needs", "hf"):
         import transformers  # noqa: F401
-    except ImportError as error:
-        raise InputError("the tutor `hf` needs transformers: pip install 'tutored[hf]'") from error
     folder = find(options.model, download=options.download)
     config = _attempt(options.model, _config, folder)
     name = (config.architectures or ["nothing"])[0]
@@ -72,11 +70,7 @@ def open_hf(options: HfOptions) -> HfTutor:
 
 
 class HfTutor(outputs.NetworkTutor):
-    """A network with its own preprocessor; each kind of model says what its raw outputs mean.
-
-    Attributes:
-        network: transformers' model.
-    """
+    """A network with its own preprocessor; each kind of model says what its raw outputs mean."""
 
     BOXES: ClassVar[bool] = False
     """Whether it answers with boxes; else with a map."""

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from tutored.data import open_dataset
-from tutored.errors import InputError, Progress
+from tutored.errors import InputError, Progress, needing
 from tutored.softlabels import read_manifest
 from tutored.softlabels.writer import PART_ROWS, finish, look, needs_answers, part_name, write_part
 from tutored.tutors import Tutor, open_tutor
@@ -31,7 +31,9 @@ def label(
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Label a split. Killed at any moment and started again with `resume`, the store is the same to the byte.
+    """Label a split. Killed at any moment and started again with `resume`, the store is the same to the byte. Returns
+    `out`. Raises InputError: a store of another identity (the fields are named), a store without `resume`, another
+    folder with something in it; without `skip_broken`, what reading an image raises.
 
     Args:
         out: folder of the store; new, empty or without a part yet, or a store of the same identity with `resume`.
@@ -41,13 +43,6 @@ def label(
         skip_broken: images that can't be read get no answer, and the store says which and why (`Store.failed`);
             `resume` tries them again.
         progress: called with the number of images that this process is done with, and of all its images.
-
-    Returns:
-        `out`.
-
-    Raises:
-        InputError: a store of another identity (the fields are named), a store without `resume`, another
-            folder with something in it; without `skip_broken`, what reading an image raises.
     """
     if not 0 <= rank < processes:
         raise InputError(f"rank {rank} of {processes} processes; ranks are 0 to {processes - 1}")
@@ -93,10 +88,8 @@ def label_with_ray(
         gpus: GPUs that each of them needs, such as 0.5.
         progress: called with the number of images done, and of all.
     """
-    try:
+    with needing("--engine ray needs", "ray"):
         import ray
-    except ImportError as error:
-        raise InputError("--engine ray needs Ray; run `pip install 'tutored[ray]'`") from error
     work = _work(kind, options, data, split, out, batch)
     missing = work.begin(range(work.parts), join=resume, again=resume)
     if missing is None:
@@ -164,11 +157,7 @@ def _work(kind: str, options: Mapping[str, Any], data: str, split: str, out: Pat
 
 
 class Work:
-    """One tutor, one data set and the store that they make, part by part.
-
-    Args:
-        out, batch, skip_broken: see `label`.
-    """
+    """One tutor, one data set and the store that they make, part by part."""
 
     def __init__(self, tutor: Tutor, dataset: Dataset, out: Path, batch: int, skip_broken: bool) -> None:
         self.tutor, self.dataset, self.out = tutor, dataset, out

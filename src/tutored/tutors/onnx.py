@@ -13,14 +13,26 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from tutored.data.text import is_background
-from tutored.errors import InputError
+from tutored.errors import InputError, needing
 from tutored.files import regular
 from tutored.labels import COCO
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import outputs
-from tutored.tutors.onnx_declaration import Boxed, BoxesAndScores, Cells, FinalBoxes, Masks, Picture
-from tutored.tutors.onnx_families import BINS, STRIDES, Graph, declaration_of, declaration_path, stated_names
+from tutored.tutors.onnx_families import (
+    BINS,
+    STRIDES,
+    Boxed,
+    BoxesAndScores,
+    Cells,
+    FinalBoxes,
+    Graph,
+    Masks,
+    Picture,
+    declaration_of,
+    declaration_path,
+    stated_names,
+)
 from tutored.tutors.options import OnnxOptions, SessionOptions
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
@@ -35,11 +47,8 @@ class OnnxTutor(outputs.NetworkTutor):
     """Boxes, a map, or both, as a declaration says what the outputs mean."""
 
     def __init__(self, options: OnnxOptions) -> None:
-        """Load the model and try it with its declaration on a black picture.
-
-        Raises:
-            InputError: no such file or device, no ONNX model, not what is declared, outputs without names, or
-                onnxruntime is not installed.
+        """Load the model and try it with its declaration on a black picture. Raises InputError: no such file or device,
+        no ONNX model, not what is declared, outputs without names, or onnxruntime is not installed.
         """
         self.options, self._path = options, options.weights
         digest = outputs.files_sha256([self._path, *data_files(self._path)], "the model")
@@ -83,10 +92,8 @@ class OnnxTutor(outputs.NetworkTutor):
         return head.nms_iou if self.options.nms_iou is None else self.options.nms_iou
 
     def _run(self, pixels: Tensor) -> dict[str, Tensor]:
-        """The outputs for one picture, cast to the type of the input; float32, by name.
-
-        Raises:
-            InputError: the model does not take it.
+        """The outputs for one picture, cast to the type of the input; float32, by name. Raises InputError: the model
+        does not take it.
         """
         given = next(entry.type for entry in self._session.get_inputs() if entry.name == self._input)
         sizes = self._declared.input.sizes
@@ -265,10 +272,8 @@ class OnnxTutor(outputs.NetworkTutor):
         return int(counts[0]) if counts else None
 
     def _name_outputs(self, count: int | None, about: Mapping[str, str]) -> outputs.ClassOutputs:
-        """The classes of the outputs: as the user says, else the declaration, else the model's metadata.
-
-        Raises:
-            InputError: they are not named, or there is another number of names.
+        """The classes of the outputs: as the user says, else the declaration, else the model's metadata. Raises
+        InputError: they are not named, or there is another number of names.
         """
         wanted = self._declared.labels if self.options.labels is None else self.options.labels
         where = self._declared.background
@@ -333,16 +338,12 @@ def place(image: Image.Image, side: tuple[int, int], how: Picture) -> tuple[Tens
 
 
 def yolox_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple[Tensor, Tensor]:
-    """Boxes xyxy [A, 4] in pixels of the network's input, and scores [A, C], of a YOLOX head (Ge et al. 2021).
+    """Boxes xyxy [A, 4] in pixels of the network's input, and scores [A, C], of a YOLOX head (Ge et al. 2021). Raises
+    InputError: the output has another shape, holds pixels, or no probabilities.
 
     Args:
         output: [A, 5 + C] over the cells of strides 8, 16, 32: centre offset and log size in units of the stride,
             objectness and class probabilities behind their sigmoids. A class's score is the product of both.
-        side: (height, width) of the network's input.
-        weights: the model's file.
-
-    Raises:
-        InputError: the output has another shape, holds pixels, or no probabilities.
     """
     places, strides = _cells(output, "yolox", 5, side, weights)
     offset = float(output[:, :2].abs().median())
@@ -387,13 +388,10 @@ def _cells(output: Tensor, kind: str, extra: int, side: tuple[int, int], weights
 
 def final_boxes(found: Mapping[str, Tensor], head: FinalBoxes, weights: Path) -> tuple[Tensor, Tensor]:
     """Boxes [A, 4] as they are, and scores [A, N], 0 but for each one's own class; N - 1 is the highest class number.
+    Raises InputError: an output has another shape, scores that are no probabilities, or class numbers that are none.
 
     Args:
         found: the model's outputs, see `FinalBoxes`.
-        weights: the model's file.
-
-    Raises:
-        InputError: an output has another shape, scores that are no probabilities, or class numbers that are none.
     """
     rows, apart = found[head.boxes], [found[name] for name in (head.scores, head.classes) if name]
     more = _count_prototypes(found, head.masks)
@@ -433,11 +431,9 @@ def _xyxy(boxes: Tensor, head: BoxesAndScores | FinalBoxes, side: tuple[int, int
 
 def data_files(weights: Path) -> list[Path]:
     """The files that hold a part of a model's weights, by name; none where it can't be read."""
-    try:
+    with needing("the tutor `onnx` needs", "onnx"):
         import onnx
         from google.protobuf.message import DecodeError, Message
-    except ImportError as error:
-        raise InputError(f"the tutor `onnx` needs {error.name}: pip install 'tutored[onnx]'") from error
 
     def locations(message: Message) -> Iterator[str]:
         if isinstance(message, onnx.TensorProto):
@@ -455,10 +451,8 @@ def data_files(weights: Path) -> list[Path]:
 
 def open_session(weights: Path, options: SessionOptions) -> Any:
     """onnxruntime's session. Raises InputError: no such device, no ONNX model, or onnxruntime is not installed."""
-    try:
+    with needing("the tutor `onnx` needs", "onnx"):
         import onnxruntime
-    except ImportError as error:
-        raise InputError("the tutor `onnx` needs onnxruntime: pip install 'tutored[onnx]'") from error
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1

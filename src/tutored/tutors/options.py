@@ -9,13 +9,13 @@ import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from tutored.errors import InputError
 from tutored.files import CHECKPOINT, STORE
-from tutored.section import Positive, Section, Share
+from tutored.section import Positive, Section, Share, validated
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str | Path) else given)]
 Labels = Annotated[str | Path | None, "NAMES"]
@@ -258,7 +258,6 @@ def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
 
     Args:
         tutor: such as `onnx:FILE`, or a mapping with `kind` and options.
-        more: further options.
     """
     options = {"kind": tutor} if isinstance(tutor, str) else {name.replace("-", "_"): tutor[name] for name in tutor}
     kind, _, name = str(options.pop("kind", "")).partition(":")
@@ -306,83 +305,19 @@ def refuse_weights(path: str | Path) -> None:
         raise InputError(f"{path}: {suffix} is not read as a tutor, and pickles are never loaded; export it: {how}")
 
 
-class Option(NamedTuple):
-    """One option for a command line.
-
-    Attributes:
-        name: the keyword of `open_tutor`.
-        flag: on the command line, such as `--score-floor`.
-        type: of one value: bool (a switch), int, float, str or Path.
-        choices: the possible values; empty: any.
-        repeatable: several paths may be given.
-        separator: what separates several values in one word; None: there is one value.
-        metavar: what stands for the value in help texts; None: nothing special.
-    """
-
-    name: str
-    flag: str
-    type: type
-    default: Any
-    required: bool
-    help: str
-    choices: tuple[str, ...]
-    repeatable: bool
-    separator: str | None
-    metavar: str | None
-
-
-def options_of(kind: str) -> list[Option]:
-    """The options of a kind of tutor, required ones first, then the kind's own."""
+def flags_of(kind: str) -> dict[str, str]:
+    """What each option of a kind of tutor is called on the command line: required ones first, then the kind's own."""
     fields = KINDS[kind].model_fields
     common = {name for base in KINDS[kind].__mro__[1:] for name in getattr(base, "__annotations__", ())}
-    options = []
-    for name in sorted(fields, key=lambda name: (not fields[name].is_required(), name in common)):
-        field = fields[name]
-        value, several = _value_type(field.annotation)
-        options.append(
-            Option(
-                name=name,
-                flag=f"--{field.alias or name}".replace("_", "-"),
-                type=str if get_origin(value) is Literal else value,
-                default=None if field.is_required() else field.default,
-                required=field.is_required(),
-                help=" ".join((field.description or "").split()),
-                choices=get_args(value),
-                repeatable=several and value is Path,
-                separator="," if several and value is not Path else None,
-                metavar=next((entry for entry in field.metadata if isinstance(entry, str)), None),
-            )
-        )
-    return options
+    ordered = sorted(fields, key=lambda name: (not fields[name].is_required(), name in common))
+    return {name: f"--{fields[name].alias or name}".replace("_", "-") for name in ordered}
 
 
-def _value_type(annotation: Any) -> tuple[Any, bool]:
+def value_type(annotation: Any) -> tuple[Any, bool]:
     """The type of one value of a field, the first of several possible ones, and whether it takes several values."""
     origin = get_origin(annotation)
     if origin is tuple:
-        return _value_type(get_args(annotation)[0])[0], True
+        return value_type(get_args(annotation)[0])[0], True
     if origin in (Annotated, Union, UnionType):
-        return _value_type(get_args(annotation)[0])
+        return value_type(get_args(annotation)[0])
     return annotation, False
-
-
-Checked = TypeVar("Checked", bound=Section)
-
-
-def validated(section: type[Checked], given: Any, origin: str) -> Checked:
-    """What a user gave for a section. Raises InputError: beginning with `origin`; every unknown key and impossible
-    value is named.
-    """
-    try:
-        return section.model_validate(given)
-    except ValidationError as error:
-        told = []
-        for item in error.errors():
-            place = ".".join(map(str, item["loc"]))
-            text = item["msg"].removeprefix("Value error, ")
-            if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
-                text = f"unknown; possible: {', '.join(section.model_fields)}"
-            elif item["type"] not in ("missing", "value_error", "extra_forbidden"):
-                text += f", got {item['input']!r}"
-            told.append(f"{place}: {text}" if place else text)
-        raise InputError(f"{origin}: {'; '.join(told)}") from error

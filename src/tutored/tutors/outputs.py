@@ -117,7 +117,6 @@ class NetworkTutor:
     """A tutor that answers for each image by itself: in a batch, an answer would depend on its neighbours.
 
     Attributes:
-        labels, identity, notes: see `Tutor`.
         threads: images at once: while the network has one, the next is laid out and the last one's answer is made.
     """
 
@@ -192,7 +191,8 @@ def select(
 ) -> tuple[Tensor, Tensor]:
     """The (box, class) pairs that a detector keeps: floor, suppression within each class, the best of all.
 
-    A box may be kept for several classes. Raises InputError: scores, or boxes above the floor, are not finite.
+    A box may be kept for several classes. Raises InputError: scores, or boxes above the floor, are not finite. Returns
+    int64 rows [K] and columns [K] into `scores`, by falling score.
 
     Args:
         boxes_xyxy: float32 [A, 4], or [A, C, 4] with a box for each class.
@@ -200,9 +200,6 @@ def select(
         options: `score_floor` and `max_boxes` count.
         nms_iou: None: nothing is suppressed.
         groups: int64, broadcastable to [A, C]; only the `group_limit` best pairs of each group are candidates.
-
-    Returns:
-        int64 rows [K] and columns [K] into `scores`, by falling score.
     """
     rows, columns = (finite(scores, "scores") > options.score_floor).nonzero(as_tuple=True)
     if groups is not None:
@@ -294,7 +291,8 @@ def on_cells(probs: Tensor, size: tuple[int, int], stride: int) -> Tensor:
 def masks_in_boxes(
     maps: Tensor, boxes_xyxy: Tensor, rows: Tensor, size: tuple[int, int], side: int = MASK_SIDE
 ) -> Tensor:
-    """What one map says inside each box, read bilinearly at the centres of a grid over the box.
+    """What one map says inside each box, read bilinearly at the centres of a grid over the box. Returns float32 [N, m,
+    m]. Beyond the centres of its outermost cells a map goes on as it is there.
 
     Args:
         maps: float32 [M, h, w], each on a grid that spans the whole image.
@@ -302,9 +300,6 @@ def masks_in_boxes(
         rows: int64 [N], the map of each box.
         size: (height, width) of the image in pixels.
         side: m, cells along one side of a mask.
-
-    Returns:
-        float32 [N, m, m]. Beyond the centres of its outermost cells a map goes on as it is there.
     """
     from torchvision.ops import roi_align  # slow to import, see `boxes.nms`
 

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from tutored.config import merged, read_yaml
 from tutored.errors import InputError, told_of
-from tutored.section import Section
+from tutored.section import Section, validated
 from tutored.tutors.onnx import FLOATS, data_files, open_session, place
-from tutored.tutors.onnx_declaration import Picture
-from tutored.tutors.onnx_families import IMAGENET, declaration_path
-from tutored.tutors.options import PromptedOptions, validated
+from tutored.tutors.onnx_families import IMAGENET, Picture, declaration_path
+from tutored.tutors.options import PromptedOptions
 from tutored.tutors.outputs import files_sha256, finite, masks_in_boxes, with_masks
 from tutored.tutors.stores import Boxes, StoresTutor, identity_of
 from tutored.types import Dataset, SoftLabels
@@ -67,13 +66,11 @@ class PromptedTutor(StoresTutor):
     """
 
     def __init__(self, options: PromptedOptions, dataset: Dataset | None = None) -> None:
-        """Load both files, and try them on a black picture.
+        """Load both files, and try them on a black picture. Raises InputError: no such boxes, files that are no
+        promptable segmenter, or onnxruntime is not installed.
 
         Args:
             dataset: whose images are labelled; it has the boxes of `boxes: ground_truth`.
-
-        Raises:
-            InputError: no such boxes, files that are no promptable segmenter, or onnxruntime is not installed.
         """
         boxes = Boxes(options, dataset)
         self.labels, self._boxes = boxes.labels, boxes.remap(boxes.labels)
@@ -165,9 +162,7 @@ class PromptedTutor(StoresTutor):
 
     def _wire(self) -> dict[str, str]:
         """Which output of the encoder each of the decoder's further inputs takes: that of its name, or the only one.
-
-        Raises:
-            InputError: the decoder takes no boxes, or other features than the encoder gives.
+        Raises InputError: the decoder takes no boxes, or other features than the encoder gives.
         """
         encoder, decoder = self._paths
         inputs = [entry.name for entry in self._decoder.get_inputs()]

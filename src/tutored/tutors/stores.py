@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,8 +12,8 @@ import torch
 from PIL import Image
 from torch.nn.functional import one_hot
 
+from tutored.data.training import annotations_sha256
 from tutored.errors import InputError
-from tutored.files import sha256
 from tutored.labels import ClassMap, LabelSpace, same_class
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.advice import read_sidecar
@@ -59,15 +58,6 @@ class Source:
         return None if answer is None else answer.tasks[self.kind]
 
 
-def open_part(path: Path, task: type[Task]) -> Store:
-    """A store that answers a task. Raises InputError: there is none, or it does not."""
-    store = Store.open(path)
-    if not store.teaches(task):
-        has = " and ".join(store.kinds) or "nothing"
-        raise InputError(f"store {path} answers {has}, not {task.kind}; give another one")
-    return store
-
-
 def refuse_strangers(options: InstancesOptions | RescoredOptions, boxes: LabelSpace, maps: LabelSpace) -> None:
     """Raises InputError where boxes and maps have no class in common."""
     if all(same_class(name, boxes) is None for name in maps.classes):
@@ -89,11 +79,7 @@ def identity_of(stores: Mapping[str, Store], **facts: Any) -> dict[str, Any]:
 
 
 class StoresTutor:
-    """A tutor that answers by an image's id and size.
-
-    Attributes:
-        labels, identity: see `Tutor`.
-    """
+    """A tutor that answers by an image's id and size."""
 
     labels: LabelSpace
     identity: Mapping[str, Any]
@@ -129,7 +115,6 @@ class Boxes:
     """The boxes that `BoxesOptions` name.
 
     Attributes:
-        labels: their own label space.
         told: whose they are.
         stores, facts: what belongs to the identity of a tutor that uses them.
     """
@@ -140,15 +125,13 @@ class Boxes:
         self.stores: dict[str, Store] = {}
         self.facts: dict[str, Any] = {"score_floor": options.score_floor}
         if str(options.boxes) != DRAWN:
-            detector = self.stores["boxes"] = open_part(Path(options.boxes), Detection)
+            detector = self.stores["boxes"] = Store.teaching(Path(options.boxes), Detection)
             self.labels, self.told = detector.labels, f"of {detector.identity.get('tutor')}"
             self._open: Callable[[LabelSpace], Source | DrawnBoxes] = partial(Source, detector, Detection)
         elif dataset is None or Detection.kind not in dataset.labels:
             raise InputError(f"boxes: {DRAWN}: the data set has no boxes; give a detector's store")
         else:
-            files = {str(file) for image_id in dataset.ids for file in dataset.files(image_id)[1:]}
-            digest = hashlib.sha256("".join(sha256(Path(file)) for file in sorted(files)).encode())
-            self.facts["boxes_sha256"] = digest.hexdigest()
+            self.facts["boxes_sha256"] = annotations_sha256(dataset)
             self.labels, self.told = dataset.labels[Detection.kind], "drawn"
             self._open = partial(DrawnBoxes, dataset)
         if options.classes:
@@ -188,7 +171,7 @@ class InstancesTutor(StoresTutor):
         Args:
             dataset: whose images are labelled; it has the boxes of `boxes: ground_truth`.
         """
-        mapper, boxes = open_part(options.maps, Segmentation), Boxes(options, dataset)
+        mapper, boxes = Store.teaching(options.maps, Segmentation), Boxes(options, dataset)
         refuse_strangers(options, boxes.labels, mapper.labels)
         self.labels = LabelSpace.of(
             tuple(name for name in mapper.labels.classes if same_class(name, boxes.labels) is not None)
@@ -217,14 +200,11 @@ class RescoredTutor(StoresTutor):
     a weak box on a region of its class rises, and a sure one where the map sees nothing falls. The other classes of a
     box share the remaining probability in the proportions they had. Boxes of classes that the maps don't know stay as
     they are. An image for which one of the two stores has no answer gets none.
-
-    Attributes:
-        labels: the detector's.
     """
 
     def __init__(self, options: RescoredOptions) -> None:
         """Open both stores. Raises InputError: see `InstancesTutor`."""
-        detector, mapper = open_part(options.boxes, Detection), open_part(options.maps, Segmentation)
+        detector, mapper = Store.teaching(options.boxes, Detection), Store.teaching(options.maps, Segmentation)
         refuse_strangers(options, detector.labels, mapper.labels)
         self.labels, self._full = detector.labels, options.full
         self._boxes = Source(detector, Detection, self.labels)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from tutored.config.tasks import DetectionSection
@@ -16,10 +17,9 @@ from tutored.geometry import Geometry
 from tutored.labels import LabelSpace, same_class
 from tutored.pictures import PAPER, Colour, colour_of, draw_tag, font_for, shown_name, tag_size
 from tutored.tasks.audit import Auditor
-from tutored.tasks.detection import decode, measure, targets
-from tutored.tasks.detection.targets import BoxRow
-from tutored.tasks.detection.types import Boxes, BoxTargets, Detections, SoftBoxes
-from tutored.tasks.task import Detail, Figures, Size, Task, stack_unknown
+from tutored.tasks.detection import decode, measure, types
+from tutored.tasks.detection.types import Boxes, BoxRow, BoxTargets, Detections, SoftBoxes
+from tutored.tasks.task import Detail, Figures, Size, Task, marked, stack_unknown
 from tutored.tasks.task import unannotated as left_out
 
 __all__ = ["BoxTargets", "Boxes", "Detection", "DetectionSection", "Detections", "SoftBoxes"]
@@ -82,13 +82,30 @@ class Detection(Task):
     section: DetectionSection
 
     def teach(self, truth: Boxes | None, size: Size, geometry: Geometry, grid: int) -> BoxRow:
-        return targets.teach(truth, geometry, len(self.labels))
+        """Ground truth as certain soft labels: one-hot class distributions."""
+        space = len(self.labels)
+        if truth is None:
+            return types.nothing(space)
+        moved, kept = geometry.boxes(truth.boxes_xyxy)
+        one_hot = F.one_hot(truth.classes[kept], space).float()
+        unknown = left_out(truth.annotated, space)
+        return BoxRow(moved[kept], truth.classes[kept], one_hot, truth.difficult[kept], unknown)
 
     def teach_soft(self, answer: SoftBoxes | None, size: Size, geometry: Geometry, grid: int) -> BoxRow:
-        return targets.teach_soft(answer, geometry, len(self.labels), self.section)
+        """Of boxes that contradict each other the best-scored."""
+        if answer is None:
+            return types.nothing(len(self.labels))
+        found = answer.chosen(types.teachable(answer, self.section))
+        moved, kept = geometry.boxes(found.boxes_xyxy)
+        found, unknown = found.chosen(kept), marked(answer.unknown, len(self.labels))
+        return BoxRow(moved[kept], found.classes, found.probs, torch.zeros_like(found.classes).bool(), unknown)
 
     def complete(self, truth: BoxRow, tutor: BoxRow) -> BoxRow:
-        return targets.complete(truth, tutor, self.section.conflict_iou)
+        """The drawn boxes and, of classes that were not annotated, the tutor's, unless they lie on a drawn one."""
+        chosen = types.apart(truth, tutor, self.section.conflict_iou)
+        both = zip(truth[:4], tutor[:4], strict=True)
+        boxes_xyxy, classes, probs, difficult = (torch.cat([mine, theirs[chosen]]) for mine, theirs in both)
+        return BoxRow(boxes_xyxy, classes, probs, difficult, truth.unknown & tutor.unknown)
 
     def stack(self, rows: Sequence[BoxRow], weight: Tensor) -> BoxTargets:
         """Boxes are padded to the most of any image."""
@@ -105,7 +122,7 @@ class Detection(Task):
 
     def vet(self, answer: SoftBoxes, size: Size, other: Any, other_labels: LabelSpace) -> SoftBoxes:
         to = torch.tensor([same_class(name, other_labels) or 0 for name in self.labels.names])
-        return targets.vet_by_mask(answer, other.mask, to, other.annotated, self.section.silent_score)
+        return types.vet_by_mask(answer, other.mask, to, other.annotated, self.section.silent_score)
 
     def mute(self, answer: SoftBoxes, classes: Sequence[int]) -> SoftBoxes:
         return answer.muted(classes, self.section.silent_score)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tutored.config.tasks import DetectionSection
-from tutored.tasks.audit import Advice, Agreed, ClassAuditor, ClassFigures, Confusion, Finding, Measured
+from tutored.tasks.audit import Advice, Agreed, Auditor, ClassFigures, Confusion, Finding, Measured
 from tutored.tasks.calibrate import (
     Answers,
     Bools,
@@ -71,7 +71,7 @@ class Evidence(NamedTuple):
         return tempered(np.stack([1 - scores, scores], axis=1), temperature)
 
 
-class BoxAuditor(ClassAuditor):
+class BoxAuditor(Auditor):
     """Compares boxes with objects."""
 
     unit: ClassVar[str] = f"boxes from score {HEARD} on"
@@ -102,7 +102,7 @@ class BoxAuditor(ClassAuditor):
     def figures(
         self, images: Sequence[Evidence], every: Sequence[Evidence], temperature: float, known_numbers: Sequence[int]
     ) -> Measured:
-        """Args: as in `ClassAuditor`."""
+        """Args: as in `Auditor`."""
         names, matches = self.task.labels.names, [each.matches for each in images]
         scores = [each.two(temperature)[:, 1] for each in images]
         classes, hits = (np.concatenate([getattr(each, name) for each in images]) for name in ("classes", "hits"))

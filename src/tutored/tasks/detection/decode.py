@@ -34,16 +34,13 @@ def keep(
 
     Per class: scores above the floor, the best `top_k`, NMS, at most `per_class`; then the best `total` of all. Boxes
     are cut at the image's borders; those without any area left are dropped. Raises FloatingPointError: the values are
-    NaN, as from a student whose training diverged.
+    NaN, as from a student whose training diverged. Returns each box with its whole class distribution.
 
     Args:
         boxes_xyxy: float32 [B, A, 4], pixels of the network's input.
         probs: float32 [B, A, C+1], column 0 background.
         sizes: (height, width) of each image in pixels.
         network_size: side of the square that the images were resized to.
-
-    Returns:
-        Each box with its whole class distribution.
     """
     refuse_nan(probs, boxes_xyxy)
     best = probs[..., 1:].transpose(1, 2).topk(min(config.top_k, probs.shape[1]), dim=-1)
@@ -80,7 +77,6 @@ class BoxExport:
         most_apart: share of final answers that may be others than PyTorch's, in float32 and in float16: where two
             scores, or an overlap and its limit, differ by a rounding, either choice is right.
         facts: what the file says about the task, JSON-ready.
-        meanings: of each output, by its name.
     """
 
     option: ClassVar[str] = "nms"

@@ -140,7 +140,6 @@ def figures(records: Sequence[Matches], labels: LabelSpace, reported: Sequence[s
     InputError: an unknown class is reported.
 
     Args:
-        records: of one or more images.
         reported: the classes that means are over; None: all. It restricts what is averaged, not what is counted.
     """
     averaged, count = averaged_classes(labels, reported), len(labels.classes)
@@ -249,13 +248,11 @@ def rank(matches: Sequence[Matches], count: int) -> Ranked:
 
 
 def voc_ap(ranked: Ranked, weights: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
-    """Average precision of each class: row 0 the area under the precision envelope, row 1 VOC07's 11 points.
+    """Average precision of each class: row 0 the area under the precision envelope, row 1 VOC07's 11 points. Returns
+    float64 [2, C+1]; NaN for background and for a class without an object to find.
 
     Args:
         weights: int64 [I], how many times each image stands in the split; None: once.
-
-    Returns:
-        float64 [2, C+1]; NaN for background and for a class without an object to find.
     """
     if weights is None:
         weights = np.ones(len(ranked.objects), np.int64)
@@ -305,10 +302,7 @@ class _Pairs(NamedTuple):
 
 def coco_ap(matches: Sequence[Matches], count: int) -> NDArray[np.float64]:
     """COCO's average precision of `count` classes: over IoU .5 to .95, at .5 and at .75; at most 100 detections an
-    image.
-
-    Returns:
-        float64 [3, C+1]; NaN for background and for a class without an object to find.
+    image. Returns float64 [3, C+1]; NaN for background and for a class without an object to find.
     """
     images = np.repeat(np.arange(len(matches)), [len(item.classes) for item in matches])
     groups = images * (count + 1) + np.concatenate([item.classes for item in matches])

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from tutored.boxes import nms
+from tutored.boxes import iou, nms, outwards
+from tutored.config.tasks import DetectionSection
 from tutored.tasks.columns import (
     FLOATS,
     MOST,
@@ -28,8 +30,8 @@ from tutored.tasks.columns import (
     scored_boxes,
     starts,
 )
-from tutored.tasks.task import Remap, Size
-from tutored.types import expect, expect_boxes
+from tutored.tasks.task import Remap, Size, marked
+from tutored.types import IGNORE, PerObject, expect, expect_boxes
 
 TAIL_FLOOR = 1e-3
 """A box's class probabilities below this count as background; the class that it was kept for is always stored."""
@@ -80,7 +82,6 @@ class BoxBlock(NamedTuple):
         starts: int64 [images + 1], each image's first box.
         corners: float32 [N, 4].
         classes: int64 [N].
-        space: classes of the label space.
         places: int64 [E], rising: box times `space` plus class.
         probs: float32 [E].
     """
@@ -157,7 +158,7 @@ def _suppress(corners: Array, classes: Array, probs: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Boxes:
+class Boxes(PerObject):
     """The objects that a person drew on one image; no rows mean "nothing there".
 
     Attributes:
@@ -178,13 +179,10 @@ class Boxes:
         expect(self.classes, "Boxes.classes", (len(self.boxes_xyxy),), torch.int64)
         expect(self.difficult, "Boxes.difficult", (len(self.boxes_xyxy),), torch.bool)
 
-    def relabelled(self, to: Sequence[int], annotated: tuple[int, ...] | None) -> Boxes:
+    def relabelled(self, to: Sequence[int], annotated: tuple[int, ...] | None) -> Self:
         """The same in another label space: `to[c]` is the class there of class c; boxes of those with 0 are dropped."""
         classes = torch.tensor(to)[self.classes]
-        kept = classes > 0
-        return Boxes(
-            boxes_xyxy=self.boxes_xyxy[kept], classes=classes[kept], difficult=self.difficult[kept], annotated=annotated
-        )
+        return replace(self, classes=classes, annotated=annotated).chosen(classes > 0)
 
     def counts(self, space: int) -> dict[str, list[int]]:
         """By column, how much there is of each class of a label space with `space` names."""
@@ -193,7 +191,7 @@ class Boxes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SoftBoxes:
+class SoftBoxes(PerObject):
     """A tutor's boxes for one image; no rows mean "nothing there".
 
     Attributes:
@@ -219,10 +217,6 @@ class SoftBoxes:
     def scores(self) -> Tensor:
         """float32 [K]: the probability of the class that each box was kept for."""
         return self.probs.gather(1, self.classes[:, None])[:, 0]
-
-    def chosen(self, which: Tensor) -> SoftBoxes:
-        """The boxes at these indices (int64 [n], or bool [K])."""
-        return replace(self, boxes_xyxy=self.boxes_xyxy[which], classes=self.classes[which], probs=self.probs[which])
 
     def rescored(self, scores: Tensor) -> SoftBoxes:
         """The same with these scores (float32 [K], 0..1), the other classes scaled to the remaining probability."""
@@ -279,7 +273,7 @@ class SoftBoxes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Detections:
+class Detections(PerObject):
     """Final boxes of one image in its own pixels.
 
     Attributes:
@@ -298,10 +292,9 @@ class Detections:
         expect(self.classes, "Detections.classes", (len(self.boxes_xyxy),), torch.int64)
         expect(self.scores, "Detections.scores", (len(self.boxes_xyxy),), torch.float32)
 
-    def above(self, score: float) -> Detections:
+    def above(self, score: float) -> Self:
         """Only the boxes of at least this score."""
-        kept = self.scores >= score
-        return Detections(boxes_xyxy=self.boxes_xyxy[kept], classes=self.classes[kept], scores=self.scores[kept])
+        return self.chosen(self.scores >= score)
 
 
 class BoxTargets(NamedTuple):
@@ -330,3 +323,74 @@ class BoxTargets(NamedTuple):
     def scores(self) -> Tensor:
         """float32 [B, K]: the probability of each box's class."""
         return self.probs.gather(2, self.classes[..., None])[..., 0]
+
+
+class BoxRow(NamedTuple):
+    """One image's `BoxTargets` without weight, not padded; `unknown` is bool [C+1]."""
+
+    boxes_xyxy: Tensor
+    classes: Tensor
+    probs: Tensor
+    difficult: Tensor
+    unknown: Tensor
+
+
+def nothing(space: int) -> BoxRow:
+    """No box, in a label space of so many names, background included."""
+    none = torch.zeros(0, dtype=torch.int64)
+    return BoxRow(torch.zeros(0, 4), none, torch.zeros(0, space), none.bool(), marked((), space))
+
+
+def teachable(answer: SoftBoxes, section: DetectionSection) -> Tensor:
+    """int64 indices of the tutor's boxes that have a say.
+
+    Boxes under the ignore floor have none. With `conflicts: score`, of boxes on one object, whatever their classes,
+    only the best-scored has one, and the result is by falling score: a tutor that keeps a horse also as a cow would
+    otherwise teach both (specification 7.1, 6).
+    """
+    scores = answer.scores
+    chosen = (scores >= min(section.ignore_floor, section.box_floor)).nonzero()[:, 0]
+    if section.conflicts == "keep":
+        return chosen
+    chosen = chosen[scores[chosen].argsort(descending=True, stable=True)]
+    return chosen[nms(answer.boxes_xyxy[chosen], scores[chosen], None, section.conflict_iou)]
+
+
+def apart(truth: BoxRow, tutor: BoxRow, conflict_iou: float) -> Tensor:
+    """bool [K]: the tutor's boxes that lie on no drawn one."""
+    return iou(tutor.boxes_xyxy, F.pad(truth.boxes_xyxy, (0, 0, 0, 1))).amax(dim=1) <= conflict_iou
+
+
+def vet_by_mask(
+    answer: SoftBoxes, mask: Tensor, to: Tensor, annotated: tuple[int, ...] | None, most: float
+) -> SoftBoxes:
+    """The tutor's boxes, with low scores where a drawn mask contradicts them.
+
+    A box without a pixel of its class keeps a score of `most` at most, unless the mask says nothing (255) about most of
+    the box, or does not annotate the class. It is not left out, for VOC's masks lack difficult objects: what lies on it
+    should be ignored instead of learning that nothing is there.
+
+    Args:
+        mask: uint8 [H, W], in the label space of a segmentation task.
+        to: int64 [C+1], the class there of each class here; 0 where it has none, which can't be contradicted.
+        annotated: the classes of the mask's label space that it annotates; None means every class.
+    """
+    size = (mask.shape[0], mask.shape[1])
+    edges = outwards(answer.boxes_xyxy, size)
+    sides = edges[:, 2:] - edges[:, :2]
+    there = to[answer.classes]
+    known = there > 0
+    if annotated is not None:
+        known &= torch.isin(there, torch.tensor(annotated, dtype=torch.int64))
+    kept = ~known | (2 * _count(mask == IGNORE, edges) > sides.prod(dim=1))
+    for number in sorted(set(there[~kept].tolist())):
+        of_class = there == number
+        kept[of_class] |= _count(mask == number, edges[of_class]) > 0
+    return answer.limited(~kept, most)
+
+
+def _count(pixels: Tensor, edges: Tensor) -> Tensor:
+    """int64 [K]: true pixels within each range, by summed areas."""
+    sums = F.pad(pixels.long().cumsum(dim=0).cumsum(dim=1), (1, 0, 1, 0))
+    left, top, right, bottom = edges.unbind(dim=1)
+    return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]

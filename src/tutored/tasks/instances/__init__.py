@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from tutored.config.tasks import InstancesSection
@@ -17,10 +18,12 @@ from tutored.geometry import Geometry
 from tutored.labels import ClassMap, LabelSpace
 from tutored.pictures import borders, colour_of
 from tutored.tasks.audit import Auditor
-from tutored.tasks.detection import Detection, SoftBoxes, measure
+from tutored.tasks.detection import Detection, SoftBoxes, decode, measure
 from tutored.tasks.detection.audit import BoxAuditor, Evidence
-from tutored.tasks.instances import onnx, types
-from tutored.tasks.instances.types import InstanceMasks, Instances, InstanceTargets, Objects, mask_overlaps
+from tutored.tasks.detection.decode import BoxExport, keep, rows_of
+from tutored.tasks.detection.types import apart, teachable
+from tutored.tasks.instances import types
+from tutored.tasks.instances.types import InstanceMasks, InstanceRow, Instances, InstanceTargets, Objects
 from tutored.tasks.task import Size
 from tutored.types import SoftLabels
 
@@ -56,13 +59,26 @@ class InstanceSegmentation(Detection):
     section: InstancesSection
 
     def teach(self, truth: Any, size: Size, geometry: Geometry, grid: int) -> Any:
-        return types.teach(truth, geometry, len(self.labels), grid)
+        """Masks are read at the nearest pixel of each cell's centre; there are no objects in padding."""
+        row, masks = super().teach(truth, size, geometry, grid), []
+        if truth is not None:
+            _, kept = geometry.boxes(truth.boxes_xyxy)
+            masks = [geometry.nearest(types.known(each), grid, 0.0) for each in truth.masks[kept]]
+        return InstanceRow(row, types.stacked(masks, grid))
 
     def teach_soft(self, answer: Any, size: Size, geometry: Geometry, grid: int) -> Any:
-        return types.teach_soft(answer, geometry, len(self.labels), grid, self.section)
+        boxes, masks = answer and self._boxes(answer), []
+        if boxes is not None:
+            found = answer.chosen(teachable(boxes, self.section))
+            found = found.chosen(geometry.boxes(found.boxes_xyxy)[1])
+            pairs = zip(found.masks, found.boxes_xyxy.tolist(), strict=True)
+            masks = [types.in_box(*each, geometry, grid) for each in pairs]
+        return InstanceRow(super().teach_soft(boxes, size, geometry, grid), types.stacked(masks, grid))
 
     def complete(self, truth: Any, tutor: Any) -> Any:
-        return types.complete(truth, tutor, self.section.conflict_iou)
+        chosen = apart(truth.boxes, tutor.boxes, self.section.conflict_iou)
+        boxes = super().complete(truth.boxes, tutor.boxes)
+        return InstanceRow(boxes, torch.cat([truth.masks, tutor.masks[chosen]]))
 
     def stack(self, rows: Sequence[Any], weight: Tensor) -> Any:
         """Boxes and masks are padded to the most of any image."""
@@ -79,8 +95,8 @@ class InstanceSegmentation(Detection):
         if found is None:
             return None
         to = torch.tensor([-1 if number is None else number for number in class_map.to])[found.classes]
-        kept = replace(found.chosen(to > 0), classes=to[to > 0])
-        return replace(kept, unknown=tuple(class_map.target.index(name) for name in class_map.unreached))
+        unknown = tuple(class_map.target.index(name) for name in class_map.unreached)
+        return replace(found, classes=to, unknown=unknown).chosen(to > 0)
 
     def mute(self, answer: Any, classes: Sequence[int]) -> Any:
         muted = super().mute(self._boxes(answer), classes)
@@ -91,14 +107,32 @@ class InstanceSegmentation(Detection):
         return answer.final(size)
 
     def from_file(self, outputs: Mapping[str, Tensor], sizes: Sequence[Size], side: int) -> list[Any]:
-        return list(onnx.read(outputs, sizes, self.section.decode, side))
+        """Masks are read bilinearly from their grid over the whole image."""
+        limits, found = self.section.decode, list[InstanceMasks]()
+        kept = keep(outputs["candidates"], outputs["probs"], sizes, limits, side) if "candidates" in outputs else []
+        boxes = [each.boxes.final() for each in kept] or decode.read(outputs, sizes, limits, side)
+        for row, (each, (height, width)) in enumerate(zip(boxes, sizes, strict=True)):
+            if kept:
+                prototypes = outputs["prototypes"][row]
+                logits = outputs["coefficients"][row, kept[row].rows] @ prototypes.flatten(1)
+                soft = logits.sigmoid().reshape(-1, *prototypes.shape[1:])
+            else:
+                soft = outputs["masks"][row, : len(each.scores)]
+            masks = torch.zeros(len(soft), height, width, dtype=torch.bool)
+            x, y = torch.arange(width) + 0.5, torch.arange(height)[:, None] + 0.5
+            for mask, grid, (left, top, right, bottom) in zip(masks, soft, each.boxes_xyxy.tolist(), strict=True):
+                # A file's final mask is 0 outside its box; what lies there takes no part.
+                both = torch.stack([grid, (grid > 0).float()])[None]
+                value, known = F.interpolate(both, size=(height, width), mode="bilinear", align_corners=False)[0]
+                mask[:] = (value > 0.5 * known) & (x > left) & (x < right) & (y > top) & (y < bottom)
+            found.append(InstanceMasks(**each.parts, masks=masks))
+        return found
 
     def record(self, truth: Any, prediction: Any) -> Any:
-        shares = mask_overlaps(prediction.masks, truth.masks, truth.difficult)
+        shares = types.mask_overlaps(prediction.masks, truth.masks, truth.difficult)
         return measure.record(truth, prediction, self.labels, shares)
 
     def auditor(self) -> Auditor:
-
         return InstanceAuditor(self)
 
     def draw(self, picture: Image.Image, shown: Any, zoom: float) -> Image.Image:
@@ -124,3 +158,28 @@ class InstanceSegmentation(Detection):
 
     def _boxes(self, answer: Instances) -> SoftBoxes:
         return answer.soft_boxes(len(self.labels))
+
+
+class InstanceExport(BoxExport):
+    """As `BoxExport`, of a head that gives coefficients and prototypes too."""
+
+    def __init__(self, head: Any, side: int) -> None:
+        super().__init__(head, side)
+        self.meanings |= {
+            "coefficients": "of each candidate: its mask is the sigmoid of the prototypes' sum that they weigh",
+            "prototypes": "on a grid over the whole input",
+            "masks": "0..1, of each box on a grid over the whole input, 0 outside the box",
+        }
+
+    def raw(self, raw: Any) -> dict[str, Tensor]:
+        boxes = super().raw(raw)
+        return {**boxes, "coefficients": raw.coefficients.float(), "prototypes": raw.prototypes.float()}
+
+    def final(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As `BoxExport`, and masks float32 [B, N, g, g]."""
+        final, rows = self.chosen(raw)
+        prototypes, grid = raw["prototypes"], int(raw["prototypes"].shape[-1])
+        logits = rows_of(raw["coefficients"], rows) @ prototypes.flatten(2)
+        masks = logits.sigmoid().reshape(-1, int(rows.shape[1]), grid, grid)
+        centres = (torch.arange(grid) + 0.5) * (self.side / grid)
+        return {**final, "masks": masks * types.cells_inside(final["boxes"], centres)}

@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from tutored.config.tasks import DetectionSection
 from tutored.geometry import Geometry
 from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, require, scored_boxes, starts
-from tutored.tasks.detection import Boxes, BoxTargets, Detections, SoftBoxes, targets
-from tutored.tasks.detection.targets import BoxRow
+from tutored.tasks.detection.types import Boxes, BoxRow, BoxTargets, Detections, SoftBoxes
 from tutored.tasks.task import Remap, Size
-from tutored.types import IGNORE, expect, expect_boxes
+from tutored.types import IGNORE, PerObject, expect, expect_boxes
 
 LEVELS = 255
 
@@ -41,19 +39,9 @@ class Objects(Boxes):
         Boxes.__post_init__(self)
         expect(self.masks, "Objects.masks", (len(self.boxes_xyxy), None, None), torch.uint8)
 
-    def relabelled(self, to: Sequence[int], annotated: tuple[int, ...] | None) -> Objects:
-        boxes = Boxes.relabelled(self, to, annotated)
-        return Objects(
-            boxes_xyxy=boxes.boxes_xyxy,
-            classes=boxes.classes,
-            difficult=boxes.difficult,
-            annotated=annotated,
-            masks=self.masks[torch.tensor(to)[self.classes] > 0],
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Instances:
+class Instances(PerObject):
     """A tutor's instance masks for one image, each in the frame of its own box.
 
     Attributes:
@@ -84,12 +72,6 @@ class Instances:
         expect(self.classes, "Instances.classes", (count,), torch.int64)
         expect(self.scores, "Instances.scores", (count,), torch.float32)
         expect(self.masks, "Instances.masks", (count, None, None), torch.float32)
-
-    def chosen(self, which: Tensor) -> Instances:
-        """The instances at these indices (int64 [n], or bool [N])."""
-        parts = (each[which] for each in (self.boxes_xyxy, self.classes, self.scores, self.masks))
-        boxes_xyxy, classes, scores, masks = parts
-        return replace(self, boxes_xyxy=boxes_xyxy, classes=classes, scores=scores, masks=masks)
 
     def soft_boxes(self, space: int) -> SoftBoxes:
         """Their boxes; what a score leaves to 1 is background's.
@@ -170,12 +152,6 @@ class InstanceMasks(Detections):
         Detections.__post_init__(self)
         expect(self.masks, "InstanceMasks.masks", (len(self.boxes_xyxy), None, None), torch.bool)
 
-    def above(self, score: float) -> InstanceMasks:
-        kept = self.scores >= score
-        parts = (each[kept] for each in (self.boxes_xyxy, self.classes, self.scores, self.masks))
-        boxes_xyxy, classes, scores, masks = parts
-        return InstanceMasks(boxes_xyxy=boxes_xyxy, classes=classes, scores=scores, masks=masks)
-
 
 class InstanceTargets(NamedTuple):
     """What one source teaches about the objects of a batch; ground truth and tutor have the same form.
@@ -209,15 +185,12 @@ def mask_overlaps(masks: Tensor, truth: Tensor, difficult: Tensor) -> tuple[NDAr
     """Intersection over union, and the same with the share of a mask inside an object where that is difficult.
 
     Pixels of an object that nobody knows (255) are left out of both, so that an object's mask is neither right nor
-    wrong there. What has no pixel overlaps nothing.
+    wrong there. What has no pixel overlaps nothing. Returns float64 [K, G] each.
 
     Args:
         masks: bool [K, H, W].
         truth: uint8 [G, H, W], as in `Objects`.
         difficult: bool [G].
-
-    Returns:
-        float64 [K, G] each.
     """
     found = masks.flatten(1).numpy()
     plain = np.zeros((len(found), len(truth)))
@@ -243,31 +216,7 @@ class InstanceRow(NamedTuple):
     masks: Tensor
 
 
-def teach(truth: Objects | None, geometry: Geometry, space: int, grid: int) -> InstanceRow:
-    """Ground truth, its masks read at the nearest pixel of each cell's centre; there are no objects in padding."""
-    row = targets.teach(truth, geometry, space)
-    if truth is None:
-        return InstanceRow(row, torch.zeros(0, grid, grid))
-    _, kept = geometry.boxes(truth.boxes_xyxy)
-    return InstanceRow(row, _stacked([geometry.nearest(known(each), grid, 0.0) for each in truth.masks[kept]], grid))
-
-
-def teach_soft(
-    answer: Instances | None, geometry: Geometry, space: int, grid: int, section: DetectionSection
-) -> InstanceRow:
-    """A tutor's instances under the same geometry; of those that contradict each other the best-scored."""
-    boxes = None if answer is None else answer.soft_boxes(space)
-    row = targets.teach_soft(boxes, geometry, space, section)
-    if answer is None or boxes is None:
-        return InstanceRow(row, torch.zeros(0, grid, grid))
-    chosen = targets.teachable(boxes, section)
-    _, kept = geometry.boxes(answer.boxes_xyxy[chosen])
-    found = answer.chosen(chosen[kept])
-    masks = [_in_box(*each, geometry, grid) for each in zip(found.masks, found.boxes_xyxy.tolist(), strict=True)]
-    return InstanceRow(row, _stacked(masks, grid))
-
-
-def _in_box(mask: Tensor, box: Sequence[float], geometry: Geometry, grid: int) -> Tensor:
+def in_box(mask: Tensor, box: Sequence[float], geometry: Geometry, grid: int) -> Tensor:
     """A mask over a box, [m, m], at each cell's centre: the box is an image of its own in the same window."""
     x1, y1, x2, y2 = box
     left, top, right, bottom = geometry.window_xyxy
@@ -275,7 +224,8 @@ def _in_box(mask: Tensor, box: Sequence[float], geometry: Geometry, grid: int) -
     return moved.soft_map(mask[None], (y2 - y1, x2 - x1), grid)[0]
 
 
-def _stacked(masks: Sequence[Tensor], grid: int) -> Tensor:
+def stacked(masks: Sequence[Tensor], grid: int) -> Tensor:
+    """float32 [K, grid, grid] of K maps, of which there may be none."""
     return torch.stack([*masks]) if masks else torch.zeros(0, grid, grid)
 
 
@@ -289,10 +239,3 @@ def cells_inside(boxes_xyxy: Tensor, centres: Tensor) -> Tensor:
     left, top, right, bottom = (side[..., None] for side in boxes_xyxy.unbind(-1))
     across, down = (centres > left) & (centres < right), (centres > top) & (centres < bottom)
     return down[..., :, None] & across[..., None, :]
-
-
-def complete(truth: InstanceRow, tutor: InstanceRow, conflict_iou: float) -> InstanceRow:
-    """The outlined objects and, of classes that were not annotated, the tutor's, unless they lie on one of those."""
-    chosen = targets.apart(truth.boxes, tutor.boxes, conflict_iou)
-    boxes = targets.complete(truth.boxes, tutor.boxes, conflict_iou)
-    return InstanceRow(boxes, torch.cat([truth.masks, tutor.masks[chosen]]))

@@ -18,18 +18,16 @@ from torch.nn import functional as F
 from tutored.config.tasks import SegmentationSection
 from tutored.errors import InputError
 from tutored.files import write_encoded
-from tutored.geometry import Geometry
+from tutored.geometry import Geometry, likeliest
 from tutored.labels import ClassMap as LabelMap
 from tutored.labels import LabelSpace, same_class
 from tutored.losses import Term
-from tutored.maps import likeliest
 from tutored.pictures import borders, read_mask, voc_palette
 from tutored.tasks.audit import Auditor
 from tutored.tasks.instances.types import Instances
-from tutored.tasks.segmentation import measure, targets
-from tutored.tasks.segmentation.targets import CellTargets, MapRow, combine, rasterize
-from tutored.tasks.segmentation.types import ClassMap, ClassMask, MapTargets, SoftMap
-from tutored.tasks.task import DenseTask, Detail, Figures, Size, at_most, refuse_nan, stack_unknown
+from tutored.tasks.segmentation import measure, types
+from tutored.tasks.segmentation.types import CellTargets, ClassMap, ClassMask, MapRow, MapTargets, SoftMap
+from tutored.tasks.task import DenseTask, Detail, Figures, Size, at_most, marked, refuse_nan, stack_unknown, unannotated
 from tutored.types import BACKGROUND, IGNORE, SoftLabels
 
 __all__ = ["ClassMap", "ClassMask", "MapTargets", "Segmentation", "SegmentationSection", "SoftMap"]
@@ -77,13 +75,30 @@ class Segmentation(DenseTask):
         return ClassMask(mask=read_mask(path, size, labels))
 
     def teach(self, truth: ClassMask | None, size: Size, geometry: Geometry, grid: int) -> MapRow:
-        return targets.teach(truth, size, geometry, len(self.labels), grid)
+        """Ground truth as certain soft labels: a one-hot map, void and padding silent."""
+        one_hot = torch.zeros(len(self.labels), grid, grid)
+        if truth is not None:
+            mask = geometry.nearest(truth.mask, grid, outside=IGNORE).long()
+            drawn = mask != IGNORE
+            one_hot.scatter_(0, torch.where(drawn, mask, 0)[None], drawn.float()[None])
+        unknown = unannotated(truth.annotated if truth else None, len(self.labels))
+        return MapRow(one_hot, geometry.inside(size, grid), unknown)
 
     def teach_soft(self, answer: SoftMap | None, size: Size, geometry: Geometry, grid: int) -> MapRow:
-        return targets.teach_soft(answer, size, geometry, len(self.labels), grid)
+        nothing = torch.zeros(len(self.labels), grid, grid)
+        seen = nothing if answer is None else geometry.soft_map(answer.map, size, grid)
+        return MapRow(seen, geometry.inside(size, grid), marked(answer.unknown if answer else (), len(self.labels)))
 
     def complete(self, truth: MapRow, tutor: MapRow) -> MapRow:
-        return targets.complete(truth, tutor)
+        """Ground truth, and where it says background the tutor's background and classes that were not annotated.
+
+        What the tutor gives to annotated classes there is contradicted and weighs nothing.
+        """
+        allowed = truth.unknown.clone()
+        allowed[0] = True
+        background = truth.map[:1]
+        filled = truth.map * (1 - background) + tutor.map * allowed[:, None, None] * background
+        return MapRow(filled, tutor.inside, truth.unknown & tutor.unknown)
 
     def stack(self, rows: Sequence[MapRow], weight: Tensor) -> MapTargets:
         maps, inside, marks = zip(*rows, strict=True)
@@ -94,7 +109,7 @@ class Segmentation(DenseTask):
         annotated = range(1, len(other_labels)) if other.annotated is None else other.annotated
         anywhere = torch.ones(len(self.labels), dtype=torch.bool)
         anywhere[[0, *to[list(annotated)].tolist()]] = False
-        return targets.vet_by_boxes(answer, size, other.boxes_xyxy, to[other.classes], anywhere)
+        return types.vet_by_boxes(answer, size, other.boxes_xyxy, to[other.classes], anywhere)
 
     @classmethod
     def from_store(cls, stored: SoftLabels, class_map: LabelMap, section: Any) -> SoftMap | None:
@@ -113,12 +128,12 @@ class Segmentation(DenseTask):
         )
         if found is not None:
             index = numbers[1:]
-            combined = combine(found.map[1:][index >= 0], index[index >= 0], space + 1, rule)
+            combined = types.combine(found.map[1:][index >= 0], index[index >= 0], space + 1, rule)
         elif instances is not None:
             index = numbers[instances.classes]
             kept = replace(instances.chosen(index >= 0), classes=index[index >= 0])
             height, width = stored.size
-            combined = rasterize(kept, stored.size, space + 1, (-(-height // STRIDE), -(-width // STRIDE)), rule)
+            combined = types.rasterize(kept, stored.size, space + 1, (-(-height // STRIDE), -(-width // STRIDE)), rule)
         else:
             return None
         unknown = tuple(class_map.target.index(name) for name in class_map.unreached)
@@ -135,16 +150,16 @@ class Segmentation(DenseTask):
     def channels(self) -> int:
         return len(self.labels)
 
-    def assign(self, targets_: MapTargets, *, tutor: bool) -> CellTargets:
-        return targets.assign(targets_, self.section, tutor=tutor)
+    def assign(self, targets: MapTargets, *, tutor: bool) -> CellTargets:
+        return types.assign(targets, self.section, tutor=tutor)
 
     @property
     def terms(self) -> Mapping[str, Term]:
-        terms = {"map": Term(lambda _, cells: cells.normaliser, targets.map_sum)}
+        terms = {"map": Term(lambda _, cells: cells.normaliser, types.map_sum)}
         overlap = self.section.overlap
         if overlap:
             terms["overlap"] = Term(
-                lambda _, cells: cells.presence.sum(), lambda *given: overlap * targets.overlap_sum(*given)
+                lambda _, cells: cells.presence.sum(), lambda *given: overlap * types.overlap_sum(*given)
             )
         return terms
 

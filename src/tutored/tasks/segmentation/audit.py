@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from tutored.maps import channels_last
-from tutored.tasks.audit import Agreed, ClassAuditor, ClassFigures, Confusion, Measured
+from tutored.geometry import channels_last
+from tutored.tasks.audit import Agreed, Auditor, ClassFigures, Confusion, Measured
 from tutored.tasks.calibrate import Answers, Ints, known, known_mean, resampled, tempered
 from tutored.tasks.segmentation import measure
 from tutored.tasks.segmentation.measure import NO_PIXELS, Pixels
@@ -41,7 +41,7 @@ class Evidence(NamedTuple):
     wrong: float = 0.0
 
 
-class MapAuditor(ClassAuditor):
+class MapAuditor(Auditor):
     """Compares maps with masks."""
 
     unit: ClassVar[str] = "pixels drawn at random"
@@ -95,7 +95,7 @@ class MapAuditor(ClassAuditor):
     def figures(
         self, images: Sequence[Evidence], every: Sequence[Evidence], temperature: float, known_numbers: Sequence[int]
     ) -> Measured:
-        """Args: as in `ClassAuditor`."""
+        """Args: as in `Auditor`."""
         labels, numbers, confusions = self.task.labels, [BACKGROUND, *known_numbers], [each.pixels for each in images]
         stacked = measure.stack(confusions, len(labels.classes))
         confusion = Confusion(stacked.images, *np.divmod(stacked.cells, len(labels) + 1), stacked.number)

@@ -88,7 +88,6 @@ def figures(records: Sequence[Pixels], labels: LabelSpace, reported: Sequence[st
     class is reported.
 
     Args:
-        records: of one or more images.
         reported: the object classes that means are over; None: all. It restricts what is averaged, not what is counted.
     """
     averaged = averaged_classes(labels, reported)
