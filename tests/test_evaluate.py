@@ -409,14 +409,14 @@ def test_boxes_are_shown_from_the_best_f1_on(found, score):
     assert [note[-8:] for note in result.notes] == ([] if score is None else [f"{score:.2f} on".rjust(8)])
 
 
-def test_the_order_of_images_changes_nothing() -> None:
+def test_the_order_of_images_changes_nothing():
     right = ("a", truth([(A, CAT, 0)]), answer([(A, CAT, 0.5)]))
     wrong = ("b", truth([]), answer([(A, CAT, 0.5)]))
     assert evaluate([right, wrong]) == evaluate([wrong, right])
     assert cat(evaluate([right, wrong]).tasks["detection"]) == 1
 
 
-def test_classes_without_objects_or_detections() -> None:
+def test_classes_without_objects_or_detections():
     # cat: found; dog: an object but no detection; bird: a detection but no object.
     result = boxes_only([(A, CAT, 0), (B, DOG, 0)], [(A, CAT, 0.9), (C, BIRD, 0.9)])
     for metric in (AP_AREA, AP_POINTS, AP_COCO, AP_COCO_50):
@@ -430,7 +430,7 @@ def test_without_an_object_to_find_there_is_no_figure(drawn, found):
     assert cat(result) is None and cat(result, AP_COCO) is None and result.means["mAP_voc_area@.5"] is None
 
 
-def test_unannotated_classes_of_an_image_do_not_count() -> None:
+def test_unannotated_classes_of_an_image_do_not_count():
     found = answer([(AWAY, DOG, 0.9), (AWAY, CAT, 0.8), (A, CAT, 0.7)])
     pairs = [("a", truth([(A, CAT, 0)], annotated=(CAT,)), found), ("b", truth([(B, DOG, 0)]), answer([(B, DOG, 0.5)]))]
     result = evaluate(pairs).tasks["detection"]
@@ -439,7 +439,7 @@ def test_unannotated_classes_of_an_image_do_not_count() -> None:
         assert result.per_class[metric]["dog"] == pytest.approx(1)
 
 
-def test_of_two_objects_overlapped_alike_coco_takes_the_later() -> None:
+def test_of_two_objects_overlapped_alike_coco_takes_the_later():
     # The first box overlaps either object by 8/12, the second one object wholly and the other by 6/14.
     objects = [((0, 0, 10, 10), CAT, 0.0), ((4, 0, 14, 10), CAT, 0.0)]
     found = [((2, 0, 12, 10), CAT, 0.9), ((0, 0, 10, 10), CAT, 0.8)]
@@ -448,7 +448,7 @@ def test_of_two_objects_overlapped_alike_coco_takes_the_later() -> None:
     assert cat(boxes_only(objects[::-1], found), AP_COCO_50) == pytest.approx(51 / 101)
 
 
-def test_pixels_of_all_images_are_counted_together() -> None:
+def test_pixels_of_all_images_are_counted_together():
     # cat: 1 of 1 in the first image, 0 of 3 in the second: 1/4 together, not the mean of 1 and 0.
     assert cat(maps_only(([[1]], [[1]]), ([[1, 1, 1]], [[0, 0, 0]])), "IoU") == 1 / 4
 
@@ -482,7 +482,7 @@ class Error:
         return lambda weights: float(weights @ np.array(records, np.float64) / weights.sum())
 
 
-def test_lower_is_better() -> None:
+def test_lower_is_better():
     tasks: Any = {"depth": Error()}
     a, b = (
         [record(f"{i}", GroundTruth(SIZE, {"depth": 0.0}), Prediction(SIZE, {"depth": x}), tasks) for i in range(9)]
@@ -493,14 +493,14 @@ def test_lower_is_better() -> None:
     assert compare([resample(b, tasks)], [resample(a, tasks)])["depth/error"].verdict == "worse"
 
 
-def test_the_table_of_a_task_without_classes() -> None:
+def test_the_table_of_a_task_without_classes():
     tasks: Any = {"depth": Error()}
     pair = GroundTruth(SIZE, {"depth": 1.0}), Prediction(SIZE, {"depth": 0.25})
     text = shown(figures([record("a", *pair, tasks)], tasks))
     assert "depth" in text and "error" in text and "0.750" in text and "1 image" in text
 
 
-def test_details_of_boxes_and_maps() -> None:
+def test_details_of_boxes_and_maps():
     # Right, wrong, right of three objects: precision 1 up to recall 1/3, 2/3 up to 2/3, then 0.
     pairs = [("a", truth([(x, CAT, 0) for x in (A, B, C)]), answer([(A, CAT, 0.9), (AWAY, CAT, 0.8), (B, CAT, 0.7)]))]
     (curves,) = TASKS["detection"].details([record(*pairs[0], TASKS).tasks["detection"]])
@@ -518,7 +518,7 @@ REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "s
 
 @pytest.mark.real
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data in {REAL}")
-def test_a_real_tutor_has_the_miou_of_another_evaluator() -> None:
+def test_a_real_tutor_has_the_miou_of_another_evaluator():
     dataset = open_dataset(f"voc:{REAL / 'voc2012-animals'}", "val")
 
     def answers():

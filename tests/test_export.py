@@ -321,7 +321,7 @@ class Scattered(Student):
         return {"detection": (images.flatten(1) @ self.weights).reshape(-1, 90, 7) / 8}
 
 
-def test_every_limit_of_decoding_is_in_the_graph() -> None:
+def test_every_limit_of_decoding_is_in_the_graph():
     from tutored.tasks.detection.decode import keep
 
     images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -338,7 +338,7 @@ def test_every_limit_of_decoding_is_in_the_graph() -> None:
     assert 0 < counts["score_floor"] < counts[""] > counts["nms_iou"] > 0
 
 
-def test_a_student_that_can_t_be_equal_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_student_that_can_t_be_equal_is_not_written(tmp_path, capsys):
     student = saved(tmp_path / "best")
     torch.nn.init.constant_(student.heads["segmentation"].network.logits.bias, torch.nan)
     save_checkpoint(tmp_path / "best", student, make_config({"data": {"train": "voc:somewhere"}, "student": SHAPE}))
@@ -347,7 +347,7 @@ def test_a_student_that_can_t_be_equal_is_not_written(tmp_path: Path, capsys: py
     assert not (tmp_path / "best.onnx").exists()
 
 
-def test_it_is_checked_on_given_pictures_or_the_run_s(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_it_is_checked_on_given_pictures_or_the_run_s(make_voc, tmp_path):
     folder = make_voc(tmp_path / "voc", {"train": ("both",) * 3, "val": ("both",)})
     data = {"train": f"voc:{folder}"}
     (picture,) = made_pictures(1)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -266,7 +265,7 @@ def test_what_can_not_be_labelled_is_refused(tmp_path):
         label(Turned(), Pictures(), tmp_path / "store")
 
 
-def test_only_a_store_with_a_part_is_somebodys(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_only_a_store_with_a_part_is_somebodys(tmp_path, whole):
     first = dict(Store.open(tmp_path / "whole").identity)
     writer.claim(tmp_path / "store", first | {"kind": "killed"}, join=False)
     assert content(label(Guesser(), Pictures(), tmp_path / "store")) == whole
@@ -276,7 +275,7 @@ def test_only_a_store_with_a_part_is_somebodys(tmp_path: Path, whole: dict[str, 
             label(Guesser(kind="other"), Pictures(), tmp_path / "half", resume=resume)
 
 
-def test_of_two_tutors_the_first_to_write_has_the_folder(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_of_two_tutors_the_first_to_write_has_the_folder(tmp_path, whole):
     class Overtaken(Guesser):
         def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
             if not self.asked:
@@ -289,14 +288,14 @@ def test_of_two_tutors_the_first_to_write_has_the_folder(tmp_path: Path, whole: 
     assert content(tmp_path / "store") == whole
 
 
-def test_the_identity_has_the_split_as_it_was_written(tmp_path: Path, voc_folder: Path) -> None:
+def test_the_identity_has_the_split_as_it_was_written(tmp_path, voc_folder):
     for number, split in enumerate(("train", "Main/train", "val+Main/train")):
         dataset = open_dataset(f"voc:{voc_folder}", split)
         found = Store.open(label(Guesser(), dataset, tmp_path / str(number))).identity
         assert (found["data"], found["split"]) == (f"voc:{voc_folder.name}", split)
 
 
-def test_a_finished_store_is_left_alone(tmp_path: Path) -> None:
+def test_a_finished_store_is_left_alone(tmp_path):
     label(Guesser(), Pictures(), tmp_path / "store")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").iterdir()}
     tutor = Guesser()
@@ -306,7 +305,7 @@ def test_a_finished_store_is_left_alone(tmp_path: Path) -> None:
         label(tutor, Pictures(), tmp_path / "store")
 
 
-def test_a_part_that_is_damaged_meanwhile_is_refused(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_a_part_that_is_damaged_meanwhile_is_refused(tmp_path, whole):
     out = half(tmp_path / "store")
     part = out / "part-00002.parquet"
     part.write_bytes(part.read_bytes()[:-1] + b"?")
@@ -316,7 +315,7 @@ def test_a_part_that_is_damaged_meanwhile_is_refused(tmp_path: Path, whole: dict
     assert content(out) == whole
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, whole: dict[str, bytes], small_files: Any) -> None:
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, whole, small_files):
     with small_files(2048), pytest.raises(OSError, match="File too large"):
         label(Guesser(), Pictures(), tmp_path / "store")
     assert not list((tmp_path / "store").glob("part-*")), "every part is larger"

@@ -3,7 +3,6 @@
 import struct
 import sys
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,7 +192,7 @@ def test_boxes_are_cut_at_the_borders_within_the_slack():
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_grey_masks_of_few_bits_give_their_indices(tmp_path: Path, bits: int) -> None:
+def test_grey_masks_of_few_bits_give_their_indices(tmp_path, bits):
     """Eight columns, of which the second and the last are class 1; Pillow writes no such file."""
     row = sum(1 << bits * place for place in (6, 0)).to_bytes(bits)
     chunks = {b"IHDR": struct.pack(">IIBBBBB", 8, 3, bits, 0, 0, 0, 0), b"IDAT": zlib.compress(3 * (b"\0" + row))}
@@ -204,7 +203,7 @@ def test_grey_masks_of_few_bits_give_their_indices(tmp_path: Path, bits: int) ->
     assert read_mask(tmp_path / "mask.png", (3, 8), VOC).tolist() == [[0, 1, 0, 0, 0, 0, 0, 1]] * 3
 
 
-def test_an_orientation_tag_turns_nothing(tmp_path: Path) -> None:
+def test_an_orientation_tag_turns_nothing(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
@@ -213,16 +212,14 @@ def test_an_orientation_tag_turns_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("address", "package", "extra"), [("https", "aiohttp", "http"), ("s3", "s3fs", "s3")])
-def test_an_address_names_the_package_it_needs(
-    address: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_names_the_package_it_needs(address, package, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
     with pytest.raises(InputError, match=rf"^{address}://a/b.jpg: addresses need a package \(.*{package}.*\[{extra}\]"):
         read_picture(f"{address}://a/b.jpg")
 
 
-def test_pictures_are_turned_upright_where_asked(tmp_path: Path) -> None:
+def test_pictures_are_turned_upright_where_asked(tmp_path):
     for number in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = number
@@ -236,14 +233,14 @@ def test_pictures_are_turned_upright_where_asked(tmp_path: Path) -> None:
         assert orientation(picture) == 1 and upright(picture) is picture
 
 
-def test_every_kind_of_picture_becomes_rgb(tmp_path: Path) -> None:
+def test_every_kind_of_picture_becomes_rgb(tmp_path):
     for mode in ("L", "RGB", "CMYK"):
         Image.new(mode, (10, 8)).save(tmp_path / "picture.jpg")
         picture = read_picture(tmp_path / "picture.jpg")
         assert (picture.mode, picture.size) == ("RGB", (10, 8))
 
 
-def test_a_tiff_is_turned_wherever_it_is_looked_at(tmp_path: Path) -> None:
+def test_a_tiff_is_turned_wherever_it_is_looked_at(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (10, 8)).save(tmp_path / "p.tif", exif=exif)
@@ -252,7 +249,7 @@ def test_a_tiff_is_turned_wherever_it_is_looked_at(tmp_path: Path) -> None:
     assert orientation(picture) == stored_orientation(tmp_path / "p.tif") == 1
 
 
-def test_avif_without_a_decoder_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_avif_without_a_decoder_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr("tutored.pictures.AVIF", ())
     (tmp_path / "p.avif").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"p\.avif: .*AVIF needs another Pillow: pip install -U 'pillow>=11\.3'"):
@@ -260,19 +257,19 @@ def test_avif_without_a_decoder_names_the_remedy(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.filterwarnings("error")
-def test_transparent_pixels_of_a_palette_keep_their_colour(tmp_path: Path) -> None:
+def test_transparent_pixels_of_a_palette_keep_their_colour(tmp_path):
     picture = Image.new("P", (4, 4))
     picture.putpalette([1, 2, 3] * 256)
     picture.save(tmp_path / "p.png", transparency=bytes(256))
     assert read_picture(tmp_path / "p.png").getpixel((0, 0)) == (1, 2, 3)
 
 
-def test_a_grey_picture_of_16_bits_keeps_its_upper_eight(tmp_path: Path) -> None:
+def test_a_grey_picture_of_16_bits_keeps_its_upper_eight(tmp_path):
     Image.fromarray(np.array([[0, 255, 256, 40000, 65535]], np.uint16)).save(tmp_path / "deep.png")
     assert np.asarray(read_picture(tmp_path / "deep.png"))[0].tolist() == [[level] * 3 for level in (0, 0, 1, 156, 255)]
 
 
-def test_a_grey_picture_of_16_bits_is_turned_upright_too(tmp_path: Path) -> None:
+def test_a_grey_picture_of_16_bits_is_turned_upright_too(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
     Image.fromarray(np.array([[0, 65535]], np.uint16)).save(tmp_path / "deep.png", exif=exif)
@@ -280,16 +277,14 @@ def test_a_grey_picture_of_16_bits_is_turned_upright_too(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_picture_is_refused(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(InputError, match=r"x\.jpg: not a picture; possible: JPEG, PNG"):
         read_picture(tmp_path / "x.jpg")
 
 
 @given(st.integers(0, 300), st.binary(min_size=1, max_size=20), st.sampled_from(["jpg", "png", "tif", "webp"]))
-def test_damaged_pictures_are_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, place: int, damage: bytes, suffix: str
-) -> None:
+def test_damaged_pictures_are_read_or_refused(tmp_path_factory, place, damage, suffix):
     path = tmp_path_factory.getbasetemp() / f"damaged.{suffix}"
     Image.new("RGB", (10, 8), (9, 99, 200)).save(path)
     content = bytearray(path.read_bytes())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import SHAPE, two_tasks
+from made import SHAPE, pictures, two_tasks, write
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import common, main
 from tutored.config import make_config
@@ -61,10 +61,8 @@ def test_what_is_left_out_and_what_has_no_letters_is_told(tmp_path):
     told = []
     student = LeftRight(two_tasks(LabelSpace.of(["cat", "猫"]), LIMITS))
     predict_files(Predictor(student), [tmp_path], tmp_path / "out", kinds=("pictures",), tell=told.append)
-    assert [note.partition(",")[0] for note in told] == [
-        "2 pictures of other formats",
-        "the font of drawings lacks letters of class names",
-    ]
+    about = ["2 pictures of other formats", "the font of drawings lacks letters of class names"]
+    assert [note.partition(",")[0] for note in told] == about
     (tmp_path / "a.png").unlink()
     with pytest.raises(InputError, match="no picture in this folder; possible: .*; 2 pictures of other formats, such"):
         find_pictures([tmp_path])
@@ -85,11 +83,10 @@ def test_pictures_are_answered_in_their_own_pixels(predictor):
 
 
 def test_files_become_drawings_masks_and_json(predictor, tmp_path):
-    (tmp_path / "album" / "deep").mkdir(parents=True)
-    Image.new("RGB", (40, 20), "white").save(tmp_path / "album" / "deep" / "one.PNG")
-    Image.new("L", (20, 60), 9).save(tmp_path / "album" / "two.jpg")
-    (tmp_path / "album" / "notes.txt").write_text("not a picture")
-    Image.new("RGBA", (10, 10), "red").save(tmp_path / "three.webp")
+    pictures(tmp_path / "album" / "deep" / "one.PNG", size=(40, 20), colour="white")
+    pictures(tmp_path / "album" / "two.jpg", size=(20, 60), mode="L", colour=9)
+    write(tmp_path / "album" / "notes.txt", "not a picture")
+    pictures(tmp_path / "three.webp", mode="RGBA", colour="red")
     out, seen = tmp_path / "out", []
     paths = [tmp_path / "album", str(tmp_path / "three.webp")]
     written = predict_files(predictor, paths, str(out), progress=lambda done, count: seen.append((done, count)))
@@ -97,15 +94,8 @@ def test_files_become_drawings_masks_and_json(predictor, tmp_path):
     assert written == out / "predictions.json" and seen == [(2, 3), (3, 3)]
     entries = boxes_in(written)
     assert [entry["file_name"] for entry in entries] == ["deep/one.PNG"] * 2 + ["two.jpg"] * 2 + ["three.webp"] * 2
-    assert entries[0] == {
-        "image_id": "deep/one",
-        "file_name": "deep/one.PNG",
-        "task": "detection",
-        "category_id": 2,
-        "category": "dog",
-        "bbox": [0, 0, 20, 20],
-        "score": 0.7,
-    }
+    dog = {"category_id": 2, "category": "dog", "bbox": [0, 0, 20, 20], "score": 0.7}
+    assert entries[0] == {"image_id": "deep/one", "file_name": "deep/one.PNG", "task": "detection", **dog}
     mask = Image.open(out / "deep" / "one.segmentation.predicted.png")
     assert mask.mode == "P" and mask.size == (40, 20)
     assert np.array(mask)[0].tolist() == [1] * 20 + [0] * 20
@@ -118,21 +108,16 @@ def test_files_become_drawings_masks_and_json(predictor, tmp_path):
 
 def test_several_tasks_of_a_kind_have_their_own_results(tmp_path):
     parts = LabelSpace.of(["ear", "tail"])
-    tasks = {
-        "pets": Detection("pets", PETS, Detection.Section(kind="detection")),
-        "ears": Detection("ears", parts, Detection.Section(kind="detection")),
-        "whole": Segmentation("whole", PETS),
-        "parts": Segmentation("parts", parts),
-    }
+    section = Detection.Section(kind="detection")
+    tasks = {"pets": Detection("pets", PETS, section), "ears": Detection("ears", parts, section)}
+    tasks |= {"whole": Segmentation("whole", PETS), "parts": Segmentation("parts", parts)}
     Image.new("RGB", (500, 20)).save(tmp_path / "one.png")
     predictor = Predictor(LeftRight(tasks), tasks=("pets", "ears", "whole", "parts"))
     written = predict_files(predictor, [tmp_path / "one.png"], tmp_path / "out")
     best = {entry["task"]: entry["category"] for entry in boxes_in(written) if entry["score"] == 0.7}
     assert best == {"pets": "dog", "ears": "tail"}
-    assert {file.name for file in (tmp_path / "out").glob("*.png")} == {
-        "one.whole.predicted.png",
-        "one.parts.predicted.png",
-    }
+    masks = {file.name for file in (tmp_path / "out").glob("*.png")}
+    assert masks == {"one.whole.predicted.png", "one.parts.predicted.png"}
     assert Image.open(tmp_path / "out" / "one.predicted.jpg").size == (1000, 20), "a panel for each map"
 
 
@@ -150,9 +135,7 @@ def test_what_is_written_can_be_chosen(predictor, tmp_path):
 
 
 def test_a_list_of_paths_is_sorted_and_keeps_its_folders(tmp_path):
-    for name in ("a/one.png", "b/one.png"):
-        (tmp_path / name).parent.mkdir()
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    pictures(tmp_path / "a/one.png", tmp_path / "b/one.png")
     lines = [f"{tmp_path}/a/one.png\n", "\n", f"{tmp_path}/a/../b/one.png\r\n", f"{tmp_path}/b/film.MP4"]
     inputs = sort_inputs(["-"], lines)
     assert inputs.videos == [tmp_path / "b" / "film.MP4"] and inputs.cameras == []
@@ -171,13 +154,9 @@ def test_coco_s_own_tools_take_the_json(predictor, tmp_path):
 
     Image.new("RGB", (40, 20)).save(tmp_path / "000000000139.jpg")
     dog = {"id": 1, "image_id": 139, "category_id": 18, "bbox": [0, 0, 20, 20], "area": 400, "iscrowd": 0}
-    truth = {
-        "images": [{"id": 139, "file_name": "000000000139.jpg", "width": 40, "height": 20}],
-        "categories": [{"id": 18, "name": "dog"}, {"id": 99, "name": "kite"}],
-        "annotations": [dog],
-    }
-    coco = tmp_path / "coco.json"
-    coco.write_text(json.dumps(truth))
+    truth = {"images": [{"id": 139, "file_name": "000000000139.jpg", "width": 40, "height": 20}], "annotations": [dog]}
+    classes = [{"id": 18, "name": "dog"}, {"id": 99, "name": "kite"}]
+    coco = write(tmp_path / "coco.json", truth | {"categories": classes})
     written = predict_files(predictor, [tmp_path / "000000000139.jpg"], tmp_path / "out", coco=coco)
     assert [(entry["image_id"], entry["category_id"]) for entry in json.loads(written.read_text())] == [(139, 18)]
     annotated = COCO(str(coco))
@@ -190,7 +169,7 @@ def test_coco_s_own_tools_take_the_json(predictor, tmp_path):
     Image.new("RGB", (40, 20)).save(tmp_path / "other.jpg")
     with pytest.raises(InputError, match=r"other\.jpg: is not among the images of .*coco\.json"):
         predict_files(predictor, [tmp_path / "other.jpg"], tmp_path / "out", coco=coco)
-    coco.write_text(json.dumps(truth | {"categories": [{"id": 99, "name": "kite"}]}))
+    write(coco, truth | {"categories": classes[1:]})
     with pytest.raises(InputError, match="has none of the classes cat, dog"):
         predict_files(predictor, [tmp_path / "000000000139.jpg"], tmp_path / "out", coco=coco)
 
@@ -198,8 +177,7 @@ def test_coco_s_own_tools_take_the_json(predictor, tmp_path):
 def test_results_are_not_taken_for_pictures(predictor, tmp_path):
     Image.new("RGB", (40, 20), "white").save(tmp_path / "one.png")
     before = (tmp_path / "one.png").read_bytes()
-    (tmp_path / "clip.segmentation.predicted").mkdir()
-    Image.new("L", (4, 4)).save(tmp_path / "clip.segmentation.predicted" / "000000.png")
+    pictures(tmp_path / "clip.segmentation.predicted" / "000000.png", mode="L")
     for _ in range(2):
         predict_files(predictor, [tmp_path], tmp_path)
     assert (tmp_path / "one.png").read_bytes() == before

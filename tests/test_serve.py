@@ -577,7 +577,7 @@ def test_a_dropped_picture_is_answered_on_a_phone(browser):
         page.close()
 
 
-def test_a_shrunk_picture_looks_nearly_the_same_to_a_network() -> None:
+def test_a_shrunk_picture_looks_nearly_the_same_to_a_network():
     rng = np.random.default_rng(0)
     scene = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).resize((1600, 1200))
     content = encoded(scene, "JPEG", quality=90)
@@ -590,7 +590,7 @@ def test_a_shrunk_picture_looks_nearly_the_same_to_a_network() -> None:
     assert np.array_equal(exact, Image.open(io.BytesIO(content))), "where it can't be shrunk, pixels are those stored"
 
 
-def test_an_upload_that_breaks_off_is_no_failure() -> None:
+def test_an_upload_that_breaks_off_is_no_failure():
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 

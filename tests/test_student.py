@@ -316,18 +316,18 @@ def test_depthwise_gradients_are_those_of_torch(kernel, stride, padding, bias):
         ),
     ],
 )
-def test_scales_are_those_of_the_specification(name: str, scales: list[float], larger: list[float]) -> None:
+def test_scales_are_those_of_the_specification(name, scales, larger):
     found = level_scales(len(scales), shape(preset=name).scales)
     assert [scale for scale, _ in found] == pytest.approx(scales)
     assert [scale for _, scale in found] == pytest.approx(larger, abs=5e-5)
 
 
-def test_anchors_of_other_ratios() -> None:
+def test_anchors_of_other_ratios():
     boxes = anchors((1, 1, 1), 100, (0.5, 0.5, 0.5), ratios=(4.0,))
     assert boxes[:4].tolist() == [[25, 25, 75, 75], [0, 37.5, 100, 62.5], [37.5, 0, 62.5, 100], [25, 25, 75, 75]]
 
 
-def test_initial_spread_of_the_weights() -> None:
+def test_initial_spread_of_the_weights():
     student = BlitzNet(TINY.model_copy(update={"extra_width": 128, "up_width": 64}), two_tasks(VOC)).requires_grad_(
         False
     )
@@ -343,7 +343,7 @@ def test_initial_spread_of_the_weights() -> None:
 
 
 @pytest.mark.parametrize("stride", [4, 8])
-def test_losses_reach_the_parameters_they_should(stride: int) -> None:
+def test_losses_reach_the_parameters_they_should(stride):
     student = BlitzNet(TINY.model_copy(update={"stride": stride}), PETS).train()
     images = torch.rand(2, 3, 64, 64)
 
@@ -366,12 +366,12 @@ def flat(raw: Any) -> list[torch.Tensor]:
     return [raw] if isinstance(raw, torch.Tensor) else list(raw)
 
 
-def test_images_of_another_size_are_refused() -> None:
+def test_images_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"\[B, 3, 64, 64\], got \(1, 3, 32, 32\)"):
         BlitzNet(TINY, PETS)(torch.rand(1, 3, 32, 32))
 
 
-def test_frozen_norms_are_folded_and_the_rest_stay_still(tmp_path: Path) -> None:
+def test_frozen_norms_are_folded_and_the_rest_stay_still(tmp_path):
     _, path = used_backbone("resnetv2_18", tmp_path)
     config = TINY.model_copy(update={"backbone": "resnetv2_18", "weights": str(path), "freeze_norm": True})
     student = BlitzNet(config, PETS).train()
@@ -387,7 +387,7 @@ def test_frozen_norms_are_folded_and_the_rest_stay_still(tmp_path: Path) -> None
     assert student.down.blocks[0][0].residual[1].training
 
 
-def test_any_number_of_tasks_with_their_own_classes() -> None:
+def test_any_number_of_tasks_with_their_own_classes():
     """Boxes of twenty classes beside masks of two, twice."""
     few, boxes = two_tasks(LabelSpace.of(["cat", "dog"])), two_tasks(VOC)
     tasks = {"boxes": boxes["detection"], "objects": few["segmentation"], "parts": few["segmentation"]}
@@ -400,7 +400,7 @@ def test_any_number_of_tasks_with_their_own_classes() -> None:
     }
 
 
-def test_a_kind_without_a_head_is_refused() -> None:
+def test_a_kind_without_a_head_is_refused():
     class Sounds(Task):
         kind = "sounds"
 

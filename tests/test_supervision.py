@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import coco_file, pictures
+from made import boxed, coco_file, pictures
 from tutored.config import Augment, make_config
 from tutored.data import open_dataset
 from tutored.data.training import TrainingSet
@@ -34,8 +34,7 @@ class Silent:
         count = len(self.labels)
         blank = torch.zeros(count, 2, 3)
         blank[0] = 1
-        none = torch.zeros(0, dtype=torch.int64)
-        boxes = SoftBoxes(boxes_xyxy=torch.zeros(0, 4), classes=none, probs=torch.zeros(0, count))
+        boxes = boxed(SoftBoxes, probs=torch.zeros(0, count))
         return [SoftLabels.of((image.height, image.width), boxes, SoftMap(map=blank)) for image in images]
 
 
@@ -65,9 +64,8 @@ def test_what_is_odd_about_the_data_is_told(make_voc, tmp_path):
     (folder / "Annotations/val_000.xml").rename(folder / "Annotations/other.xml")
     train, renamed, val = opened(folder).notes
     assert "1 of 3 files, such as other.xml, have the name of no picture" in renamed
-    assert train.startswith(
-        f"voc:{folder}/train: segmentation: none of 2 annotations looked at holds a class; all that"
-    )
+    told = f"voc:{folder}/train: segmentation: none of 2 annotations looked at holds a class; all that"
+    assert train.startswith(told)
     assert val.startswith(f"voc:{folder}/val: segmentation: none of 1")
 
 
@@ -168,9 +166,8 @@ def test_half_labelled_coco_teaches_by_boxes_and_tutor(tmp_path):
     def weights(task, **data):
         given = {"data": {"train": spec, "val_split": None, **data}, "tasks": {"detection": task}}
         run = open_supervision(make_config(given))
-        assert any(each.startswith(f"{spec}/train: 2 of 4 images, such as p1, have no") for each in run.notes) != (
-            data.get("empty") == "annotated"
-        )
+        told = any(each.startswith(f"{spec}/train: 2 of 4 images, such as p1, have no") for each in run.notes)
+        assert told != (data.get("empty") == "annotated")
         made = TrainingSet(run.train, run.tasks, {"detection": 0}, run.soft_labels, size=64, augment=Augment())
         return [made[0, place].weights["detection"] for place in range(4)], made.taught()
 
@@ -197,9 +194,8 @@ def test_what_a_config_asks_for_in_vain_is_told(voc_folder, tmp_path):
     assert notes({**fill, "vetted_by": "detection"}) == notes(softmax) == []
     (note,) = notes({**softmax, "vetted_by": "detection", "elsewhere": "ignore", "cell_weight": "margin"})
     assert note.endswith("teaches every cell at full weight, in spite of vetted_by, elsewhere, cell_weight")
-    assert notes({**fill, "share": 0.3, "weights": [1, 0]}) == [
-        "segmentation: the policy 'fill' does not read share, weights"
-    ]
+    unread = "segmentation: the policy 'fill' does not read share, weights"
+    assert notes({**fill, "share": 0.3, "weights": [1, 0]}) == [unread]
     vetted = {**fill, "vetted_by": "segmentation"}
     (note,) = notes({**vetted, "box_floor": 0.3, "ignore_floor": 0.3}, "detection")
     assert note.startswith("detection: no score is ignored") and notes(vetted, "detection") == []
@@ -270,9 +266,8 @@ def test_a_row_without_an_answer_is_no_answer(make_voc, tmp_path):
     assert made.taught() == [1, 3]
     found = [each.teaches["segmentation"] for each in list_sources(made)]
     assert found == ["nobody", "tutor", "nobody", "tutor", "nobody"]
-    assert [made[0, place].weights["segmentation"] for place in range(5)] == [
-        (0, place in (1, 3)) for place in range(5)
-    ]
+    for place in range(5):
+        assert made[0, place].weights["segmentation"] == (0, place in (1, 3))
 
 
 @pytest.mark.parametrize(("elsewhere", "background", "said"), [("background", 0.5, 1.0), ("ignore", 0.0, 0.5)])

@@ -173,7 +173,7 @@ def test_a_segmenters_scales_are_those_of_its_input():
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
-def test_fused_scores_stay_at_most_one(weights: list[int]) -> None:
+def test_fused_scores_stay_at_most_one(weights):
     sure = detected(([0, 0, 40, 40], 1, 1.0), classes=3)
     masks = {"classes": torch.tensor([1]), "scores": torch.tensor([1.0]), "masks": torch.ones(1, 28, 28)}
     both = SoftLabels.of(SIZE, sure, Instances(boxes_xyxy=sure.boxes_xyxy, **masks))
@@ -181,7 +181,7 @@ def test_fused_scores_stay_at_most_one(weights: list[int]) -> None:
     assert 1 - 1e-6 < float(found["detection"].scores) <= 1 and 1 - 1e-6 < float(found["instances"].scores) <= 1
 
 
-def test_a_double_of_one_answer_is_no_second_vote() -> None:
+def test_a_double_of_one_answer_is_no_second_vote():
     sure, double = ([0, 0, 40, 40], 1, 0.9), ([2, 0, 42, 40], 1, 0.8)
     found = fuse_boxes([answer(sure, double), answer()], [1, 1])
     assert found.scores.tolist() == pytest.approx([0.45, 0.4]), "the other answer found neither"
@@ -190,7 +190,7 @@ def test_a_double_of_one_answer_is_no_second_vote() -> None:
     assert found.boxes_xyxy.tolist() == [[0, 0, 40, 40], [2, 0, 42, 40]]
 
 
-def test_boxes_without_width_when_mirrored_are_left_out() -> None:
+def test_boxes_without_width_when_mirrored_are_left_out():
     """Between 100 and 100 - 1e-6 float32 knows no number."""
     found = {"boxes_xyxy": torch.tensor([[0, 10, 1e-6, 50], [4, 10, 44, 90]]), "classes": torch.tensor([1, 2])}
     masks = torch.arange(8.0).reshape(2, 2, 2) / 8
@@ -204,7 +204,7 @@ def test_boxes_without_width_when_mirrored_are_left_out() -> None:
     assert instances.masks.tolist() == [[[0.625, 0.5], [0.875, 0.75]]]
 
 
-def test_a_detectors_scales_are_those_of_its_input() -> None:
+def test_a_detectors_scales_are_those_of_its_input():
     small = {"weights": None, "weights_backbone": None, "num_classes": 3}
     network = get_model("fasterrcnn_mobilenet_v3_large_320_fpn", min_size=64, max_size=96, **small).eval()
     tutor = Detector(network, PETS.names, {"tutor": "faster"}, TorchvisionOptions())

@@ -243,7 +243,7 @@ def test_the_command_joins_stores(voc_folder, tmp_path):
     assert torch.allclose(both["segmentation"].map, one["segmentation"].map, atol=1 / 255)
 
 
-def test_rows_of_a_map_are_rows_of_the_mask(tmp_path: Path) -> None:
+def test_rows_of_a_map_are_rows_of_the_mask(tmp_path):
     halves = torch.zeros(4, 4, 2)  # cells of 4 x 24 pixels
     halves[2, :2] = halves[0, 2:] = 1.0  # the upper two rows of cells are cat
     mask = ask_instances(opened("instances", tmp_path, detected(([0, 0, 48, 16], 3, 1.0)), SoftMap(map=halves))).masks
@@ -254,7 +254,7 @@ def test_rows_of_a_map_are_rows_of_the_mask(tmp_path: Path) -> None:
     assert mask[0, 13].tolist() == pytest.approx(middle), "half a row above the middle"
 
 
-def test_one_certain_instance_gives_the_map_again(tmp_path: Path) -> None:
+def test_one_certain_instance_gives_the_map_again(tmp_path):
     tutor = opened("instances", tmp_path, detected(([0, 0, 48, 16], 3, 1.0)))
     made = Store.open(store(tmp_path / "made", tutor.labels, {"a": ask(tutor, IMAGE)}))
     again = Remapped(made, ClassMap.by_name(tutor.labels, MAPPER), Segmentation("x", MAPPER))["a"].tasks["segmentation"]
@@ -262,7 +262,7 @@ def test_one_certain_instance_gives_the_map_again(tmp_path: Path) -> None:
     assert again.unknown == (1,), "the detector knows no sheep, so there may be some"
 
 
-def test_what_the_map_denies_goes_to_other_classes(tmp_path: Path) -> None:
+def test_what_the_map_denies_goes_to_other_classes(tmp_path):
     whole = {"boxes_xyxy": torch.tensor([[0.0, 0.0, 48.0, 16.0]]), "classes": torch.tensor([3])}
     torn = SoftBoxes(**whole, probs=torch.tensor([[0.1, 0.0, 0.4, 0.5]]))
     monitor = torch.zeros(4, 2, 6)
@@ -274,7 +274,7 @@ def test_what_the_map_denies_goes_to_other_classes(tmp_path: Path) -> None:
     assert answer.scores.tolist() == [0] and answer.probs.sum(dim=1).max() <= 1.001
 
 
-def test_of_two_names_for_one_class_the_map_has_one(tmp_path: Path) -> None:
+def test_of_two_names_for_one_class_the_map_has_one(tmp_path):
     twice = LabelSpace.of(["tv", "tvmonitor", "cat"])
     both = detected(([0, 0, 12, 16], 1, 0.5), ([0, 0, 12, 16], 2, 0.5))
     boxes = store(tmp_path / "boxes", twice, {"a": SoftLabels.of(SIZE, both)})
@@ -283,7 +283,7 @@ def test_of_two_names_for_one_class_the_map_has_one(tmp_path: Path) -> None:
     assert ask_boxes(tutor, IMAGE).scores.tolist() == pytest.approx([0.5, 0.5**0.5], abs=1e-3)
 
 
-def test_where_agreement_is_full(tmp_path: Path) -> None:
+def test_where_agreement_is_full(tmp_path):
     tutor = opened("rescored", tmp_path, detected(([12, 0, 36, 16], 3, 0.8)), full=1.0)
     assert tutor.identity["full"] == 1 and tutor.identity["maps.weights_sha256"] == "ab"
     assert ask_boxes(tutor, IMAGE).scores.item() == pytest.approx((0.8 * 0.5) ** 0.5, abs=2e-3)
@@ -292,7 +292,7 @@ def test_where_agreement_is_full(tmp_path: Path) -> None:
             open_tutor("rescored", boxes=tmp_path / "boxes", maps=tmp_path / "maps", full=full)
 
 
-def test_maps_correct_a_detector_that_mistakes_classes(voc_folder: Path, tmp_path: Path) -> None:
+def test_maps_correct_a_detector_that_mistakes_classes(voc_folder, tmp_path):
     """A detector that is sure of a wrong class everywhere, and half as sure of the right one."""
     dataset = open_dataset(f"voc:{voc_folder}", "val")
     truths = {image_id: dataset.ground_truth(image_id) for image_id in dataset.ids}

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -213,7 +212,7 @@ def test_a_video_is_answered_frame_by_frame(tmp_path):
         next(student(tmp_path / "gone.mp4"))
 
 
-def test_a_lying_video_is_turned_upright(tmp_path: Path) -> None:
+def test_a_lying_video_is_turned_upright(tmp_path):
     source = film(tmp_path / "phone.mp4", [0, 1], turn=-90)  # to be shown turned by 90 degrees clockwise
     drawn, lines = predict_video(Brightest(), source, tmp_path / "out" / "phone.mp4")
     assert frames(drawn)[0][1].size == (320, 480)
@@ -221,7 +220,7 @@ def test_a_lying_video_is_turned_upright(tmp_path: Path) -> None:
     assert (x, y, x + width, y + height) == pytest.approx((256, 0, 320, 64), abs=1)
 
 
-def test_no_more_than_a_batch_is_read_ahead(tmp_path: Path) -> None:
+def test_no_more_than_a_batch_is_read_ahead(tmp_path):
     predictor, read = Brightest(batch=3), 0
 
     def count() -> bool:
@@ -234,7 +233,7 @@ def test_no_more_than_a_batch_is_read_ahead(tmp_path: Path) -> None:
     assert read == 20 and sum(predictor.seen) == 20
 
 
-def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failure_on_the_way_leaves_nothing(tmp_path):
     class Tired(Brightest):
         def __call__(self, images: Any) -> Any:
             if self.seen:

@@ -1,7 +1,5 @@
 """VOC folders: boxes, masks, splits, own classes, and every way in which a file can be wrong."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -263,20 +261,20 @@ def test_own_classes_come_from_labels_txt(one):
         truth_of(one)
 
 
-def test_fractions_are_accepted_and_a_pixel_too_far_is_cut(one: Path) -> None:
+def test_fractions_are_accepted_and_a_pixel_too_far_is_cut(one):
     (one / "Annotations/train_000.xml").write_text(
         xml(thing("cat", ("2.5", 1, "4.25", 2)), thing("dog", (0, 0, 11, 9)))
     )
     assert boxes_of(one).boxes_xyxy.tolist() == [[1.5, 0, 4.25, 2], [0, 0, 10, 8]]
 
 
-def test_parts_of_an_object_are_not_objects(one: Path) -> None:
+def test_parts_of_an_object_are_not_objects(one):
     part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
     (one / "Annotations/train_000.xml").write_text(xml(thing("cat", (2, 2, 5, 5), part)))
     assert boxes_of(one).boxes_xyxy.tolist() == [[1, 1, 5, 5]]
 
 
-def test_boxes_and_mask_agree_to_the_pixel_with_the_picture(voc_folder: Path) -> None:
+def test_boxes_and_mask_agree_to_the_pixel_with_the_picture(voc_folder):
     dataset = open_dataset(f"voc:{voc_folder}", "val")
     colours = {8: (220, 40, 40), 12: (40, 200, 60), 15: (50, 80, 230), 6: (230, 210, 30)}
     for image_id in dataset.ids:
@@ -290,7 +288,7 @@ def test_boxes_and_mask_agree_to_the_pixel_with_the_picture(voc_folder: Path) ->
         assert torch.equal(inside[:-1], drawn.mask[:-1]) and (drawn.mask[-1] == 255).all()
 
 
-def test_suffixes_may_be_capitals(one: Path) -> None:
+def test_suffixes_may_be_capitals(one):
     for folder in ("JPEGImages", "Annotations", "SegmentationClass"):
         (path,) = (one / folder).iterdir()
         path.rename(path.with_suffix(path.suffix.upper()))
@@ -298,7 +296,7 @@ def test_suffixes_may_be_capitals(one: Path) -> None:
     assert open_dataset(f"voc:{one}", "train").image("train_000").size == (10, 8)
 
 
-def test_xml_of_another_version_of_the_image_is_refused(one: Path) -> None:
+def test_xml_of_another_version_of_the_image_is_refused(one):
     file = one / "Annotations/train_000.xml"
     size = "<size><width>{}</width><height>{}</height></size>"
     for width, height in ((10, 8), (0, 0), ("", "")):
@@ -336,7 +334,7 @@ documents = st.lists(trees | things, max_size=4).map(lambda parts: xml(*parts)) 
 
 @given(documents.map(str.encode) | st.binary(max_size=80))
 @settings(max_examples=400, deadline=None)
-def test_any_file_is_read_as_valid_boxes_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_file_is_read_as_valid_boxes_or_refused(tmp_path_factory, content):
     folder = tmp_path_factory.getbasetemp()
     (folder / "fuzz.xml").write_bytes(content)
     reader = VocBoxes(kind="detection", folders=(folder,), suffixes=(".xml",), labels=VOC)
