@@ -4,12 +4,14 @@ import json
 from dataclasses import fields, replace
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch.nn import functional as F
 
+from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.tasks.detection import Boxes, Detection, SoftBoxes
 from tutored.tasks.segmentation import ClassMask, Segmentation, SoftMap
@@ -132,7 +134,14 @@ class Repeats:
         return replace(truth, tasks={"detection": boxed(Boxes), "segmentation": empty, **truth.tasks})
 
 
-# --- Files
+# --- Messages and files
+
+
+def refused(match, do, *given, **options):
+    """The message with which `do` refuses what it is given; this regular expression is found in it."""
+    with pytest.raises(InputError, match=match) as caught:
+        do(*given, **options)
+    return str(caught.value)
 
 
 def write(path, content=""):

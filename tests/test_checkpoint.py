@@ -6,7 +6,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from made import SHAPE, two_tasks
+from made import SHAPE, refused, two_tasks
 from tutored import checkpoint
 from tutored.checkpoint import load_checkpoint, save_checkpoint
 from tutored.config import make_config
@@ -87,8 +87,7 @@ def test_a_failed_write_leaves_the_older_one_and_nothing_else(tmp_path, monkeypa
 def test_a_folder_of_something_else_is_not_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
-    with pytest.raises(InputError, match="photos: exists and is no checkpoint"):
-        saved(tmp_path / "photos")
+    refused("photos: exists and is no checkpoint", saved, tmp_path / "photos")
     assert (tmp_path / "photos" / "cat.jpg").exists()
 
 
@@ -101,17 +100,13 @@ def test_tensors_that_do_not_fit_are_named(tmp_path):
     tensors = {name: value.contiguous() for name, value in student.state_dict().items()}
 
     save_file({name: value for name, value in tensors.items() if name != BIAS}, file)
-    with pytest.raises(InputError, match=r"model\.safetensors: .*1 tensors"):
-        load_checkpoint(tmp_path / "best")
+    refused(r"model\.safetensors: .*1 tensors", load_checkpoint, tmp_path / "best")
     save_file({**tensors, "stray": torch.zeros(1)}, file)
-    with pytest.raises(InputError, match=r"1 tensors .*\(stray\)"):
-        load_checkpoint(tmp_path / "best")
+    refused(r"1 tensors .*\(stray\)", load_checkpoint, tmp_path / "best")
     save_file({**tensors, BIAS: torch.zeros(21)}, file)
-    with pytest.raises(InputError, match=r"1 tensors .*\(heads\.segmentation\.network\.logits\.bias\)"):
-        load_checkpoint(tmp_path / "best")
+    refused(r"1 tensors .*\(heads\.segmentation\.network\.logits\.bias\)", load_checkpoint, tmp_path / "best")
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"model\.safetensors: can't be read"):
-        load_checkpoint(tmp_path / "best")
+    refused(r"model\.safetensors: can't be read", load_checkpoint, tmp_path / "best")
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
-from made import pictures, write
+from made import pictures, refused, write
 from tutored.cli import main
 from tutored.convert import convert
 from tutored.data import open_dataset
@@ -197,8 +197,6 @@ def test_what_leaves_nothing_to_write_is_refused(coco, tmp_path):
 
 def test_mistakes_are_told(coco, tmp_path):
     root, store = coco
-    with pytest.raises(InputError, match="possible: coco, voc, cleanlab, fiftyone"):
-        convert(store, "yolo", f"coco:{root}", "val", tmp_path / "x")
+    refused("possible: coco, voc, cleanlab, fiftyone", convert, store, "yolo", f"coco:{root}", "val", tmp_path / "x")
     (tmp_path / "there.json").write_text("")
-    with pytest.raises(InputError, match="is there already"):
-        convert(store, "coco", f"coco:{root}", "val", tmp_path / "there.json")
+    refused("is there already", convert, store, "coco", f"coco:{root}", "val", tmp_path / "there.json")

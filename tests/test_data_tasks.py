@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from made import boxed, coco_file
+from made import boxed, coco_file, refused
 from tutored.config import TaskSection, make_config
 from tutored.data import TaskSource, open_dataset
 from tutored.data.views import join, relabelled
@@ -124,8 +124,7 @@ def test_a_folder_without_a_fitting_file_is_noted(pets):
 def test_impossible_tasks_name_key_and_possibilities(pets, task, message):
     (pets / "none.txt").write_text("\n")
     (pets / "twice.txt").write_text("head\nhead\n")
-    with pytest.raises(InputError, match=message):
-        opened(pets, it=task)
+    refused(message, opened, pets, it=task)
 
 
 class Depth(Task):
@@ -183,8 +182,7 @@ def test_one_folder_named_twice_is_seen_as_a_whole(pets):
     assert classes(twice, "train_000") == classes(whole, "train_000") == {"detection": [8], "segmentation": [0, 8]}
     (pets / "Annotations/train_000.xml").write_text("broken")
     assert len(twice.problems("train_000")) == 1
-    with pytest.raises(InputError, match="both have an image train_000 and annotate its detection; .* data.more"):
-        join([whole, whole])
+    refused("both have an image train_000 and annotate its detection; .* data.more", join, [whole, whole])
 
 
 def test_other_pictures_of_one_name_are_not_joined(pets, make_voc, tmp_path):

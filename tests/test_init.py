@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import SMALLEST, coco_file, pictures, thing, write, xml
+from made import SMALLEST, coco_file, pictures, refused, thing, write, xml
 from tutored.cli import main
 from tutored.config import load_config
 from tutored.config.entries import DEFAULT_TASKS
@@ -166,8 +166,7 @@ def test_pictures_alone_say_what_was_left_out_too(tmp_path):
     (note,) = start.report.splits["p"].notes
     assert note.startswith("1 pictures of other formats, such as") and "1.gif, are left out" in note
     (tmp_path / "p.txt").write_text("my notes")
-    with pytest.raises(InputError, match=r"p\.txt would be taken for the list"):
-        init(tmp_path / "p", tmp_path / "u.yaml")
+    refused(r"p\.txt would be taken for the list", init, tmp_path / "p", tmp_path / "u.yaml")
 
 
 @pytest.mark.tried("noted", "YOLO's text, other JSON and XML, tables beside pictures", inputs=3)
@@ -272,8 +271,7 @@ def test_a_coco_file_cut_in_the_middle_is_named(tmp_path):
 @pytest.mark.parametrize("mask", ["0_mask.jpg", "masks/0.jpg"])
 def test_masks_that_are_jpegs_are_refused(tmp_path, mask):
     pictures(tmp_path / "p" / "0.jpg", tmp_path / "p" / mask)
-    with pytest.raises(InputError, match=f"{mask}: by its name the mask of .*0.jpg.* save masks as PNG"):
-        init(tmp_path / "p", tmp_path / "t.yaml")
+    refused(f"{mask}: by its name the mask of .*0.jpg.* save masks as PNG", init, tmp_path / "p", tmp_path / "t.yaml")
 
 
 @pytest.mark.parametrize(
@@ -290,8 +288,7 @@ def test_names_that_no_list_can_hold_are_refused(tmp_path, names, message):
         with (tmp_path / "p" / f"{name}.jpg").open("wb") as file:
             Image.new("RGB", (8, 8)).save(file, "JPEG")
     (tmp_path / "p" / "b.xml").write_text("<annotation></annotation>")
-    with pytest.raises(InputError, match=message):
-        init(tmp_path / "p", tmp_path / "t.yaml")
+    refused(message, init, tmp_path / "p", tmp_path / "t.yaml")
 
 
 def test_pictures_alone_need_a_tutor_first(tmp_path, monkeypatch, capsys):
@@ -310,19 +307,16 @@ def test_pictures_alone_need_a_tutor_first(tmp_path, monkeypatch, capsys):
 def test_nothing_is_overwritten(photos, tmp_path):
     for name in ("t.yaml", "t-data"):
         (tmp_path / name).mkdir()
-        with pytest.raises(InputError, match=f"{name} exists, and is left alone"):
-            init(photos, tmp_path / "t.yaml")
+        refused(f"{name} exists, and is left alone", init, photos, tmp_path / "t.yaml")
         (tmp_path / name).rmdir()
 
 
 @pytest.mark.tried("noted", "masks and XMLs whose names are no picture's; JSON among XMLs")
 def test_what_is_ambiguous_or_left_out_is_said(photos, tmp_path):
     out = tmp_path / "t.yaml"
-    with pytest.raises(InputError, match="no such folder"):
-        init(tmp_path / "nowhere", out)
+    refused("no such folder", init, tmp_path / "nowhere", out)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no picture in it; possible: \.jpg"):
-        init(tmp_path / "empty", out)
+    refused(r"no picture in it; possible: \.jpg", init, tmp_path / "empty", out)
 
     (photos / "xml" / "lost.xml").write_text("<annotation></annotation>")
     (photos / "yolo.txt").write_text("0 0.5 0.5 0.1 0.1\n")
@@ -335,18 +329,15 @@ def test_what_is_ambiguous_or_left_out_is_said(photos, tmp_path):
     assert "x.gif, are left out" in notes and "gone.jpg, are links" in notes
 
     shutil.copy(photos / "pictures" / "x_000.jpg", photos / "x_000.jpg")
-    with pytest.raises(InputError, match="both are called x_000"):
-        init(photos, out)
+    refused("both are called x_000", init, photos, out)
     (photos / "x_000.jpg").unlink()
 
     for path in (photos / "xml").iterdir():
         path.write_text(path.read_text().replace("<name>", "<name>my "))
-    with pytest.raises(InputError, match=r"nothing says what these numbers mean; write .*labels.txt, .* \(the XMLs"):
-        init(photos, out)
+    refused(r"nothing says what these numbers mean; write .*labels.txt, .* \(the XMLs", init, photos, out)
     for path in (photos / "pictures" / "seg").iterdir():
         Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
-    with pytest.raises(InputError, match="the masks hold no class"):
-        init(photos, out)
+    refused("the masks hold no class", init, photos, out)
     assert not out.exists() and not (tmp_path / "t-data").exists()
 
 
@@ -390,8 +381,7 @@ def test_the_folder_to_practise_on(tmp_path):
     assert starts(tmp_path / "mine", tmp_path / "t.yaml") == {"train": (9, 4, 4, 1, 2), "val": (3, 2, 2, 1, 0)}
     assert (tmp_path / "mine" / "labels.txt").read_text().split() == ["plane", "bus", "cat", "plant"]
     assert "CC-BY 4.0" in (tmp_path / "mine" / "CREDITS.txt").read_text()
-    with pytest.raises(InputError, match="in use"):
-        make_example(tmp_path / "mine")
+    refused("in use", make_example, tmp_path / "mine")
 
 
 def test_own_numbers_are_not_taken_for_vocs(photos, tmp_path):
@@ -399,5 +389,4 @@ def test_own_numbers_are_not_taken_for_vocs(photos, tmp_path):
     for path in (photos / "pictures" / "seg").iterdir():
         mask = np.asarray(Image.open(path))
         Image.fromarray(np.where(mask == 255, 255, np.minimum(mask, 2)).astype(np.uint8)).save(path)
-    with pytest.raises(InputError, match="nothing says what these numbers mean"):
-        init(photos, tmp_path / "t.yaml")
+    refused("nothing says what these numbers mean", init, photos, tmp_path / "t.yaml")

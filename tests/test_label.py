@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from made import refused
 from tutored import files
 from tutored.data import open_dataset
 from tutored.errors import InputError
@@ -170,8 +171,7 @@ def test_killed_and_resumed_the_bytes_are_the_same(tmp_path, whole):
 def test_two_processes_give_the_same_bytes_as_one(tmp_path, whole):
     tutors = [Guesser(), Guesser()]
     label(tutors[1], Pictures(), tmp_path / "two", rank=1, processes=2)
-    with pytest.raises(InputError, match="'complete' is false"):
-        Store.open(tmp_path / "two")
+    refused("'complete' is false", Store.open, tmp_path / "two")
     label(tutors[0], Pictures(), tmp_path / "two", rank=0, processes=2)
     assert content(tmp_path / "two") == whole
     assert len(tutors[0].asked) == 13 and len(tutors[1].asked) == 10, "parts 0, 2, 4 and parts 1, 3"
@@ -200,8 +200,7 @@ def test_a_retry_that_ends_halfway_is_gone_on_with(tmp_path, whole):
     assert tuple(Store.open(out).failed) == broken
     with pytest.raises(InputError, match="picture07: broken"):  # when part 0 has its answer already
         label(Guesser(), Pictures("picture07"), out, resume=True)
-    with pytest.raises(InputError, match="labelling did not finish.*--resume"):
-        Store.open(out)
+    refused("labelling did not finish.*--resume", Store.open, out)
     label(Guesser(), Pictures("picture07"), out, resume=True, skip_broken=True)
     store = Store.open(out)
     store.verify()

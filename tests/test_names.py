@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from made import coco_file, pictures, write
+from made import coco_file, pictures, refused, write
 from tutored.cli import main
 from tutored.cli.common import say
 from tutored.cli.progress import Lasting
@@ -79,8 +79,7 @@ def test_the_head_of_a_list_may_say_what_0_is(tmp_path, head):
 )
 def test_numbers_that_nobody_can_know_are_refused(tmp_path, lines, told):
     (tmp_path / "labels.txt").write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(InputError, match=told):
-        read_classes(tmp_path / "labels.txt")
+    refused(told, read_classes, tmp_path / "labels.txt")
 
 
 @pytest.mark.tried(
@@ -154,8 +153,7 @@ def test_no_name_is_markup_or_steers_the_terminal(name):
 def test_what_helps_where_names_are_not_read_as_utf_8(monkeypatch):
     for names, told in (("utf-8", "take it off the list$"), ("iso8859-1", "set PYTHONUTF8=1 .names are read as iso")):
         monkeypatch.setattr(sys, "getfilesystemencoding", lambda names=names: names)
-        with pytest.raises(InputError, match=f"für.jpg: there is no such picture.*{told}"):
-            read_picture(Path("für.jpg"))
+        refused(f"für.jpg: there is no such picture.*{told}", read_picture, Path("für.jpg"))
 
 
 def test_messages_hold_no_control_characters(capsys, tmp_path):
@@ -218,8 +216,7 @@ def test_lists_under_every_usual_name_are_read_alike(make_voc, tmp_path):
         (folder / name).write_text("_background_\nleaf\n")
         assert open_dataset(f"voc:{folder}", "train").labels["segmentation"].classes == ("leaf",)
     (folder / "classes.txt").write_text("root\n")
-    with pytest.raises(InputError, match=r"labels\.txt and .*classes\.txt .*list different classes"):
-        open_dataset(f"voc:{folder}", "train")
+    refused(r"labels\.txt and .*classes\.txt .*list different classes", open_dataset, f"voc:{folder}", "train")
 
 
 @given(st.lists(names, min_size=1, max_size=5))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import SHAPE, pictures, two_tasks, write
+from made import SHAPE, pictures, refused, two_tasks, write
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import common, main
 from tutored.config import make_config
@@ -64,8 +64,7 @@ def test_what_is_left_out_and_what_has_no_letters_is_told(tmp_path):
     about = ["2 pictures of other formats", "the font of drawings lacks letters of class names"]
     assert [note.partition(",")[0] for note in told] == about
     (tmp_path / "a.png").unlink()
-    with pytest.raises(InputError, match="no picture in this folder; possible: .*; 2 pictures of other formats, such"):
-        find_pictures([tmp_path])
+    refused("no picture in this folder; possible: .*; 2 pictures of other formats, such", find_pictures, [tmp_path])
 
 
 def boxes_in(written):
@@ -142,10 +141,8 @@ def test_a_list_of_paths_is_sorted_and_keeps_its_folders(tmp_path):
     assert list(find_pictures(inputs.pictures, inputs.under)) == ["a/one.png", "b/one.png"]
     assert sort_inputs(["x.jpg", "camera:0"], []).cameras == ["camera:0"]
     assert sort_inputs(["x.jpg", "camera:0"], []).under is None
-    with pytest.raises(InputError, match="standard input is empty"):
-        sort_inputs(["-"], ["\n"])
-    with pytest.raises(InputError, match="stands alone"):
-        sort_inputs(["-", "x.jpg"], lines)
+    refused("standard input is empty", sort_inputs, ["-"], ["\n"])
+    refused("stands alone", sort_inputs, ["-", "x.jpg"], lines)
 
 
 def test_coco_s_own_tools_take_the_json(predictor, tmp_path):
@@ -205,12 +202,10 @@ def test_no_picture_is_named_before_any_work(predictor, tmp_path):
         ([tmp_path / "good.png", tmp_path / "gone.jpg"], r"gone\.jpg: there is no such picture"),
         ([tmp_path], r"bad\.jpg: not a picture"),
     ):
-        with pytest.raises(InputError, match=message):
-            predict_files(predictor, paths, tmp_path / "out")
+        refused(message, predict_files, predictor, paths, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: no picture in this folder"):
-        find_pictures([tmp_path / "empty"])
+    refused("empty: no picture in this folder", find_pictures, [tmp_path / "empty"])
 
 
 def test_the_device_is_the_one_asked_for_or_the_best(monkeypatch):
@@ -221,10 +216,8 @@ def test_the_device_is_the_one_asked_for_or_the_best(monkeypatch):
         assert choose_device() == torch.device(best) and choose_device("cpu") == torch.device("cpu")
         if cards:
             assert choose_device("cuda:1") == torch.device("cuda", 1)
-            with pytest.raises(InputError, match=r"device cuda:2: not here; possible: cuda:0, cuda:1, cpu$"):
-                choose_device("cuda:2")
-    with pytest.raises(InputError, match="device gpu: not here; possible: cpu$"):
-        choose_device("gpu")
+            refused(r"device cuda:2: not here; possible: cuda:0, cuda:1, cpu$", choose_device, "cuda:2")
+    refused("device gpu: not here; possible: cpu$", choose_device, "gpu")
 
 
 def test_a_checkpoint_is_a_function_of_three_lines(tmp_path):
@@ -269,15 +262,13 @@ def test_a_result_is_drawn_saved_and_listed(predictor, tmp_path):
     assert [entry["image_id"] for entry in found.above(0.5).to_coco(7)] == [7, 7]
     written = found.save(tmp_path / "seen" / "dog.jpg")
     assert [path.name for path in written] == ["dog.jpg", "dog.segmentation.png"] and all(map(Path.is_file, written))
-    with pytest.raises(InputError, match="its suffix names no format of pictures"):
-        found.save(tmp_path / "seen")
+    refused("its suffix names no format of pictures", found.save, tmp_path / "seen")
 
 
 def test_boxes_become_those_of_supervision(predictor, monkeypatch):
     found = predictor(Image.new("RGB", (40, 20)))
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(InputError, match="run `pip install supervision`"):
-        found.to_supervision()
+    refused("run `pip install supervision`", found.to_supervision)
     monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=SimpleNamespace))
     dog, both = found.to_supervision(), found.to_supervision(0.1)
     assert dog.xyxy.tolist() == [[0, 0, 20, 20]] and dog.data["class_name"].tolist() == ["dog"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import TINY, MadeDataset
+from made import TINY, MadeDataset, refused
 from tutored import losses
 from tutored.config import Augment, Loss, make_config
 from tutored.config.entries import STUDENTS
@@ -143,8 +143,7 @@ def test_files_of_numbers(tmp_path):
         ("infinite.npy", "infinite numbers; write NaN"),
         ("broken.npy", "no numbers can be read"),
     ):
-        with pytest.raises(InputError, match=message):
-            Regression.read(tmp_path / name, (3, 2) if name == "a.png" else (2, 2), NONE)
+        refused(message, Regression.read, tmp_path / name, (3, 2) if name == "a.png" else (2, 2), NONE)
 
 
 NARROW = {"blitznet": {"extra": 2, "extra_width": 64, "up_width": 64, "map_width": 32}}
@@ -231,5 +230,4 @@ def test_a_store_of_boxes_does_not_teach_depth(voc_folder, tmp_path):
     store = label(Repeats(dataset), dataset, tmp_path / "store")
     section = {"policy": "replace", "store": str(store)}
     run = make_config({"data": {"train": f"voc:{voc_folder}"}, "tasks": {"segmentation": section}})
-    with pytest.raises(InputError, match="answers regression, tasks.segmentation needs segmentation"):
-        open_supervision(run)
+    refused("answers regression, tasks.segmentation needs segmentation", open_supervision, run)

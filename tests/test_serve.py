@@ -27,12 +27,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tutored.serve
-from made import SHAPE, boxed, two_tasks
+from made import SHAPE, boxed, refused, two_tasks
 from sleeper import make_sleeper
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
 from tutored.config import make_config
-from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.pictures import FORMATS
 from tutored.predict import Result
@@ -503,13 +502,10 @@ def test_the_command_answers_many_in_the_same_memory_and_ends(checkpoint):
 def test_what_keeps_it_from_listening_is_said(checkpoint, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=rf"127\.0\.0\.1 port {port}: can't listen there .*another --port"):
-            serve(checkpoint, port=port)
-    with pytest.raises(InputError, match="port 70000: can't listen there"):
-        serve(checkpoint, port=70000)
+        refused(rf"127\.0\.0\.1 port {port}: can't listen there .*another --port", serve, checkpoint, port=port)
+    refused("port 70000: can't listen there", serve, checkpoint, port=70000)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(InputError, match=r"serving needs uvicorn; run `pip install 'tutored\[serve\]'`"):
-        serve(checkpoint)
+    refused(r"serving needs uvicorn; run `pip install 'tutored\[serve\]'`", serve, checkpoint)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from made import ask, blank, onnx_model
+from made import ask, blank, onnx_model, refused
 from tutored.errors import InputError
 from tutored.labels import COCO
 from tutored.tutors import open_tutor
@@ -137,8 +137,7 @@ def test_rf_detr(tmp_path):
 def test_rf_detr_of_other_classes(tmp_path):
     logits = [[[np.log(9), -9, -9]]]
     file = write(tmp_path, {"input": [1, 3, 32, 32]}, {"dets": [[[0.5] * 4]], "labels": logits})
-    with pytest.raises(InputError, match="3 outputs, but no names are known; give labels=FILE"):
-        open_tutor("onnx", weights=file)
+    refused("3 outputs, but no names are known; give labels=FILE", open_tutor, "onnx", weights=file)
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     tutor = opened(file, "RF-DETR", labels=tmp_path / "names.txt", score_floor=0.2)
     assert boxes_of(tutor, 32, 32) == [("cat", [8, 8, 24, 24], 0.9)], "the output without a name is the last"
@@ -180,8 +179,7 @@ def test_torchvision(tmp_path):
     masks[0, 0, :, 16:] = 1
     boxes = {"boxes": [[8, 8, 24, 24.0], [0, 0, 8, 8]], "labels": np.array([18, 1]), "scores": [0.9, 0.5]}
     file = write(tmp_path, {"image": [3, 32, 32]}, boxes | {"masks": masks})
-    with pytest.raises(InputError, match="final outputs, but no names are known; .*coco-91: as COCO numbers"):
-        open_tutor("onnx", weights=file)
+    refused("final outputs, but no names are known; .*coco-91: as COCO numbers", open_tutor, "onnx", weights=file)
     tutor = opened(file, "torchvision", labels="coco-91")
     assert boxes_of(tutor, 32, 64) == [("dog", [16, 8, 48, 24], 0.9), ("person", [0, 0, 16, 8], 0.5)]
     assert tutor.labels == COCO and '"layout":"chw"' in tutor.identity["preprocessing"]

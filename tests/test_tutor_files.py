@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from made import ask, ask_boxes, ask_map, blank, pictures, write
+from made import ask, ask_boxes, ask_map, blank, pictures, refused, write
 from tutored.cli import main
 from tutored.convert import convert
 from tutored.data import open_dataset
@@ -184,27 +184,20 @@ def test_broken_maps_are_refused(tmp_path, array, message):
 
 
 def test_folders_that_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no answers of a tutor here; possible files: \.json"):
-        opened(tmp_path)
-    with pytest.raises(InputError, match="there is no file or folder"):
-        opened(tmp_path / "absent")
+    refused(r"no answers of a tutor here; possible files: \.json", opened, tmp_path)
+    refused("there is no file or folder", opened, tmp_path / "absent")
     write(tmp_path / "inner" / "Annotations" / "a.xml")
-    with pytest.raises(InputError, match=r"no answers .*; perhaps .*inner/Annotations is meant$"):
-        opened(tmp_path / "inner")
+    refused(r"no answers .*; perhaps .*inner/Annotations is meant$", opened, tmp_path / "inner")
     os.mkfifo(tmp_path / "inner" / "pipe.json")
-    with pytest.raises(InputError, match=r"pipe\.json: not readable as JSON \(.*a pipe, no regular file"):
-        opened(tmp_path / "inner" / "pipe.json")
+    refused(r"pipe\.json: not readable as JSON \(.*a pipe, no regular file", opened, tmp_path / "inner" / "pipe.json")
     results(tmp_path, [entry()])
     (tmp_path / "a.xml").write_text("<annotation/>")
-    with pytest.raises(InputError, match=r"boxes as \.xml, but .*\.json; choose one"):
-        opened(tmp_path)
+    refused(r"boxes as \.xml, but .*\.json; choose one", opened, tmp_path)
     (tmp_path / "m").mkdir()
     np.savez(tmp_path / "m" / "a.npz", other=np.zeros(3))
-    with pytest.raises(InputError, match=r"a\.npz: holds no array 'probs'"):
-        opened(tmp_path / "m")
+    refused(r"a\.npz: holds no array 'probs'", opened, tmp_path / "m")
     np.savez(tmp_path / "m" / "a.npz", probs=np.full((1, 1, 5), 0.2))
-    with pytest.raises(InputError, match="5 channels, background included, fit no known classes"):
-        opened(tmp_path / "m")
+    refused("5 channels, background included, fit no known classes", opened, tmp_path / "m")
 
 
 # What numbers mean
@@ -328,8 +321,7 @@ def test_results_about_other_images_are_refused(pets, tmp_path, capsys):
     told = capsys.readouterr().err
     assert "no entry is about an image of the data set, which has 'a' and not 'a.png'; write" in told
     texts = perfect(pets, tmp_path / "texts.json", image_id=lambda entry: f"0{entry['image_id']}1")
-    with pytest.raises(InputError, match="which has '1' and not '031'"):
-        answers(pets, texts, missing="allow")
+    refused("which has '1' and not '031'", answers, pets, texts, missing="allow")
 
 
 def test_names_that_differ_by_zeros_are_two_images(tmp_path):

@@ -7,9 +7,9 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
+from made import refused
 from test_tutor_stores import detected, store
 from tutored.cli import main
-from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.softlabels import Store
 from tutored.tutors import open_tutor
@@ -177,15 +177,11 @@ def test_files_that_are_no_pair_are_refused(tmp_path, capsys):
         ((encode, encode), r"takes no corners of boxes .* a network that needs no prompts is the tutor onnx:FILE"),
         ((encode, other[1]), "takes image_embed, high_res_feats_0, .* gives image_embeddings; give the encoder and"),
     ):
-        with pytest.raises(InputError, match=message):
-            asked(files, tmp_path)
+        refused(message, asked, files, tmp_path)
     for part in (encode, decode):
-        with pytest.raises(InputError, match="needs boxes as prompts; label with `prompted --encoder FILE"):
-            open_tutor(f"onnx:{part}")
-    with pytest.raises(InputError, match="boxes: Field required"):
-        open_tutor("prompted", encoder=encode, decoder=decode)
-    with pytest.raises(InputError, match="boxes: unknown; possible: "):
-        open_tutor(f"onnx:{decode}", boxes="ground_truth")
+        refused("needs boxes as prompts; label with `prompted --encoder FILE", open_tutor, f"onnx:{part}")
+    refused("boxes: Field required", open_tutor, "prompted", encoder=encode, decoder=decode)
+    refused("boxes: unknown; possible: ", open_tutor, f"onnx:{decode}", boxes="ground_truth")
     assert main(["label", f"onnx:{decode}", "--boxes", "ground_truth"]) == 2
     told = capsys.readouterr().err
     assert "no such option '--boxes'; it is an option of the tutors instances, prompted, rescored\n" in told

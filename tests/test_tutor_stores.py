@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from made import ask, ask_boxes, ask_map, blank, boxed, certain_boxes, certain_map, truthful
+from made import ask, ask_boxes, ask_map, blank, boxed, certain_boxes, certain_map, refused, truthful
 from tutored.cli import main
 from tutored.data import open_dataset
 from tutored.errors import InputError
@@ -74,8 +74,7 @@ def test_without_an_answer_of_both_there_is_none(kind, tmp_path):
     assert ask(tutor, IMAGE, "a").tasks == ask(tutor, IMAGE, "b").tasks == {}
     (answer,) = ask(tutor, IMAGE, "c").tasks.values()
     assert len(answer.scores) == 0, "nothing found is an answer"
-    with pytest.raises(InputError, match="b has no answer for d; label this split"):
-        ask(tutor, IMAGE, "d")
+    refused("b has no answer for d; label this split", ask, tutor, IMAGE, "d")
     with pytest.raises(InputError, match="saw c with 48 x 16 pixels, here it has 16 x 48"):
         ask(tutor, blank(*SIZE[::-1]), "c")
 
@@ -85,10 +84,8 @@ def test_stores_that_are_refused(kind, tmp_path):
     boxes = store(tmp_path / "b", DETECTOR, {"a": SoftLabels.of(SIZE, BOXES)})
     maps = store(tmp_path / "m", MAPPER, {"a": SoftLabels.of(SIZE, CATS)})
     foreign = store(tmp_path / "f", LabelSpace.of(["lamp", "door", "window"]), {"a": SoftLabels.of(SIZE, CATS)})
-    with pytest.raises(InputError, match="m answers segmentation, not detection"):
-        open_tutor(kind, boxes=maps, maps=maps)
-    with pytest.raises(InputError, match="b answers detection, not segmentation"):
-        open_tutor(kind, boxes=boxes, maps=boxes)
+    refused("m answers segmentation, not detection", open_tutor, kind, boxes=maps, maps=maps)
+    refused("b answers detection, not segmentation", open_tutor, kind, boxes=boxes, maps=boxes)
     with pytest.raises(InputError, match=r"no class in common: truck, tv, cat, \.\.\. and lamp, door, window"):
         open_tutor(kind, boxes=boxes, maps=foreign)
 
@@ -205,11 +202,9 @@ def test_maps_of_stores_are_averaged(tmp_path):
         ([paths[0], boxes], "answer no task in common"),
         ([paths[0], bus], "no class in common"),
     ):
-        with pytest.raises(InputError, match=message):
-            open_tutor("joined", join=join)
+        refused(message, open_tutor, "joined", join=join)
     for shares in ([1.0], [1, 0], [1e308, 1e308]):
-        with pytest.raises(InputError, match="one positive number for each of the 2 stores"):
-            open_tutor("joined", join=paths, shares=shares)
+        refused("one positive number for each of the 2 stores", open_tutor, "joined", join=paths, shares=shares)
 
 
 def test_stores_are_joined_by_what_their_audits_found(tmp_path):

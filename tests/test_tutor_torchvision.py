@@ -11,7 +11,7 @@ import torch
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from made import ask, ask_boxes, ask_map, noise
+from made import ask, ask_boxes, ask_map, noise, refused
 from tutored.errors import InputError
 from tutored.labels import COCO_NAMES, VOC, LabelSpace
 from tutored.tutors import open_tutor
@@ -117,8 +117,7 @@ def test_weights_are_never_fetched_unasked(tmp_path, monkeypatch):
     fetched = []
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, path, hash_prefix: fetched.append(url))
     for model in ("maskrcnn_resnet50_fpn_v2", "deeplabv3_resnet101"):
-        with pytest.raises(InputError, match=rf"{get_model_weights(model).DEFAULT}: .* fetch \S+/{model}_coco-"):
-            open_tutor(f"torchvision:{model}")
+        refused(rf"{get_model_weights(model).DEFAULT}: .* fetch \S+/{model}_coco-", open_tutor, f"torchvision:{model}")
     assert get_model_weights("deeplabv3_resnet101").DEFAULT.name == "COCO_WITH_VOC_LABELS_V1"
     assert categories("deeplabv3_resnet101", None) == list(VOC.names)
     name = "LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1"
@@ -169,8 +168,7 @@ def test_weights_that_are_refused(tmp_path):
     assert not (tmp_path / "harm").exists()
     with pytest.raises(InputError, match=r"of which model are these weights\? Give model=NAME"):
         open_tutor("torchvision", weights=tmp_path / "harmful.pth")
-    with pytest.raises(InputError, match="unknown torchvision model 'yolo'; possible: fasterrcnn"):
-        open_tutor("torchvision", model="yolo")
+    refused("unknown torchvision model 'yolo'; possible: fasterrcnn", open_tutor, "torchvision", model="yolo")
     with pytest.raises(InputError, match=r"no published weights; possible: FCOS_ResNet50_FPN_Weights\.COCO_V1"):
         open_tutor("torchvision", model="fcos_resnet50_fpn", weights="IMAGENET")
 
