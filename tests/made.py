@@ -158,6 +158,13 @@ def pictures(*paths, size=(10, 8), mode="RGB", colour=0):
         Image.new(mode, size, colour).save(path)
 
 
+def turned(number):
+    """EXIF that says how its picture is turned: 3 upside down, 6 by 90 degrees clockwise."""
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return exif
+
+
 def xml(*objects):
     return f"<annotation>{''.join(objects)}</annotation>"
 

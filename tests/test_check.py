@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from made import coco_file, pictures, thing, write, xml
+from made import coco_file, pictures, thing, turned, write, xml
 from tutored.cli import main
 from tutored.data import open_dataset
 from tutored.data.check import TaskReport, check, first_look
@@ -64,11 +64,10 @@ def test_objects_and_pixels_are_counted_by_class(make_voc, tmp_path):
 def test_pictures_that_are_to_be_turned_are_told(make_voc, tmp_path):
     folder = make_voc(tmp_path, {"train": ("both", "both")})
     assert checked(folder, "train").splits["train"].notes == ()
-    picture, exif = folder / "JPEGImages/train_001.jpg", Image.Exif()
-    exif[0x0112] = 3  # upside down
+    picture = folder / "JPEGImages/train_001.jpg"
     with Image.open(picture) as image:
         image.load()
-    image.save(picture, exif=exif)
+    image.save(picture, exif=turned(3))
     (note,) = checked(folder, "train").splits["train"].notes
     assert note.startswith("1 picture(s), such as train_001, say that they are to be turned")
 

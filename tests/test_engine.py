@@ -105,9 +105,8 @@ def test_a_run_leaves_checkpoint_log_and_result(voc_folder, tmp_path, monkeypatc
     log = log_of(tmp_path / "run")
     assert [entry["step"] for entry in log] == [2, 2, 4, 4]
     assert set(log[0]["loss"]) == set(TRUTH)
-    assert [entry["lr"] for entry in log if "lr" in entry] == pytest.approx(
-        [1e-3 * (2 + h) / 4 for h in (2**0.5, -(2**0.5))]
-    )
+    rates = [entry["lr"] for entry in log if "lr" in entry]
+    assert rates == pytest.approx([1e-3 * (2 + h) / 4 for h in (2**0.5, -(2**0.5))])
     assert log[-1]["val"]["tasks"] == result["figures"]
     assert told.start.sources[5].teaches == {"detection": "nobody", "segmentation": "ground_truth"}
     assert [(each.step, each.steps, each.epoch) for each in told.reports] == [(2, 4, 1), (4, 4, 2)]
@@ -325,9 +324,8 @@ def test_two_steps_at_a_fixed_seed_give_the_committed_loss(voc_folder, recipe, g
         for _, kernel in sorted(student.named_parameters(), key=lambda each: each[0].startswith("heads.")):
             if kernel.dim() > 1:
                 kernel.copy_(torch.from_numpy(draw.normal(0, kernel[0].numel() ** -0.5, kernel.shape)))
-    training = TrainingSet(
-        opened.train, opened.tasks, student.grids, size=64, augment=run.augment, joint=run.loss.joint
-    )
+    how = {"size": 64, "augment": run.augment, "joint": run.loss.joint}
+    training = TrainingSet(opened.train, opened.tasks, student.grids, **how)
     optimizer = make_optimizer(student, run.train, torch.device("cpu"))
     seen = []
     for places in epoch_batches(training.taught(), len(training), 4, seed=0, epoch=0):

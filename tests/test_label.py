@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import refused
+from made import boxed, refused
 from tutored import files
 from tutored.data import open_dataset
 from tutored.errors import InputError
@@ -57,11 +57,8 @@ class Guesser:
 
     def answer(self, image, image_id):
         generator = torch.Generator().manual_seed(int(hashlib.sha256(image_id.encode()).hexdigest()[:8], 16))
-        boxes = SoftBoxes(
-            boxes_xyxy=torch.rand(4, 4, generator=generator) + torch.tensor([0, 0, 5, 5]),
-            classes=torch.tensor([1, 2, 1, 2]),
-            probs=torch.rand(4, 3, generator=generator).softmax(1),
-        )
+        corners = (torch.rand(4, 4, generator=generator) + torch.tensor([0, 0, 5, 5])).tolist()
+        boxes = boxed(SoftBoxes, corners, [1, 2, 1, 2], probs=torch.rand(4, 3, generator=generator).softmax(1))
         soft_map = SoftMap(map=torch.rand(3, 4, 3, generator=generator).softmax(0))
         return SoftLabels.of((image.height, image.width), boxes, soft_map)
 

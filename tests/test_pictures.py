@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from made import refused
+from made import refused, turned
 from tutored.data import open_dataset
 from tutored.data.check import check
 from tutored.errors import InputError
@@ -196,8 +196,7 @@ def test_grey_masks_of_few_bits_give_their_indices(tmp_path, bits):
 
 
 def test_an_orientation_tag_turns_nothing(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
+    exif = turned(6)
     Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
     assert read_picture(tmp_path / "turned.jpg").size == (10, 8)
     assert picture_size(tmp_path / "turned.jpg") == (8, 10)
@@ -213,8 +212,7 @@ def test_an_address_names_the_package_it_needs(address, package, extra, monkeypa
 
 def test_pictures_are_turned_upright_where_asked(tmp_path):
     for number in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = number
+        exif = turned(number)
         Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
         picture = read_picture(tmp_path / "turned.jpg")
         assert orientation(picture) == number
@@ -233,8 +231,7 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path):
 
 
 def test_a_tiff_is_turned_wherever_it_is_looked_at(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
+    exif = turned(6)
     Image.new("RGB", (10, 8)).save(tmp_path / "p.tif", exif=exif)
     picture = read_picture(tmp_path / "p.tif")
     assert picture.size == upright(picture).size == (8, 10) and picture_size(tmp_path / "p.tif") == (10, 8)
@@ -261,8 +258,7 @@ def test_a_grey_picture_of_16_bits_keeps_its_upper_eight(tmp_path):
 
 
 def test_a_grey_picture_of_16_bits_is_turned_upright_too(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    exif = turned(6)  # turn by 90 degrees clockwise
     Image.fromarray(np.array([[0, 65535]], np.uint16)).save(tmp_path / "deep.png", exif=exif)
     assert np.asarray(upright(read_picture(tmp_path / "deep.png")))[:, :, 0].tolist() == [[0], [255]]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import SHAPE, pictures, refused, two_tasks, write
+from made import SHAPE, pictures, refused, turned, two_tasks, write
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import common, main
 from tutored.config import make_config
@@ -183,8 +183,7 @@ def test_results_are_not_taken_for_pictures(predictor, tmp_path):
 
 
 def test_lying_pictures_are_turned_and_very_long_ones_shrunk(predictor, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
+    exif = turned(6)  # turn by 90 degrees
     Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
     Image.new("RGB", (131_000, 2)).save(tmp_path / "strip.png")  # no JPEG is so long
     written = predict_files(predictor, [tmp_path], tmp_path / "out")

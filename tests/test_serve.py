@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tutored.serve
-from made import SHAPE, boxed, refused, two_tasks
+from made import SHAPE, boxed, refused, turned, two_tasks
 from sleeper import make_sleeper
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
@@ -177,8 +177,7 @@ def test_a_large_lying_photograph_is_drawn_small_and_upright():
         seen.append((image.size, image.getpixel((5, 5))))
         return half(image, size)
 
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    exif = turned(6)  # turn by 90 degrees clockwise
     image = Image.new("RGB", (3200, 2000))
     image.paste("white", (0, 1000, 1600, 2000))  # lower left, which turns to upper left
     content = encoded(image, "JPEG", exif=exif)

@@ -352,11 +352,9 @@ def test_a_block_is_remapped_as_each_of_its_images(tmp_path, renamed):
     answers = {"none": NOTHING}
     for count in (3, 0, 5, 1):
         corners = torch.rand(count, 2, generator=generator) * 5
-        found = SoftBoxes(
-            boxes_xyxy=torch.cat([corners, corners + 8], dim=1),
-            classes=torch.randint(1, 81, (count,), generator=generator),
-            probs=torch.rand(count, 81, generator=generator).softmax(1),
-        )
+        numbers = torch.randint(1, 81, (count,), generator=generator)
+        probs = torch.rand(count, 81, generator=generator).softmax(1)
+        found = SoftBoxes(boxes_xyxy=torch.cat([corners, corners + 8], dim=1), classes=numbers, probs=probs)
         answers[str(count)] = SoftLabels.of((16, 16), found)
     class_map = ClassMap.by_name(COCO, PETS, renamed=renamed)
     together = Store.open(make_store(tmp_path / "all", answers, labels=list(COCO.names)))

@@ -45,18 +45,11 @@ def setting(tmp_path_factory, voc_folder):
 
     folder = tmp_path_factory.mktemp("setting")
     stores = dict.fromkeys(("detection", "segmentation", "instances", "vouched"), str(folder / "store-{split}"))
-    given = {
-        "name": "made-up",
-        "data": f"voc:{voc_folder}",
-        "small": "train",
-        "large": "train",
-        "evaluation": "val",
-        "also": ["train"],
-        "large_hidden": 0.5,
-        "tutors": stores,
-        "scales": {"small": {"train": {"epochs": 1}}},
-        "run": {"student": TINY, "train": {"epochs": 2, "batch": 4, "workers": 0, "device": "cpu", "threads": 1}},
-    }
+    splits = {"small": "train", "large": "train", "evaluation": "val", "also": ["train"], "large_hidden": 0.5}
+    given = {"name": "made-up", "data": f"voc:{voc_folder}", "tutors": stores, **splits}
+    given["scales"] = {"small": {"train": {"epochs": 1}}}
+    training = {"epochs": 2, "batch": 4, "workers": 0, "device": "cpu", "threads": 1}
+    given["run"] = {"student": TINY, "train": training}
     (folder / "setting.yaml").write_text(yaml.safe_dump(given))
     loaded = load_setting(folder / "setting.yaml")
     train(config_of(Row(label="tutor"), "corrected", loaded, 9), folder / "tutor")
@@ -396,9 +389,8 @@ def test_a_killed_study_leaves_no_process_behind(setting, tmp_path):
     given["tutors"], given["run"]["train"]["epochs"] = {}, 1000  # neither process ends before both have begun
     (tmp_path / "setting.yaml").write_text(yaml.safe_dump(given))
     words = ["thesis/table-12", "--setting", str(tmp_path / "setting.yaml"), "--jobs", "2", "--out", str(out)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "tutored", "study", "run", *words], stderr=subprocess.DEVNULL
-    ) as process:
+    command = [sys.executable, "-m", "tutored", "study", "run", *words]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while len(list(out.glob("runs/*/config.yaml"))) < 2:  # both are at work
             assert process.poll() is None
             time.sleep(0.1)

@@ -39,10 +39,8 @@ def finish(tmp_path):
     def write(study, row, recipe, seed, map_area, miou, spread=0.001, **more):
         boxes = {"AP_voc_area@.5": {"cat": map_area, "cow": 0.123}}
         maps = {"IoU": {"background": 0.9, "cat": miou, "cow": None}}
-        given = {
-            "detection": {"mAP_voc_area@.5": map_area, "per_class": boxes},
-            "segmentation": {"mIoU": miou, "per_class": maps},
-        }
+        given = {"detection": {"mAP_voc_area@.5": map_area, "per_class": boxes}}
+        given["segmentation"] = {"mIoU": miou, "per_class": maps}
         figures = {task: each for task, each in given.items() if None not in each.values()}
         noise = np.linspace(-spread, spread, 101)[:, None] * [[1.0, 1.0]] * (1 if recipe == "corrected" else -1)
         noise = np.concatenate([np.zeros((1, 2)), noise])

@@ -11,7 +11,7 @@ import torch
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from made import ask, ask_boxes, ask_map, noise, refused
+from made import ask, ask_boxes, ask_map, noise, refused, write
 from tutored.errors import InputError
 from tutored.labels import COCO_NAMES, VOC, LabelSpace
 from tutored.tutors import open_tutor
@@ -130,11 +130,8 @@ def test_weights_are_never_fetched_unasked(tmp_path, monkeypatch):
     assert len(fetched) == 1 and fetched[0].endswith(file)
     model = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None)
     torch.save(model.state_dict(), tmp_path / "hub" / "checkpoints" / file)
-    for given in (
-        {"weights": name},
-        {"model": "lraspp_mobilenet_v3_large"},
-        {"weights": tmp_path / "hub/checkpoints" / file},
-    ):
+    checkpoint = tmp_path / "hub/checkpoints" / file
+    for given in ({"weights": name}, {"model": "lraspp_mobilenet_v3_large"}, {"weights": checkpoint}):
         tutor = open_tutor("torchvision", **given)
         assert tutor.labels == VOC and tutor.identity["tutor"] == "lraspp_mobilenet_v3_large"
 
@@ -150,11 +147,9 @@ def test_answers_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"image a: \d+ of the network's \d+ box sides are NaN"):
         ask(detector(model, ["background", "cat", "dog"]), noise(60, 80))
     torch.save(model.state_dict(), tmp_path / "own.pth")
-    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    given = {"weights": tmp_path / "own.pth", "labels": write(tmp_path / "names.txt", "cat\ndog\n")}
     with pytest.raises(InputError, match=r"weights of head\.regression_head.*bias are NaN or infinite; take an"):
-        open_tutor(
-            "torchvision:ssdlite320_mobilenet_v3_large", weights=tmp_path / "own.pth", labels=tmp_path / "names.txt"
-        )
+        open_tutor("torchvision:ssdlite320_mobilenet_v3_large", **given)
 
 
 def test_weights_that_are_refused(tmp_path):
@@ -178,19 +173,15 @@ def test_checkpoints_of_training_scripts_are_read(tmp_path, prefix):
     torch.manual_seed(0)
     model = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=3).eval()
     state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
-    training = {
-        "epoch": 29,
-        "args": argparse.Namespace(lr=0.01),
-        "optimizer": torch.optim.SGD([torch.zeros(1)]).state_dict(),
-    }
+    training = {"epoch": 29, "args": argparse.Namespace(lr=0.01)}
+    training["optimizer"] = torch.optim.SGD([torch.zeros(1)]).state_dict()
     torch.save({"model": state, **training}, tmp_path / "model_29.pth")
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     given = {"model": "lraspp_mobilenet_v3_large", "labels": tmp_path / "labels.txt"}
     tutor = open_tutor("torchvision", weights=tmp_path / "model_29.pth", **given)
     assert tutor.labels.classes == ("cat", "dog")
-    assert torch.equal(
-        tutor.model.state_dict()["classifier.low_classifier.weight"], state[f"{prefix}classifier.low_classifier.weight"]
-    )
+    name = "classifier.low_classifier.weight"
+    assert torch.equal(tutor.model.state_dict()[name], state[f"{prefix}{name}"])
     torch.save({"model": state, "best": np.float64(0.5)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"other\.pth: .*it also holds numpy.*; save model\.state_dict\(\) alone, or"):
         open_tutor("torchvision", weights=tmp_path / "other.pth", **given)
