@@ -156,9 +156,8 @@ def test_a_miscalibrated_tutor_gets_a_temperature(labelled, temperature, least):
         truth = answer.map.argmax(0)
         said = torch.from_numpy(tempered(np.stack([meant, 1 - meant]).transpose(1, 2, 0), temperature)).float()
         drawn = torch.zeros_like(answer.map)
-        for channel, choice in enumerate(
-            (torch.where(right, truth, (truth + 1) % 4), torch.where(right, (truth + 1) % 4, truth))
-        ):
+        other = (truth + 1) % 4
+        for channel, choice in enumerate((torch.where(right, truth, other), torch.where(right, other, truth))):
             drawn.scatter_add_(0, choice[None], said[None, ..., channel])
         return replace(answer, map=drawn)
 
@@ -226,10 +225,8 @@ def test_ap_and_iou_are_those_of_an_evaluation(labelled):
         final = {name: tasks[name].final(answer, (48, 120)) for name, answer in answers.items()}
         records.append(record(image_id, crowd.ground_truth(image_id), Prediction((48, 120), final), tasks))
     judged = figures(records, tasks)
-    for task, column, metric, mean in (
-        ("detection", "AP", "AP_voc_area@.5", "mAP"),
-        ("segmentation", "IoU", "IoU", "mIoU"),
-    ):
+    known = (("detection", "AP", "AP_voc_area@.5", "mAP"), ("segmentation", "IoU", "IoU", "mIoU"))
+    for task, column, metric, mean in known:
         part, evaluated = found.sidecar.tasks[task].figures, judged.tasks[task]
         rows = {row["class"]: row[column] for row in part["classes"]}
         assert rows == pytest.approx(evaluated.per_class[metric], abs=1e-5)

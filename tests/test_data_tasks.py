@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from made import boxed, coco_file, refused
+from made import boxed, coco_file, pictures, refused, thing, write, xml
 from tutored.config import TaskSection, make_config
 from tutored.data import TaskSource, open_dataset
 from tutored.data.views import join, relabelled
@@ -39,14 +39,10 @@ def pets(make_voc, tmp_path):
     Beside them `parts.txt` and a mask of a wing of the second image, in SegmentationPart.
     """
     folder = make_voc(tmp_path / "pets", {"train": ("both", "none")})
-    for name in ("train_000", "train_001"):
-        Image.new("RGB", (10, 8), (40, 90, 160)).save(folder / f"JPEGImages/{name}.jpg")
+    pictures(*(folder / f"JPEGImages/train_00{n}.jpg" for n in (0, 1)), colour=(40, 90, 160))
     write_masks(folder / "SegmentationClass", ("train_000",), VOC.index("cat"))
-    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>8</ymax></bndbox>"
-    (folder / "Annotations/train_000.xml").write_text(
-        f"<annotation><object><name>cat</name>{box}</object></annotation>"
-    )
-    (folder / "parts.txt").write_text("head\nwing\n")
+    write(folder / "Annotations/train_000.xml", xml(thing("cat", (1, 1, 5, 8))))
+    write(folder / "parts.txt", "head\nwing\n")
     write_masks(folder / "SegmentationPart", ("train_001",), 2)
     return folder
 
@@ -141,9 +137,8 @@ def test_data_sets_can_be_sent_to_other_processes(pets):
     for spec in ("voc", "images"):
         if spec == "images":
             (pets / "JPEGImages").rename(pets / "train")
-        dataset = pickle.loads(
-            pickle.dumps(relabelled(opened(pets, *BOTH, parts=PARTS, spec=spec), {"parts": ("wing",)}))
-        )
+        sent = pickle.dumps(relabelled(opened(pets, *BOTH, parts=PARTS, spec=spec), {"parts": ("wing",)}))
+        dataset = pickle.loads(sent)
         assert classes(dataset, "train_001") == {"parts": [0, 1]} and dataset.image("train_000").size == (10, 8)
 
 
@@ -160,10 +155,8 @@ def test_boxes_from_one_folder_and_masks_from_another(pets, make_voc, tmp_path):
     write_masks(zoo / "SegmentationClass", ("train_000", "extra"), 2)
     whole = join([opened(pets, "detection"), opened(zoo, "segmentation")])
     assert whole.ids == ("train_000", "train_001", "extra")
-    assert {name: labels.classes for name, labels in whole.labels.items()} == {
-        "detection": VOC.classes,
-        "segmentation": ("tail", "paw"),
-    }
+    known = {name: labels.classes for name, labels in whole.labels.items()}
+    assert known == {"detection": VOC.classes, "segmentation": ("tail", "paw")}
     assert classes(whole, "train_000") == {"detection": [8], "segmentation": [0, 2]}
     assert classes(whole, "train_001") == {} and classes(whole, "extra") == {"segmentation": [0, 2]}
     assert whole.name == f"voc:{pets}/train + voc:{zoo}/train" and whole.source == "voc:pets + voc:zoo"

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -273,7 +272,7 @@ def test_only_a_store_with_a_part_is_somebodys(tmp_path, whole):
 
 def test_of_two_tutors_the_first_to_write_has_the_folder(tmp_path, whole):
     class Overtaken(Guesser):
-        def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
+        def __call__(self, images, image_ids):
             if not self.asked:
                 label(Guesser(), Pictures(), tmp_path / "store", rank=1, processes=2)
             return super().__call__(images, image_ids)

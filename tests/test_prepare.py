@@ -108,15 +108,16 @@ def photos(folder, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told", "images", "masks"),
+    ("kind", "told", "data", "images", "masks"),
     [
-        ("XMLs", "pictures with 4 VOC XMLs", 5, 0),  # a fifth of what is annotated is the split val
-        ("coco", "a COCO folder", 6, 0),
-        ("yolo", "a YOLO folder", 6, 0),
-        ("labelme", "a folder of Labelme", 6, 4),
+        # a fifth of what is annotated is the split val
+        ("XMLs", "pictures with 4 VOC XMLs", ("voc:tutored-data", "train", 0), 5, 0),
+        ("coco", "a COCO folder", ("coco:photos", "instances", 0.2), 6, 0),
+        ("yolo", "a YOLO folder", ("yolo:photos", "train", 0.2), 6, 0),
+        ("labelme", "a folder of Labelme", ("labelme:photos", "all", 0.2), 6, 4),
     ],
 )
-def test_two_commands_with_folders_of_tools(tmp_path, monkeypatch, capsys, kind, told, images, masks):
+def test_two_commands_with_folders_of_tools(tmp_path, monkeypatch, capsys, kind, told, data, images, masks):
     """One split, objects on some pictures: a share is held out, and tutors answer for the others."""
     monkeypatch.chdir(tmp_path)
     photos(Path("photos"), kind)
@@ -126,7 +127,9 @@ def test_two_commands_with_folders_of_tools(tmp_path, monkeypatch, capsys, kind,
     printed = capsys.readouterr().out
     assert f"photos: {told}" in printed
     assert ("2 of 6 images, such as p4, have no object" in printed) == (kind != "XMLs")
-    assert load_config(Path("tutored.yaml")).data.held_out == (0 if kind == "XMLs" else 0.2)
+    found = load_config(Path("tutored.yaml")).data
+    assert (found.train, found.split, found.held_out) == data
+    assert run("data", "check", "--config", "tutored.yaml") == 0
     assert run("train", "tutored.yaml", "--out", "run", *QUICK) == 0
     printed = capsys.readouterr().out
     assert f"epoch 1: {BOXES} mAP 0." in printed and f"run/stores/{BOXES}/audit.json" in printed

@@ -2,16 +2,14 @@
 
 import base64
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from made import SMALLEST, pictures, refused, write
+from made import pictures, refused, write
 from tutored.cli import main
-from tutored.config import load_config
 from tutored.data import FORMATS, TOOLS, TaskSource, open_dataset
 from tutored.errors import InputError
 from tutored.init import init
@@ -663,37 +661,3 @@ def test_outlines_of_label_studio(tmp_path):
     dataset = label_studio(tmp_path, task("/data/local-files/?d=some/where/a.jpg", half, disc))
     assert boxes(dataset, "a") == [("dog", [0, 0, 5, 8]), ("cat", [7, 2, 9, 6])]
     assert pixels(dataset, "a")[2] == [0, 0, 5, 8, 40] and pixels(dataset, "a")[1][:4] == [7, 2, 9, 6]
-
-
-def made(folder: Path, kind: str, side: int = 64) -> Path:
-    """Six pictures with a square, four of which are labelled, as a tool writes them: by boxes or by polygons."""
-    square = [[8, 8], [40, 8], [40, 40], [8, 40]]
-    for number in range(6):
-        place = folder / ("images/train" if kind == "yolo" else "")
-        pictures(place / f"p{number}.jpg", size=(side, side), colour=(40 * number, 90, 0))
-        if number < 4 and kind == "yolo":
-            shares = (each / side for each in (24, 24, 32, 32))
-            write(folder / f"labels/train/p{number}.txt", " ".join(["0", *map(str, shares)]))
-        elif number < 4:
-            content = {"shapes": [shape("leaf", "polygon", *square)], "imagePath": f"p{number}.jpg"}
-            write(folder / f"p{number}.json", content)
-    if kind == "yolo":
-        write(folder / "data.yaml", "train: images/train\nnames: [leaf]\n")
-    return folder
-
-
-@pytest.mark.parametrize(("kind", "split", "taught"), [("yolo", "train", (4, 0)), ("labelme", "all", (4, 4))])
-def test_from_a_folder_to_a_trained_student(tmp_path, monkeypatch, capsys, kind, split, taught):
-    monkeypatch.chdir(tmp_path)
-    folder = made(Path("photos"), kind)
-    assert main(["init", "photos"]) == 0
-    printed = capsys.readouterr().out
-    assert f"photos: {TOOLS[kind][0]}" in printed and "2 of 6 images, such as p4, have no object" in printed
-    config = load_config(Path("tutored.yaml"))
-    assert (config.data.train, config.data.split, config.data.held_out) == (f"{kind}:{folder}", split, 0.2)
-    dataset = open_dataset(config.data.train, split)
-    assert tuple(sum(task in dataset.annotated_tasks(each) for each in dataset.ids) for task in dataset.tasks) == taught
-    assert main(["data", "check", "--data", f"{kind}:{folder}", "--split", split]) == 0
-    assert main(["train", "tutored.yaml", "--out", "run", *SMALLEST]) == 0
-    figures = json.loads(Path("run/result.json").read_text())["figures"]
-    assert list(figures) == [task for task, count in zip(dataset.tasks, taught, strict=True) if count]

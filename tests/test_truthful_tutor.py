@@ -50,11 +50,8 @@ class Truthful:
         soft = truthful(self.dataset.ground_truth(image_id))
         boxes, seen = soft.tasks["detection"], soft.tasks["segmentation"]
         classes = torch.tensor(there.to)[boxes.classes]
-        return SoftLabels.of(
-            soft.size,
-            SoftBoxes(boxes_xyxy=boxes.boxes_xyxy, classes=classes, probs=there.remap(boxes.probs)),
-            SoftMap(map=there.remap(seen.map, dim=0)),
-        )
+        renamed = SoftBoxes(boxes_xyxy=boxes.boxes_xyxy, classes=classes, probs=there.remap(boxes.probs))
+        return SoftLabels.of(soft.size, renamed, SoftMap(map=there.remap(seen.map, dim=0)))
 
 
 def answers(dataset, folder):

@@ -23,7 +23,6 @@ from tutored.types import SoftLabels
 
 SIZE = (100, 100)
 IMAGE = blank(*SIZE)
-Row = tuple[list[float], int, float]
 
 
 def answer(*rows):
@@ -69,20 +68,14 @@ def test_fused_boxes_are_those_of_ensemble_boxes(rows):
             distinct = score * 3 + number  # ties may be taken in any order
             box = [x, y, x + width, y + height]
             # They fuse an answer's own boxes on one object; see the next test.
-            apart = all(
-                kind != index or box_iou(torch.tensor([box]).float(), torch.tensor([other]).float()) == 0
-                for other, kind, _ in made
-            )
-            if distinct not in taken and apart:
+            own = torch.tensor([other for other, kind, _ in made if kind == index]).reshape(-1, 4).float()
+            if distinct not in taken and not box_iou(torch.tensor([box]).float(), own).any():
                 taken.add(distinct)
                 made.append((box, index, distinct / 301))
         answers.append(answer(*made))
     found, given_boxes = fuse_boxes(answers, [1.0] * len(answers)), [each.tasks["detection"] for each in answers]
-    theirs = weighted_boxes_fusion(
-        [(each.boxes_xyxy / 100).numpy() for each in given_boxes],
-        [each.scores.numpy() for each in given_boxes],
-        [each.classes.numpy() for each in given_boxes],
-    )
+    sides = [((each.boxes_xyxy / 100).numpy(), each.scores.numpy(), each.classes.numpy()) for each in given_boxes]
+    theirs = weighted_boxes_fusion(*map(list, zip(*sides, strict=True)))
     ours = torch.cat([found.classes[:, None], found.scores[:, None], found.boxes_xyxy / 100], dim=1)
     expected = np.concatenate([theirs[2][:, None], theirs[1][:, None], theirs[0]], axis=1).astype(np.float32)
     left = list(torch.from_numpy(expected))

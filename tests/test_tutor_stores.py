@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -47,30 +46,25 @@ def detected(*rows, classes=4):
     return boxed(SoftBoxes, [box for box, _, _ in rows], [index for _, index, _ in rows], probs=probs)
 
 
-BOXES = detected(
-    ([12, 0, 36, 16], 3, 0.8), ([0, 4, 48, 12], 2, 0.5), ([0, 0, 48, 16], 1, 0.9), ([0, 0, 9, 9], 3, 0.4)
-)  # fmt: skip
+WHOLE = ([0, 0, 48, 16], 1, 0.9)
+BOXES = detected(([12, 0, 36, 16], 3, 0.8), ([0, 4, 48, 12], 2, 0.5), WHOLE, ([0, 0, 9, 9], 3, 0.4))
 CATS = SoftMap(map=torch.stack([torch.zeros(6), torch.zeros(6), RAMP, 1 - RAMP])[:, None].repeat(1, 2, 1))
 """The cat's probability rises from left to right, the monitor's falls."""
 NOTHING = SoftLabels(SIZE)
 
 
 def opened(kind, folder, boxes=BOXES, maps=CATS, **options):
-    stores = {
-        "boxes": store(folder / "boxes", DETECTOR, {"a": SoftLabels.of(SIZE, boxes)}),
-        "maps": store(folder / "maps", MAPPER, {"a": SoftLabels.of(SIZE, maps)}),
-    }
-    return open_tutor(kind, **stores, **options)
+    one, other = (SoftLabels.of(SIZE, each) for each in (boxes, maps))
+    stores = store(folder / "boxes", DETECTOR, {"a": one}), store(folder / "maps", MAPPER, {"a": other})
+    return open_tutor(kind, boxes=stores[0], maps=stores[1], **options)
 
 
 @pytest.mark.parametrize("kind", ["instances", "rescored"])
 def test_without_an_answer_of_both_there_is_none(kind, tmp_path):
     boxes, maps = SoftLabels.of(SIZE, BOXES), SoftLabels.of(SIZE, CATS)
-    tutor = open_tutor(
-        kind,
-        boxes=store(tmp_path / "b", DETECTOR, {"a": NOTHING, "b": boxes, "c": SoftLabels.of(SIZE, detected())}),
-        maps=store(tmp_path / "m", MAPPER, {"a": maps, "b": NOTHING, "c": maps}),
-    )
+    of_boxes = store(tmp_path / "b", DETECTOR, {"a": NOTHING, "b": boxes, "c": SoftLabels.of(SIZE, detected())})
+    of_maps = store(tmp_path / "m", MAPPER, {"a": maps, "b": NOTHING, "c": maps})
+    tutor = open_tutor(kind, boxes=of_boxes, maps=of_maps)
     assert ask(tutor, IMAGE, "a").tasks == ask(tutor, IMAGE, "b").tasks == {}
     (answer,) = ask(tutor, IMAGE, "c").tasks.values()
     assert len(answer.scores) == 0, "nothing found is an answer"
@@ -299,12 +293,9 @@ def test_maps_correct_a_detector_that_mistakes_classes(voc_folder, tmp_path):
         wrong = torch.tensor([after[number] for number in each.classes.tolist()], dtype=torch.int64)
         halved = each.probs * 0.5
         halved[:, 0] = 0.5
-        guess = replace(
-            each,
-            boxes_xyxy=torch.cat([each.boxes_xyxy, each.boxes_xyxy]),
-            classes=torch.cat([each.classes, wrong]),
-            probs=torch.cat([halved, torch.eye(len(VOC))[wrong] * 0.9]),
-        )
+        twice, numbers = torch.cat([each.boxes_xyxy] * 2), torch.cat([each.classes, wrong])
+        probs = torch.cat([halved, torch.eye(len(VOC))[wrong] * 0.9])
+        guess = replace(each, boxes_xyxy=twice, classes=numbers, probs=probs)
         size = truths[image_id].size
         mistaken[image_id] = SoftLabels.of(size, guess)
         right[image_id] = SoftLabels.of(size, certain_map(truths[image_id].tasks["segmentation"], len(VOC)))
@@ -314,7 +305,7 @@ def test_maps_correct_a_detector_that_mistakes_classes(voc_folder, tmp_path):
     assert main(command) == 0
     assert Store.open(tmp_path / "out").kinds == ("detection",)
 
-    def judged(subject: Path) -> float:
+    def judged(subject):
         assert main(["evaluate", str(subject), *data, "--json", str(tmp_path / "figures.json")]) == 0
         figures = json.loads((tmp_path / "figures.json").read_text())["tasks"]["detection"]
         return float(figures["mAP_voc_area@.5"])
