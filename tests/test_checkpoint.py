@@ -63,9 +63,8 @@ def test_the_imagenet_file_is_not_needed_any_more(tmp_path, frozen):
     torch.testing.assert_close(answers(loaded, images)[1], answers(student, images)[1], rtol=0, atol=0)
     assert config.student.weights == str(path)
     save_checkpoint(tmp_path / "again", loaded, config)
-    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (
-        tmp_path / "best" / "model.safetensors"
-    ).read_bytes()
+    again, best = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("again", "best"))
+    assert again == best
 
 
 def test_a_failed_write_leaves_the_older_one_and_nothing_else(tmp_path, monkeypatch):
@@ -128,7 +127,6 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     refused("[]", "format None")
     refused(json.dumps({**good, "format": 1}), "format 1, and tutored .* reads format 2")
     refused(json.dumps({**good, "tasks": {"detection": ["cat"]}}), "damaged")
-    refused(
-        json.dumps({**good, "tasks": {"depth": ["background"]}}), "its tasks are depth, those of its config detection, "
-    )
+    depth = json.dumps({**good, "tasks": {"depth": ["background"]}})
+    refused(depth, "its tasks are depth, those of its config detection, ")
     refused(json.dumps({**good, "config": {**good["config"], "studnet": {}}}), "studnet: no such key")

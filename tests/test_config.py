@@ -57,9 +57,8 @@ def test_each_difference_between_the_recipes_can_be_set_alone(tmp_path):
 
 
 def test_a_preset_is_overridden_by_the_keys_beside_it(tmp_path):
-    path = write(
-        tmp_path, "data: {train: 'voc:x'}\nstudent: {kind: blitznet, preset: blitznet512-s4, map_width: 32, extra: 3}\n"
-    )
+    student = "{kind: blitznet, preset: blitznet512-s4, map_width: 32, extra: 3}"
+    path = write(tmp_path, f"data: {{train: 'voc:x'}}\nstudent: {student}\n")
     made = load_config(path, [("student.frozen", "8")]).student
     assert (made.size, made.stride, made.scales, made.map_width) == (512, 4, (0.02, 0.08, 0.95), 32)
     assert (made.extra, made.frozen) == (3, 8)
@@ -124,10 +123,7 @@ BLITZ = "student: {kind: blitznet, "
         ("tasks: {detection: {vetted_by: parts}}", "tasks.detection.vetted_by names 'parts'; possible: there is no"),
         ("tasks: {detection: {hidden_like: boxes}}", "hidden_like names 'boxes'; possible: detection"),
         ("tasks: {detection: {vetted_by: detection}, parts: {kind: segmentation}}", "'detection'; possible: parts"),
-        (
-            "tasks: {segmentation: {vetted_by: parts}, parts: {kind: segmentation}, detection: {}}",
-            "possible: detection",
-        ),
+        ("tasks: {segmentation: {vetted_by: parts}, parts: {kind: segmentation}, detection: {}}", "ble: detection"),
         ("student: {kind: blitz}", "student: unknown student 'blitz'; did you mean blitznet. possible: .*, or a class"),
         (BLITZ + "width: 3}", "student.width: .*; it is a key of student.kind compact and ubernet; here did you mean"),
         (BLITZ + "preset: blitznet}", "student.preset: .*'blitznet300-s8', .*'light', got 'blitznet'"),

@@ -30,7 +30,6 @@ CAT, DOG, BIRD = 1, 2, 3
 SIZE = (100, 100)
 A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
 AWAY = (60, 60, 70, 70)
-
 TASKS = two_tasks(LABELS)
 
 

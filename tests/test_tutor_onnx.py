@@ -201,9 +201,8 @@ def test_maps_that_are_no_probabilities_are_refused(tmp_path, activation, values
 
 def test_a_picture_is_placed_as_declared():
     image = Image.new("RGB", (64, 32), (255, 0, 51))
-    how = Picture(
-        fit="letterbox", corner="centre", colours="bgr", fill=102.0, mean=(0.1, 0.2, 0.3), deviation=(2, 1, 1)
-    )
+    numbers = {"fill": 102.0, "mean": (0.1, 0.2, 0.3), "deviation": (2, 1, 1)}
+    how = Picture(fit="letterbox", corner="centre", colours="bgr", **numbers)
     pixels, placed = place(image, (32, 32), how)
     assert placed.corner == (0, 8) and placed.inner == (16, 32) and placed.scale == (0.5, 0.5)
     assert pixels[0, :, 16, 0].tolist() == pytest.approx([0.05, -0.2, 0.7]), "BGR; (value - mean) / deviation"
@@ -272,12 +271,8 @@ def test_an_export_without_soft_answers_is_no_tutor(tmp_path):
 
 
 def test_the_declarations_in_the_manual_are_possible():
-    text = (
-        (Path(__file__).parents[1] / "docs" / "tutors.md")
-        .read_text()
-        .partition("## ONNX files")[2]
-        .partition("\n## ")[0]
-    )
+    page = (Path(__file__).parents[1] / "docs" / "tutors.md").read_text()
+    text = page.partition("## ONNX files")[2].partition("\n## ")[0]
     blocks = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml")[1:]]
     known = {"detection": {"kind": "yolox"}}  # the first block adds to what is known
     kinds = [Declaration.model_validate(block if number else known | block) for number, block in enumerate(blocks)]

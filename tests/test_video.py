@@ -27,7 +27,6 @@ from tutored.tasks.segmentation import ClassMap
 from tutored.types import Prediction
 
 av = pytest.importorskip("av")
-
 PETS = LabelSpace.of(["cat", "dog"])
 
 
@@ -86,9 +85,8 @@ def test_every_frame_is_drawn_and_told_at_its_time(tmp_path):
     times = [0, 1, 2, 5, 6, 9]  # of a variable rate
     source = film(tmp_path / "clip.v2.mp4", times)
     predictor, steps = Brightest(), []
-    written = predict_video(
-        predictor, source, tmp_path / "out" / "clip.v2.mp4", progress=lambda done, total: steps.append((done, total))
-    )
+    out = tmp_path / "out" / "clip.v2.mp4"
+    written = predict_video(predictor, source, out, progress=lambda done, total: steps.append((done, total)))
     assert [path.name for path in written] == ["clip.v2.predicted.mp4", "clip.v2.predicted.jsonl"]
     assert predictor.seen == [4, 2] and steps == [(4, 6), (6, 6)]
 
@@ -196,10 +194,8 @@ def test_a_missing_camera_or_package_is_told(tmp_path, monkeypatch):
     ],
 )
 def test_what_is_seen_in_a_video_is_told(tmp_path, score, boxes, missed):
-    seen = Film(score)
-    predict_video(
-        Brightest(), film(tmp_path / "clip.mp4", [0, 1, 2]), tmp_path / "seen", kinds=["json"], found=seen.add
-    )
+    seen, source = Film(score), film(tmp_path / "clip.mp4", [0, 1, 2])
+    predict_video(Brightest(), source, tmp_path / "seen", kinds=["json"], found=seen.add)
     assert str(seen) == f"3 frames; detection: {boxes}; segmentation: dog on 3" and seen.missed() == missed
 
 

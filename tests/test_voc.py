@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from made import refused, thing, xml
+from made import pictures, refused, thing, turned, xml
 from tutored.data import open_dataset
 from tutored.data.voc import VocBoxes
 from tutored.errors import InputError
@@ -44,9 +44,8 @@ def mask_of(folder):
 
 def test_boxes_become_continuous_edges_and_keep_their_flags(one):
     # Pixels 1..10 by 1..8 are the whole image; pixel 3, 4 alone is the unit square at (2, 3).
-    (one / "Annotations/train_000.xml").write_text(
-        xml(thing("cat", (1, 1, 10, 8)), thing("person", (3, 4, 3, 4), "<difficult>1</difficult>"))
-    )
+    person = thing("person", (3, 4, 3, 4), "<difficult>1</difficult>")
+    (one / "Annotations/train_000.xml").write_text(xml(thing("cat", (1, 1, 10, 8)), person))
     assert truth_of(one).size == (8, 10)
     boxes = boxes_of(one)
     assert boxes.boxes_xyxy.tolist() == [[0, 0, 10, 8], [2, 3, 3, 4]]
@@ -118,18 +117,14 @@ def test_lists_that_are_no_splits_are_refused_by_name(make_voc, tmp_path):
 @pytest.mark.parametrize("line", ["train_000.jpg", "JPEGImages\\train_000.JPG", "JPEGImages/0.jpg Segmentation/0.png"])
 def test_a_list_of_files_instead_of_names_is_refused(one, line):
     (one / "ImageSets/Main/own.txt").write_text(f"{line}\n")
-    with pytest.raises(InputError) as caught:
-        open_dataset(f"voc:{one}", "own")
-    assert str(caught.value).endswith(
-        f"own.txt: {line!r} names files; write the picture's name alone, without folder or suffix"
-    )
+    told = refused(r"own\.txt: ", open_dataset, f"voc:{one}", "own")
+    assert told.endswith(f"{line!r} names files; write the picture's name alone, without folder or suffix")
 
 
 def test_an_id_is_a_whole_line_whatever_it_ends_in(one):
     for names in (("IMG (1)", "cat on mat"), ("IMG 0", "IMG 1", "IMG -1")):
         (one / "ImageSets/Main/own.txt").write_text("".join(f"{name}\n" for name in names))
-        for name in names:
-            Image.new("RGB", (10, 8)).save(one / f"JPEGImages/{name}.jpg")
+        pictures(*(one / f"JPEGImages/{name}.jpg" for name in names))
         dataset = open_dataset(f"voc:{one}", "own")
         assert dataset.ids == names and dataset.image(names[-1]).size == (10, 8)
     refused("no split 'none'; possible: own, train", open_dataset, f"voc:{one}", "none")
@@ -189,9 +184,7 @@ def test_boxes_in_shares_of_the_sides_are_refused(one, box):
 @pytest.mark.tried("refused by name", "boxes drawn on a picture that EXIF turns")
 @pytest.mark.parametrize("stated", [True, False])
 def test_boxes_of_the_turned_picture_are_told_so(one, stated):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.jpg", exif=exif)
+    Image.new("RGB", (10, 8)).save(one / "JPEGImages/train_000.jpg", exif=turned(6))
     text = "<size><width>8</width><height>10</height></size>" if stated else thing("cat", (2, 9, 4, 10))
     (one / "Annotations/train_000.xml").write_text(f"<annotation>{text}</annotation>")
     refused(r"10x8\b.*train_000\.jpg is turned by its EXIF, .* turn the pixels, such as", truth_of, one)
@@ -211,10 +204,8 @@ def test_files_that_have_the_name_of_no_picture_are_noted(make_voc, tmp_path):
     (folder / "Annotations/val_000.xml").rename(folder / "Annotations/val_000.json")
     (folder / "Annotations/train_000.json").touch()
     (other, _) = open_dataset(f"voc:{folder}", "train").notes
-    assert (
-        other == f"{folder}/Annotations: 1 files, such as val_000.json, have the name of a picture and are not read; "
-        "possible: .xml"
-    )
+    there = f"{folder}/Annotations: 1 files, such as val_000.json, have the name of a picture and are not read; "
+    assert other == f"{there}possible: .xml"
 
 
 @pytest.mark.tried("noted", "GIF, HEIC, raw or JPEG 2000 among pictures")
@@ -251,9 +242,8 @@ def test_own_classes_come_from_labels_txt(one):
 
 
 def test_fractions_are_accepted_and_a_pixel_too_far_is_cut(one):
-    (one / "Annotations/train_000.xml").write_text(
-        xml(thing("cat", ("2.5", 1, "4.25", 2)), thing("dog", (0, 0, 11, 9)))
-    )
+    objects = thing("cat", ("2.5", 1, "4.25", 2)), thing("dog", (0, 0, 11, 9))
+    (one / "Annotations/train_000.xml").write_text(xml(*objects))
     assert boxes_of(one).boxes_xyxy.tolist() == [[1.5, 0, 4.25, 2], [0, 0, 10, 8]]
 
 
@@ -296,27 +286,15 @@ def test_xml_of_another_version_of_the_image_is_refused(one):
         refused(rf"_000\.xml: <size> says {width}x{height} pixels, the image is 10x8", truth_of, one)
 
 
-tags = st.sampled_from(
-    "annotation object name difficult bndbox xmin ymin xmax ymax cat".split()  # cat: a field that there is not
-)
-
-
+tags = st.sampled_from("annotation object name difficult bndbox xmin ymin xmax ymax cat".split())  # no field: cat
 texts = st.sampled_from(["", " ", "cat", "dog", "0", "1", "5", "8", "-3", "1e308", "inf", "nan", "9" * 400, "é"])
-
-
 trees = st.recursive(
     st.builds("<{0}>{1}</{0}>".format, tags, texts),
     lambda inner: st.builds(lambda tag, parts: f"<{tag}>{''.join(parts)}</{tag}>", tags, st.lists(inner, max_size=5)),
     max_leaves=20,
 )
-
-
 numbers = st.sampled_from(["", "1", "2", "5.5", "8", "10", "11", "0", "-3", "1e308", "inf", "nan", "9" * 400])
-
-
 things = st.builds(thing, st.sampled_from(["cat", "dog", "background", "kat", ""]), st.tuples(*[numbers] * 4))
-
-
 documents = st.lists(trees | things, max_size=4).map(lambda parts: xml(*parts)) | trees
 
 
