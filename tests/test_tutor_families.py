@@ -265,7 +265,7 @@ def test_yolox(tmp_path):
 
 def test_an_unknown_network_is_described(tmp_path):
     file = write(tmp_path, {"x": ["N", 3, 32, 32]}, {"a": np.zeros((1, 5, 7)), "b": np.zeros((1, 2))})
-    message = refused("", open_tutor, "onnx", weights=file)
+    message = refused("an export of tutored", open_tutor, "onnx", weights=file)
     assert "(an export of tutored, Ultralytics, RF-DETR, RT-DETR, D-FINE, torchvision, MMDeploy," in message
     assert f"inputs x [N, 3, 32, 32]; outputs a [1, 5, 7], b [1, 2]; say in {file.with_suffix('.yaml')}" in message
     assert "`detection: {kind: final_boxes, boxes: NAME}` or `segmentation: {logits: NAME}`" in message

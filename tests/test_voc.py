@@ -189,7 +189,7 @@ def test_boxes_of_the_turned_picture_are_told_so(one, stated):
     (one / "Annotations/train_000.xml").write_text(f"<annotation>{text}</annotation>")
     refused(r"10x8\b.*train_000\.jpg is turned by its EXIF, .* turn the pixels, such as", truth_of, one)
     (one / "Annotations/train_000.xml").write_text(f"<annotation>{thing('kat', (1, 1, 2, 2))}</annotation>")
-    assert "EXIF" not in refused("", truth_of, one), "another fault than the size"
+    assert "EXIF" not in refused("unknown class 'kat'", truth_of, one), "another fault than the size"
 
 
 @pytest.mark.tried("noted", "masks and XMLs whose names are no picture's; JSON among XMLs", inputs=2)
