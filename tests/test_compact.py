@@ -171,6 +171,21 @@ def test_its_exported_file_answers_as_it_does(tmp_path, words):
     assert file.exists()
 
 
+@pytest.mark.parametrize("freeze_norm", [False, True])
+def test_uneven_padding_is_its_convolutions_own_in_a_file(tmp_path, freeze_norm):
+    """A node that pads copies the input; the usual trunk's five convolutions of stride 2 have one row and column more
+    behind than in front.
+    """
+    onnx = pytest.importorskip("onnx")
+    shape = {"kind": "compact", "weights": "random", "size": 64, "width": 16, "freeze_norm": freeze_norm}
+    config = make_config({"data": {"train": "voc:unread"}, "student": shape})
+    save_checkpoint(tmp_path / "checkpoint", make_student(config.student, two_tasks(TWO)), config)
+    assert main(["export", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "student.onnx")]) == 0
+    nodes = onnx.load(tmp_path / "student.onnx").graph.node
+    pads = [tuple(each.ints) for node in nodes for each in node.attribute if each.name == "pads"]
+    assert [*map(pads.count, [(0, 0, 1, 1), (1, 1, 2, 2)])] == [3, 2] and "Pad" not in {node.op_type for node in nodes}
+
+
 def test_its_size_on_the_usual_trunk():
     with torch.device("meta"):
         student = Compact(section(size=160, weights="random"), two_tasks(VOC))

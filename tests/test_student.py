@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from made import refused, two_tasks
+from tutored.config import make_config
 from tutored.errors import InputError
 from tutored.labels import VOC, LabelSpace
+from tutored.students import make_student
 from tutored.students.anchors import anchors, level_scales
-from tutored.students.backbone import Depthwise, quicken
+from tutored.students.backbone import Depthwise, fold, quicken
 from tutored.students.blitznet import BlitzNet, BlitzNetSection
 from tutored.tasks import Task
 
@@ -37,6 +39,10 @@ def tiny(**keys):
 def on_meta(config, tasks=None):
     with torch.device("meta"):
         return BlitzNet(config, tasks or two_tasks(VOC))
+
+
+def norms(module):
+    return [each for each in module.modules() if isinstance(each, nn.BatchNorm2d)]
 
 
 def count(module):
@@ -141,6 +147,25 @@ def test_weights_by_path_and_folded_norms_give_the_same_maps(name, tmp_path):
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
     for got, want in zip(folded.eval().backbone(images), free.backbone(images), strict=True):
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["blitznet", "compact", "ubernet"])
+def test_where_a_student_only_answers_its_norms_are_folded(kind):
+    """Of a convolution with a norm for each of its uses, each use has a convolution of its own."""
+    torch.manual_seed(0)
+    more = {"pyramid": 2} if kind == "ubernet" else {}
+    section = {"kind": kind, "backbone": TINY.backbone, "weights": "random", "size": 64} | more
+    student = make_student(make_config({"data": {"train": "voc:x"}, "student": section}).student, two_tasks(VOC)).eval()
+    for each in norms(student):
+        for values, (low, high) in (("running_mean", (-0.2, 0.2)), ("running_var", (0.5, 1.5)), ("weight", (0.5, 1.5))):
+            nn.init.uniform_(getattr(each, values), low, high)
+    images = torch.rand(2, 3, 64, 64)
+    before, many = student(images), len(norms(student))
+    fold(student)
+    for task, raw in student(images).items():
+        for got, want in zip(flat(raw), flat(before[task]), strict=True):
+            torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    assert many > 40 and not norms(student)
 
 
 @pytest.mark.parametrize("freeze_norm", [False, True])

@@ -22,6 +22,7 @@ from tutored.processes import choose_device
 from tutored.section import Names
 from tutored.softlabels import Remapped, Store
 from tutored.students import Student, answer
+from tutored.students.backbone import fold
 from tutored.tasks import Task, task_class
 from tutored.tasks.calibrate import averaged_classes
 from tutored.types import Dataset, Prediction
@@ -78,7 +79,7 @@ def judge(
     own = {name: task.labels.classes for name, task in tasks.items()}
     dataset = relabelled(given, own, _by_task(annotated, tasks, "annotated"))
     processes.place()  # says which GPU is this process' own
-    student.to(choose_device(device))
+    fold(student.to(choose_device(device)))
     notes = _by_text({name: _differences(each, subject, given.name) for name, each in maps.items()})
     notes = _told((*told_first(given), *notes), tell)
     records = record_student(student, dataset, tasks, progress)

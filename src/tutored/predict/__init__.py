@@ -22,6 +22,7 @@ from tutored.inputs import VIDEOS, find_pictures, read_frames
 from tutored.pictures import as_rgb, read_picture, upright
 from tutored.processes import choose_device
 from tutored.students import Student, answer
+from tutored.students.backbone import fold
 from tutored.tasks import Task
 from tutored.tasks.calibrate import rounded_down
 from tutored.types import Prediction
@@ -247,6 +248,7 @@ class Predictor:
 
             return cls(Exported(Path(checkpoint), where), where, batch)
         student, config = load_checkpoint(checkpoint)
+        fold(student)
         return cls(student, where, batch, config.taught)
 
     @overload

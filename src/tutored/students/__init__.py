@@ -103,7 +103,7 @@ def preprocess(images: Sequence[Image.Image], size: int) -> Tensor:
     """
     resized = [image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR) for image in images]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
-    return pixels.permute(0, 3, 1, 2).float() / 255
+    return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from tutored import boxes
 from tutored.config.students import CompactSection
-from tutored.students.backbone import Backbone
+from tutored.students.backbone import Backbone, SharedConvolution
 from tutored.students.heads import PlacedHead, Student, matched
 from tutored.tasks import Task
 from tutored.tasks.detection import BoxTargets, Detection
@@ -100,7 +100,7 @@ class Pyramid(nn.Module):
         return levels
 
 
-class LevelNorms(nn.Module):
+class LevelNorms(SharedConvolution):
     """A convolution that all levels share, and a norm and SiLU of each level's own."""
 
     def __init__(self, width: int, kernel: int, levels: int) -> None:

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from tutored.config.students import UberNetSection
 from tutored.students.anchors import AnchorHead, AnchorRows, BoxOutputs, anchors
-from tutored.students.backbone import Backbone
+from tutored.students.backbone import Backbone, SharedConvolution
 from tutored.students.heads import Student
 from tutored.tasks import Task
 from tutored.tasks.detection import Detection
@@ -78,7 +78,7 @@ class UberNet(Student):
         return {name: head(pyramid) for name, head in self.heads.items()}
 
 
-class Skip(nn.Module):
+class Skip(SharedConvolution):
     """One task's view of one level of the trunk: a convolution, and for each image of the pyramid a norm, then ReLU."""
 
     def __init__(self, channels: int, width: int, kernel: int = 1, images: int = 1) -> None:
