@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import TINY, MadeDataset, refused
+from made import TINY, MadeDataset, boxed, refused
 from tutored.config import TaskSection, make_config
 from tutored.data import open_dataset
 from tutored.data.packed import Packed
@@ -49,15 +49,9 @@ class Drawn:
         return {"all": ("objects", "parts", "numbers"), "boxes": ("objects",), "mask": ("parts",)}[image_id]
 
     def ground_truth(self, image_id):
-        drawn = {
-            "objects": Boxes(
-                boxes_xyxy=torch.tensor([[0.0, 0, 1, 1], [1, 0, 2, 1]]),
-                classes=torch.tensor(self.boxes),
-                difficult=torch.tensor([False, True]),
-            ),
-            "parts": ClassMask(mask=torch.tensor([[DOG, CAT, 0, 255]], dtype=torch.uint8)),
-            "numbers": "not touched",
-        }
+        objects = boxed(Boxes, [[0, 0, 1, 1], [1, 0, 2, 1]], self.boxes, difficult=[False, True])
+        parts = ClassMask(mask=torch.tensor([[DOG, CAT, 0, 255]], dtype=torch.uint8))
+        drawn = {"objects": objects, "parts": parts, "numbers": "not touched"}
         return GroundTruth((1, 4), {task: drawn[task] for task in self.annotated_tasks(image_id)})
 
 
@@ -101,11 +95,8 @@ def test_unknown_and_repeated_names_are_refused():
 
 def test_hidden_ground_truth_is_not_seen_task_by_task():
     dataset = Visible(Drawn(), {"objects": {"all", "mask"}, "parts": set()})
-    assert [dataset.annotated_tasks(image_id) for image_id in Drawn.ids] == [
-        ("parts", "numbers"),
-        ("objects",),
-        ("parts",),
-    ]
+    annotated = [dataset.annotated_tasks(image_id) for image_id in Drawn.ids]
+    assert annotated == [("parts", "numbers"), ("objects",), ("parts",)]
     assert tuple(dataset.ground_truth("all").tasks) == ("parts", "numbers")
 
 
@@ -214,9 +205,8 @@ def test_views_pass_on_what_they_do_not_change():
     dataset = relabelled(Drawn(), {"objects": ("cat",)})
     assert (dataset.name, dataset.source, dataset.split, dataset.notes) == ("drawn", "voc:drawn", "train", ("a note",))
     assert dataset.problems("all") == ("all is broken",) and dataset.image("all").size == (4, 1)
-    assert [dataset.annotated_tasks(each) for each in dataset.ids] == [
-        Drawn().annotated_tasks(each) for each in Drawn.ids
-    ]
+    assert all(dataset.annotated_tasks(each) == Drawn().annotated_tasks(each) for each in Drawn.ids)
+    assert dataset.ids == Drawn.ids
     assert tuple(dataset.ground_truth("mask").tasks) == ("parts",), "missing boxes stay missing"
 
 
@@ -239,9 +229,8 @@ def test_a_label_space_may_be_larger_than_a_mask_can_hold():
     boxes, mask = seen(("c2", "c300"), None, *many, boxes=(255, 300))
     assert boxes.classes.tolist() == [2] and mask.mask.tolist() == [[0, 1, 0, 255]]
     boxes, mask = seen((*many[2:], "c1", "c2"), None, *many, boxes=(1, 3))
-    assert boxes.classes.tolist() == [299, 1] and mask.mask.tolist() == [[255, 255, 0, 255]], (
-        "what does not fit: ignored"
-    )
+    assert boxes.classes.tolist() == [299, 1]
+    assert mask.mask.tolist() == [[255, 255, 0, 255]], "what does not fit: ignored"
 
 
 def test_a_larger_share_holds_out_a_superset():

@@ -13,14 +13,8 @@ def test_all_voc_classes_are_found_in_coco_six_respelled():
     assert None not in pairs.to
     named = {VOC.names[index]: COCO.names[to] for index, to in enumerate(pairs.to)}
     different = {name: other for name, other in named.items() if name != other}
-    assert different == {
-        "aeroplane": "airplane",
-        "motorbike": "motorcycle",
-        "diningtable": "dining table",
-        "pottedplant": "potted plant",
-        "sofa": "couch",
-        "tvmonitor": "tv",
-    }
+    furniture = {"diningtable": "dining table", "pottedplant": "potted plant", "sofa": "couch", "tvmonitor": "tv"}
+    assert different == {"aeroplane": "airplane", "motorbike": "motorcycle", **furniture}
     back = ClassMap.by_name(COCO, VOC)
     assert len(back.unmapped) == 60
     assert back.unreached == ()
@@ -68,25 +62,21 @@ ADE20K, OPEN_IMAGES = KNOWN["ade20k"], KNOWN["open-images"]
 
 
 def test_known_label_spaces_map_to_voc_and_coco():
-    assert {name: len(space.classes) for name, space in KNOWN.items()} == {
-        "voc": 20, "coco": 80, "ade20k": 150, "cityscapes": 19, "open-images": 601
-    }  # fmt: skip
+    counts = {name: len(space.classes) for name, space in KNOWN.items()}
+    assert counts == {"voc": 20, "coco": 80, "ade20k": 150, "cityscapes": 19, "open-images": 601}
     assert (ADE20K.names[1], ADE20K.names[13], ADE20K.names[150]) == ("wall", "person", "flag")
     assert ClassMap.by_name(OPEN_IMAGES, COCO).unreached == ("sports ball", "cup")
     assert ClassMap.by_name(OPEN_IMAGES, VOC).unreached == ()
     lacking = ClassMap.by_name(ADE20K, VOC).unreached
     assert lacking == ("bird", "cat", "cow", "diningtable", "dog", "horse", "pottedplant", "sheep", "train")
     city = ClassMap.by_name(KNOWN["cityscapes"], VOC)
-    assert [VOC.names[to] for to in city.to[1:] if to] == [
-        "person", "car", "bus", "train", "motorbike", "bicycle"
-    ]  # fmt: skip
+    there = [VOC.names[to] for to in city.to[1:] if to]
+    assert there == ["person", "car", "bus", "train", "motorbike", "bicycle"]
 
 
 def test_names_that_only_look_alike_are_other_classes():
-    named = {
-        name: to and COCO.names[to]
-        for name, to in zip(OPEN_IMAGES.names, ClassMap.by_name(OPEN_IMAGES, COCO).to, strict=True)
-    }
+    pairs = zip(OPEN_IMAGES.names, ClassMap.by_name(OPEN_IMAGES, COCO).to, strict=True)
+    named = {name: to and COCO.names[to] for name, to in pairs}
     assert named["Mouse"] is None and named["Computer mouse"] == "mouse"
     assert named["Table"] is None and named["Kitchen & dining room table"] == "dining table"
     assert named["Plant"] is None and named["Man"] is None

@@ -40,9 +40,8 @@ def test_a_command_line_can_be_built_from_the_options():
     folders, missing = told["files"]["--from"], told["files"]["--missing"]
     assert (folders.name, folders.multiple, folders.metavar) == ("folders", True, "FOLDER...")
     assert list(missing.type.choices) == ["refuse", "allow"] and missing.help.endswith("[default: refuse]")
-    assert [kind for kind, section in KINDS.items() if section.FIRST] == [
-        "onnx", "torchvision", "hf", "python", "student", "files"
-    ]  # fmt: skip
+    short = [kind for kind, section in KINDS.items() if section.FIRST]
+    assert short == ["onnx", "torchvision", "hf", "python", "student", "files"]
 
 
 def test_what_a_tutor_can_not_be_told_is_refused():
