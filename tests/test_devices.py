@@ -30,8 +30,7 @@ from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.engine import optimise
 from tutored.engine import trainer as trainer_module
-from tutored.engine.batches import means
-from tutored.engine.optimise import Average, make_optimizer
+from tutored.engine.optimise import Average, make_optimizer, means
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
 from tutored.softlabels.writer import PART_ROWS, finish, write_part

@@ -13,8 +13,8 @@ MAY_NAME_TASKS = ("tasks/", "students/", "studies/", "data/voc.py", "data/coco.p
 MAY_NAME_TASKS += (
     "config/entries.py",
     "config/tasks.py",
+    "tutors/__init__.py",
     "tutors/files_coco.py",
-    "tutors/options.py",
     "tutors/stores.py",
 )
 """A reader of files, and where "instances" names a kind of tutor."""

@@ -23,8 +23,7 @@ from tutored.config import flat
 from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.studies.folder import judge_tutors, load_folder, open_folder, run_all, unfinished, work
-from tutored.studies.outcome import gather, rows_of, show
-from tutored.studies.records import FILE, Record, add_record, read_records
+from tutored.studies.results import FILE, Record, add_record, gather, read_records, rows_of, show
 from tutored.studies.setting import Row, Study, choose, config_of, load_setting, plan, studies_of
 from tutored.tutors import open_tutor
 from tutored.tutors.label import label

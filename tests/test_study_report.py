@@ -12,9 +12,8 @@ from made import refused
 from tutored.evaluate import Interval
 from tutored.pages import PAPER
 from tutored.studies.folder import Folder
-from tutored.studies.outcome import gather
-from tutored.studies.records import Record, add_record, read_records
 from tutored.studies.report import draw_curve, write_report
+from tutored.studies.results import Record, add_record, gather, read_records
 from tutored.studies.setting import Row, Setting, Study, load_setting, run_of
 
 SETTING = load_setting(None, name="made <up>", data="voc:/nowhere/VOC2012", reported=["cat", "dog"])

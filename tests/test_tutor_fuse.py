@@ -16,8 +16,8 @@ from tutored.errors import InputError
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
+from tutored.tutors import TorchvisionOptions
 from tutored.tutors.fuse import Augmented, fuse, mirrored
-from tutored.tutors.options import TorchvisionOptions
 from tutored.tutors.torchvision import Detector, Segmenter
 from tutored.types import SoftLabels
 

@@ -14,8 +14,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from made import ask, ask_boxes, ask_map, noise, refused, write
 from tutored.errors import InputError
 from tutored.labels import COCO_NAMES, VOC, LabelSpace
-from tutored.tutors import open_tutor
-from tutored.tutors.options import TorchvisionOptions
+from tutored.tutors import TorchvisionOptions, open_tutor
 from tutored.tutors.torchvision import MODELS, Detector, categories
 
 

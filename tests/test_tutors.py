@@ -14,8 +14,7 @@ from made import refused
 from tutored.cli import commands
 from tutored.errors import InputError
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors import KINDS, open_tutor
-from tutored.tutors.options import ForeignOptions
+from tutored.tutors import KINDS, ForeignOptions, open_tutor
 from tutored.tutors.outputs import NetworkTutor, select, soft_boxes, with_masks
 
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))

@@ -4,8 +4,6 @@
 training finds it, `audit.json` in the store. What is measured is each kind of task's own matter (`tasks.audit`).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

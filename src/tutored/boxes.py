@@ -1,7 +1,5 @@
 """Boxes as pure functions: `(x1, y1, x2, y2)`, continuous pixel edges, last dimension 4, any batch shape before it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

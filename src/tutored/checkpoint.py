@@ -1,7 +1,5 @@
 """A trained student as a folder: `model.safetensors` and `checkpoint.json`, enough to use it anywhere."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from importlib.metadata import version

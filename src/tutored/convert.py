@@ -1,7 +1,5 @@
 """A store's soft labels in other tools' formats, in a data set's own classes."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -28,7 +26,7 @@ from tutored.files import whole_folder, write_encoded, write_text
 from tutored.labels import VOC, ClassMap, LabelSpace
 from tutored.softlabels import Remapped, Store
 from tutored.tasks import task_class
-from tutored.tasks.detection import describe
+from tutored.tasks.detection import Detection
 from tutored.tasks.detection.types import Boxes, SoftBoxes
 from tutored.tasks.instances import Instances, InstanceSegmentation
 from tutored.tasks.segmentation import save_mask
@@ -270,14 +268,15 @@ def _regions(answer: Answer, labels: LabelSpace) -> dict[tuple[Any, ...], Any]:
 
 
 def _entries(answer: Answer, target: Target) -> list[dict[str, Any]]:
-    """The boxes as entries of COCO results, each with `probs` by name; see `tasks.detection.draw.describe`."""
+    """The boxes as entries of COCO results, each with `probs` by name; see `Detection.describe`."""
     if answer.boxes is None:
         return []
     kept = answer.boxes.chosen(answer.boxes.scores >= target.score)
+    described = Detection(Detection.kind, target.labels).describe(kept.final())
     return [
         entry
         | {"probs": {name: round(p, 5) for name, p in zip(target.labels.names, row, strict=True) if p >= TAIL_FLOOR}}
-        for entry, row in zip(describe(kept.final(), target.labels), kept.probs.tolist(), strict=True)
+        for entry, row in zip(described, kept.probs.tolist(), strict=True)
     ]
 
 

@@ -4,6 +4,8 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
+from typing import Any
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -42,6 +44,12 @@ def printable(text: str) -> str:
     surrogates. A name in a data set may hold any of them.
     """
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def instead(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """In what two configs differ, for a message: up to five keys, with both values."""
+    differing = (key for key in here | there if there.get(key) != here.get(key))
+    return ", ".join(f"{key} {there.get(key)!r} instead of {here.get(key)!r}" for key in islice(differing, 5))
 
 
 def misread() -> str:

@@ -5,15 +5,13 @@ which `table` shows. `resample` keeps what `compare` needs for the interval of a
 business of each kind of task (`Task.record`, `Task.figures`, `Task.resampler`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,7 +186,7 @@ class Resampled:
             )
 
     @classmethod
-    def load(cls, path: Path) -> Resampled:
+    def load(cls, path: Path) -> Self:
         """Read what `save` wrote. Raises InputError where the file is something else."""
         try:
             with np.load(regular(path), allow_pickle=False) as arrays:
@@ -297,10 +295,8 @@ def compare(a: Sequence[Resampled], b: Sequence[Resampled]) -> dict[str, Interva
 
 
 def _estimate(differences: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Difference, ends of the interval and p-value, see `compare`.
-
-    Args:
-        differences: float64 [seeds, samples + 1], the first column on the images themselves.
+    """Difference, ends of the interval and p-value, see `compare`. `differences` is float64 [seeds, samples + 1], the
+    first column on the images themselves.
     """
     from scipy.special import stdtr, stdtrit
 

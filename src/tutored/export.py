@@ -1,7 +1,5 @@
 """A student for use without our package: ONNX or `torch.export`, refused unless it computes the same."""
 
-from __future__ import annotations
-
 import io
 import json
 import warnings

@@ -1,7 +1,5 @@
 """Files and folders that appear whole or not at all, and the folders that commands write, each told by a file in it."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import io

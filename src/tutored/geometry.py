@@ -4,8 +4,6 @@ Zoom-out, crop, flip and resize are one window of the image, possibly larger tha
 square input. Everything is resampled once, from the un-augmented original (SSD's augmentation; specification 4.3).
 """
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import dataclass
@@ -182,10 +180,8 @@ as many."""
 
 
 def likeliest(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """The likeliest class of each pixel: bilinear (half-pixel centres), then the argmax. Returns uint8 [H, W].
-
-    Args:
-        scores: float32 [C+1, h, w], logits or probabilities.
+    """The likeliest class of each pixel: bilinear (half-pixel centres), then the argmax. Returns uint8 [H, W]. `scores`
+    is float32 [C+1, h, w], logits or probabilities.
     """
     (classes, rows, _), (height, width) = scores.shape, size
     plain = scores[None].contiguous()  # a class after the other

@@ -1,7 +1,5 @@
 """What is predicted: picture files, videos and cameras, and the frames of the latter."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -146,10 +144,8 @@ def read_frames(source: Path | str) -> Iterator[Image.Image]:
 
 
 def frames_of(container: Any, name: str, rate: Fraction) -> Iterator[Frame]:
-    """Frames as they come. Raises InputError where the video is broken from some frame on.
-
-    Args:
-        rate: frames a second, of a video that does not say its frames' times.
+    """Frames as they come. Raises InputError where the video is broken from some frame on. A video that
+    does not say its frames' times has `rate` of them a second.
     """
     import av
 

@@ -1,7 +1,5 @@
 """The figures of a checkpoint or a store on a split, by the same code."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 

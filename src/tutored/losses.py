@@ -12,8 +12,6 @@ A head is one task of one student. It has loss terms by name (`Head.terms`); a f
     student.heads["segmentation"].terms["relations"] = Term(lambda targets, cells: cells.normaliser, my_sum)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

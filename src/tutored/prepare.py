@@ -1,7 +1,5 @@
 """A training from its beginning: the tutors that its config names are asked, and their answers audited."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Several processes at one piece of work, as torchrun starts them, and where networks run."""
 
-from __future__ import annotations
-
 import os
 import resource
 import sys

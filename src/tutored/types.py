@@ -8,8 +8,6 @@ Boxes are always `(x1, y1, x2, y2)`, float32, 0-based continuous pixel edges, so
 `(0, 0, W, H)`. Class 0 is background, 255 in a mask is "ignore".
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -23,6 +21,8 @@ from tutored.labels import LabelSpace
 
 IGNORE = 255
 BACKGROUND = 0
+Size = tuple[int, int]
+"""(height, width) in pixels."""
 SOURCES = ("ground_truth", "tutor")
 """Who teaches."""
 
@@ -32,11 +32,11 @@ class PerTask:
     """What is known about one image.
 
     Attributes:
-        size: (height, width) of the image in pixels.
+        size: of the image.
         tasks: by task. A task that is missing has no answer here; an answer that is there may say "nothing there".
     """
 
-    size: tuple[int, int]
+    size: Size
     tasks: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -107,13 +107,13 @@ class Batch(NamedTuple):
     images: Tensor
     targets: dict[str, dict[str, Any]]
 
-    def map(self, change: Any) -> Batch:
+    def map(self, change: Any) -> Self:
         """The same with `change` applied to every tensor."""
         targets = {
             task: {source: type(each)(*map(change, each)) for source, each in by_source.items()}
             for task, by_source in self.targets.items()
         }
-        return Batch(self.image_ids, change(self.images), targets)
+        return self._replace(images=change(self.images), targets=targets)
 
 
 class Dataset(Protocol):

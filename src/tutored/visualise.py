@@ -1,7 +1,5 @@
 """Pictures for people: the answers of all tasks drawn over an image, and grids of such pictures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 
@@ -70,10 +68,8 @@ def draw(
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = ()) -> Image.Image:
-    """Pictures in rows and columns, each fitted into a cell of `SIDE` pixels. Returns RGB, on white.
-
-    Args:
-        titles: one over each column, or none.
+    """Pictures in rows and columns, each fitted into a cell of `SIDE` pixels. Returns RGB, on white. `titles`, if any,
+    stand over the columns.
     """
     fitted = [[ImageOps.contain(picture, (SIDE, SIDE)) for picture in row] for row in rows]
     sheet = _sheet(fitted, (SIDE, max(picture.height for row in fitted for picture in row)), GAP)

@@ -1,7 +1,5 @@
 """Networks' weights in files, read without running their code."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 Exit codes: 0 done, 1 failed (the machine, or a loss that is not finite), 2 wrong use or bad input.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

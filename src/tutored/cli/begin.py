@@ -1,7 +1,5 @@
 """The commands to begin with: what is there, and what tutors say about it."""
 
-from __future__ import annotations
-
 import os
 import re
 from functools import partial
@@ -228,7 +226,7 @@ class Tutors(common.Group):
         return list(KINDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from tutored.tutors.options import KINDS, flags_of, value_type
+        from tutored.tutors import KINDS, flags_of, value_type
 
         if cmd_name not in KINDS:
             return None
@@ -258,7 +256,7 @@ class Tutors(common.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Of `hf:FOLDER`, what is behind the colon is the kind's first option."""
-        from tutored.tutors.options import KINDS, flags_of, refuse_weights
+        from tutored.tutors import KINDS, flags_of, refuse_weights
 
         refuse_weights(args[0])
         kind, colon, name = args[0].partition(":")

@@ -1,7 +1,5 @@
 """What commands share: their group, types of options, what they print and write. Imports nothing slow."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import os
@@ -41,10 +39,8 @@ class Made(click.Path):
 
 
 class Target(click.Path):
-    """What a command writes, below folders: a file or a folder, where nothing else is.
-
-    Args:
-        folder: None: the command itself looks at what is there.
+    """What a command writes, below folders: a file or a folder, where nothing else is. `folder` is None where the
+    command itself looks at what is there.
     """
 
     def __init__(self, folder: bool | None) -> None:
@@ -311,7 +307,7 @@ def _option(name: str, value: str, context: click.Context) -> str:
             forms |= {word.lstrip("-"): [f"{word} {value}".rstrip()] for word in param.opts}
     same = [each for each in (name, *OPTIONS.get(name, ())) if each in forms][:1]
     if context.parent and context.parent.info_name == "label" and not same:
-        from tutored.tutors.options import KINDS, flags_of
+        from tutored.tutors import KINDS, flags_of
 
         takers = [kind for kind in KINDS if f"--{name}" in flags_of(kind).values()]
         if takers:
@@ -323,7 +319,7 @@ def _option(name: str, value: str, context: click.Context) -> str:
 def _command(context: click.Context, name: str) -> str:
     """What a command is called here, in whichever group it is."""
     if context.info_name == "label":
-        from tutored.tutors.options import meant
+        from tutored.tutors import meant
 
         return meant(name)
     there = {name: name for name in commands.commands}

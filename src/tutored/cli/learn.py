@@ -387,8 +387,7 @@ def show_rows(folder: Path, rows: tuple[str, ...], against: str | None, json_: b
 
     ROW... are how the rows' names begin, or else parts of them; without any, all rows are printed.
     """
-    from tutored.studies.outcome import rows_of, show
-    from tutored.studies.records import read_records
+    from tutored.studies.results import read_records, rows_of, show
 
     records = read_records(folder)
     other = None

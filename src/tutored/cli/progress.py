@@ -79,10 +79,8 @@ def bar(what: str) -> Iterator[Progress]:
 
 
 class TrainingLine(Watcher):
-    """Shows step, epoch, loss and time left of a training; a line of figures after each validation.
-
-    Attributes:
-        result: of the last validation.
+    """Shows step, epoch, loss and time left of a training; a line of figures after each validation. `result` is that of
+    the last validation.
     """
 
     def __init__(self, step: Callable[..., None]) -> None:

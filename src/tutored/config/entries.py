@@ -1,7 +1,5 @@
 """The kinds of task and the students that the package brings, and how a config names a user's own."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import sys
@@ -70,10 +68,7 @@ def resolve(name: str, table: Table, what: str, members: tuple[str, ...] = ("Sec
 
 def imported(path: str, what: str) -> Any:
     """What `module:name` names, in an installed package or a file of the current folder. Raises InputError: it can't be
-    imported.
-
-    Args:
-        what: for messages, such as `kind of task`.
+    imported. Messages call it `what`, such as `kind of task`.
     """
     here = os.getcwd()
     if not path.startswith("tutored.") and not {here, ""} & {*sys.path}:

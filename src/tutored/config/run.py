@@ -1,14 +1,12 @@
 """One run's complete configuration, what recipes set, and how it is read from YAML or a mapping; mistakes in words."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -88,7 +86,7 @@ class Config(Section):
         return given
 
     @model_validator(mode="after")
-    def _tasks_fit(self) -> Config:
+    def _tasks_fit(self) -> Self:
         for name, task in self.tasks.items():
             if task.hidden_like is not None and task.hidden_like not in self.tasks:
                 possible = ", ".join(self.tasks)
@@ -126,7 +124,7 @@ class Config(Section):
         """The tasks that somebody teaches; the student's answers for another one mean nothing."""
         return tuple(name for name, task in self.tasks.items() if task.policy != "none")
 
-    def placed(self, out: Path) -> Config:
+    def placed(self, out: Path) -> Self:
         """The same with a store in `out/stores` for each tutor that has none: one for each training data set.
 
         Tasks that share a tutor share its stores.

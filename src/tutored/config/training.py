@@ -1,7 +1,5 @@
 """Where images come from and how they are augmented, how sources are mixed, and how a student is optimised."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 

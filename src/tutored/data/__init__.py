@@ -1,7 +1,5 @@
 """Images and what is known about them: `open_dataset` reads the folders of data sets and tools, and pictures alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +13,14 @@ from tutored.config.entries import guarded, imported
 from tutored.config.training import Empty
 from tutored.data.coco import open_coco
 from tutored.data.cvat import cvat_splits, open_cvat
-from tutored.data.images import Annotations, Images, Size, TaskSource, open_images, with_tasks
+from tutored.data.images import Annotations, Images, TaskSource, open_images, with_tasks
 from tutored.data.labelme import labelme_splits, open_labelme
 from tutored.data.labelstudio import labelstudio_splits, open_labelstudio
 from tutored.data.voc import open_voc
 from tutored.data.yolo import open_yolo, yolo_splits
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
-from tutored.types import Dataset
+from tutored.types import Dataset, Size
 
 __all__ = ["TaskSource", "open_dataset"]
 

@@ -1,7 +1,5 @@
 """`tutored data check`: read everything, count it, and name every item that training would stumble over."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -202,7 +200,7 @@ def _check_split(dataset: Images, pixels: dict[str, bytes], step: Callable[[], N
                     except InputError as error:
                         problems += ((image_id, each) for each in str(error).split("\n"))
         step()
-    notes = [*_turned(turned), *_several(several)]
+    notes = _oddities(turned, several)
     notes += (f"{count:,} images have {kind}, which a run with a task {kind} reads" for kind, count in outlined.items())
     for task, labels in dataset.labels.items():
         notes += _nothing_drawn(task, annotated[task], counts[task], labels)
@@ -240,7 +238,7 @@ def first_look(dataset: Images, most: int = 32) -> tuple[str, ...]:
             with suppress(InputError):  # a picture need not lie in a file
                 turned += [image_id] * (stored_orientation(dataset.place(image_id)) != 1)
                 several += [image_id] * (pictures_in(dataset.place(image_id)) > 1)
-        notes += [*_turned(turned), *_several(several), *_nothing_drawn(task, seen, counts, labels)]
+        notes += [*_oddities(turned, several), *_nothing_drawn(task, seen, counts, labels)]
     return tuple(dict.fromkeys(notes))
 
 
@@ -249,20 +247,16 @@ def told_first(dataset: Dataset) -> list[str]:
     return few((*dataset.notes, *(first_look(dataset) if isinstance(dataset, Images) else ())))
 
 
-def _turned(image_ids: Sequence[str]) -> list[str]:
-    return [
-        f"{len(image_ids):,} picture(s), such as {image_id}, say that they are to be turned or mirrored (EXIF): they "
+def _oddities(turned: Sequence[str], several: Sequence[str]) -> list[str]:
+    notes = [
+        f"{len(turned):,} picture(s), such as {image_id}, say that they are to be turned or mirrored (EXIF): they "
         f"are read as stored, and as tutors and student see them; {DRAWN_TURNED}"
-        for image_id in image_ids[:1]
+        for image_id in turned[:1]
     ]
-
-
-def _several(image_ids: Sequence[str]) -> list[str]:
-    return [
-        f"{len(image_ids):,} files, such as that of {image_id}, hold several pictures (an animation, or pages): "
-        "the first of each is taken"
-        for image_id in image_ids[:1]
-    ]
+    if several:
+        such = f"{len(several):,} files, such as that of {several[0]}"
+        notes.append(f"{such}, hold several pictures (an animation, or pages): the first of each is taken")
+    return notes
 
 
 def _add(counts: dict[str, Any], annotation: Any, labels: LabelSpace) -> None:

@@ -1,7 +1,5 @@
 """Data sets in COCO's layout: one JSON file of instances, read and checked once, and a folder of images."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

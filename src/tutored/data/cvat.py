@@ -1,7 +1,5 @@
 """Data sets of CVAT's format "CVAT for images 1.1": one XML file of all pictures."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
@@ -10,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutored.data import tools
-from tutored.data.images import Images, Size
+from tutored.data.images import Images
 from tutored.data.objects import Entry, Instance, stated_size
 from tutored.data.text import numbered, read_xml, refuse_climbing
 from tutored.data.tools import ALL, Drawn, Page, Pictures
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
+from tutored.types import Size
 
 
 def cvat_splits(folder: Path) -> list[str]:

@@ -26,15 +26,13 @@ from tutored.files import is_special
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import SUFFIXES, UNREAD, picture_size, read_picture, stored_orientation
 from tutored.tasks import task_class
-from tutored.types import GroundTruth
+from tutored.types import GroundTruth, Size
 
 LISTS = "give a file with one class a line, in the order of their numbers"
 DRAWN_TURNED = (
     "what was drawn on the turned picture needs a picture that is stored so: turn the pixels, such as by "
     "`mogrify -auto-orient *.jpg` (ImageMagick) on a copy of the pictures"
 )
-Size = tuple[int, int]
-"""(height, width) in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,5 @@
 """Data sets of Labelme: a JSON file of shapes for each picture, beside it or in another folder."""
 
-from __future__ import annotations
-
 import base64
 import io
 import os
@@ -16,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tutored.data import tools
-from tutored.data.images import Images, Size, files_in
+from tutored.data.images import Images, files_in
 from tutored.data.objects import Entry, stated_size
 from tutored.data.tools import ALL, TURNED, Drawn, Page, Pictures
 from tutored.errors import InputError
 from tutored.files import read_json
 from tutored.labels import LabelSpace
 from tutored.pictures import SUFFIXES
-from tutored.types import BACKGROUND
+from tutored.types import BACKGROUND, Size
 
 IGNORED = "__ignore__"
 """Labelme's name of what has no class; 255 in masks."""

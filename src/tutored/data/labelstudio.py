@@ -1,7 +1,5 @@
 """Data sets of Label Studio: exports as JSON, which name pictures that lie beside."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -13,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutored.data import tools
-from tutored.data.images import Images, Size
+from tutored.data.images import Images
 from tutored.data.objects import Entry, Instance, stated_size
 from tutored.data.text import refuse_climbing
 from tutored.data.tools import ALL, Drawn, Page, Pictures
 from tutored.errors import InputError
 from tutored.files import read_json
 from tutored.labels import LabelSpace
+from tutored.types import Size
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of a picture that is uploaded."""

@@ -1,7 +1,5 @@
 """Objects that somebody drew: boxes and semantic masks of them, as every format has them that lists objects."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -9,14 +7,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
-from tutored.data.images import Annotations, Images, Size
+from tutored.data.images import Annotations, Images
 from tutored.data.text import gather
 from tutored.data.voc import as_boxes
 from tutored.errors import InputError
@@ -25,7 +23,7 @@ from tutored.pictures import Box, fit_box, is_empty, picture_size
 from tutored.tasks.detection.types import Boxes
 from tutored.tasks.instances.types import Objects
 from tutored.tasks.segmentation.types import ClassMask
-from tutored.types import BACKGROUND, IGNORE
+from tutored.types import BACKGROUND, IGNORE, Size
 
 Opened = TypeVar("Opened", bound=Images)
 LARGEST = 1e9
@@ -71,7 +69,7 @@ class Instance(NamedTuple):
         """Whether polygons of fewer than three points are among its outline."""
         return isinstance(self.segmentation, list) and not all(map(_is_area, self.segmentation))
 
-    def scaled(self, size: Size) -> Instance:
+    def scaled(self, size: Size) -> Self:
         """The same in pixels, where box and polygons are shares of an image of `size`."""
         height, width = size
         x1, y1, x2, y2 = self.box
@@ -170,7 +168,7 @@ class ObjectMasks(ObjectAnnotations):
     incomplete: tuple[str, ...]
     annotated: tuple[int, ...] | None = None
 
-    def seen_in(self, labels: LabelSpace, to: Sequence[int], annotated: tuple[int, ...] | None) -> ObjectMasks:
+    def seen_in(self, labels: LabelSpace, to: Sequence[int], annotated: tuple[int, ...] | None) -> Self:
         """The same in another label space, as in `ClassMask.relabelled`; a mask need tell only its classes apart."""
         notes = _too_many(self.path, labels) or self.incomplete
         return replace(self, labels=labels, to=[to[each] for each in self.to], annotated=annotated, notes=notes)

@@ -1,7 +1,5 @@
 """Users' text files: lines, lists of classes, JSON, XML; a file that can't be read is named."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """What readers of the files of annotation tools share: pictures found by name, image ids, classes, shapes."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -11,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tutored.data.images import Images, Size, files_in
+from tutored.data.images import Images, files_in
 from tutored.data.objects import LARGEST, Entry, Instance, object_images
 from tutored.data.text import NO_CLASSES, is_background, own_classes, refuse_unwritable
 from tutored.errors import InputError, told_of
 from tutored.files import is_special
 from tutored.labels import LabelSpace, composed
 from tutored.pictures import SUFFIXES, Box, refuse_shares
-from tutored.types import BACKGROUND
+from tutored.types import BACKGROUND, Size
 
 ALL = "all"
 """The split of a data set that has none of its own."""
@@ -121,10 +119,8 @@ def counted(things: Collection[Any], what: str, told: str) -> list[str]:
 
 def image_ids(names: Sequence[PurePath], where: Path, files: Sequence[Path | None] = ()) -> list[str]:
     """The ids of images whose files have these names: the stem, or, where several share one, all but the suffix. Raises
-    InputError: naming `where` and two of `files`; two names differ in the suffix alone, or one is listed twice.
-
-    Args:
-        files: that list the images, where there are such files.
+    InputError: naming `where` and two of `files`; two names differ in the suffix alone, or one is listed twice. `files`
+    list the images, where there are such files.
     """
     sharing = Counter(name.stem for name in names)
     ids = [composed(name.stem if sharing[name.stem] == 1 else name.with_suffix("").as_posix()) for name in names]

@@ -1,7 +1,5 @@
 """Training batches: who teaches which image, and all of it under one random geometry, every draw from the seed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random
@@ -19,7 +17,7 @@ from tutored.errors import InputError
 from tutored.files import sha256
 from tutored.geometry import draw_geometry
 from tutored.tasks import Task
-from tutored.types import SOURCES, Batch, Dataset, GroundTruth, SoftLabels
+from tutored.types import SOURCES, Batch, Dataset, GroundTruth, Size, SoftLabels
 
 Weights = tuple[float, float]
 """Weight of the ground truth and of the tutor for one image and task; (0, 0): nobody teaches."""
@@ -58,13 +56,7 @@ def drawn_and_hidden(
 
 
 def source_weights(
-    task: TaskSection,
-    rank: float,
-    *,
-    drawn: bool,
-    answered: bool,
-    rng: random.Random | None = None,
-    joint: bool = True,
+    task: TaskSection, rank: float, *, drawn: bool, answered: bool, rng: random.Random | None = None, joint: bool = True
 ) -> Weights:
     """Who teaches one image's task.
 
@@ -208,7 +200,7 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
             taught[name] = given, answered
         return Example(image_id, image, taught, weights)
 
-    def _answer(self, name: str, image_id: str, size: tuple[int, int]) -> Any | None:
+    def _answer(self, name: str, image_id: str, size: Size) -> Any | None:
         """The tutor's answer, if it has one for this task."""
         answer = self.soft_labels.get(name, {}).get(image_id)
         if answer is not None and answer.size != size:

@@ -1,7 +1,5 @@
 """Data sets seen otherwise: a part of one, in other label spaces, several as one."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,11 +67,7 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
 
 
 class Visible(View):
-    """A data set without the ground truth of some images.
-
-    Attributes:
-        hidden: by task, the images whose ground truth is not to be seen.
-    """
+    """A data set without the ground truth of some images. `hidden` has them by task."""
 
     def __init__(self, inner: Dataset, hidden: Mapping[str, Collection[str]]) -> None:
         super().__init__(inner)
@@ -174,10 +168,8 @@ def _seen(what: str, own: LabelSpace, target: LabelSpace, annotated: Names | Non
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Joined:
-    """Images of several data sets.
-
-    Attributes:
-        homes: by image id the data sets that have the image; several annotate other tasks of the same picture.
+    """Images of several data sets. `homes` has by image id those that have it: several annotate other tasks of one
+    picture.
     """
 
     name: str

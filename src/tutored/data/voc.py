@@ -1,7 +1,5 @@
 """Data sets in the layout of PASCAL VOC 2007 and 2012: boxes from XML, class masks from PNG, either may be missing."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +12,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 import torch
 
-from tutored.data.images import AnnotationFiles, Images, Size, first_file
+from tutored.data.images import AnnotationFiles, Images, first_file
 from tutored.data.text import CLASS_FILES, gather, numbered, own_classes, read_lines, read_xml, refuse_climbing
 from tutored.errors import InputError, told_of
 from tutored.labels import VOC, LabelSpace, composed
@@ -22,7 +20,7 @@ from tutored.pictures import SUFFIXES, UNREAD, Box, fit_box, read_numbers, read_
 from tutored.tasks.detection.types import Boxes
 from tutored.tasks.instances.types import Objects
 from tutored.tasks.segmentation.types import ClassMask
-from tutored.types import BACKGROUND, IGNORE
+from tutored.types import BACKGROUND, IGNORE, Size
 
 LABEL_MAP = re.compile(r"(.+):(\d+),(\d+),(\d+):[^:]*:[^:]*")
 """A line of CVAT's `labelmap.txt`: a class and its colour in masks."""

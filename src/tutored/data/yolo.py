@@ -1,7 +1,5 @@
 """Data sets in YOLO's layouts: a text file of boxes or polygons for each picture, and `data.yaml` with the classes."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence

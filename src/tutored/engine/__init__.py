@@ -1,7 +1,5 @@
 """Training: from a config to a run folder with checkpoint, log and result."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +14,7 @@ from tutored.engine.journal import check_trackers
 from tutored.engine.state import load_state
 from tutored.engine.supervision import open_supervision
 from tutored.engine.trainer import Trainer
-from tutored.errors import InputError
+from tutored.errors import InputError, instead
 from tutored.files import LEFTOVERS, RUN, STORES, write_text
 from tutored.processes import allow_files
 from tutored.watch import Watcher
@@ -103,20 +101,11 @@ def check_folder(out: Path, config: Config, resume: bool) -> None:
     if record.exists():
         there = load_config(record)
         if there != config:
-            raise InputError(f"{out} holds another run, with {_differences(there, config)}; choose another --out")
+            differing = instead(flat(there.to_dict()), flat(config.to_dict()))
+            raise InputError(f"{out} holds another run, with {differing}; choose another --out")
         if not resume:
             raise InputError(f"{out} holds this run already; add --resume to go on with it, or choose another --out")
         if (out / "result.json").exists() and load_state(out) is None:
             raise InputError(f"{out} holds this run, finished, and nothing to go on from; choose another --out")
     elif out.exists() and not all(path.match(LEFTOVERS) or path.name == STORES for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run; choose another --out")
-
-
-def _differences(there: Config, here: Config) -> str:
-    mine, theirs = flat(here.to_dict()), flat(there.to_dict())
-    differing = [
-        f"{key} {theirs.get(key)!r} instead of {mine.get(key)!r}"
-        for key in mine | theirs
-        if theirs.get(key) != mine.get(key)
-    ]
-    return ", ".join(differing[:5])

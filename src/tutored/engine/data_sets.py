@@ -1,7 +1,5 @@
 """The images of one run: what it trains on, and what it is validated on, which is never the same."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

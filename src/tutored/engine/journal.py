@@ -1,7 +1,5 @@
 """A run's own record: the log, what trackers are told, who teaches each image, and what is known of the machine."""
 
-from __future__ import annotations
-
 import json
 import platform
 import re

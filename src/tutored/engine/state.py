@@ -1,7 +1,5 @@
 """Where a training starts from: another student's weights, or its own state, which goes on to the same bits."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
@@ -15,7 +13,7 @@ from torch import Tensor
 from tutored.checkpoint import load_checkpoint
 from tutored.config import Config
 from tutored.config.students import RANDOM_COST, StudentSection
-from tutored.errors import InputError
+from tutored.errors import InputError, instead
 from tutored.files import former, regular, seal, whole_folder
 from tutored.labels import LabelSpace, same_class
 from tutored.softlabels import changed
@@ -63,14 +61,10 @@ def _known(labels: LabelSpace, known: LabelSpace) -> str:
 
 def _check_alike(here: StudentSection, there: StudentSection, start: Path) -> None:
     keys = [key for key in type(here).model_fields if key not in here.FREE]
-    differing = [
-        f"{key} {getattr(there, key, None)!r} instead of {getattr(here, key)!r}"
-        for key in keys
-        if getattr(here, key) != getattr(there, key, None)
-    ]
+    differing = instead(*({key: getattr(each, key, None) for key in keys} for each in (there, here)))
     if differing:
         raise InputError(
-            f"train.start {start}: a student built otherwise, with {', '.join(differing)}; set student.* alike, "
+            f"train.start {start}: a student built otherwise, with {differing}; set student.* alike, "
             "or give another checkpoint"
         )
 
@@ -91,10 +85,8 @@ Stores = Mapping[str, Sequence[Mapping[str, Any]]]
 def save_state(
     run: Path, model: dict[str, Tensor], average: dict[str, Tensor], optimizer: dict[str, Any], facts: dict[str, Any]
 ) -> None:
-    """Write `run/state` whole or not at all; the last good one stays until the new one is complete.
-
-    Args:
-        facts: JSON-ready; the step, the run id, the scaler's state.
+    """Write `run/state` whole or not at all; the last good one stays until the new one is complete. `facts` are
+    JSON-ready: the step, the run id, the scaler's state.
     """
     tensors = {f"model/{name}": value for name, value in model.items()}
     tensors |= {f"average/{name}": value for name, value in average.items()}
@@ -135,10 +127,8 @@ def check_stores(run: Path, began: Stores, now: Stores) -> None:
 
 
 def check_images(run: Path, began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise InputError where a run does not go on with the images that it began with.
-
-    Args:
-        began, now: `TrainingSet.fingerprint`.
+    """Raise InputError where a run does not go on with the images that it began with. Both are of
+    `TrainingSet.fingerprint`.
     """
     if began != now:
         raise InputError(

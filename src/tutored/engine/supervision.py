@@ -1,7 +1,5 @@
 """Tutors of one run beside its data, opened and checked against each other before anything is trained."""
 
-from __future__ import annotations
-
 from collections import ChainMap
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -129,10 +127,8 @@ def _refuse_unknown(name: str, config: Config, labels: LabelSpace, reached: Cont
 
 def map_classes(task: Task, labels: LabelSpace, spaces: Sequence[LabelSpace], whose: str) -> ClassMap:
     """From the classes of a tutor to those of a task; a task without classes has nothing to map. Raises InputError:
-    they have no class in common, or one that is renamed is nobody's.
-
-    Args:
-        spaces: the classes of all tutors of the task; a class that is renamed is one of theirs.
+    they have no class in common, or one that is renamed is nobody's. `spaces` has the classes of all tutors of the
+    task; a class that is renamed is one of theirs.
     """
     section = task.section
     if not hasattr(section, "renamed"):

@@ -1,7 +1,5 @@
 """The one loop of training, and what it keeps between steps."""
 
-from __future__ import annotations
-
 import copy
 import multiprocessing
 import os
@@ -29,9 +27,9 @@ from tutored.checkpoint import save_checkpoint
 from tutored.config import Config
 from tutored.data.training import TrainingSet
 from tutored.engine import optimise
-from tutored.engine.batches import backward, make_plan, means, split
 from tutored.engine.data_sets import cached
 from tutored.engine.journal import Journal, list_sources, make_facts
+from tutored.engine.optimise import backward, make_plan, means, split
 from tutored.engine.state import check_images, check_stores, load_state, save_state, start_student
 from tutored.engine.supervision import OpenSupervision
 from tutored.errors import InputError

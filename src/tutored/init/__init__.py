@@ -4,8 +4,6 @@ What a folder lacks to be a data set (lists of splits, names of classes, VOC's f
 links; nothing in the folder itself is touched.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Pictures, VOC XMLs and PNG masks in any folders: which belongs to which, and to which split."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence

@@ -1,14 +1,12 @@
 """Label spaces (ordered class names) and strict maps of probabilities from one space into another."""
 
-from __future__ import annotations
-
 import difflib
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -67,7 +65,7 @@ class LabelSpace:
             raise InputError(f"a label space holds at most {MOST} names with background, got {len(self.names)}")
 
     @classmethod
-    def of(cls, classes: list[str] | tuple[str, ...]) -> LabelSpace:
+    def of(cls, classes: list[str] | tuple[str, ...]) -> Self:
         """The label space of these object classes, background put in front; blanks around a name are not part of it."""
         return cls(("background", *(name.strip() if isinstance(name, str) else name for name in classes)))
 
@@ -138,7 +136,7 @@ class ClassMap:
         *,
         renamed: Mapping[str, str | None] | None = None,
         elsewhere: Elsewhere = "background",
-    ) -> ClassMap:
+    ) -> Self:
         """Match classes by name, aliases included. Raises InputError: a name in `renamed` is in neither space, or
         nothing matches at all.
 

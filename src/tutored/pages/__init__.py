@@ -1,7 +1,5 @@
 """What all self-contained pages are made of: their chrome, pictures and charts."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

@@ -4,8 +4,6 @@
 and the page is written now and then. `write_page` writes it again from the folder, of a finished run or another.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -53,9 +51,7 @@ class Picture(NamedTuple):
 
 class RunPage(Watcher):
     """Keeps what the page shows and writes the page. A training goes on without it, with a warning, where that fails.
-
-    Args:
-        share: of the training's time that writing pages may take, without the last one.
+    Writing pages, without the last one, takes up to a `share` of the training's time.
     """
 
     def __init__(self, *, first: float = 20.0, share: float = 0.02) -> None:
@@ -68,7 +64,11 @@ class RunPage(Watcher):
         self.start = start
         with unharmed("the run's page"):
             self.pictures = _choose(start)
-            _write_sources(start.out, list(start.tasks), start.sources)
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(("image", "data", *start.tasks))
+            writer.writerows((each.image_id, each.data, *map(each.teaches.get, start.tasks)) for each in start.sources)
+            write_text(start.out / FOLDER / "sources.csv", text.getvalue())
             more = {
                 "epoch_steps": start.epoch_steps,
                 "coverage": _count(start.sources),
@@ -152,14 +152,6 @@ def _draw(start: Start, index: int, what: str, image: Image.Image, shown: PerTas
 def _maps(tasks: Mapping[str, Task]) -> int:
     """Panels of a drawing, side by side."""
     return max(1, sum(isinstance(task, DenseTask) for task in tasks.values()))
-
-
-def _write_sources(run: Path, tasks: Sequence[str], sources: Sequence[Source]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image", "data", *tasks))
-    writer.writerows((each.image_id, each.data, *(each.teaches[name] for name in tasks)) for each in sources)
-    write_text(run / FOLDER / "sources.csv", text.getvalue())
 
 
 def _count(sources: Sequence[Source]) -> dict[str, dict[str, dict[str, int]]]:

@@ -6,8 +6,6 @@ the gaps, and on all ground truth. Every step is an ordinary command, printed be
 the same quickstart again goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

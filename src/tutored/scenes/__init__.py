@@ -1,7 +1,5 @@
 """Composed scenes of VOC's 20 classes, the quickstart's data: nothing is downloaded, every box and mask is exact."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -79,10 +77,7 @@ def make_example(folder: Path, pictures: int = 240) -> None:
 
     The same bytes each time, whole or not at all. A third of the pictures has boxes alone, a third a mask alone, a
     sixth both, a sixth neither. Raises InputError: the folder is in use, or Twemoji (`tutored[quickstart]`) is not
-    installed.
-
-    Args:
-        folder: must not exist, or be empty.
+    installed. `folder` must not exist, or be empty.
     """
     _refuse_used(folder)
     objects, scenery = load_cutouts("student")
@@ -117,11 +112,7 @@ def _write_photo(path: Path, scene: Scene) -> None:
 
 
 def _write_boxes(path: Path, scene: Scene, names: Sequence[str]) -> None:
-    """VOC's XML: pixels count from 1 and a box's last pixel is inside it.
-
-    Args:
-        names: what class 1, 2, ... is called.
-    """
+    """VOC's XML: pixels count from 1 and a box's last pixel is inside it. `names` are those of class 1, 2, ..."""
     width, height = scene.picture.size
     lines = [
         "<annotation>",

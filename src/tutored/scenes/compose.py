@@ -1,7 +1,5 @@
 """One scene: cut-outs placed before a backdrop, and what can be seen of them as ground truth."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -313,12 +311,7 @@ def _pick(rng: Generator, cutouts: Sequence[Cutout]) -> Cutout:
 
 
 def _place(
-    rng: Generator,
-    style: Style,
-    size: tuple[int, int],
-    horizon: int | None,
-    cutout: Cutout,
-    others: Sequence[_Actor],
+    rng: Generator, style: Style, size: tuple[int, int], horizon: int | None, cutout: Cutout, others: Sequence[_Actor]
 ) -> _Actor:
     """Dress a cut-out and put it where it overlaps the others least, of one to six random places.
 

@@ -1,7 +1,5 @@
 """A small local page on which a picture is dropped and answered."""
 
-from __future__ import annotations
-
 import ipaddress
 import multiprocessing
 import signal
@@ -135,10 +133,7 @@ def serve(
         raise InputError(f"{host} port {port}: can't listen there ({error}); give another --port or --host") from error
     with listener:
         worker = Worker(partial(_load, checkpoint, device), SECONDS)
-        from tutored.serve.app import (
-            make_app,  # meanwhile, because it is slow to import
-            settings,
-        )
+        from tutored.serve.app import make_app, settings  # meanwhile, because it is slow to import
 
         app = make_app(worker, worker.load(), hosts=(host,) if is_loopback(host) else None, megabytes=megabytes)
         name = f"[{host}]" if ":" in host else host

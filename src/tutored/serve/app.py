@@ -1,7 +1,5 @@
 """The page and its answers, as an ASGI application: limits on what is sent, one picture at a time."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io
@@ -92,10 +90,8 @@ class Limited(H11Protocol):
             self._look(None, self.loop.time())
 
     def _look(self, seen: Any, since: float) -> None:
-        """Once a second: end the connection if what it does has lasted too long.
-
-        Args:
-            seen: the request of the last look, or None.
+        """Once a second: end the connection if what it does has lasted too long. `seen` is the request of the last
+        look, or None.
         """
         if self.transport.is_closing():
             return
@@ -149,10 +145,7 @@ def answer(
     format, too large or broken. Returns `width` and `height` of the picture, turned upright as its EXIF asks, and where
     it is drawn of at most `SIDE` pixels; `entries` by task, in its pixels (see `Task.describe`), and what of them is
     `found`, in words; `seconds` spent; and the `drawing` of some tasks from a score on, a JPEG, with this `score`, or
-    without a score `files` by name (see `Task.save`), in base64.
-
-    Args:
-        least: pixels of each side below which a picture is not shrunk while it is decoded.
+    without a score `files` by name (see `Task.save`), in base64. Decoding shrinks no side below `least` pixels.
     """
     started = time.perf_counter()
     image, size = read_upload(data, least if score is None else SIDE)
@@ -287,11 +280,7 @@ def make_app(
 
 
 class _Named:
-    """Refuses requests that give this server another name, as after DNS rebinding.
-
-    Args:
-        names: that it has; None: any.
-    """
+    """Refuses requests that give this server another name, as after DNS rebinding. `names` None: it may have any."""
 
     def __init__(self, app: ASGIApp, names: Collection[str] | None) -> None:
         self.app, self.names = app, names

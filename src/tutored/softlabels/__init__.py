@@ -1,7 +1,5 @@
 """Stores of soft labels: one Parquet file a part, found by image id, in the tutor's own label space or remapped."""
 
-from __future__ import annotations
-
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +22,7 @@ from tutored.labels import ClassMap, LabelSpace
 from tutored.tasks import columns, task_class
 from tutored.tasks.columns import flat
 from tutored.tasks.task import Remap, SoftAnswer, Task
-from tutored.types import SoftLabels
+from tutored.types import Size, SoftLabels
 
 MANIFEST = STORE.file
 SEALS = ".part-*.sha256"
@@ -113,10 +111,8 @@ SLICE = 65536
 
 
 class Index:
-    """Where an image's row is. A million ids take 8 MB and a mapped file; a dictionary of them takes 200 MB.
-
-    Attributes:
-        ids: in the order of rows.
+    """Where an image's row is. A million ids take 8 MB and a mapped file; a dictionary of them takes 200 MB. `ids` are
+    in the order of rows.
     """
 
     def __init__(self, ids: pa.StringArray) -> None:
@@ -190,7 +186,7 @@ def answer_types() -> dict[str, type[SoftAnswer]]:
 class Block(NamedTuple):
     """Consecutive rows: sizes, and by kind an answer a row or None."""
 
-    sizes: Sequence[tuple[int, int]]
+    sizes: Sequence[Size]
     answers: Mapping[str, Sequence[Any]]
 
     def row(self, index: int) -> SoftLabels:
@@ -224,7 +220,7 @@ class Store(Mapping[str, SoftLabels]):
         self._answered = lru_cache(maxsize=None)(self._read_answered)
 
     @classmethod
-    def open(cls, path: Path | str) -> Store:
+    def open(cls, path: Path | str) -> Self:
         """Open a finished store. Raises InputError: no store, an unfinished, incomplete or damaged one, or one of a
         newer format. Damage to a part's inside is found when that is read, a single changed byte by `verify` only.
         """
@@ -248,7 +244,7 @@ class Store(Mapping[str, SoftLabels]):
         return cls(path, manifest, index)
 
     @classmethod
-    def teaching(cls, path: Path, task: Task | type[Task]) -> Store:
+    def teaching(cls, path: Path, task: Task | type[Task]) -> Self:
         """A store that can teach a task. Raises InputError where it can't; else see `open`."""
         store = cls.open(path)
         if not store.teaches(task):
@@ -422,13 +418,7 @@ class Remapped(Mapping[str, SoftLabels]):
     """
 
     def __init__(
-        self,
-        store: Store,
-        class_map: ClassMap,
-        task: Task,
-        *,
-        temperature: float = 1.0,
-        muted: Sequence[int] = (),
+        self, store: Store, class_map: ClassMap, task: Task, *, temperature: float = 1.0, muted: Sequence[int] = ()
     ) -> None:
         self.store, self.class_map, self.task = store, class_map, task
         self.temperature, self.muted = temperature, tuple(muted)

@@ -1,7 +1,5 @@
 """`audit.json` beside a store's manifest: what an audit found, and what training takes from it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Making a store: parts appear whole or not at all, several processes share one folder, resuming changes nothing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -12,25 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tutored import softlabels
 from tutored.errors import InputError
 from tutored.files import LEFTOVERS, regular, sha256, whole_file, write_text
-from tutored.softlabels import (
-    ALTERED,
-    BASE,
-    BLOCK_ROWS,
-    FORMAT,
-    INDEX,
-    MANIFEST,
-    SEALS,
-    VERSION,
-    damage_named,
-    damaged,
-    differences,
-    indexed_ids,
-    part_ids,
-    read_manifest,
-    write_ids,
-)
+from tutored.softlabels import FORMAT, MANIFEST, VERSION, damaged, read_manifest
 from tutored.tasks.columns import column
 from tutored.tasks.task import SoftAnswer
 from tutored.types import SoftLabels
@@ -55,7 +38,7 @@ def look(folder: Path, identity: Mapping[str, Any], *, join: bool) -> bool:
     if manifest is None:
         return False
     parts = [folder / part["file"] for part in manifest["parts"] or ()]
-    finished = bool(manifest["complete"] and all(map(Path.exists, parts)) and not any(folder.glob(SEALS)))
+    finished = bool(manifest["complete"] and all(map(Path.exists, parts)) and not any(folder.glob(softlabels.SEALS)))
     if finished:
         _sweep(folder, ())
     return finished
@@ -96,7 +79,7 @@ def _is_own(manifest: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> 
 
 def _refuse_another(folder: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     stored = manifest["identity"]
-    differing = differences(stored, {**dict.fromkeys(stored), **identity})
+    differing = softlabels.differences(stored, {**dict.fromkeys(stored), **identity})
     if differing:
         raise InputError(f"{folder}: this store has another identity: {differing}; choose another folder")
 
@@ -117,9 +100,7 @@ def write_part(
 
     The folder is claimed when the part is ready, so that a try that fails before leaves it free. Raises InputError: an
     answer is impossible, as a user's own tutor may give one; as `look`; another store has begun here meanwhile.
-
-    Args:
-        failed: images of this part without an answer, and why; kept in the file's own metadata.
+    `failed` has this part's images without an answer, and why; it is kept in the file's own metadata.
     """
     found = {kind: type(each) for answer in answers for kind, each in answer.tasks.items()}
     types: list[type[SoftAnswer]] = [found[kind] for kind in sorted(found)]
@@ -138,7 +119,7 @@ def write_part(
             path,
             compression="zstd",
             compression_level=9,
-            row_group_size=BLOCK_ROWS,
+            row_group_size=softlabels.BLOCK_ROWS,
             use_dictionary=False,
             write_statistics=False,
             write_page_checksum=True,
@@ -158,7 +139,7 @@ def to_table(image_ids: Sequence[str], answers: Sequence[SoftLabels], types: Seq
         given = [answer.tasks.get(each.kind) for answer in answers]
         rows = [{} if one is None else one.encode() for one in given]
         columns |= {field.name: [row.get(field.name) for row in rows] for field in each.fields}
-    schema = pa.schema([*BASE, *(field for each in types for field in each.fields)])
+    schema = pa.schema([*softlabels.BASE, *(field for each in types for field in each.fields)])
     return pa.table([column(columns[field.name], field.type) for field in schema], schema=schema)
 
 
@@ -184,7 +165,7 @@ def _is_sealed(folder: Path, name: str) -> bool:
 
 def _facts(folder: Path, name: str) -> dict[str, Any]:
     """What a part says of itself: rows, kinds of answer, and if there are any, images without an answer, and why."""
-    with damage_named(folder, name):
+    with softlabels.damage_named(folder, name):
         metadata = pq.read_metadata(folder / name)
         own = metadata.metadata or {}
         facts = {"rows": metadata.num_rows, ANSWERS: json.loads(own[ANSWERS.encode()])}
@@ -200,7 +181,7 @@ def finish(folder: Path) -> bool:
     """
     places, new = _places(folder), set[str]()
     while True:
-        seals = list(folder.glob(SEALS))  # before the manifest: who sweeps one has written of its part
+        seals = list(folder.glob(softlabels.SEALS))  # before the manifest: who sweeps one has written of its part
         manifest = read_manifest(folder)
         if manifest is None:
             return False
@@ -226,15 +207,15 @@ def _describe_all(folder: Path, manifest: Mapping[str, Any], names: Sequence[str
     known = {part["file"]: part for part in manifest["parts"] or () if part["file"] not in new}
     ids = _known_ids(folder, manifest)
     parts = [known.get(name) or _describe(folder, name) for name in names]
-    rows = [ids[part["file"]] if part["file"] in known and ids else part_ids(folder, part) for part in parts]
-    with whole_file(folder / INDEX) as path:
-        write_ids(path, pa.concat_arrays(rows))
-    _write_manifest(folder, manifest["identity"], parts, sha256(folder / INDEX))
+    rows = [ids[part["file"]] if part["file"] in known and ids else softlabels.part_ids(folder, part) for part in parts]
+    with whole_file(folder / softlabels.INDEX) as path:
+        softlabels.write_ids(path, pa.concat_arrays(rows))
+    _write_manifest(folder, manifest["identity"], parts, sha256(folder / softlabels.INDEX))
 
 
 def _known_ids(folder: Path, manifest: Mapping[str, Any]) -> dict[str, pa.StringArray]:
     """By part, the ids that a former index has: a part that was damaged since can't tell its own."""
-    ids = indexed_ids(folder, manifest)
+    ids = softlabels.indexed_ids(folder, manifest)
     if ids is None:
         return {}
     parts = manifest["parts"]
@@ -259,13 +240,8 @@ def _sweep(folder: Path, seals: Iterable[Path]) -> None:
 def _describe(folder: Path, name: str) -> dict[str, Any]:
     part = folder / name
     if not _is_sealed(folder, name):
-        raise damaged(part, ALTERED)
-    return {
-        "file": name,
-        "bytes": part.stat().st_size,
-        "sha256": sha256(part),
-        **_facts(folder, name),
-    }
+        raise damaged(part, softlabels.ALTERED)
+    return {"file": name, "bytes": part.stat().st_size, "sha256": sha256(part), **_facts(folder, name)}
 
 
 def _write_manifest(

@@ -1,7 +1,5 @@
 """Students: pictures to input, a network from input to raw outputs by task, outputs to answers. One file a student."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +18,7 @@ from tutored.labels import LabelSpace
 from tutored.students.backbone import quicken
 from tutored.students.heads import DenseHead, Head, Student
 from tutored.tasks import Task, open_task, task_class
-from tutored.tasks.task import Size
-from tutored.types import Prediction, SoftLabels
+from tutored.types import Prediction, Size, SoftLabels
 
 __all__ = ["DenseHead", "Head", "Student", "answer", "make_student", "preprocess", "soft_answer"]
 
@@ -112,7 +109,7 @@ def answer(
     images: Sequence[Image.Image],
     device: torch.device | str = "cpu",
     tasks: Sequence[str] | None = None,
-    sizes: Sequence[tuple[int, int]] | None = None,
+    sizes: Sequence[Size] | None = None,
 ) -> list[Prediction]:
     """Predictions for pictures of any size, in their own pixels, from one forward pass in evaluation mode. Raises
     FloatingPointError: the student's training diverged, so that it answers NaN.

@@ -3,8 +3,6 @@
 Specification 1.5 (anchors), 2.1 (matching), 3.2 to 3.4 (losses) and 5.1 (decoding).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -67,12 +65,7 @@ class Matches(NamedTuple):
 
 
 def match(
-    anchors_xyxy: Tensor,
-    boxes_xyxy: Tensor,
-    teaches: Tensor,
-    *,
-    floor: float = 0.5,
-    forced_floor: float = 0.0,
+    anchors_xyxy: Tensor, boxes_xyxy: Tensor, teaches: Tensor, *, floor: float = 0.5, forced_floor: float = 0.0
 ) -> Matches:
     """Give every anchor its box (SSD, section 2.2; specification 2.1).
 
@@ -136,10 +129,8 @@ class AnchorTargets(NamedTuple):
 
 
 class AnchorRows(nn.ModuleList):
-    """From levels to [B, A, columns], a row for each anchor.
-
-    Args:
-        networks: from a level's features to [B, anchors of a cell x columns, h, w]; one for each level, or one for all.
+    """From levels to [B, A, columns], a row for each anchor. `networks` lead from a level's features to [B, anchors of
+    a cell x columns, h, w]: one a level, or one for all.
     """
 
     def __init__(self, networks: Iterable[nn.Module], columns: int) -> None:

@@ -1,7 +1,5 @@
 """The trunk: any convolutional timm network, its weights by path or by name, its batch norms free or folded away."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec

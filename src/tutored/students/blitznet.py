@@ -3,8 +3,6 @@
 After the specification's section 1. Letters in shapes as in `types`; a level's map is [B, width, side, side].
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -23,10 +21,8 @@ from tutored.tasks.detection import Detection
 
 class BlitzNet(Student):
     """Images to raw outputs by task: `BoxOutputs` for detection, maps [B, channels, h, w] for dense tasks. Raises
-    InputError: a task of a kind that it has no head for; see also `Backbone`.
-
-    Attributes:
-        sides: cells along one side of each level, finest first; the last is the global level, 1.
+    InputError: a task of a kind that it has no head for; see also `Backbone`. `sides` has the cells along one side of
+    each level, finest first; the last is the global level, 1.
     """
 
     Section: ClassVar[type[BlitzNetSection]] = BlitzNetSection
@@ -67,10 +63,8 @@ class BlitzNet(Student):
 
 
 class DownStream(nn.Module):
-    """Extra blocks of two bottleneck units, each block halving the map (1.3).
-
-    Args:
-        channels, side: of the map that it is given.
+    """Extra blocks of two bottleneck units, each block halving the map (1.3). `channels` and `side` are those of the
+    map that it is given.
     """
 
     def __init__(self, channels: int, side: int, config: BlitzNetSection) -> None:
@@ -92,9 +86,7 @@ class DownStream(nn.Module):
 
 class Bottleneck(nn.Module):
     """ResNet's unit, 1x1, 3x3, 1x1 with a quarter of the width inside; subsamples the shortcut unless widths differ.
-
-    Args:
-        stride_first: the stride sits on the first 1x1 convolution (the original), not on the 3x3.
+    With `stride_first` the stride sits on the first 1x1 convolution (the original), not on the 3x3.
     """
 
     def __init__(self, channels: int, width: int, stride: int, *, stride_first: bool = False) -> None:
@@ -109,10 +101,8 @@ class Bottleneck(nn.Module):
 
 
 class UpStream(nn.Module):
-    """From the coarsest map back to the finest, each step joined by a skip (1.4).
-
-    Args:
-        channels: of the maps it is given, finest first; the last one starts it and is no skip.
+    """From the coarsest map back to the finest, each step joined by a skip (1.4). `channels` are those of the maps it
+    is given, finest first; the last one starts it and is no skip.
     """
 
     def __init__(self, channels: list[int], width: int) -> None:

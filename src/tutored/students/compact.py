@@ -5,8 +5,6 @@ head that all levels share except for its batch norms (with common norms, each l
 in training and by a mixture in evaluation); maps from all levels together. Letters in shapes as in `types`; P points.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 

@@ -18,7 +18,8 @@ from tutored.tasks.detection import BoxTargets, Detection, Detections, SoftBoxes
 from tutored.tasks.detection.decode import Kept, keep
 from tutored.tasks.instances import InstanceMasks, Instances, InstanceSegmentation, InstanceTargets
 from tutored.tasks.instances.types import cells_inside
-from tutored.tasks.task import Size, refuse_nan
+from tutored.tasks.task import refuse_nan
+from tutored.types import Size
 
 Sum = Callable[[Any, Any, Any], Tensor]
 
@@ -65,10 +66,8 @@ USUAL_SCORE = 0.5
 
 
 class DenseHead(Head):
-    """A map for a task that any student can learn; the task brings targets, loss and decoding.
-
-    Args:
-        network: from the student's features to [B, task.channels, grid, grid].
+    """A map for a task that any student can learn; the task brings targets, loss and decoding. `network` leads from the
+    student's features to [B, task.channels, grid, grid].
     """
 
     task: DenseTask
@@ -172,10 +171,8 @@ class Student(nn.Module):
     def combine(self, terms: Mapping[str, Tensor], share: float) -> Tensor:
         """The loss from its terms, `task/term/source`, each divided and weighted already: their sum.
 
-        A student may combine them in another way, also with parameters of its own, such as learnt task weights.
-
-        Args:
-            share: of the batch whose terms these are, where it is cut into micro-batches; the losses are added up.
+        A student may combine them in another way, also with parameters of its own, such as learnt task weights. Of a
+        batch that is cut into micro-batches these are the terms of a `share`; the losses are added up.
         """
         return torch.stack(list(terms.values())).sum()
 

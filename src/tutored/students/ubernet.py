@@ -23,8 +23,6 @@ Known differences:
 - what is kept in memory for the gradients is as usual (the paper's section on limited memory).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 

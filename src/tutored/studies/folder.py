@@ -1,7 +1,5 @@
 """A study folder, and the training of its runs: each once, by any number of processes, and resumable."""
 
-from __future__ import annotations
-
 import io
 import multiprocessing
 import os
@@ -33,8 +31,8 @@ from tutored.predict import Predictor
 from tutored.processes import choose_device
 from tutored.softlabels import Store
 from tutored.softlabels.advice import fingerprint
-from tutored.studies.outcome import StudyOutcome, gather
-from tutored.studies.records import TUTORS, Record, add_record, by_row, commit, read_records, record_of
+from tutored.studies import results
+from tutored.studies.results import TUTORS, Record, StudyOutcome
 from tutored.studies.setting import Recipe, Run, Setting, choose, plan, studies_of
 from tutored.visualise import draw
 from tutored.watch import Report, Watcher, Watchers
@@ -48,11 +46,7 @@ SHOWN, SIDE, QUALITY = 4, 300, 60
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What `study.yaml` says.
-
-    Attributes:
-        names: of the studies that were asked for, by all commands together.
-    """
+    """What `study.yaml` says. `names` are the studies that were asked for, by all commands together."""
 
     path: Path
     setting: Setting
@@ -71,8 +65,10 @@ class Folder:
 
     def outcomes(self, names: Sequence[str]) -> list[StudyOutcome]:
         """What is known of some studies. Raises InputError for an unknown name or damaged results."""
-        records = read_records(self.path)
-        return [gather(study, self.setting, self.seeds, self.path, records) for study in choose(names, self.setting)]
+        records = results.read_records(self.path)
+        return [
+            results.gather(study, self.setting, self.seeds, self.path, records) for study in choose(names, self.setting)
+        ]
 
 
 def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) -> Folder:
@@ -91,7 +87,7 @@ def open_folder(path: Path, setting: Setting, names: Sequence[str], seeds: int) 
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / "study"):
         before = load_folder(path) if (path / STUDY.file).exists() else None
-        if before and ((path / "runs").exists() or by_row(read_records(path), before.setting)):
+        if before and ((path / "runs").exists() or results.by_row(results.read_records(path), before.setting)):
             differing = _differing(before.setting, setting)
             if differing:
                 raise InputError(
@@ -263,7 +259,7 @@ def run_all(
 
 def unfinished(runs: Sequence[Run], folder: Path) -> dict[str, float]:
     """The runs that are neither finished nor failed, by id, with the seconds that finished ones on their split took."""
-    done = by_row(read_records(folder), runs[0].setting) if runs else {}
+    done = results.by_row(results.read_records(folder), runs[0].setting) if runs else {}
     taken: dict[str, list[float]] = {}
     for record in done.values():
         taken.setdefault(record.split, []).append(record.seconds or 0.0)
@@ -296,7 +292,7 @@ def _train(run: Run, folder: Path, keep: bool, watch: Callable[[Report], None] |
     for split in () if run.config.data.held_out else run.setting.also:
         told = judge(where / "checkpoint", run.setting.data, split).tasks
         result["figures"] |= {f"{task} on {split}": each.to_dict() for task, each in told.items()}
-    add_record(folder, record_of(run, where, result, tuple(rows), pictures))
+    results.add_record(folder, results.record_of(run, where, result, tuple(rows), pictures))
     shutil.rmtree(where / "state" if keep else where, ignore_errors=True)
 
 
@@ -338,7 +334,7 @@ def judge_tutors(folder: Folder) -> dict[str, str]:
     Returns the tutors that can't be judged, and why.
     """
     setting = folder.setting
-    known = {record.label: record.stores for record in read_records(folder.path) if record.group == TUTORS}
+    known = {record.label: record.stores for record in results.read_records(folder.path) if record.group == TUTORS}
     lacking = {}
     for name in setting.tutors:
         store = Path(setting.store(name, "evaluation"))
@@ -354,5 +350,7 @@ def judge_tutors(folder: Folder) -> dict[str, str]:
         except InputError as error:
             lacking[name] = str(error)
         own = Record(group=TUTORS, setting=setting.name, rows=(f"{TUTORS} | | {name}",), label=name, run=name)
-        add_record(folder.path, replace(own, split=setting.evaluation, figures=figures, stores=stores, commit=commit()))
+        results.add_record(
+            folder.path, replace(own, split=setting.evaluation, figures=figures, stores=stores, commit=results.commit())
+        )
     return lacking

@@ -1,7 +1,5 @@
 """One report of studies, from their results alone: a self-contained page, and Markdown with its charts beside it."""
 
-from __future__ import annotations
-
 import base64
 import statistics
 from collections.abc import Sequence
@@ -13,9 +11,9 @@ from typing import Any
 from tutored.files import write_text
 from tutored.pages import COLOURS, PAPER, render, standalone, svg
 from tutored.softlabels import changed
+from tutored.studies import results
 from tutored.studies.folder import Folder
-from tutored.studies.outcome import MEASURES, Comparison, RowOutcome, StudyOutcome, adjust, splits_of
-from tutored.studies.records import CLASS_FIGURES, FIGURES, TUTORS, Record, read_records
+from tutored.studies.results import Comparison, Record, RowOutcome, StudyOutcome
 from tutored.studies.setting import RECIPES, Row, Setting
 
 MOST_ROWS = 8
@@ -33,8 +31,8 @@ def write_report(folder: Folder, outcomes: Sequence[StudyOutcome], out: Path) ->
     """Write `report.html`, `report.md` and `charts/*.svg` into `out`; the same results give the same bytes. Returns the
     page and the Markdown file.
     """
-    outcomes, setting = adjust(outcomes), folder.setting
-    tutors = [each for each in read_records(folder.path) if each.group == TUTORS and each.figures]
+    outcomes, setting = results.adjust(outcomes), folder.setting
+    tutors = [each for each in results.read_records(folder.path) if each.group == results.TUTORS and each.figures]
     kind, _, source = setting.data.partition(":")
     charts: dict[str, list[tuple[str, str, str]]] = {}
     for each in outcomes:
@@ -55,7 +53,7 @@ def write_report(folder: Folder, outcomes: Sequence[StudyOutcome], out: Path) ->
         "thesis_tutors": THESIS_TUTORS,
         "outcomes": outcomes,
         "charts": charts,
-        "figures": FIGURES,
+        "figures": results.FIGURES,
         "figures_of": figures_of,
         "most_rows": MOST_ROWS,
         "ours": ours,
@@ -103,7 +101,7 @@ def head(outcomes: Sequence[StudyOutcome]) -> dict[str, Any]:
 def unlearnt(records: Sequence[Record]) -> str:
     """A sentence where no run has learnt anything, so that no row may be compared; else an empty one."""
     best: dict[str, float] = {}
-    for name, (task, metric) in CLASS_FIGURES.items():
+    for name, (task, metric) in results.CLASS_FIGURES.items():
         for record in records:
             by_name = record.figures.get(task, {}).get("per_class", {}).get(metric, {})
             objects = [value for key, value in by_name.items() if key != "background" and value is not None]
@@ -123,8 +121,8 @@ def figures_of(rows: Sequence[RowOutcome]) -> list[str]:
     first two on further splits."""
     records = [record for row in rows for record in row.records]
     measured = dict.fromkeys(name for record in records for name in record.measures)
-    further = [f"{name} on {split}" for split in splits_of(records) for name in FIGURES]
-    return [*FIGURES, *(name for name in measured if name not in MEASURES.values()), *further]
+    further = [f"{name} on {split}" for split in results.splits_of(records) for name in results.FIGURES]
+    return [*results.FIGURES, *(name for name in measured if name not in results.MEASURES.values()), *further]
 
 
 def commits(outcome: StudyOutcome) -> list[str]:
@@ -183,7 +181,7 @@ def sentences(comparison: Comparison, margin: float) -> list[dict[str, Any]]:
 
 def by_class(rows: Sequence[RowOutcome], name: str, reported: Sequence[str] | None) -> dict[str, dict[str, str]]:
     """Of each row, "AP" or "IoU" by class, mean over seeds; what has no figure is left out."""
-    task, metric = CLASS_FIGURES[name]
+    task, metric = results.CLASS_FIGURES[name]
     found: dict[str, dict[str, str]] = {}
     for row in rows:
         all_of = [record.figures.get(task, {}).get("per_class", {}) for record in row.records]

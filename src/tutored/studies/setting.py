@@ -2,8 +2,6 @@
 setting that they run in (a data set, the tutors' stores, the config that all runs share), and which runs that makes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,7 +117,7 @@ class Study(Section):
         """The rows of one recipe."""
         return tuple(row for row in self.rows if recipe in row.recipes and recipe in self.recipes)
 
-    def within(self, has: Collection[str]) -> Study:
+    def within(self, has: Collection[str]) -> Self:
         """The same study with only the rows that need nothing else (`Row.needs`)."""
         lacks = {need for row in self.rows for need in row.needs} - set(has)
         rows = tuple(row for row in self.rows if not row.needs & lacks)
@@ -254,7 +252,7 @@ class Setting(Section):
             )
         return self.tutors[tutor].replace("{split}", getattr(self, split).replace("/", "-"))
 
-    def scaled(self, scale: str | None) -> Setting:
+    def scaled(self, scale: str | None) -> Self:
         """The same setting with the keys of a scale. Raises InputError for an unknown scale."""
         if scale is None:
             return self
@@ -330,10 +328,7 @@ def studies_of(setting: Setting) -> tuple[Study, ...]:
 
 def choose(names: Sequence[str], setting: Setting, recipe: Recipe | None = None) -> list[Study]:
     """Studies by name, or by the part before the slash, in the order given; `all` means every one except `tune`. Raises
-    InputError: no study has such a name.
-
-    Args:
-        recipe: leave out the rows of the other recipe.
+    InputError: no study has such a name. With `recipe`, without the other recipe's rows.
     """
     declared = studies_of(setting)
     chosen: dict[str, Study] = {}

@@ -1,7 +1,5 @@
 """Kinds of task: what a person can annotate and a tutor can answer. One folder a kind."""
 
-from __future__ import annotations
-
 from tutored.config import TaskSection
 from tutored.config.entries import TASKS, resolve
 from tutored.errors import InputError

@@ -4,11 +4,9 @@ Nothing is said about a class with fewer than `ENOUGH` objects (of maps: images)
 fewer, and nothing about a share unless its whole 95 % interval lies on one side of the threshold.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -16,10 +14,8 @@ from pydantic import Field
 from tutored.labels import ClassMap, same_class
 from tutored.section import Section
 from tutored.tasks.calibrate import Answers, Bools, Calibration, Floats, Ints, Rate, calibrate, ece, reliability
-from tutored.types import BACKGROUND
-
-if TYPE_CHECKING:
-    from tutored.tasks.task import Size, Task
+from tutored.tasks.task import Task
+from tutored.types import BACKGROUND, Size
 
 ENOUGH = 20
 """Boxes, objects or images."""

@@ -4,11 +4,9 @@ Guo et al. 2017 fit one number T on held-out labels. A store keeps probabilities
 is the same as softmax(logits / T).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +75,7 @@ class Rate(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, rights: NDArray[Any], totals: NDArray[Any]) -> Rate:
+    def of(cls, rights: NDArray[Any], totals: NDArray[Any]) -> Self:
         """From the numbers of each image.
 
         Answers of one image are right or wrong together: the interval is Wilson's for as many independent answers as

@@ -1,7 +1,5 @@
 """Columns of Arrow tables: numbers quantised with exact sums, arrays written and read as a whole."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 

@@ -24,19 +24,15 @@ from tutored.geometry import Geometry
 from tutored.labels import LabelSpace
 from tutored.losses import Term
 from tutored.tasks.columns import Array, Rows, answered, require
-from tutored.tasks.task import DenseTask, Figures, Remap, Size, at_most, refuse_nan
-from tutored.types import expect
+from tutored.tasks.task import DenseTask, Figures, Remap, at_most, refuse_nan
+from tutored.types import Size, expect
 
 __all__ = ["Regression", "RegressionSection", "SoftValues", "ValueMap", "ValueTargets", "Values"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """A number for each pixel of one image.
-
-    Attributes:
-        values: float32 [H, W]; NaN where nothing was measured.
-    """
+    """A number for each pixel of one image. `values` is float32 [H, W], NaN where nothing was measured."""
 
     kind: ClassVar[str] = "regression"
     values: Tensor

@@ -21,7 +21,7 @@ from tutored.config import TaskSection
 from tutored.errors import InputError
 from tutored.geometry import Geometry
 from tutored.labels import ClassMap, LabelSpace
-from tutored.types import SoftLabels
+from tutored.types import Size, SoftLabels
 
 if TYPE_CHECKING:
     from tutored.tasks.audit import Auditor
@@ -44,10 +44,6 @@ def stack_unknown(marks: Sequence[Tensor]) -> Tensor:
     """bool [B, space] of the images' marks; [B, 0] where nothing is unknown, so that the loss need not ask a device."""
     stacked = torch.stack(list(marks))
     return stacked if stacked.any() else stacked[:, :0]
-
-
-Size = tuple[int, int]
-"""(height, width) in pixels."""
 
 
 class Remap(NamedTuple):

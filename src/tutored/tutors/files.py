@@ -1,7 +1,5 @@
 """Answers that lie in files already: boxes as COCO results or XML, class maps as arrays, or both."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,10 +20,10 @@ from tutored.labels import COCO, VOC, LabelSpace
 from tutored.tasks.detection import Detection, SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import Segmentation, SoftMap
+from tutored.tutors import FilesOptions
 from tutored.tutors.files_coco import CocoResults, Found, fit, read_number, read_score, soft_answers
-from tutored.tutors.options import FilesOptions
 from tutored.tutors.outputs import read_labels
-from tutored.types import Dataset, SoftLabels
+from tutored.types import Dataset, Size, SoftLabels
 
 FORMATS = {
     ".json": "COCO results",
@@ -95,7 +93,7 @@ class FilesTutor:
         sizes = [(image.height, image.width) for image in images]
         return [SoftLabels.of(size, *self._answers(each, size)) for each, size in zip(image_ids, sizes, strict=True)]
 
-    def _answers(self, image_id: str, size: tuple[int, int]) -> Iterator[Any]:
+    def _answers(self, image_id: str, size: Size) -> Iterator[Any]:
         for reader in self._readers:
             found = reader.read(image_id, size)
             if found is None and self._missing == "refuse":
@@ -153,7 +151,7 @@ class ConfidenceXml:
     def __init__(self, folder: Path, labels: LabelSpace) -> None:
         self.folder, self.labels = folder, labels
 
-    def read(self, image_id: str, size: tuple[int, int]) -> tuple[SoftBoxes, Instances | None] | None:
+    def read(self, image_id: str, size: Size) -> tuple[SoftBoxes, Instances | None] | None:
         """The boxes of one image of `size` (height, width); None where there is no file. Raises InputError: the file is
         no such XML, a field is missing, a class unknown, a box outside the image.
         """
@@ -171,7 +169,7 @@ class ConfidenceXml:
     def lacks(self, image_id: str) -> str:
         return f"{self.folder}: no {image_id}.xml"
 
-    def _object(self, element: Element, first: int, size: tuple[int, int], what: str) -> Found | None:
+    def _object(self, element: Element, first: int, size: Size, what: str) -> Found | None:
         with told_of(what, "give labels=FILE with the tutor's classes"):
             index = self.labels.index((element.findtext("name") or "").strip())
         if index == 0:
@@ -200,10 +198,8 @@ class Maps:
         self, folder: Path, suffix: str, labels: LabelSpace | None, default: LabelSpace | None, options: FilesOptions
     ) -> None:
         """Look at the first files. Raises InputError: a file is no such array, or its number of channels fits no label
-        space.
-
-        Args:
-            labels: the classes; None: `default`, VOC or COCO, whichever has as many names as the maps have channels.
+        space. `labels` are the classes; None: `default`, VOC or COCO, whichever has as many names as the maps have
+        channels.
         """
         self.folder, self.suffix, self.stride = folder, suffix, options.stride
         paths = sorted(folder.glob(f"*{suffix}"))[:LOOKED_AT]
@@ -222,7 +218,7 @@ class Maps:
         self.meaning = f"maps of {auto if options.values == 'auto' else options.values}"
         self._confidences = self.meaning.endswith("confidences")
 
-    def read(self, image_id: str, size: tuple[int, int]) -> tuple[SoftMap] | None:
+    def read(self, image_id: str, size: Size) -> tuple[SoftMap] | None:
         """The map of an image of `size` (height, width); None where there is no file. Raises InputError: no such array,
         another number of channels, a grid finer than the image, or values that are not what this folder's are.
         """

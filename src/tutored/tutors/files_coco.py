@@ -1,7 +1,5 @@
 """Boxes and masks in COCO's results format, and what the numbers of images and categories in it mean."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -23,7 +21,7 @@ from tutored.pictures import Box, fit_box, is_empty
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tutors.outputs import ROUNDING
-from tutored.types import Dataset
+from tutored.types import Dataset, Size
 
 MASK_SIDE = 56
 """Cells of an instance mask stretched over its box."""
@@ -39,10 +37,8 @@ class Found(NamedTuple):
 
 
 def soft_answers(objects: Iterable[Found | None], classes: int) -> tuple[SoftBoxes, Instances | None]:
-    """Boxes with their score on their class and the rest on background; instances where objects have masks.
-
-    Args:
-        classes: C + 1, the names of the label space.
+    """Boxes with their score on their class and the rest on background; instances where objects have masks. `classes`
+    is C + 1, the names of the label space.
     """
     found = [each for each in objects if each is not None]
     boxes = torch.tensor([each.box for each in found], dtype=torch.float32).reshape(-1, 4)
@@ -128,7 +124,7 @@ class CocoResults:
                 f"{entries[0]['image_id']!r}; write file names without suffix, or give the data set of these results"
             )
 
-    def read(self, image_id: str, size: tuple[int, int]) -> tuple[SoftBoxes, Instances | None] | None:
+    def read(self, image_id: str, size: Size) -> tuple[SoftBoxes, Instances | None] | None:
         """The objects of one image of `size` (height, width); None where the file has no entry for it. Raises
         InputError: an entry lacks a field or is impossible, or its box lies outside the image.
         """
@@ -157,7 +153,7 @@ class CocoResults:
                     "a COCO data set's own (tutored predict --coco FILE)"
                 )
 
-    def _object(self, entry: Mapping[str, Any], size: tuple[int, int], what: str) -> Found | None:
+    def _object(self, entry: Mapping[str, Any], size: Size, what: str) -> Found | None:
         drawn = entry.get("segmentation")
         region = decode_segmentation(drawn, size, what) if drawn else None
         if region is not None and not region.any():
@@ -188,7 +184,7 @@ class CocoResults:
         return Found(fitted, self._class_of[entry["category_id"]], score, mask)
 
 
-def fit(box: Box, size: tuple[int, int], what: str) -> Box | None:
+def fit(box: Box, size: Size, what: str) -> Box | None:
     """The box within its image of `size` (height, width); None for one of no width or height, as detectors round them.
     Raises InputError: beginning with `what`; a negative side, or all of it outside the image.
     """
@@ -290,10 +286,7 @@ def _meant_classes(
     path: Path, numbers: set[Any], given: LabelSpace | None, default: LabelSpace | None, own: Mapping[Any, str]
 ) -> tuple[LabelSpace, dict[Any, int]]:
     """The label space that the numbers are from, and the class of each number. Raises InputError: one number fits no
-    label space, or may mean two classes.
-
-    Args:
-        own: a COCO data set's categories.
+    label space, or may mean two classes. `own` are a COCO data set's categories.
     """
     if given is not None:
         spaces = [given]

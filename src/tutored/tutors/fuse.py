@@ -1,7 +1,5 @@
 """Several answers about one image made one: by weighted box fusion and means; of views of one tutor, or of stores."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

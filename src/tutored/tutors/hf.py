@@ -22,8 +22,7 @@ from tutored.errors import InputError, needing
 from tutored.processes import choose_device
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors import outputs
-from tutored.tutors.options import HfOptions
+from tutored.tutors import HfOptions, outputs
 
 LOADERS = {
     "ForObjectDetection": "AutoModelForObjectDetection",

@@ -18,22 +18,10 @@ from tutored.files import regular
 from tutored.labels import COCO
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors import outputs
-from tutored.tutors.onnx_families import (
-    BINS,
-    STRIDES,
-    Boxed,
-    BoxesAndScores,
-    Cells,
-    FinalBoxes,
-    Graph,
-    Masks,
-    Picture,
-    declaration_of,
-    declaration_path,
-    stated_names,
-)
-from tutored.tutors.options import OnnxOptions, SessionOptions
+from tutored.tutors import OnnxOptions, SessionOptions, outputs
+from tutored.tutors import onnx_families as families
+from tutored.tutors.onnx_families import Boxed, BoxesAndScores, Cells, FinalBoxes, Masks, Picture, declaration_path
+from tutored.types import Size
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 """Types of input that pictures are cast to."""
@@ -56,7 +44,7 @@ class OnnxTutor(outputs.NetworkTutor):
         about = self._session.get_modelmeta().custom_metadata_map
         given, gives = self._session.get_inputs(), self._session.get_outputs()
         shapes = ({entry.name: entry.shape for entry in each} for each in (given, gives))
-        self._declared, family = declaration_of(Graph(self._path, about, *shapes))
+        self._declared, family = families.declaration_of(families.Graph(self._path, about, *shapes))
         declared = self._declared
         if family:
             told = declared.model_dump_json(exclude_defaults=True, exclude={"labels"})
@@ -158,7 +146,7 @@ class OnnxTutor(outputs.NetworkTutor):
         places = (places - near.repeat(1, 2)) / (far - near).repeat(1, 2)
         return outputs.masks_in_boxes(values, places, which, (1, 1))
 
-    def _detect(self, head: Boxed, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> Sequence[Any]:
+    def _detect(self, head: Boxed, found: Mapping[str, Tensor], placed: Placed, size: Size) -> Sequence[Any]:
         boxes, scores = self._raw_boxes(head, found)
         self._check_count(scores.shape[1])
         scores = pad(scores, (0, len(self._outputs) - scores.shape[1]))[:, self._outputs.used]
@@ -194,7 +182,7 @@ class OnnxTutor(outputs.NetworkTutor):
             )
         return probs
 
-    def _segment(self, found: Mapping[str, Tensor], placed: Placed, size: tuple[int, int]) -> SoftMap:
+    def _segment(self, found: Mapping[str, Tensor], placed: Placed, size: Size) -> SoftMap:
         head = self._declared.segmentation
         assert head is not None
         raw = self._raw_map(found)
@@ -288,7 +276,7 @@ class OnnxTutor(outputs.NetworkTutor):
             else:
                 names = outputs.read_outputs(place, count)
         else:
-            names = stated_names(about)
+            names = families.stated_names(about)
             if not names and isinstance(self._declared.detection, Cells) and count == len(COCO.classes):
                 names = list(COCO.classes)
         lacks = len(names) == count - 1 if count else where == "first" and not any(map(is_background, names))
@@ -364,17 +352,17 @@ def nanodet_boxes(output: Tensor, side: tuple[int, int], weights: Path) -> tuple
         output: [A, C + 4 * 8] over the cells of strides 8, 16, 32, 64: class probabilities behind their sigmoids, and
             for each side of the box logits of its distance, 0 to 7 strides (Li et al. 2020).
     """
-    places, strides = _cells(output, "nanodet", 4 * BINS, side, weights)
-    sure = outputs.probabilities(output[:, : -4 * BINS], weights, "export the head with its sigmoids")
-    shares = output[:, -4 * BINS :].reshape(-1, 4, BINS).softmax(2)
-    near, far = (shares @ torch.arange(float(BINS))).chunk(2, dim=1)
+    places, strides = _cells(output, "nanodet", 4 * families.BINS, side, weights)
+    sure = outputs.probabilities(output[:, : -4 * families.BINS], weights, "export the head with its sigmoids")
+    shares = output[:, -4 * families.BINS :].reshape(-1, 4, families.BINS).softmax(2)
+    near, far = (shares @ torch.arange(float(families.BINS))).chunk(2, dim=1)
     return torch.cat([places - near, places + far], dim=1) * strides, sure
 
 
 def _cells(output: Tensor, kind: str, extra: int, side: tuple[int, int], weights: Path) -> tuple[Tensor, Tensor]:
     """The (x, y) of the cells in units of their strides [A, 2], and the strides [A, 1]."""
     grids = []
-    for stride in STRIDES[kind]:
+    for stride in families.STRIDES[kind]:
         cells = torch.cartesian_prod(*(torch.arange(-(-pixels // stride)) for pixels in side)).flip(1)
         grids.append(torch.cat([cells, torch.full((len(cells), 1), stride)], dim=1))
     cells = torch.cat(grids).float()
@@ -389,9 +377,7 @@ def _cells(output: Tensor, kind: str, extra: int, side: tuple[int, int], weights
 def final_boxes(found: Mapping[str, Tensor], head: FinalBoxes, weights: Path) -> tuple[Tensor, Tensor]:
     """Boxes [A, 4] as they are, and scores [A, N], 0 but for each one's own class; N - 1 is the highest class number.
     Raises InputError: an output has another shape, scores that are no probabilities, or class numbers that are none.
-
-    Args:
-        found: the model's outputs, see `FinalBoxes`.
+    `found` is the model's outputs, see `FinalBoxes`.
     """
     rows, apart = found[head.boxes], [found[name] for name in (head.scores, head.classes) if name]
     more = _count_prototypes(found, head.masks)

@@ -4,8 +4,6 @@ Exporters are known by the file's metadata, the names and shapes of its inputs a
 docs/tutors.md lists them.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """From a network's raw outputs to soft answers: names of outputs, probabilities, boxes, maps and masks."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +19,8 @@ from tutored.files import sha256
 from tutored.labels import COCO_BY_NUMBER, KNOWN, MOST, NO_CLASS, LabelSpace
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.instances import Instances
-from tutored.tutors.options import AnswerOptions, MaskOptions
-from tutored.types import SoftLabels
+from tutored.tutors import AnswerOptions, MaskOptions
+from tutored.types import Size, SoftLabels
 
 ROUNDING = 1e-3
 """By how much float16 may take a probability out of 0..1."""
@@ -59,10 +57,8 @@ def read_labels(labels: Path | str) -> LabelSpace:
 def read_outputs(labels: Path | str, count: int | None = None) -> list[str]:
     """Names of a network's outputs in order: a name of `KNOWN_OUTPUTS`, or a text file with an output a line.
 
-    Lines may repeat a name, also that of the background or "N/A". Raises InputError: no such file.
-
-    Args:
-        count: of the outputs. Names of the background are left out where it is None or not the number of names.
+    Lines may repeat a name, also that of the background or "N/A". Raises InputError: no such file. Where there are not
+    `count` names, or it is None, those of the background are left out.
     """
     if str(labels) == "coco-91":
         return [*COCO_BY_NUMBER]
@@ -114,10 +110,8 @@ class ClassOutputs:
 
 
 class NetworkTutor:
-    """A tutor that answers for each image by itself: in a batch, an answer would depend on its neighbours.
-
-    Attributes:
-        threads: images at once: while the network has one, the next is laid out and the last one's answer is made.
+    """A tutor that answers for each image by itself: in a batch, an answer would depend on its neighbours. It answers
+    for `threads` images at once: while the network has one, the next is laid out and the last one's answer is made.
     """
 
     threads: ClassVar[int] = 2
@@ -221,7 +215,7 @@ def _best_of_each(scores: Tensor, groups: Tensor, limit: int) -> Tensor:
     return order[torch.arange(len(order), device=order.device) - first < limit]
 
 
-def soft_boxes(boxes_xyxy: Tensor, scores: Tensor, columns: Tensor, size: tuple[int, int]) -> SoftBoxes:
+def soft_boxes(boxes_xyxy: Tensor, scores: Tensor, columns: Tensor, size: Size) -> SoftBoxes:
     """Selected boxes with their class distributions, clipped; boxes outside the image are dropped.
 
     Background is the probability that the classes leave. Where scores of independent classes (sigmoids) sum to more
@@ -231,7 +225,6 @@ def soft_boxes(boxes_xyxy: Tensor, scores: Tensor, columns: Tensor, size: tuple[
         boxes_xyxy: float32 [K, 4], pixels of the image.
         scores: float32 [K, C], 0..1.
         columns: int64 [K], the column each box was kept for.
-        size: (height, width) of the image in pixels.
     """
     own = scores.gather(1, columns[:, None])
     others = scores.scatter(1, columns[:, None], 0.0)
@@ -248,7 +241,7 @@ def detected(
     scores: Tensor,
     options: MaskOptions,
     nms_iou: float | None,
-    size: tuple[int, int],
+    size: Size,
     masks: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Sequence[SoftBoxes | Instances]:
     """The soft answers of a detector that gives a box and scores of all classes in each row.
@@ -258,7 +251,6 @@ def detected(
         scores: float32 [A, C].
         options: `score_floor`, `max_boxes` and `mask_floor` count.
         nms_iou: as in `select`.
-        size: (height, width) of the image in pixels.
         masks: makes masks [K, m, m] of rows [K] and their boxes [K, 4], clipped at the image; None: there are none.
     """
     rows, columns = select(boxes_xyxy, scores, options, nms_iou=nms_iou)
@@ -275,12 +267,11 @@ def detected(
 # --- Maps and masks
 
 
-def on_cells(probs: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+def on_cells(probs: Tensor, size: Size, stride: int) -> Tensor:
     """A map on a network's own grid, [C+1, h, w] over the whole image, averaged over cells of `stride` pixels. Raises
     InputError: see `finite`.
 
     Args:
-        size: (height, width) of the image in pixels.
         stride: pixels of the image a cell, where the own grid is not coarser.
     """
     height, width = (min(cells, -(-side // stride)) for cells, side in zip(probs.shape[1:], size, strict=True))
@@ -288,9 +279,7 @@ def on_cells(probs: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     return adaptive_avg_pool2d(finite(probs, "map values").cpu(), (height, width))
 
 
-def masks_in_boxes(
-    maps: Tensor, boxes_xyxy: Tensor, rows: Tensor, size: tuple[int, int], side: int = MASK_SIDE
-) -> Tensor:
+def masks_in_boxes(maps: Tensor, boxes_xyxy: Tensor, rows: Tensor, size: Size, side: int = MASK_SIDE) -> Tensor:
     """What one map says inside each box, read bilinearly at the centres of a grid over the box. Returns float32 [N, m,
     m]. Beyond the centres of its outermost cells a map goes on as it is there.
 
@@ -298,7 +287,6 @@ def masks_in_boxes(
         maps: float32 [M, h, w], each on a grid that spans the whole image.
         boxes_xyxy: float32 [N, 4], pixels of the image, inside it.
         rows: int64 [N], the map of each box.
-        size: (height, width) of the image in pixels.
         side: m, cells along one side of a mask.
     """
     from torchvision.ops import roi_align  # slow to import, see `boxes.nms`

@@ -1,7 +1,5 @@
 """Tutors of one's own: a student that was trained here, and a function, from a picture to arrays."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,10 +20,9 @@ from tutored.students import soft_answer
 from tutored.students.backbone import fold
 from tutored.tasks import Task
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors import outputs
-from tutored.tutors.options import PythonOptions, StudentOptions
+from tutored.tutors import PythonOptions, StudentOptions, outputs
 from tutored.tutors.outputs import files_sha256
-from tutored.types import IGNORE, SoftLabels
+from tutored.types import IGNORE, Size, SoftLabels
 
 
 class StudentTutor:
@@ -167,7 +164,7 @@ class FunctionTutor(outputs.NetworkTutor):
             raise self._wrong(alone[0], "of no `boxes`; give these, too")
         return found
 
-    def _read(self, found: Mapping[str, Any], size: tuple[int, int]) -> Sequence[Any]:
+    def _read(self, found: Mapping[str, Any], size: Size) -> Sequence[Any]:
         """The soft answers. Raises InputError: naming the key whose value is not possible."""
         answers: list[Any] = []
         if "boxes" in found:

@@ -1,7 +1,5 @@
 """Promptable segmenters such as SAM in two ONNX files: an encoder for the picture, a decoder for its boxes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ from torch import Tensor
 from tutored.config import merged, read_yaml
 from tutored.errors import InputError, told_of
 from tutored.section import Section, validated
+from tutored.tutors import PromptedOptions
 from tutored.tutors.onnx import FLOATS, data_files, open_session, place
 from tutored.tutors.onnx_families import IMAGENET, Picture, declaration_path
-from tutored.tutors.options import PromptedOptions
 from tutored.tutors.outputs import files_sha256, finite, masks_in_boxes, with_masks
 from tutored.tutors.stores import Boxes, StoresTutor, identity_of
 from tutored.types import Dataset, SoftLabels
@@ -59,18 +57,14 @@ class Promptable(Section):
 
 
 class PromptedTutor(StoresTutor):
-    """Boxes, each with the mask that the network draws for it; a box keeps its class and score.
-
-    Attributes:
-        labels: those of the boxes.
+    """Boxes, each with the mask that the network draws for it; a box keeps its class and score. `labels` are those of
+    the boxes.
     """
 
     def __init__(self, options: PromptedOptions, dataset: Dataset | None = None) -> None:
         """Load both files, and try them on a black picture. Raises InputError: no such boxes, files that are no
-        promptable segmenter, or onnxruntime is not installed.
-
-        Args:
-            dataset: whose images are labelled; it has the boxes of `boxes: ground_truth`.
+        promptable segmenter, or onnxruntime is not installed. `dataset` has the images that are labelled, and the boxes
+        of `boxes: ground_truth`.
         """
         boxes = Boxes(options, dataset)
         self.labels, self._boxes = boxes.labels, boxes.remap(boxes.labels)

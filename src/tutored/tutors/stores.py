@@ -1,7 +1,5 @@
 """Tutors that are made of stores: instances of boxes and maps, boxes rescored by maps, several tutors joined."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,21 +19,18 @@ from tutored.tasks import Task, task_class
 from tutored.tasks.detection import Detection, SoftBoxes
 from tutored.tasks.instances import Instances
 from tutored.tasks.segmentation import Segmentation, SoftMap
+from tutored.tutors import BoxesOptions, InstancesOptions, JoinedOptions, RescoredOptions
 from tutored.tutors.fuse import LIMIT, OVERLAP, fuse
-from tutored.tutors.options import BoxesOptions, InstancesOptions, JoinedOptions, RescoredOptions
 from tutored.tutors.outputs import MASK_SIDE, masks_in_boxes, with_masks
-from tutored.types import Dataset, SoftLabels
+from tutored.types import Dataset, Size, SoftLabels
 
-Size = tuple[int, int]
 DRAWN = "ground_truth"
 """Given for `boxes`: those that people drew."""
 
 
 class Source:
-    """A store's answers for one task in a label space, matched by name.
-
-    Args:
-        kind: the class of the task. Of a segmentation, confidences and instances are made maps as `Remapped` does.
+    """A store's answers for one task in a label space, matched by name. `kind` is the class of the task; of a
+    segmentation, confidences and instances are made maps as `Remapped` does.
     """
 
     def __init__(self, store: Store, kind: type[Task], labels: LabelSpace) -> None:
@@ -166,10 +161,7 @@ class InstancesTutor(StoresTutor):
 
     def __init__(self, options: InstancesOptions, dataset: Dataset | None = None) -> None:
         """Open the stores. Raises InputError: no such store, it does not answer the task, no drawn boxes, or no class
-        in common.
-
-        Args:
-            dataset: whose images are labelled; it has the boxes of `boxes: ground_truth`.
+        in common. `dataset` has the images that are labelled, and the boxes of `boxes: ground_truth`.
         """
         mapper, boxes = Store.teaching(options.maps, Segmentation), Boxes(options, dataset)
         refuse_strangers(options, boxes.labels, mapper.labels)

@@ -23,8 +23,7 @@ from tutored.errors import InputError
 from tutored.labels import NO_CLASS, LabelSpace
 from tutored.processes import choose_device
 from tutored.tasks.segmentation import SoftMap
-from tutored.tutors import outputs
-from tutored.tutors.options import TorchvisionOptions
+from tutored.tutors import TorchvisionOptions, outputs
 from tutored.weights import read_weights
 
 MODELS = (*list_models(module=detection), *list_models(module=segmentation))
@@ -306,10 +305,7 @@ def categories(model: str, published: Any) -> list[str]:
 
 def build(source: Source, names: Sequence[str]) -> torch.nn.Module:
     """The model with its weights, in evaluation mode. Raises InputError: the file holds no weights, some that are NaN,
-    or not those of this model with so many outputs.
-
-    Args:
-        names: one for each of the model's outputs, background first.
+    or not those of this model with so many outputs. `names` has one for each of the model's outputs, background first.
     """
     state = read_weights(source.path)
     broken = next((name for name, value in state.items() if not value.isfinite().all()), None)

@@ -1,7 +1,5 @@
 """Object detection: boxes with classes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,8 +17,9 @@ from tutored.pictures import PAPER, Colour, colour_of, draw_tag, font_for, shown
 from tutored.tasks.audit import Auditor
 from tutored.tasks.detection import decode, measure, types
 from tutored.tasks.detection.types import Boxes, BoxRow, BoxTargets, Detections, SoftBoxes
-from tutored.tasks.task import Detail, Figures, Size, Task, marked, stack_unknown
+from tutored.tasks.task import Detail, Figures, Task, marked, stack_unknown
 from tutored.tasks.task import unannotated as left_out
+from tutored.types import Size
 
 __all__ = ["BoxTargets", "Boxes", "Detection", "DetectionSection", "Detections", "SoftBoxes"]
 
@@ -52,24 +51,6 @@ def _free_place(box: Box, tag: tuple[float, float], size: tuple[int, int], taken
         return not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in taken)
 
     return next(filter(is_free, places), places[0])
-
-
-def describe(prediction: Detections, labels: LabelSpace) -> list[dict[str, Any]]:
-    """An entry for each box, as they are sorted: `category_id` (1..C), `category`, `bbox`, `score`.
-
-    `bbox` is (x, y, width, height) in the image's pixels, as in COCO results.
-    """
-    return [
-        {
-            "category_id": number,
-            "category": labels.names[number],
-            "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
-            "score": round(score, 5),
-        }
-        for (x1, y1, x2, y2), number, score in zip(
-            prediction.boxes_xyxy.tolist(), prediction.classes.tolist(), prediction.scores.tolist(), strict=True
-        )
-    ]
 
 
 class Detection(Task):
@@ -173,4 +154,17 @@ class Detection(Task):
         return picture
 
     def describe(self, prediction: Detections) -> list[dict[str, Any]]:
-        return describe(prediction, self.labels)
+        """An entry for each box, as they are sorted: `category_id` (1..C), `category`, `bbox`, `score`.
+
+        `bbox` is (x, y, width, height) in the image's pixels, as in COCO results.
+        """
+        parts = (each.tolist() for each in (prediction.boxes_xyxy, prediction.classes, prediction.scores))
+        return [
+            {
+                "category_id": number,
+                "category": self.labels.names[number],
+                "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+                "score": round(score, 5),
+            }
+            for (x1, y1, x2, y2), number, score in zip(*parts, strict=True)
+        ]

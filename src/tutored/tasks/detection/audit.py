@@ -1,7 +1,5 @@
 """The audit of a tutor's boxes: figures, from which scores on they are right, and which classes it confuses."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,24 +7,13 @@ import numpy as np
 import torch
 
 from tutored.config.tasks import DetectionSection
+from tutored.tasks import calibrate
 from tutored.tasks.audit import Advice, Agreed, Auditor, ClassFigures, Confusion, Finding, Measured
-from tutored.tasks.calibrate import (
-    Answers,
-    Bools,
-    Floats,
-    Ints,
-    Rate,
-    crossings,
-    known,
-    known_mean,
-    reliability,
-    resampled,
-    tempered,
-)
+from tutored.tasks.calibrate import Answers, Bools, Floats, Ints, Rate
 from tutored.tasks.detection import measure
 from tutored.tasks.detection.measure import IOU_FLOOR, Matches
 from tutored.tasks.detection.types import TAIL_FLOOR, Boxes, Detections, SoftBoxes
-from tutored.tasks.task import Size
+from tutored.types import Size
 
 HEARD = 0.05
 """Weaker boxes count for AP alone."""
@@ -68,7 +55,7 @@ class Evidence(NamedTuple):
         was not kept for.
         """
         scores = self.matches.scores[: len(self.nearest)].astype(np.float64)
-        return tempered(np.stack([1 - scores, scores], axis=1), temperature)
+        return calibrate.tempered(np.stack([1 - scores, scores], axis=1), temperature)
 
 
 class BoxAuditor(Auditor):
@@ -114,7 +101,7 @@ class BoxAuditor(Auditor):
         objects = _called(images, scores, floors["box_floor"])
         ranked = measure.rank(matches, len(names) - 1)
         ap = measure.voc_ap(ranked)[0]
-        low, high = resampled(lambda weights: measure.voc_ap(ranked, weights)[0], len(images))
+        low, high = calibrate.resampled(lambda weights: measure.voc_ap(ranked, weights)[0], len(images))
 
         def per_image(boxes: Bools) -> Ints:
             return np.bincount(home[boxes], minlength=len(images))
@@ -127,8 +114,8 @@ class BoxAuditor(Auditor):
             precision = Rate.of(per_image(taught & right), per_image(taught))
             row = {
                 "objects": int(there.sum()),
-                "AP": known(ap[number]),
-                "AP_interval": [known(low[number]), known(high[number])],
+                "AP": calibrate.known(ap[number]),
+                "AP_interval": [calibrate.known(low[number]), calibrate.known(high[number])],
                 "boxes": precision.total,
                 "curve": _curve(score[own], right[own], int(there.sum())),
             }
@@ -139,7 +126,7 @@ class BoxAuditor(Auditor):
             )
         teach = [int((each.two(temperature)[:, 1] >= floors["box_floor"]).sum()) for each in every]
         share, boxes = float(np.mean([count > 0 for count in teach])), sum(teach) / len(teach)
-        mean = known(known_mean(ap[list(known_numbers)]))
+        mean = calibrate.known(calibrate.known_mean(ap[list(known_numbers)]))
         summary = (
             f"mAP {'unknown' if mean is None else f'{mean:.3f}'} (VOC area, IoU .5, over the classes that the tutor "
             f"knows). {100 * share:.0f} % of {len(teach)} images have a box that teaches, {boxes:.1f} boxes an image."
@@ -209,8 +196,8 @@ def find_band(scores: Floats, right: Bools) -> tuple[dict[str, float], Finding]:
     stays = "the band of scores stays at its defaults"
     if len(scores) < BAND_BOXES or min(right.sum(), (~right).sum()) < BAND_BOTH:
         return {}, Finding(kind="band", text=f"{stays}: {count[3:]}, are too few to tell")
-    ends, bins = [], reliability(scores, right, most=40, least=50)
-    for crossing, default in zip(crossings(bins, (TEACH, IGNORE)), USUAL.values(), strict=True):
+    ends, bins = [], calibrate.reliability(scores, right, most=40, least=50)
+    for crossing, default in zip(calibrate.crossings(bins, (TEACH, IGNORE)), USUAL.values(), strict=True):
         if crossing is None:
             return {}, Finding(kind="band", text=f"{stays}: at no score are boxes right that often")
         floor, lowest = crossing

@@ -1,7 +1,5 @@
 """From the boxes of a detection head to final boxes, or to soft labels where the student is a tutor."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +10,8 @@ from torch.nn import functional as F
 from tutored import boxes
 from tutored.config.tasks import Decode
 from tutored.tasks.detection.types import Detections, SoftBoxes
-from tutored.tasks.task import Size, refuse_nan
+from tutored.tasks.task import refuse_nan
+from tutored.types import Size
 
 
 class Kept(NamedTuple):
@@ -27,9 +26,7 @@ class Kept(NamedTuple):
     rows: Tensor
 
 
-def keep(
-    boxes_xyxy: Tensor, probs: Tensor, sizes: Sequence[tuple[int, int]], config: Decode, network_size: int
-) -> list[Kept]:
+def keep(boxes_xyxy: Tensor, probs: Tensor, sizes: Sequence[Size], config: Decode, network_size: int) -> list[Kept]:
     """The boxes of every image that are kept, by falling score, in its own pixels (specification 5.1).
 
     Per class: scores above the floor, the best `top_k`, NMS, at most `per_class`; then the best `total` of all. Boxes

@@ -12,8 +12,6 @@ detections the same one, and then does not count; there the share of the detecti
 The libraries for it need a dictionary for each box, which takes several times as long as all that is done here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -137,10 +135,8 @@ def record(
 
 def figures(records: Sequence[Matches], labels: LabelSpace, reported: Sequence[str] | None) -> Figures:
     """Average precisions of each class, and their means over the reported classes that have an object to find. Raises
-    InputError: an unknown class is reported.
-
-    Args:
-        reported: the classes that means are over; None: all. It restricts what is averaged, not what is counted.
+    InputError: an unknown class is reported. `reported` are the classes that means are over; None: all. It restricts
+    what is averaged, not what is counted.
     """
     averaged, count = averaged_classes(labels, reported), len(labels.classes)
     numbers = [labels.index(name) for name in averaged]
@@ -205,10 +201,8 @@ def details(records: Sequence[Matches], labels: LabelSpace) -> list[Detail]:
 def overlaps(
     a_xyxy: NDArray[np.float32], b_xyxy: NDArray[np.float32], inside: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
-    """Intersection over union, in double precision and on small arrays faster than `boxes.iou`; shapes broadcast.
-
-    Args:
-        inside: where true, it is the share of `a_xyxy` inside `b_xyxy`.
+    """Intersection over union, in double precision and on small arrays faster than `boxes.iou`; shapes broadcast. Where
+    `inside` is true, it is the share of `a_xyxy` inside `b_xyxy`.
     """
     a, b = a_xyxy.astype(np.float64), b_xyxy.astype(np.float64)
     sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0)
@@ -249,10 +243,8 @@ def rank(matches: Sequence[Matches], count: int) -> Ranked:
 
 def voc_ap(ranked: Ranked, weights: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
     """Average precision of each class: row 0 the area under the precision envelope, row 1 VOC07's 11 points. Returns
-    float64 [2, C+1]; NaN for background and for a class without an object to find.
-
-    Args:
-        weights: int64 [I], how many times each image stands in the split; None: once.
+    float64 [2, C+1]; NaN for background and for a class without an object to find. `weights`: int64 [I], how many times
+    each image stands in the split; None: once.
     """
     if weights is None:
         weights = np.ones(len(ranked.objects), np.int64)

@@ -15,23 +15,10 @@ from torch.nn import functional as F
 
 from tutored.boxes import iou, nms, outwards
 from tutored.config.tasks import DetectionSection
-from tutored.tasks.columns import (
-    FLOATS,
-    MOST,
-    NUMBERS,
-    Array,
-    Lists,
-    Rows,
-    answered,
-    flat,
-    lists,
-    quantise,
-    require,
-    scored_boxes,
-    starts,
-)
-from tutored.tasks.task import Remap, Size, marked
-from tutored.types import IGNORE, PerObject, expect, expect_boxes
+from tutored.tasks import columns
+from tutored.tasks.columns import FLOATS, NUMBERS, Array, Lists, Rows, flat, lists, require, starts
+from tutored.tasks.task import Remap, marked
+from tutored.types import IGNORE, PerObject, Size, expect, expect_boxes
 
 TAIL_FLOOR = 1e-3
 """A box's class probabilities below this count as background; the class that it was kept for is always stored."""
@@ -64,7 +51,7 @@ def encode(corners: Array, kept: Array, scores: Array, probs: Array) -> dict[str
     tail[:, 0] = False
     probs[:, 0] += np.where(tail, probs, 0).sum(-1)
     probs[tail] = 0
-    counts = quantise(probs, LEVELS)
+    counts = columns.quantise(probs, LEVELS)
     stored = counts > 0
     return {
         "boxes_xyxy": corners.ravel(),
@@ -132,7 +119,7 @@ class BoxBlock(NamedTuple):
 
 def decode(table: pa.Table, space: int) -> BoxBlock:
     """The boxes in a table's rows. Raises ValueError for values that no tutor's answer has."""
-    counts, corners, classes, scores = scored_boxes(table, "", space)
+    counts, corners, classes, scores = columns.scored_boxes(table, "", space)
     (lines, numbers), (same, values) = (lists(table.column(name)) for name in ("probs_class", "probs_value"))
     require(bool((lines == counts).all() and (same == counts).all()), "boxes and distributions of other lengths")
     (lengths, numbers), (same, values) = lists(numbers), lists(values)
@@ -146,7 +133,7 @@ def decode(table: pa.Table, space: int) -> BoxBlock:
     order = order[np.diff(places[order], append=-1) != 0]
     places, probs = places[order], probs[order]
     sums = np.bincount(places // space, probs)
-    require(sums.max(initial=0) <= MOST, "probabilities of a box that sum to more than one")
+    require(sums.max(initial=0) <= columns.MOST, "probabilities of a box that sum to more than one")
     return BoxBlock(starts(counts), corners, classes, space, places, probs)
 
 
@@ -265,7 +252,7 @@ class SoftBoxes(PerObject):
         block, unknown = decode(table, space), remap.unknown if remap else ()
         if remap is not None and not remap.identical:
             block = block.remapped(remap)
-        return Rows(answered(table, cls.fields), lambda row: cls(**block.cut(row), unknown=unknown))
+        return Rows(columns.answered(table, cls.fields), lambda row: cls(**block.cut(row), unknown=unknown))
 
     def final(self) -> Detections:
         """The boxes as final ones, each with the probability of its class as its score."""

@@ -1,7 +1,5 @@
 """Instance segmentation: boxes with classes, and the pixels of each object."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -24,8 +22,7 @@ from tutored.tasks.detection.decode import BoxExport, keep, rows_of
 from tutored.tasks.detection.types import apart, teachable
 from tutored.tasks.instances import types
 from tutored.tasks.instances.types import InstanceMasks, InstanceRow, Instances, InstanceTargets, Objects
-from tutored.tasks.task import Size
-from tutored.types import SoftLabels
+from tutored.types import Size, SoftLabels
 
 __all__ = ["InstanceMasks", "InstanceSegmentation", "InstanceTargets", "Instances", "InstancesSection", "Objects"]
 
@@ -42,7 +39,7 @@ class InstanceAuditor(BoxAuditor):
     def observe(self, truth: Any, answer: Any, *rest: Any) -> Evidence:
         return super().observe(truth, self._boxes(answer), *rest)
 
-    def compare(self, one: Any, other: Any, size: tuple[int, int]) -> Any:
+    def compare(self, one: Any, other: Any, size: Size) -> Any:
         return super().compare(self._boxes(one), self._boxes(other), size)
 
     def _boxes(self, answer: Instances) -> Any:

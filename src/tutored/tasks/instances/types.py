@@ -17,8 +17,8 @@ from torch.nn.functional import grid_sample
 from tutored.geometry import Geometry
 from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, require, scored_boxes, starts
 from tutored.tasks.detection.types import Boxes, BoxRow, BoxTargets, Detections, SoftBoxes
-from tutored.tasks.task import Remap, Size
-from tutored.types import IGNORE, PerObject, expect, expect_boxes
+from tutored.tasks.task import Remap
+from tutored.types import IGNORE, PerObject, Size, expect, expect_boxes
 
 LEVELS = 255
 
@@ -74,10 +74,8 @@ class Instances(PerObject):
         expect(self.masks, "Instances.masks", (count, None, None), torch.float32)
 
     def soft_boxes(self, space: int) -> SoftBoxes:
-        """Their boxes; what a score leaves to 1 is background's.
-
-        Args:
-            space: size of the label space, background included.
+        """Their boxes; what a score leaves to 1 is background's. `space` is the size of the label space, background
+        included.
         """
         probs = torch.zeros(len(self.scores), space).scatter(1, self.classes[:, None], self.scores[:, None])
         probs[:, 0] = 1 - self.scores

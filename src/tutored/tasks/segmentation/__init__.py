@@ -1,7 +1,5 @@
 """Semantic segmentation: the class of each pixel."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,8 +25,8 @@ from tutored.tasks.audit import Auditor
 from tutored.tasks.instances.types import Instances
 from tutored.tasks.segmentation import measure, types
 from tutored.tasks.segmentation.types import CellTargets, ClassMap, ClassMask, MapRow, MapTargets, SoftMap
-from tutored.tasks.task import DenseTask, Detail, Figures, Size, at_most, marked, refuse_nan, stack_unknown, unannotated
-from tutored.types import BACKGROUND, IGNORE, SoftLabels
+from tutored.tasks.task import DenseTask, Detail, Figures, at_most, marked, refuse_nan, stack_unknown, unannotated
+from tutored.types import BACKGROUND, IGNORE, Size, SoftLabels
 
 __all__ = ["ClassMap", "ClassMask", "MapTargets", "Segmentation", "SegmentationSection", "SoftMap"]
 

@@ -1,7 +1,5 @@
 """The audit of a tutor's maps: overlap, precision and recall of pixels with intervals, calibration, confusion."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,8 +14,7 @@ from tutored.tasks.calibrate import Answers, Ints, known, known_mean, resampled,
 from tutored.tasks.segmentation import measure
 from tutored.tasks.segmentation.measure import NO_PIXELS, Pixels
 from tutored.tasks.segmentation.types import LEVELS, ClassMap, ClassMask, SoftMap
-from tutored.tasks.task import Size
-from tutored.types import BACKGROUND, IGNORE
+from tutored.types import BACKGROUND, IGNORE, Size
 
 CONFIDENT = 0.9
 """Least probability of a pixel's likeliest class for the tutor to count as confident."""

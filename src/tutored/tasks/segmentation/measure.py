@@ -1,7 +1,5 @@
 """Intersection over union of class maps, from one confusion matrix over all pixels of all images (spec. 5.3)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -85,10 +83,8 @@ def figures(records: Sequence[Pixels], labels: LabelSpace, reported: Sequence[st
 
     Where means are over some classes only, `mIoU_others_ignored` is mIoU without the pixels that truly are of another
     class. In mIoU itself these count: a prediction of a reported class there is wrong. Raises InputError: an unknown
-    class is reported.
-
-    Args:
-        reported: the object classes that means are over; None: all. It restricts what is averaged, not what is counted.
+    class is reported. `reported` are the object classes that means are over; None: all. It restricts what is averaged,
+    not what is counted.
     """
     averaged = averaged_classes(labels, reported)
     numbers = [BACKGROUND, *map(labels.index, averaged)]
@@ -135,9 +131,7 @@ def stack(pixels: Sequence[Pixels], classes: int) -> Stacked:
 
 def confusion(stacked: Stacked, weights: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Pixels by true class (rows) and predicted class (columns; the last: a class not annotated there), [C+1, C+2].
-
-    Args:
-        weights: int64 [I], how many times each image counts; None: once.
+    `weights`: int64 [I], how many times each image counts; None: once.
     """
     shape = (stacked.classes + 1, stacked.classes + 2)
     number = stacked.number if weights is None else stacked.number * weights[stacked.images]

@@ -19,8 +19,8 @@ from tutored.geometry import likeliest
 from tutored.losses import merge_unknown
 from tutored.tasks.columns import MOST, NUMBERS, Array, Rows, answered, flat, lists, quantise, require, starts
 from tutored.tasks.instances.types import Instances
-from tutored.tasks.task import Remap, Size
-from tutored.types import IGNORE, expect
+from tutored.tasks.task import Remap
+from tutored.types import IGNORE, Size, expect
 
 LEVELS = 255
 FIELDS = (
@@ -84,7 +84,7 @@ class Cells(NamedTuple):
         return Cells(classes[heard], remap.space, self.values[heard], False)
 
 
-def decode(table: pa.Table, sizes: Sequence[tuple[int, int]], space: int) -> list[Cells | None]:
+def decode(table: pa.Table, sizes: Sequence[Size], space: int) -> list[Cells | None]:
     """The maps in a table's rows. Raises ValueError for values that no tutor's answer has."""
     counts, numbers = lists(table.column("map_classes"))
     classes, first = flat(numbers).astype(np.int64), starts(counts)
@@ -193,18 +193,14 @@ class SoftMap:
 
         return Rows([cells is not None for cells in maps], make)
 
-    def final(self, size: tuple[int, int]) -> ClassMap | None:
+    def final(self, size: Size) -> ClassMap | None:
         """The likeliest class of each pixel of an image of `size`; None of more classes than a mask can tell apart."""
         return None if len(self.map) > IGNORE else ClassMap(mask=likeliest(self.map, size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassMap:
-    """The predicted class of each pixel of one image.
-
-    Attributes:
-        mask: uint8 [H, W], 0..C.
-    """
+    """The predicted class of each pixel of one image. `mask` is uint8 [H, W], 0..C."""
 
     kind: ClassVar[str] = "segmentation"
     mask: Tensor
@@ -238,7 +234,6 @@ def rasterize(instances: Instances, size: Size, classes: int, grid: tuple[int, i
     Returns float32 [classes, h, w], see `combine`.
 
     Args:
-        size: (height, width) of the image in pixels.
         classes: C + 1, the names of the label space.
         grid: (h, w); masks are read at the centres of cells, bilinearly, zero outside their boxes.
         rule: see `combine`.
@@ -294,9 +289,7 @@ class MapRow(NamedTuple):
     unknown: Tensor
 
 
-def vet_by_boxes(
-    answer: SoftMap, size: tuple[int, int], boxes_xyxy: Tensor, classes: Tensor, anywhere: Tensor
-) -> SoftMap:
+def vet_by_boxes(answer: SoftMap, size: Size, boxes_xyxy: Tensor, classes: Tensor, anywhere: Tensor) -> SoftMap:
     """The tutor's map without what drawn boxes contradict.
 
     Where no box of a class touches a cell, the class's probability teaches nothing. A cell that no box touches at all
@@ -304,7 +297,6 @@ def vet_by_boxes(
     background is from Box-for-Mask (Lê et al. 2024, arXiv:2411.17536).
 
     Args:
-        size: (height, width) of the image in pixels.
         boxes_xyxy: float32 [K, 4], pixels of the image.
         classes: int64 [K], in this map's label space; 0 where it has none, which marks its cells as not empty.
         anywhere: bool [C+1], classes that may be anywhere, since nobody draws boxes of them.
