@@ -57,6 +57,7 @@ TIED = [[(0, 2, 5, 5, 1, 65)], [(1, 0, 5, 5, 1, 32)], [(2, 0, 5, 5, 1, 32)]]
 """The mean of the last two scores is a third of the first one, as the first alone has."""
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(ROW, max_size=6), min_size=2, max_size=3))
 @example(TIED)
 def test_fused_boxes_are_those_of_ensemble_boxes(rows):
@@ -86,6 +87,7 @@ def test_fused_boxes_are_those_of_ensemble_boxes(rows):
     assert not left
 
 
+@settings(deadline=None)
 @given(st.lists(ROW, max_size=8), st.integers(1, 3))
 def test_an_answer_fused_with_itself_stays(rows, times):
     boxes = [([x, y, x + width, y + height], index, score / 100) for x, y, width, height, index, score in rows]
