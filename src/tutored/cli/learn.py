@@ -196,7 +196,6 @@ def predict(
         raise InputError(f"{missing}: there is no such picture or folder; correct its name")
     videos = find_videos(inputs.videos, inputs.under)
     from tutored.cli.progress import bar
-    from tutored.engine.trainer import stopping
     from tutored.predict import Film, Predictor, Result
     from tutored.predict.write import FILMED, KINDS, choose_kinds, predict_files, predict_video
 
@@ -226,6 +225,8 @@ def predict(
             written = predict_video(predictor, video, out / name, score, step, kinds=kinds, found=film.add)
         tell_film(name, film, written)
     for camera in inputs.cameras:
+        from tutored.engine.trainer import stopping
+
         say(f"{camera}: Ctrl-C ends the recording")
         with stopping() as stop:
             film, into = Film(score), out / camera.replace(":", "-")

@@ -1,7 +1,8 @@
 """The trunk: any convolutional timm network, its weights by path or by name, its batch norms free or folded away."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import chain, pairwise
 from pathlib import Path
@@ -155,14 +156,15 @@ class Backbone(nn.Module):
             )
         # A network may have several maps of one stride; the last one is the deepest.
         self.levels = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
-        shapes = self._shapes(config)
+        with _watched(self.net) as pairs:
+            shapes = self._shapes(config)
         self.channels = [shapes[level][1] for level in self.levels]
         self.sides = [shapes[level][2] for level in self.levels]
         normal = self.net.pretrained_cfg
         self.register_buffer("mean", torch.tensor(normal["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(normal["std"]).view(1, 3, 1, 1))
         if self.freeze_norm:
-            _fold_norms(self.net, config.size)
+            _fold_norms(self.net, pairs)
             for norm in _norms(self.net):
                 norm.requires_grad_(False)
         if config.frozen:
@@ -336,8 +338,9 @@ def _norms(net: nn.Module) -> list[_BatchNorm]:
     return [module for module in net.modules() if isinstance(module, _BatchNorm)]
 
 
-def _fold_norms(net: nn.Module, size: int) -> None:
-    """Fold each batch norm whose input is a convolution's output into that convolution."""
+@contextmanager
+def _watched(net: nn.Module) -> Iterator[list[tuple[str, str]]]:
+    """The names of a convolution and of the batch norm that takes its output, as far as the network runs meanwhile."""
     maker: dict[int, str] = {}
     outputs: list[Tensor] = []
     pairs: list[tuple[str, str]] = []
@@ -362,9 +365,12 @@ def _fold_norms(net: nn.Module, size: int) -> None:
             hooks.append(module.register_forward_hook(after_conv(name)))
         elif isinstance(module, nn.BatchNorm2d):
             hooks.append(module.register_forward_pre_hook(before_norm(name)))
-    _dry_run(net, size)
+    yield pairs
     for handle in hooks:
         handle.remove()
+
+
+def _fold_norms(net: nn.Module, pairs: Sequence[tuple[str, str]]) -> None:
     net.eval()
     for conv_name, norm_name in pairs:
         norm = net.get_submodule(norm_name)
@@ -391,7 +397,9 @@ def fold(student: nn.Module) -> None:
     """
     for each in [*student.modules()]:
         if isinstance(each, Backbone) and _norms(each.net):
-            _fold_norms(each.net, each.size)
+            with _watched(each.net) as pairs:
+                _dry_run(each.net, each.size)
+            _fold_norms(each.net, pairs)
         elif isinstance(each, SharedConvolution):
             each.fold()
         elif type(each) is nn.Sequential:
