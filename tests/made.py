@@ -1,12 +1,17 @@
 """What tests share: a data set in memory, the tutor that repeats its ground truth, and a small student."""
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch.nn import functional as F
 
+from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.tasks.detection import Boxes, Detection, SoftBoxes
 from tutored.tasks.segmentation import ClassMask, Segmentation, SoftMap
@@ -14,15 +19,8 @@ from tutored.types import IGNORE, GroundTruth, SoftLabels
 
 LABELS = LabelSpace.of(["cat", "dog", "horse"])
 CHANNELS = len(LABELS)
-TINY = {
-    "kind": "blitznet",
-    "backbone": "test_resnet",
-    "size": 64,
-    "extra": 2,
-    "extra_width": 32,
-    "up_width": 32,
-    "map_width": 8,
-}
+TINY = {"kind": "blitznet", "backbone": "test_resnet", "size": 64}
+TINY |= {"extra": 2, "extra_width": 32, "up_width": 32, "map_width": 8}
 """A student that takes milliseconds for a step."""
 COMPACT = {"kind": "compact", "backbone": "test_resnet", "weights": "random", "size": 64, "width": 16, "map_width": 8}
 """The default student in that size."""
@@ -30,14 +28,8 @@ SMALL_STUDENT = """--student.weights random --student.backbone test_resnet --stu
 --student.map_width 8 --train.workers 0 --train.device cpu""".split()
 SMALLEST = [*SMALL_STUDENT, "--train.epochs", "1"]
 """Options of a training that takes seconds."""
-SHAPE = {
-    "kind": "blitznet",
-    "backbone": "mobilenetv3_small_050",
-    "size": 64,
-    "extra_width": 32,
-    "up_width": 16,
-    "map_width": 8,
-}
+SHAPE = {"kind": "blitznet", "backbone": "mobilenetv3_small_050", "size": 64}
+SHAPE |= {"extra_width": 32, "up_width": 16, "map_width": 8}
 """A small student on a trunk as people have it, with depthwise convolutions and squeeze-and-excitation."""
 
 
@@ -85,13 +77,27 @@ class MadeDataset:
             mask[y1:y2, x1:x2] = classes[-1]
         if self.void:
             mask[:, width // 2] = IGNORE
-        drawn = Boxes(
-            boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-            classes=torch.tensor(classes, dtype=torch.int64),
-            difficult=torch.zeros(len(boxes), dtype=torch.bool),
-            annotated=self.annotated,
-        )
+        drawn = boxed(Boxes, boxes, classes, annotated=self.annotated)
         return GroundTruth.of((height, width), drawn, ClassMask(mask=mask, annotated=self.annotated))
+
+
+def boxed(kind, boxes=(), classes=(), **more):
+    """`Boxes`, `Detections`, `SoftBoxes` or `Instances` from lists; none is difficult where nothing is said of it."""
+    more = ({"difficult": [False] * len(boxes)} if kind is Boxes else {}) | more
+    types = {"difficult": torch.bool}
+    told = {
+        key: torch.tensor(each, dtype=types.get(key, torch.float32)) if isinstance(each, list) else each
+        for key, each in more.items()
+    }
+    corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return kind(boxes_xyxy=corners, classes=torch.tensor(classes, dtype=torch.int64), **told)
+
+
+def chosen(drawn, which, **more):
+    """An annotation's objects at these places, with further fields."""
+    values = {field.name: getattr(drawn, field.name) for field in fields(drawn)}
+    own = {name: value[which] for name, value in values.items() if isinstance(value, torch.Tensor)}
+    return replace(drawn, **own, **more)
 
 
 def certain_boxes(boxes, space=CHANNELS):
@@ -124,12 +130,85 @@ class Repeats:
 
     def _whole(self, image_id):
         truth = self.dataset.ground_truth(image_id)
-        none = torch.zeros(0, dtype=torch.int64)
-        nothing = {
-            "detection": Boxes(boxes_xyxy=torch.zeros(0, 4), classes=none, difficult=none.bool()),
-            "segmentation": ClassMask(mask=torch.zeros(truth.size, dtype=torch.uint8)),
+        empty = ClassMask(mask=torch.zeros(truth.size, dtype=torch.uint8))
+        return replace(truth, tasks={"detection": boxed(Boxes), "segmentation": empty, **truth.tasks})
+
+
+# --- Messages and files
+
+
+def refused(match, do, *given, **options):
+    """The message with which `do` refuses what it is given; this regular expression is found in it."""
+    with pytest.raises(InputError, match=match) as caught:
+        do(*given, **options)
+    return str(caught.value)
+
+
+def write(path, content=""):
+    """A file of text, or of JSON, in a folder that is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def pictures(*paths, size=(10, 8), mode="RGB", colour=0):
+    """Files of one colour, in folders that are made."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, size, colour).save(path)
+
+
+def turned(number):
+    """EXIF that says how its picture is turned: 3 upside down, 6 by 90 degrees clockwise."""
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return exif
+
+
+def xml(*objects):
+    return f"<annotation>{''.join(objects)}</annotation>"
+
+
+def thing(name, box=(1, 1, 2, 2), extra=""):
+    """An object of VOC's XML."""
+    sides = "".join(f"<{side}>{at}</{side}>" for side, at in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    return f"<object><name>{name}</name>{extra}<bndbox>{sides}</bndbox></object>"
+
+
+def coco_file(path, *annotations, images=("1.jpg",), classes=("cat",)):
+    """COCO's instances; numbers count from 1 on, and an annotation is of image 1 and class 1 where it says nothing."""
+    content = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(images, start=1)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, start=1)],
+        "annotations": [{"id": n, "image_id": 1, "category_id": 1, **each} for n, each in enumerate(annotations)],
+    }
+    return write(path, content)
+
+
+def coco_precision(kind, drawn, found):
+    """pycocotools' precision [thresholds, recalls, classes] of 100 answers an image, for boxes ("bbox") or "segm".
+
+    Args:
+        drawn: by image, entries with a `category_id`, `bbox` and `iscrowd`; a crowd here does not count.
+        found: the like with a `score`.
+    """
+    bound = []
+    for sides in (drawn, found):
+        rows = [{"image_id": index, **each} for index, side in enumerate(sides) for each in side]
+        rows = [
+            {"id": n, "area": each["bbox"][2] * each["bbox"][3], "iscrowd": 0, **each} for n, each in enumerate(rows, 1)
+        ]
+        bound.append(COCO())
+        bound[-1].dataset = {
+            "images": [{"id": n, "height": 50, "width": 50} for n in range(len(sides))],
+            "annotations": rows,
         }
-        return replace(truth, tasks=nothing | dict(truth.tasks))
+        bound[-1].dataset["categories"] = [{"id": number} for number in (1, 2, 3)]
+        bound[-1].createIndex()
+    official = COCOeval(*bound, kind)
+    official.evaluate()
+    official.accumulate()
+    return official.eval["precision"][:, :, :, 0, 2]
 
 
 # --- Asking a tutor

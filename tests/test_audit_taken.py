@@ -104,9 +104,8 @@ def lessons(folder, tmp_path):
         run = taught(folder, store.path, task={"policy": "replace", **(task or {})}, augment={"crop": False})
         opened = open_supervision(run)
         student = make_student(run.student, opened.tasks)
-        training = TrainingSet(
-            opened.train, opened.tasks, student.grids, opened.soft_labels, size=run.student.size, augment=run.augment
-        )
+        how = {"size": run.student.size, "augment": run.augment}
+        training = TrainingSet(opened.train, opened.tasks, student.grids, opened.soft_labels, **how)
         boxes = training.collate([training[0, position] for position in range(6)]).targets["detection"]["tutor"]
         anchors = student.heads["detection"].assign(boxes, tutor=True)
         learnt = boxes.classes.gather(1, anchors.box)[anchors.positive]

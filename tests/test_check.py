@@ -3,7 +3,6 @@
 import io
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from made import coco_file, pictures, thing, turned, write, xml
 from tutored.cli import main
 from tutored.data import open_dataset
 from tutored.data.check import TaskReport, check, first_look
@@ -43,23 +43,18 @@ def test_images_are_counted_by_what_they_have(voc_folder):
 
 def test_objects_and_pixels_are_counted_by_class(make_voc, tmp_path):
     folder = make_voc(tmp_path, {"train": ("both", "both")})
-    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
     for name, difficult in (("train_000", 0), ("train_001", 1)):
-        Image.new("RGB", (10, 8)).save(folder / f"JPEGImages/{name}.jpg")
+        pictures(folder / f"JPEGImages/{name}.jpg")
         mask = np.zeros((8, 10), np.uint8)
         mask[0, :3] = 8, 8, 255
         Image.fromarray(mask).save(folder / f"SegmentationClass/{name}.png")
-        text = f"<object><name>cat</name><difficult>{difficult}</difficult>{box}</object>"
-        (folder / f"Annotations/{name}.xml").write_text(f"<annotation>{text}</annotation>")
+        cat = thing("cat", extra=f"<difficult>{difficult}</difficult>")
+        write(folder / f"Annotations/{name}.xml", xml(cat))
     report = checked(folder, "train")
     boxes, masks = (task.counts for task in report.splits["train"].tasks.values())
-    assert {name: count for name, count in boxes["objects"].items() if count} == {"cat": 2}
-    assert {name: count for name, count in boxes["difficult"].items() if count} == {"cat": 1}
-    assert {name: count for name, count in masks["pixels"].items() if count} == {
-        "background": 154,
-        "cat": 4,
-        "ignore": 2,
-    }
+    counts = (boxes["objects"], boxes["difficult"], masks["pixels"])
+    found = [{name: count for name, count in each.items() if count} for each in counts]
+    assert found == [{"cat": 2}, {"cat": 1}, {"background": 154, "cat": 4, "ignore": 2}]
     assert len(boxes["objects"]) == 20 and len(masks["pixels"]) == 22
     cats = [line.split() for line in shown(report).splitlines() if "│ cat " in line]
     assert cats == ["│ cat │ 2 │ 1 │".split(), "│ cat │ 2.50% │".split()]
@@ -69,11 +64,10 @@ def test_objects_and_pixels_are_counted_by_class(make_voc, tmp_path):
 def test_pictures_that_are_to_be_turned_are_told(make_voc, tmp_path):
     folder = make_voc(tmp_path, {"train": ("both", "both")})
     assert checked(folder, "train").splits["train"].notes == ()
-    picture, exif = folder / "JPEGImages/train_001.jpg", Image.Exif()
-    exif[0x0112] = 3  # upside down
+    picture = folder / "JPEGImages/train_001.jpg"
     with Image.open(picture) as image:
         image.load()
-    image.save(picture, exif=exif)
+    image.save(picture, exif=turned(3))
     (note,) = checked(folder, "train").splits["train"].notes
     assert note.startswith("1 picture(s), such as train_001, say that they are to be turned")
 
@@ -84,7 +78,7 @@ def test_every_broken_item_is_named_once(make_voc, tmp_path):
     picture.write_bytes(picture.read_bytes()[: picture.stat().st_size // 2 + 200])
     (folder / "JPEGImages/train_003.jpg").unlink()
     (folder / "Annotations/train_004.xml").write_text("<annotation><object/></annotation>")
-    Image.new("L", (5, 5)).save(folder / "SegmentationClass/train_005.png")
+    pictures(folder / "SegmentationClass/train_005.png", size=(5, 5), mode="L")
     report = checked(folder, "train")
     train = report.splits["train"]
     assert not report.ok
@@ -120,17 +114,12 @@ def test_masks_that_hold_no_class_are_noted(make_voc, tmp_path, number, told):
 def test_classes_of_masks_that_no_box_has_are_noted(make_voc, tmp_path):
     """The list has one class too many at its head, so that each number in masks is that of the class before."""
     folder = make_voc(tmp_path, {"train": ("both",)})
-    (folder / "labels.txt").write_text("other\nleaf\nroot\n")
-    Image.new("RGB", (10, 8)).save(folder / "JPEGImages/train_000.jpg")
-    objects = ""
-    for name in ("leaf", "root"):
-        box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
-        objects += f"<object><name>{name}</name>{box}</object>"
-    (folder / "Annotations/train_000.xml").write_text(f"<annotation>{objects}</annotation>")
+    write(folder / "labels.txt", "other\nleaf\nroot\n")
+    pictures(folder / "JPEGImages/train_000.jpg")
+    write(folder / "Annotations/train_000.xml", xml(thing("leaf"), thing("root")))
     for numbers, notes in (((1, 2), 1), ((2, 3), 0), ((1, 2, 3), 0), ((2,), 0)):
-        Image.fromarray(np.resize(np.array(numbers, np.uint8), (8, 10))).save(
-            folder / "SegmentationClass/train_000.png"
-        )
+        mask = Image.fromarray(np.resize(np.array(numbers, np.uint8), (8, 10)))
+        mask.save(folder / "SegmentationClass/train_000.png")
         found = checked(folder, "train").splits["train"].notes
         assert len(found) == notes
         assert not found or found[0].startswith("classes occur only for detection: root; only for segmentation: other")
@@ -147,10 +136,8 @@ def test_the_data_of_a_run_is_checked_as_it_reads_it(make_voc, tmp_path, capsys)
     words = ["data", "check", "--config", str(config)]
     assert main([*words, "--json", str(tmp_path / "found.json")]) == 2
     found = json.loads((tmp_path / "found.json").read_text())["splits"]
-    assert {name: [each["tasks"][task]["images"] for task in each["tasks"]] for name, each in found.items()} == {
-        f"voc:{folder}/train": [1, 1],
-        f"voc:{folder}/val": [0, 0],
-    }
+    counts = {name: [task["images"] for task in each["tasks"].values()] for name, each in found.items()}
+    assert counts == {f"voc:{folder}/train": [1, 1], f"voc:{folder}/val": [0, 0]}
     assert main([*words, "--split", "train"]) == 2
     assert "--split is not for --config, which says which data; leave it out" in capsys.readouterr().err
 
@@ -164,14 +151,10 @@ def test_one_picture_under_two_names_is_told(make_voc, tmp_path):
 
 
 def test_pictures_of_one_name_are_not_one_image_in_two_splits(tmp_path):
-    categories = [{"id": 1, "name": "cat"}]
     for split, grey in (("train", 0), ("val", 255)):
-        (tmp_path / split).mkdir()
-        Image.new("L", (10, 8)).save(tmp_path / split / "same.png")
-        Image.new("L", (10, 8), grey).save(tmp_path / split / "other.png")
-        images = [{"id": name, "file_name": f"{name}.png"} for name in ("same", "other")]
-        content = {"images": images, "annotations": [], "categories": categories}
-        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+        pictures(tmp_path / split / "same.png", mode="L")
+        pictures(tmp_path / split / "other.png", mode="L", colour=grey)
+        coco_file(tmp_path / f"{split}.json", images=("same.png", "other.png"))
     seen = []
     splits = {split: open_dataset(f"coco:{tmp_path}", split) for split in ("train", "val")}
     report = check(splits, lambda done, total: seen.append((done, total)))
@@ -190,12 +173,9 @@ def test_ignored_pixels_are_not_of_class_255(make_voc, tmp_path):
 
 @pytest.mark.tried("noted", "images without any object: empty, or not labelled yet")
 def test_images_without_objects_are_the_first_line(tmp_path):
-    images = [{"id": number, "file_name": f"{number}.png"} for number in range(3)]
-    box = {"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3]}
-    content = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
-    for number in range(3):
-        Image.new("RGB", (10, 8)).save(tmp_path / f"{number}.png")
-    (tmp_path / "train.json").write_text(json.dumps(content))
+    names = [f"{number}.png" for number in range(3)]
+    pictures(*(tmp_path / name for name in names))
+    coco_file(tmp_path / "train.json", {"image_id": 2, "bbox": [1, 1, 3, 3]}, images=names)
     report = check({"train": open_dataset(f"coco:{tmp_path}", "train")})
     assert shown(report).startswith(
         f"coco:{tmp_path}/train: 2 of 3 images, such as 0, have no object: nothing there, or"
@@ -215,55 +195,40 @@ def test_progress_and_json(voc_folder):
 REAL = Path(os.environ.get("TUTORED_REAL", Path(__file__).parents[1].parent / "shared"))
 
 
-MakeVoc = Callable[..., Path]
-
-
-def test_every_broken_object_and_mask_is_named(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_every_broken_object_and_mask_is_named(make_voc, tmp_path):
     folder = make_voc(tmp_path, {"train": ("both", "both")})
-    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>{}</xmax><ymax>2</ymax></bndbox>"
-    broken = f"<object><name>kat</name>{box.format(2)}</object><object><name>cat</name>{box.format(2)}</object>"
-    broken += f"<object><name>cat</name>{box.format(999)}</object>"
-    (folder / "Annotations/train_000.xml").write_text(f"<annotation>{broken}</annotation>")
-    Image.new("L", (5, 5)).save(folder / "SegmentationClass/train_000.png")
+    write(folder / "Annotations/train_000.xml", xml(thing("kat"), thing("cat"), thing("cat", (1, 1, 999, 2))))
+    pictures(folder / "SegmentationClass/train_000.png", size=(5, 5), mode="L")
     problems = checked(folder, "train").splits["train"].problems
     expected = ("object 1 (kat): unknown class", "train_000.png: the mask is 5x5", "object 3 (cat): the box")
     assert len(problems) == 3 and all(text in problem for text, problem in zip(expected, problems, strict=True))
 
 
-def test_every_impossible_annotation_of_coco_is_named(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
-    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 1, "name": "cat"}]}
-    odd = {"size": [10, 8], "counts": [80]}
-    boxes = ([10, 0, 2, 2], [0, 9, 2, 2], [0, 0, 2, 2])
-    entries = [{"id": n, "image_id": 1, "category_id": 1, "bbox": box} for n, box in enumerate(boxes)]
-    entries[2]["segmentation"] = odd
-    for entry, (x, y, *_) in zip(entries[:2], boxes, strict=False):
-        entry["segmentation"] = [[x, y, x + 2, y, x + 2, y + 2]]
-    (tmp_path / "instances.json").write_text(json.dumps({**content, "annotations": entries}))
+def test_every_impossible_annotation_of_coco_is_named(tmp_path):
+    pictures(tmp_path / "images/1.jpg")
+    outlines = ([[10, 0, 12, 0, 12, 2]], [[0, 9, 2, 9, 2, 11]], {"size": [10, 8], "counts": [80]})
+    boxes = zip(([10, 0, 2, 2], [0, 9, 2, 2], [0, 0, 2, 2]), outlines, strict=True)
+    coco_file(tmp_path / "instances.json", *({"bbox": box, "segmentation": outline} for box, outline in boxes))
     problems = check({"val": open_dataset(f"coco:{tmp_path}", "val")}).splits["val"].problems
     expected = ("annotation 0 of image 1: the box", "annotation 1 of image 1: the box", "annotation 2 of image 1: run")
     assert len(problems) == 3 and all(text in problem for text, problem in zip(expected, problems, strict=True))
 
 
-def test_eighteen_faults_of_one_file_hide_no_other_file(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_eighteen_faults_of_one_file_hide_no_other_file(make_voc, tmp_path):
     folder = make_voc(tmp_path, {"train": ("boxes",) * 3})
     for image, boxes in (("train_000", 18), ("train_001", 2), ("train_002", 1)):
         text = "<object><name>kat</name></object>" * boxes
-        (folder / f"Annotations/{image}.xml").write_text(f"<annotation>{text}</annotation>")
+        write(folder / f"Annotations/{image}.xml", xml(text))
     report = checked(folder, "train")
     problems = report.splits["train"].problems
     assert len(problems) == 21 and len({text.partition(": ")[0] for text in problems[:3]}) == 3
     assert "train_002.xml: object 1 (kat)" in shown(report, most=3)
 
 
-def test_eighteen_faults_of_one_coco_image_hide_no_other(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    images = [{"id": number, "file_name": f"{number}.jpg"} for number in (1, 2)]
-    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
-    boxes = [{"id": n, "image_id": 1 + n // 18, "category_id": 9, "bbox": [0, 0, 2, 2]} for n in range(60)]
-    content = {"images": images, "categories": [{"id": 1, "name": "cat"}], "annotations": boxes}
-    (tmp_path / "val.json").write_text(json.dumps(content))
+def test_eighteen_faults_of_one_coco_image_hide_no_other(tmp_path):
+    pictures(tmp_path / "images/1.jpg")
+    boxes = [{"image_id": 1 + n // 18, "category_id": 9, "bbox": [0, 0, 2, 2]} for n in range(60)]
+    coco_file(tmp_path / "val.json", *boxes, images=("1.jpg", "2.jpg"))
     with pytest.raises(InputError) as caught:
         open_dataset(f"coco:{tmp_path}", "val")
     lines = str(caught.value).split("\n")
@@ -272,45 +237,36 @@ def test_eighteen_faults_of_one_coco_image_hide_no_other(tmp_path: Path) -> None
     assert lines[-1] == "and 10 more"
 
 
-def test_broken_files_of_two_splits_are_both_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_files_of_two_splits_are_both_named(tmp_path, capsys):
     for split in ("train", "val"):
         (tmp_path / f"{split}.json").write_text('{"images": [')
     assert main(["data", "check", "--data", f"coco:{tmp_path}", "--split", "train", "val"]) == 2
     printed = capsys.readouterr().err
-    assert all(
-        f"{split}.json: not readable as JSON (Expecting value: line 1 column 13" in printed
-        for split in ("train", "val")
-    )
+    for split in ("train", "val"):
+        assert f"{split}.json: not readable as JSON (Expecting value: line 1 column 13" in printed
 
 
-def test_annotations_that_are_not_read_are_the_first_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "train").mkdir()
-    Image.new("RGB", (10, 8)).save(tmp_path / "train/a.jpg")
-    (tmp_path / "train/boxes.csv").write_text("a.jpg,1,1,3,3,cat\n")
+def test_annotations_that_are_not_read_are_the_first_line(tmp_path, capsys):
+    pictures(tmp_path / "train/a.jpg")
+    write(tmp_path / "train/boxes.csv", "a.jpg,1,1,3,3,cat\n")
     assert main(["data", "check", "--data", f"images:{tmp_path}", "--split", "train"]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith(
-        f"nothing is annotated: 1 tables, such as {tmp_path}/train/boxes.csv, are not read, should"
-    )
+    told = f"nothing is annotated: 1 tables, such as {tmp_path}/train/boxes.csv, are not read, should"
+    assert capsys.readouterr().out.startswith(told)
 
 
-def test_classes_that_are_absent_are_one_line(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_classes_that_are_absent_are_one_line(make_voc, tmp_path):
     folder = make_voc(tmp_path, {"train": ("both",)})
-    (folder / "labels.txt").write_text("cat\ndog\nzebra\n")
-    Image.new("RGB", (10, 8)).save(folder / "JPEGImages/train_000.jpg")
-    Image.new("L", (10, 8), 1).save(folder / "SegmentationClass/train_000.png")
-    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox>"
-    text = f"<annotation><object><name>dog</name>{box}</object></annotation>"
-    (folder / "Annotations/train_000.xml").write_text(text)
+    write(folder / "labels.txt", "cat\ndog\nzebra\n")
+    pictures(folder / "JPEGImages/train_000.jpg")
+    pictures(folder / "SegmentationClass/train_000.png", mode="L", colour=1)
+    write(folder / "Annotations/train_000.xml", xml(thing("dog")))
     printed = shown(checked(folder, "train")).splitlines()
     assert not any("difficult" in line for line in printed), "none is"
-    assert [line for line in printed if "zebra" in line] == [
-        "detection, absent classes: cat, zebra",
-        "segmentation, absent classes: dog, zebra",
-    ]
+    absent = ["detection, absent classes: cat, zebra", "segmentation, absent classes: dog, zebra"]
+    assert [line for line in printed if "zebra" in line] == absent
 
 
-def test_images_in_two_splits_are_reported(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_images_in_two_splits_are_reported(make_voc, tmp_path):
     folder = make_voc(tmp_path)
     (folder / "ImageSets/Main/val.txt").write_text("val_000\ntrain_002\n")
     report = checked(folder, "train", "val")
@@ -319,30 +275,19 @@ def test_images_in_two_splits_are_reported(make_voc: MakeVoc, tmp_path: Path) ->
     assert "train & val: 1 images are in both" in shown(report)
 
 
-def test_classes_beyond_what_a_mask_tells_apart_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
-    content = {
-        "images": [{"id": 1, "file_name": "1.jpg"}],
-        "annotations": [{"id": 4, "image_id": 1, "category_id": 300, "bbox": [1, 1, 3, 3]}],
-        "categories": [{"id": number, "name": f"c{number}"} for number in range(1, 301)],
-    }
-    (tmp_path / "instances.json").write_text(json.dumps(content))
+def test_classes_beyond_what_a_mask_tells_apart_are_counted(tmp_path):
+    pictures(tmp_path / "images/1.jpg")
+    classes = [f"c{number}" for number in range(1, 301)]
+    coco_file(tmp_path / "instances.json", {"category_id": 300, "bbox": [1, 1, 3, 3]}, classes=classes)
     report = check({"val": open_dataset(f"coco:{tmp_path}", "val")})
     boxes, masks = report.splits["val"].tasks.values()
     assert boxes.counts["objects"]["c300"] == 1 and masks == TaskReport(images=0, counts={})
     assert any("│ c300 " in line and " 1 " in line for line in shown(report).splitlines())
 
 
-def test_what_the_reader_left_out_is_a_note_and_no_problem(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (10, 8)).save(tmp_path / "images/1.jpg")
-    content = {
-        "images": [{"id": 1, "file_name": "1.jpg"}],
-        "annotations": [{"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 0]}],
-        "categories": [{"id": 1, "name": "cat"}],
-    }
-    (tmp_path / "instances.json").write_text(json.dumps(content))
+def test_what_the_reader_left_out_is_a_note_and_no_problem(tmp_path):
+    pictures(tmp_path / "images/1.jpg")
+    coco_file(tmp_path / "instances.json", {"id": 4, "bbox": [1, 1, 3, 0]})
     report = check({"val": open_dataset(f"coco:{tmp_path}", "val")})
     assert report.ok and len(report.splits["val"].notes) == 1
     assert "annotation 4 of image 1: a box of no area" in shown(report)
@@ -350,7 +295,7 @@ def test_what_the_reader_left_out_is_a_note_and_no_problem(tmp_path: Path) -> No
 
 @pytest.mark.real
 @pytest.mark.skipif(not (REAL / "data/voc2012-animals").is_dir(), reason="the real images are absent (TUTORED_REAL)")
-def test_the_genuine_validation_split_is_clean() -> None:
+def test_the_genuine_validation_split_is_clean():
     report = checked(REAL / "data/voc2012-animals", "val")
     val = report.splits["val"]
     assert report.ok and annotated(val) == (300, 300, 300, 300, 0)

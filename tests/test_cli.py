@@ -21,11 +21,8 @@ from tutored.config.entries import DEFAULT_TASKS
 def work(tmp_path_factory, voc_folder):
     """A trained student, and a config to train another from its labels."""
     folder = tmp_path_factory.mktemp("work")
-    config = {
-        "data": {"train": f"voc:{voc_folder}"},
-        "student": TINY,
-        "train": {"epochs": 1, "batch": 4, "workers": 0, "device": "cpu"},
-    }
+    config = {"data": {"train": f"voc:{voc_folder}"}, "student": TINY}
+    config["train"] = {"epochs": 1, "batch": 4, "workers": 0, "device": "cpu"}
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
     assert run("train", folder / "run.yaml", "--out", folder / "run", "--train.epochs", "2") == 0
     return folder
@@ -222,10 +219,8 @@ def test_mistakes_are_one_message_and_exit_code_2(work, voc_folder, make_voc, tm
     assert "no regular file" in complaint([*table, tmp_path], capsys)
 
     (tmp_path / "a.mp4").touch()
-    coco = ["--coco", config]
-    assert "--coco numbers pictures" in complaint(
-        ["predict", checkpoint, tmp_path / "a.mp4", *predict[3:], *coco], capsys
-    )
+    video = ["predict", checkpoint, tmp_path / "a.mp4", *predict[3:], "--coco", config]
+    assert "--coco numbers pictures" in complaint(video, capsys)
     assert run(*label) == 0
     assert "--resume" in complaint(label, capsys)
     assert "--resume" in complaint(["train", config, "--out", work / "run", "--train.epochs", "2"], capsys)

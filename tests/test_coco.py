@@ -1,15 +1,14 @@
 """COCO instances: boxes, polygons, run lengths, crowds, the semantic mask, folder layouts, and broken files."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pycocotools import mask as reference
 
+from made import pictures, refused, write
 from tutored.data import open_dataset
 from tutored.data.objects import decode_segmentation
 from tutored.data.views import relabelled
@@ -32,33 +31,33 @@ def instance(category, bbox, segmentation=None, **more):
 
 def made(folder, *annotations, **changes):
     """COCO's own layout with two black images of 10 x 8 pixels; the second one has no annotation."""
-    (folder / "annotations").mkdir(exist_ok=True)
-    (folder / "val").mkdir(exist_ok=True)
     images = [{"id": n, "file_name": f"00{n}.jpg", "width": 10, "height": 8} for n in (1, 2)]
-    for image in images:
-        Image.new("RGB", (10, 8)).save(folder / "val" / str(image["file_name"]))
+    pictures(*(folder / "val" / image["file_name"] for image in images))
     content = {"images": images, "annotations": annotations, "categories": CATEGORIES, **changes}
-    (folder / "annotations/instances_val.json").write_text(json.dumps(content))
+    write(folder / "annotations/instances_val.json", content)
     return folder
 
 
+def opened(dataset):
+    """A folder as a data set, whose images without an object are empty."""
+    return open_dataset(f"coco:{dataset}", "val", empty="annotated") if isinstance(dataset, Path) else dataset
+
+
 def boxes_of(dataset, image_id="001"):
-    dataset = open_dataset(f"coco:{dataset}", "val", empty="annotated") if isinstance(dataset, Path) else dataset
-    return dataset.ground_truth(image_id).tasks["detection"]
+    return opened(dataset).ground_truth(image_id).tasks["detection"]
 
 
 def mask_of(dataset, image_id="001"):
     """The mask, or None where there is none, as `annotated_tasks` must say too."""
-    dataset = open_dataset(f"coco:{dataset}", "val", empty="annotated") if isinstance(dataset, Path) else dataset
+    dataset = opened(dataset)
     tasks = dataset.ground_truth(image_id).tasks
     assert tuple(tasks) == dataset.annotated_tasks(image_id)
     return tasks["segmentation"].mask if "segmentation" in tasks else None
 
 
 def test_boxes_classes_and_crowds(tmp_path):
-    dataset = open_dataset(
-        f"coco:{made(tmp_path, instance(3, [2, 1, 4, 3]), instance(7, [-1, 0, 5.5, 99], iscrowd=1))}", "val"
-    )
+    made(tmp_path, instance(3, [2, 1, 4, 3]), instance(7, [-1, 0, 5.5, 99], iscrowd=1))
+    dataset = open_dataset(f"coco:{tmp_path}", "val")
     assert [each.names for each in dataset.labels.values()] == [("background", "zebra", "cat")] * 2
     assert dataset.ids == ("001", "002")
     assert dataset.name == f"coco:{tmp_path}/val"
@@ -91,7 +90,7 @@ def test_an_image_without_annotations_is_empty_where_told(tmp_path):
     assert dataset.ground_truth("002").tasks == {} and dataset.blank == ("002",)
     told = f"{spec}/val: 1 of 2 images, such as 002, have no object: nothing there, or not labelled yet? They count as"
     assert dataset.notes[0].startswith(told) and dataset.headlines == dataset.notes
-    empty = open_dataset(spec, "val", empty="annotated")
+    empty = opened(tmp_path)
     assert boxes_of(empty, "002").boxes_xyxy.shape == (0, 4)
     assert mask_of(empty, "002").tolist() == [[0] * 10] * 8 and empty.notes == ()
 
@@ -104,15 +103,9 @@ def test_without_segmentations_there_is_no_mask(tmp_path):
 
 
 def test_images_that_share_a_stem_have_folders_in_their_ids(tmp_path):
-    names = {1: "a/0001.jpg", 2: "b/0001.jpg", 3: "c/0003.jpg"}
-    folder = made(
-        tmp_path,
-        instance(3, [0, 0, 1, 1], image_id=2),
-        images=[{"id": number, "file_name": name} for number, name in names.items()],
-    )
-    for name in names.values():
-        (folder / "val" / name).parent.mkdir()
-        Image.new("RGB", (10, 8)).save(folder / "val" / name)
+    images = [{"id": n, "file_name": f"{name}.jpg"} for n, name in enumerate(("a/0001", "b/0001", "c/0003"), 1)]
+    folder = made(tmp_path, instance(3, [0, 0, 1, 1], image_id=2), images=images)
+    pictures(*(folder / "val" / each["file_name"] for each in images))
     dataset = open_dataset(f"coco:{folder}", "val")
     assert dataset.ids == ("a/0001", "b/0001", "0003")
     assert [dataset.annotated_tasks(image_id) for image_id in dataset.ids] == [(), ("detection",), ()]
@@ -121,23 +114,19 @@ def test_images_that_share_a_stem_have_folders_in_their_ids(tmp_path):
 
 def test_masks_of_a_large_file_in_fewer_classes(tmp_path):
     """As of LVIS, whose 1,203 classes no mask holds."""
-    made(
-        tmp_path,
-        instance(300, [0, 0, 4, 8], rectangle(0, 0, 4, 8)),
-        instance(5, [6, 0, 4, 8], rectangle(6, 0, 10, 8)),
-        instance(255, [8, 0, 2, 8], rectangle(8, 0, 10, 8)),
-        categories=[{"id": number, "name": f"c{number}"} for number in range(1, 301)],
+    places = {300: (0, 0, 4, 8), 5: (6, 0, 10, 8), 255: (8, 0, 10, 8)}
+    drawn = (
+        instance(n, [x1, y1, x2 - x1, y2 - y1], rectangle(x1, y1, x2, y2)) for n, (x1, y1, x2, y2) in places.items()
     )
-    whole = open_dataset(f"coco:{tmp_path}", "val", empty="annotated")
+    made(tmp_path, *drawn, categories=[{"id": number, "name": f"c{number}"} for number in range(1, 301)])
+    whole = opened(tmp_path)
     assert mask_of(whole) is None and boxes_of(whole).classes.tolist() == [300, 5, 255]
     (note,) = whole.notes
     assert "300 classes are more than a mask can tell apart (254): no masks, unless the task's `classes`" in note
     few = relabelled(whole, {"segmentation": ("c300", "c5"), "detection": ("c5", "c300")})
     assert mask_of(few).tolist() == [[1, 1, 1, 1, 0, 0, 2, 2, 0, 0]] * 8, "what another class lies on is background"
-    assert boxes_of(few).classes.tolist() == [2, 1] and boxes_of(few).boxes_xyxy.tolist() == [
-        [0, 0, 4, 8],
-        [6, 0, 10, 8],
-    ]
+    assert boxes_of(few).classes.tolist() == [2, 1]
+    assert boxes_of(few).boxes_xyxy.tolist() == [[0, 0, 4, 8], [6, 0, 10, 8]]
     assert boxes_of(few).annotated is None and few.notes == ()
     some = relabelled(whole, {}, {"detection": ("c5",)})
     assert boxes_of(some).classes.tolist() == [5] and boxes_of(some).annotated == (5,)
@@ -148,18 +137,15 @@ def test_masks_of_a_large_file_in_fewer_classes(tmp_path):
 @pytest.mark.tried("noted", "objects of a COCO file whose polygons have two points", inputs=2)
 def test_objects_without_an_outline_are_counted(tmp_path):
     line, area = [2, 2, 4, 4], rectangle(0, 0, 2, 2)[0]
-    folder = made(
-        tmp_path,
-        *(instance(3, [0, 0, 2, 2], [line], id=number) for number in (4, 5)),
-        instance(3, [0, 0, 2, 2], [area, line], id=6, image_id=2),
-    )
+    lines = (instance(3, [0, 0, 2, 2], [line], id=number) for number in (4, 5))
+    folder = made(tmp_path, *lines, instance(3, [0, 0, 2, 2], [area, line], id=6, image_id=2))
     file = folder / "annotations/instances_val.json"
     assert open_dataset(f"coco:{folder}", "val").notes == (
         f"{file}: 1 images have no mask, because 2 objects on them have no outline, or one beside "
         "their box, such as annotation 4 of image 1",
         f"{file}: polygons of fewer than three points are left out of 3 objects, such as annotation 4 of image 1",
     )
-    assert open_dataset(f"coco:{made(tmp_path, instance(3, [0, 0, 2, 2]))}", "val", empty="annotated").notes == ()
+    assert opened(made(tmp_path, instance(3, [0, 0, 2, 2]))).notes == ()
 
 
 @pytest.mark.parametrize("nothing", [[], [[]], [[2, 2, 4, 4]], [[7, 0, 9, 0, 9, 2]]])
@@ -191,25 +177,24 @@ def test_what_other_tools_write(tmp_path):
 
 
 def test_boxes_of_no_area_are_left_out_and_noted(tmp_path):
-    folder = made(tmp_path, instance(3, [2, 1, 0, 3]), instance(7, [2, 1, 4, 3]))
-    dataset = open_dataset(f"coco:{folder}", "val", empty="annotated")
+    dataset = opened(made(tmp_path, instance(3, [2, 1, 0, 3]), instance(7, [2, 1, 4, 3])))
     assert boxes_of(dataset).classes.tolist() == [ZEBRA]
     assert len(dataset.notes) == 1 and "annotation 50 of image 1: a box of no area" in dataset.notes[0]
 
 
 def test_boxes_that_reach_out_of_the_image_are_cut_and_noted(tmp_path):
     folder = made(tmp_path, instance(3, [-1, 0, 12, 9]), instance(7, [-1.5, 0, 4, 3]), instance(7, [8, 6, 2, 4]))
-    notes = open_dataset(f"coco:{folder}", "val", empty="annotated").notes
+    notes = opened(folder).notes
     assert ["reaches 1.5 pixels out" in notes[0], "reaches 2 pixels out" in notes[1], len(notes)] == [True, True, 2]
     unsized = [{"id": number, "file_name": f"00{number}.jpg"} for number in (1, 2)]
     folder = made(tmp_path, instance(3, [-1, 0, 12, 9]), instance(7, [8, 6, 2, 4]), images=unsized)
-    (note,) = open_dataset(f"coco:{folder}", "val", empty="annotated").notes
+    (note,) = opened(folder).notes
     assert note.endswith("annotation 50 of image 1: the box (8, 6, 10, 10) reaches 2 pixels out of its image, cut")
 
 
 @pytest.mark.tried("read as meant", "folders as Label Studio, FiftyOne, Roboflow and labelme2voc write them")
 @pytest.mark.parametrize(
-    ("json_file", "pictures"),
+    ("json_file", "place"),
     [
         ("annotations/instances_val.json", "val"),
         ("val.json", "images"),
@@ -221,14 +206,11 @@ def test_boxes_that_reach_out_of_the_image_are_cut_and_noted(tmp_path):
         ("val.json", "data"),
     ],
 )
-def test_layouts(tmp_path, json_file, pictures):
+def test_layouts(tmp_path, json_file, place):
     folder = tmp_path / "data"
-    (folder / json_file).parent.mkdir(parents=True)
-    (folder / pictures).mkdir(parents=True, exist_ok=True)
     official = made(tmp_path)
-    (official / "annotations/instances_val.json").rename(folder / json_file)
-    for path in (official / "val").iterdir():
-        path.rename(folder / pictures / path.name)
+    write(folder / json_file, (official / "annotations/instances_val.json").read_text())
+    pictures(*(folder / place / path.name for path in (official / "val").iterdir()))
     dataset = open_dataset(f"coco:{folder}", "val")
     assert dataset.ids == ("001", "002") and dataset.image("002").size == (10, 8)
 
@@ -278,8 +260,7 @@ def test_a_box_in_shares_of_the_sides_is_refused(tmp_path):
 def test_backslashes_between_folders_are_told(tmp_path):
     (tmp_path / "own.txt").write_text("val\\001.jpg\n")
     listed = open_dataset(f"images:{tmp_path}", "own")
-    with pytest.raises(InputError, match=r"there is no such picture; .*; folders in a path are divided by /$"):
-        listed.image(*listed.ids)
+    refused(r"there is no such picture; .*; folders in a path are divided by /$", listed.image, *listed.ids)
 
 
 def test_an_unknown_split_names_those_there_are(tmp_path):
@@ -310,18 +291,15 @@ def test_an_unknown_split_names_those_there_are(tmp_path):
 )
 def test_a_broken_file_is_refused_when_opened(tmp_path, changes, message):
     folder = made(tmp_path, **changes)
-    with pytest.raises(InputError, match=message) as caught:
-        open_dataset(f"coco:{folder}", "val")
-    assert "instances_val.json" in str(caught.value)
+    assert "instances_val.json" in refused(message, open_dataset, f"coco:{folder}", "val")
 
 
 def test_a_box_outside_and_an_image_of_another_size_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"annotation 50 of image 1: the box \(10, 0, 14, 3\) has no area in its"):
         boxes_of(made(tmp_path, instance(3, [10, 0, 4, 3])))
     folder = made(tmp_path)
-    Image.new("RGB", (20, 16)).save(folder / "val/001.jpg")
-    with pytest.raises(InputError, match=r"001\.jpg: the image is 20x16 pixels, .*instances_val\.json says 10x8"):
-        boxes_of(folder)
+    pictures(folder / "val/001.jpg", size=(20, 16))
+    refused(r"001\.jpg: the image is 20x16 pixels, .*instances_val\.json says 10x8", boxes_of, folder)
 
 
 @pytest.mark.parametrize(
@@ -338,8 +316,7 @@ def test_a_box_outside_and_an_image_of_another_size_are_refused(tmp_path):
     ],
 )
 def test_a_broken_segmentation_is_refused(segmentation, message):
-    with pytest.raises(InputError, match=f"^here: .*{message}"):
-        decode_segmentation(segmentation, (8, 10), "here")
+    refused(f"^here: .*{message}", decode_segmentation, segmentation, (8, 10), "here")
 
 
 points = st.floats(-3, 14).map(lambda value: round(value, 2))
@@ -365,7 +342,7 @@ def test_both_kinds_of_run_lengths_give_the_mask_back(flags):
         assert (decode_segmentation({"size": [8, 10], "counts": counts}, (8, 10), "here") == mask).all()
 
 
-def test_all_broken_annotations_are_named_at_once(tmp_path: Path) -> None:
+def test_all_broken_annotations_are_named_at_once(tmp_path):
     folder = made(tmp_path, instance(5, [0, 0, 1, 1], id=1), instance(3, [0, 0, 1], id=2), instance(3, [0, 0, 1, 1]))
     with pytest.raises(InputError, match="annotation 1 of image 1: category 5.*\n.*annotation 2 of image 1: bbox"):
         open_dataset(f"coco:{folder}", "val")
@@ -374,14 +351,13 @@ def test_all_broken_annotations_are_named_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"images": 1e999}', "[" * 100_000, "\xff"])
-def test_text_that_is_no_instances_file_is_refused(tmp_path: Path, text: str) -> None:
+def test_text_that_is_no_instances_file_is_refused(tmp_path, text):
     made(tmp_path)
     (tmp_path / "annotations/instances_val.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(InputError, match=r"instances_val\.json"):
-        open_dataset(f"coco:{tmp_path}", "val")
+    refused(r"instances_val\.json", open_dataset, f"coco:{tmp_path}", "val")
 
 
-def test_polygons_of_two_points_cover_nothing() -> None:
+def test_polygons_of_two_points_cover_nothing():
     for few in ([], [1, 1], [1, 1, 5, 5]):
         assert decode_segmentation([few], (8, 10), "here").sum() == 0
     assert decode_segmentation([[1, 1, 5, 5], *rectangle(2, 1, 4, 3)], (8, 10), "here").sum() == 4

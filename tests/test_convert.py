@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
+from made import pictures, refused, write
 from tutored.cli import main
 from tutored.convert import convert
 from tutored.data import open_dataset
@@ -48,19 +49,12 @@ class Tutor:
 def coco(tmp_path_factory):
     """A COCO folder (image 7 with a dog on the left half, image 8 with nothing) and the tutor's store for it."""
     root = tmp_path_factory.mktemp("coco")
-    (root / "images").mkdir()
-    for name in ("a", "b"):
-        Image.new("RGB", (40, 20)).save(root / "images" / f"{name}.png")
+    pictures(root / "images/a.png", root / "images/b.png", size=(40, 20))
     dog = {"id": 1, "image_id": 7, "category_id": 30, "bbox": [1, 0, 19, 20], "area": 380, "iscrowd": 0}
     dog["segmentation"] = [[1, 0, 20, 0, 20, 20, 1, 20]]
-    content = {
-        "images": [
-            {"id": 7 + row, "file_name": f"{name}.png", "height": 20, "width": 40} for row, name in enumerate("ab")
-        ],
-        "categories": [{"id": 20, "name": "cat"}, {"id": 30, "name": "dog"}],
-        "annotations": [dog],
-    }
-    (root / "instances.json").write_text(json.dumps(content))
+    images = [{"id": n, "file_name": f"{name}.png", "height": 20, "width": 40} for n, name in ((7, "a"), (8, "b"))]
+    categories = [{"id": 20, "name": "cat"}, {"id": 30, "name": "dog"}]
+    write(root / "instances.json", {"images": images, "categories": categories, "annotations": [dog]})
     label(Tutor(), open_dataset(f"coco:{root}", "val"), root / "store")
     return root, root / "store"
 
@@ -74,9 +68,8 @@ def test_coco_results_have_the_file_s_numbers_and_all_probs(coco, tmp_path):
     assert entries[0]["bbox"] == [0, 0, 20, 20]
     assert entries[0]["probs"] == pytest.approx({"background": 0.1, "cat": 0.7, "dog": 0.2}, abs=2e-5)
     loaded = COCO(str(root / "instances.json")).loadRes(str(tmp_path / "r.json"))
-    assert [item["score"] for item in loaded.loadAnns(loaded.getAnnIds(imgIds=[7]))] == pytest.approx(
-        [0.7, 0.2], abs=2e-5
-    )
+    scores = [item["score"] for item in loaded.loadAnns(loaded.getAnnIds(imgIds=[7]))]
+    assert scores == pytest.approx([0.7, 0.2], abs=2e-5)
 
 
 def test_masks_go_to_coco_results_and_back(coco, tmp_path):
@@ -124,9 +117,7 @@ def test_a_voc_folder_is_a_data_set_again(coco, tmp_path):
     convert(store, "voc", f"coco:{root}", "val", tmp_path / "sure", score=0.9, tell=told.append)
     blank = [line for line in told if "no box of score" in line]
     assert len(blank) == 1 and blank[0].startswith("2 of 2 images have no box of score 0.9 or more")
-    (tmp_path / "voc" / "JPEGImages").mkdir()
-    for name in ("a", "b"):
-        Image.new("RGB", (40, 20)).save(tmp_path / "voc" / "JPEGImages" / f"{name}.jpg")
+    pictures(*(tmp_path / "voc" / "JPEGImages" / f"{name}.jpg" for name in "ab"), size=(40, 20))
     dataset = open_dataset(f"voc:{tmp_path / 'voc'}", "val")
     truth = dataset.ground_truth("a")
     boxes, mask = truth.tasks["detection"], truth.tasks["segmentation"].mask
@@ -169,9 +160,8 @@ def test_a_folder_is_whole_or_not_there(coco, tmp_path, kind):
     convert(store, kind, f"coco:{root}", "val", tmp_path / "undisturbed")
     files = [path.relative_to(tmp_path / "undisturbed") for path in (tmp_path / "undisturbed").rglob("*.*")]
     assert files
-    assert all(
-        (tmp_path / "out" / file).read_bytes() == (tmp_path / "undisturbed" / file).read_bytes() for file in files
-    )
+    for file in files:
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "undisturbed" / file).read_bytes()
 
 
 def test_fiftyone_gets_relative_boxes_with_distributions(coco, tmp_path):
@@ -196,8 +186,7 @@ def test_what_leaves_nothing_to_write_is_refused(coco, tmp_path):
     label(Maps(), open_dataset(f"coco:{root}", "val"), tmp_path / "maps")
     with pytest.raises(InputError, match="answers with segmentation, which coco can't hold"):
         convert(tmp_path / "maps", "coco", f"coco:{root}", "val", tmp_path / "a.json")
-    (tmp_path / "plain").mkdir()
-    (tmp_path / "plain" / "labels.txt").write_text("cat\ndog\n")
+    write(tmp_path / "plain" / "labels.txt", "cat\ndog\n")
     shutil.copytree(root / "images", tmp_path / "plain" / "all")
     images = f"images:{tmp_path / 'plain'}"
     label(Tutor(), open_dataset(images, "all"), tmp_path / "boxes")
@@ -208,8 +197,6 @@ def test_what_leaves_nothing_to_write_is_refused(coco, tmp_path):
 
 def test_mistakes_are_told(coco, tmp_path):
     root, store = coco
-    with pytest.raises(InputError, match="possible: coco, voc, cleanlab, fiftyone"):
-        convert(store, "yolo", f"coco:{root}", "val", tmp_path / "x")
+    refused("possible: coco, voc, cleanlab, fiftyone", convert, store, "yolo", f"coco:{root}", "val", tmp_path / "x")
     (tmp_path / "there.json").write_text("")
-    with pytest.raises(InputError, match="is there already"):
-        convert(store, "coco", f"coco:{root}", "val", tmp_path / "there.json")
+    refused("is there already", convert, store, "coco", f"coco:{root}", "val", tmp_path / "there.json")

@@ -1,15 +1,14 @@
 """Tasks of a run in one or several data sets: label spaces of their own, folders of their own, images seen twice."""
 
-import json
 import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from made import boxed, coco_file, pictures, refused, thing, write, xml
 from tutored.config import TaskSection, make_config
 from tutored.data import TaskSource, open_dataset
 from tutored.data.views import join, relabelled
@@ -40,14 +39,10 @@ def pets(make_voc, tmp_path):
     Beside them `parts.txt` and a mask of a wing of the second image, in SegmentationPart.
     """
     folder = make_voc(tmp_path / "pets", {"train": ("both", "none")})
-    for name in ("train_000", "train_001"):
-        Image.new("RGB", (10, 8), (40, 90, 160)).save(folder / f"JPEGImages/{name}.jpg")
+    pictures(*(folder / f"JPEGImages/train_00{n}.jpg" for n in (0, 1)), colour=(40, 90, 160))
     write_masks(folder / "SegmentationClass", ("train_000",), VOC.index("cat"))
-    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>8</ymax></bndbox>"
-    (folder / "Annotations/train_000.xml").write_text(
-        f"<annotation><object><name>cat</name>{box}</object></annotation>"
-    )
-    (folder / "parts.txt").write_text("head\nwing\n")
+    write(folder / "Annotations/train_000.xml", xml(thing("cat", (1, 1, 5, 8))))
+    write(folder / "parts.txt", "head\nwing\n")
     write_masks(folder / "SegmentationPart", ("train_001",), 2)
     return folder
 
@@ -94,12 +89,8 @@ def test_two_segmentations_side_by_side_from_one_folder(pets):
 
 
 def test_masks_may_lie_beside_coco_and_bare_pictures(pets):
-    images = [{"id": n, "file_name": f"train_00{n}.jpg"} for n in (0, 1)]
-    categories = [{"id": 1, "name": "cat"}]
-    annotations = [{"image_id": 0, "category_id": 1, "bbox": [0, 0, 5, 8]}]
-    content = {"images": images, "categories": categories, "annotations": annotations}
     (pets / "JPEGImages").rename(pets / "train")
-    (pets / "train.json").write_text(json.dumps(content))
+    coco_file(pets / "train.json", {"bbox": [0, 0, 5, 8]}, images=("train_000.jpg", "train_001.jpg"))
     coco = opened(pets, "detection", parts=PARTS, spec="coco")
     assert classes(coco, "train_001") == {"parts": [0, 2]}, "nobody drew a box there yet"
     bare = opened(pets, *BOTH, parts=PARTS, spec="images")
@@ -129,8 +120,7 @@ def test_a_folder_without_a_fitting_file_is_noted(pets):
 def test_impossible_tasks_name_key_and_possibilities(pets, task, message):
     (pets / "none.txt").write_text("\n")
     (pets / "twice.txt").write_text("head\nhead\n")
-    with pytest.raises(InputError, match=message):
-        opened(pets, it=task)
+    refused(message, opened, pets, it=task)
 
 
 class Depth(Task):
@@ -147,9 +137,8 @@ def test_data_sets_can_be_sent_to_other_processes(pets):
     for spec in ("voc", "images"):
         if spec == "images":
             (pets / "JPEGImages").rename(pets / "train")
-        dataset = pickle.loads(
-            pickle.dumps(relabelled(opened(pets, *BOTH, parts=PARTS, spec=spec), {"parts": ("wing",)}))
-        )
+        sent = pickle.dumps(relabelled(opened(pets, *BOTH, parts=PARTS, spec=spec), {"parts": ("wing",)}))
+        dataset = pickle.loads(sent)
         assert classes(dataset, "train_001") == {"parts": [0, 1]} and dataset.image("train_000").size == (10, 8)
 
 
@@ -166,10 +155,8 @@ def test_boxes_from_one_folder_and_masks_from_another(pets, make_voc, tmp_path):
     write_masks(zoo / "SegmentationClass", ("train_000", "extra"), 2)
     whole = join([opened(pets, "detection"), opened(zoo, "segmentation")])
     assert whole.ids == ("train_000", "train_001", "extra")
-    assert {name: labels.classes for name, labels in whole.labels.items()} == {
-        "detection": VOC.classes,
-        "segmentation": ("tail", "paw"),
-    }
+    known = {name: labels.classes for name, labels in whole.labels.items()}
+    assert known == {"detection": VOC.classes, "segmentation": ("tail", "paw")}
     assert classes(whole, "train_000") == {"detection": [8], "segmentation": [0, 2]}
     assert classes(whole, "train_001") == {} and classes(whole, "extra") == {"segmentation": [0, 2]}
     assert whole.name == f"voc:{pets}/train + voc:{zoo}/train" and whole.source == "voc:pets + voc:zoo"
@@ -188,8 +175,7 @@ def test_one_folder_named_twice_is_seen_as_a_whole(pets):
     assert classes(twice, "train_000") == classes(whole, "train_000") == {"detection": [8], "segmentation": [0, 8]}
     (pets / "Annotations/train_000.xml").write_text("broken")
     assert len(twice.problems("train_000")) == 1
-    with pytest.raises(InputError, match="both have an image train_000 and annotate its detection; .* data.more"):
-        join([whole, whole])
+    refused("both have an image train_000 and annotate its detection; .* data.more", join, [whole, whole])
 
 
 def test_other_pictures_of_one_name_are_not_joined(pets, make_voc, tmp_path):
@@ -217,10 +203,7 @@ class Own:
         return ("detection",) if image_id == "a" else ()
 
     def ground_truth(self, image_id):
-        boxes = Boxes(
-            boxes_xyxy=torch.tensor([[1.0, 2, 30, 20]]), classes=torch.tensor([1]), difficult=torch.tensor([False])
-        )
-        return GroundTruth((30, 40), {"detection": boxes} if image_id == "a" else {})
+        return GroundTruth((30, 40), {"detection": boxed(Boxes, [[1, 2, 30, 20]], [1])} if image_id == "a" else {})
 
 
 class Short:

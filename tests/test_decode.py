@@ -97,48 +97,48 @@ def test_what_is_kept_is_inside_ordered_and_apart(seed, height, width):
         assert not len(mine) or float(overlap.max()) <= 0.45 + 1e-4
 
 
-def test_two_classes_on_one_anchor_both_stand() -> None:
+def test_two_classes_on_one_anchor_both_stand():
     found = decode([[0.1, 0.5, 0.4]], ANCHORS[:1], (100, 100), Decode(score_floor=0.2))
     assert found.classes.tolist() == [1, 2]
 
 
-def test_a_box_across_the_border_is_cut_not_shifted() -> None:
+def test_a_box_across_the_border_is_cut_not_shifted():
     found = decode([[0.0, 1.0]], ANCHORS[3:], (100, 100), Decode())
     assert found.boxes_xyxy.tolist() == [[0, 40, 20, 80]]
 
 
-def test_a_box_outside_the_image_is_dropped() -> None:
+def test_a_box_outside_the_image_is_dropped():
     outside = torch.tensor([[-30.0, 0, -10, 20], [100, 0, 120, 20]])
     found = decode([[0.0, 1.0], [0.0, 1.0]], outside, (100, 100), Decode())
     assert found.boxes_xyxy.shape == (0, 4)
 
 
-def test_a_score_at_the_floor_is_out() -> None:
+def test_a_score_at_the_floor_is_out():
     for floor, kept in ((0.5, 0), (0.49, 1)):
         assert len(decode([[0.5, 0.5]], ANCHORS[:1], (100, 100), Decode(score_floor=floor)).scores) == kept
 
 
-def test_the_best_of_a_class_count_before_suppression() -> None:
+def test_the_best_of_a_class_count_before_suppression():
     # The two best are one object: with top_k 2 the third box is never looked at.
     for top_k, kept in ((2, 1), (3, 2)):
         found = decode([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]], ANCHORS[:3], (100, 100), Decode(top_k=top_k))
         assert len(found.scores) == kept
 
 
-def test_images_of_a_batch_do_not_meet() -> None:
+def test_images_of_a_batch_do_not_meet():
     boxes_xyxy, probs = ANCHORS[None, :1].repeat(2, 1, 1), torch.tensor([[[0.1, 0.9]], [[0.2, 0.8]]])
     one, two = (each.boxes.final() for each in keep(boxes_xyxy, probs, [(100, 100), (50, 200)], Decode(), 100))
     assert (one.scores.tolist(), two.scores.tolist()) == (pytest.approx([0.9]), pytest.approx([0.8]))
     assert (one.boxes_xyxy.tolist(), two.boxes_xyxy.tolist()) == ([[0, 0, 50, 50]], [[0, 0, 100, 25]])
 
 
-def test_nothing_above_the_floor_is_no_boxes() -> None:
+def test_nothing_above_the_floor_is_no_boxes():
     found = decode([[1.0, 0.0]], ANCHORS[:1], (10, 10), Decode())
     assert found.boxes_xyxy.shape == (0, 4)
     assert found.classes.dtype == torch.int64
 
 
-def test_soft_boxes_keep_the_whole_distribution() -> None:
+def test_soft_boxes_keep_the_whole_distribution():
     soft = soft_decode([[0.1, 0.5, 0.4], [0.9, 0.05, 0.05]], ANCHORS[[0, 2]], (200, 100), Decode(score_floor=0.2))
     assert soft.boxes_xyxy.tolist() == [[0, 0, 50, 100]] * 2
     assert soft.classes.tolist() == [1, 2]

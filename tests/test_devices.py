@@ -48,15 +48,8 @@ UNLIKE = ("boxes", "masks", "boxes", "masks", "none", "both", "boxes", "masks")
 BATCHES = ((0, 1, 2, 3, 4, 5, 6, 7), (4, 1, 0, 3, 4, 5, 6, 7), (4, 1, 4, 3, 4, 5, 4, 7))
 """Positions in the split. In the last batch nobody teaches the first of two processes anything."""
 ANSWERED = ("train_001", "train_005")
-WAITING = {
-    "kind": "ubernet",
-    "backbone": "test_resnet",
-    "weights": "random",
-    "size": 64,
-    "width": 8,
-    "task_images": 12,
-    "trunk_images": 8,
-}
+WAITING = {"kind": "ubernet", "backbone": "test_resnet", "weights": "random", "size": 64, "width": 8}
+WAITING |= {"task_images": 12, "trunk_images": 8}
 """Gradients of its tasks wait for the second of three steps."""
 OTHERS = {"ubernet": WAITING, "compact": COMPACT}
 SPLIT = [("0",), ("2",), ("0", "shard"), ("2", "shard"), ("2", "ubernet", "shard"), ("0", "compact")]
@@ -172,9 +165,8 @@ def stop_child(folder, out):
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().step(batch)
 
-    trainer = make_trainer(
-        config(folder, data={"split": "stop", "val_split": None}, tasks={task: {} for task in TASKS}), out, Stopped
-    )
+    run = config(folder, data={"split": "stop", "val_split": None}, tasks={task: {} for task in TASKS})
+    trainer = make_trainer(run, out, Stopped)
     try:
         trainer.run(Watcher())
     except KeyboardInterrupt:

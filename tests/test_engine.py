@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from made import COMPACT, TINY
+from made import COMPACT, TINY, refused
 from tutored import losses
 from tutored.config import Train, make_config
 from tutored.data import open_dataset
@@ -105,9 +105,8 @@ def test_a_run_leaves_checkpoint_log_and_result(voc_folder, tmp_path, monkeypatc
     log = log_of(tmp_path / "run")
     assert [entry["step"] for entry in log] == [2, 2, 4, 4]
     assert set(log[0]["loss"]) == set(TRUTH)
-    assert [entry["lr"] for entry in log if "lr" in entry] == pytest.approx(
-        [1e-3 * (2 + h) / 4 for h in (2**0.5, -(2**0.5))]
-    )
+    rates = [entry["lr"] for entry in log if "lr" in entry]
+    assert rates == pytest.approx([1e-3 * (2 + h) / 4 for h in (2**0.5, -(2**0.5))])
     assert log[-1]["val"]["tasks"] == result["figures"]
     assert told.start.sources[5].teaches == {"detection": "nobody", "segmentation": "ground_truth"}
     assert [(each.step, each.steps, each.epoch) for each in told.reports] == [(2, 4, 1), (4, 4, 2)]
@@ -185,11 +184,9 @@ def test_a_changed_store_or_a_damaged_state_is_not_taken_up(voc_folder, tmp_path
     train(run, tmp_path / "run")
     model, average, optimizer, facts = load_state(tmp_path / "run")
     save_state(tmp_path / "run", model, average, optimizer, {**facts, "stores": {"detection": [{"weights": "x"}]}})
-    with pytest.raises(InputError, match=r"a store has changed .*differs in weights\)"):
-        train(run, tmp_path / "run", resume=True)
+    refused(r"a store has changed .*differs in weights\)", train, run, tmp_path / "run", resume=True)
     (tmp_path / "run" / "state" / "state.safetensors").write_bytes(b"broken")
-    with pytest.raises(InputError, match="damaged training state"):
-        train(run, tmp_path / "run", resume=True)
+    refused("damaged training state", train, run, tmp_path / "run", resume=True)
 
 
 def test_other_annotations_are_not_gone_on_with(make_voc, tmp_path):
@@ -199,8 +196,7 @@ def test_other_annotations_are_not_gone_on_with(make_voc, tmp_path):
     for path in (folder / "Annotations" / "train_001.xml", folder / "SegmentationClass" / "train_002.png"):
         before = path.read_bytes()
         path.write_bytes(before + b"\n")
-        with pytest.raises(InputError, match=r"training images, or their ground truth, have changed"):
-            train(run, tmp_path / "run", resume=True)
+        refused(r"training images, or their ground truth, have changed", train, run, tmp_path / "run", resume=True)
         path.write_bytes(before)
     assert train(run, tmp_path / "run", resume=True)["images"] == 4
 
@@ -238,28 +234,24 @@ def test_as_many_files_may_be_open_as_the_system_allows(monkeypatch, limits, wan
     allow_files()
     assert given == ([wanted] if wanted else [])
     monkeypatch.setattr("resource.getrlimit", lambda _: (40, 40))
-    with pytest.raises(InputError, match="lets this process open 40 files, and 256 are needed"):
-        allow_files()
+    refused("lets this process open 40 files, and 256 are needed", allow_files)
 
 
 def test_a_run_folder_belongs_to_one_run(voc_folder, tmp_path):
     run = config(voc_folder, train={"epochs": 1})
     train(run, tmp_path / "run")
     before = (tmp_path / "run" / "result.json").read_text()
-    with pytest.raises(InputError, match="holds this run already; add --resume"):
-        train(run, tmp_path / "run")
+    refused("holds this run already; add --resume", train, run, tmp_path / "run")
     other = config(voc_folder, train={"epochs": 1}, tasks={"detection": {"renamed": {"cat": "cats"}}})
     with pytest.raises(InputError, match=r"holds another run, with .*tasks\.detection\.renamed\.cat None instead of"):
         train(other, tmp_path / "run", resume=True)
     assert train(run, tmp_path / "run", resume=True)["figures"] == json.loads(before)["figures"]
     shutil.rmtree(tmp_path / "run" / "state")
-    with pytest.raises(InputError, match="holds this run, finished, and nothing to go on from"):
-        train(run, tmp_path / "run", resume=True)
+    refused("holds this run, finished, and nothing to go on from", train, run, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "result.json").exists()
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "thing").write_text("x")
-    with pytest.raises(InputError, match="not empty"):
-        train(run, tmp_path / "strange")
+    refused("not empty", train, run, tmp_path / "strange")
 
 
 def test_a_run_is_trained_by_one_command_at_a_time(voc_folder, tmp_path, monkeypatch):
@@ -268,8 +260,7 @@ def test_a_run_is_trained_by_one_command_at_a_time(voc_folder, tmp_path, monkeyp
 
     def again():
         for _ in range(2):  # a refused command must not free it for the next one
-            with pytest.raises(InputError, match="run: another process trains this run; wait for its end"):
-                train(run, tmp_path / "run", resume=True)
+            refused("run: another process trains this run; wait for its end", train, run, tmp_path / "run", resume=True)
 
     train(run, tmp_path / "run", watch=at_step(2, again))
     assert train(run, tmp_path / "run", resume=True)["images"] == 8, "and it is free when that one has ended"
@@ -333,9 +324,8 @@ def test_two_steps_at_a_fixed_seed_give_the_committed_loss(voc_folder, recipe, g
         for _, kernel in sorted(student.named_parameters(), key=lambda each: each[0].startswith("heads.")):
             if kernel.dim() > 1:
                 kernel.copy_(torch.from_numpy(draw.normal(0, kernel[0].numel() ** -0.5, kernel.shape)))
-    training = TrainingSet(
-        opened.train, opened.tasks, student.grids, size=64, augment=run.augment, joint=run.loss.joint
-    )
+    how = {"size": 64, "augment": run.augment, "joint": run.loss.joint}
+    training = TrainingSet(opened.train, opened.tasks, student.grids, **how)
     optimizer = make_optimizer(student, run.train, torch.device("cpu"))
     seen = []
     for places in epoch_batches(training.taught(), len(training), 4, seed=0, epoch=0):

@@ -39,9 +39,8 @@ def tutored_batch():
     dataset = MadeDataset(4)
     soft = {image_id: truthful(dataset.ground_truth(image_id)) for image_id in dataset.ids}
     tasks = two_tasks(segmentation={"policy": "replace", "store": "s"})
-    made = TrainingSet(
-        dataset, tasks, {"detection": 0, "segmentation": 8}, {"segmentation": soft}, size=64, augment=Augment()
-    )
+    grids = {"detection": 0, "segmentation": 8}
+    made = TrainingSet(dataset, tasks, grids, {"segmentation": soft}, size=64, augment=Augment())
     return tasks, made.collate([made[0, position] for position in range(4)])
 
 
@@ -79,19 +78,16 @@ def test_a_task_and_a_student_of_ones_own(voc_folder, tmp_path):
     (folder / "Foreground").mkdir()
     for path in (folder / "SegmentationClass").glob("*.png"):
         pixels = np.array(Image.open(path))
-        Image.fromarray(np.where(pixels == 255, 128, (pixels > 0) * 255).astype(np.uint8)).save(
-            folder / "Foreground" / path.name
-        )
-    run = make_config(
-        {
-            "data": {"train": f"voc:{folder}"},
-            "tasks": {"foreground": {"kind": "foreground:Foreground", "from": "Foreground"}, "segmentation": {}},
-            "student": {"kind": "tiny_student:Tiny", "size": 64},
-            "augment": {"zoom_out": "never", "crop": False},
-            "train": {**STEPS, "epochs": 60, "lr": 0.01, "val_every": 60},
-        }
-    )
-    result = train(run, tmp_path / "run")
+        drawn = Image.fromarray(np.where(pixels == 255, 128, (pixels > 0) * 255).astype(np.uint8))
+        drawn.save(folder / "Foreground" / path.name)
+    run = {
+        "data": {"train": f"voc:{folder}"},
+        "tasks": {"foreground": {"kind": "foreground:Foreground", "from": "Foreground"}, "segmentation": {}},
+        "student": {"kind": "tiny_student:Tiny", "size": 64},
+        "augment": {"zoom_out": "never", "crop": False},
+        "train": {**STEPS, "epochs": 60, "lr": 0.01, "val_every": 60},
+    }
+    result = train(make_config(run), tmp_path / "run")
     assert result["figures"]["foreground"]["F1"] > 0.8
     assert result["figures"]["segmentation"]["mIoU"] > 0
     student = tutored.load(tmp_path / "run" / "checkpoint")
@@ -161,10 +157,8 @@ def test_keypoints_are_learnt_beside_boxes_and_two_maps(voc_folder, tmp_path):
     small = {"backbone": "test_resnet", "weights": "random", "size": 64, "width": 16, "map_width": 16, "map_stride": 4}
     augment = {"zoom_out": "never", "crop": False}
     steps = {**STEPS, "epochs": 5, "lr": 0.01, "val_every": 5}
-    run = make_config(
-        {"data": {"train": f"voc:{folder}"}, "tasks": tasks, "student": small, "augment": augment, "train": steps}
-    )
-    figures = train(run, tmp_path / "run")["figures"]
+    run = {"data": {"train": f"voc:{folder}"}, "tasks": tasks, "student": small, "augment": augment, "train": steps}
+    figures = train(make_config(run), tmp_path / "run")["figures"]
     assert set(figures) == set(tasks)
     assert set(figures["parts"]["per_class"]["IoU"]) == {"background", "head", "body"}
     found, there = figures["keypoints"]["per_class"]["PCK@.2"], figures["keypoints"]["keypoints"]
@@ -212,11 +206,8 @@ def test_every_box_may_be_missing_and_two_intact_splits_stay_intact(voc_folder, 
     monkeypatch.setattr(defective, "FOLDER", voc_folder)
     monkeypatch.setattr(defective, "MISSING", 1.0)
     data = open_dataset("python:defective:Defective", "train")
-    assert [
-        len(tasks["detection"].classes)
-        for tasks in (data.ground_truth(i).tasks for i in data.ids)
-        if "detection" in tasks
-    ] == [0] * 5
+    there = [data.ground_truth(image_id).tasks for image_id in data.ids]
+    assert [len(tasks["detection"].classes) for tasks in there if "detection" in tasks] == [0] * 5
     monkeypatch.setattr(defective, "INTACT", ("val", "train"))
     whole = open_dataset("python:defective:Defective", "val+train")
     assert all(len(whole.ground_truth(f"val_{number:03d}").tasks["detection"].classes) for number in range(4))

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import tutored
-from made import SHAPE, two_tasks
+from made import SHAPE, turned, two_tasks
 from tutored.checkpoint import load_checkpoint, save_checkpoint
 from tutored.cli import main
 from tutored.config import make_config
@@ -112,13 +111,10 @@ def test_boxes_and_mask_in_the_graph_are_those_of_decode(tmp_path):
     assert parity.differences == {} and parity.final["segmentation"] == (0, 8 * 64 * 64)
     onnx.checker.check_model(tmp_path / "best.onnx", full_check=True)
     session = opened(tmp_path / "best.onnx")
-    assert {output.name: output.shape for output in session.get_outputs()} == {
-        "detection_boxes": ["batch", 25, 4],
-        "detection_scores": ["batch", 25],
-        "detection_classes": ["batch", 25],
-        "detection_count": ["batch"],
-        "segmentation_mask": ["batch", 64, 64],
-    }
+    shapes = {"boxes": [25, 4], "scores": [25], "classes": [25], "count": []}
+    wanted = {f"detection_{name}": ["batch", *shape] for name, shape in shapes.items()}
+    wanted["segmentation_mask"] = ["batch", 64, 64]
+    assert {output.name: output.shape for output in session.get_outputs()} == wanted
     for many in (1, 3):
         images = preprocess(made_pictures(many), 64)
         with torch.no_grad():
@@ -210,20 +206,13 @@ def test_tasks_that_were_not_taught_are_left_out(tmp_path, capsys):
 def test_ten_lines_without_us_give_what_predict_gives(tmp_path):
     saved(tmp_path / "best")
     picture = made_pictures(6)[-1].resize((333, 217))
-    turned = Image.Exif()
-    turned[0x0112] = 6
     picture.save(tmp_path / "straight.png")
-    picture.save(tmp_path / "turned.png", exif=turned)
+    picture.save(tmp_path / "turned.png", exif=turned(6))
     example_is_predict(tmp_path, [tmp_path / "straight.png", tmp_path / "turned.png"])
     lines = example().split('"""\n\n', 1)[1]
     assert lines in (ROOT / "docs" / "export.md").read_text()
-    assert [line.split()[1] for line in lines.splitlines() if line.startswith(("import ", "from "))] == [
-        "json",
-        "sys",
-        "numpy",
-        "onnxruntime",
-        "PIL",
-    ]
+    modules = [line.split()[1] for line in lines.splitlines() if line.startswith(("import ", "from "))]
+    assert modules == ["json", "sys", "numpy", "onnxruntime", "PIL"]
     assert len(lines.split("\n\n", 2)[2].splitlines()) == 10
 
 
@@ -247,10 +236,8 @@ def example_is_predict(folder, pictures):
             score, x1, y1, x2, y2 = map(float, numbers)
             assert name == entry["category"] and score == pytest.approx(entry["score"], abs=1e-3)
             assert [x1, y1, x2 - x1, y2 - y1] == pytest.approx(entry["bbox"], abs=0.03)
-        ours, theirs = (
-            np.array(Image.open(path))
-            for path in (folder / "ours" / f"{picture.stem}.segmentation.predicted.png", folder / "mask.png")
-        )
+        own = folder / "ours" / f"{picture.stem}.segmentation.predicted.png"
+        ours, theirs = (np.array(Image.open(path)) for path in (own, folder / "mask.png"))
         assert ours.shape == theirs.shape and len(np.unique(ours)) > 1
         assert (ours != theirs).mean() < 1e-4
 
@@ -290,9 +277,6 @@ def test_a_foreign_network_is_no_student(plain, tmp_path):
         tutored.load(tmp_path / "foreign.onnx")
 
 
-MakeVoc = Callable[..., Path]
-
-
 class ScatteredHead(nn.Module):
     """Gives the boxes and probabilities of 90 candidates; a fifth of them lie outside."""
 
@@ -321,7 +305,7 @@ class Scattered(Student):
         return {"detection": (images.flatten(1) @ self.weights).reshape(-1, 90, 7) / 8}
 
 
-def test_every_limit_of_decoding_is_in_the_graph() -> None:
+def test_every_limit_of_decoding_is_in_the_graph():
     from tutored.tasks.detection.decode import keep
 
     images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -338,7 +322,7 @@ def test_every_limit_of_decoding_is_in_the_graph() -> None:
     assert 0 < counts["score_floor"] < counts[""] > counts["nms_iou"] > 0
 
 
-def test_a_student_that_can_t_be_equal_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_student_that_can_t_be_equal_is_not_written(tmp_path, capsys):
     student = saved(tmp_path / "best")
     torch.nn.init.constant_(student.heads["segmentation"].network.logits.bias, torch.nan)
     save_checkpoint(tmp_path / "best", student, make_config({"data": {"train": "voc:somewhere"}, "student": SHAPE}))
@@ -347,7 +331,7 @@ def test_a_student_that_can_t_be_equal_is_not_written(tmp_path: Path, capsys: py
     assert not (tmp_path / "best.onnx").exists()
 
 
-def test_it_is_checked_on_given_pictures_or_the_run_s(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_it_is_checked_on_given_pictures_or_the_run_s(make_voc, tmp_path):
     folder = make_voc(tmp_path / "voc", {"train": ("both",) * 3, "val": ("both",)})
     data = {"train": f"voc:{folder}"}
     (picture,) = made_pictures(1)

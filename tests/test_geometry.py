@@ -56,9 +56,8 @@ def test_one_geometry_moves_image_mask_map_and_boxes_together(seed, height, widt
 
     picture = Image.fromarray((one_hot[1].numpy() * 255).astype(np.uint8)).convert("RGB")
     image, _ = geometry.image(picture)
-    object_pixels = image[0][
-        (moved_mask == 1) & (torch.nn.functional.avg_pool2d((moved_mask == 1).float()[None], 5, 1, 2)[0] > 0.999)
-    ]
+    mine = moved_mask == 1
+    object_pixels = image[0][mine & (torch.nn.functional.avg_pool2d(mine.float()[None], 5, 1, 2)[0] > 0.999)]
     assert len(object_pixels) == 0 or object_pixels.min() > 200
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import SMALLEST
+from made import SMALLEST, coco_file, pictures, refused, thing, write, xml
 from tutored.cli import main
 from tutored.config import load_config
 from tutored.config.entries import DEFAULT_TASKS
@@ -83,14 +83,11 @@ def test_folders_named_train_and_val_are_the_splits(make_voc, tmp_path):
 
 def test_masks_beside_their_pictures(tmp_path):
     """By a mark in the name, and by what is in the file: PNG pictures are RGB, masks hold indices."""
-    grey = np.full((40, 50), 1, np.uint8)
-    for name in ("one", "two", "three"):
-        Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / f"{name}.png")
-        Image.fromarray(grey).save(tmp_path / f"{name}_mask.png")
-    Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / "four.jpg")
-    Image.fromarray(grey).save(tmp_path / "four.png")
-    Image.fromarray(grey).save(tmp_path / "a grey picture.png")
-    (tmp_path / "classes.txt").write_text("leaf\n")
+    names = ("one.png", "two.png", "three.png", "four.jpg")
+    pictures(*(tmp_path / name for name in names), size=(50, 40), colour=(90, 90, 90))
+    masks = ("one_mask.png", "two_mask.png", "three_mask.png", "four.png", "a grey picture.png")
+    pictures(*(tmp_path / name for name in masks), size=(50, 40), mode="L", colour=1)
+    write(tmp_path / "classes.txt", "leaf\n")
     start = init(tmp_path, tmp_path / "t.yaml")
     train, val = start.report.splits.values()
     boxes, masks = train.tasks.values()
@@ -126,15 +123,11 @@ def test_a_voc_folder_without_lists_is_completed(make_voc, tmp_path):
 
 def voc_with_lists(folder, **lists):
     """Ten pictures with boxes of a class of one's own, without `labels.txt`, and lists of their numbers."""
-    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (folder / name).mkdir(parents=True)
-    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
     for number in range(10):
-        Image.new("RGB", (16, 12)).save(folder / "JPEGImages" / f"{number}.jpg")
-        text = f"<annotation><object><name>widget</name>{box}</object></annotation>"
-        (folder / "Annotations" / f"{number}.xml").write_text(text)
+        pictures(folder / "JPEGImages" / f"{number}.jpg", size=(16, 12))
+        write(folder / "Annotations" / f"{number}.xml", xml(thing("widget", (2, 2, 9, 9))))
     for name, numbers in lists.items():
-        (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(f"{number}\n" for number in numbers))
+        write(folder / "ImageSets" / "Main" / f"{name}.txt", "".join(f"{number}\n" for number in numbers))
     return folder
 
 
@@ -164,10 +157,8 @@ def test_lists_that_are_there_stay_the_splits(tmp_path):
 @pytest.mark.tried("noted", "YOLO's text, other JSON and XML, tables beside pictures")
 @pytest.mark.tried("noted", "GIF, HEIC, raw or JPEG 2000 among pictures")
 def test_pictures_alone_say_what_was_left_out_too(tmp_path):
-    (tmp_path / "p" / "labels").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "0.jpg")
-    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "1.gif")
-    (tmp_path / "p" / "labels" / "0.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    pictures(tmp_path / "p" / "0.jpg", tmp_path / "p" / "1.gif")
+    write(tmp_path / "p" / "labels" / "0.txt", "0 0.5 0.5 0.1 0.1\n")
     start = init(tmp_path / "p", tmp_path / "t.yaml")
     layout = start.layout
     assert layout.what.startswith("pictures, of which no annotation was read (looked for: VOC XMLs, PNG masks and")
@@ -175,15 +166,13 @@ def test_pictures_alone_say_what_was_left_out_too(tmp_path):
     (note,) = start.report.splits["p"].notes
     assert note.startswith("1 pictures of other formats, such as") and "1.gif, are left out" in note
     (tmp_path / "p.txt").write_text("my notes")
-    with pytest.raises(InputError, match=r"p\.txt would be taken for the list"):
-        init(tmp_path / "p", tmp_path / "u.yaml")
+    refused(r"p\.txt would be taken for the list", init, tmp_path / "p", tmp_path / "u.yaml")
 
 
 @pytest.mark.tried("noted", "YOLO's text, other JSON and XML, tables beside pictures", inputs=3)
 def test_the_first_line_names_what_was_not_read(tmp_path, capsys):
     folder = tmp_path / "p"
-    folder.mkdir()
-    Image.new("RGB", (8, 8)).save(folder / "0.jpg")
+    pictures(folder / "0.jpg")
     for name, content, told in (
         ("0.json", "{}", "1 files of JSON"),
         ("a.xml", "<annotations/>", "1 XMLs that are not VOC's"),
@@ -200,20 +189,18 @@ def test_the_first_line_names_what_was_not_read(tmp_path, capsys):
 @pytest.mark.parametrize("mask", ["masks/a_{}.png", "masks/{}_leaf.png", "annotations/{}x.png"])
 def test_masks_of_other_names_are_no_pictures(tmp_path, mask):
     for number in range(2):
-        for file, mode in ((f"p/{number}.jpg", "RGB"), (f"p/{mask.format(number)}", "L")):
-            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-            Image.new(mode, (8, 8), 1 if mode == "L" else 0).save(tmp_path / file)
+        pictures(tmp_path / f"p/{number}.jpg")
+        pictures(tmp_path / "p" / mask.format(number), mode="L", colour=1)
     with pytest.raises(InputError, match=r"0.*\.png: by its place a mask, and like all 2 there it has the name of no"):
         init(tmp_path / "p", tmp_path / "t.yaml")
 
 
 @pytest.mark.tried("read as meant", "masks and XMLs whose names are no picture's; JSON among XMLs")
 def test_masks_marked_in_front_belong_to_their_pictures(tmp_path):
-    (tmp_path / "p").mkdir()
     for number in range(5):
-        Image.new("RGB", (8, 8)).save(tmp_path / "p" / f"{number}.jpg")
-        Image.new("L", (8, 8), 1).save(tmp_path / "p" / f"mask_{number}.png")
-    (tmp_path / "p" / "labels.txt").write_text("leaf\n")
+        pictures(tmp_path / "p" / f"{number}.jpg")
+        pictures(tmp_path / "p" / f"mask_{number}.png", mode="L", colour=1)
+    write(tmp_path / "p" / "labels.txt", "leaf\n")
     assert starts(tmp_path / "p", tmp_path / "t.yaml") == {"train": (4, 0, 4, 0, 0), "val": (1, 0, 1, 0, 0)}
 
 
@@ -225,11 +212,6 @@ def test_objects_of_no_class_in_xmls_are_refused(photos, tmp_path, name):
     shutil.rmtree(photos / "pictures/seg")
     with pytest.raises(InputError, match=rf"photos: objects in the XMLs are called {name}, which is no class; remove"):
         init(photos, tmp_path / "t.yaml")
-
-
-def coco_json(*names):
-    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
-    return json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]})
 
 
 CVAT = "annotations/instances_default.json"
@@ -263,22 +245,15 @@ EXPORTS = {
 def test_coco_is_read_as_tools_write_it(tmp_path, tool):
     """Each split has two images of one box each; names differ from split to split."""
     train, val, files = EXPORTS[tool]
-    for number, (file, (prefix, pictures)) in enumerate(files.items()):
+    for number, (file, (prefix, place)) in enumerate(files.items()):
         names = [f"p{number}{each}.jpg" for each in "ab"]
-        for path in (tmp_path / "p" / pictures, (tmp_path / "p" / file).parent):
-            path.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            Image.new("RGB", (8, 8)).save(tmp_path / "p" / pictures / name)
-        content = json.loads(coco_json(*(prefix + name for name in names)))
-        content["annotations"] = [
-            {"id": each, "image_id": each, "category_id": 1, "bbox": [1, 1, 4, 4]} for each in (0, 1)
-        ]
-        (tmp_path / "p" / file).write_text(json.dumps(content))
+        pictures(*(tmp_path / "p" / place / name for name in names))
+        boxes = ({"image_id": each, "bbox": [1, 1, 4, 4]} for each in (1, 2))
+        coco_file(tmp_path / "p" / file, *boxes, images=[prefix + name for name in names])
     start = init(tmp_path / "p", tmp_path / "t.yaml")
     assert start.layout.what == "a COCO folder" and (start.layout.train, start.layout.val) == (train, val)
-    assert [(split.images, split.tasks["detection"].images) for split in start.report.splits.values()] == [
-        (2, 2) for split in (train, val) if split
-    ]
+    found = [(split.images, split.tasks["detection"].images) for split in start.report.splits.values()]
+    assert found == [(2, 2) for split in (train, val) if split]
     further = [note for note in start.layout.notes if note.startswith("further splits")]
     assert further == ["further splits, which the config does not name: test"] * (tool == "Roboflow")
     assert load_config(start.config).data.split == train
@@ -286,21 +261,17 @@ def test_coco_is_read_as_tools_write_it(tmp_path, tool):
 
 @pytest.mark.tried("refused by name", "a COCO file that is cut short beside whole ones")
 def test_a_coco_file_cut_in_the_middle_is_named(tmp_path):
-    (tmp_path / "p").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "a.jpg")
-    for split in ("train", "val"):
-        (tmp_path / "p" / f"{split}.json").write_text(coco_json("a.jpg")[: 60 if split == "val" else None])
+    pictures(tmp_path / "p" / "a.jpg")
+    coco_file(tmp_path / "p" / "train.json", images=["a.jpg"])
+    write(tmp_path / "p" / "val.json", (tmp_path / "p" / "train.json").read_text()[:60])
     with pytest.raises(InputError, match=r"/val\.json: not readable as JSON \(.*line 1 column 61 \(char 60\)\); fetch"):
         init(tmp_path / "p", tmp_path / "t.yaml")
 
 
 @pytest.mark.parametrize("mask", ["0_mask.jpg", "masks/0.jpg"])
 def test_masks_that_are_jpegs_are_refused(tmp_path, mask):
-    for name in ("0.jpg", mask):
-        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "p" / name)
-    with pytest.raises(InputError, match=f"{mask}: by its name the mask of .*0.jpg.* save masks as PNG"):
-        init(tmp_path / "p", tmp_path / "t.yaml")
+    pictures(tmp_path / "p" / "0.jpg", tmp_path / "p" / mask)
+    refused(f"{mask}: by its name the mask of .*0.jpg.* save masks as PNG", init, tmp_path / "p", tmp_path / "t.yaml")
 
 
 @pytest.mark.parametrize(
@@ -317,27 +288,11 @@ def test_names_that_no_list_can_hold_are_refused(tmp_path, names, message):
         with (tmp_path / "p" / f"{name}.jpg").open("wb") as file:
             Image.new("RGB", (8, 8)).save(file, "JPEG")
     (tmp_path / "p" / "b.xml").write_text("<annotation></annotation>")
-    with pytest.raises(InputError, match=message):
-        init(tmp_path / "p", tmp_path / "t.yaml")
-
-
-def coco(folder, splits):
-    (folder / "annotations").mkdir(parents=True)
-    for split in splits:
-        (folder / split).mkdir()
-        images = [{"id": number, "file_name": f"{split}{number}.jpg"} for number in range(10)]
-        for image in images:
-            Image.new("RGB", (40, 30)).save(folder / split / image["file_name"])
-        boxes = [{"id": n, "image_id": n, "category_id": 7, "bbox": [1, 2, 10, 12]} for n in range(4)]
-        content = {"images": images, "annotations": boxes, "categories": [{"id": 7, "name": "boat"}]}
-        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-    return folder
+    refused(message, init, tmp_path / "p", tmp_path / "t.yaml")
 
 
 def test_pictures_alone_need_a_tutor_first(tmp_path, monkeypatch, capsys):
-    (tmp_path / "album" / "2024").mkdir(parents=True)
-    for name in ("a.jpg", "2024/b.png"):
-        Image.new("RGB", (40, 30)).save(tmp_path / "album" / name)
+    pictures(tmp_path / "album/a.jpg", tmp_path / "album/2024/b.png", size=(40, 30))
     monkeypatch.chdir(tmp_path)
     assert main(["init", "album"]) == 0
     printed = capsys.readouterr().out
@@ -352,19 +307,16 @@ def test_pictures_alone_need_a_tutor_first(tmp_path, monkeypatch, capsys):
 def test_nothing_is_overwritten(photos, tmp_path):
     for name in ("t.yaml", "t-data"):
         (tmp_path / name).mkdir()
-        with pytest.raises(InputError, match=f"{name} exists, and is left alone"):
-            init(photos, tmp_path / "t.yaml")
+        refused(f"{name} exists, and is left alone", init, photos, tmp_path / "t.yaml")
         (tmp_path / name).rmdir()
 
 
 @pytest.mark.tried("noted", "masks and XMLs whose names are no picture's; JSON among XMLs")
 def test_what_is_ambiguous_or_left_out_is_said(photos, tmp_path):
     out = tmp_path / "t.yaml"
-    with pytest.raises(InputError, match="no such folder"):
-        init(tmp_path / "nowhere", out)
+    refused("no such folder", init, tmp_path / "nowhere", out)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no picture in it; possible: \.jpg"):
-        init(tmp_path / "empty", out)
+    refused(r"no picture in it; possible: \.jpg", init, tmp_path / "empty", out)
 
     (photos / "xml" / "lost.xml").write_text("<annotation></annotation>")
     (photos / "yolo.txt").write_text("0 0.5 0.5 0.1 0.1\n")
@@ -377,18 +329,15 @@ def test_what_is_ambiguous_or_left_out_is_said(photos, tmp_path):
     assert "x.gif, are left out" in notes and "gone.jpg, are links" in notes
 
     shutil.copy(photos / "pictures" / "x_000.jpg", photos / "x_000.jpg")
-    with pytest.raises(InputError, match="both are called x_000"):
-        init(photos, out)
+    refused("both are called x_000", init, photos, out)
     (photos / "x_000.jpg").unlink()
 
     for path in (photos / "xml").iterdir():
         path.write_text(path.read_text().replace("<name>", "<name>my "))
-    with pytest.raises(InputError, match=r"nothing says what these numbers mean; write .*labels.txt, .* \(the XMLs"):
-        init(photos, out)
+    refused(r"nothing says what these numbers mean; write .*labels.txt, .* \(the XMLs", init, photos, out)
     for path in (photos / "pictures" / "seg").iterdir():
         Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
-    with pytest.raises(InputError, match="the masks hold no class"):
-        init(photos, out)
+    refused("the masks hold no class", init, photos, out)
     assert not out.exists() and not (tmp_path / "t-data").exists()
 
 
@@ -405,22 +354,17 @@ def test_broken_files_are_named_and_the_config_is_there(photos, tmp_path, capsys
     (photos / "labels.txt").write_text("cat\n")
     assert main(["init", str(photos), "--out", str(tmp_path / "t.yaml")]) == 2
     printed = capsys.readouterr().out
-    assert (
-        f"correct them, and `tutored data check --config {tmp_path}/t.yaml`" in printed
-        and "unknown class" in printed
-        and "put the classes" not in printed
-    )
+    assert f"correct them, and `tutored data check --config {tmp_path}/t.yaml`" in printed
+    assert "unknown class" in printed and "put the classes" not in printed
     assert all(task.classes is None for task in load_config(tmp_path / "t.yaml").tasks.values()), "once corrected"
 
 
 def test_what_tutored_wrote_is_no_picture_of_the_folder(photos):
     first = starts(photos, photos / "t.yaml")
-    (photos / "run" / "page").mkdir(parents=True)
     for name in ("config.yaml", "log.jsonl"):
-        (photos / "run" / name).touch()
-    (photos / "seen").mkdir()
+        write(photos / "run" / name)
     for name in ("run/page/00-truth.jpg", "seen/x.predicted.jpg", "seen/x.predicted.png"):
-        Image.new("L", (8, 8)).save(photos / name)
+        pictures(photos / name, mode="L")
     assert starts(photos, photos / "again.yaml") == first
     notes = init(photos, photos / "third.yaml").layout.notes
     assert any(note.startswith("51 files that tutored itself wrote") for note in notes), "twice 20 links, 3 texts; 5"
@@ -437,8 +381,7 @@ def test_the_folder_to_practise_on(tmp_path):
     assert starts(tmp_path / "mine", tmp_path / "t.yaml") == {"train": (9, 4, 4, 1, 2), "val": (3, 2, 2, 1, 0)}
     assert (tmp_path / "mine" / "labels.txt").read_text().split() == ["plane", "bus", "cat", "plant"]
     assert "CC-BY 4.0" in (tmp_path / "mine" / "CREDITS.txt").read_text()
-    with pytest.raises(InputError, match="in use"):
-        make_example(tmp_path / "mine")
+    refused("in use", make_example, tmp_path / "mine")
 
 
 def test_own_numbers_are_not_taken_for_vocs(photos, tmp_path):
@@ -446,5 +389,4 @@ def test_own_numbers_are_not_taken_for_vocs(photos, tmp_path):
     for path in (photos / "pictures" / "seg").iterdir():
         mask = np.asarray(Image.open(path))
         Image.fromarray(np.where(mask == 255, 255, np.minimum(mask, 2)).astype(np.uint8)).save(path)
-    with pytest.raises(InputError, match="nothing says what these numbers mean"):
-        init(photos, tmp_path / "t.yaml")
+    refused("nothing says what these numbers mean", init, photos, tmp_path / "t.yaml")

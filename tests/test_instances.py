@@ -12,11 +12,9 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as reference
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 import tutored
-from made import LABELS, TINY
+from made import LABELS, TINY, boxed, chosen, coco_file, coco_precision, pictures
 from tutored.checkpoint import load_checkpoint, save_checkpoint
 from tutored.cli import main
 from tutored.config import Augment, make_config
@@ -50,9 +48,8 @@ def task_of(**keys):
 def student_of(kind, task=None):
     shape = {"kind": kind, "backbone": "test_resnet", "weights": "random", "size": 64, "prototypes": 4, **SMALL[kind]}
     torch.manual_seed(0)
-    return make_student(
-        section_of(kind, STUDENTS, "student").model_validate(shape), {"instances": task or task_of()}
-    ).eval()
+    section = section_of(kind, STUDENTS, "student").model_validate(shape)
+    return make_student(section, {"instances": task or task_of()}).eval()
 
 
 def objects(masks, classes=None, difficult=None):
@@ -63,22 +60,13 @@ def objects(masks, classes=None, difficult=None):
         y, x = (mask == 1).nonzero().unbind(1)
         boxes.append([x.min(), y.min(), x.max() + 1, y.max() + 1])
     count = len(masks)
-    return Objects(
-        boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        classes=torch.tensor(classes or [1] * count, dtype=torch.int64),
-        difficult=torch.tensor(difficult or [False] * count),
-        masks=masks,
-    )
+    return boxed(Objects, boxes, classes or [1] * count, difficult=difficult or [False] * count, masks=masks)
 
 
 def found(masks, scores, classes=None):
-    boxed = objects(masks, classes)
-    return InstanceMasks(
-        boxes_xyxy=boxed.boxes_xyxy,
-        classes=boxed.classes,
-        scores=torch.tensor(scores, dtype=torch.float32),
-        masks=boxed.masks.bool(),
-    )
+    drawn = objects(masks, classes)
+    boxes, classes = drawn.boxes_xyxy.tolist(), drawn.classes.tolist()
+    return boxed(InstanceMasks, boxes, classes, scores=torch.as_tensor(scores).float(), masks=drawn.masks.bool())
 
 
 # Measured
@@ -103,34 +91,20 @@ def pairs_of(seed, images=12):
     return pairs
 
 
-def coco_of(sides, field):
-    bound, entries = COCO(), []
-    for index, side in enumerate(sides):
-        values = side.scores if field == "score" else side.difficult.int()
-        for mask, number, value in zip(side.masks, side.classes.tolist(), values.tolist(), strict=True):
-            runs = reference.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
-            x, y, w, h = reference.toBbox(runs).tolist()
-            entry = {"id": len(entries) + 1, "image_id": index, "category_id": number, "segmentation": runs}
-            entries.append(
-                {**entry, "bbox": [x, y, w, h], "area": float(reference.area(runs)), "iscrowd": 0, field: value}
-            )
-    bound.dataset = {
-        "images": [{"id": index, "height": 50, "width": 50} for index in range(len(sides))],
-        "categories": [{"id": 1}, {"id": 2}],
-        "annotations": entries,
-    }
-    bound.createIndex()
-    return bound
+def entries(side, field):
+    found = []
+    values = side.scores if field == "score" else side.difficult.int()
+    for mask, number, value in zip(side.masks, side.classes.tolist(), values.tolist(), strict=True):
+        runs = reference.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+        places = {"bbox": reference.toBbox(runs).tolist(), "area": float(reference.area(runs)), "segmentation": runs}
+        found.append({"category_id": number, field: value, **places})
+    return found
 
 
 def test_mask_ap_equals_pycocotools():
     pairs = pairs_of(0)
-    official = COCOeval(
-        coco_of([truth for truth, _ in pairs], "iscrowd"), coco_of([said for _, said in pairs], "score"), "segm"
-    )
-    official.evaluate()
-    official.accumulate()
-    precision = official.eval["precision"][:, :, :, 0, 2]
+    drawn, said = ([entries(pair[place], field) for pair in pairs] for place, field in ((0, "iscrowd"), (1, "score")))
+    precision = coco_precision("segm", drawn, said)[..., :2]
     task = task_of()
     figures = task.figures([task.record(*pair) for pair in pairs])
     assert 0.05 < precision.mean() < 0.95
@@ -194,19 +168,10 @@ def test_objects_that_do_not_fit_their_xml_are_refused(make_voc, tmp_path, chang
 
 
 def test_coco_objects_may_overlap(tmp_path):
-    (tmp_path / "val").mkdir()
-    Image.new("RGB", (10, 8)).save(tmp_path / "val/a.png")
+    pictures(tmp_path / "val/a.png")
     shapes = [[0, 0, 6, 0, 6, 8, 0, 8], [4, 0, 10, 0, 10, 8, 4, 8]]
-    annotations = [
-        {"id": n, "image_id": 1, "category_id": 1, "bbox": [min(s[::2]), 0, 6, 8], "segmentation": [s], "iscrowd": 0}
-        for n, s in enumerate(shapes, start=1)
-    ]
-    made = {
-        "images": [{"id": 1, "file_name": "a.png"}],
-        "categories": [{"id": 1, "name": "cat"}],
-        "annotations": annotations,
-    }
-    (tmp_path / "val.json").write_text(json.dumps(made))
+    annotations = [{"bbox": [min(each[::2]), 0, 6, 8], "segmentation": [each]} for each in shapes]
+    coco_file(tmp_path / "val.json", *annotations, images=["a.png"])
     dataset = with_tasks(open_dataset(f"coco:{tmp_path}", "val"), {"instances": TaskSource("instances")})
     masks = dataset.ground_truth("a").tasks["instances"].masks
     assert masks.sum(dim=(1, 2)).tolist() == [48, 48] and int((masks.sum(dim=0) == 2).sum()) == 16
@@ -248,10 +213,7 @@ def test_the_truthful_tutor_teaches_what_ground_truth_does():
 
 
 def test_masks_of_another_number_than_boxes_are_not_read():
-    answer = Instances(
-        boxes_xyxy=torch.tensor([[0.0, 0, 4, 4]] * 2), classes=torch.ones(2, dtype=torch.int64),
-        scores=torch.ones(2), masks=torch.ones(2, 4, 4),
-    )  # fmt: skip
+    answer = boxed(Instances, [[0, 0, 4, 4]] * 2, [1, 1], scores=torch.ones(2), masks=torch.ones(2, 4, 4))
     columns = {field.name: pa.array([answer.encode()[field.name]], field.type) for field in Instances.fields}
     assert Instances.decode(pa.table(columns), [(8, 8)], 4, None)[0].masks.sum() == 32
     columns["instance_masks"] = pa.array([bytes(16)])
@@ -269,15 +231,8 @@ def test_the_mask_term_by_hand():
     places = len(head.boxes.points_xyxy)
     masks = torch.zeros(1, 1, 4, 4)
     masks[..., :2, 0] = 1
-    targets = InstanceTargets(
-        torch.tensor([[[0.0, 0, 32, 64]]]),
-        torch.tensor([[1]]),
-        torch.tensor([[[0.0, 1, 0, 0]]]),
-        torch.zeros(1, 1, dtype=torch.bool),
-        torch.zeros(1, 0, dtype=torch.bool),
-        torch.ones(1),
-        masks,
-    )
+    box, probs, nobody = torch.tensor([[[0.0, 0, 32, 64]]]), torch.tensor([[[0.0, 1, 0, 0]]]), torch.zeros(1, 1).bool()
+    targets = InstanceTargets(box, torch.tensor([[1]]), probs, nobody, nobody[:, :0], torch.ones(1), masks)
     learned = head.assign(targets, tutor=False)
     count = int(learned.positive.sum())
     raw = InstanceOutputs(None, torch.ones(1, places, 4), torch.zeros(1, 4, 4, 4))
@@ -472,32 +427,20 @@ def test_masks_move_with_the_image():
 
 def test_the_tutor_fills_classes_that_nobody_annotated():
     task, truth = task_of(), squares()
-    mine = Objects(
-        boxes_xyxy=truth.boxes_xyxy[:1],
-        classes=truth.classes[:1],
-        difficult=truth.difficult[:1],
-        masks=truth.masks[:1],
-        annotated=(1,),
-    )
+    mine = chosen(truth, slice(1), annotated=(1,))
     geometry = whole((40, 50), 64)
     answer = task.unannotated(certain(truth), mine)
     assert answer.classes.tolist() == [3]
     both = task.complete(task.teach(mine, (40, 50), geometry, 16), task.teach_soft(answer, (40, 50), geometry, 16))
-    assert both.boxes.classes.tolist() == [1, 3] and torch.equal(
-        both.masks, task.teach(truth, (40, 50), geometry, 16).masks
-    )
+    assert both.boxes.classes.tolist() == [1, 3]
+    assert torch.equal(both.masks, task.teach(truth, (40, 50), geometry, 16).masks)
 
 
 def test_a_store_is_seen_in_the_labels_of_the_task(tmp_path):
     foreign = LabelSpace.of(["horse", "tree", "cat"])
-    numbers = torch.tensor([1, 2, 3])
     masks = torch.rand(3, 4, 4)
-    answer = Instances(
-        boxes_xyxy=torch.tensor([[0.0, 0, 4, 4]]).repeat(3, 1), classes=numbers, scores=torch.ones(3), masks=masks
-    )
-    seen_here = InstanceSegmentation.from_store(
-        SoftLabels.of((8, 8), answer), ClassMap.by_name(foreign, LABELS), task_of().section
-    )
+    answer = SoftLabels.of((8, 8), boxed(Instances, [[0, 0, 4, 4]] * 3, [1, 2, 3], scores=torch.ones(3), masks=masks))
+    seen_here = InstanceSegmentation.from_store(answer, ClassMap.by_name(foreign, LABELS), task_of().section)
     assert seen_here.classes.tolist() == [3, 1] and torch.equal(seen_here.masks, masks[[0, 2]])
     assert seen_here.unknown == (2,), "the tutor knows no dogs"
 
@@ -505,9 +448,7 @@ def test_a_store_is_seen_in_the_labels_of_the_task(tmp_path):
 def test_a_mask_becomes_the_pixels_whose_centres_it_covers():
     masks = torch.zeros(1, 2, 2)
     masks[0, :, 0] = 1.0
-    soft = Instances(
-        boxes_xyxy=torch.tensor([[2.0, 1, 10, 5]]), classes=torch.tensor([1]), scores=torch.ones(1), masks=masks
-    )
+    soft = boxed(Instances, [[2, 1, 10, 5]], [1], scores=torch.ones(1), masks=masks)
     expected = torch.zeros(6, 12, dtype=torch.bool)
     expected[1:5, 2:6] = True
     assert torch.equal(soft.final((6, 12)).masks[0], expected)

@@ -4,9 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from PIL import Image
 
-from made import TINY, truthful
+from made import TINY, coco_file, pictures, truthful
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
 from tutored.config import make_config
@@ -53,12 +52,8 @@ def test_a_store_that_repeats_the_ground_truth_is_perfect(voc_folder, tmp_path):
 
 def test_images_without_objects_count_where_told(tmp_path):
     """Of two images one has a box; a false alarm on the other counts where it is known to be empty."""
-    images = [{"id": number, "file_name": f"{number}.png"} for number in (1, 2)]
-    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [9, 9, 20, 20]}
-    content = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
-    (tmp_path / "val.json").write_text(json.dumps(content))
-    for number in (1, 2):
-        Image.new("RGB", (64, 64)).save(tmp_path / f"{number}.png")
+    coco_file(tmp_path / "val.json", {"bbox": [9, 9, 20, 20]}, images=("1.png", "2.png"))
+    pictures(tmp_path / "1.png", tmp_path / "2.png", size=(64, 64))
     data, checkpoint = f"coco:{tmp_path}", str(make_checkpoint(tmp_path / "c", ["cat"]))
     for told, count in (("unannotated", 1), ("annotated", 2)):
         options = ["--data", data, "--split", "val", "--empty", told, "--json", str(tmp_path / f"{told}.json")]

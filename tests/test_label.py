@@ -6,14 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from made import boxed, refused
 from tutored import files
 from tutored.data import open_dataset
 from tutored.errors import InputError
@@ -57,11 +56,8 @@ class Guesser:
 
     def answer(self, image, image_id):
         generator = torch.Generator().manual_seed(int(hashlib.sha256(image_id.encode()).hexdigest()[:8], 16))
-        boxes = SoftBoxes(
-            boxes_xyxy=torch.rand(4, 4, generator=generator) + torch.tensor([0, 0, 5, 5]),
-            classes=torch.tensor([1, 2, 1, 2]),
-            probs=torch.rand(4, 3, generator=generator).softmax(1),
-        )
+        corners = (torch.rand(4, 4, generator=generator) + torch.tensor([0, 0, 5, 5])).tolist()
+        boxes = boxed(SoftBoxes, corners, [1, 2, 1, 2], probs=torch.rand(4, 3, generator=generator).softmax(1))
         soft_map = SoftMap(map=torch.rand(3, 4, 3, generator=generator).softmax(0))
         return SoftLabels.of((image.height, image.width), boxes, soft_map)
 
@@ -171,8 +167,7 @@ def test_killed_and_resumed_the_bytes_are_the_same(tmp_path, whole):
 def test_two_processes_give_the_same_bytes_as_one(tmp_path, whole):
     tutors = [Guesser(), Guesser()]
     label(tutors[1], Pictures(), tmp_path / "two", rank=1, processes=2)
-    with pytest.raises(InputError, match="'complete' is false"):
-        Store.open(tmp_path / "two")
+    refused("'complete' is false", Store.open, tmp_path / "two")
     label(tutors[0], Pictures(), tmp_path / "two", rank=0, processes=2)
     assert content(tmp_path / "two") == whole
     assert len(tutors[0].asked) == 13 and len(tutors[1].asked) == 10, "parts 0, 2, 4 and parts 1, 3"
@@ -201,8 +196,7 @@ def test_a_retry_that_ends_halfway_is_gone_on_with(tmp_path, whole):
     assert tuple(Store.open(out).failed) == broken
     with pytest.raises(InputError, match="picture07: broken"):  # when part 0 has its answer already
         label(Guesser(), Pictures("picture07"), out, resume=True)
-    with pytest.raises(InputError, match="labelling did not finish.*--resume"):
-        Store.open(out)
+    refused("labelling did not finish.*--resume", Store.open, out)
     label(Guesser(), Pictures("picture07"), out, resume=True, skip_broken=True)
     store = Store.open(out)
     store.verify()
@@ -266,7 +260,7 @@ def test_what_can_not_be_labelled_is_refused(tmp_path):
         label(Turned(), Pictures(), tmp_path / "store")
 
 
-def test_only_a_store_with_a_part_is_somebodys(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_only_a_store_with_a_part_is_somebodys(tmp_path, whole):
     first = dict(Store.open(tmp_path / "whole").identity)
     writer.claim(tmp_path / "store", first | {"kind": "killed"}, join=False)
     assert content(label(Guesser(), Pictures(), tmp_path / "store")) == whole
@@ -276,9 +270,9 @@ def test_only_a_store_with_a_part_is_somebodys(tmp_path: Path, whole: dict[str, 
             label(Guesser(kind="other"), Pictures(), tmp_path / "half", resume=resume)
 
 
-def test_of_two_tutors_the_first_to_write_has_the_folder(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_of_two_tutors_the_first_to_write_has_the_folder(tmp_path, whole):
     class Overtaken(Guesser):
-        def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
+        def __call__(self, images, image_ids):
             if not self.asked:
                 label(Guesser(), Pictures(), tmp_path / "store", rank=1, processes=2)
             return super().__call__(images, image_ids)
@@ -289,14 +283,14 @@ def test_of_two_tutors_the_first_to_write_has_the_folder(tmp_path: Path, whole: 
     assert content(tmp_path / "store") == whole
 
 
-def test_the_identity_has_the_split_as_it_was_written(tmp_path: Path, voc_folder: Path) -> None:
+def test_the_identity_has_the_split_as_it_was_written(tmp_path, voc_folder):
     for number, split in enumerate(("train", "Main/train", "val+Main/train")):
         dataset = open_dataset(f"voc:{voc_folder}", split)
         found = Store.open(label(Guesser(), dataset, tmp_path / str(number))).identity
         assert (found["data"], found["split"]) == (f"voc:{voc_folder.name}", split)
 
 
-def test_a_finished_store_is_left_alone(tmp_path: Path) -> None:
+def test_a_finished_store_is_left_alone(tmp_path):
     label(Guesser(), Pictures(), tmp_path / "store")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").iterdir()}
     tutor = Guesser()
@@ -306,7 +300,7 @@ def test_a_finished_store_is_left_alone(tmp_path: Path) -> None:
         label(tutor, Pictures(), tmp_path / "store")
 
 
-def test_a_part_that_is_damaged_meanwhile_is_refused(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_a_part_that_is_damaged_meanwhile_is_refused(tmp_path, whole):
     out = half(tmp_path / "store")
     part = out / "part-00002.parquet"
     part.write_bytes(part.read_bytes()[:-1] + b"?")
@@ -316,7 +310,7 @@ def test_a_part_that_is_damaged_meanwhile_is_refused(tmp_path: Path, whole: dict
     assert content(out) == whole
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, whole: dict[str, bytes], small_files: Any) -> None:
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, whole, small_files):
     with small_files(2048), pytest.raises(OSError, match="File too large"):
         label(Guesser(), Pictures(), tmp_path / "store")
     assert not list((tmp_path / "store").glob("part-*")), "every part is larger"

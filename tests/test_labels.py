@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from made import refused
 from tutored.errors import InputError
 from tutored.labels import ALIASES, COCO, KNOWN, VOC, ClassMap, LabelSpace
 
@@ -12,14 +13,8 @@ def test_all_voc_classes_are_found_in_coco_six_respelled():
     assert None not in pairs.to
     named = {VOC.names[index]: COCO.names[to] for index, to in enumerate(pairs.to)}
     different = {name: other for name, other in named.items() if name != other}
-    assert different == {
-        "aeroplane": "airplane",
-        "motorbike": "motorcycle",
-        "diningtable": "dining table",
-        "pottedplant": "potted plant",
-        "sofa": "couch",
-        "tvmonitor": "tv",
-    }
+    furniture = {"diningtable": "dining table", "pottedplant": "potted plant", "sofa": "couch", "tvmonitor": "tv"}
+    assert different == {"aeroplane": "airplane", "motorbike": "motorcycle", **furniture}
     back = ClassMap.by_name(COCO, VOC)
     assert len(back.unmapped) == 60
     assert back.unreached == ()
@@ -48,51 +43,40 @@ def test_each_dropped_class_may_say_where_its_probability_goes():
 
 
 def test_mistakes_name_the_class_and_what_is_near():
-    with pytest.raises(InputError, match="'hourse'; did you mean horse"):
-        VOC.index("hourse")
+    refused("'hourse'; did you mean horse", VOC.index, "hourse")
     with pytest.raises(InputError, match="no class"):
         ClassMap.by_name(LabelSpace.of(["tree"]), VOC)
     with pytest.raises(InputError, match=r"\(tree\) is one of ours \(none\); name them in a file labels\.txt"):
         ClassMap.by_name(LabelSpace.of(["tree"]), LabelSpace.of([]))
     with pytest.raises(InputError, match="unknown class 'tree'; possible: none"):
         LabelSpace.of([]).index("tree")
-    with pytest.raises(InputError, match="unknown class 'lorry'"):
-        ClassMap.by_name(COCO, VOC, renamed={"lorry": "car"})
-    with pytest.raises(InputError, match="unknown class 'lorry'; possible: aeroplane"):
-        ClassMap.by_name(COCO, VOC, renamed={"car": "lorry"})
-    with pytest.raises(InputError, match="class '2'; classes are given by name, not by number; possible: aeroplane"):
-        VOC.index("2")
-    with pytest.raises(InputError, match="background stays background"):
-        ClassMap.by_name(COCO, VOC, renamed={"background": "cat"})
-    with pytest.raises(InputError, match="begins with 'background'"):
-        LabelSpace(("cat", "background"))
-    with pytest.raises(InputError, match="twice: cat"):
-        LabelSpace.of(["cat", "dog", "cat"])
+    refused("unknown class 'lorry'", ClassMap.by_name, COCO, VOC, renamed={"lorry": "car"})
+    refused("unknown class 'lorry'; possible: aeroplane", ClassMap.by_name, COCO, VOC, renamed={"car": "lorry"})
+    refused("class '2'; classes are given by name, not by number; possible: aeroplane", VOC.index, "2")
+    refused("background stays background", ClassMap.by_name, COCO, VOC, renamed={"background": "cat"})
+    refused("begins with 'background'", LabelSpace, ("cat", "background"))
+    refused("twice: cat", LabelSpace.of, ["cat", "dog", "cat"])
 
 
 ADE20K, OPEN_IMAGES = KNOWN["ade20k"], KNOWN["open-images"]
 
 
 def test_known_label_spaces_map_to_voc_and_coco():
-    assert {name: len(space.classes) for name, space in KNOWN.items()} == {
-        "voc": 20, "coco": 80, "ade20k": 150, "cityscapes": 19, "open-images": 601
-    }  # fmt: skip
+    counts = {name: len(space.classes) for name, space in KNOWN.items()}
+    assert counts == {"voc": 20, "coco": 80, "ade20k": 150, "cityscapes": 19, "open-images": 601}
     assert (ADE20K.names[1], ADE20K.names[13], ADE20K.names[150]) == ("wall", "person", "flag")
     assert ClassMap.by_name(OPEN_IMAGES, COCO).unreached == ("sports ball", "cup")
     assert ClassMap.by_name(OPEN_IMAGES, VOC).unreached == ()
     lacking = ClassMap.by_name(ADE20K, VOC).unreached
     assert lacking == ("bird", "cat", "cow", "diningtable", "dog", "horse", "pottedplant", "sheep", "train")
     city = ClassMap.by_name(KNOWN["cityscapes"], VOC)
-    assert [VOC.names[to] for to in city.to[1:] if to] == [
-        "person", "car", "bus", "train", "motorbike", "bicycle"
-    ]  # fmt: skip
+    there = [VOC.names[to] for to in city.to[1:] if to]
+    assert there == ["person", "car", "bus", "train", "motorbike", "bicycle"]
 
 
 def test_names_that_only_look_alike_are_other_classes():
-    named = {
-        name: to and COCO.names[to]
-        for name, to in zip(OPEN_IMAGES.names, ClassMap.by_name(OPEN_IMAGES, COCO).to, strict=True)
-    }
+    pairs = zip(OPEN_IMAGES.names, ClassMap.by_name(OPEN_IMAGES, COCO).to, strict=True)
+    named = {name: to and COCO.names[to] for name, to in pairs}
     assert named["Mouse"] is None and named["Computer mouse"] == "mouse"
     assert named["Table"] is None and named["Kitchen & dining room table"] == "dining table"
     assert named["Plant"] is None and named["Man"] is None
@@ -129,9 +113,6 @@ def test_a_tutor_that_lacks_a_class_of_ours_says_so():
     pairs = ClassMap.by_name(LabelSpace.of(["dog"]), LabelSpace.of(["dog", "cat"]))
     assert pairs.unreached == ("cat",)
     assert "knows nothing about cat" in pairs.describe()
-
-
-ADE20K, OPEN_IMAGES = KNOWN["ade20k"], KNOWN["open-images"]
 
 
 def test_of_synonyms_behind_commas_the_first_counts():

@@ -24,6 +24,8 @@ YES = torch.tensor([[True, True]])
 LN3 = math.log(3)
 TWO = LabelSpace.of(["cat", "dog"])
 DEFAULT = Loss()
+THESIS_HEAD = BlitzNetSection.RECIPES["thesis"]
+THESIS_BOXES = Detection.Section.RECIPES["thesis"]
 THESIS_MAP = Segmentation.Section.RECIPES["thesis"]
 
 
@@ -236,12 +238,10 @@ def test_overlap_of_each_class_by_hand():
     assert term.sum(said.log(), soft, cells).item() == pytest.approx(0, abs=1e-6), "the tutor's own answer"
 
 
+ANSWERED = [[1, 1, 11, 10], [10, 10, 20, 20]], [[0.1, 0.9, 0], [0.4, 0, 0.6]]
 MIXED = [
     (targets([0, 0, 10, 10], [0, 1, 0], map_probs=[[[1, 0], [0, 0]], [[0, 1], [0, 0]], [[0, 0], [1, 0]]]), None),
-    (
-        None,
-        targets([[1, 1, 11, 10], [10, 10, 20, 20]], [[0.1, 0.9, 0], [0.4, 0, 0.6]], map_probs=[[[0.5] * 2] * 2] * 3),
-    ),
+    (None, targets(*ANSWERED, map_probs=[[[0.5] * 2] * 2] * 3)),
     (targets([10, 0, 20, 10], [0, 0, 1], weight=0.5), targets([10, 0, 19, 10], [0.2, 0, 0.8], weight=0.5)),
     (None, None),
     (targets([], []), None),
@@ -250,15 +250,8 @@ MIXED = [
 
 def mixed_batch(pairs):
     silent = targets([], [], weight=0.0)
-    truth, tutor = ([pair[source] or silent for pair in pairs] for source in (0, 1))
-    return (
-        one(
-            stacked(truth) if any(pair[0] for pair in pairs) else None,
-            stacked(tutor) if any(pair[1] for pair in pairs) else None,
-        )
-        if any(any(pair) for pair in pairs)
-        else one(stacked(truth))._replace(targets={})
-    )
+    sides = [stacked([each or silent for each in side]) if any(side) else None for side in zip(*pairs, strict=True)]
+    return one(*sides) if any(sides) else one(stacked([silent] * len(pairs)))._replace(targets={})
 
 
 @pytest.mark.parametrize("split", [[[0], [1], [2], [3], [4]], [[0, 1], [2, 3, 4]], [[3], [0, 1, 2, 4]]])
@@ -292,11 +285,8 @@ def test_formula_18_is_half_of_each_sources_own_loss():
     quarters = [[[0.5, 0.5]] * 2] * 2 + [[[0.0, 0.0]] * 2]
     truth = targets([[0, 0, 10, 10], [10, 10, 20, 20]], [[0, 1, 0], [0, 0, 1]], map_probs=quarters)
     tutor = targets([[10, 0, 20, 10], [0, 10, 10, 20]], [[0, 1, 0], [0, 0, 1]], map_probs=quarters)
-    batch, config, out = (
-        mixed_batch([(truth, tutor), (None, tutor), (None, tutor)]),
-        Loss(joint=False, untaught="skipped"),
-        outputs(3, seed=2),
-    )
+    batch = mixed_batch([(truth, tutor), (None, tutor), (None, tutor)])
+    config, out = Loss(joint=False, untaught="skipped"), outputs(3, seed=2)
     found = loss_of(out, batch, config, mixture=dict.fromkeys(("boxes", "map"), (0.5, 0.5)))
     drawn = loss_of(out, mixed_batch([(truth, None), (None, None), (None, None)]), config)
     answered = loss_of(out, mixed_batch([(None, tutor)] * 3), config)
@@ -330,12 +320,6 @@ def test_a_further_term_is_one_entry():
     assert loss_of(outputs(), batch, heads=heads).item() == pytest.approx(before.item() + 3)
     heads["map"].terms["doubled"] = heads["map"].terms["doubled"]._replace(sources=("tutor",))
     assert loss_of(outputs(), batch, heads=heads).item() == pytest.approx(before.item())
-
-
-THESIS_HEAD = BlitzNetSection.RECIPES["thesis"]
-
-
-THESIS_BOXES = Detection.Section.RECIPES["thesis"]
 
 
 def test_iou_of_exactly_half_is_enough():

@@ -1,12 +1,10 @@
 """What a class, a file or a split may be called, and what of it reaches lists, configs, drawings and the terminal."""
 
 import io
-import json
 import os
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +12,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
+from made import coco_file, pictures, refused, write
 from tutored.cli import main
 from tutored.cli.common import say
 from tutored.cli.progress import Lasting
@@ -81,8 +79,7 @@ def test_the_head_of_a_list_may_say_what_0_is(tmp_path, head):
 )
 def test_numbers_that_nobody_can_know_are_refused(tmp_path, lines, told):
     (tmp_path / "labels.txt").write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(InputError, match=told):
-        read_classes(tmp_path / "labels.txt")
+    refused(told, read_classes, tmp_path / "labels.txt")
 
 
 @pytest.mark.tried(
@@ -122,10 +119,8 @@ def test_numbers_may_be_part_of_a_class(tmp_path):
 @pytest.mark.tried("read as meant", "names that YAML 1.1 reads as booleans, numbers or dates, or is itself")
 @pytest.mark.parametrize("name", AS_YAML)
 def test_a_name_in_a_config_is_taken_as_written(tmp_path, name):
-    text = (
-        f"data: {{train: 'voc:x', split: {name}}}\ntasks:\n  detection: {{classes: [{name}], renamed: {{{name}: a}}}}\n"
-    )
-    (tmp_path / "run.yaml").write_text(text)
+    task = f"{{detection: {{classes: [{name}], renamed: {{{name}: a}}}}}}"
+    write(tmp_path / "run.yaml", f"data: {{train: 'voc:x', split: {name}}}\ntasks: {task}\n")
     config = load_config(tmp_path / "run.yaml", [("data.val_split", name)])
     task = config.tasks["detection"]
     assert (config.data.split, config.data.val_split, task.classes, task.renamed) == (name, name, (name,), {name: "a"})
@@ -156,13 +151,9 @@ def test_no_name_is_markup_or_steers_the_terminal(name):
 
 
 def test_what_helps_where_names_are_not_read_as_utf_8(monkeypatch):
-    for names, told in (
-        ("utf-8", "take it off the list$"),
-        ("iso8859-1", "set PYTHONUTF8=1 .names are read as iso"),
-    ):
+    for names, told in (("utf-8", "take it off the list$"), ("iso8859-1", "set PYTHONUTF8=1 .names are read as iso")):
         monkeypatch.setattr(sys, "getfilesystemencoding", lambda names=names: names)
-        with pytest.raises(InputError, match=f"für.jpg: there is no such picture.*{told}"):
-            read_picture(Path("für.jpg"))
+        refused(f"für.jpg: there is no such picture.*{told}", read_picture, Path("für.jpg"))
 
 
 def test_messages_hold_no_control_characters(capsys, tmp_path):
@@ -192,8 +183,7 @@ def test_pictures_and_what_belongs_to_them_may_differ_in_form(make_voc, tmp_path
         for path in folder.glob("ImageSets/*/train.txt"):
             path.write_text(f"{listed}\n", encoding="utf-8")
         (tmp_path / "all.txt").write_text(f"voc/JPEGImages/{listed}.jpg\n", encoding="utf-8")
-        content = {"images": [{"id": 1, "file_name": f"{listed}.jpg"}], "annotations": [], "categories": []}
-        (folder / "train.json").write_text(json.dumps(content))
+        coco_file(folder / "train.json", images=[f"{listed}.jpg"], classes=())
         (folder / "train").unlink(missing_ok=True)
         (folder / "train").symlink_to("JPEGImages")
         dataset = open_dataset(f"voc:{folder}", "train")
@@ -220,25 +210,18 @@ def test_charts_name_every_class_as_it_stands(recwarn):
     assert all(name in drawn for name in kept) and not recwarn.list
 
 
-MakeVoc = Callable[..., Path]
-
-
-ESCAPE, REVERSED, NFD = "\x1b[31m", "\u202etxt.exe", unicodedata.normalize("NFD", "Blüte")
-
-
-def test_lists_under_every_usual_name_are_read_alike(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_lists_under_every_usual_name_are_read_alike(make_voc, tmp_path):
     folder = make_voc(tmp_path, {"train": ("masks",)})
     for name in ("class_names.txt", "classes.txt", "labels.txt"):
         (folder / name).write_text("_background_\nleaf\n")
         assert open_dataset(f"voc:{folder}", "train").labels["segmentation"].classes == ("leaf",)
     (folder / "classes.txt").write_text("root\n")
-    with pytest.raises(InputError, match=r"labels\.txt and .*classes\.txt .*list different classes"):
-        open_dataset(f"voc:{folder}", "train")
+    refused(r"labels\.txt and .*classes\.txt .*list different classes", open_dataset, f"voc:{folder}", "train")
 
 
 @given(st.lists(names, min_size=1, max_size=5))
 @settings(max_examples=100, deadline=None)
-def test_any_list_is_numbered_as_its_lines_or_refused(tmp_path_factory: pytest.TempPathFactory, found: list) -> None:
+def test_any_list_is_numbered_as_its_lines_or_refused(tmp_path_factory, found):
     path = tmp_path_factory.getbasetemp() / "labels.txt"
     text = "\n".join(found)
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -252,13 +235,13 @@ def test_any_list_is_numbered_as_its_lines_or_refused(tmp_path_factory: pytest.T
     assert list(labels.classes) == [line.strip() for line in expected] and all(map(is_plain, labels.names))
 
 
-def test_two_spellings_of_one_letter_are_one_class() -> None:
+def test_two_spellings_of_one_letter_are_one_class():
     space = LabelSpace.of([NFD, "cat"])
     assert space.classes[0] == "Blüte" and space.index(NFD) == space.index("Blüte") == 1
     assert ClassMap.by_name(space, LabelSpace.of(["Blüte"]), renamed={"cat": None, NFD: NFD}).to == (0, 1, None)
 
 
-def test_numbers_of_a_config_stay_numbers(tmp_path: Path) -> None:
+def test_numbers_of_a_config_stay_numbers(tmp_path):
     text = "data: {train: 'voc:x'}\ntrain: {epochs: 40, lr: 1e-3, weight_decay: 5.0e-4, clip: 0.50, compile: yes}\n"
     (tmp_path / "run.yaml").write_text(text)
     train = load_config(tmp_path / "run.yaml", [("train.seed", "7")]).train
@@ -268,18 +251,16 @@ def test_numbers_of_a_config_stay_numbers(tmp_path: Path) -> None:
 
 @given(st.lists(names.filter(is_plain), min_size=1, max_size=4, unique=True))
 @settings(max_examples=60, deadline=None)
-def test_a_written_config_reads_as_what_it_was(tmp_path_factory: pytest.TempPathFactory, found: list) -> None:
+def test_a_written_config_reads_as_what_it_was(tmp_path_factory, found):
     path = tmp_path_factory.getbasetemp() / "names.yaml"
-    given = {
-        "data": {"train": "voc:x"},
-        "tasks": {"detection": {"classes": found, "renamed": dict.fromkeys(found, "a")}},
-    }
+    task = {"classes": found, "renamed": dict.fromkeys(found, "a")}
+    given = {"data": {"train": "voc:x"}, "tasks": {"detection": task}}
     path.write_text(yaml.safe_dump(given, allow_unicode=True), encoding="utf-8")
     task = load_config(path).tasks["detection"]
     assert task.classes == tuple(found) and list(task.renamed) == sorted(found)
 
 
-def test_brackets_stay_on_any_console(make_voc: MakeVoc, tmp_path: Path) -> None:
+def test_brackets_stay_on_any_console(make_voc, tmp_path):
     from rich.console import Console
 
     kept = ("lamp [red]", "lamp [/off]", ":cat:")
@@ -298,11 +279,10 @@ def test_brackets_stay_on_any_console(make_voc: MakeVoc, tmp_path: Path) -> None
         assert f"detection, absent classes: {', '.join(kept)}" in shown
 
 
-def test_a_terminal_without_the_letters_is_no_defect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_terminal_without_the_letters_is_no_defect(monkeypatch, tmp_path):
     screen = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", screen)
-    (tmp_path / "猫").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "猫" / "a.png")
+    pictures(tmp_path / "猫" / "a.png")
     assert main(["data", "check", "--data", f"images:{tmp_path}", "--split", "猫"]) == 0
     screen.flush()
     assert b"\\u732b" in screen.buffer.getvalue()
@@ -310,12 +290,10 @@ def test_a_terminal_without_the_letters_is_no_defect(monkeypatch: pytest.MonkeyP
 
 @given(st.lists(names, min_size=1, max_size=3))
 @settings(max_examples=60, deadline=None)
-def test_any_list_of_pictures_is_opened_or_refused(tmp_path_factory: pytest.TempPathFactory, found: list) -> None:
+def test_any_list_of_pictures_is_opened_or_refused(tmp_path_factory, found):
     folder = tmp_path_factory.getbasetemp() / "lists"
-    folder.mkdir(exist_ok=True)
+    coco_file(folder / "all.json", images=found, classes=found[:1])
     (folder / "all.txt").write_bytes("\n".join(found).encode("utf-8", "surrogatepass"))
-    content = {"images": [{"id": n, "file_name": name} for n, name in enumerate(found)], "annotations": []}
-    (folder / "all.json").write_text(json.dumps({**content, "categories": [{"id": 1, "name": found[0]}]}))
     for kind in ("images", "coco"):
         try:
             dataset = open_dataset(f"{kind}:{folder}", "all")
@@ -324,7 +302,7 @@ def test_any_list_of_pictures_is_opened_or_refused(tmp_path_factory: pytest.Temp
         assert all(map(is_plain, dataset.ids)) and "\n" not in "".join(dataset.ids)
 
 
-def test_classes_without_letters_are_noted() -> None:
+def test_classes_without_letters_are_noted():
     from tutored.visualise import lacking_letters
 
     task = SimpleNamespace(labels=LabelSpace.of(["cat", "猫"]))

@@ -3,7 +3,6 @@
 import struct
 import sys
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from made import refused, turned
 from tutored.data import open_dataset
 from tutored.data.check import check
 from tutored.errors import InputError
@@ -56,8 +56,7 @@ def crc(chunk):
 )
 def test_a_wrong_mask_is_refused(tmp_path, picture, message):
     picture.save(tmp_path / "mask.png")
-    with pytest.raises(InputError, match=rf"mask\.png: .*{message}"):
-        read_mask(tmp_path / "mask.png", (8, 10), VOC)
+    refused(rf"mask\.png: .*{message}", read_mask, tmp_path / "mask.png", (8, 10), VOC)
 
 
 VOC_COLOURS = voc_palette().tolist()
@@ -98,8 +97,7 @@ def test_a_jpeg_of_very_many_scans_is_refused(tmp_path):
         if message is None:
             assert read_picture(path).size == (64, 64)
         else:
-            with pytest.raises(InputError, match=message):
-                read_picture(path)
+            refused(message, read_picture, path)
 
 
 @pytest.mark.parametrize("suffix", [each for each in SUFFIXES if each != ".avif" or "AVIF" in FORMATS])
@@ -155,20 +153,16 @@ def test_a_picture_cut_short_is_refused_but_has_a_size(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(InputError, match=r"short\.jpg: the picture can't be read \(.*truncated"):
-        read_picture(path)
+    refused(r"short\.jpg: the picture can't be read \(.*truncated", read_picture, path)
     assert picture_size(path) == (48, 64)
 
 
 def test_missing_files_folders_and_bombs_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"x\.jpg: there is no such picture"):
-        read_picture(tmp_path / "x.jpg")
-    with pytest.raises(InputError, match="can't be read"):
-        read_picture(tmp_path)
+    refused(r"x\.jpg: there is no such picture", read_picture, tmp_path / "x.jpg")
+    refused("can't be read", read_picture, tmp_path)
     Image.new("RGB", (10, 8)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
-    with pytest.raises(InputError, match=r"bomb\.png: too many pixels"):
-        picture_size(tmp_path / "bomb.png")
+    refused(r"bomb\.png: too many pixels", picture_size, tmp_path / "bomb.png")
 
 
 def test_a_very_thin_picture_is_refused_before_it_is_decoded(tmp_path):
@@ -177,23 +171,20 @@ def test_a_very_thin_picture_is_refused_before_it_is_decoded(tmp_path):
     parts = (struct.pack(">I", len(each) - 4) + each + crc(each) for each in chunks)
     (tmp_path / "thin.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     for read in (picture_size, read_picture):
-        with pytest.raises(InputError, match=r"thin\.png: .*a side of 50,000,000 pixels, more than 1,000,000"):
-            read(tmp_path / "thin.png")
+        refused(r"thin\.png: .*a side of 50,000,000 pixels, more than 1,000,000", read, tmp_path / "thin.png")
 
 
 def test_boxes_are_cut_at_the_borders_within_the_slack():
     assert fit_box((-1, 2, 11, 9), (8, 10), "x", slack=1) == (0, 2, 10, 8)
     assert fit_box((-50, 2, 5, 4), (8, 10), "x") == (0, 2, 5, 4)
     for box, slack in (((-1.5, 2, 5, 4), 1.0), ((float("nan"), 2, 5, 4), 1.0)):
-        with pytest.raises(InputError, match=r"^x: the box .* lies outside its image of 10x8 pixels"):
-            fit_box(box, (8, 10), "x", slack)
+        refused(r"^x: the box .* lies outside its image of 10x8 pixels", fit_box, box, (8, 10), "x", slack)
     for box in ((5, 2, 5, 4), (10, 2, 12, 4), (5, 4, 6, 2)):
-        with pytest.raises(InputError, match=r"^x: the box .* has no area in its image of 10x8 pixels"):
-            fit_box(box, (8, 10), "x")
+        refused(r"^x: the box .* has no area in its image of 10x8 pixels", fit_box, box, (8, 10), "x")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_grey_masks_of_few_bits_give_their_indices(tmp_path: Path, bits: int) -> None:
+def test_grey_masks_of_few_bits_give_their_indices(tmp_path, bits):
     """Eight columns, of which the second and the last are class 1; Pillow writes no such file."""
     row = sum(1 << bits * place for place in (6, 0)).to_bytes(bits)
     chunks = {b"IHDR": struct.pack(">IIBBBBB", 8, 3, bits, 0, 0, 0, 0), b"IDAT": zlib.compress(3 * (b"\0" + row))}
@@ -204,28 +195,24 @@ def test_grey_masks_of_few_bits_give_their_indices(tmp_path: Path, bits: int) ->
     assert read_mask(tmp_path / "mask.png", (3, 8), VOC).tolist() == [[0, 1, 0, 0, 0, 0, 0, 1]] * 3
 
 
-def test_an_orientation_tag_turns_nothing(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
+def test_an_orientation_tag_turns_nothing(tmp_path):
+    exif = turned(6)
     Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
     assert read_picture(tmp_path / "turned.jpg").size == (10, 8)
     assert picture_size(tmp_path / "turned.jpg") == (8, 10)
 
 
 @pytest.mark.parametrize(("address", "package", "extra"), [("https", "aiohttp", "http"), ("s3", "s3fs", "s3")])
-def test_an_address_names_the_package_it_needs(
-    address: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_names_the_package_it_needs(address, package, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
     with pytest.raises(InputError, match=rf"^{address}://a/b.jpg: addresses need a package \(.*{package}.*\[{extra}\]"):
         read_picture(f"{address}://a/b.jpg")
 
 
-def test_pictures_are_turned_upright_where_asked(tmp_path: Path) -> None:
+def test_pictures_are_turned_upright_where_asked(tmp_path):
     for number in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = number
+        exif = turned(number)
         Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
         picture = read_picture(tmp_path / "turned.jpg")
         assert orientation(picture) == number
@@ -236,60 +223,54 @@ def test_pictures_are_turned_upright_where_asked(tmp_path: Path) -> None:
         assert orientation(picture) == 1 and upright(picture) is picture
 
 
-def test_every_kind_of_picture_becomes_rgb(tmp_path: Path) -> None:
+def test_every_kind_of_picture_becomes_rgb(tmp_path):
     for mode in ("L", "RGB", "CMYK"):
         Image.new(mode, (10, 8)).save(tmp_path / "picture.jpg")
         picture = read_picture(tmp_path / "picture.jpg")
         assert (picture.mode, picture.size) == ("RGB", (10, 8))
 
 
-def test_a_tiff_is_turned_wherever_it_is_looked_at(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
+def test_a_tiff_is_turned_wherever_it_is_looked_at(tmp_path):
+    exif = turned(6)
     Image.new("RGB", (10, 8)).save(tmp_path / "p.tif", exif=exif)
     picture = read_picture(tmp_path / "p.tif")
     assert picture.size == upright(picture).size == (8, 10) and picture_size(tmp_path / "p.tif") == (10, 8)
     assert orientation(picture) == stored_orientation(tmp_path / "p.tif") == 1
 
 
-def test_avif_without_a_decoder_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_avif_without_a_decoder_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr("tutored.pictures.AVIF", ())
     (tmp_path / "p.avif").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"p\.avif: .*AVIF needs another Pillow: pip install -U 'pillow>=11\.3'"):
-        read_picture(tmp_path / "p.avif")
+    refused(r"p\.avif: .*AVIF needs another Pillow: pip install -U 'pillow>=11\.3'", read_picture, tmp_path / "p.avif")
 
 
 @pytest.mark.filterwarnings("error")
-def test_transparent_pixels_of_a_palette_keep_their_colour(tmp_path: Path) -> None:
+def test_transparent_pixels_of_a_palette_keep_their_colour(tmp_path):
     picture = Image.new("P", (4, 4))
     picture.putpalette([1, 2, 3] * 256)
     picture.save(tmp_path / "p.png", transparency=bytes(256))
     assert read_picture(tmp_path / "p.png").getpixel((0, 0)) == (1, 2, 3)
 
 
-def test_a_grey_picture_of_16_bits_keeps_its_upper_eight(tmp_path: Path) -> None:
+def test_a_grey_picture_of_16_bits_keeps_its_upper_eight(tmp_path):
     Image.fromarray(np.array([[0, 255, 256, 40000, 65535]], np.uint16)).save(tmp_path / "deep.png")
     assert np.asarray(read_picture(tmp_path / "deep.png"))[0].tolist() == [[level] * 3 for level in (0, 0, 1, 156, 255)]
 
 
-def test_a_grey_picture_of_16_bits_is_turned_upright_too(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise
+def test_a_grey_picture_of_16_bits_is_turned_upright_too(tmp_path):
+    exif = turned(6)  # turn by 90 degrees clockwise
     Image.fromarray(np.array([[0, 65535]], np.uint16)).save(tmp_path / "deep.png", exif=exif)
     assert np.asarray(upright(read_picture(tmp_path / "deep.png")))[:, :, 0].tolist() == [[0], [255]]
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_picture_is_refused(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
-    with pytest.raises(InputError, match=r"x\.jpg: not a picture; possible: JPEG, PNG"):
-        read_picture(tmp_path / "x.jpg")
+    refused(r"x\.jpg: not a picture; possible: JPEG, PNG", read_picture, tmp_path / "x.jpg")
 
 
 @given(st.integers(0, 300), st.binary(min_size=1, max_size=20), st.sampled_from(["jpg", "png", "tif", "webp"]))
-def test_damaged_pictures_are_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, place: int, damage: bytes, suffix: str
-) -> None:
+def test_damaged_pictures_are_read_or_refused(tmp_path_factory, place, damage, suffix):
     path = tmp_path_factory.getbasetemp() / f"damaged.{suffix}"
     Image.new("RGB", (10, 8), (9, 99, 200)).save(path)
     content = bytearray(path.read_bytes())

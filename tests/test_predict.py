@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import SHAPE, two_tasks
+from made import SHAPE, pictures, refused, turned, two_tasks, write
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import common, main
 from tutored.config import make_config
@@ -61,13 +61,10 @@ def test_what_is_left_out_and_what_has_no_letters_is_told(tmp_path):
     told = []
     student = LeftRight(two_tasks(LabelSpace.of(["cat", "猫"]), LIMITS))
     predict_files(Predictor(student), [tmp_path], tmp_path / "out", kinds=("pictures",), tell=told.append)
-    assert [note.partition(",")[0] for note in told] == [
-        "2 pictures of other formats",
-        "the font of drawings lacks letters of class names",
-    ]
+    about = ["2 pictures of other formats", "the font of drawings lacks letters of class names"]
+    assert [note.partition(",")[0] for note in told] == about
     (tmp_path / "a.png").unlink()
-    with pytest.raises(InputError, match="no picture in this folder; possible: .*; 2 pictures of other formats, such"):
-        find_pictures([tmp_path])
+    refused("no picture in this folder; possible: .*; 2 pictures of other formats, such", find_pictures, [tmp_path])
 
 
 def boxes_in(written):
@@ -85,11 +82,10 @@ def test_pictures_are_answered_in_their_own_pixels(predictor):
 
 
 def test_files_become_drawings_masks_and_json(predictor, tmp_path):
-    (tmp_path / "album" / "deep").mkdir(parents=True)
-    Image.new("RGB", (40, 20), "white").save(tmp_path / "album" / "deep" / "one.PNG")
-    Image.new("L", (20, 60), 9).save(tmp_path / "album" / "two.jpg")
-    (tmp_path / "album" / "notes.txt").write_text("not a picture")
-    Image.new("RGBA", (10, 10), "red").save(tmp_path / "three.webp")
+    pictures(tmp_path / "album" / "deep" / "one.PNG", size=(40, 20), colour="white")
+    pictures(tmp_path / "album" / "two.jpg", size=(20, 60), mode="L", colour=9)
+    write(tmp_path / "album" / "notes.txt", "not a picture")
+    pictures(tmp_path / "three.webp", mode="RGBA", colour="red")
     out, seen = tmp_path / "out", []
     paths = [tmp_path / "album", str(tmp_path / "three.webp")]
     written = predict_files(predictor, paths, str(out), progress=lambda done, count: seen.append((done, count)))
@@ -97,15 +93,8 @@ def test_files_become_drawings_masks_and_json(predictor, tmp_path):
     assert written == out / "predictions.json" and seen == [(2, 3), (3, 3)]
     entries = boxes_in(written)
     assert [entry["file_name"] for entry in entries] == ["deep/one.PNG"] * 2 + ["two.jpg"] * 2 + ["three.webp"] * 2
-    assert entries[0] == {
-        "image_id": "deep/one",
-        "file_name": "deep/one.PNG",
-        "task": "detection",
-        "category_id": 2,
-        "category": "dog",
-        "bbox": [0, 0, 20, 20],
-        "score": 0.7,
-    }
+    dog = {"category_id": 2, "category": "dog", "bbox": [0, 0, 20, 20], "score": 0.7}
+    assert entries[0] == {"image_id": "deep/one", "file_name": "deep/one.PNG", "task": "detection", **dog}
     mask = Image.open(out / "deep" / "one.segmentation.predicted.png")
     assert mask.mode == "P" and mask.size == (40, 20)
     assert np.array(mask)[0].tolist() == [1] * 20 + [0] * 20
@@ -118,21 +107,16 @@ def test_files_become_drawings_masks_and_json(predictor, tmp_path):
 
 def test_several_tasks_of_a_kind_have_their_own_results(tmp_path):
     parts = LabelSpace.of(["ear", "tail"])
-    tasks = {
-        "pets": Detection("pets", PETS, Detection.Section(kind="detection")),
-        "ears": Detection("ears", parts, Detection.Section(kind="detection")),
-        "whole": Segmentation("whole", PETS),
-        "parts": Segmentation("parts", parts),
-    }
+    section = Detection.Section(kind="detection")
+    tasks = {"pets": Detection("pets", PETS, section), "ears": Detection("ears", parts, section)}
+    tasks |= {"whole": Segmentation("whole", PETS), "parts": Segmentation("parts", parts)}
     Image.new("RGB", (500, 20)).save(tmp_path / "one.png")
     predictor = Predictor(LeftRight(tasks), tasks=("pets", "ears", "whole", "parts"))
     written = predict_files(predictor, [tmp_path / "one.png"], tmp_path / "out")
     best = {entry["task"]: entry["category"] for entry in boxes_in(written) if entry["score"] == 0.7}
     assert best == {"pets": "dog", "ears": "tail"}
-    assert {file.name for file in (tmp_path / "out").glob("*.png")} == {
-        "one.whole.predicted.png",
-        "one.parts.predicted.png",
-    }
+    masks = {file.name for file in (tmp_path / "out").glob("*.png")}
+    assert masks == {"one.whole.predicted.png", "one.parts.predicted.png"}
     assert Image.open(tmp_path / "out" / "one.predicted.jpg").size == (1000, 20), "a panel for each map"
 
 
@@ -150,19 +134,15 @@ def test_what_is_written_can_be_chosen(predictor, tmp_path):
 
 
 def test_a_list_of_paths_is_sorted_and_keeps_its_folders(tmp_path):
-    for name in ("a/one.png", "b/one.png"):
-        (tmp_path / name).parent.mkdir()
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    pictures(tmp_path / "a/one.png", tmp_path / "b/one.png")
     lines = [f"{tmp_path}/a/one.png\n", "\n", f"{tmp_path}/a/../b/one.png\r\n", f"{tmp_path}/b/film.MP4"]
     inputs = sort_inputs(["-"], lines)
     assert inputs.videos == [tmp_path / "b" / "film.MP4"] and inputs.cameras == []
     assert list(find_pictures(inputs.pictures, inputs.under)) == ["a/one.png", "b/one.png"]
     assert sort_inputs(["x.jpg", "camera:0"], []).cameras == ["camera:0"]
     assert sort_inputs(["x.jpg", "camera:0"], []).under is None
-    with pytest.raises(InputError, match="standard input is empty"):
-        sort_inputs(["-"], ["\n"])
-    with pytest.raises(InputError, match="stands alone"):
-        sort_inputs(["-", "x.jpg"], lines)
+    refused("standard input is empty", sort_inputs, ["-"], ["\n"])
+    refused("stands alone", sort_inputs, ["-", "x.jpg"], lines)
 
 
 def test_coco_s_own_tools_take_the_json(predictor, tmp_path):
@@ -171,13 +151,9 @@ def test_coco_s_own_tools_take_the_json(predictor, tmp_path):
 
     Image.new("RGB", (40, 20)).save(tmp_path / "000000000139.jpg")
     dog = {"id": 1, "image_id": 139, "category_id": 18, "bbox": [0, 0, 20, 20], "area": 400, "iscrowd": 0}
-    truth = {
-        "images": [{"id": 139, "file_name": "000000000139.jpg", "width": 40, "height": 20}],
-        "categories": [{"id": 18, "name": "dog"}, {"id": 99, "name": "kite"}],
-        "annotations": [dog],
-    }
-    coco = tmp_path / "coco.json"
-    coco.write_text(json.dumps(truth))
+    truth = {"images": [{"id": 139, "file_name": "000000000139.jpg", "width": 40, "height": 20}], "annotations": [dog]}
+    classes = [{"id": 18, "name": "dog"}, {"id": 99, "name": "kite"}]
+    coco = write(tmp_path / "coco.json", truth | {"categories": classes})
     written = predict_files(predictor, [tmp_path / "000000000139.jpg"], tmp_path / "out", coco=coco)
     assert [(entry["image_id"], entry["category_id"]) for entry in json.loads(written.read_text())] == [(139, 18)]
     annotated = COCO(str(coco))
@@ -190,7 +166,7 @@ def test_coco_s_own_tools_take_the_json(predictor, tmp_path):
     Image.new("RGB", (40, 20)).save(tmp_path / "other.jpg")
     with pytest.raises(InputError, match=r"other\.jpg: is not among the images of .*coco\.json"):
         predict_files(predictor, [tmp_path / "other.jpg"], tmp_path / "out", coco=coco)
-    coco.write_text(json.dumps(truth | {"categories": [{"id": 99, "name": "kite"}]}))
+    write(coco, truth | {"categories": classes[1:]})
     with pytest.raises(InputError, match="has none of the classes cat, dog"):
         predict_files(predictor, [tmp_path / "000000000139.jpg"], tmp_path / "out", coco=coco)
 
@@ -198,8 +174,7 @@ def test_coco_s_own_tools_take_the_json(predictor, tmp_path):
 def test_results_are_not_taken_for_pictures(predictor, tmp_path):
     Image.new("RGB", (40, 20), "white").save(tmp_path / "one.png")
     before = (tmp_path / "one.png").read_bytes()
-    (tmp_path / "clip.segmentation.predicted").mkdir()
-    Image.new("L", (4, 4)).save(tmp_path / "clip.segmentation.predicted" / "000000.png")
+    pictures(tmp_path / "clip.segmentation.predicted" / "000000.png", mode="L")
     for _ in range(2):
         predict_files(predictor, [tmp_path], tmp_path)
     assert (tmp_path / "one.png").read_bytes() == before
@@ -208,8 +183,7 @@ def test_results_are_not_taken_for_pictures(predictor, tmp_path):
 
 
 def test_lying_pictures_are_turned_and_very_long_ones_shrunk(predictor, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
+    exif = turned(6)  # turn by 90 degrees
     Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
     Image.new("RGB", (131_000, 2)).save(tmp_path / "strip.png")  # no JPEG is so long
     written = predict_files(predictor, [tmp_path], tmp_path / "out")
@@ -227,12 +201,10 @@ def test_no_picture_is_named_before_any_work(predictor, tmp_path):
         ([tmp_path / "good.png", tmp_path / "gone.jpg"], r"gone\.jpg: there is no such picture"),
         ([tmp_path], r"bad\.jpg: not a picture"),
     ):
-        with pytest.raises(InputError, match=message):
-            predict_files(predictor, paths, tmp_path / "out")
+        refused(message, predict_files, predictor, paths, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: no picture in this folder"):
-        find_pictures([tmp_path / "empty"])
+    refused("empty: no picture in this folder", find_pictures, [tmp_path / "empty"])
 
 
 def test_the_device_is_the_one_asked_for_or_the_best(monkeypatch):
@@ -243,10 +215,8 @@ def test_the_device_is_the_one_asked_for_or_the_best(monkeypatch):
         assert choose_device() == torch.device(best) and choose_device("cpu") == torch.device("cpu")
         if cards:
             assert choose_device("cuda:1") == torch.device("cuda", 1)
-            with pytest.raises(InputError, match=r"device cuda:2: not here; possible: cuda:0, cuda:1, cpu$"):
-                choose_device("cuda:2")
-    with pytest.raises(InputError, match="device gpu: not here; possible: cpu$"):
-        choose_device("gpu")
+            refused(r"device cuda:2: not here; possible: cuda:0, cuda:1, cpu$", choose_device, "cuda:2")
+    refused("device gpu: not here; possible: cpu$", choose_device, "gpu")
 
 
 def test_a_checkpoint_is_a_function_of_three_lines(tmp_path):
@@ -293,15 +263,13 @@ def test_a_result_is_drawn_saved_and_listed(predictor, tmp_path):
     assert [entry["image_id"] for entry in found.above(0.5).to_coco(7)] == [7, 7]
     written = found.save(tmp_path / "seen" / "dog.jpg")
     assert [path.name for path in written] == ["dog.jpg", "dog.segmentation.png"] and all(map(Path.is_file, written))
-    with pytest.raises(InputError, match="its suffix names no format of pictures"):
-        found.save(tmp_path / "seen")
+    refused("its suffix names no format of pictures", found.save, tmp_path / "seen")
 
 
 def test_boxes_become_those_of_supervision(predictor, monkeypatch):
     found = predictor(Image.new("RGB", (40, 20)))
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(InputError, match="run `pip install supervision`"):
-        found.to_supervision()
+    refused("run `pip install supervision`", found.to_supervision)
     monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=SimpleNamespace))
     dog, both = found.to_supervision(), found.to_supervision(0.1)
     assert dog.xyxy.tolist() == [[0, 0, 20, 20]] and dog.data["class_name"].tolist() == ["dog"]

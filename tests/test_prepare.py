@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 import tutored
-from made import SMALL_STUDENT, TINY, yolox
-from test_tools import labelme, pictures, shape, write, yolo
+from made import SMALL_STUDENT, TINY, coco_file, pictures, thing, write, xml, yolox
+from test_tools import labelme, shape, yolo
 from tutored.cli import main
 from tutored.config import load_config, make_config
 from tutored.config.entries import DEFAULT_TASKS
@@ -62,10 +62,8 @@ def test_two_commands_with_a_voc_folder(here, capsys):
     assert f"tutor of {BOXES}: 2 of the tutor's 2 classes map to ours; it knows nothing about aeroplane" in told
     assert f"tutor of {MAPS}: 20 of the tutor's 20 classes map to ours; it is asked before training" in told
     tasks = load_config(Path("tutored.yaml")).tasks
-    assert [(each.policy, each.tutor) for each in tasks.values()] == [
-        ("fill", "onnx:detector.onnx"),
-        ("fill", "files:maps"),
-    ]
+    assert [each.policy for each in tasks.values()] == ["fill", "fill"]
+    assert [each.tutor for each in tasks.values()] == ["onnx:detector.onnx", "files:maps"]
     assert run("train", "tutored.yaml", *QUICK, "--json", "figures.json") == 0
     told = capsys.readouterr().out
     assert "\x1b" not in told
@@ -76,10 +74,8 @@ def test_two_commands_with_a_voc_folder(here, capsys):
     assert "next: tutored evaluate runs/tutored/checkpoint" in told
 
     result = json.loads(Path("runs/tutored/result.json").read_text())
-    assert (
-        result["config"]["tasks"][BOXES] | {"tutor": "onnx:detector.onnx", "store": None}
-        == (result["config"]["tasks"][BOXES])
-    ), "another folder does not make it another run"
+    own = result["config"]["tasks"][BOXES]
+    assert own | {"tutor": "onnx:detector.onnx", "store": None} == own, "another folder does not make it another run"
     for task, images in ((BOXES, 5), (MAPS, 5)):
         store = Store.open(Path("runs/tutored/stores") / task)
         assert len(store) == 8 and result["stores"][task][0]["ids_sha256"] == store.identity["ids_sha256"]
@@ -91,9 +87,8 @@ def test_two_commands_with_a_voc_folder(here, capsys):
     dataset = open_dataset("voc:photos", "train")
     label(open_tutor("onnx:detector.onnx"), dataset, "by-hand")
     names = ("manifest.json", "part-00000.parquet")
-    assert [Path("by-hand", name).read_bytes() for name in names] == [
-        Path("runs/tutored/stores", BOXES, name).read_bytes() for name in names
-    ]
+    for name in names:
+        assert Path("by-hand", name).read_bytes() == Path("runs/tutored/stores", BOXES, name).read_bytes()
 
 
 def photos(folder, kind):
@@ -105,26 +100,24 @@ def photos(folder, kind):
         elif kind == "labelme":
             labelme(folder, shape(name, "polygon", [1, 1], [6, 1], [6, 7], [1, 7]), name=f"p{number}")
         elif kind == "XMLs":
-            box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>6</xmax><ymax>7</ymax></bndbox>"
-            xml = f"<annotation><object><name>{name}</name>{box}</object></annotation>"
-            write(folder / f"p{number}.xml", xml)
+            write(folder / f"p{number}.xml", xml(thing(name, (2, 2, 6, 7))))
     if kind == "coco":
-        images = [{"id": number, "file_name": f"p{number}.jpg"} for number in range(6)]
-        boxes = [{"id": n, "image_id": n, "category_id": n % 2, "bbox": [1, 1, 5, 6]} for n in range(4)]
-        categories = [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]
-        write(folder / "instances.json", {"images": images, "annotations": boxes, "categories": categories})
+        boxes = ({"image_id": 1 + n, "category_id": 1 + n % 2, "bbox": [1, 1, 5, 6]} for n in range(4))
+        images = [f"p{number}.jpg" for number in range(6)]
+        coco_file(folder / "instances.json", *boxes, images=images, classes=("cat", "dog"))
 
 
 @pytest.mark.parametrize(
-    ("kind", "told", "images", "masks"),
+    ("kind", "told", "data", "images", "masks"),
     [
-        ("XMLs", "pictures with 4 VOC XMLs", 5, 0),  # a fifth of what is annotated is the split val
-        ("coco", "a COCO folder", 6, 0),
-        ("yolo", "a YOLO folder", 6, 0),
-        ("labelme", "a folder of Labelme", 6, 4),
+        # a fifth of what is annotated is the split val
+        ("XMLs", "pictures with 4 VOC XMLs", ("voc:tutored-data", "train", 0), 5, 0),
+        ("coco", "a COCO folder", ("coco:photos", "instances", 0.2), 6, 0),
+        ("yolo", "a YOLO folder", ("yolo:photos", "train", 0.2), 6, 0),
+        ("labelme", "a folder of Labelme", ("labelme:photos", "all", 0.2), 6, 4),
     ],
 )
-def test_two_commands_with_folders_of_tools(tmp_path, monkeypatch, capsys, kind, told, images, masks):
+def test_two_commands_with_folders_of_tools(tmp_path, monkeypatch, capsys, kind, told, data, images, masks):
     """One split, objects on some pictures: a share is held out, and tutors answer for the others."""
     monkeypatch.chdir(tmp_path)
     photos(Path("photos"), kind)
@@ -134,7 +127,9 @@ def test_two_commands_with_folders_of_tools(tmp_path, monkeypatch, capsys, kind,
     printed = capsys.readouterr().out
     assert f"photos: {told}" in printed
     assert ("2 of 6 images, such as p4, have no object" in printed) == (kind != "XMLs")
-    assert load_config(Path("tutored.yaml")).data.held_out == (0 if kind == "XMLs" else 0.2)
+    found = load_config(Path("tutored.yaml")).data
+    assert (found.train, found.split, found.held_out) == data
+    assert run("data", "check", "--config", "tutored.yaml") == 0
     assert run("train", "tutored.yaml", "--out", "run", *QUICK) == 0
     printed = capsys.readouterr().out
     assert f"epoch 1: {BOXES} mAP 0." in printed and f"run/stores/{BOXES}/audit.json" in printed
@@ -150,10 +145,8 @@ def test_classes_of_pictures_alone_are_the_tutors(here, capsys):
     assert run("init", "album", "--tutor", given) == 0
     assert f"tutor of {BOXES}: the 2 classes to learn are the tutor's" in capsys.readouterr().out
     task = load_config(Path("tutored.yaml")).tasks[BOXES]
-    assert (getattr(task, "classes", None), task.tutor) == (
-        ("cat", "dog"),
-        {"kind": "onnx", "weights": "detector.onnx", "score-floor": 0.5},
-    )
+    assert task.classes == ("cat", "dog")
+    assert task.tutor == {"kind": "onnx", "weights": "detector.onnx", "score-floor": 0.5}
     assert run("train", "tutored.yaml", *QUICK) == 0
     told = capsys.readouterr().out
     assert "note: no figures: nothing to validate on; set data.held_out (such as 0.2), or data.val_split" in told

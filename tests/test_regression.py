@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import TINY, MadeDataset
+from made import TINY, MadeDataset, refused
 from tutored import losses
 from tutored.config import Augment, Loss, make_config
 from tutored.config.entries import STUDENTS
@@ -71,9 +71,8 @@ class Repeats:
 
 def batch_of(dataset, soft=None, **keys):
     task = depth(**({"policy": "replace", "store": "s"} if soft else {}), **keys)
-    made = TrainingSet(
-        dataset, {"depth": task}, {"depth": 8}, {"depth": soft} if soft else {}, size=64, augment=Augment()
-    )
+    answers = {"depth": soft} if soft else {}
+    made = TrainingSet(dataset, {"depth": task}, {"depth": 8}, answers, size=64, augment=Augment())
     return task, made.collate([made[0, position] for position in range(len(dataset.ids))])
 
 
@@ -143,8 +142,7 @@ def test_files_of_numbers(tmp_path):
         ("infinite.npy", "infinite numbers; write NaN"),
         ("broken.npy", "no numbers can be read"),
     ):
-        with pytest.raises(InputError, match=message):
-            Regression.read(tmp_path / name, (3, 2) if name == "a.png" else (2, 2), NONE)
+        refused(message, Regression.read, tmp_path / name, (3, 2) if name == "a.png" else (2, 2), NONE)
 
 
 NARROW = {"blitznet": {"extra": 2, "extra_width": 64, "up_width": 64, "map_width": 32}}
@@ -162,30 +160,15 @@ def test_a_student_learns_depth_beside_boxes_and_masks(kind, voc_folder, tmp_pat
         ramp[:2] = 0
         Image.fromarray(ramp).save(folder / "Depth" / f"{picture.stem}.png")
     section = {"kind": "regression", "from": "Depth", "missing": 0, "shift": 2000, "scale": 600}
-    run = make_config(
-        {
-            "data": {"train": f"voc:{folder}"},
-            "tasks": {"detection": {}, "segmentation": {}, "depth": section},
-            "student": {
-                "kind": kind,
-                "backbone": "test_resnet",
-                "weights": "random",
-                "size": 64,
-                **narrow,
-            },
-            "augment": {"zoom_out": "never", "crop": False, "colour": False, "flip_share": 0},
-            "train": {
-                "epochs": 30 if kind == "compact" else 1,
-                "batch": 4,
-                "lr": 0.005,
-                "workers": 0,
-                "device": "cpu",
-                "threads": 1,
-                "val_every": 30,
-            },
-        }
-    )
-    result = train(run, tmp_path / "run")
+    training = {"epochs": 30 if kind == "compact" else 1, "batch": 4, "lr": 0.005, "val_every": 30}
+    run = {
+        "data": {"train": f"voc:{folder}"},
+        "tasks": {"detection": {}, "segmentation": {}, "depth": section},
+        "student": {"kind": kind, "backbone": "test_resnet", "weights": "random", "size": 64, **narrow},
+        "augment": {"zoom_out": "never", "crop": False, "colour": False, "flip_share": 0},
+        "train": training | {"workers": 0, "device": "cpu", "threads": 1},
+    }
+    result = train(make_config(run), tmp_path / "run")
     assert kind != "compact" or result["figures"]["depth"]["RMSE"] < 500, "the ramp's own spread is 577"
     assert set(result["figures"]) == {"detection", "segmentation", "depth"}
 
@@ -206,9 +189,8 @@ def test_a_tutors_confidence_weighs_its_cells():
     row = task.teach_soft(answer, (2, 4), whole((2, 4), 4), 4)
     # Cells at 0, 1/4, 3/4 and 1 between the two numbers.
     assert row.certainty[0].tolist() == pytest.approx([1, 0.875, 0.625, 0.5])
-    assert row.values[0].tolist() == pytest.approx(
-        [2, (0.75 * 2 + 0.125 * 8) / 0.875, (0.25 * 2 + 0.375 * 8) / 0.625, 8]
-    )
+    inner = [(0.75 * 2 + 0.125 * 8) / 0.875, (0.25 * 2 + 0.375 * 8) / 0.625]
+    assert row.values[0].tolist() == pytest.approx([2, *inner, 8])
 
 
 def test_a_store_keeps_numbers_and_confidences(tmp_path):
@@ -237,5 +219,4 @@ def test_a_store_of_boxes_does_not_teach_depth(voc_folder, tmp_path):
     store = label(Repeats(dataset), dataset, tmp_path / "store")
     section = {"policy": "replace", "store": str(store)}
     run = make_config({"data": {"train": f"voc:{voc_folder}"}, "tasks": {"segmentation": section}})
-    with pytest.raises(InputError, match="answers regression, tasks.segmentation needs segmentation"):
-        open_supervision(run)
+    refused("answers regression, tasks.segmentation needs segmentation", open_supervision, run)

@@ -10,12 +10,11 @@ import shutil
 import pytest
 import torch
 
-from made import TINY, Repeats
+from made import TINY, Repeats, refused
 from tutored.cli import main
 from tutored.config import make_config
 from tutored.data import open_dataset
 from tutored.engine import train
-from tutored.errors import InputError
 from tutored.pages.run import RunPage, write_page
 from tutored.tutors.label import label
 from tutored.watch import Watcher, Watchers
@@ -95,11 +94,9 @@ def test_the_page_is_made_from_the_folder_alone(run, capsys):
 
 
 def test_a_folder_without_a_run_or_a_damaged_one_is_named(run, tmp_path):
-    with pytest.raises(InputError, match=r"no run \(it has no config.yaml\)"):
-        write_page(tmp_path)
+    refused(r"no run \(it has no config.yaml\)", write_page, tmp_path)
     (run / "log.jsonl").write_text('{"step": 1')
-    with pytest.raises(InputError, match=r"log.jsonl: damaged .* train the run again"):
-        write_page(run)
+    refused(r"log.jsonl: damaged .* train the run again", write_page, run)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])

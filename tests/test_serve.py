@@ -27,12 +27,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tutored.serve
-from made import SHAPE, two_tasks
+from made import SHAPE, boxed, refused, turned, two_tasks
 from sleeper import make_sleeper
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
 from tutored.config import make_config
-from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.pictures import FORMATS
 from tutored.predict import Result
@@ -78,11 +77,7 @@ def half(image, size):
     mask = torch.zeros(height, width, dtype=torch.uint8)
     mask[:, : width // 2] = 2
     boxes = [[0, 0, width / 2, height], [0, 0, width, height]]
-    found = Detections(
-        boxes_xyxy=torch.tensor(boxes, dtype=torch.float32),
-        classes=torch.tensor([2, 1]),
-        scores=torch.tensor([0.7, 0.2]),
-    )
+    found = boxed(Detections, boxes, [2, 1], scores=[0.7, 0.2])
     return result(image, size, PETS, found, ClassMap(mask=mask))
 
 
@@ -150,10 +145,8 @@ def test_a_drawing_has_the_wanted_tasks_from_a_score_on():
     assert framed[300, 198, 1] < 120 < empty[300, 198, 1], "the dog's frame"
     assert drawings["draw=0.1"][300, 398, 1] < 120 < filled[300, 398, 1], "the cat's frame"
     assert (drawings["draw=0.8&tasks=detection"] > 250).all() and (empty > 250).all()
-    for asked, told in (
-        ("draw=much", "draw=much is no score"),
-        ("tasks=depth", "no task 'depth'; possible: detection,"),
-    ):
+    wrong = {"draw=much": "draw=much is no score", "tasks=depth": "no task 'depth'; possible: detection,"}
+    for asked, told in wrong.items():
         answer = client().post(f"/predict?{asked}", content=content)
         assert answer.status_code == 400 and told in answer.json()["error"]
 
@@ -184,8 +177,7 @@ def test_a_large_lying_photograph_is_drawn_small_and_upright():
         seen.append((image.size, image.getpixel((5, 5))))
         return half(image, size)
 
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    exif = turned(6)  # turn by 90 degrees clockwise
     image = Image.new("RGB", (3200, 2000))
     image.paste("white", (0, 1000, 1600, 2000))  # lower left, which turns to upper left
     content = encoded(image, "JPEG", exif=exif)
@@ -243,9 +235,8 @@ def test_every_answer_is_as_described(asked):
         ((kind, described_as),) = content.items()
         assert found.headers["content-type"].startswith(kind)
         assert kind != "application/json" or found.json().keys() >= {*described_as["schema"].get("required", ())}
-        assert "properties" not in described_as["schema"] or found.json().keys() <= {
-            *described_as["schema"]["properties"]
-        }
+        described = described_as["schema"].get("properties")
+        assert described is None or found.json().keys() <= {*described}
     else:
         assert 400 <= found.status_code < 500
         (told,) = found.json().items()
@@ -260,11 +251,10 @@ def asked(receive, answered):
 
     headers = [(b"host", b"localhost"), (b"content-length", b"9")]
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
+    app = make_app(partial(answer, half, LEAST), CLASSES, megabytes=1)
     # In a thread of its own: a browser of another test may keep this one's event loop.
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(
-            anyio.run, make_app(partial(answer, half, LEAST), CLASSES, megabytes=1), scope, receive, send
-        ).result()
+        thread.submit(anyio.run, app, scope, receive, send).result()
 
 
 def test_a_body_without_end_is_read_up_to_the_limit():
@@ -312,9 +302,8 @@ def test_foreign_pages_can_t_ask():
     picture = encoded(Image.new("RGB", (4, 4)))
     for origin, status in ((LOCAL, 200), ("http://127.0.0.1:9000", 403), ("https://evil.example", 403), ("null", 403)):
         assert one.post("/predict", content=picture, headers={"origin": origin}).status_code == status
-    assert one.get("/health", headers={"host": "evil.example"}).json() == {
-        "error": "this server is not called 'evil.example'"
-    }
+    told = {"error": "this server is not called 'evil.example'"}
+    assert one.get("/health", headers={"host": "evil.example"}).json() == told
     for site, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
         assert one.post("/predict", content=picture, headers={"sec-fetch-site": site}).status_code == status
     assert one.get("/health").json()["classes"] == {name: ["cat", "dog"] for name in PETS}
@@ -413,9 +402,8 @@ def test_the_servers_own_errors_are_json(monkeypatch):
     monkeypatch.setattr("tutored.serve.app.CONNECTIONS", 0)
     with served(half, PETS) as url:
         busy = spoken(url, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert b"503" in busy.splitlines()[0] and busy.endswith(
-            b'{"error":"too many ask at once; send the picture again in a moment"}'
-        )
+        assert b"503" in busy.splitlines()[0]
+        assert busy.endswith(b'{"error":"too many ask at once; send the picture again in a moment"}')
         wrong = spoken(url, b"no HTTP at all\r\n\r\n")
         assert b"400" in wrong.splitlines()[0] and wrong.endswith(b'{"error": "Invalid HTTP request received."}')
 
@@ -441,9 +429,8 @@ def test_an_open_address_is_warned_of(checkpoint, monkeypatch, capsys):
     assert main(["serve", str(checkpoint)]) == 0 and capsys.readouterr().err == ""
     assert main(["serve", str(checkpoint), "--host", "0.0.0.0", "--port", "80"]) == 0
     assert capsys.readouterr().err.startswith("warning: 0.0.0.0 is not loopback")
-    assert [is_loopback(host) for host in ("127.9.9.9", "::1", "localhost", "::", "192.168.0.7")] == [True] * 3 + [
-        False
-    ] * 2
+    assert all(map(is_loopback, ("127.9.9.9", "::1", "localhost")))
+    assert not any(map(is_loopback, ("::", "192.168.0.7")))
     assert asked == [("127.0.0.1", 8000), ("0.0.0.0", 80)]
 
 
@@ -514,13 +501,10 @@ def test_the_command_answers_many_in_the_same_memory_and_ends(checkpoint):
 def test_what_keeps_it_from_listening_is_said(checkpoint, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=rf"127\.0\.0\.1 port {port}: can't listen there .*another --port"):
-            serve(checkpoint, port=port)
-    with pytest.raises(InputError, match="port 70000: can't listen there"):
-        serve(checkpoint, port=70000)
+        refused(rf"127\.0\.0\.1 port {port}: can't listen there .*another --port", serve, checkpoint, port=port)
+    refused("port 70000: can't listen there", serve, checkpoint, port=70000)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(InputError, match=r"serving needs uvicorn; run `pip install 'tutored\[serve\]'`"):
-        serve(checkpoint)
+    refused(r"serving needs uvicorn; run `pip install 'tutored\[serve\]'`", serve, checkpoint)
 
 
 @contextmanager
@@ -588,7 +572,7 @@ def test_a_dropped_picture_is_answered_on_a_phone(browser):
         page.close()
 
 
-def test_a_shrunk_picture_looks_nearly_the_same_to_a_network() -> None:
+def test_a_shrunk_picture_looks_nearly_the_same_to_a_network():
     rng = np.random.default_rng(0)
     scene = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).resize((1600, 1200))
     content = encoded(scene, "JPEG", quality=90)
@@ -601,7 +585,7 @@ def test_a_shrunk_picture_looks_nearly_the_same_to_a_network() -> None:
     assert np.array_equal(exact, Image.open(io.BytesIO(content))), "where it can't be shrunk, pixels are those stored"
 
 
-def test_an_upload_that_breaks_off_is_no_failure() -> None:
+def test_an_upload_that_breaks_off_is_no_failure():
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 

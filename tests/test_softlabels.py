@@ -3,7 +3,6 @@
 import json
 import pickle
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
+from made import boxed
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC, ClassMap, LabelSpace
 from tutored.softlabels import Index, Remapped, Store
@@ -32,11 +32,8 @@ IDENTITY = {"kind": "made", "weights_sha256": "ab", "score_floor": 0.01, "labels
 
 
 def boxes(*rows, space=3):
-    return SoftBoxes(
-        boxes_xyxy=torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4),
-        classes=torch.tensor([row[1] for row in rows], dtype=torch.int64),
-        probs=torch.tensor([row[2] for row in rows], dtype=torch.float32).reshape(-1, space),
-    )
+    corners, numbers, probs = zip(*rows, strict=True) if rows else ((), (), ())
+    return boxed(SoftBoxes, corners, numbers, probs=torch.tensor(probs).reshape(-1, space))
 
 
 def cells(*values, confidences=False):
@@ -45,12 +42,8 @@ def cells(*values, confidences=False):
 
 
 def instances(*rows):
-    return Instances(
-        boxes_xyxy=torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4),
-        classes=torch.tensor([row[1] for row in rows], dtype=torch.int64),
-        scores=torch.tensor([row[2] for row in rows], dtype=torch.float32),
-        masks=torch.stack([row[3] for row in rows]) if rows else torch.zeros(0, 4, 4),
-    )
+    corners, numbers, scores, masks = zip(*rows, strict=True) if rows else ((), (), (), torch.zeros(0, 4, 4))
+    return boxed(Instances, corners, numbers, scores=[*scores], masks=torch.stack([*masks]) if rows else masks)
 
 
 NOTHING = SoftLabels((4, 6))
@@ -359,11 +352,9 @@ def test_a_block_is_remapped_as_each_of_its_images(tmp_path, renamed):
     answers = {"none": NOTHING}
     for count in (3, 0, 5, 1):
         corners = torch.rand(count, 2, generator=generator) * 5
-        found = SoftBoxes(
-            boxes_xyxy=torch.cat([corners, corners + 8], dim=1),
-            classes=torch.randint(1, 81, (count,), generator=generator),
-            probs=torch.rand(count, 81, generator=generator).softmax(1),
-        )
+        numbers = torch.randint(1, 81, (count,), generator=generator)
+        probs = torch.rand(count, 81, generator=generator).softmax(1)
+        found = SoftBoxes(boxes_xyxy=torch.cat([corners, corners + 8], dim=1), classes=numbers, probs=probs)
         answers[str(count)] = SoftLabels.of((16, 16), found)
     class_map = ClassMap.by_name(COCO, PETS, renamed=renamed)
     together = Store.open(make_store(tmp_path / "all", answers, labels=list(COCO.names)))
@@ -377,7 +368,7 @@ def test_a_block_is_remapped_as_each_of_its_images(tmp_path, renamed):
         assert len(seen["5"].tasks["detection"].classes) < 5, "overlapping boxes of one class became one"
 
 
-def test_largest_remainder_by_hand() -> None:
+def test_largest_remainder_by_hand():
     # 255 / 3 = 85 each; of 2.5 and 1.5 levels and 251 the first of equal remainders gets the missing one.
     assert quantise(np.array([1 / 3, 1 / 3, 1 / 3]), 255).tolist() == [85, 85, 85]
     assert quantise(np.array([2.5, 1.5, 251]) / 255, 255).tolist() == [3, 1, 251]
@@ -386,25 +377,25 @@ def test_largest_remainder_by_hand() -> None:
 
 
 @given(st.lists(st.integers(0, 255), min_size=2, max_size=9))
-def test_what_was_quantised_before_comes_back_to_the_bit(counts: list[int]) -> None:
+def test_what_was_quantised_before_comes_back_to_the_bit(counts):
     counts = [*counts[:-1], 0] if sum(counts) == 0 else counts
     whole = quantise(np.array(counts) / max(sum(counts), 1), 255)
     assert (quantise(whole.astype(np.float32) / 255, 255) == whole).all()
 
 
 @pytest.mark.parametrize("wrong", [[0.5, 0.6], [-0.1, 1.1], [float("nan"), 0.5]])
-def test_impossible_probabilities_are_not_stored(wrong: list[float]) -> None:
+def test_impossible_probabilities_are_not_stored(wrong):
     with pytest.raises(ValueError, match="probabilities"):
         quantise(np.array(wrong), 255)
 
 
-def test_an_image_has_a_size(tmp_path: Path) -> None:
+def test_an_image_has_a_size(tmp_path):
     store = Store.open(make_store(tmp_path / "store", {"a": SoftLabels((-1, 6))}))
     with pytest.raises(InputError, match=r"part-00000\.parquet: .*an image of -1 x 6 pixels"):
         store["a"]
 
 
-def test_ids_of_one_key_are_told_apart() -> None:
+def test_ids_of_one_key_are_told_apart():
     # CRC-32 of "plumless" and "buckeroo" is 0x4DDB0C25: the well-known pair.
     index = Index(pa.array(["first", "plumless", "émile", "buckeroo"]))
     assert [index.find(name) for name in index] == [0, 1, 2, 3]
@@ -412,7 +403,7 @@ def test_ids_of_one_key_are_told_apart() -> None:
     assert Index(pa.array([], pa.string())).find("first") is None
 
 
-def test_damage_is_not_blessed_when_a_lost_part_is_made_again(tmp_path: Path) -> None:
+def test_damage_is_not_blessed_when_a_lost_part_is_made_again(tmp_path):
     answers = {f"{index:03d}": NOTHING for index in range(70)}
     folder = make_store(tmp_path / "store", answers)
     before = (folder / "manifest.json").read_bytes()
@@ -425,7 +416,7 @@ def test_damage_is_not_blessed_when_a_lost_part_is_made_again(tmp_path: Path) ->
     assert finish(folder) and (folder / "manifest.json").read_bytes() == before
 
 
-def test_a_mask_is_read_between_its_own_cells_by_hand() -> None:
+def test_a_mask_is_read_between_its_own_cells_by_hand():
     """Two by two cells over eight pixels, with centres at 2 and 6; a mask fades out over half a cell around its box."""
     made = instances(([0, 0, 8, 8], 1, 1.0, torch.tensor([[0.8, 0.4], [0.2, 0.6]])))
     seen = rasterize(made, (8, 16), 2, (8, 16), "noisy_or")[1]
@@ -438,7 +429,7 @@ def test_a_mask_is_read_between_its_own_cells_by_hand() -> None:
     assert torch.equal(binary, (seen > 0.5).float())
 
 
-def test_merged_classes_are_no_surer_than_sure(tmp_path: Path) -> None:
+def test_merged_classes_are_no_surer_than_sure(tmp_path):
     """A store keeps the best class exactly and rounds the others, so that their sum may exceed 1."""
     others = [(number + 0.7) / 65535 for number in range(9000, 9060)]
     rows = [([9 * place, 0, 9 * place + 5, 5], 1, [0.0, 1 - other, other]) for place, other in enumerate(others)]
@@ -446,7 +437,7 @@ def test_merged_classes_are_no_surer_than_sure(tmp_path: Path) -> None:
     assert len(read.classes) == len(rows) and bool((read.scores <= 1).all()), "NaN, where 1 - p was negative"
 
 
-def test_instances_and_confidences_become_maps_of_our_classes(tmp_path: Path) -> None:
+def test_instances_and_confidences_become_maps_of_our_classes(tmp_path):
     whole, ones = [0, 0, 16, 16], torch.ones(4, 4)
     drawn = SoftLabels.of((16, 16), instances((whole, 1, 0.8, ones), (whole, 2, 0.4, ones)))
     said = SoftLabels.of((16, 16), cells([[0.0]], [[0.8]], [[0.4]], confidences=True))

@@ -16,14 +16,8 @@ from tutored.students import make_student
 
 
 def config(start=None, data="voc:unread", student=None, **train_keys):
-    return make_config(
-        {
-            "data": {"train": str(data)},
-            "student": {**TINY, **(student or {})},
-            "train": {"start": start, "epochs": 2, "batch": 4, "workers": 0, "device": "cpu", "threads": 1}
-            | train_keys,
-        }
-    )
+    steps = {"start": start, "epochs": 2, "batch": 4, "workers": 0, "device": "cpu", "threads": 1} | train_keys
+    return make_config({"data": {"train": str(data)}, "student": {**TINY, **(student or {})}, "train": steps})
 
 
 def told(folder, known):

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tutored.errors import InputError
+from made import refused
 from tutored.evaluate import Interval
 from tutored.pages import PAPER
 from tutored.studies.folder import Folder
@@ -38,10 +38,8 @@ def finish(tmp_path):
     def write(study, row, recipe, seed, map_area, miou, spread=0.001, **more):
         boxes = {"AP_voc_area@.5": {"cat": map_area, "cow": 0.123}}
         maps = {"IoU": {"background": 0.9, "cat": miou, "cow": None}}
-        given = {
-            "detection": {"mAP_voc_area@.5": map_area, "per_class": boxes},
-            "segmentation": {"mIoU": miou, "per_class": maps},
-        }
+        given = {"detection": {"mAP_voc_area@.5": map_area, "per_class": boxes}}
+        given["segmentation"] = {"mIoU": miou, "per_class": maps}
         figures = {task: each for task, each in given.items() if None not in each.values()}
         noise = np.linspace(-spread, spread, 101)[:, None] * [[1.0, 1.0]] * (1 if recipe == "corrected" else -1)
         noise = np.concatenate([np.zeros((1, 2)), noise])
@@ -108,8 +106,7 @@ def test_answers_stand_at_the_head(finish, report):
     _, text = report(TABLE, seeds=(0, 1, 2), answers=both)
     assert told in text and text.index(told) < text.index("## A table")
     assert "| And then? | not finished | not finished | 0 | `made/later`, other against base |" in text
-    with pytest.raises(InputError, match=r"answers.*at most 10"):
-        load_setting(None, answers=both * 6)
+    refused(r"answers.*at most 10", load_setting, None, answers=both * 6)
 
 
 def test_a_further_split_has_columns_of_its_own(finish, report):
@@ -266,5 +263,4 @@ def test_a_curve_has_a_line_for_us_and_one_for_the_thesis(finish, report, tmp_pa
 def test_runs_on_other_images_are_named(finish, report):
     finish(TABLE, BASE, "corrected", 0, 0.5, 0.6)
     finish(TABLE, OTHER, "corrected", 0, 0.5, 0.6, drawn="others")
-    with pytest.raises(InputError, match=r"\(.*, seed 0\) was evaluated on other images than run .*; keep one"):
-        report(TABLE, seeds=(0,))
+    refused(r"\(.*, seed 0\) was evaluated on other images than run .*; keep one", report, TABLE, seeds=(0,))

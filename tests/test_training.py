@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from made import LABELS, MadeDataset, truthful, two_tasks
+from made import LABELS, MadeDataset, boxed, truthful, two_tasks
 from tutored.config import Augment, TaskSection
 from tutored.data.training import TrainingSet, drawn_and_hidden, epoch_batches, ranks, source_weights
 from tutored.labels import LabelSpace
@@ -20,18 +20,12 @@ from tutored.tasks.segmentation import ClassMask, Segmentation, SoftMap
 from tutored.tasks.segmentation import types as map_targets
 from tutored.types import IGNORE, GroundTruth, SoftLabels
 
+GRIDS = {"detection": 0, "segmentation": 8}
+
 
 def training_set(count=10, soft=None, dataset=None, augment=None, size=32, **sections):
-    tasks = two_tasks(**sections)
-    return TrainingSet(
-        dataset or MadeDataset(count),
-        tasks,
-        {"detection": 0, "segmentation": 8},
-        soft or {},
-        size=size,
-        augment=augment or Augment(),
-        seed=3,
-    )
+    tasks, seen = two_tasks(**sections), dataset or MadeDataset(count)
+    return TrainingSet(seen, tasks, GRIDS, soft or {}, size=size, augment=augment or Augment(), seed=3)
 
 
 def hidden(share, seed=0, task="detection", like=None):
@@ -84,12 +78,8 @@ def test_resampling_gives_every_image_to_the_tutor_sometimes():
 def test_every_taught_image_is_drawn_equally_often(taught, extra, batch, seed):
     images = taught + extra
     epochs = 4
-    drawn = [
-        place
-        for epoch in range(epochs)
-        for places in epoch_batches(range(taught), images, 1, seed, epoch)
-        for place in places
-    ]
+    every = [epoch_batches(range(taught), images, 1, seed, epoch) for epoch in range(epochs)]
+    drawn = [place for batches in every for places in batches for place in places]
     assert len(drawn) == epochs * images
     assert len(set(drawn)) == len(drawn), "no example comes twice"
     often = Counter(position for _, position in drawn)
@@ -159,13 +149,8 @@ def test_a_box_without_a_pixel_of_its_class_does_not_teach():
     mask[0, 0] = 1  # one pixel
     mask[1:, 3] = IGNORE
     mask[:, 6:] = IGNORE
-    there, wrong_class, beside, mostly_ignored, a_line_ignored = (
-        (1, (0.5, 0.0, 4.0, 4.0)),
-        (2, (0.0, 0.0, 3.0, 3.0)),
-        (1, (1.0, 0.0, 3.0, 4.0)),
-        (2, (5.0, 0.0, 8.0, 4.0)),
-        (2, (2.0, 0.0, 4.0, 4.0)),
-    )
+    there, wrong_class, beside = (1, (0.5, 0.0, 4.0, 4.0)), (2, (0.0, 0.0, 3.0, 3.0)), (1, (1.0, 0.0, 3.0, 4.0))
+    mostly_ignored, a_line_ignored = (2, (5.0, 0.0, 8.0, 4.0)), (2, (2.0, 0.0, 4.0, 4.0))
     boxes_xyxy, classes = drawn_boxes(there, wrong_class, beside, mostly_ignored, a_line_ignored)
     probs = torch.nn.functional.one_hot(classes, 3).float() * 0.8
     answer, same = SoftBoxes(boxes_xyxy=boxes_xyxy, classes=classes, probs=probs), torch.arange(3)
@@ -214,9 +199,7 @@ class OneImage:
     def ground_truth(self, image_id):
         mask = torch.zeros(8, 8, dtype=torch.uint8)
         mask[:, :4] = 1
-        box = torch.tensor([[0.0, 0.0, 4.0, 8.0]])
-        drawn = Boxes(boxes_xyxy=box, classes=torch.tensor([1]), difficult=torch.tensor([False]))
-        return GroundTruth.of((8, 8), drawn, ClassMask(mask=mask))
+        return GroundTruth.of((8, 8), boxed(Boxes, [[0, 0, 4, 8]], [1]), ClassMask(mask=mask))
 
     def image(self, image_id):
         return Image.new("RGB", (8, 8))
@@ -234,11 +217,8 @@ class OneImage:
     ],
 )
 def test_only_ground_truth_that_a_run_may_see_vets(vetted, other, seen):
-    said = SoftBoxes(
-        boxes_xyxy=torch.tensor([[0.0, 0.0, 4.0, 8.0], [4.0, 0.0, 8.0, 8.0]]),
-        classes=torch.tensor([1, 2]),
-        probs=torch.tensor([[0.1, 0.9, 0.0], [0.1, 0.0, 0.9]]),
-    )
+    probs = [[0.1, 0.9, 0.0], [0.1, 0.0, 0.9]]
+    said = boxed(SoftBoxes, [[0, 0, 4, 8], [4, 0, 8, 8]], [1, 2], probs=probs)
     tutor = SoftLabels.of((8, 8), said, SoftMap(map=torch.tensor([0.0, 0.0, 1.0])[:, None, None].repeat(1, 8, 8)))
     plain = Augment(colour=False, zoom_out="never", crop=False, flip_share=0.0)
 
@@ -246,7 +226,7 @@ def test_only_ground_truth_that_a_run_may_see_vets(vetted, other, seen):
         keys = {"policy": "replace", "store": "nowhere", "vetted_by": beside if vetted else None}
         tasks = two_tasks(LabelSpace(("background", "a", "b")), **{name: keys, beside: other})
         answers = {each: {"a": tutor} for each in tasks}
-        made = TrainingSet(OneImage(), tasks, {"detection": 0, "segmentation": 8}, answers, size=8, augment=plain)
+        made = TrainingSet(OneImage(), tasks, GRIDS, answers, size=8, augment=plain)
         return made.collate([made[0, 0]]).targets[name]["tutor"]
 
     scores = taught("detection", "segmentation").probs[0].amax(dim=1)
@@ -292,10 +272,8 @@ def test_a_tutor_of_one_task_leaves_the_other_to_ground_truth():
     soft = {"detection": {image_id: truthful(dataset.ground_truth(image_id)) for image_id in dataset.ids}}
     made = training_set(4, soft=soft, detection={"policy": "replace", "store": "s"})
     targets = made.collate([made[(0, position)] for position in range(4)]).targets
-    assert {name: list(each) for name, each in targets.items()} == {
-        "detection": ["tutor"],
-        "segmentation": ["ground_truth"],
-    }
+    found = {name: list(each) for name, each in targets.items()}
+    assert found == {"detection": ["tutor"], "segmentation": ["ground_truth"]}
 
 
 def test_each_task_has_its_own_label_space():
@@ -311,7 +289,7 @@ def test_each_task_has_its_own_label_space():
 
     dataset.ground_truth = truth_of
     tasks = {"detection": Detection("detection", LABELS), "segmentation": Segmentation("segmentation", one)}
-    made = TrainingSet(dataset, tasks, {"detection": 0, "segmentation": 8}, size=32, augment=Augment())
+    made = TrainingSet(dataset, tasks, GRIDS, size=32, augment=Augment())
     targets = made.collate([made[(0, position)] for position in range(4)]).targets
     assert targets["detection"]["ground_truth"].probs.shape[-1] == 4
     assert targets["segmentation"]["ground_truth"].map.shape[1] == 2

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from made import LABELS, MadeDataset, truthful, two_tasks
+from made import LABELS, MadeDataset, boxed, chosen, truthful, two_tasks
 from tutored import losses
 from tutored.config import Augment, Loss
 from tutored.config.entries import STUDENTS, section_of
@@ -50,11 +50,8 @@ class Truthful:
         soft = truthful(self.dataset.ground_truth(image_id))
         boxes, seen = soft.tasks["detection"], soft.tasks["segmentation"]
         classes = torch.tensor(there.to)[boxes.classes]
-        return SoftLabels.of(
-            soft.size,
-            SoftBoxes(boxes_xyxy=boxes.boxes_xyxy, classes=classes, probs=there.remap(boxes.probs)),
-            SoftMap(map=there.remap(seen.map, dim=0)),
-        )
+        renamed = SoftBoxes(boxes_xyxy=boxes.boxes_xyxy, classes=classes, probs=there.remap(boxes.probs))
+        return SoftLabels.of(soft.size, renamed, SoftMap(map=there.remap(seen.map, dim=0)))
 
 
 def answers(dataset, folder):
@@ -84,14 +81,9 @@ def batch(dataset, policy, soft, boxes=None, maps=None, **section):
 
 
 def student_of(kind, tasks, **keys):
-    section = section_of(kind, STUDENTS, "student")
+    shape = {"kind": kind, "backbone": "test_resnet", "weights": "random", "size": 64, **SMALL[kind], **keys}
     torch.manual_seed(0)
-    return make_student(
-        section.model_validate(
-            {"kind": kind, "backbone": "test_resnet", "weights": "random", "size": 64, **SMALL[kind], **keys}
-        ),
-        tasks,
-    )
+    return make_student(section_of(kind, STUDENTS, "student").model_validate(shape), tasks)
 
 
 def raw_outputs(student, images):
@@ -174,17 +166,9 @@ def only_cats(real):
     def truth_of(image_id):
         truth = real(image_id)
         boxes, mask = truth.tasks["detection"], truth.tasks["segmentation"].mask
-        cats = boxes.classes == 1
-        return type(truth).of(
-            truth.size,
-            Boxes(
-                boxes_xyxy=boxes.boxes_xyxy[cats],
-                classes=boxes.classes[cats],
-                difficult=boxes.difficult[cats],
-                annotated=(1,),
-            ),
-            ClassMask(mask=torch.where(mask == 1, 1, 0).to(torch.uint8), annotated=(1,)),
-        )
+        cats = chosen(boxes, boxes.classes == 1, annotated=(1,))
+        drawn = ClassMask(mask=torch.where(mask == 1, 1, 0).to(torch.uint8), annotated=(1,))
+        return type(truth).of(truth.size, cats, drawn)
 
     return truth_of
 
@@ -238,16 +222,10 @@ def test_the_thesis_head_is_taught_alike(tmp_path):
 def test_a_contradicted_box_silences_no_box_of_another_class():
     partial = MadeDataset(annotated=(1,))
     real = partial.ground_truth
-    none = torch.zeros(0, dtype=torch.int64)
-    nothing = Boxes(boxes_xyxy=torch.zeros(0, 4), classes=none, difficult=none.bool(), annotated=(1,))
-    partial.ground_truth = lambda image_id: replace(
-        real(image_id), tasks={**real(image_id).tasks, "detection": nothing}
-    )
-    said = SoftBoxes(
-        boxes_xyxy=torch.tensor([[2.0, 2, 30, 30], [3, 2, 30, 30]]),
-        classes=torch.tensor([2, 1]),
-        probs=torch.tensor([[0.1, 0.2, 0.7, 0], [0.1, 0.75, 0.15, 0]]),
-    )
+    nothing = {"detection": boxed(Boxes, annotated=(1,))}
+    partial.ground_truth = lambda image_id: replace(real(image_id), tasks={**real(image_id).tasks, **nothing})
+    probs = [[0.1, 0.2, 0.7, 0], [0.1, 0.75, 0.15, 0]]
+    said = boxed(SoftBoxes, [[2, 2, 30, 30], [3, 2, 30, 30]], [2, 1], probs=probs)
     soft = {image_id: SoftLabels.of(real(image_id).size, said) for image_id in partial.ids}
     _, made = batch(partial, "fill", {"detection": soft})
     assert {tuple(row) for row in made.targets["detection"]["tutor"].classes.tolist()} == {(2,)}

@@ -3,16 +3,14 @@
 import json
 
 import numpy as np
-import onnx
+import onnx.parser
 import pytest
-from onnx import TensorProto, helper
 
-from made import ask, blank, onnx_model
+from made import ask, blank, onnx_model, refused
 from tutored.errors import InputError
 from tutored.labels import COCO
 from tutored.tutors import open_tutor
 
-FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 NAMES = {"names": "{0: 'cat', 1: 'dog'}"}
 CAT_DOG = {"config.json": {"id2label": {"0": "cat", "1": "dog"}}}
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -56,13 +54,8 @@ def test_ultralytics_detect(tmp_path):
     assert boxes_of(tutor, *WIDE) == [("cat", [16, 8, 48, 24], 0.9), ("dog", [0, 0, 16, 16], 0.5)]
     told = json.loads(tutor.identity["preprocessing"].partition(", ")[2])
     assert tutor.identity["nms_iou"] == 0.7 and tutor.identity["preprocessing"].startswith("32 x 32, ")
-    assert [told[key] for key in ("colours", "white", "fit", "corner", "fill")] == [
-        "rgb",
-        1,
-        "letterbox",
-        "centre",
-        114,
-    ]
+    placed = [told[key] for key in ("colours", "white", "fit", "corner", "fill")]
+    assert placed == ["rgb", 1, "letterbox", "centre", 114]
 
 
 @pytest.mark.parametrize("raw", [True, False])
@@ -74,9 +67,8 @@ def test_ultralytics_segment(tmp_path, raw):
     rows = np.zeros((1, 38, 21)) if raw else np.zeros((1, 3, 38))
     rows[0][(slice(None), 0) if raw else (0, slice(None))] = row
     outputs = {"output0": rows, "output1": prototypes}
-    tutor = opened(
-        write(tmp_path, SQUARE, outputs, **about("segment", end2end=not raw)), "Ultralytics", score_floor=0.2
-    )
+    file = write(tmp_path, SQUARE, outputs, **about("segment", end2end=not raw))
+    tutor = opened(file, "Ultralytics", score_floor=0.2)
     assert boxes_of(tutor, *WIDE) == [("cat", [16, 8, 48, 24], 0.9)]
     found = ask(tutor, blank(*WIDE)).tasks["instances"]
     assert found.boxes_xyxy.tolist() == [[16, 8, 48, 24]] and found.masks.shape == (1, 28, 28)
@@ -137,8 +129,7 @@ def test_rf_detr(tmp_path):
 def test_rf_detr_of_other_classes(tmp_path):
     logits = [[[np.log(9), -9, -9]]]
     file = write(tmp_path, {"input": [1, 3, 32, 32]}, {"dets": [[[0.5] * 4]], "labels": logits})
-    with pytest.raises(InputError, match="3 outputs, but no names are known; give labels=FILE"):
-        open_tutor("onnx", weights=file)
+    refused("3 outputs, but no names are known; give labels=FILE", open_tutor, "onnx", weights=file)
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     tutor = opened(file, "RF-DETR", labels=tmp_path / "names.txt", score_floor=0.2)
     assert boxes_of(tutor, 32, 32) == [("cat", [8, 8, 24, 24], 0.9)], "the output without a name is the last"
@@ -146,30 +137,17 @@ def test_rf_detr_of_other_classes(tmp_path):
 
 def test_rt_detr_and_d_fine(tmp_path):
     """Boxes come in pixels of the size that the graph is told, (width, height)."""
-    floats = {"boxes": np.array([[[0.25, 0.25, 0.75, 0.75]]], np.float32), "scores": np.array([[0.9]], np.float32)}
-    constants = [helper.make_tensor(f"fixed_{name}", FLOAT, a.shape, a.ravel()) for name, a in floats.items()]
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["orig_target_sizes"], ["size"], to=FLOAT),
-            helper.make_node("Concat", ["size", "size"], ["sides"], axis=1),
-            helper.make_node("Mul", ["fixed_boxes", "sides"], ["boxes"]),
-            helper.make_node("Identity", ["fixed_scores"], ["scores"]),
-            helper.make_node("Identity", ["fixed_labels"], ["labels"]),
-        ],
-        "rt-detr",
-        [
-            helper.make_tensor_value_info("images", FLOAT, ["N", 3, 32, 64]),
-            helper.make_tensor_value_info("orig_target_sizes", INT64, ["N", 2]),
-        ],
-        [
-            helper.make_tensor_value_info("labels", INT64, [1, 1]),
-            helper.make_tensor_value_info("boxes", FLOAT, [1, 1, 4]),
-            helper.make_tensor_value_info("scores", FLOAT, [1, 1]),
-        ],
-        [*constants, helper.make_tensor("fixed_labels", INT64, [1, 1], [16])],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(made, tmp_path / "m.onnx")
+    text = """<ir_version: 8, opset_import: ["" : 13]>
+        g (float[N,3,32,64] images, int64[N,2] orig_target_sizes)
+        => (int64[1,1] labels, float[1,1,4] boxes, float[1,1] scores) {
+            size = Cast <to = 1> (orig_target_sizes)
+            sides = Concat <axis = 1> (size, size)
+            shares = Constant <value = float[1,1,4] {0.25, 0.25, 0.75, 0.75}> ()
+            boxes = Mul (shares, sides)
+            scores = Constant <value = float[1,1] {0.9}> ()
+            labels = Constant <value = int64[1,1] {16}> ()
+        }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
     tutor = opened(tmp_path / "m.onnx", "RT-DETR, D-FINE", labels="coco")
     assert boxes_of(tutor, 64, 64) == [("dog", [16, 16, 48, 48], 0.9)]
     assert '"white":1.0,"mean":[0.0,0.0,0.0]' in tutor.identity["preprocessing"]
@@ -180,8 +158,7 @@ def test_torchvision(tmp_path):
     masks[0, 0, :, 16:] = 1
     boxes = {"boxes": [[8, 8, 24, 24.0], [0, 0, 8, 8]], "labels": np.array([18, 1]), "scores": [0.9, 0.5]}
     file = write(tmp_path, {"image": [3, 32, 32]}, boxes | {"masks": masks})
-    with pytest.raises(InputError, match="final outputs, but no names are known; .*coco-91: as COCO numbers"):
-        open_tutor("onnx", weights=file)
+    refused("final outputs, but no names are known; .*coco-91: as COCO numbers", open_tutor, "onnx", weights=file)
     tutor = opened(file, "torchvision", labels="coco-91")
     assert boxes_of(tutor, 32, 64) == [("dog", [16, 8, 48, 24], 0.9), ("person", [0, 0, 16, 8], 0.5)]
     assert tutor.labels == COCO and '"layout":"chw"' in tutor.identity["preprocessing"]
@@ -282,16 +259,13 @@ def test_yolox(tmp_path):
     tutor = opened(write(tmp_path, SQUARE, {"output": rows}), "YOLOX")
     assert boxes_of(tutor, *WIDE) == [("dog", [16, 0, 32, 16], 0.4)] and tutor.labels == COCO
     told = json.loads(tutor.identity["preprocessing"].partition(", ")[2])
-    assert [told[key] for key in ("colours", "white", "fit", "corner", "fill")] == [
-        "bgr", 255, "letterbox", "top_left", 114
-    ]  # fmt: skip
+    placed = [told[key] for key in ("colours", "white", "fit", "corner", "fill")]
+    assert placed == ["bgr", 255, "letterbox", "top_left", 114]
 
 
 def test_an_unknown_network_is_described(tmp_path):
     file = write(tmp_path, {"x": ["N", 3, 32, 32]}, {"a": np.zeros((1, 5, 7)), "b": np.zeros((1, 2))})
-    with pytest.raises(InputError) as caught:
-        open_tutor("onnx", weights=file)
-    message = str(caught.value)
+    message = refused("an export of tutored", open_tutor, "onnx", weights=file)
     assert "(an export of tutored, Ultralytics, RF-DETR, RT-DETR, D-FINE, torchvision, MMDeploy," in message
     assert f"inputs x [N, 3, 32, 32]; outputs a [1, 5, 7], b [1, 2]; say in {file.with_suffix('.yaml')}" in message
     assert "`detection: {kind: final_boxes, boxes: NAME}` or `segmentation: {logits: NAME}`" in message

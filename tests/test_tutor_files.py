@@ -5,9 +5,8 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from made import ask, ask_boxes, ask_map, blank
+from made import ask, ask_boxes, ask_map, blank, pictures, refused, write
 from tutored.cli import main
 from tutored.convert import convert
 from tutored.data import open_dataset
@@ -36,9 +35,7 @@ class Pictures:
 
 
 def results(folder, entries):
-    folder.mkdir(exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(entries))
-    return folder
+    return write(folder / "results.json", entries).parent
 
 
 def entry(image_id="a", category_id=17, score=0.75, **more):
@@ -75,11 +72,8 @@ def test_category_numbers_never_mean_two_things(tmp_path):
     same = LabelSpace.of(["person", "bicycle"])
     agreed = opened(results(tmp_path / "same", [entry(category_id=2)]), dataset=Pictures(same))
     assert agreed.labels == same, "number 2 is the bicycle, whoever counts"
-    own = {
-        "annotations": [entry(7, 3)],
-        "categories": [{"id": 3, "name": "cow"}],
-        "images": [{"id": 7, "file_name": "x/a.jpg"}],
-    }
+    named = {"categories": [{"id": 3, "name": "cow"}], "images": [{"id": 7, "file_name": "x/a.jpg"}]}
+    own = {"annotations": [entry(7, 3)], **named}
     tutor = opened(results(tmp_path / "own", own))
     assert tutor.labels.classes == ("cow",) and ask_boxes(tutor, blank(30, 40)).classes.tolist() == [1]
 
@@ -190,28 +184,20 @@ def test_broken_maps_are_refused(tmp_path, array, message):
 
 
 def test_folders_that_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no answers of a tutor here; possible files: \.json"):
-        opened(tmp_path)
-    with pytest.raises(InputError, match="there is no file or folder"):
-        opened(tmp_path / "absent")
-    (tmp_path / "inner" / "Annotations").mkdir(parents=True)
-    (tmp_path / "inner" / "Annotations" / "a.xml").touch()
-    with pytest.raises(InputError, match=r"no answers .*; perhaps .*inner/Annotations is meant$"):
-        opened(tmp_path / "inner")
+    refused(r"no answers of a tutor here; possible files: \.json", opened, tmp_path)
+    refused("there is no file or folder", opened, tmp_path / "absent")
+    write(tmp_path / "inner" / "Annotations" / "a.xml")
+    refused(r"no answers .*; perhaps .*inner/Annotations is meant$", opened, tmp_path / "inner")
     os.mkfifo(tmp_path / "inner" / "pipe.json")
-    with pytest.raises(InputError, match=r"pipe\.json: not readable as JSON \(.*a pipe, no regular file"):
-        opened(tmp_path / "inner" / "pipe.json")
+    refused(r"pipe\.json: not readable as JSON \(.*a pipe, no regular file", opened, tmp_path / "inner" / "pipe.json")
     results(tmp_path, [entry()])
     (tmp_path / "a.xml").write_text("<annotation/>")
-    with pytest.raises(InputError, match=r"boxes as \.xml, but .*\.json; choose one"):
-        opened(tmp_path)
+    refused(r"boxes as \.xml, but .*\.json; choose one", opened, tmp_path)
     (tmp_path / "m").mkdir()
     np.savez(tmp_path / "m" / "a.npz", other=np.zeros(3))
-    with pytest.raises(InputError, match=r"a\.npz: holds no array 'probs'"):
-        opened(tmp_path / "m")
+    refused(r"a\.npz: holds no array 'probs'", opened, tmp_path / "m")
     np.savez(tmp_path / "m" / "a.npz", probs=np.full((1, 1, 5), 0.2))
-    with pytest.raises(InputError, match="5 channels, background included, fit no known classes"):
-        opened(tmp_path / "m")
+    refused("5 channels, background included, fit no known classes", opened, tmp_path / "m")
 
 
 # What numbers mean
@@ -224,9 +210,7 @@ IDS = {"1": 3, "2": 2, "3": 1}
 @pytest.fixture
 def pets(tmp_path):
     """A COCO folder: a cat in 1.jpg, dogs in 2.jpg and 3.jpg; the dog, listed second, is category 1."""
-    (tmp_path / "pets" / "all").mkdir(parents=True)
-    for stem in IDS:
-        Image.new("RGB", (64, 48)).save(tmp_path / "pets" / "all" / f"{stem}.jpg")
+    pictures(*(tmp_path / "pets" / "all" / f"{stem}.jpg" for stem in IDS), size=(64, 48))
     drawn = {"1": (2, [2, 2, 20, 20]), "2": (1, [10, 10, 20, 20]), "3": (1, [40, 20, 20, 20])}
     content = {
         "images": [{"id": number, "file_name": f"{stem}.jpg"} for stem, number in IDS.items()],
@@ -236,8 +220,7 @@ def pets(tmp_path):
             for number, (stem, (category, box)) in enumerate(drawn.items())
         ],
     }
-    (tmp_path / "pets" / "all.json").write_text(json.dumps(content))
-    return tmp_path / "pets"
+    return write(tmp_path / "pets" / "all.json", content).parent
 
 
 def perfect(folder, path, **change):
@@ -302,32 +285,27 @@ def test_numbers_that_the_data_set_lacks_are_refused(pets, tmp_path):
     assert bottles["1"][0] == [40]
 
 
-def pictures(folder, *entries):
+def listed(folder, *entries):
     """Options for `a.png` and `b.png`, which nobody annotated, and these results."""
-    for name in "ab":
-        Image.new("RGB", (40, 30)).save(folder / f"{name}.png")
-    (folder / "all.txt").write_text("a.png\nb.png\n")
-    (folder / "results.json").write_text(json.dumps(entries))
+    pictures(folder / "a.png", folder / "b.png", size=(40, 30))
+    write(folder / "all.txt", "a.png\nb.png\n")
+    results(folder, entries)
     return ["--data", f"images:{folder}", "--split", "all"]
 
 
 def test_pictures_that_nobody_annotated(tmp_path, capsys):
-    where = pictures(tmp_path, entry("a"), entry("b"))
+    where = listed(tmp_path, entry("a"), entry("b"))
     store, out = tmp_path / "store", tmp_path / "out.json"
     assert main(["label", "files", "--from", str(tmp_path / "results.json"), *where, "--out", str(store)]) == 0
     assert capsys.readouterr().out.endswith("with this store in tasks.TASK.store\n")
     assert main(["convert", str(store), "--to", "coco", *where, "--out", str(out)]) == 0
-    assert [(found["image_id"], found["category"]) for found in json.loads(out.read_text())] == [
-        ("a", "cat"),
-        ("b", "cat"),
-    ]
+    found = [(each["image_id"], each["category"]) for each in json.loads(out.read_text())]
+    assert found == [("a", "cat"), ("b", "cat")]
 
 
 def scored(ids, folder, *paths, **more):
     """How many boxes each of these pictures has by results with one entry an id."""
-    for path in paths:
-        (folder / "in" / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 30)).save(folder / "in" / path)
+    pictures(*(folder / "in" / path for path in paths), size=(40, 30))
     file = folder / "results.json"
     entries = [entry("") | {"image_id": image_id} for image_id in ids]
     file.write_text(json.dumps({"annotations": entries, **more} if more else entries))
@@ -337,14 +315,13 @@ def scored(ids, folder, *paths, **more):
 
 
 def test_results_about_other_images_are_refused(pets, tmp_path, capsys):
-    where = pictures(tmp_path, entry("a.png"), entry("b.png"))
+    where = listed(tmp_path, entry("a.png"), entry("b.png"))
     words = ["label", "files", "--from", str(tmp_path / "results.json"), *where, "--missing", "allow"]
     assert main([*words, "--out", str(tmp_path / "store")]) == 2
     told = capsys.readouterr().err
     assert "no entry is about an image of the data set, which has 'a' and not 'a.png'; write" in told
     texts = perfect(pets, tmp_path / "texts.json", image_id=lambda entry: f"0{entry['image_id']}1")
-    with pytest.raises(InputError, match="which has '1' and not '031'"):
-        answers(pets, texts, missing="allow")
+    refused("which has '1' and not '031'", answers, pets, texts, missing="allow")
 
 
 def test_names_that_differ_by_zeros_are_two_images(tmp_path):

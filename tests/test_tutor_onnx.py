@@ -13,7 +13,7 @@ import yaml
 from onnx import numpy_helper
 from PIL import Image
 
-from made import ask, ask_boxes, ask_map, blank, onnx_model, yolox
+from made import ask, ask_boxes, ask_map, blank, onnx_model, refused, yolox
 from tutored.errors import InputError
 from tutored.labels import COCO, VOC
 from tutored.tutors import open_tutor
@@ -43,20 +43,15 @@ def test_a_yolox_head_by_hand(tmp_path):
 
 def test_onnx_models_that_are_refused(tmp_path):
     two = yolox(tmp_path / "two.onnx", {})
-    with pytest.raises(InputError, match="2 outputs, but no names are known; give labels=FILE"):
-        opened(two)
+    refused("2 outputs, but no names are known; give labels=FILE", opened, two)
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     assert opened(two, labels=tmp_path / "names.txt").labels.classes == ("cat", "dog")
-    with pytest.raises(InputError, match="2 outputs, but 20 names are given"):
-        opened(two, labels="voc")
+    refused("2 outputs, but 20 names are given", opened, two, labels="voc")
     assert opened(yolox(tmp_path / "coco.onnx", {}, classes=80)).labels == COCO
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    with pytest.raises(InputError, match=r"broken\.onnx: not an ONNX model"):
-        opened(tmp_path / "broken.onnx")
-    with pytest.raises(InputError, match=r"there is no file or folder '.*absent\.onnx'"):
-        opened(tmp_path / "absent.onnx")
-    with pytest.raises(InputError, match="device tpu"):
-        opened(two, device="tpu", labels=tmp_path / "names.txt")
+    refused(r"broken\.onnx: not an ONNX model", opened, tmp_path / "broken.onnx")
+    refused(r"there is no file or folder '.*absent\.onnx'", opened, tmp_path / "absent.onnx")
+    refused("device tpu", opened, two, device="tpu", labels=tmp_path / "names.txt")
 
 
 def test_a_yolox_of_another_input(tmp_path):
@@ -66,8 +61,7 @@ def test_a_yolox_of_another_input(tmp_path):
     assert found.boxes_xyxy[0].tolist() == [0, 0, 8, 8] and found.scores.tolist() == pytest.approx([0.4, 0.2])
     for changes in ({"batch": 4}, {"more": ("sizes",)}):
         file = yolox(tmp_path / "m.onnx", rows, **changes, **names)
-        with pytest.raises(InputError, match=r"m\.onnx: does not take \[1, 3, 32, 32\] as images alone .*with one"):
-            opened(file)
+        refused(r"m\.onnx: does not take \[1, 3, 32, 32\] as images alone .*with one", opened, file)
 
 
 def test_a_yolox_of_pixels_or_logits_is_refused(tmp_path):
@@ -143,8 +137,7 @@ FINAL = [[[8, 8, 24, 24, 0.9, 1], [0, 0, 8, 8, 0.4, 0], [0, 0, 0, 0, 0, 0.0]]]
 def test_final_boxes_are_declared_or_refused(tmp_path, names):
     file = model(tmp_path / "m.onnx", {"output0": FINAL}, names=str(names))
     declare(file, detection=RAW | {"boxes": "output0", "scores": "output0"})
-    with pytest.raises(InputError, match=r"m\.onnx: the last column of output0 holds class numbers.*kind: final_boxes"):
-        opened(file)
+    refused(r"m\.onnx: the last column of output0 holds class numbers.*kind: final_boxes", opened, file)
     found = ask_boxes(opened(declare(file, detection={"kind": "final_boxes", "boxes": "output0"})), blank(64, 64))
     assert found.boxes_xyxy.tolist() == [[16, 16, 48, 48], [0, 0, 16, 16]] and found.classes.tolist() == [2, 1]
     assert found.probs[:, :3].numpy() == pytest.approx(np.array([[0.1, 0, 0.9], [0.6, 0.4, 0]]))
@@ -203,15 +196,13 @@ def test_maps_that_are_no_probabilities_are_refused(tmp_path, activation, values
     outputs = {"out": np.array(values)[None, :, None, None] + np.zeros((1, 1, 4, 4))}
     head = {"logits": "out", "activation": activation}
     file = declared(tmp_path, outputs, labels=["cat", "dog"][: len(values)], segmentation=head)
-    with pytest.raises(InputError, match=message):
-        opened(file)
+    refused(message, opened, file)
 
 
 def test_a_picture_is_placed_as_declared():
     image = Image.new("RGB", (64, 32), (255, 0, 51))
-    how = Picture(
-        fit="letterbox", corner="centre", colours="bgr", fill=102.0, mean=(0.1, 0.2, 0.3), deviation=(2, 1, 1)
-    )
+    numbers = {"fill": 102.0, "mean": (0.1, 0.2, 0.3), "deviation": (2, 1, 1)}
+    how = Picture(fit="letterbox", corner="centre", colours="bgr", **numbers)
     pixels, placed = place(image, (32, 32), how)
     assert placed.corner == (0, 8) and placed.inner == (16, 32) and placed.scale == (0.5, 0.5)
     assert pixels[0, :, 16, 0].tolist() == pytest.approx([0.05, -0.2, 0.7]), "BGR; (value - mean) / deviation"
@@ -237,8 +228,7 @@ def test_a_picture_is_placed_as_declared():
 )  # fmt: skip
 def test_declarations_that_are_refused(tmp_path, content, message):
     file = declared(tmp_path, {"boxes": BOXES, "scores": SCORES}, **content)
-    with pytest.raises(InputError, match=message):
-        opened(file)
+    refused(message, opened, file)
 
 
 def test_a_size_that_the_model_leaves_open_is_declared(tmp_path):
@@ -281,12 +271,8 @@ def test_an_export_without_soft_answers_is_no_tutor(tmp_path):
 
 
 def test_the_declarations_in_the_manual_are_possible():
-    text = (
-        (Path(__file__).parents[1] / "docs" / "tutors.md")
-        .read_text()
-        .partition("## ONNX files")[2]
-        .partition("\n## ")[0]
-    )
+    page = (Path(__file__).parents[1] / "docs" / "tutors.md").read_text()
+    text = page.partition("## ONNX files")[2].partition("\n## ")[0]
     blocks = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml")[1:]]
     known = {"detection": {"kind": "yolox"}}  # the first block adds to what is known
     kinds = [Declaration.model_validate(block if number else known | block) for number, block in enumerate(blocks)]

@@ -7,9 +7,9 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
+from made import refused
 from test_tutor_stores import detected, store
 from tutored.cli import main
-from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.softlabels import Store
 from tutored.tutors import open_tutor
@@ -34,7 +34,7 @@ def save(path, nodes, inputs, outputs, **fixed):
     return path
 
 
-def encoder(path, name, shape, outputs, grey, side):
+def encoder(folder, name, shape, outputs, grey, side):
     """Gives +1 where the picture is brighter than `grey` and -1 where it is darker, in 16 x 16 cells."""
     nodes = [("Transpose", [name], "turned", {"perm": [2, 0, 1]})] if len(shape) == 3 else []
     nodes += [("Unsqueeze", ["turned", "zero"], "batch", {})] if nodes else [("Identity", [name], "batch", {})]
@@ -45,7 +45,7 @@ def encoder(path, name, shape, outputs, grey, side):
         ("AveragePool", ["mean"], "cells", pool),
         *(("Sign", ["cells"], each, {}) for each in outputs),
     ]
-    saved = save(path, nodes, {name: (shape, FLOAT)}, dict.fromkeys(outputs, 4), grey=grey)
+    saved = save(folder / "encoder.onnx", nodes, {name: (shape, FLOAT)}, dict.fromkeys(outputs, 4), grey=grey)
     if len(shape) == 3:
         made = onnx.load(saved)
         made.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "zero"))
@@ -53,15 +53,7 @@ def encoder(path, name, shape, outputs, grey, side):
     return saved
 
 
-def decoder(
-    path,
-    features,
-    prompts,
-    masks,
-    factors,
-    sure,
-    side=64,
-):
+def decoder(folder, features, prompts, masks, factors, sure, side=64):
     """Logits: the first feature times (x1 + 2 y1 + 3 x2 + 4 y2) / 100, at 64 pixels, times the sum of labels / 5."""
     coords, labels = list(prompts)[:2]
     nodes = [
@@ -76,7 +68,7 @@ def decoder(
     inputs = {name: ([1, 1, 16, 16], FLOAT) for name in features} | prompts
     weights = np.array([[1, 2], [3, 4]]) / 500 * 64 / side
     outputs = {masks: np.ndim(factors), "iou_predictions": 2}
-    return save(path, nodes, inputs, outputs, weights=weights, factors=factors, sure=[sure])
+    return save(folder / "decoder.onnx", nodes, inputs, outputs, weights=weights, factors=factors, sure=[sure])
 
 
 def prompts(prefix, size=FLOAT, ranks=(3, 2)):
@@ -92,20 +84,16 @@ def sam(folder):
     """The first of four masks is meant for boxes, however sure the network is of the others."""
     factors = np.array([1, -1, -1, -1]).reshape(1, 4, 1, 1)
     return (
-        encoder(folder / "encoder.onnx", "input_image", [1, 3, 64, 64], ["image_embeddings"], 0, 64),
-        decoder(
-            folder / "decoder.onnx", ["image_embeddings"], prompts(""), "low_res_masks", factors, [0.1, 0.9, 0.9, 0.9]
-        ),
+        encoder(folder, "input_image", [1, 3, 64, 64], ["image_embeddings"], 0, 64),
+        decoder(folder, ["image_embeddings"], prompts(""), "low_res_masks", factors, [0.1, 0.9, 0.9, 0.9]),
     )
 
 
 def mobile_sam(folder):
     """Pictures of any size from 0 to 255 with their channels last; the encoder calls its output by another name."""
     return (
-        encoder(folder / "encoder.onnx", "input_image", ["h", "w", 3], ["output"], 128, 1024),
-        decoder(
-            folder / "decoder.onnx", ["image_embeddings"], prompts(""), "masks", np.ones((1, 1, 1, 1)), [0.5], 1024
-        ),
+        encoder(folder, "input_image", ["h", "w", 3], ["output"], 128, 1024),
+        decoder(folder, ["image_embeddings"], prompts(""), "masks", np.ones((1, 1, 1, 1)), [0.5], 1024),
     )
 
 
@@ -114,32 +102,23 @@ def sam_2(folder):
     features = ["image_embed", "high_res_feats_0", "high_res_feats_1"]
     factors = np.array([-1, 1, -1]).reshape(1, 3, 1, 1)
     return (
-        encoder(folder / "encoder.onnx", "image", [1, 3, 64, 64], features, 0, 64),
-        decoder(folder / "decoder.onnx", features, prompts("", None), "masks", factors, [0.1, 0.9, 0.5]),
+        encoder(folder, "image", [1, 3, 64, 64], features, 0, 64),
+        decoder(folder, features, prompts("", None), "masks", factors, [0.1, 0.9, 0.5]),
     )
 
 
 def efficient_sam(folder):
     """Stretched pictures from 0 to 1 of any size; prompts and masks have a side more."""
-    factors = np.array([1, -1, -1]).reshape(1, 1, 3, 1, 1)
+    factors, asked = np.array([1, -1, -1]).reshape(1, 1, 3, 1, 1), prompts("batched_", INT64, (4, 3))
     return (
-        encoder(folder / "encoder.onnx", "batched_images", [1, 3, "h", "w"], ["image_embeddings"], 0.5, 1024),
-        decoder(
-            folder / "decoder.onnx",
-            ["image_embeddings"],
-            prompts("batched_", INT64, (4, 3)),
-            "output_masks",
-            factors,
-            [0.9, 0.5, 0.1],
-            1024,
-        ),
+        encoder(folder, "batched_images", [1, 3, "h", "w"], ["image_embeddings"], 0.5, 1024),
+        decoder(folder, ["image_embeddings"], asked, "output_masks", factors, [0.9, 0.5, 0.1], 1024),
     )
 
 
 def asked(files, folder, **options):
-    boxes = store(
-        folder / "boxes", LABELS, {"a": SoftLabels.of((16, 32), detected(BOX, ([0, 0, 4, 4], 1, 0.4), classes=3))}
-    )
+    found = detected(BOX, ([0, 0, 4, 4], 1, 0.4), classes=3)
+    boxes = store(folder / "boxes", LABELS, {"a": SoftLabels.of((16, 32), found)})
     tutor = open_tutor("prompted", encoder=files[0], decoder=files[1], boxes=boxes, **options)
     (answer,) = tutor([PICTURE], ["a"])
     return answer.tasks["instances"]
@@ -185,15 +164,11 @@ def test_files_that_are_no_pair_are_refused(tmp_path, capsys):
         ((encode, encode), r"takes no corners of boxes .* a network that needs no prompts is the tutor onnx:FILE"),
         ((encode, other[1]), "takes image_embed, high_res_feats_0, .* gives image_embeddings; give the encoder and"),
     ):
-        with pytest.raises(InputError, match=message):
-            asked(files, tmp_path)
+        refused(message, asked, files, tmp_path)
     for part in (encode, decode):
-        with pytest.raises(InputError, match="needs boxes as prompts; label with `prompted --encoder FILE"):
-            open_tutor(f"onnx:{part}")
-    with pytest.raises(InputError, match="boxes: Field required"):
-        open_tutor("prompted", encoder=encode, decoder=decode)
-    with pytest.raises(InputError, match="boxes: unknown; possible: "):
-        open_tutor(f"onnx:{decode}", boxes="ground_truth")
+        refused("needs boxes as prompts; label with `prompted --encoder FILE", open_tutor, f"onnx:{part}")
+    refused("boxes: Field required", open_tutor, "prompted", encoder=encode, decoder=decode)
+    refused("boxes: unknown; possible: ", open_tutor, f"onnx:{decode}", boxes="ground_truth")
     assert main(["label", f"onnx:{decode}", "--boxes", "ground_truth"]) == 2
     told = capsys.readouterr().err
     assert "no such option '--boxes'; it is an option of the tutors instances, prompted, rescored\n" in told

@@ -111,13 +111,8 @@ def test_what_fails_later_names_the_image():
         return {1: BOXES | {"names": ["cat"]}, 2: BOXES | {"map": [[0]]}, 3: None}[image.width]
 
     tutor = open_tutor("python", function=whimsical)
-    told = {
-        1: "keys .* the same `names` too",
-        2: "the keys boxes, labels, map, names, scores, for",
-        3: "gives NoneType",
-        4: "KeyE",
-    }
-    for width, message in told.items():
+    told = ("keys .* the same `names` too", "the keys boxes, labels, map, names, scores, for", "gives NoneType", "KeyE")
+    for width, message in enumerate(told, start=1):
         with pytest.raises(InputError, match=rf"image a: test_tutor_python:.*whimsical.*{message}"):
             ask(tutor, blank(1, width))
     with pytest.raises(InputError, match="THREE: no function, but 3; docs/extend.md shows one"):

@@ -11,7 +11,7 @@ import torch
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from made import ask, ask_boxes, ask_map, noise
+from made import ask, ask_boxes, ask_map, noise, refused, write
 from tutored.errors import InputError
 from tutored.labels import COCO_NAMES, VOC, LabelSpace
 from tutored.tutors import TorchvisionOptions, open_tutor
@@ -116,8 +116,7 @@ def test_weights_are_never_fetched_unasked(tmp_path, monkeypatch):
     fetched = []
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, path, hash_prefix: fetched.append(url))
     for model in ("maskrcnn_resnet50_fpn_v2", "deeplabv3_resnet101"):
-        with pytest.raises(InputError, match=rf"{get_model_weights(model).DEFAULT}: .* fetch \S+/{model}_coco-"):
-            open_tutor(f"torchvision:{model}")
+        refused(rf"{get_model_weights(model).DEFAULT}: .* fetch \S+/{model}_coco-", open_tutor, f"torchvision:{model}")
     assert get_model_weights("deeplabv3_resnet101").DEFAULT.name == "COCO_WITH_VOC_LABELS_V1"
     assert categories("deeplabv3_resnet101", None) == list(VOC.names)
     name = "LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1"
@@ -130,11 +129,8 @@ def test_weights_are_never_fetched_unasked(tmp_path, monkeypatch):
     assert len(fetched) == 1 and fetched[0].endswith(file)
     model = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None)
     torch.save(model.state_dict(), tmp_path / "hub" / "checkpoints" / file)
-    for given in (
-        {"weights": name},
-        {"model": "lraspp_mobilenet_v3_large"},
-        {"weights": tmp_path / "hub/checkpoints" / file},
-    ):
+    checkpoint = tmp_path / "hub/checkpoints" / file
+    for given in ({"weights": name}, {"model": "lraspp_mobilenet_v3_large"}, {"weights": checkpoint}):
         tutor = open_tutor("torchvision", **given)
         assert tutor.labels == VOC and tutor.identity["tutor"] == "lraspp_mobilenet_v3_large"
 
@@ -150,11 +146,9 @@ def test_answers_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"image a: \d+ of the network's \d+ box sides are NaN"):
         ask(detector(model, ["background", "cat", "dog"]), noise(60, 80))
     torch.save(model.state_dict(), tmp_path / "own.pth")
-    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    given = {"weights": tmp_path / "own.pth", "labels": write(tmp_path / "names.txt", "cat\ndog\n")}
     with pytest.raises(InputError, match=r"weights of head\.regression_head.*bias are NaN or infinite; take an"):
-        open_tutor(
-            "torchvision:ssdlite320_mobilenet_v3_large", weights=tmp_path / "own.pth", labels=tmp_path / "names.txt"
-        )
+        open_tutor("torchvision:ssdlite320_mobilenet_v3_large", **given)
 
 
 def test_weights_that_are_refused(tmp_path):
@@ -168,8 +162,7 @@ def test_weights_that_are_refused(tmp_path):
     assert not (tmp_path / "harm").exists()
     with pytest.raises(InputError, match=r"of which model are these weights\? Give model=NAME"):
         open_tutor("torchvision", weights=tmp_path / "harmful.pth")
-    with pytest.raises(InputError, match="unknown torchvision model 'yolo'; possible: fasterrcnn"):
-        open_tutor("torchvision", model="yolo")
+    refused("unknown torchvision model 'yolo'; possible: fasterrcnn", open_tutor, "torchvision", model="yolo")
     with pytest.raises(InputError, match=r"no published weights; possible: FCOS_ResNet50_FPN_Weights\.COCO_V1"):
         open_tutor("torchvision", model="fcos_resnet50_fpn", weights="IMAGENET")
 
@@ -179,19 +172,15 @@ def test_checkpoints_of_training_scripts_are_read(tmp_path, prefix):
     torch.manual_seed(0)
     model = get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=3).eval()
     state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
-    training = {
-        "epoch": 29,
-        "args": argparse.Namespace(lr=0.01),
-        "optimizer": torch.optim.SGD([torch.zeros(1)]).state_dict(),
-    }
+    training = {"epoch": 29, "args": argparse.Namespace(lr=0.01)}
+    training["optimizer"] = torch.optim.SGD([torch.zeros(1)]).state_dict()
     torch.save({"model": state, **training}, tmp_path / "model_29.pth")
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     given = {"model": "lraspp_mobilenet_v3_large", "labels": tmp_path / "labels.txt"}
     tutor = open_tutor("torchvision", weights=tmp_path / "model_29.pth", **given)
     assert tutor.labels.classes == ("cat", "dog")
-    assert torch.equal(
-        tutor.model.state_dict()["classifier.low_classifier.weight"], state[f"{prefix}classifier.low_classifier.weight"]
-    )
+    name = "classifier.low_classifier.weight"
+    assert torch.equal(tutor.model.state_dict()[name], state[f"{prefix}{name}"])
     torch.save({"model": state, "best": np.float64(0.5)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"other\.pth: .*it also holds numpy.*; save model\.state_dict\(\) alone, or"):
         open_tutor("torchvision", weights=tmp_path / "other.pth", **given)

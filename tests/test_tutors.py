@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from made import refused
 from tutored.cli import commands
 from tutored.errors import InputError
 from tutored.tasks.segmentation import SoftMap
@@ -38,24 +39,17 @@ def test_a_command_line_can_be_built_from_the_options():
     folders, missing = told["files"]["--from"], told["files"]["--missing"]
     assert (folders.name, folders.multiple, folders.metavar) == ("folders", True, "FOLDER...")
     assert list(missing.type.choices) == ["refuse", "allow"] and missing.help.endswith("[default: refuse]")
-    assert [kind for kind, section in KINDS.items() if section.FIRST] == [
-        "onnx", "torchvision", "hf", "python", "student", "files"
-    ]  # fmt: skip
+    short = [kind for kind, section in KINDS.items() if section.FIRST]
+    assert short == ["onnx", "torchvision", "hf", "python", "student", "files"]
 
 
 def test_what_a_tutor_can_not_be_told_is_refused():
-    with pytest.raises(InputError, match="unknown tutor 'keras'; possible: onnx, torchvision, hf, python, student"):
-        open_tutor("keras")
-    with pytest.raises(InputError, match="tutor onnx: weights: Field required"):
-        open_tutor("onnx")
-    with pytest.raises(InputError, match=r"hf: modl: unknown; possible: .*model.*instances"):
-        open_tutor("hf:x", modl="y")
-    with pytest.raises(InputError, match="score_floor: Input should be less than or equal to 1, got 2"):
-        open_tutor("hf:x", score_floor=2)
-    with pytest.raises(InputError, match="flip: unknown; possible: join, shares"):
-        open_tutor("joined", join=["a", "b"], flip=True)
-    with pytest.raises(InputError, match="the tutor `joined` has no short form"):
-        open_tutor("joined:folder")
+    refused("unknown tutor 'keras'; possible: onnx, torchvision, hf, python, student", open_tutor, "keras")
+    refused("tutor onnx: weights: Field required", open_tutor, "onnx")
+    refused(r"hf: modl: unknown; possible: .*model.*instances", open_tutor, "hf:x", modl="y")
+    refused("score_floor: Input should be less than or equal to 1, got 2", open_tutor, "hf:x", score_floor=2)
+    refused("flip: unknown; possible: join, shares", open_tutor, "joined", join=["a", "b"], flip=True)
+    refused("the tutor `joined` has no short form", open_tutor, "joined:folder")
 
 
 @pytest.mark.parametrize(
@@ -71,8 +65,7 @@ def test_what_a_tutor_can_not_be_told_is_refused():
 )
 def test_other_networks_are_to_be_exported(name, message, tmp_path):
     for given in (str(tmp_path / name), f"onnx:{tmp_path / name}"):
-        with pytest.raises(InputError, match=message):
-            open_tutor(given)
+        refused(message, open_tutor, given)
 
 
 # From raw outputs to answers
@@ -128,8 +121,7 @@ def test_values_that_are_not_finite_are_refused():
     boxes, scores = torch.tensor([[0, 0, 10, 10.0], [0, 0, 10, math.inf]]), torch.tensor([[0.9], [0.001]])
     options, how = ForeignOptions(), {"nms_iou": 0.5}
     assert select(boxes, scores, options, **how)[0].tolist() == [0], "a box below the floor may be anything"
-    with pytest.raises(InputError, match="1 of the network's 4 box sides are NaN or infinite"):
-        select(boxes[1:], scores[:1], options, **how)
+    refused("1 of the network's 4 box sides are NaN or infinite", select, boxes[1:], scores[:1], options, **how)
     with pytest.raises(InputError, match="1 of the network's 2 scores are NaN or infinite; take other weights"):
         select(boxes, torch.tensor([[0.9], [math.nan]]), options, **how)
     with pytest.raises(InputError, match="4 of the network's 4 mask values are NaN"):

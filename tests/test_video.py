@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from made import SHAPE, two_tasks
+from made import SHAPE, boxed, two_tasks
 from tutored import inputs as cameras
 from tutored.cli import main
 from tutored.errors import InputError
@@ -28,7 +27,6 @@ from tutored.tasks.segmentation import ClassMap
 from tutored.types import Prediction
 
 av = pytest.importorskip("av")
-
 PETS = LabelSpace.of(["cat", "dog"])
 
 
@@ -53,15 +51,8 @@ class Brightest(Predictor):
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         height, width = grey.shape
         boxes = [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], [0, 0, width, height]]
-        told = Prediction.of(
-            (height, width),
-            Detections(
-                boxes_xyxy=torch.tensor(boxes, dtype=torch.float32),
-                classes=torch.tensor([2, 1]),
-                scores=torch.tensor([0.7, 0.2]),
-            ),
-            ClassMap(mask=torch.from_numpy(bright.astype(np.uint8) * 2)),
-        )
+        found = boxed(Detections, boxes, [2, 1], scores=[0.7, 0.2])
+        told = Prediction.of((height, width), found, ClassMap(mask=torch.from_numpy(bright.astype(np.uint8) * 2)))
         return Result(told.size, told.tasks, known=self.tasks, scores=self.scores, source=image)
 
 
@@ -94,9 +85,8 @@ def test_every_frame_is_drawn_and_told_at_its_time(tmp_path):
     times = [0, 1, 2, 5, 6, 9]  # of a variable rate
     source = film(tmp_path / "clip.v2.mp4", times)
     predictor, steps = Brightest(), []
-    written = predict_video(
-        predictor, source, tmp_path / "out" / "clip.v2.mp4", progress=lambda done, total: steps.append((done, total))
-    )
+    out = tmp_path / "out" / "clip.v2.mp4"
+    written = predict_video(predictor, source, out, progress=lambda done, total: steps.append((done, total)))
     assert [path.name for path in written] == ["clip.v2.predicted.mp4", "clip.v2.predicted.jsonl"]
     assert predictor.seen == [4, 2] and steps == [(4, 6), (6, 6)]
 
@@ -204,10 +194,8 @@ def test_a_missing_camera_or_package_is_told(tmp_path, monkeypatch):
     ],
 )
 def test_what_is_seen_in_a_video_is_told(tmp_path, score, boxes, missed):
-    seen = Film(score)
-    predict_video(
-        Brightest(), film(tmp_path / "clip.mp4", [0, 1, 2]), tmp_path / "seen", kinds=["json"], found=seen.add
-    )
+    seen, source = Film(score), film(tmp_path / "clip.mp4", [0, 1, 2])
+    predict_video(Brightest(), source, tmp_path / "seen", kinds=["json"], found=seen.add)
     assert str(seen) == f"3 frames; detection: {boxes}; segmentation: dog on 3" and seen.missed() == missed
 
 
@@ -220,7 +208,7 @@ def test_a_video_is_answered_frame_by_frame(tmp_path):
         next(student(tmp_path / "gone.mp4"))
 
 
-def test_a_lying_video_is_turned_upright(tmp_path: Path) -> None:
+def test_a_lying_video_is_turned_upright(tmp_path):
     source = film(tmp_path / "phone.mp4", [0, 1], turn=-90)  # to be shown turned by 90 degrees clockwise
     drawn, lines = predict_video(Brightest(), source, tmp_path / "out" / "phone.mp4")
     assert frames(drawn)[0][1].size == (320, 480)
@@ -228,7 +216,7 @@ def test_a_lying_video_is_turned_upright(tmp_path: Path) -> None:
     assert (x, y, x + width, y + height) == pytest.approx((256, 0, 320, 64), abs=1)
 
 
-def test_no_more_than_a_batch_is_read_ahead(tmp_path: Path) -> None:
+def test_no_more_than_a_batch_is_read_ahead(tmp_path):
     predictor, read = Brightest(batch=3), 0
 
     def count() -> bool:
@@ -241,7 +229,7 @@ def test_no_more_than_a_batch_is_read_ahead(tmp_path: Path) -> None:
     assert read == 20 and sum(predictor.seen) == 20
 
 
-def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failure_on_the_way_leaves_nothing(tmp_path):
     class Tired(Brightest):
         def __call__(self, images: Any) -> Any:
             if self.seen:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from made import two_tasks
+from made import boxed, two_tasks
 from tutored.labels import VOC
 from tutored.tasks.detection import Detections
 from tutored.tasks.segmentation import ClassMap, ClassMask, Segmentation
@@ -23,12 +23,7 @@ def picture(width=400, height=200):
 
 
 def found(*rows, number=DOG, score=0.9, size=(200, 400)):
-    boxes = Detections(
-        boxes_xyxy=torch.tensor(rows, dtype=torch.float32).reshape(-1, 4),
-        classes=torch.full((len(rows),), number),
-        scores=torch.full((len(rows),), score),
-    )
-    return Prediction.of(size, boxes)
+    return Prediction.of(size, boxed(Detections, rows, [number] * len(rows), scores=[score] * len(rows)))
 
 
 def changed(drawn):
