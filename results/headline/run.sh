@@ -12,7 +12,7 @@ for folder in JPEGImages Annotations SegmentationClass; do ln -sfn "$PWD/data/vo
 cp data/voc2012-animals/ImageSets/Main/*.txt wide/ImageSets/Main/
 comm -23 <(sort wide/ImageSets/Main/train.txt) <(sort wide/ImageSets/Main/train_small.txt) > wide/ImageSets/Main/rest.txt
 
-for split in train_small val+rest; do
+for split in train_small train val+rest val; do
     tutored label onnx --weights weights/yolox_nano.onnx --score-floor 0.0001 --data voc:wide --split $split \
         --out stores/detection-$split --resume
     tutored label files --from data/voc2012-animals-deeplab --data voc:wide --split $split \
@@ -21,8 +21,15 @@ for split in train_small val+rest; do
         --split $split --out stores/vouched-$split --resume
 done
 
-mkdir -p headline
-cp -n "$here"/{runs.parquet,study.yaml,setting.yaml} headline/ || true
-tutored study run headline/arms --setting "$here/setting.yaml" --seeds 3 --out headline
-cp headline/{runs.parquet,study.yaml} "$here/"
-tutored study report headline --out "$here"
+# examples/defective.py draws the faulty ground truth.
+export PYTHONPATH="$here/../../examples${PYTHONPATH:+:$PYTHONPATH}"
+run() { # the study's name, and its folder here and there
+    mkdir -p "$3"
+    cp -n "$2"/{runs.parquet,study.yaml,setting.yaml} "$3/" || true
+    tutored study run "$1" --setting "$2/setting.yaml" --seeds 3 --out "$3"
+    cp "$3"/{runs.parquet,study.yaml} "$2/"
+    tutored study report "$3" --out "$2"
+}
+run headline/arms "$here" headline
+run headline/defective "$here/defective" defective
+run headline/motive "$here/motive" motive
