@@ -32,8 +32,8 @@ THESIS_MAP = Segmentation.Section.RECIPES["thesis"]
 def box_head(keys=None, **head):
     """An anchor head on four anchors, with keys of the task and of the head."""
     section = Detection.Section(kind="detection", **(keys or {}))
-    student = BlitzNetSection(kind="blitznet", **head)
-    return AnchorHead(Detection("boxes", TWO, section), AnchorRows((), 4), AnchorRows((), 3), ANCHORS, 20, student)
+    student = BlitzNetSection(kind="blitznet", size=20, **head)
+    return AnchorHead(Detection("boxes", TWO, section), AnchorRows((), 4), AnchorRows((), 3), ANCHORS, student)
 
 
 def map_task(**keys):

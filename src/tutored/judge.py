@@ -250,8 +250,6 @@ def _of_main(progress: Progress | None) -> Progress | None:
 def _gathered(
     predictions: Iterable[tuple[str, Prediction]], dataset: Dataset, tasks: Mapping[str, Task]
 ) -> list[Record]:
-    records = [
-        record(image_id, dataset.ground_truth(image_id), prediction, tasks) for image_id, prediction in predictions
-    ]
+    records = [record(name, dataset.ground_truth(name), found, tasks) for name, found in predictions]
     place = {image_id: index for index, image_id in enumerate(dataset.ids)}
     return sorted(processes.gather(records), key=lambda each: place[each.image_id])

@@ -75,10 +75,8 @@ def _read(shape: Element, what: str, labels: LabelSpace) -> Drawn:
     kind = shape.tag
     if kind not in ("box", "polygon", "ellipse", "mask"):
         return None, f"shapes of the kind {kind}, which are not read"
-    number, (degrees, layer) = (
-        tools.class_of(shape.get("label"), labels, what),
-        _numbers(shape, what, "rotation", "z_order"),
-    )
+    number = tools.class_of(shape.get("label"), labels, what)
+    degrees, layer = _numbers(shape, what, "rotation", "z_order")
     if kind == "box":
         x1, y1, x2, y2 = _numbers(shape, what, "xtl", "ytl", "xbr", "ybr")
         return tools.boxed(what, number, (x1, y1, x2, y2), ((x1 + x2) / 2, (y1 + y2) / 2), degrees)

@@ -22,8 +22,8 @@ STYLE = (
 )
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#999999")
 """Okabe and Ito's, which colour-blind people can tell apart; two more."""
-NARROW, BROAD = 4.6, 10.0
-"""Widths of charts in inches; many classes need a broad one."""
+WIDTH = 4.6
+"""Of charts, in inches."""
 SETTINGS = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
@@ -74,13 +74,12 @@ class Chart(NamedTuple):
     svg: str
 
 
-def svg(title: str, draw: Callable[[Any], None], width: float = NARROW) -> str:
+def svg(title: str, draw: Callable[[Any], None]) -> str:
     """The text of an `<svg>` element; the same drawing gives the same text.
 
     Args:
         title: for those who can't see it.
         draw: draws on matplotlib's axes, text and edges in `INK`; what it labels stands in a legend below.
-        width: inches.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -94,7 +93,7 @@ def svg(title: str, draw: Callable[[Any], None], width: float = NARROW) -> str:
         handles, labels = panel.get_legend_handles_labels()
         if labels:
             figure.legend(handles, labels, loc="outside lower left")
-        figure.set_size_inches(width, 2.9 + 0.19 * len(labels))
+        figure.set_size_inches(WIDTH, 2.9 + 0.19 * len(labels))
         written = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(written, format="svg", transparent=True, metadata=nothing)

@@ -242,18 +242,15 @@ def compose(
     objects: Mapping[str, Sequence[Cutout]],
     scenery: Sequence[Cutout],
     labels: Mapping[str, int],
-    count: int | None = None,
 ) -> Scene:
     """Compose a scene of `size` (width, height).
 
     Args:
         objects, scenery: as `load_cutouts` gives them.
         labels: class number of each key of `objects`.
-        count: objects in the scene; None: one to five.
     """
     canvas, horizon = style.backdrop(rng, size)
-    count = count or int(rng.choice(5, p=(0.2, 0.3, 0.25, 0.15, 0.1))) + 1
-    names = rng.choice(list(objects), count)
+    names = rng.choice(list(objects), int(rng.choice(5, p=(0.2, 0.3, 0.25, 0.15, 0.1))) + 1)
     cast = [_pick(rng, objects[name]) for name in names] + [_pick(rng, scenery) for _ in range(rng.integers(3))]
     actors: list[_Actor] = []
     for cutout in cast:

@@ -155,15 +155,9 @@ class AnchorHead(PlacedHead):
     anchors_xyxy: Tensor
 
     def __init__(
-        self,
-        task: Detection,
-        deltas: AnchorRows,
-        logits: AnchorRows,
-        anchors_xyxy: Tensor,
-        size: int,
-        keys: AnchorSection,
+        self, task: Detection, deltas: AnchorRows, logits: AnchorRows, anchors_xyxy: Tensor, keys: AnchorSection
     ) -> None:
-        super().__init__(task, size, self.class_sum, self.box_sum)
+        super().__init__(task, keys.size, self.class_sum, self.box_sum)
         self.deltas, self.logits, self.keys = deltas, logits, keys
         self.register_buffer("anchors_xyxy", anchors_xyxy, persistent=False)
 

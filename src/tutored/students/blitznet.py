@@ -147,9 +147,7 @@ class ResSkip(nn.Module):
 def _anchor_head(task: Detection, config: BlitzNetSection, sides: tuple[int, ...]) -> AnchorHead:
     """Offsets and class logits of every anchor (1.6)."""
     deltas, logits = (_on_anchors(config, len(sides), columns) for columns in (4, len(task.labels)))
-    head = AnchorHead(
-        task, deltas, logits, anchors(sides, config.size, config.scales, config.ratios), config.size, config
-    )
+    head = AnchorHead(task, deltas, logits, anchors(sides, config.size, config.scales, config.ratios), config)
     _truncated_normal(head, 0.1)
     return head
 

@@ -1,7 +1,5 @@
 """What all students are made of: heads, each one task with its loss, over a shared network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -115,7 +113,7 @@ class Student(nn.Module):
 
     def add_heads(
         self,
-        boxes: Callable[[Detection], PlacedHead],
+        boxes: Callable[[Detection], "PlacedHead"],
         rows: Callable[[int], nn.Module],
         maps: Callable[[int], nn.Module],
         prototypes: int,

@@ -129,7 +129,7 @@ class BoxHead(AnchorHead):
             sides.append(-(-sides[-1] // 2))
         deltas, logits = _on_anchors(config, 4), _on_anchors(config, len(task.labels))
         fixed = anchors(sides, config.size, config.scales, config.ratios)
-        super().__init__(task, deltas, logits, fixed, config.size, config)
+        super().__init__(task, deltas, logits, fixed, config)
         self.levels = BoxLevels(trunk.channels, config.width)
 
     def forward(self, pyramid: list[list[Tensor]]) -> BoxOutputs:

@@ -1,13 +1,11 @@
 """Dense regression: a number for each pixel, such as depth, height or saliency."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -90,9 +88,7 @@ class SoftValues:
         }
 
     @classmethod
-    def decode(
-        cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None
-    ) -> Sequence[SoftValues | None]:
+    def decode(cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None) -> Sequence[Self | None]:
         """The answers of a table's rows; there are no classes to remap."""
         there, columns = answered(table, cls.fields), [table.column(field.name) for field in cls.fields]
         stored: list[tuple[Array, Array] | None] = []
@@ -107,7 +103,7 @@ class SoftValues:
             require(not np.isinf(values).any(), "a number that is infinite")
             stored.append((values, np.frombuffer(columns[3][row].as_buffer(), np.uint8).reshape(grid)))
 
-        def make(row: int) -> SoftValues:
+        def make(row: int) -> Any:
             pair = stored[row]
             assert pair is not None
             confidence = torch.from_numpy(pair[1] / np.float32(255))
@@ -115,11 +111,11 @@ class SoftValues:
 
         return Rows(there, make)
 
-    def tempered(self, temperature: float) -> SoftValues:
+    def tempered(self, temperature: float) -> Self:
         """The same: there are no probabilities."""
         return self
 
-    def final(self, size: Size) -> ValueMap:
+    def final(self, size: Size) -> "ValueMap":
         """The numbers enlarged to an image of `size`."""
         return ValueMap(values=enlarged(self.values, size))
 

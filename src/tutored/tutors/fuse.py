@@ -46,9 +46,8 @@ def fuse(answers: Sequence[SoftLabels], weights: Sequence[float], *, limit: int,
         if isinstance(given[0], SoftMap):
             fused.append(replace(given[0], map=mean_map([each.map for each in given], shares)))
         else:
-            fused.append(
-                (_fuse_boxes if isinstance(given[0], SoftBoxes) else _fuse_instances)(given, shares, limit, floor)
-            )
+            join = _fuse_boxes if isinstance(given[0], SoftBoxes) else _fuse_instances
+            fused.append(join(given, shares, limit, floor))
     return SoftLabels.of(answers[0].size, *fused)
 
 
@@ -175,11 +174,7 @@ class Augmented:
         # A student's limit is its `decode.total`.
         self._limit = int(tutor.identity.get("max_boxes") or tutor.identity.get("total") or LIMIT)
         self._floor = float(tutor.identity.get("score_floor") or 0)
-        self.identity: Mapping[str, Any] = {
-            **tutor.identity,
-            "flip": flip,
-            "scales": [float(scale) for scale in scales],
-        }
+        self.identity: Mapping[str, Any] = {**tutor.identity, "flip": flip, "scales": [*map(float, scales)]}
 
     def __call__(self, images: Sequence[Image.Image], image_ids: Sequence[str]) -> list[SoftLabels]:
         views: list[list[SoftLabels]] = []

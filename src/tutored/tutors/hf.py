@@ -3,8 +3,6 @@
 Models are found by name, never fetched unasked, never unpickled, and no code of a repository is run.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Iterator, Sequence
@@ -44,7 +42,7 @@ MULTIPLE = 32
 """Sides that are scaled are rounded to a multiple of this, as most of these networks want them."""
 
 
-def open_hf(options: HfOptions) -> HfTutor:
+def open_hf(options: HfOptions) -> "HfTutor":
     """A tutor from transformers; what it answers follows from its architecture. Raises InputError: the model is not
     here or no tutor, has no safetensors or not this network's, its classes have no names, or transformers is not
     installed.

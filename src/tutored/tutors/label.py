@@ -1,7 +1,5 @@
 """Ask a tutor about every image of a split, once, and keep its answers in a store: here, or on a cluster with Ray."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -151,7 +149,7 @@ class RayWorker:
         return item
 
 
-def _work(kind: str, options: Mapping[str, Any], data: str, split: str, out: Path, batch: int) -> Work:
+def _work(kind: str, options: Mapping[str, Any], data: str, split: str, out: Path, batch: int) -> "Work":
     dataset = open_dataset(data, split)
     return Work(open_tutor(kind, dataset=dataset, **options), dataset, out, batch, skip_broken=True)
 

@@ -1,7 +1,5 @@
 """Networks in ONNX files, run by onnxruntime; what their inputs and outputs mean is declared, see `Declaration`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,7 +144,7 @@ class OnnxTutor(outputs.NetworkTutor):
         places = (places - near.repeat(1, 2)) / (far - near).repeat(1, 2)
         return outputs.masks_in_boxes(values, places, which, (1, 1))
 
-    def _detect(self, head: Boxed, found: Mapping[str, Tensor], placed: Placed, size: Size) -> Sequence[Any]:
+    def _detect(self, head: Boxed, found: Mapping[str, Tensor], placed: "Placed", size: Size) -> Sequence[Any]:
         boxes, scores = self._raw_boxes(head, found)
         self._check_count(scores.shape[1])
         scores = pad(scores, (0, len(self._outputs) - scores.shape[1]))[:, self._outputs.used]
@@ -182,7 +180,7 @@ class OnnxTutor(outputs.NetworkTutor):
             )
         return probs
 
-    def _segment(self, found: Mapping[str, Tensor], placed: Placed, size: Size) -> SoftMap:
+    def _segment(self, found: Mapping[str, Tensor], placed: "Placed", size: Size) -> SoftMap:
         head = self._declared.segmentation
         assert head is not None
         raw = self._raw_map(found)

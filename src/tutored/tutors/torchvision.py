@@ -1,7 +1,5 @@
 """torchvision's detectors, instance and semantic segmentation models as tutors, with weights from local files."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -43,7 +41,7 @@ EPSILON_ZERO = (
 """Weights that were trained without an epsilon in batch normalisation; torchvision sets it when it loads them."""
 
 
-def open_torchvision(options: TorchvisionOptions) -> Detector | Segmenter:
+def open_torchvision(options: TorchvisionOptions) -> "Detector | Segmenter":
     """A tutor from torchvision; what it answers follows from the model. Raises InputError: the weights are not here
     (the message says which file belongs where), or not this model's.
     """

@@ -1,7 +1,5 @@
 """What detection is made of: annotated boxes, a tutor's soft boxes, final boxes, and targets of a batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -92,7 +90,7 @@ class BoxBlock(NamedTuple):
             "probs": torch.from_numpy(probs),
         }
 
-    def remapped(self, remap: Remap) -> BoxBlock:
+    def remapped(self, remap: Remap) -> "BoxBlock":
         """The same in another label space."""
         classes = np.array(remap.to)[self.classes]
         kept = classes < remap.space
@@ -205,7 +203,7 @@ class SoftBoxes(PerObject):
         """float32 [K]: the probability of the class that each box was kept for."""
         return self.probs.gather(1, self.classes[:, None])[:, 0]
 
-    def rescored(self, scores: Tensor) -> SoftBoxes:
+    def rescored(self, scores: Tensor) -> Self:
         """The same with these scores (float32 [K], 0..1), the other classes scaled to the remaining probability."""
         others = self.probs.scatter(1, self.classes[:, None], 0.0)
         # Where the score is 1, the other classes hold only rounding, which may exceed the remainder.
@@ -213,22 +211,22 @@ class SoftBoxes(PerObject):
         probs = (others * ((1 - scores) / before)[:, None]).scatter(1, self.classes[:, None], scores[:, None])
         return replace(self, probs=probs)
 
-    def limited(self, which: Tensor, most: float) -> SoftBoxes:
+    def limited(self, which: Tensor, most: float) -> Self:
         """The same with the boxes `which` (bool [K]) scaled so that their scores are `most` at most."""
         scale = most / self.scores.clamp(min=max(most, torch.finfo(self.probs.dtype).tiny))
         return replace(self, probs=self.probs * torch.where(which, scale, 1.0)[:, None])
 
-    def normalised(self) -> SoftBoxes:
+    def normalised(self) -> Self:
         """The same with distributions that sum to 1 at most, where the classes were scored by themselves."""
         return replace(self, probs=self.probs / self.probs.sum(dim=1, keepdim=True).clamp(min=1))
 
-    def tempered(self, temperature: float) -> SoftBoxes:
+    def tempered(self, temperature: float) -> Self:
         """Every score s and its rest 1 - s become powers 1 / T, renormalised."""
         own = self.scores
         powers = torch.stack([own, 1 - own]).clamp(min=0) ** (1 / temperature)
         return self.rescored(powers[0] / powers.sum(0).clamp(min=torch.finfo(own.dtype).tiny))
 
-    def muted(self, classes: Sequence[int], most: float) -> SoftBoxes:
+    def muted(self, classes: Sequence[int], most: float) -> Self:
         """The same with nothing said about some classes: their boxes keep a score of `most` at most.
 
         Those boxes stay so that what lies on them is ignored instead of learning that nothing is there. Background may
@@ -245,16 +243,14 @@ class SoftBoxes(PerObject):
         return encode(corners, classes, scores, self.probs.double().numpy().copy())
 
     @classmethod
-    def decode(
-        cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None
-    ) -> Sequence[SoftBoxes | None]:
+    def decode(cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None) -> Sequence[Self | None]:
         """The answers of a table's rows, in another label space with a remap; see `SoftAnswer`."""
         block, unknown = decode(table, space), remap.unknown if remap else ()
         if remap is not None and not remap.identical:
             block = block.remapped(remap)
         return Rows(columns.answered(table, cls.fields), lambda row: cls(**block.cut(row), unknown=unknown))
 
-    def final(self) -> Detections:
+    def final(self) -> "Detections":
         """The boxes as final ones, each with the probability of its class as its score."""
         return Detections(boxes_xyxy=self.boxes_xyxy, classes=self.classes, scores=self.scores)
 

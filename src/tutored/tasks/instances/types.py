@@ -1,11 +1,9 @@
 """What instance segmentation is made of: annotated objects, soft and final masks, targets and what teaches them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -92,9 +90,7 @@ class Instances(PerObject):
         }
 
     @classmethod
-    def decode(
-        cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None
-    ) -> Sequence[Instances | None]:
+    def decode(cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None) -> Sequence[Self | None]:
         """The answers of a table's rows, always in the tutor's own label space: tasks remap them (`from_store`)."""
         counts, *scored = scored_boxes(table, "instance_", space)
         first, there = starts(counts), answered(table, cls.fields)
@@ -105,19 +101,19 @@ class Instances(PerObject):
             require(len(values) == math.prod(shape), f"masks of another number than its {counts[row]} boxes")
             stored[row] = values.reshape(shape)
 
-        def make(row: int) -> Instances:
+        def make(row: int) -> Any:
             corners, classes, scores = (torch.from_numpy(each[first[row] : first[row + 1]].copy()) for each in scored)
             pixels = torch.from_numpy(stored[row] / np.float32(LEVELS))
             return cls(boxes_xyxy=corners, classes=classes, scores=scores, masks=pixels)
 
         return Rows(there, make)
 
-    def tempered(self, temperature: float) -> Instances:
+    def tempered(self, temperature: float) -> Self:
         """Every score s and its rest 1 - s become powers 1 / T, renormalised; masks stay."""
         space = max([0, *self.classes.tolist()]) + 1
         return replace(self, scores=self.soft_boxes(space).tempered(temperature).scores)
 
-    def final(self, size: Size) -> InstanceMasks:
+    def final(self, size: Size) -> "InstanceMasks":
         """The pixels of an image of `size` at whose centres a mask, read bilinearly, is above .5."""
         masks = torch.zeros(len(self.scores), *size, dtype=torch.bool)
         for mask, soft, box in zip(masks, self.masks, self.boxes_xyxy.tolist(), strict=True):

@@ -1,10 +1,8 @@
 """What semantic segmentation is made of: annotated masks, a tutor's soft maps, class maps, and targets of a batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -75,7 +73,7 @@ class Cells(NamedTuple):
             np.add.at(dense, self.classes, probs)
         return torch.from_numpy(dense)
 
-    def remapped(self, remap: Remap) -> Cells:
+    def remapped(self, remap: Remap) -> "Cells":
         """The same in another label space; confidences stay, since a rule must combine them."""
         if self.confidences:
             return self
@@ -123,14 +121,14 @@ class ClassMask:
     def __post_init__(self) -> None:
         expect(self.mask, "ClassMask.mask", (None, None), torch.uint8)
 
-    def relabelled(self, to: Sequence[int], annotated: tuple[int, ...] | None) -> ClassMask:
+    def relabelled(self, to: Sequence[int], annotated: tuple[int, ...] | None) -> Self:
         """The same in another label space: `to[c]` is the class there of class c, 0 background; 255 stays.
 
         Pixels of classes whose number there is larger than a mask can hold are ignored.
         """
         numbers = torch.full((IGNORE + 1,), IGNORE, dtype=torch.uint8)
         numbers[: len(to[:IGNORE])] = torch.tensor(to[:IGNORE]).clamp(max=IGNORE)
-        return ClassMask(mask=numbers[self.mask.long()], annotated=annotated)
+        return replace(self, mask=numbers[self.mask.long()], annotated=annotated)
 
     def counts(self, space: int) -> dict[str, list[int]]:
         """By column, how much there is of each class of a label space with `space` names, then of ignored pixels."""
@@ -158,13 +156,13 @@ class SoftMap:
     def __post_init__(self) -> None:
         expect(self.map, "SoftMap.map", (None, None, None), torch.float32)
 
-    def tempered(self, temperature: float) -> SoftMap:
+    def tempered(self, temperature: float) -> Self:
         """Probabilities become p^(1/T), each cell with the sum it had."""
         powers = self.map ** (1 / temperature)
         scale = self.map.sum(0) / powers.sum(0).clamp(min=torch.finfo(powers.dtype).tiny)
         return replace(self, map=powers * scale)
 
-    def muted(self, classes: Sequence[int]) -> SoftMap:
+    def muted(self, classes: Sequence[int]) -> Self:
         """The same with nothing said about some classes; background may be any of them."""
         unknown = tuple(sorted({*self.unknown, *classes}))
         return replace(self, map=self.map.index_fill(0, torch.tensor(classes), 0.0), unknown=unknown)
@@ -174,9 +172,7 @@ class SoftMap:
         return encode(self.map.permute(1, 2, 0).numpy(), self.confidences)
 
     @classmethod
-    def decode(
-        cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None
-    ) -> Sequence[SoftMap | None]:
+    def decode(cls, table: pa.Table, sizes: Sequence[Size], space: int, remap: Remap | None) -> Sequence[Self | None]:
         """The answers of a table's rows, in another label space with a remap; see `SoftAnswer`.
 
         Confidences stay in the tutor's own label space: see `Segmentation.from_store`.
@@ -186,14 +182,14 @@ class SoftMap:
         if remap is not None and not remap.identical:
             maps = [cells and cells.remapped(remap) for cells in maps]
 
-        def make(row: int) -> SoftMap:
+        def make(row: int) -> Any:
             cells = maps[row]
             assert cells is not None
             return cls(map=cells.dense(), unknown=unknown, confidences=cells.confidences)
 
         return Rows([cells is not None for cells in maps], make)
 
-    def final(self, size: Size) -> ClassMap | None:
+    def final(self, size: Size) -> "ClassMap | None":
         """The likeliest class of each pixel of an image of `size`; None of more classes than a mask can tell apart."""
         return None if len(self.map) > IGNORE else ClassMap(mask=likeliest(self.map, size))
 
