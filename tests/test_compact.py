@@ -89,7 +89,7 @@ def raw(distances=5.0, logits=0.0):
 LN2 = math.log(2)
 
 
-def test_a_perfect_box_costs_nothing_and_its_class_should_be_sure():
+def test_a_perfect_box_costs_nothing_and_its_class_is_sure():
     made, truth = head(), targets([0, 0, 10, 10], [0, 1, 0])
     learned = made.assign(truth, tutor=False)
     assert learned.positive.tolist() == [[True, False, False, False, False]]

@@ -23,7 +23,7 @@ def soft_decode(probs, boxes_xyxy, size, config):
     return found
 
 
-def test_boxes_are_suppressed_within_a_class_and_scaled_to_the_image():
+def test_boxes_are_suppressed_within_a_class_and_scaled():
     # Anchors 0 and 1 overlap by 48 x 48 of 50 x 50 each: IoU 2304 / 2696 = .85.
     probs = [[0.1, 0.8, 0.1], [0.3, 0.6, 0.1], [0.25, 0.05, 0.7], [1.0, 0.0, 0.0]]
     found = decode(probs, ANCHORS, (200, 400), Decode(score_floor=0.2))
@@ -68,7 +68,7 @@ def test_a_student_that_diverged_is_told():
             ask(nan[..., None], [(100, 100)])
 
 
-def test_a_soft_map_keeps_its_grid_but_has_no_more_cells_than_pixels():
+def test_a_soft_map_keeps_its_grid_up_to_the_pixels():
     logits = torch.zeros(1, 3, 2, 2)
     logits[0, 2] = torch.tensor(2.0).log()
     (soft,) = MAPS.soften(logits, [(200, 100)])

@@ -202,7 +202,7 @@ def test_faulty_ground_truth_is_the_same_each_time(voc_folder, monkeypatch):
         assert torch.equal(intact.ground_truth(image_id).tasks["segmentation"].mask, truth["segmentation"].mask)
 
 
-def test_every_box_may_be_missing_and_two_intact_splits_stay_intact(voc_folder, monkeypatch):
+def test_all_boxes_may_be_missing_and_two_splits_stay_intact(voc_folder, monkeypatch):
     monkeypatch.setattr(defective, "FOLDER", voc_folder)
     monkeypatch.setattr(defective, "MISSING", 1.0)
     data = open_dataset("python:defective:Defective", "train")

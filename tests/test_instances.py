@@ -275,7 +275,7 @@ def test_a_student_learns_masks(kind):
 # Answers
 
 
-def test_what_is_decoded_is_the_sum_of_prototypes_cut_at_the_box():
+def test_decoded_is_the_sum_of_prototypes_cut_at_the_box():
     student = student_of("compact")
     head = student.heads["instances"]
     places, grid = len(head.boxes.points_xyxy), head.grid

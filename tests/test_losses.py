@@ -328,7 +328,7 @@ def test_iou_of_exactly_half_is_enough():
     assert match(ANCHORS, box, YES[:, :1]).box.tolist() == [[0, -1, 0, -1]]
 
 
-def test_a_claim_overrides_and_the_lowest_index_wins_a_shared_one():
+def test_a_claim_overrides_and_the_lowest_index_wins():
     two = torch.tensor([[[1, 1, 3, 3], [0, 0, 10, 10]]], dtype=torch.float32)
     assert match(ANCHORS, two, YES).box[0, 0] == 0
     assert match(ANCHORS, two.flip(1), YES).box[0, 0] == 0
@@ -341,7 +341,7 @@ def test_padding_and_no_boxes_leave_every_anchor_negative():
         assert not matches.ignored.any()
 
 
-def test_uniform_logits_cost_one_positive_and_three_negatives_each_ln3():
+def test_uniform_logits_cost_ln3_each_at_one_to_three():
     batch = one(targets([0, 0, 10, 10], [0, 1, 0]))
     assert loss_of(outputs(), batch).item() == pytest.approx(4 * LN3)
 

@@ -197,7 +197,7 @@ def test_pictures_and_what_belongs_to_them_may_differ_in_form(make_voc, tmp_path
 # --- Drawings
 
 
-def test_letters_of_many_scripts_are_drawn_and_others_are_numbers():
+def test_letters_of_many_scripts_are_drawn_others_as_numbers():
     assert all(map(has_letters, ("lamp [red]", "Blüte", "собака", "γάτα", "قطة", "חתול", "a b")))
     assert [shown_name(name, 7) for name in ("собака", "猫", "cat 猫")] == ["собака", "7", "7"]
 

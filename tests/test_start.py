@@ -87,7 +87,7 @@ def test_a_task_that_the_other_student_lacks_begins_at_random(checkpoint):
     assert all(torch.equal(theirs[name], mine[name]) for name in theirs if not name.startswith("heads.segmentation."))
 
 
-def test_a_student_built_otherwise_is_refused_by_the_keys_that_differ(checkpoint):
+def test_a_student_built_otherwise_is_refused_by_its_keys(checkpoint):
     folder, _ = checkpoint(up_width=16)
     with pytest.raises(InputError, match=r"train\.start .*built otherwise, with up_width 16 instead of 32; set"):
         start_student(config(folder), two_tasks(VOC))

@@ -173,7 +173,7 @@ def test_what_another_process_trains_is_left_to_it(setting, tmp_path):
     assert run_all(runs, tmp_path) == 2
 
 
-def test_a_budget_and_the_time_left_go_by_what_finished_runs_took(setting, tmp_path):
+def test_budget_and_time_left_go_by_what_finished_runs_took(setting, tmp_path):
     runs = plan([MINI], load_setting(setting), [0, 1])
     assert run_all(runs, tmp_path, hours=0) == 0 and not (tmp_path / "runs").exists()
     done = Record(setting="made-up", rows=runs[0].rows, run=runs[0].run_id, seed=0, split="train", seconds=7200.0)
@@ -241,7 +241,7 @@ def resampled(*figures):
     return {"resamples": values, "drawn": "the same", "measures": ["detection/mAP_voc_area@.5", "segmentation/mIoU"]}
 
 
-def test_show_compares_seeds_that_both_have_and_a_tutor_with_all():
+def test_show_compares_shared_seeds_and_a_tutor_with_all():
     def record(key, seed, *figures):
         named = {"detection": {"mAP_voc_area@.5": figures[0]}, "segmentation": {"mIoU": figures[1]}}
         return Record(rows=(key,), seed=seed, figures=named, **resampled(*figures))

@@ -223,7 +223,7 @@ def test_a_study_that_learnt_nothing_says_so(finish, report):
     assert not any("learnt anything" in text for text in report(TABLE)), "AP is (.01 + .123) / 2"
 
 
-def test_an_interval_that_ends_at_a_printed_zero_is_not_resolved():
+def test_an_interval_that_ends_at_zero_is_not_resolved():
     found = [Interval(0.5, 0.52, 0.02, low, 0.05, 0.05) for low in (0.0004, 0.0006)]
     assert [str(each) for each in found] == ["+0.020 [+0.000, +0.050]", "+0.020 [+0.001, +0.050]"]
     assert [each.verdict for each in found] == [None, "better"]

@@ -40,7 +40,7 @@ def test_its_size_on_the_usual_trunk(pyramid, norms, maps):
     assert student.heads["detection"].anchors_xyxy.shape == (6 * (20**2 + 10**2 + 5**2 + 3**2 + 2**2), 4)
 
 
-def test_no_task_sees_anothers_layers_and_the_pyramid_shares_the_trunk():
+def test_tasks_share_nothing_but_the_trunk_the_pyramid_too():
     student = UberNet(UberNetSection(**SMALL, pyramid=2), two_tasks(LABELS)).train()
     seen = []
     student.backbone.register_forward_hook(lambda _, images, __: seen.append(images[0].shape[-1]))

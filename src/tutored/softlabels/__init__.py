@@ -154,7 +154,7 @@ def _key(image_id: str) -> int:
 
 
 def read_ids(path: Path) -> pa.StringArray:
-    """The ids in a file of `write_ids`, which stays mapped. Raises pyarrow's errors where it is none."""
+    """The ids in a file of `write_ids`, which stays mapped. Raises pyarrow's errors for any other file."""
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("image_id")
 
 

@@ -275,7 +275,7 @@ def checked(tutor: str | Mapping[str, Any], **more: Any) -> Options:
 
 
 def meant(kind: str) -> str:
-    """What may be meant by a tutor that is none, such as a file or folder alone."""
+    """What may be meant by words that name no tutor, such as a file or folder alone."""
     path, (kind, colon, name) = Path(kind), kind.partition(":")
     if kind == "store" or (path / STORE.file).exists():
         return f"a store holds a tutor's answers: write `store: {name or path}` into the task, in the place of `tutor`"

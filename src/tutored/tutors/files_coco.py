@@ -213,7 +213,7 @@ def read_score(value: Any, field: str, what: str) -> float:
 
 
 def _entries(path: Path, content: Any) -> list[dict[str, Any]]:
-    """The entries, their ids as `_whole` has them. Raises InputError, naming the entry that is none."""
+    """The entries, their ids as `_whole` has them. Raises InputError, naming the entry that is no object."""
     form = "COCO results are a list of {image_id, category_id: number, bbox, score}"
     if not isinstance(content, list):
         raise InputError(f"{path}: {form}")
