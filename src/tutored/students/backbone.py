@@ -323,6 +323,7 @@ def _dry_run(net: nn.Module, size: int, given: Mapping[str, Tensor] | None = Non
     return maps
 
 
+@torch.enable_grad()
 def _freeze(net: nn.Module, size: int, level: int) -> None:
     """Keep what the map of a level is made from as it is: the parameters that would get a gradient from it."""
     learning = {name: p.detach().to("meta").requires_grad_() for name, p in net.named_parameters() if p.requires_grad}
