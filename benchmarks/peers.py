@@ -10,19 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks import package
 from benchmarks.harness import AbsentError, Table, side_by_side, table
-from benchmarks.package import (
-    LIGHT,
-    TASKS,
-    Student,
-    make_data,
-    make_predictor,
-    make_session,
-    open_dataset,
-    students,
-    total,
-    untrained,
-)
 from tutored.export import Options
 from tutored.students import preprocess
 
@@ -32,12 +21,12 @@ PEERS = ("yolo11n.yaml", "yolo26n-sem.yaml")
 
 def measure(work: Path, scale: float) -> Iterator[Table]:
     """For each student training steps and predictions; for the default one also pictures to answers."""
-    for name, (shape, batch) in students(scale).items():
-        joint = untrained(shape)
-        networks = {JOINT: [joint], "two students, same backbone": [untrained(shape, (task,)) for task in TASKS]}
-        size = joint.config.size
+    for name, (shape, batch) in package.students(scale).items():
+        alone = [package.untrained(shape, (task,)) for task in package.TASKS]
+        networks = {JOINT: [package.untrained(shape)], "two students, same backbone": alone}
+        size = alone[0].config.size
         if shape["kind"] == "compact":
-            networks["BlitzNet, the light one"] = [untrained(LIGHT | {"size": size})]
+            networks["BlitzNet, the light one"] = [package.untrained(package.LIGHT | {"size": size})]
         images = torch.rand(max(2, batch // 2), 3, size, size, generator=torch.Generator().manual_seed(0))
         note = f"{size} x {size} pixels into every network, batch {len(images)}, no loader"
         for title, do in (("training step", _step), ("prediction", _answer)):
@@ -45,25 +34,25 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
             # What went before, such as a network of another size, weighs less on a thing that has just been done.
             timed = side_by_side(things, len(images), 3, scale=scale, before=lambda who, things=things: things[who]())
             yield table(f"{title}: {name}", timed, JOINT, note)
-    for name, (shape, _) in students(scale).items():
+    for name, (shape, _) in package.students(scale).items():
         if shape["kind"] == "compact":
             yield from _pictures(name, shape, work, scale)
 
 
-def _step(networks: list[Student], images: Tensor) -> Callable[[], None]:
+def _step(networks: list[package.Student], images: Tensor) -> Callable[[], None]:
     learning = [[each for each in net.parameters() if each.requires_grad] for net in networks]
     optimizers = [torch.optim.AdamW(each, lr=1e-5, foreach=True) for each in learning]
 
     def run() -> None:
         for net, optimizer in zip(networks, optimizers, strict=True):
-            total(net.train()(images)).backward()
+            package.total(net.train()(images)).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
     return run
 
 
-def _answer(networks: list[Student], images: Tensor) -> Callable[[], None]:
+def _answer(networks: list[package.Student], images: Tensor) -> Callable[[], None]:
     @torch.no_grad()
     def run() -> None:
         for net in networks:
@@ -78,9 +67,9 @@ def _pictures(name: str, shape: dict[str, Any], work: Path, scale: float) -> Ite
         pair = [import_module("ultralytics").YOLO(each) for each in PEERS]
     except ImportError as error:
         raise AbsentError(f"{error}; pip install ultralytics in an environment of its own") from error
-    dataset = open_dataset(make_data(work, 32, scale)[0], "train")
+    dataset = package.open_dataset(package.make_data(work, 32, scale)[0], "train")
     pictures = [dataset.image(image_id) for image_id in dataset.ids[:16]]
-    predictor, session = make_predictor(shape), make_session(shape, Options(nms=True, mask=True))
+    predictor, session = package.make_predictor(shape), package.make_session(shape, Options(nms=True, mask=True))
     size = predictor.student.size
     for batch in (1, 16):
         part: list[Image.Image] = pictures[:batch]

@@ -168,6 +168,14 @@ def test_where_a_student_only_answers_its_norms_are_folded(kind):
     assert many > 40 and not norms(student)
 
 
+def test_a_norm_that_goes_by_its_batch_is_not_folded():
+    student = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    images = torch.rand(2, 3, 5, 5)
+    before = student(images)
+    fold(student)
+    assert torch.equal(student(images), before)
+
+
 @pytest.mark.parametrize("freeze_norm", [False, True])
 @pytest.mark.parametrize(
     ("backbone", "stride", "below"),

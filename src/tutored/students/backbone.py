@@ -405,7 +405,7 @@ def fold(student: nn.Module) -> None:
             each.fold()
         elif type(each) is nn.Sequential:
             for place, (conv, norm) in enumerate(pairwise([*each])):
-                if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:
+                if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d and norm.track_running_stats:
                     each[place], each[place + 1] = _fused(conv, norm), nn.Identity()
 
 
