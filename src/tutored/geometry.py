@@ -54,8 +54,8 @@ class Geometry:
         canvas = _padding(self.size).clone()
         (left, right), (top, bottom) = sides = self._inside(0, size[0]), self._inside(1, size[1])
         if left < right and top < bottom:
-            ends = (self._source(axis, np.array(each, np.float32)).clip(0, size[axis]) for axis, each in enumerate(sides))
-            (x1, x2), (y1, y2) = (each.tolist() for each in ends)
+            ends = [self._source(axis, np.array(each, np.float32)) for axis, each in enumerate(sides)]
+            (x1, x2), (y1, y2) = (each.clip(0, side).tolist() for each, side in zip(ends, size, strict=True))
             if self.on_pixels:
                 part = picture[round(y1) : round(y2), round(x1) : round(x2)].contiguous().permute(2, 0, 1)[None]
                 part = F.interpolate(part, size=(bottom - top, right - left), mode="bilinear", antialias=True)

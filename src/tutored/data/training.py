@@ -210,13 +210,16 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
 
     def _answer(self, name: str, image_id: str, size: Size) -> Any | None:
         """The tutor's answer, if it has one for this task."""
-        answer = self.soft_labels.get(name, {}).get(image_id)
-        if answer is not None and answer.size != size:
+        try:
+            answer = self.soft_labels[name][image_id]  # `get` would look it up twice
+        except KeyError:
+            return None
+        if answer.size != size:
             raise InputError(
                 f"{self.dataset.name}: image {image_id} has {size[1]} x {size[0]} pixels, the tutor of {name} saw "
                 f"{answer.size[1]} x {answer.size[0]}; label these very images"
             )
-        return None if answer is None else answer.tasks.get(self.tasks[name].kind)
+        return answer.tasks.get(self.tasks[name].kind)
 
     def _completes(self, name: str, truth: GroundTruth, answer: Any | None, weights: Weights) -> bool:
         """Whether the tutor answers for the classes that an image is not annotated for."""
