@@ -135,8 +135,10 @@ def silent(image):
 # --- Keypoints, and the parts that are made of them
 
 
-def test_keypoints_are_learnt_beside_boxes_and_two_maps(voc_folder, tmp_path):
-    """Corners of the coloured rectangles; what is near the upper ones is their head."""
+def test_keypoints_are_learnt_beside_boxes_and_two_maps(voc_folder, tmp_path, capsys):
+    """Corners of the coloured rectangles; what is near the upper ones is their head. The student is the next one's
+    tutor.
+    """
     folder = shutil.copytree(voc_folder, tmp_path / "voc")
     instances = []
     for path in (folder / "Annotations").glob("*.xml"):
@@ -172,6 +174,13 @@ def test_keypoints_are_learnt_beside_boxes_and_two_maps(voc_folder, tmp_path):
     picture = Image.new("RGB", (64, 48))
     drawn = student.student.tasks["keypoints"].draw(picture, answer, 1.0)
     assert np.asarray(drawn).any() == bool((answer.scores >= 0.3).any())
+    words = ["--tasks", "keypoints", "--data", f"voc:{folder}", "--split", "train", "--out", str(tmp_path / "points")]
+    assert main(["label", f"student:{tmp_path}/run/checkpoint", *words]) == 0
+    assert "next: tutored train CONFIG.yaml" in capsys.readouterr().out, "VOC's format has no keypoints to evaluate by"
+    points = tasks["keypoints"] | {"policy": "fill", "hidden": 1, "store": str(tmp_path / "points")}
+    train(make_config(run | {"tasks": {"keypoints": points}, "train": {**steps, "epochs": 1}}), tmp_path / "next")
+    losses = [json.loads(line).get("loss", {}) for line in (tmp_path / "next" / "log.jsonl").read_text().splitlines()]
+    assert any(each.get("keypoints/heat/tutor") for each in losses)
 
 
 def test_a_disc_becomes_a_polygon_of_ten_corners():

@@ -104,6 +104,23 @@ def test_the_ablation_has_every_difference_between_the_recipes():
         assert changed and all(mended[name][key] == ours[key] for key in changed), name
 
 
+@pytest.mark.parametrize(
+    ("row", "reported"),
+    [
+        ({}, {"detection": ("cat",)}),
+        ({"segmentation": {}}, {"detection": ("cat",), "segmentation": ("cat",)}),
+        ({"detection": None, "instances": {}}, {"instances": ("cat",)}),
+        ({"parts": {"kind": "segmentation", "labels": "parts.txt"}}, {"detection": ("cat",), "parts": None}),
+    ],
+)
+def test_a_row_may_add_tasks_and_leave_some_out(row, reported):
+    """`reported` is of the data set's classes; a task with classes of its own reports them all."""
+    made = load_setting(None, reported=["cat"], run={"tasks": {"segmentation": None}})
+    row = Row(label="x", config={"tasks": row})
+    tasks = config_of(row, "corrected", made, 0).tasks
+    assert {name: task.reported for name, task in tasks.items()} == reported and not row.tutors
+
+
 def test_a_shared_run_is_planned_once_seed_by_seed():
     # Tables 12 and 13 share ground truth and detection tutor: 3 + 4 - 2 rows in each of two recipes.
     runs = plan(choose(["thesis/table-12", "thesis/table-13"], VOC), VOC, [0, 1])

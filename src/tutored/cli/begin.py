@@ -212,7 +212,8 @@ def any_tutor(
     lines = told(out)
     for line in lines:
         say(line)
-    if len(lines) == 1 and any(map(dataset.annotated_tasks, dataset.ids)):
+    known = {*dataset.labels, *dataset.further} & {kind for part in manifest["parts"] for kind in part["answers"]}
+    if len(lines) == 1 and known and any(map(dataset.annotated_tasks, dataset.ids)):
         return say_next("tutored", "evaluate", out, "--data", data, "--split", split)
     return say("next: tutored train CONFIG.yaml --out RUN, with this store in tasks.TASK.store")
 

@@ -26,8 +26,8 @@ class Row(Section):
     Attributes:
         label: what is special about these runs, in a few words.
         recipes: the recipes that have this row.
-        config: the keys in which the runs differ from the setting's, in every recipe. It may be given as several
-            mappings, of which later ones win; so may the next two.
+        config: the keys in which the runs differ from the setting's, in every recipe; a task that is null is left out.
+            It may be given as several mappings, of which later ones win; so may the next two.
         thesis: further keys in the recipe `thesis`.
         corrected: further keys in the recipe `corrected`.
         against: labels of the rows to compare it with: is this one better?
@@ -66,7 +66,7 @@ class Row(Section):
     def tutors(self) -> set[str]:
         """The names of the tutors that it needs."""
         tasks = [task for recipe in RECIPES for task in self.changes(recipe).get("tasks", {}).values()]
-        return {task["store"] for task in tasks if "store" in task}
+        return {task["store"] for task in tasks if task and "store" in task}
 
     @property
     def needs(self) -> set[str]:
@@ -178,7 +178,8 @@ class Setting(Section):
         evaluation: the split on which figures are computed. Nothing is chosen on it.
         also: further splits whose figures the report shows in columns of their own; its intervals are of `evaluation`.
         margin: two rows are level where the interval of their difference lies inside -margin to +margin.
-        reported: the classes over which means are taken; null: all.
+        reported: the classes over which means are taken; null: all. A task with `labels` of its own has other classes,
+            and its means are over all of them.
         tutors: by name (`detection`, `segmentation`, `instances`, `vouched`), the store's folder; `{split}` in it
             stands for the split's name, with `-` for `/`.
         run: keys of the config that all runs share.
@@ -275,7 +276,7 @@ def _refuse_lost_keys(given: dict[str, Any]) -> None:
     for key in WORDS.keys() & given.get("data", {}).keys():
         raise ValueError(f"leave `data.{key}` out: it follows from the setting's `{WORDS[key]}`")
     for name, task in given.get("tasks", {}).items():
-        if isinstance(task, dict) and "reported" in task:
+        if isinstance(task, dict) and "reported" in task and "labels" not in task:
             raise ValueError(f"leave `tasks.{name}.reported` out: it follows from the setting's `reported`")
         if isinstance(task, dict) and not isinstance(task.get("store", ""), str):
             raise ValueError(f"`store` is {task['store']!r}; give the name of one tutor")
@@ -415,17 +416,19 @@ def config_of(row: Row, recipe: Recipe, setting: Setting, seed: int) -> Config:
     Raises InputError: the setting lacks a tutor that the row needs, or a key or value is not possible.
     """
     data = {"train": setting.data, "split": getattr(setting, row.split), "val_split": setting.evaluation}
-    kinds = {name: (task or {}).get("kind", name) for name, task in setting.run.get("tasks", {}).items()}
-    with_classes = (name for name, kind in kinds.items() if issubclass(section_of(kind, TASKS, "kind"), ClassSection))
-    tasks = {name: {"reported": setting.reported} for name in (*DEFAULT_TASKS, *with_classes)}
-    given = merged({"recipe": recipe, "data": data, "tasks": tasks}, setting.run)
+    given = merged({"recipe": recipe, "data": data, "tasks": {name: {} for name in DEFAULT_TASKS}}, setting.run)
     given = merged(given, setting.recipes.get(recipe, {}))
     if row.split == "large" and setting.large_hidden:
         given = merged(given, {"tasks": {"segmentation": {"hidden": setting.large_hidden}}})
     given = merged(merged(given, row.changes(recipe)), {"train": {"seed": seed}})
+    given["tasks"] = {name: task for name, task in given["tasks"].items() if task is not None}
     for name, task in given["tasks"].items():
-        if isinstance(task, dict) and "store" in task:
-            given = merged(given, {"tasks": {name: {"store": setting.store(task["store"], row.split)}}})
+        if not isinstance(task, dict):
+            continue  # refused below
+        kind = section_of(str(task.get("kind", name)), TASKS, "kind of task")
+        of_data = issubclass(kind, ClassSection) and "labels" not in task
+        store = {"store": setting.store(task["store"], row.split)} if "store" in task else {}
+        given["tasks"][name] = {**({"reported": setting.reported} if of_data else {}), **task, **store}
     return make_config(given, origin=f"{setting.name}, {row.label}")
 
 
