@@ -31,5 +31,6 @@ run() { # the study's name, and its folder here and there
     tutored study report "$3" --out "$2"
 }
 run headline/arms "$here" headline
+run headline/precision "$here" headline
 run headline/defective "$here/defective" defective
 run headline/motive "$here/motive" motive
