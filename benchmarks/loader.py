@@ -20,8 +20,10 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
     spec, store = make_data(work, 256, scale)
     student = TINY | ({} if small else {"size": 300})
 
-    def run(policy: str, **sections: Any) -> Run:
-        return Run(make_run_config(spec, store, student, policy, train={"batch": 2 if small else 16}, **sections))
+    def run(policy: str, augment: dict[str, bool] | None = None, **sections: Any) -> Run:
+        augment = {"as_specified": False, **(augment or {})}
+        sections |= {"train": {"batch": 2 if small else 16}, "augment": augment}
+        return Run(make_run_config(spec, store, student, policy, **sections))
 
     with tempfile.TemporaryDirectory(dir=work) as cache:
         kept = {"data": {"train": spec, "val_split": None, "cache": cache}}
@@ -29,7 +31,8 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
             "taught by both": run("both"),
             "taught by both, kept decoded": run("both", **kept),
             "taught by ground truth, kept decoded": run("ground_truth", **kept),
-            "the same without colour jitter": run("ground_truth", augment={"colour": False}, **kept),
+            "the same, augmented as specified": run("ground_truth", {"as_specified": True}, **kept),
+            "the same without colours": run("ground_truth", {"colour": False}, **kept),
         }
         dataset = runs["taught by both"].examples.dataset
         ids = dataset.ids[: 4 if small else None]

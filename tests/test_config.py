@@ -51,6 +51,8 @@ def test_each_difference_between_the_recipes_can_be_set_alone(tmp_path):
     corrected, thesis = (flat(load_config(path, [("recipe", name)]).to_dict()) for name in ("corrected", "thesis"))
     differing = {key for key in thesis if thesis[key] != corrected[key]} - {"recipe"}
     assert {key.partition(".")[0] for key in differing} == {"augment", "loss", "student", "tasks", "train"}
+    assert corrected["augment.as_specified"] and thesis["augment.as_specified"]
+    assert not make_config(PLAIN).augment.as_specified  # of the usual student
     for key in differing:
         made = flat(load_config(path, [(key, yaml.safe_dump(thesis[key]))]).to_dict())
         assert made == corrected | {key: thesis[key]}

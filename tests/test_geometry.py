@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as colour
 
 from tutored.config import Augment
-from tutored.data.training import jitter_colour
+from tutored.data.training import change_colours, change_colours_in_steps
 from tutored.geometry import Geometry, draw_geometry, whole
 
 
@@ -23,22 +24,23 @@ def test_boxes_by_hand():
 
 def test_whole_image_is_a_plain_resize():
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
-    image, (rows, columns) = whole((30, 50), 20).image(picture)
     expected = np.array(picture.resize((20, 20), Image.Resampling.BILINEAR))
-    assert (rows, columns) == (slice(0, 20), slice(0, 20))
-    assert (image.permute(1, 2, 0).numpy() == expected).all()
+    for on_pixels, most in ((False, 0), (True, 1)):
+        image = replace(whole((30, 50), 20), on_pixels=on_pixels).image(torch.from_numpy(np.array(picture)))
+        assert abs(image.numpy() - expected.astype(int)).max() <= most
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.integers(20, 60), st.integers(20, 60), st.booleans())
-def test_one_geometry_moves_image_mask_map_and_boxes_together(seed, height, width, zoom_out):
+@given(st.integers(0, 10**6), st.integers(20, 60), st.integers(20, 60), st.booleans(), st.booleans())
+def test_one_geometry_moves_image_mask_map_and_boxes_together(seed, height, width, zoom_out, as_specified):
     rng = random.Random(seed)
     mask = torch.zeros(height, width, dtype=torch.uint8)
     x1, y1 = rng.randrange(0, width - 12), rng.randrange(0, height - 12)
     x2, y2 = x1 + rng.randrange(8, 12), y1 + rng.randrange(8, 12)
     mask[y1:y2, x1:x2] = 1
     box = torch.tensor([[x1, y1, x2, y2]], dtype=torch.float32)
-    geometry = draw_geometry((height, width), box, 64, Augment(), rng, zoom_out=zoom_out)
+    augment = Augment(as_specified=as_specified)
+    geometry = draw_geometry((height, width), box, 64, augment, rng, zoom_out=zoom_out)
 
     moved_mask = geometry.nearest(mask, 64, outside=255)
     one_hot = torch.nn.functional.one_hot(mask.long(), 2).permute(2, 0, 1).float()
@@ -54,11 +56,12 @@ def test_one_geometry_moves_image_mask_map_and_boxes_together(seed, height, widt
         seen = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float()
         assert (seen - moved_box[0]).abs().max() <= 1.0
 
-    picture = Image.fromarray((one_hot[1].numpy() * 255).astype(np.uint8)).convert("RGB")
-    image, _ = geometry.image(picture)
+    picture = (255 * mask)[:, :, None].repeat(1, 1, 3)
+    shown = geometry.image(picture, lambda part: part // 3)[:, :, 2]  # padding is 103 there
+    assert as_specified or ((shown != 103) == inside).all()  # on whole pixels, it fills all of its cells
     mine = moved_mask == 1
-    object_pixels = image[0][mine & (torch.nn.functional.avg_pool2d(mine.float()[None], 5, 1, 2)[0] > 0.999)]
-    assert len(object_pixels) == 0 or object_pixels.min() > 200
+    object_pixels = shown[mine & (torch.nn.functional.avg_pool2d(mine.float()[None], 5, 1, 2)[0] > 0.999)]
+    assert len(object_pixels) == 0 or object_pixels.min() > 200 / 3
 
 
 def test_a_crop_covers_the_share_that_it_drew(monkeypatch):
@@ -95,7 +98,8 @@ def test_colours_are_jittered_as_torchvision_does_it():
                 "h": lambda x, by=hue: colour.adjust_hue(x, by),
                 "c": lambda x, by=contrast: colour.adjust_contrast(x, by),
             }[step](expected)
-        difference = (jitter_colour(image, random.Random(seed)) - 255 * expected).abs()
+        found = change_colours_in_steps(image.permute(1, 2, 0), random.Random(seed)).permute(2, 0, 1)
+        difference = (found - 255 * expected).abs()
         assert difference.max() < 0.51, f"seed {seed}, order {order}"
     assert len(orders) == 4
 
@@ -129,10 +133,35 @@ def test_a_crop_covers_a_guide():
         assert 0.29 <= (x2 - x1) * (y2 - y1) / 100**2 <= 1.001
 
 
-def test_colour_moves_colours_only_and_by_the_seed():
-    image = torch.randint(0, 255, (3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    once = jitter_colour(image, random.Random(3))
-    assert once.shape == image.shape
-    assert once.dtype == torch.uint8
-    assert (once == jitter_colour(image, random.Random(3))).all()
-    assert (once != image).any()
+class Drawn(random.Random):
+    """Brightness, hue, saturation and contrast as they are given, in the first order."""
+
+    def __init__(self, *drawn):
+        self.drawn = iter(drawn)
+
+    def uniform(self, low, high):
+        return next(self.drawn)
+
+    def choice(self, orders):
+        return orders[0]
+
+
+def test_colours_in_one_map_by_hand():
+    image = torch.tensor([[[200, 100, 60], [100, 100, 100]]], dtype=torch.uint8)
+    for drawn, expected in {
+        (0.1, 0, 1, 1): [[225.5, 125.5, 85.5], [125.5, 125.5, 125.5]],
+        (0, 1 / 3, 1, 1): [[60, 200, 100], [100, 100, 100]],  # red becomes green
+        (0, 0, 0.5, 1): [[162.7, 112.7, 92.7], [100, 100, 100]],  # half way to the pixel's grey, 125.32
+        (0, 0, 1, 0.5): [[156.3, 106.3, 86.3], [106.3, 106.3, 106.3]],  # half way to the picture's grey, 112.66
+        (0.5, 0, 1, 1): [[255, 227.5, 187.5], [227.5, 227.5, 227.5]],
+    }.items():
+        assert (change_colours(image, Drawn(*drawn)) - torch.tensor([expected])).abs().max() <= 0.51, drawn
+
+
+def test_one_map_is_as_steps_where_nothing_is_clipped():
+    image = torch.randint(100, 140, (16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for seed in range(20):
+        once, steps = (change(image, random.Random(seed)) for change in (change_colours, change_colours_in_steps))
+        assert once.dtype == torch.uint8
+        assert (once.float() - steps.float()).abs().max() <= 12, seed  # of 40 levels: the hue turns otherwise
+        assert abs(once.float().mean() - steps.float().mean()) <= 4, seed

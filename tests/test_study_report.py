@@ -27,7 +27,7 @@ POINTS = tuple(
     Row(label=f"x = {x}", config={"student": {"negatives": x}}, series="line", x=x, printed={"mIoU": x / 10})
     for x in (1.0, 2.0, 4.0)
 )
-ASKED = {"title": "A curve", "question": "Where?", "axis": "negatives"}
+ASKED = {"title": "A curve", "question": "Where?", "axis": "negatives", "even": "as many as negatives"}
 CURVE = Study(name="made/curve", recipes=("corrected",), rows=(BASE, *POINTS), **ASKED)
 
 
@@ -251,6 +251,8 @@ def test_a_curve_has_a_line_for_us_and_one_for_the_thesis(finish, report, tmp_pa
     ours = lines["corrected: line"].get_xydata()
     assert ours.tolist() == pytest.approx(np.array([[1, 0.11], [2, 0.21], [4, 0.4]]))
     assert lines["printed in the thesis"].get_xdata().tolist() == [1.0, 2.0, 4.0]
+    even = lines["as many as negatives"]
+    assert (even.get_xy1(), even.get_slope()) == ((1, 1), 1)
     assert {"corrected: base", "printed in the thesis: base"} < set(lines)
     (hollow,) = (line for line in panel.get_lines() if line.get_markerfacecolor() == PAPER)  # a single seed
     assert hollow.get_xydata().tolist() == pytest.approx(np.array([[4, 0.4]]))

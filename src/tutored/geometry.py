@@ -6,7 +6,9 @@ square input. Everything is resampled once, from the un-augmented original (SSD'
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from tutored import boxes
 from tutored.config import Augment
 
 Array = npt.NDArray[Any]
+Window = tuple[float, float, float, float]
+"""(x1, y1, x2, y2) in pixels of an image, and perhaps beyond it."""
 
 MEAN_COLOUR = (123, 116, 103)
 """What padding looks like: ImageNet's mean, RGB."""
@@ -33,30 +37,35 @@ SMALLEST_BOX = 2.0
 class Geometry:
     """A window of the image, in its pixels and possibly reaching beyond it, stretched to a square of `size` pixels."""
 
-    window_xyxy: tuple[float, float, float, float]
+    window_xyxy: Window
     flip: bool
     size: int
+    on_pixels: bool = False
+    """What is seen of the image begins and ends on whole pixels, of itself and of the input: it is cut and resized in a
+    fourth of the time, with the same result but for rounding."""
 
-    def image(self, image: Image.Image) -> tuple[Tensor, tuple[slice, slice]]:
-        """The window as uint8 [3, S, S], and the rows and columns that the image itself fills.
+    def image(self, picture: Tensor, change: Callable[[Tensor], Tensor] = lambda part: part) -> Tensor:
+        """The window of a picture, uint8 [H, W, 3], as uint8 [S, S, 3]; what shows the picture is changed by `change`.
 
         Only output pixels that lie wholly in the image are filled, from exactly the part of the image they show, so
         that boxes stay where the pixels are.
         """
-        sides = (left, right), (top, bottom) = self._inside(0, image.width), self._inside(1, image.height)
-        canvas = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None].repeat(1, self.size, self.size)
-        rows, columns = slice(top, bottom), slice(left, right)
-        if right > left and bottom > top:
-            x, y = (self._source(axis, np.array(ends, np.float32)) for axis, ends in enumerate(sides))
-            corners = (max(float(x[0]), 0), max(float(y[0]), 0))
-            far = (min(float(x[1]), image.width), min(float(y[1]), image.height))
-            part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=(*corners, *far))
-            for plane, band in zip(canvas[:, rows, columns], part.split(), strict=True):
-                plane.copy_(torch.from_numpy(np.array(band)))
-        if self.flip:
-            columns = slice(self.size - right, self.size - left)
-            canvas = canvas.flip(2)
-        return canvas, (rows, columns)
+        size = picture.shape[1::-1]
+        canvas = _padding(self.size).clone()
+        (left, right), (top, bottom) = sides = self._inside(0, size[0]), self._inside(1, size[1])
+        if left < right and top < bottom:
+            ends = [self._source(axis, np.array(each, np.float32)) for axis, each in enumerate(sides)]
+            (x1, x2), (y1, y2) = (each.clip(0, side).tolist() for each, side in zip(ends, size, strict=True))
+            if self.on_pixels:
+                part = picture[round(y1) : round(y2), round(x1) : round(x2)].contiguous().permute(2, 0, 1)[None]
+                part = F.interpolate(part, size=(bottom - top, right - left), mode="bilinear", antialias=True)
+                part = part[0].permute(1, 2, 0)
+            else:  # Pillow alone can cut between pixels
+                whole = Image.fromarray(picture.numpy())
+                resized = whole.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=(x1, y1, x2, y2))
+                part = torch.from_numpy(np.array(resized))
+            canvas[top:bottom, left:right] = change(part)
+        return canvas.flip(1) if self.flip else canvas
 
     def inside(self, size: tuple[int, int], side: int) -> Tensor:
         """bool [side, side]: which cells of a map have their centre in the image of `size` (height, width)."""
@@ -125,6 +134,27 @@ class Geometry:
         return y, x
 
 
+def _on_pixels(window: Window, size: tuple[int, int], target: int) -> Window:
+    """The window widened by a pixel at most so that what it shows of an image is whole pixels of image and input."""
+    ends = []
+    for axis, length in enumerate(size[::-1]):
+        start, end = window[axis::2]
+        scale = target / (end - start)
+        first, last = max(math.floor(start), 0), min(math.ceil(end), length)
+        low, high = max(math.floor(-start * scale), 0), min(math.ceil((length - start) * scale), target)
+        if first < last and low < high:
+            step = (last - first) / (high - low)
+            start, end = first - low * step, last + (target - high) * step
+        ends.append((start, end))
+    (x1, x2), (y1, y2) = ends
+    return x1, y1, x2, y2
+
+
+@cache
+def _padding(side: int) -> Tensor:
+    return torch.tensor(MEAN_COLOUR, dtype=torch.uint8).repeat(side, side, 1)
+
+
 def whole(size: tuple[int, int], target: int) -> Geometry:
     """The whole image and nothing else, not augmented."""
     return Geometry((0.0, 0.0, float(size[1]), float(size[0])), flip=False, size=target)
@@ -145,12 +175,12 @@ def draw_geometry(
         window = (-left, -top, factor * width - left, factor * height - top)
     if config.crop:
         window = _crop(window, guides_xyxy, rng)
-    return Geometry(window, flip=rng.random() < config.flip_share, size=target)
+    if not config.as_specified:
+        window = _on_pixels(window, size, target)
+    return Geometry(window, rng.random() < config.flip_share, target, on_pixels=not config.as_specified)
 
 
-def _crop(
-    window: tuple[float, float, float, float], guides_xyxy: Tensor, rng: random.Random
-) -> tuple[float, float, float, float]:
+def _crop(window: Window, guides_xyxy: Tensor, rng: random.Random) -> Window:
     """A part of the window: .3 to 1 of its area, aspect 1/2 to 2, one guide covered; the window after 50 misses."""
     covered = rng.choice(MIN_COVERED)
     width, height = window[2] - window[0], window[3] - window[1]
@@ -166,7 +196,7 @@ def _crop(
     return window
 
 
-def _covered(boxes_xyxy: Tensor, window: tuple[float, float, float, float]) -> Tensor:
+def _covered(boxes_xyxy: Tensor, window: Window) -> Tensor:
     x1, y1, x2, y2 = window
     low = boxes_xyxy.new_tensor([x1, y1])
     high = boxes_xyxy.new_tensor([x2, y2])

@@ -97,7 +97,7 @@ class Batch(NamedTuple):
     """A training batch.
 
     Attributes:
-        images: uint8 [B, 3, S, S].
+        images: uint8 [B, 3, S, S], the three colours of a pixel side by side in memory (channels last).
         targets: by task and source (`SOURCES`), what the source teaches: a named tuple of tensors whose first
             dimension is B, the field `weight` (float32 [B]) among them. A source that teaches nothing of a task in the
             whole batch has no entry.

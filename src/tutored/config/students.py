@@ -136,6 +136,11 @@ class BlitzNetSection(AnchorSection):
     stride_in_1x1: bool = False
     """ResNets only: stage strides on the first 1x1 convolution, as the original has them."""
 
+    @classmethod
+    def suited(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Images are augmented as the specification has it."""
+        return {"augment": {"as_specified": True}}
+
     @model_validator(mode="before")
     @classmethod
     def _preset_defaults(cls, given: Any) -> Any:

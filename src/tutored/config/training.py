@@ -86,6 +86,9 @@ class Augment(Section):
     crop_guides: Literal["taught", "all"] = "taught"
     """Boxes of which a crop must cover one: the ground truth that is taught, or all ground truth and every box of the
     tutor, the thesis' defects (7.1, 4 and 5)."""
+    as_specified: bool = False
+    """Colours change one after the other, clipped in between, and crops end between pixels, as BlitzNet has it
+    (specification 4.3); false: all colours change at once and crops end on pixels, in half of the time."""
 
 
 class Loss(Section):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -57,10 +58,14 @@ class Packed(View):
         self.places = {image_id: folder / f"{key}{SUFFIX}" for image_id, key in keys.items() if key}
         most = gigabytes * 1e9
         self.room = (most - _make_room(folder, {*self.places.values()}, most)) / processes
-        self._last: tuple[str, Image.Image, GroundTruth] | None = None
+        self._last: tuple[str, Tensor, GroundTruth] | None = None
 
     def image(self, image_id: str) -> Image.Image:
-        return self._read(image_id)[1] if image_id in self.places else self.inner.image(image_id)
+        return Image.fromarray(self.pixels(image_id).numpy())
+
+    def pixels(self, image_id: str) -> Tensor:
+        """uint8 [H, W, 3], which lie in the mapped file."""
+        return self._read(image_id)[1] if image_id in self.places else _pixels(self.inner, image_id)
 
     def ground_truth(self, image_id: str) -> GroundTruth:
         return self._read(image_id)[2] if image_id in self.places else self.inner.ground_truth(image_id)
@@ -82,35 +87,39 @@ class Packed(View):
             return None  # whoever reads it says what is missing
         return hashlib.sha256(json.dumps([about, image_id, stats]).encode()).hexdigest()
 
-    def _read(self, image_id: str) -> tuple[str, Image.Image, GroundTruth]:
+    def _read(self, image_id: str) -> tuple[str, Tensor, GroundTruth]:
         """An image is read in two steps, its annotations and its picture, one after the other."""
         if self._last is None or self._last[0] != image_id:
             try:
                 self._last = image_id, *self._kept(self.places[image_id])
             except (OSError, SafetensorError, KeyError, TypeError, ValueError):  # not there, or damaged
                 truth = self.inner.ground_truth(image_id)
-                self._last = image_id, self.inner.image(image_id), truth
+                self._last = image_id, _pixels(self.inner, image_id), truth
                 self._keep(self.places[image_id], *self._last[1:])
         return self._last
 
-    def _kept(self, place: Path) -> tuple[Image.Image, GroundTruth]:
+    def _kept(self, place: Path) -> tuple[Tensor, GroundTruth]:
         with safe_open(place, "pt") as file:
             tensors, said = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-        picture = Image.fromarray(tensors.pop(PICTURE).numpy())
-        return picture, GroundTruth((picture.height, picture.width), _decode(self.kinds, tensors, said))
+        pixels = tensors.pop(PICTURE)
+        return pixels, GroundTruth((pixels.shape[0], pixels.shape[1]), _decode(self.kinds, tensors, said))
 
-    def _keep(self, place: Path, picture: Image.Image, truth: GroundTruth) -> None:
+    def _keep(self, place: Path, pixels: Tensor, truth: GroundTruth) -> None:
         if any(type(annotation) is not self.kinds.get(name) for name, annotation in truth.tasks.items()):
             return
         tensors, said = _encode(truth.tasks)
         arrays = {name: np.ascontiguousarray(each) for name, each in tensors.items()}
-        content = save(arrays | {PICTURE: np.asarray(picture)}, said)
+        content = save(arrays | {PICTURE: pixels.numpy()}, said)
         worker = get_worker_info()
         taken = len(content) * (worker.num_workers if worker else 1)  # of the room of all readers
         if taken <= self.room:
             self.room -= taken
             with suppress(OSError), whole_file(place) as temporary:  # a full disk is no reason to stop
                 temporary.write_bytes(content)
+
+
+def _pixels(dataset: Dataset, image_id: str) -> Tensor:
+    return torch.from_numpy(np.array(dataset.image(image_id)))
 
 
 def _make_room(folder: Path, mine: set[Path], most: float) -> int:

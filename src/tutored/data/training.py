@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutored.config import Augment, TaskSection
@@ -84,7 +87,7 @@ def source_weights(
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One augmented image (uint8 [3, S, S]), and by task both sources' rows and weights."""
+    """One augmented image (uint8 [S, S, 3]), and by task both sources' rows and weights."""
 
     image_id: str
     image: Tensor
@@ -186,9 +189,9 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         drawn = rng.random() < self.augment.zoom_out_share
         zoom_out = {"image": drawn, "run": self.zoom_out_run, "never": False}[self.augment.zoom_out]
         geometry = draw_geometry(truth.size, guides, self.size, self.augment, rng, zoom_out=zoom_out)
-        image, (rows, columns) = geometry.image(self.dataset.image(image_id))
-        if self.augment.colour and rows.stop > rows.start and columns.stop > columns.start:
-            image[:, rows, columns] = jitter_colour(image[:, rows, columns], rng)
+        recolour = change_colours_in_steps if self.augment.as_specified else change_colours
+        change = {"change": partial(recolour, rng=rng)} if self.augment.colour else {}
+        image = geometry.image(self._pixels(image_id), **change)
 
         taught: dict[str, tuple[Any, Any]] = {}
         for name, task in self.tasks.items():
@@ -200,15 +203,23 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
             taught[name] = given, answered
         return Example(image_id, image, taught, weights)
 
+    def _pixels(self, image_id: str) -> Tensor:
+        """uint8 [H, W, 3]."""
+        kept = getattr(self.dataset, "pixels", None)  # of `Packed`, which needs no picture of Pillow's
+        return kept(image_id) if kept else torch.from_numpy(np.array(self.dataset.image(image_id)))
+
     def _answer(self, name: str, image_id: str, size: Size) -> Any | None:
         """The tutor's answer, if it has one for this task."""
-        answer = self.soft_labels.get(name, {}).get(image_id)
-        if answer is not None and answer.size != size:
+        try:
+            answer = self.soft_labels[name][image_id]  # `get` would look it up twice
+        except KeyError:
+            return None
+        if answer.size != size:
             raise InputError(
                 f"{self.dataset.name}: image {image_id} has {size[1]} x {size[0]} pixels, the tutor of {name} saw "
                 f"{answer.size[1]} x {answer.size[0]}; label these very images"
             )
-        return None if answer is None else answer.tasks.get(self.tasks[name].kind)
+        return answer.tasks.get(self.tasks[name].kind)
 
     def _completes(self, name: str, truth: GroundTruth, answer: Any | None, weights: Weights) -> bool:
         """Whether the tutor answers for the classes that an image is not annotated for."""
@@ -257,7 +268,7 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
                 weight = torch.tensor([example.weights[name][number] for example in examples])
                 if weight.any():
                     targets[name][source] = task.stack([example.rows[name][number] for example in examples], weight)
-        images = torch.stack([example.image for example in examples])
+        images = torch.stack([example.image for example in examples]).permute(0, 3, 1, 2)
         return Batch(tuple(example.image_id for example in examples), images, targets)
 
 
@@ -282,25 +293,65 @@ def epoch_batches(
         yield order[first : first + batch][rank::processes]
 
 
-def jitter_colour(image: Tensor, rng: random.Random) -> Tensor:
-    """Brightness, saturation, hue and contrast of uint8 [3, H, W], in one of four orders (specification 4.3, 1)."""
+GREY = (0.2989, 0.587, 0.114)
+"""Shares of red, green and blue in a pixel's brightness."""
+
+
+def _draw_changes(rng: random.Random) -> dict[str, float]:
+    """How much to change, in one of four orders (specification 4.3, 1)."""
     brightness, hue = rng.uniform(-0.125, 0.125), rng.uniform(-0.07, 0.07)
-    saturation, contrast = rng.uniform(0.5, 1.5), rng.uniform(0.5, 1.5)
-    steps: dict[str, Callable[[Tensor], Tensor]] = {
-        "b": lambda x: x.add_(255 * brightness),
-        "s": lambda x: torch.lerp(_grey(x).expand_as(x), x, saturation),
-        "h": lambda x: _turn_hue(x, hue),
-        "c": lambda x: torch.lerp(_grey(x).mean(), x, contrast),
+    drawn = {"b": brightness, "h": hue, "s": rng.uniform(0.5, 1.5), "c": rng.uniform(0.5, 1.5)}
+    return {name: drawn[name] for name in rng.choice(("bshc", "sbch", "chbs", "hscb"))}
+
+
+def change_colours(image: Tensor, rng: random.Random) -> Tensor:
+    """Brightness, saturation, hue and contrast of uint8 [H, W, 3], all four as one map of each pixel's red, green and
+    blue: in a fifth of the time of `change_colours_in_steps`.
+
+    What differs: nothing is clipped between the changes, and the hue is turned about the axis of greys, which keeps a
+    pixel's mean instead of its maximum and turns its angle nearly the same.
+    """
+    pixels = image.reshape(-1, 3).float().numpy()
+    mean = np.full(len(pixels), 1 / len(pixels), np.float32) @ pixels
+    matrix, more, grey = np.eye(3), 0.0, np.array(GREY)
+    for step, by in _draw_changes(rng).items():
+        if step == "b":
+            more += 255 * by
+        elif step == "s":
+            matrix = by * matrix + (1 - by) * (grey @ matrix)
+        elif step == "h":
+            matrix = _turn(by) @ matrix
+        else:
+            more = by * more + (1 - by) * (grey @ matrix @ mean + more)
+            matrix = by * matrix
+    mixed = torch.from_numpy(pixels @ matrix.T.astype(np.float32)).add_(more + 0.5).clamp_(0, 255)
+    return torch.from_numpy(mixed.numpy().astype(np.uint8)).view(image.shape)  # torch takes six times as long
+
+
+def _turn(share: float) -> NDArray[np.float64]:
+    """The rotation by a share of the circle about the axis on which red, green and blue are equal, [3, 3]."""
+    angle = 2 * math.pi * share
+    same, left, right = ((1 + 2 * math.cos(angle + shift * math.pi / 3)) / 3 for shift in (0, 2, -2))
+    return np.array([[same, left, right], [right, same, left], [left, right, same]])
+
+
+def change_colours_in_steps(image: Tensor, rng: random.Random) -> Tensor:
+    """Brightness, saturation, hue and contrast of uint8 [H, W, 3], one after the other (specification 4.3, 1)."""
+    steps: dict[str, Callable[[Tensor, float], Tensor]] = {
+        "b": lambda x, by: x.add_(255 * by),
+        "s": lambda x, by: torch.lerp(_grey(x).expand_as(x), x, by),
+        "h": _turn_hue,
+        "c": lambda x, by: torch.lerp(_grey(x).mean(), x, by),
     }
-    result: Tensor = image.float()
-    for step in rng.choice(("bshc", "sbch", "chbs", "hscb")):
-        result = steps[step](result).clamp_(0, 255)
-    return torch.from_numpy(result.round_().numpy().astype(np.uint8))  # torch takes six times as long
+    result = image.permute(2, 0, 1).contiguous().float()
+    for step, by in _draw_changes(rng).items():
+        result = steps[step](result, by).clamp_(0, 255)
+    return torch.from_numpy(result.round_().numpy().astype(np.uint8)).permute(1, 2, 0)
 
 
 def _grey(image: Tensor) -> Tensor:
     red, green, blue = image
-    grey: Tensor = (0.2989 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+    grey: Tensor = (GREY[0] * red).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])
     return grey
 
 

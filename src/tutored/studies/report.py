@@ -221,6 +221,9 @@ def draw_curve(panel: Any, outcome: StudyOutcome, name: str) -> None:
             colour, values = next(iter(hues.values()), COLOURS[-1]), row.values(name)
             panel.axhspan(min(values), max(values), color=colour, alpha=0.18, linewidth=0)
             panel.axhline(row.mean(name), color=colour, linestyle=style, label=f"{recipe}: {row.row.label}")
+    if outcome.study.even:
+        least = min(row.x for row in outcome.study.rows if row.x is not None)
+        panel.axline((least, least), slope=1, color=PRINTED, linestyle="--", linewidth=1, label=outcome.study.even)
     _draw_printed(panel, [row for row in outcome.study.rows if name in row.printed], name)
 
 

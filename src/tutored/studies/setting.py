@@ -85,6 +85,7 @@ class Study(Section):
         question: what it answers, a sentence or two.
         recipes: the recipes in which its rows are trained.
         axis: what `x` means, for a figure; None: a table.
+        even: what it means where a figure equals `x`; such a line is drawn.
         figures: the figures that are drawn, in this order.
         single_task: labels of the row that is taught boxes alone and of the row that is taught maps alone; every other
             row is compared with these two.
@@ -97,6 +98,7 @@ class Study(Section):
     recipes: tuple[Recipe, ...] = RECIPES
     rows: tuple[Row, ...]
     axis: str | None = None
+    even: str | None = None
     figures: tuple[Literal["mAP", "mIoU"], ...] = ("mAP", "mIoU")
     single_task: tuple[str, str] | None = None
     lacks: tuple[str, ...] = ()
