@@ -1,10 +1,12 @@
-"""The drawings of the concepts and science pages: `python docs/make_pictures.py`, with the extra `quickstart`.
+"""The drawings of the concepts and science pages: `python docs/make_pictures.py`, with the extra `quickstart`. With a
+checkpoint and a photograph, `python docs/make_pictures.py RUN/checkpoint chelsea.png`, the picture of the README.
 
 The pictures of our own pages in a browser are made by make_page_pictures.py.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+import tutored
 from tutored.data import open_dataset
 from tutored.data.training import ranks, source_weights
 from tutored.files import write_text
@@ -44,6 +47,15 @@ def main() -> None:
     write_text(
         PICTURES / "temperature.svg", standalone(svg("What the map target says of a certain cell", temperature, 7))
     )
+
+
+def each_task(checkpoint: str, photograph: str) -> Image.Image:
+    """What one student says of a photograph that may be published, a panel for each of its tasks."""
+    found = tutored.load(checkpoint)(photograph)
+    shown = found.above(found.scores)
+    panels = [draw(found.image, shown, {name: task}) for name, task in found.known.items()]
+    sheet = grid([panels], [*found.known])
+    return sheet.resize((1200, round(1200 * sheet.height / sheet.width)), Image.Resampling.LANCZOS)
 
 
 def answers() -> Image.Image:
@@ -160,4 +172,7 @@ def target(certain: float, **keys: Any) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) == 3:
+        each_task(*sys.argv[1:]).save(PICTURES / "tasks.jpg", quality=85)
+    else:
+        main()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.console import Console
 from made import boxed, coco_precision, refused, two_tasks
 from tutored.data import open_dataset
 from tutored.errors import InputError
-from tutored.evaluate import Resampled, benjamini_hochberg, compare, figures, record, resample, table
+from tutored.evaluate import Resampled, Result, benjamini_hochberg, compare, figures, record, resample, table
 from tutored.labels import LabelSpace
 from tutored.tasks import Figures
 from tutored.tasks.detection import Boxes, Detections, measure
@@ -494,6 +495,12 @@ def test_the_table_of_a_task_without_classes():
     pair = GroundTruth(SIZE, {"depth": 1.0}), Prediction(SIZE, {"depth": 0.25})
     text = shown(figures([record("a", *pair, tasks)], tasks))
     assert "depth" in text and "error" in text and "0.750" in text and "1 image" in text
+
+
+def test_a_mean_that_is_called_like_its_column_is_below_it():
+    points = Figures(2, ("eye", "nose"), {"PCK": 0.5}, {"PCK": {"eye": 0.25, "nose": 0.75}}, {})
+    text = shown(Result(2, {"points": points}))
+    assert re.search(r"mean +│ +0\.500", text)
 
 
 def test_details_of_boxes_and_maps():

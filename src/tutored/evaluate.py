@@ -143,7 +143,8 @@ def _task_table(task: str, figures: Figures) -> tuple[Table, Text]:
     if columns:
         drawn.add_section()
         totals = [str(sum(by_class.get(name, 0) for name in figures.classes)) for by_class in counts.values()]
-        drawn.add_row("mean", *totals, *(_number(figures.means.get(f"m{metric}")) for metric in columns), style="bold")
+        means = (figures.means.get(f"m{metric}", figures.means.get(metric)) for metric in columns)
+        drawn.add_row("mean", *totals, *map(_number, means), style="bold")
         lines += [f"{name.replace('_', ' ')} {_number(value)}" for name, value in others.items() if value is not None]
     else:
         for name, value in others.items():
