@@ -311,8 +311,9 @@ def change_colours(image: Tensor, rng: random.Random) -> Tensor:
     What differs: nothing is clipped between the changes, and the hue is turned about the axis of greys, which keeps a
     pixel's mean instead of its maximum and turns its angle nearly the same.
     """
-    pixels = image.reshape(-1, 3).float().numpy()
-    mean = np.full(len(pixels), 1 / len(pixels), np.float32) @ pixels
+    # Not by numpy, whose products take more threads than a loader's process may.
+    pixels = image.reshape(-1, 3).float()
+    mean = pixels.mean(0).numpy()
     matrix, more, grey = np.eye(3), 0.0, np.array(GREY)
     for step, by in _draw_changes(rng).items():
         if step == "b":
@@ -324,7 +325,7 @@ def change_colours(image: Tensor, rng: random.Random) -> Tensor:
         else:
             more = by * more + (1 - by) * (grey @ matrix @ mean + more)
             matrix = by * matrix
-    mixed = torch.from_numpy(pixels @ matrix.T.astype(np.float32)).add_(more + 0.5).clamp_(0, 255)
+    mixed = (pixels @ torch.from_numpy(matrix.T.astype(np.float32))).add_(more + 0.5).clamp_(0, 255)
     return torch.from_numpy(mixed.numpy().astype(np.uint8)).view(image.shape)  # torch takes six times as long
 
 
