@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from made import TINY, MadeDataset, boxed, refused
 from tutored.config import TaskSection, make_config
@@ -155,7 +156,7 @@ def test_kept_images_equal_the_files_and_need_them_no_more(make_voc, tmp_path):
         same(again, plain, image_id)
 
 
-@pytest.mark.parametrize("change", ["picture", "mask", "boxes", "how it is read", "damage"])
+@pytest.mark.parametrize("change", ["picture", "mask", "boxes", "how it is read", "damage", "another tool's file"])
 def test_a_kept_image_is_read_anew_where_it_changed(make_voc, tmp_path, change):
     voc = make_voc(tmp_path / "voc")
     before = pack(tmp_path / "cache", voc)
@@ -164,6 +165,8 @@ def test_a_kept_image_is_read_anew_where_it_changed(make_voc, tmp_path, change):
     (there,) = (tmp_path / "cache").iterdir()
     if change == "damage":
         there.write_bytes(there.read_bytes()[:-1])
+    elif change == "another tool's file":  # without what the package says in it
+        save_file({"picture": torch.zeros(4, 4, 3, dtype=torch.uint8)}, there)
     elif change == "boxes":  # of as many bytes as before, so that the time alone tells it
         file = voc / "Annotations" / f"{image_id}.xml"
         file.write_text(file.read_text().replace("<difficult>0<", "<difficult>1<", 1))
@@ -175,7 +178,7 @@ def test_a_kept_image_is_read_anew_where_it_changed(make_voc, tmp_path, change):
             os.utime(file, ns=(at, at))
     after = pack(tmp_path / "cache", voc, about="other" if change == "how it is read" else "")
     same(after, open_dataset(f"voc:{voc}", "train"), image_id)
-    assert len(list((tmp_path / "cache").iterdir())) == (1 if change == "damage" else 2)
+    assert len(list((tmp_path / "cache").iterdir())) == (1 if change in ("damage", "another tool's file") else 2)
 
 
 def test_kept_images_take_no_more_than_they_may(make_voc, tmp_path):

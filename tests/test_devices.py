@@ -343,7 +343,7 @@ def step_without_values(run, out, change=lambda batch: batch):
     trainer.device = torch.device("meta")
     trainer.student.to("meta")
     trainer.averaged.to("meta")
-    trainer.optimizer = make_optimizer(trainer.student, run.train, trainer.device)
+    trainer.optimizer = make_optimizer(trainer.student, run.train)
     trainer.average = Average(trainer.averaged, trainer.student)
     with Counted() as counted:
         values = trainer.step(batch)

@@ -341,13 +341,17 @@ def test_what_is_ambiguous_or_left_out_is_said(photos, tmp_path):
     assert not out.exists() and not (tmp_path / "t-data").exists()
 
 
+@pytest.mark.parametrize("units", [False, True], ids=["without units for bf16", "with them"])
 @pytest.mark.parametrize(("gpu", "size", "epochs"), [(False, 160, 20), (True, 320, 40)])
-def test_the_config_suits_the_machine(photos, tmp_path, monkeypatch, gpu, size, epochs):
+def test_the_config_suits_the_machine(photos, tmp_path, monkeypatch, gpu, size, epochs, units):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: units)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units}, raising=False)
     init(photos, tmp_path / "t.yaml")
     config = load_config(tmp_path / "t.yaml")
     assert (config.student.size, config.train.epochs) == (size, epochs)
+    assert config.train.precision == ("bf16" if units else "fp32")
 
 
 def test_broken_files_are_named_and_the_config_is_there(photos, tmp_path, capsys):

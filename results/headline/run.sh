@@ -31,6 +31,7 @@ run() { # the study's name, its folder here and there, more options
     tutored study report "$3" --out "$2"
 }
 run headline/arms "$here" headline
+run headline/precision "$here" headline
 run headline/defective "$here/defective" defective
 run headline/motive "$here/motive" motive
 

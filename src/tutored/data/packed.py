@@ -92,7 +92,7 @@ class Packed(View):
         if self._last is None or self._last[0] != image_id:
             try:
                 self._last = image_id, *self._kept(self.places[image_id])
-            except (OSError, SafetensorError, KeyError, TypeError, ValueError):  # not there, or damaged
+            except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError):  # not there, or damaged
                 truth = self.inner.ground_truth(image_id)
                 self._last = image_id, _pixels(self.inner, image_id), truth
                 self._keep(self.places[image_id], *self._last[1:])

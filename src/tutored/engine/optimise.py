@@ -213,9 +213,9 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict({name: piece(value, there.get(name, value)) for name, value in weights.items()})
 
 
-def make_optimizer(student: Student, config: Train, device: torch.device) -> torch.optim.Optimizer:
-    """Adam with coupled or AdamW with decoupled weight decay; convolution kernels decay, norms and biases do not. On a
-    GPU (`device`) an update is one kernel for many parameters, and asks nothing of the host.
+def make_optimizer(student: Student, config: Train) -> torch.optim.Optimizer:
+    """Adam with coupled or AdamW with decoupled weight decay; convolution kernels decay, norms and biases do not. An
+    update walks through the memory once, on a GPU in one kernel for many parameters, and asks nothing of the host.
     """
     groups = []
     backbone = {id(parameter) for parameter in student.backbone.parameters()}
@@ -230,7 +230,8 @@ def make_optimizer(student: Student, config: Train, device: torch.device) -> tor
             decay = config.weight_decay if decays else 0.0
             groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind([group for group in groups if group["params"]], fused=device.type == "cuda" or None)
+    alive = all(not parameter.is_meta for parameter in student.parameters())
+    return kind([group for group in groups if group["params"]], fused=alive or None)
 
 
 @torch.no_grad()

@@ -162,7 +162,7 @@ class Trainer:
             self.student.compile()
             self.losses = {name: torch.compile(function) for name, function in self.losses.items()}
         self.model = self.accelerator.prepare_model(self.student, evaluation_mode=shards)  # leaves gradients to FSDP
-        optimizer = optimise.make_optimizer(self.student, config.train, self.device)
+        optimizer = optimise.make_optimizer(self.student, config.train)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         self.gathered = optimise.Gathered(self.student, config.loss, self.accelerator)
         self.average = optimise.Average(self.averaged, self.student)

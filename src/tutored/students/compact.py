@@ -349,6 +349,15 @@ class MapBranch(nn.Module):
         maps = [reduce(level) for reduce, level in zip(self.reduce, features.levels, strict=True)]
         maps += [reduce(each) for reduce, each in zip(self.finer, features.fine, strict=True)]
         side = max(each.shape[-1] for each in maps)
-        same = [each if each.shape[-1] == side else F.interpolate(each, (side, side), mode="bilinear") for each in maps]
-        logits: Tensor = self.logits(self.spatial(torch.cat(same, dim=1)))
+        logits: Tensor = self.logits(self.spatial(torch.cat([_enlarged(each, side) for each in maps], dim=1)))
         return logits
+
+
+def _enlarged(level: Tensor, side: int) -> Tensor:
+    if level.shape[-1] == side:
+        return level
+    large = F.interpolate(level, (side, side), mode="bilinear")
+    if large.requires_grad and large.is_cpu and not torch.compiler.is_compiling():
+        # The gradient of a part of what is joined lies apart in memory, of which the kernel takes ten times as long.
+        large.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+    return large
