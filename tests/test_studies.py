@@ -271,6 +271,8 @@ def test_show_compares_shared_seeds_and_a_tutor_with_all():
     assert show(ours[:1], tutor) == "mAP -0.300 [-0.300, -0.300] (seed 0)"
     measured = Record(rows=("measured | | x",), figures={"measured": {"right": 0.25, "names": ["x"]}})
     assert show([measured]) == "right 0.250" and show([measured], base) == "nothing to compare"
+    four = Record(seed=0, figures={"instances": {"images": 196}, "keypoints": {"images": 297, "PCK": 0.5}})
+    assert show([four]) == "instances/images 196.000, keypoints/images 297.000, keypoints/PCK 0.500 (seed 0)"
     assert [*rows_of(runs, ["b | ours"])] == ["a | b | ours"]
     refused("no row is called 'theirs'", rows_of, runs, ["theirs"])
 

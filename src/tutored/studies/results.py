@@ -26,6 +26,8 @@ from tutored.studies.setting import Recipe, Row, Run, Setting, Study, run_of
 FILE = "runs.parquet"
 TUTORS = "tutors"
 """The group of the tutors' own figures; their label is the tutor's name."""
+MEASURED = "measured"
+"""Stands in a record's figures where a task does, for figures that are of no task."""
 FIGURES = {"mAP": ("detection", "mAP_voc_area@.5"), "mIoU": ("segmentation", "mIoU")}
 """Short names of the figures that reports show: task and metric."""
 CLASS_FIGURES = {"AP": ("detection", "AP_voc_area@.5"), "IoU": ("segmentation", "IoU")}
@@ -463,7 +465,7 @@ def splits_of(records: Sequence[Record]) -> list[str]:
 
 
 def _values(records: Sequence[Record]) -> dict[str, list[float]]:
-    """mAP and mIoU, and every number that is not of a task."""
+    """mAP and mIoU, every number of other tasks as `TASK/METRIC`, and those of no task."""
     columns = [*FIGURES, *(f"{name} on {split}" for split in splits_of(records) for name in FIGURES)]
     found = {name: [value for each in records if (value := each.figure(name)) is not None] for name in columns}
     tasks = {task for task, _ in FIGURES.values()}
@@ -471,7 +473,7 @@ def _values(records: Sequence[Record]) -> dict[str, list[float]]:
         for group, figures in record.figures.items():
             for name, value in figures.items() if group.partition(" on ")[0] not in tasks else ():
                 if isinstance(value, int | float):
-                    found.setdefault(name, []).append(value)
+                    found.setdefault(name if group == MEASURED else f"{group}/{name}", []).append(value)
     return {name: values for name, values in found.items() if values}
 
 
