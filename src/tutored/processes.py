@@ -93,6 +93,6 @@ def choose_device(wanted: torch.device | str | None = None) -> torch.device:
 def quick_in_bf16(device: torch.device) -> bool:
     """Whether networks are quicker on a device in bfloat16 than in float32: where it has units for that."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    can = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.10
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that is taken
     return device.type == "cpu" and bool(can.get("amx_bf16"))

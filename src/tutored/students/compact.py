@@ -359,5 +359,5 @@ def _enlarged(level: Tensor, side: int) -> Tensor:
     large = F.interpolate(level, (side, side), mode="bilinear")
     if large.requires_grad and large.is_cpu and not torch.compiler.is_compiling():
         # The gradient of a part of what is joined lies apart in memory, of which the kernel takes ten times as long.
-        large.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        large.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))  # type: ignore[no-untyped-call]
     return large
