@@ -1,6 +1,7 @@
 """One network for both tasks against what one would take instead: two of its kind, BlitzNet, two of Ultralytics'."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks import package
 from benchmarks.harness import AbsentError, Table, side_by_side, table
 from tutored.export import Options
 from tutored.students import preprocess
+from tutored.students.backbone import fold
 
 JOINT, PAIR = "joint student", "YOLO11n and YOLO26n-sem"
 PEERS = ("yolo11n.yaml", "yolo26n-sem.yaml")
@@ -53,10 +55,14 @@ def _step(networks: list[package.Student], images: Tensor) -> Callable[[], None]
 
 
 def _answer(networks: list[package.Student], images: Tensor) -> Callable[[], None]:
+    answering = [deepcopy(net).eval() for net in networks]
+    for net in answering:
+        fold(net)  # as `tutored.load` does
+
     @torch.no_grad()
     def run() -> None:
-        for net in networks:
-            net.eval()(images)
+        for net in answering:
+            net(images)
 
     return run
 

@@ -31,7 +31,7 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
                 "network, ONNX Runtime": partial(session.run, None, {"images": images.numpy()}),
                 "picture to result, eager": partial(predictor, part),
             }
-            if compiled:
+            if compiled is not None:
                 things["network, compiled"] = partial(compiled, images)
             with torch.no_grad():
                 timed = side_by_side(things, batch, scale=scale)
