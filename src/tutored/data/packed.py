@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from tutored.data.training import pixels
 from tutored.data.views import View
 from tutored.errors import InputError
 from tutored.files import whole_file
@@ -65,7 +65,7 @@ class Packed(View):
 
     def pixels(self, image_id: str) -> Tensor:
         """uint8 [H, W, 3], which lie in the mapped file."""
-        return self._read(image_id)[1] if image_id in self.places else _pixels(self.inner, image_id)
+        return self._read(image_id)[1] if image_id in self.places else pixels(self.inner, image_id)
 
     def ground_truth(self, image_id: str) -> GroundTruth:
         return self._read(image_id)[2] if image_id in self.places else self.inner.ground_truth(image_id)
@@ -94,7 +94,7 @@ class Packed(View):
                 self._last = image_id, *self._kept(self.places[image_id])
             except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError):  # not there, or damaged
                 truth = self.inner.ground_truth(image_id)
-                self._last = image_id, _pixels(self.inner, image_id), truth
+                self._last = image_id, pixels(self.inner, image_id), truth
                 self._keep(self.places[image_id], *self._last[1:])
         return self._last
 
@@ -116,10 +116,6 @@ class Packed(View):
             self.room -= taken
             with suppress(OSError), whole_file(place) as temporary:  # a full disk is no reason to stop
                 temporary.write_bytes(content)
-
-
-def _pixels(dataset: Dataset, image_id: str) -> Tensor:
-    return torch.from_numpy(np.array(dataset.image(image_id)))
 
 
 def _make_room(folder: Path, mine: set[Path], most: float) -> int:

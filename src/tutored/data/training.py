@@ -191,7 +191,7 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
         geometry = draw_geometry(truth.size, guides, self.size, self.augment, rng, zoom_out=zoom_out)
         recolour = change_colours_in_steps if self.augment.as_specified else change_colours
         change = {"change": partial(recolour, rng=rng)} if self.augment.colour else {}
-        image = geometry.image(self._pixels(image_id), **change)
+        image = geometry.image(pixels(self.dataset, image_id), **change)
 
         taught: dict[str, tuple[Any, Any]] = {}
         for name, task in self.tasks.items():
@@ -202,11 +202,6 @@ class TrainingSet(torch.utils.data.Dataset[Example | InputError]):
                 answered, weights[name] = task.complete(given, answered), (0.0, 1.0)
             taught[name] = given, answered
         return Example(image_id, image, taught, weights)
-
-    def _pixels(self, image_id: str) -> Tensor:
-        """uint8 [H, W, 3]."""
-        kept = getattr(self.dataset, "pixels", None)  # of `Packed`, which needs no picture of Pillow's
-        return kept(image_id) if kept else torch.from_numpy(np.array(self.dataset.image(image_id)))
 
     def _answer(self, name: str, image_id: str, size: Size) -> Any | None:
         """The tutor's answer, if it has one for this task."""
@@ -291,6 +286,13 @@ def epoch_batches(
     order = order[skipped : skipped + images]
     for first in range(0, max(images - batch, 0) + 1, batch):
         yield order[first : first + batch][rank::processes]
+
+
+def pixels(dataset: Dataset, image_id: str) -> Tensor:
+    """uint8 [H, W, 3]. A data set that has pixels itself, as `Packed`, need not make a picture of Pillow's of them."""
+    own = getattr(dataset, "pixels", None)
+    found: Tensor = own(image_id) if own else torch.from_numpy(np.array(dataset.image(image_id)))
+    return found
 
 
 GREY = (0.2989, 0.587, 0.114)
