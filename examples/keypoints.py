@@ -227,13 +227,16 @@ class Keypoints(DenseTask):
         at = share * grid
         cells = at.floor().long()
         kept = ((cells >= 0) & (cells < grid)).all(dim=1) & (classes > 0)
+        at, cells, classes, scores = at[kept], cells[kept], classes[kept], scores[kept]
         heat, place, there = (torch.zeros(*planes, grid, grid) for planes in ((len(self.labels) - 1,), (2,), ()))
-        side = torch.arange(grid)
-        for (x, y), point, number, score in zip(cells[kept], at[kept], classes[kept], scores[kept], strict=True):
-            bump = torch.exp(-((side - x) ** 2 + (side[:, None] - y) ** 2) / 2)
-            heat[number - 1] = torch.maximum(heat[number - 1], score * bump)
-            if score > there[y, x]:
-                there[y, x], place[:, y, x] = score, point - torch.stack([x, y])
+        across, down = torch.exp(-((torch.arange(grid) - cells.T[:, :, None]) ** 2) / 2)
+        bumps = scores[:, None, None] * down[:, :, None] * across[:, None, :]
+        for number in set(classes.tolist()):
+            heat[number - 1] = bumps[classes == number].amax(dim=0)
+        order = scores.argsort(stable=True)  # of a cell's keypoints the surest is written last, and stays
+        x, y = cells[order].T.numpy()
+        there.numpy()[y, x] = scores[order]
+        place.numpy()[:, y, x] = (at - cells)[order].T
         return Row(heat, place, there, known[1:])
 
     def _mirrored(self) -> Tensor:
