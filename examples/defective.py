@@ -2,7 +2,7 @@
 
 data: {train: "python:defective:Defective"}
 
-The photographs are those of FOLDER, in VOC's layout (`results/headline/run.sh` makes it). Each picture's faults are
+The photographs are those of FOLDER, in VOC's layout (`results/wide.sh` makes it). Each picture's faults are
 drawn from its name, so that every run has the same. Splits of INTACT, which figures are computed on, are left as they
 are; `val+rest` names two of them.
 """

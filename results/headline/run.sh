@@ -6,20 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export OMP_NUM_THREADS=1
 
-# The same photographs with one more list, `rest`: those of `train` that no student here is trained on.
-mkdir -p wide/ImageSets/Main
-for folder in JPEGImages Annotations SegmentationClass; do ln -sfn "$PWD/data/voc2012-animals/$folder" wide/; done
-cp data/voc2012-animals/ImageSets/Main/*.txt wide/ImageSets/Main/
-comm -23 <(sort wide/ImageSets/Main/train.txt) <(sort wide/ImageSets/Main/train_small.txt) > wide/ImageSets/Main/rest.txt
-
-for split in train_small train val+rest val; do
-    tutored label onnx --weights weights/yolox_nano.onnx --score-floor 0.0001 --data voc:wide --split $split \
-        --out stores/detection-$split --resume
-    tutored label files --from data/voc2012-animals-deeplab --data voc:wide --split $split \
-        --out stores/segmentation-$split --resume
-    tutored label rescored --boxes stores/detection-$split --maps stores/segmentation-$split --data voc:wide \
-        --split $split --out stores/vouched-$split --resume
-done
+bash "$here/../wide.sh" train_small train val+rest val
 
 # examples/defective.py draws the faulty ground truth.
 export PYTHONPATH="$here/../../examples${PYTHONPATH:+:$PYTHONPATH}"
