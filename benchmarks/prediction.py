@@ -41,12 +41,17 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
 
 
 def _enlarged(scale: float) -> Table:
-    """What becomes of a batch's maps, one after the other."""
-    batch, size = torch.randn(4, 21, 40, 40).contiguous(memory_format=torch.channels_last), SIZE[::-1]
+    """What becomes of a batch's maps, one after the other: large regions, as trained students find, and noise."""
+    regions, noise = (
+        F.interpolate(torch.randn(4, 21, cells, cells), (40, 40), mode="bilinear").to(memory_format=torch.channels_last)
+        for cells in (4, 40)
+    )
+    size = SIZE[::-1]
     things: dict[str, Callable[[], object]] = {
-        "interpolate, argmax": lambda: [F.interpolate(each[None], size, mode="bilinear").argmax(1) for each in batch],
-        "ours": lambda: [likeliest(each, size) for each in batch],
+        "interpolate, argmax": lambda: [F.interpolate(each[None], size, mode="bilinear").argmax(1) for each in regions],
+        "ours, of regions": lambda: [likeliest(each, size) for each in regions],
+        "ours, of noise": lambda: [likeliest(each, size) for each in noise],
     }
     note = f"maps of 21 classes on 40 x 40 cells, as a network gives them (channels last), to masks of {SIZE} pixels"
-    timed = side_by_side(things, len(batch), scale=scale)
+    timed = side_by_side(things, len(regions), scale=scale)
     return table("maps to masks", timed, "interpolate, argmax", note, "maps/s")
