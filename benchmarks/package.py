@@ -30,7 +30,7 @@ from tutored.predict import Predictor
 from tutored.scenes import make_scenes
 from tutored.softlabels import Remapped, Store
 from tutored.softlabels.writer import finish, look, write_part
-from tutored.students import Student, backbone, make_student
+from tutored.students import Precision, Student, backbone, make_student
 from tutored.tasks import open_task, task_class
 from tutored.tasks.detection import SoftBoxes
 from tutored.tasks.segmentation import SoftMap
@@ -210,7 +210,9 @@ def untrained(shape: Mapping[str, Any], tasks: Sequence[str] = TASKS) -> Student
 
 
 def _config_of(shape: Mapping[str, Any]) -> Config:
-    return make_config({"data": {"train": "voc:somewhere"}, "student": shape})
+    # An untrained compact student gives every class .01, the usual floor, so that rounding would decide what is kept.
+    tasks = {"detection": {"decode": {"score_floor": 0.02}}, "segmentation": {}}
+    return make_config({"data": {"train": "voc:somewhere"}, "student": shape, "tasks": tasks})
 
 
 def save_untrained(path: Path, shape: Mapping[str, Any]) -> Path:
@@ -219,10 +221,10 @@ def save_untrained(path: Path, shape: Mapping[str, Any]) -> Path:
     return path
 
 
-def make_predictor(shape: Mapping[str, Any]) -> Predictor:
+def make_predictor(shape: Mapping[str, Any], precision: Precision = "fp32") -> Predictor:
     """An untrained student, loaded as users load theirs."""
     with tempfile.TemporaryDirectory() as name:
-        return Predictor.load(save_untrained(Path(name, "checkpoint"), shape), "cpu")
+        return Predictor.load(save_untrained(Path(name, "checkpoint"), shape), "cpu", precision=precision)
 
 
 def make_session(shape: Mapping[str, Any], options: Options = Options()) -> onnxruntime.InferenceSession:  # noqa: B008

@@ -76,12 +76,14 @@ def _pictures(name: str, shape: dict[str, Any], work: Path, scale: float) -> Ite
     dataset = package.open_dataset(package.make_data(work, 32, scale)[0], "train")
     pictures = [dataset.image(image_id) for image_id in dataset.ids[:16]]
     predictor, session = package.make_predictor(shape), package.make_session(shape, Options(nms=True, mask=True))
+    quick = package.make_predictor(shape, "bf16")
     size = predictor.student.size
     for batch in (1, 16):
         part: list[Image.Image] = pictures[:batch]
         things: dict[str, Callable[[], object]] = {
             PAIR: lambda part=part: [each.predict(part, imgsz=size, verbose=False) for each in pair],
             "the student, eager": partial(predictor, part),
+            "the student, eager, bf16": partial(quick, part),
             "the student, ONNX Runtime": lambda part=part: session.run(
                 None, {"images": preprocess(part, size).numpy()}
             ),

@@ -270,6 +270,8 @@ def test_a_foreign_network_is_no_student(plain, tmp_path):
     made_pictures(1)[0].save(tmp_path / "a.png")
     assert main(["predict", f"{plain[0]}/best.onnx", f"{tmp_path}/a.png", "--out", f"{tmp_path}/seen"]) == 0
     assert (tmp_path / "seen" / "a.predicted.jpg").is_file()
+    with pytest.raises(InputError, match=r"best\.onnx: precision bf16 is for checkpoints"):
+        tutored.load(plain[0] / "best.onnx", precision="bf16")
     model = onnx.load(plain[0] / "best.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")

@@ -240,6 +240,12 @@ def test_a_checkpoint_is_a_function_of_three_lines(tmp_path):
         torch.testing.assert_close(*boxes, atol=1e-3, rtol=0)
         assert torch.equal(found.tasks["segmentation"].mask, expected.tasks["segmentation"].mask)
     assert not any(isinstance(each, torch.nn.BatchNorm2d) for each in model.student.modules()), "folded"
+    images = torch.rand(2, 3, model.student.size, model.student.size)
+    quick = tutored.load(tmp_path / "checkpoint", device="cpu", precision="bf16").student
+    with torch.no_grad():
+        exact, rounded = (each(images)["segmentation"] for each in (model.student, quick))
+    assert rounded.dtype == torch.bfloat16 and all(each.dtype == torch.float32 for each in quick.parameters())
+    assert 0 < float((rounded - exact).abs().max()) < 0.05 * float(exact.abs().max()), "three digits a layer"
     deep, grey = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257), np.repeat(pixels[:, :, :1], 3, axis=2)
     first, second = model([deep, grey])
     assert torch.equal(first.tasks["segmentation"].mask, second.tasks["segmentation"].mask)

@@ -19,8 +19,7 @@ from tutored.labels import ClassMap, LabelSpace
 from tutored.processes import choose_device
 from tutored.section import Names
 from tutored.softlabels import Remapped, Store
-from tutored.students import Student, answer
-from tutored.students.backbone import fold
+from tutored.students import Precision, Student, answer, prepare
 from tutored.tasks import Task, task_class
 from tutored.tasks.calibrate import averaged_classes
 from tutored.types import Dataset, Prediction
@@ -35,6 +34,7 @@ def judge(
     split: str,
     classes: Annotates = None,
     device: torch.device | str | None = None,
+    precision: Precision = "fp32",
     progress: Progress | None = None,
     annotated: Annotates = None,
     empty: Empty = "unannotated",
@@ -52,6 +52,7 @@ def judge(
         classes: the classes that means are over, for all tasks or by task; None: those that the checkpoint's config
             reports, or all.
         device: of a checkpoint; see `choose_device`.
+        precision: of a checkpoint's passes.
         annotated: the data set's classes that it annotates, likewise; None: all.
         empty: as in `open_dataset`.
         tell: is given the result's notes before the work, a sentence each.
@@ -77,7 +78,7 @@ def judge(
     own = {name: task.labels.classes for name, task in tasks.items()}
     dataset = relabelled(given, own, _by_task(annotated, tasks, "annotated"))
     processes.place()  # says which GPU is this process' own
-    fold(student.to(choose_device(device)))
+    prepare(student, choose_device(device), precision)
     notes = _by_text({name: _differences(each, subject, given.name) for name, each in maps.items()})
     notes = _told((*told_first(given), *notes), tell)
     records = record_student(student, dataset, tasks, progress)

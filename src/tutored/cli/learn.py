@@ -122,6 +122,7 @@ def report(folder: Path) -> None:
 )
 @common.json_option
 @common.device_option
+@common.precision_option
 def evaluate(subject: Path, data: str, split: str, json_: Path | None, **given: Any) -> None:
     """Measure a checkpoint or a store on a split."""
     from tutored.cli.progress import Lasting, bar
@@ -179,6 +180,7 @@ def compare(runs: tuple[Path, ...], against: tuple[Path, ...], json_: Path | Non
 @click.option("--coco", type=common.FILE, help="number images and classes as this COCO file does")
 @click.option("--batch", type=POSITIVE, default=16, show_default=True, help="pictures that the network sees at once")
 @common.device_option
+@common.precision_option
 @click.pass_context
 def predict(
     ctx: click.Context, /, checkpoint: Path, pictures: tuple[str, ...], out: Path, to: Any, score: Any, **given: Any
@@ -199,7 +201,7 @@ def predict(
     from tutored.predict import Film, Predictor, Result
     from tutored.predict.write import FILMED, KINDS, choose_kinds, predict_files, predict_video
 
-    predictor = Predictor.load(checkpoint, given["device"], given["batch"])
+    predictor = Predictor.load(checkpoint, given["device"], given["batch"], given["precision"])
     unseen: list[float] = []
 
     def tell(name: str, result: Result) -> None:
@@ -242,7 +244,8 @@ def predict(
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one")
 @click.option("--max-megabytes", type=POSITIVE, default=10, show_default=True, help="larger files are refused")
 @common.device_option
-def serve(checkpoint: Path, host: str, port: int, max_megabytes: int, device: str | None) -> None:
+@common.precision_option
+def serve(checkpoint: Path, host: str, port: int, max_megabytes: int, **given: Any) -> None:
     """Open a page on which a picture is dropped and answered."""
     from tutored.serve import is_loopback
     from tutored.serve import serve as serve_page
@@ -254,7 +257,7 @@ def serve(checkpoint: Path, host: str, port: int, max_megabytes: int, device: st
     def ready(url: str) -> None:
         say(f"listening on {url} (Ctrl-C ends it)")
 
-    serve_page(checkpoint, host, port, megabytes=max_megabytes, device=device, ready=ready)
+    serve_page(checkpoint, host, port, megabytes=max_megabytes, ready=ready, **given)
 
 
 @commands.command()

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tutored.errors import InputError, needing
 
@@ -113,6 +113,7 @@ def serve(
     *,
     megabytes: float = 10,
     device: str | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Answer pictures over HTTP until Ctrl-C; see `make_app`. Raises InputError: Starlette or uvicorn is missing, no
@@ -132,7 +133,7 @@ def serve(
     except (OSError, OverflowError) as error:
         raise InputError(f"{host} port {port}: can't listen there ({error}); give another --port or --host") from error
     with listener:
-        worker = Worker(partial(_load, checkpoint, device), SECONDS)
+        worker = Worker(partial(_load, checkpoint, device, precision), SECONDS)
         from tutored.serve.app import make_app, settings  # meanwhile, because it is slow to import
 
         app = make_app(worker, worker.load(), hosts=(host,) if is_loopback(host) else None, megabytes=megabytes)
@@ -145,10 +146,10 @@ def serve(
             worker.end()
 
 
-def _load(checkpoint: Path | str, device: str | None) -> Any:
+def _load(checkpoint: Path | str, *given: Any) -> Any:
     from tutored.serve.app import load_answer
 
-    return load_answer(checkpoint, device)
+    return load_answer(checkpoint, *given)
 
 
 def is_loopback(host: str) -> bool:

@@ -39,6 +39,7 @@ from tutored.pages import render, uri
 from tutored.pictures import FORMATS, LONGEST, as_rgb, orientation, refuse_long, refuse_odd, upright, voc_palette
 from tutored.predict import Result, load
 from tutored.serve import AUTO
+from tutored.students import Precision
 from tutored.students import answer as ask_student
 
 CONNECTIONS = 64
@@ -125,10 +126,10 @@ Predict = Callable[[Image.Image, tuple[int, int]], Result]
 
 
 def load_answer(
-    checkpoint: Path | str, device: str | None
+    checkpoint: Path | str, device: str | None, precision: Precision = "fp32"
 ) -> tuple[Mapping[str, Sequence[str]], Callable[..., dict[str, Any]]]:
     """The classes of a checkpoint's tasks, and `answer` with its student. Raises InputError as `predict.load`."""
-    model = load(checkpoint, device)
+    model = load(checkpoint, device, precision=precision)
 
     def predict(image: Image.Image, size: tuple[int, int]) -> Result:
         (found,) = ask_student(model.student, [image], model.device, tuple(model.tasks), [size])

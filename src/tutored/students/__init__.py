@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,12 +15,15 @@ from tutored.config.entries import STUDENTS, resolve
 from tutored.errors import InputError, needing
 from tutored.files import regular
 from tutored.labels import LabelSpace
-from tutored.students.backbone import quicken
+from tutored.students.backbone import fold, quicken
 from tutored.students.heads import DenseHead, Head, Student
 from tutored.tasks import Task, open_task, task_class
 from tutored.types import Prediction, Size, SoftLabels
 
-__all__ = ["DenseHead", "Head", "Student", "answer", "make_student", "preprocess", "soft_answer"]
+__all__ = ["DenseHead", "Head", "Student", "answer", "make_student", "prepare", "preprocess", "soft_answer"]
+
+Precision = Literal["fp32", "bf16"]
+"""Of a network's passes; weights, and what becomes of the outputs, stay in float32."""
 
 
 class Exported(Student):
@@ -91,6 +94,14 @@ def make_student(config: StudentSection, tasks: Mapping[str, Task]) -> Student:
     if lacking:
         raise InputError(f"student.kind {config.kind!r}: the student lacks {', '.join(lacking)}; see docs/extend.md")
     quicken(student)
+    return student
+
+
+def prepare(student: Student, device: torch.device, precision: Precision = "fp32") -> Student:
+    """The student as it answers soonest: on a device, in evaluation mode, norms folded, its passes in a precision."""
+    fold(student.to(device).eval())
+    if precision == "bf16":
+        student.forward = torch.autocast(device.type, torch.bfloat16)(student.forward)
     return student
 
 

@@ -16,8 +16,7 @@ from tutored.config.entries import guarded, imported
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.processes import choose_device
-from tutored.students import soft_answer
-from tutored.students.backbone import fold
+from tutored.students import prepare, soft_answer
 from tutored.tasks import Task
 from tutored.tasks.segmentation import SoftMap
 from tutored.tutors import PythonOptions, StudentOptions, outputs
@@ -37,7 +36,7 @@ class StudentTutor:
         folder = options.weights
         self._student, config = load_checkpoint(folder)
         self._device = choose_device(options.device)
-        fold(self._student.to(self._device))
+        prepare(self._student, self._device)
         self._names = options.tasks or config.taught
         unknown = [name for name in self._names if name not in config.taught]
         if unknown:
