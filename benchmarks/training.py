@@ -21,12 +21,14 @@ def measure(work: Path, scale: float) -> Iterator[Table]:
         plain, both = runs["ground truth"], runs["both"]
         steps = max(1, round(24 * scale / batch))
         half = Run(make_run_config(data, store, shape, train={"batch": batch, "precision": "bf16"}))
+        kept = Run(make_run_config(data, store, shape, train={"batch": batch}, data={"cache": str(work / "cache")}))
         resident = plain.resident()
         loops = {
             "bare network": repeated(partial(plain.network, resident, update=True), steps),
             "bare network, bf16": repeated(partial(half.network, resident, update=True), steps),
             "the loop, read by itself": repeated(plain.loop(), steps),
             "the loop, read by 1 process": repeated(plain.loop(1), steps),
+            "the same with data.cache": repeated(kept.loop(1), steps),
         }
         timed = side_by_side(loops, batch * steps, scale=scale)
         note = (

@@ -306,7 +306,7 @@ class Keypoints(DenseTask):
 
     def draw(self, picture: Image.Image, shown: Animals | SoftPoints, zoom: float) -> Image.Image:
         drawn = picture.copy()
-        pen, radius = ImageDraw.Draw(drawn), max(2.0, min(picture.size) / 100)
+        pen, radius = ImageDraw.Draw(drawn), max(2.0, min(picture.size) / 40)
         sure = torch.ones(len(shown.xy)) if isinstance(shown, Animals) else shown.scores
         for (x, y), number, score in zip(
             (shown.xy * zoom).tolist(), shown.classes.tolist(), sure.tolist(), strict=True

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The two runs of this folder, from a folder that holds data/ and weights/ (or links to them):
+# The three runs of this folder, from a folder that holds data/ and weights/ (or links to them):
 #   bash path/to/results/partly/run.sh
 # Killed and started again, it goes on where it was.
 set -euo pipefail
@@ -33,3 +33,8 @@ for class in "${classes[@]}"; do
         --data voc:boxes-only --split "$class" --out stores/drawn-"$class" --resume
 done
 tutored train "$here/all.yaml" --out runs/all --resume
+
+# As many steps as `all` has, on the first data set alone.
+tutored train "$here/alone.yaml" --train.epochs 22 --out runs/longer --resume
+tutored compare runs/all --against runs/alone
+tutored compare runs/all --against runs/longer
