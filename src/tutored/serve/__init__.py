@@ -123,6 +123,7 @@ def serve(
         host: an address or name of this machine. Bound to loopback, requests under other names are refused.
         port: 0 takes a free one.
         megabytes: larger files are refused.
+        precision: of the network's passes, as in `predict.Predictor.load`.
         ready: is called with the page's address once it listens.
     """
     with needing("serving needs", "serve"):
