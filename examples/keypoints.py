@@ -39,6 +39,7 @@ from tutored.geometry import Geometry
 from tutored.labels import LabelSpace
 from tutored.losses import Term
 from tutored.pictures import colour_of, picture_size
+from tutored.section import Share
 from tutored.tasks import DenseTask, Figures
 from tutored.tasks.columns import FLOATS, NUMBERS, Rows, answered, flat, lists, require, starts
 from tutored.tasks.task import Remap, refuse_nan
@@ -48,6 +49,8 @@ NEAR = 0.2
 """Of a box's longer side."""
 FLOOR, PEAKS = 0.05, 20
 """Answers are this likely at least, and so many of a keypoint in an image at most."""
+AROUND = 0.1
+"""A bump that is this high belongs to its keypoint; two cells away it is .14 high."""
 RARE = 4.6
 """The raw output less this is a cell's logit: a new network says with .01 that a keypoint is there."""
 Size = tuple[int, int]
@@ -150,8 +153,8 @@ class Row(NamedTuple):
     Attributes:
         heat: float32 [C, h, w], 0..1.
         place: float32 [2, h, w], x and y in cells from the corner of the cell, where it has a keypoint.
-        there: float32 [h, w], how sure it is that the cell has one.
-        known: bool [C], keypoints of which the source says anything.
+        there: float32 [h, w], 1 where the cell has one, otherwise 0.
+        known: bool [C, h, w], cells of which the source says whether they have the keypoint.
     """
 
     heat: Tensor
@@ -170,14 +173,24 @@ class Targets(NamedTuple):
     weight: Tensor
 
 
+class KeypointsSection(ClassSection):
+    """Which of a tutor's places teach what."""
+
+    point_floor: Share = 0.3
+    """A tutor's places from this score on teach as drawn keypoints do."""
+    ignore_floor: Share = 0.1
+    """Around weaker ones, from this score on, nothing is taught about the keypoint; still weaker ones are left out."""
+
+
 class Keypoints(DenseTask):
     """A heat map for each keypoint and two maps of their places in the cells."""
 
     kind: ClassVar[str] = KIND
-    Section: ClassVar[type[ClassSection]] = ClassSection
+    Section: ClassVar[type[KeypointsSection]] = KeypointsSection
     answers: ClassVar[tuple[type[SoftPoints], ...]] = (SoftPoints,)
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
     headline: ClassVar[tuple[str, str]] = ("PCK@.2", "PCK")
+    section: KeypointsSection
 
     @classmethod
     def read(cls, path: Path, size: Size, labels: LabelSpace) -> Animals:
@@ -214,6 +227,7 @@ class Keypoints(DenseTask):
             return self.teach(None, size, geometry, grid)
         return self._row(answer.xy, answer.classes, answer.scores, answer.unknown, geometry, grid)
 
+    # A tutor's places are not taught by their scores: quality focal loss learns little from what is far below 1.
     def _row(
         self, xy: Tensor, classes: Tensor, scores: Tensor, unknown: Sequence[int], geometry: Geometry, grid: int
     ) -> Row:
@@ -226,18 +240,19 @@ class Keypoints(DenseTask):
             classes, known = self._mirrored()[classes], known[self._mirrored()]
         at = share * grid
         cells = at.floor().long()
-        kept = ((cells >= 0) & (cells < grid)).all(dim=1) & (classes > 0)
-        at, cells, classes, scores = at[kept], cells[kept], classes[kept], scores[kept]
-        heat, place, there = (torch.zeros(*planes, grid, grid) for planes in ((len(self.labels) - 1,), (2,), ()))
+        kept = ((cells >= 0) & (cells < grid)).all(dim=1) & (classes > 0) & (scores >= self.section.ignore_floor)
+        at, cells, classes, sure = at[kept], cells[kept], classes[kept], scores[kept] >= self.section.point_floor
+        heat, doubt = (torch.zeros(len(self.labels) - 1, grid, grid) for _ in "ab")
         across, down = torch.exp(-((torch.arange(grid) - cells.T[:, :, None]) ** 2) / 2)
-        bumps = scores[:, None, None] * down[:, :, None] * across[:, None, :]
-        for number in set(classes.tolist()):
-            heat[number - 1] = bumps[classes == number].amax(dim=0)
-        order = scores.argsort(stable=True)  # of a cell's keypoints the surest is written last, and stays
-        x, y = cells[order].T.numpy()
-        there.numpy()[y, x] = scores[order]
-        place.numpy()[:, y, x] = (at - cells)[order].T
-        return Row(heat, place, there, known[1:])
+        bumps = down[:, :, None] * across[:, None, :]
+        for planes, which in ((heat, sure), (doubt, ~sure)):
+            for number in set(classes[which].tolist()):
+                planes[number - 1] = bumps[which & (classes == number)].amax(dim=0)
+        place, there = torch.zeros(2, grid, grid), torch.zeros(grid, grid)
+        x, y = cells[sure].T.numpy()
+        there.numpy()[y, x] = 1
+        place.numpy()[:, y, x] = (at - cells)[sure].T
+        return Row(heat, place, there, known[1:, None, None] & (doubt <= heat.clamp(min=AROUND)))
 
     def _mirrored(self) -> Tensor:
         """int64 [C+1]: the number that each keypoint has in a mirror, 0 where it has none."""
@@ -325,7 +340,7 @@ def heat_sum(raw: Tensor, targets: Targets, cells: Tensor) -> Tensor:
     logits = raw[:, :-2].float() - RARE
     losses = F.binary_cross_entropy_with_logits(logits, targets.heat, reduction="none")
     losses = losses * (logits.sigmoid() - targets.heat).square()
-    return (losses * targets.known[:, :, None, None] * targets.weight[:, None, None, None]).sum()
+    return (losses * targets.known * targets.weight[:, None, None, None]).sum()
 
 
 def place_sum(raw: Tensor, targets: Targets, cells: Tensor) -> Tensor:

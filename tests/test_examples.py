@@ -1,6 +1,7 @@
 """The examples: what they compute, and that a training takes them by their import path."""
 
 import json
+import math
 import pickle
 import shutil
 import sys
@@ -20,6 +21,8 @@ from tutored.data import open_dataset
 from tutored.data.training import TrainingSet
 from tutored.engine import train
 from tutored.engine.trainer import Trainer
+from tutored.geometry import whole
+from tutored.labels import LabelSpace
 from tutored.softlabels import Store
 from tutored.students import make_student
 from tutored.tutors import open_tutor
@@ -181,6 +184,24 @@ def test_keypoints_are_learnt_beside_boxes_and_two_maps(voc_folder, tmp_path, ca
     train(make_config(run | {"tasks": {"keypoints": points}, "train": {**steps, "epochs": 1}}), tmp_path / "next")
     losses = [json.loads(line).get("loss", {}) for line in (tmp_path / "next" / "log.jsonl").read_text().splitlines()]
     assert any(each.get("keypoints/heat/tutor") for each in losses)
+
+
+def test_a_tutors_sure_keypoints_teach_as_drawn_ones_and_unsure_ones_do_not_count():
+    """Places at (2, 3), (6, 3) and (5, 7) of eight cells, of the same keypoint; the tutor is sure of the first."""
+    labels = LabelSpace.of(["left_eye", "nose"])
+    task = keypoints.Keypoints("keypoints", labels)
+    xy = torch.tensor([[2.5, 3.25], [6.5, 3.5], [5.5, 7.5]])
+    answer = keypoints.SoftPoints(xy=xy, classes=torch.tensor([2, 2, 2]), scores=torch.tensor([0.4, 0.2, 0.05]))
+    row = task.teach_soft(answer, (8, 8), whole((8, 8), 8), 8)
+    assert row.there.nonzero().tolist() == [[3, 2]] and row.place[:, 3, 2].tolist() == [0.5, 0.25]
+    assert row.heat[1, 3, 2] == 1 and row.heat[1, 3, 3] == pytest.approx(math.exp(-0.5))
+    assert row.heat[1, 3, 6] < 1e-3 and row.heat[1, 7, 5] < 1e-3
+    assert row.known[0].all() and row.known[1, 3, 2] and row.known[1, 7, 5], "what is weaker than .1 is no answer"
+    assert not row.known[1, 3, 6] and not row.known[1, 2, 5], "around an unsure one nothing is said"
+    drawn = keypoints.Animals(
+        xy=xy[:1], classes=torch.tensor([2]), animals=torch.tensor([0]), boxes_xyxy=torch.zeros(1, 4)
+    )
+    assert torch.equal(task.teach(drawn, (8, 8), whole((8, 8), 8), 8).heat, row.heat)
 
 
 def test_a_disc_becomes_a_polygon_of_ten_corners():

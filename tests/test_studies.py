@@ -383,6 +383,16 @@ def test_stores_that_do_not_exist_are_told_before_the_first_run(setting, tmp_pat
     assert [note.split()[8] for note in told] == ["instances", "segmentation"]
 
 
+def test_a_single_row_is_chosen_by_its_label(setting, tmp_path, capsys):
+    folder = open_folder(tmp_path / "study", load_setting(setting), ["thesis/table-12"], 2)
+    runs = folder.runs(["thesis/table-12"], "corrected", 1, ["segmentation tutor"])
+    assert [run.label for run in runs] == ["segmentation tutor (corrected, seed 0)"]
+    assert len(folder.runs(["thesis/table-12"], labels=["segmentation tutor", "ground truth"])) == 8
+    words = ["--row", "tutor", "--setting", str(setting), "--out", str(tmp_path / "study")]
+    assert main(["study", "run", "thesis/table-12", *words]) == 2
+    assert "no row is called 'tutor'; possible: 'ground truth', " in capsys.readouterr().err
+
+
 def test_a_tutor_that_answered_anew_is_judged_anew(setting, tmp_path):
     given = load_setting(setting, tutors={"detection": str(tmp_path / "store-{split}")})
     folder = open_folder(tmp_path / "study", given, ["tune"], 1)

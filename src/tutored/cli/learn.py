@@ -336,12 +336,21 @@ def list_studies(**given: Any) -> None:
 @click.option("--out", type=common.NEW_FOLDER, required=True, metavar="FOLDER", help="the study folder; may be shared")
 @click.option("--seeds", type=POSITIVE, default=3, show_default=True, help="runs of each row")
 @click.option("--recipe", type=click.Choice(["thesis", "corrected"]), help="the rows of this one alone")
+@click.option("--row", "labels", multiple=True, metavar="LABEL", help="this row alone; may be given several times")
 @click.option("--hours", type=common.AMOUNT, help="begin no run that would end later; but the first of a new folder")
 @click.option("--jobs", type=POSITIVE, default=1, show_default=True, help="processes that train here at once")
 @click.option("--keep", is_flag=True, help="keep finished runs' folders, with checkpoint and page")
 @setting_options
 def run_studies(
-    names: tuple[str, ...], out: Path, seeds: int, recipe: Any, hours: Any, jobs: int, keep: bool, **given: Any
+    names: tuple[str, ...],
+    out: Path,
+    seeds: int,
+    recipe: Any,
+    labels: tuple[str, ...],
+    hours: Any,
+    jobs: int,
+    keep: bool,
+    **given: Any,
 ) -> None:
     """Train what is not finished of some studies.
 
@@ -356,7 +365,7 @@ def run_studies(
 
     folder = open_folder(out, setting, names, seeds)
     with watch_study() as watch:
-        limits = {"recipe": recipe, "seeds": seeds, "hours": hours, "jobs": jobs, "keep": keep}
+        limits = {"recipe": recipe, "labels": labels, "seeds": seeds, "hours": hours, "jobs": jobs, "keep": keep}
         done, failed, total = work(folder, names, watch=watch, tell=note, **limits)
     say(f"{out}: {done} of {total} runs are done" + (f", {failed} of them failed" if failed else ""))
     if hours is not None and done < total:

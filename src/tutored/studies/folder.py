@@ -33,7 +33,7 @@ from tutored.softlabels import Store
 from tutored.softlabels.advice import fingerprint
 from tutored.studies import results
 from tutored.studies.results import TUTORS, Record, StudyOutcome
-from tutored.studies.setting import Recipe, Run, Setting, choose, plan, studies_of
+from tutored.studies.setting import Recipe, Run, Setting, choose, only, plan, studies_of
 from tutored.visualise import draw
 from tutored.watch import Report, Watcher, Watchers
 
@@ -58,10 +58,19 @@ class Folder:
         setting, out = (shlex.quote(str(path)) for path in (self.path / "setting.yaml", self.path))
         return f"tutored study run {name} --setting {setting} --seeds {len(self.seeds)} --out {out}"
 
-    def runs(self, names: Sequence[str], recipe: Recipe | None = None, seeds: int | None = None) -> list[Run]:
-        """Every distinct run of some studies, of one recipe or both. Raises InputError for an unknown name."""
+    def runs(
+        self,
+        names: Sequence[str],
+        recipe: Recipe | None = None,
+        seeds: int | None = None,
+        labels: Sequence[str] = (),
+    ) -> list[Run]:
+        """Every distinct run of some studies, of one recipe or both, with `labels` those of the rows that are called so
+        alone. Raises InputError for an unknown name or label.
+        """
         with told_of(self.path):
-            return plan(choose(names, self.setting, recipe), self.setting, self.seeds[:seeds])
+            studies = choose(names, self.setting, recipe)
+            return plan(only(labels, studies) if labels else studies, self.setting, self.seeds[:seeds])
 
     def outcomes(self, names: Sequence[str]) -> list[StudyOutcome]:
         """What is known of some studies. Raises InputError for an unknown name or damaged results."""
@@ -151,6 +160,7 @@ def work(
     names: Sequence[str],
     *,
     recipe: Recipe | None = None,
+    labels: Sequence[str] = (),
     seeds: int | None = None,
     hours: float | None = None,
     jobs: int = 1,
@@ -164,11 +174,12 @@ def work(
 
     Args:
         recipe: train only the rows of this one.
+        labels: train only the rows that are called so; none: all.
         seeds: train the first so many seeds of the folder's; None: all.
         jobs: processes that train here at once; they share the cores.
         tell: called with what is worth a note: tutors without answers for the evaluation split.
     """
-    runs = folder.runs(names, recipe, seeds)
+    runs = folder.runs(names, recipe, seeds, labels)
     waiting = unfinished(runs, folder.path)
     needed = {
         run.setting.store(name, run.row.split) for run in runs if run.run_id in waiting for name in run.row.tutors

@@ -349,6 +349,17 @@ def choose(names: Sequence[str], setting: Setting, recipe: Recipe | None = None)
     return [study.model_copy(update={"recipes": tuple({recipe} & {*study.recipes})}) for study in chosen.values()]
 
 
+def only(labels: Sequence[str], studies: Sequence[Study]) -> list[Study]:
+    """Studies without the rows that are called otherwise. Raises InputError: no row is called so."""
+    known = list(dict.fromkeys(row.label for study in studies for row in study.rows))
+    unknown = [label for label in labels if label not in known]
+    if unknown:
+        raise InputError(f"no row is called {unknown[0]!r}; possible: {', '.join(map(repr, known))}")
+    return [
+        study.model_copy(update={"rows": tuple(row for row in study.rows if row.label in labels)}) for study in studies
+    ]
+
+
 def _tune(setting: Setting) -> Study:
     """The setting's candidates in all arms and both recipes, validated on held-out training images."""
     held_out = {"data": {"held_out": setting.held_out}}
