@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from tutored import processes
 from tutored.checkpoint import load_checkpoint
+from tutored.config import TaskSection
 from tutored.config.training import Annotates, Empty
 from tutored.data import TaskSource, open_dataset
 from tutored.data.check import told_first
@@ -39,14 +41,16 @@ def judge(
     annotated: Annotates = None,
     empty: Empty = "unannotated",
     tell: Callable[[str], object] = lambda note: None,
+    sections: Mapping[str, TaskSection] = MappingProxyType({}),
 ) -> Result:
     """Evaluate a checkpoint or a store of soft labels on one split.
 
-    A store is evaluated in the data set's classes and for the tasks that its format has, a checkpoint in its own
-    classes and for the tasks that it was taught. The result's notes say where the two label spaces differ. Several
-    processes (torchrun) share the images; all return the figures of the whole split, to the bit those of one process.
-    Raises InputError: `subject` is neither, the split has no ground truth, it and `subject` have no task or class in
-    common, a task or class is unknown, or the store lacks images of the split.
+    A store is evaluated in the data set's classes, for the tasks that its format has and those of `sections`; a
+    checkpoint in its own classes, for the tasks that it was taught. The result's notes say where the two label spaces
+    differ. Several processes (torchrun) share the images; all return the figures of the whole split, to the bit those
+    of one process. Raises InputError: `subject` is neither, the split has no ground truth, it and `subject` have no
+    task or class in common, a task or class is unknown, the store lacks images of the split, or `sections` are given
+    with a checkpoint.
 
     Args:
         classes: the classes that means are over, for all tasks or by task; None: those that the checkpoint's config
@@ -56,17 +60,18 @@ def judge(
         annotated: the data set's classes that it annotates, likewise; None: all.
         empty: as in `open_dataset`.
         tell: is given the result's notes before the work, a sentence each.
+        sections: of a store: tasks of a run's config, whose annotations may lie in folders of their own.
     """
     subject = Path(subject)
     require(subject, CHECKPOINT, STORE)
     if (subject / STORE.file).exists():
-        return _judge_store(subject, open_dataset(data, split, empty=empty), classes, progress, annotated, tell)
+        return _judge_store(
+            subject, open_dataset(data, split, empty=empty), classes, progress, annotated, tell, sections
+        )
+    if sections:
+        raise InputError(f"{subject} is a checkpoint, which knows its tasks; give a config with stores alone")
     student, config = load_checkpoint(subject)
-    sources = {
-        name: TaskSource(each.kind, each.folder, getattr(each, "labels", None), required=False)
-        for name, each in config.tasks.items()
-        if name in config.taught
-    }
+    sources = _sources({name: each for name, each in config.tasks.items() if name in config.taught})
     if not sources:
         raise InputError(f"{subject}: nobody taught it any task, so that there is nothing to evaluate")
     given = open_dataset(data, split, sources, empty)
@@ -92,17 +97,27 @@ def _judge_store(
     progress: Progress | None,
     annotated: Annotates,
     tell: Callable[[str], object],
+    sections: Mapping[str, TaskSection],
 ) -> Result:
     store = Store.open(subject)
-    kinds = [*given.labels, *given.further]
-    answers = {kind: TaskSource(kind, required=False) for kind in kinds if store.teaches(task_class(kind))}
-    given = with_tasks(given, answers) if answers.keys() - given.labels.keys() else given
-    bound = {kind: task_class(kind)(kind, labels) for kind, labels in given.labels.items()}
-    answered = {kind: task for kind, task in bound.items() if store.teaches(task)}
+    sources = {kind: TaskSource(kind, required=False) for kind in (*given.labels, *given.further)} | _sources(sections)
+    answers = {name: each for name, each in sources.items() if store.teaches(task_class(each.kind))}
+    given = with_tasks(given, answers) if sections or answers.keys() - given.labels.keys() else given
+    bound = {name: task_class(sources[name].kind)(name, labels) for name, labels in given.labels.items()}
+    answered = {name: task for name, task in bound.items() if store.teaches(task)}
     if not answered:
         both = (", ".join(store.kinds) or "nothing", ", ".join(bound) or "nothing")
         raise InputError(f"{subject} answers {both[0]}, {given.name} annotates {both[1]}; give data of the same tasks")
-    tasks = _reporting(_annotated(answered, given), classes)
+    answered = _annotated(answered, given)
+    maps, foreign = {}, []
+    for name, task in answered.items():
+        try:
+            maps[name] = _class_map(store.labels, task.labels, f"the store {subject}", given.name)
+        except InputError as error:
+            foreign.append(f"{name} is not evaluated: {error}")
+    if not maps:
+        raise InputError(foreign[0])
+    tasks = _reporting({name: answered[name] for name in maps}, classes)
     dataset = relabelled(given, {}, _by_task(annotated, tasks, "annotated"))
     unread = [image_id for image_id in dataset.ids if image_id in store.failed]
     if unread:
@@ -110,14 +125,18 @@ def _judge_store(
             f"{subject} has no answer for {len(unread)} images of {dataset.name} that could not be read, such as "
             f"{store.failed[unread[0]]}; then label with --resume, or take them off the split's list"
         )
-    maps = {
-        name: _class_map(store.labels, task.labels, f"the store {subject}", given.name) for name, task in tasks.items()
-    }
     seen = {name: Remapped(store, maps[name], task) for name, task in tasks.items()}
     notes = _by_text({name: (f"{subject}: {each.describe()}",) for name, each in maps.items() if each.target.classes})
-    notes = _told((*told_first(given), *notes), tell)
+    notes = _told((*told_first(given), *foreign, *notes), tell)
     records = _gathered(_answers(store, seen, _share(dataset), _of_main(progress)), dataset, tasks)
     return processes.from_main(lambda: figures(records, tasks))._replace(notes=notes)
+
+
+def _sources(sections: Mapping[str, TaskSection]) -> dict[str, TaskSource]:
+    return {
+        name: TaskSource(each.kind, each.folder, getattr(each, "labels", None), required=False)
+        for name, each in sections.items()
+    }
 
 
 def _told(notes: tuple[str, ...], tell: Callable[[str], object]) -> tuple[str, ...]:

@@ -120,17 +120,21 @@ def report(folder: Path) -> None:
     show_default=True,
     help="what images without any object are",
 )
+@click.option("--config", type=ConfigFile(), help="of a store: this config says where its tasks have their annotations")
 @common.json_option
 @common.device_option
 @common.precision_option
-def evaluate(subject: Path, data: str, split: str, json_: Path | None, **given: Any) -> None:
+def evaluate(subject: Path, data: str, split: str, config: Path | None, json_: Path | None, **given: Any) -> None:
     """Measure a checkpoint or a store on a split."""
+    from tutored.config import load_config
+
+    sections = load_config(config).tasks if config else {}
     from tutored.cli.progress import Lasting, bar
     from tutored.evaluate import table
     from tutored.judge import judge
 
     with bar("evaluating") as step:
-        result = judge(subject, data, split, progress=step, tell=note, **given)
+        result = judge(subject, data, split, progress=step, tell=note, sections=sections, **given)
     if not common.is_main():
         return
     what = {

@@ -34,6 +34,7 @@ from tutored.softlabels.advice import fingerprint
 from tutored.studies import results
 from tutored.studies.results import TUTORS, Record, StudyOutcome
 from tutored.studies.setting import Recipe, Run, Setting, choose, only, plan, studies_of
+from tutored.tasks import task_class
 from tutored.visualise import draw
 from tutored.watch import Report, Watcher, Watchers
 
@@ -342,9 +343,12 @@ def _told(watch: Watch, run: Run, total: int, left: Mapping[str, float], jobs: i
 
 def judge_tutors(folder: Folder) -> dict[str, str]:
     """Keep the figures of each tutor that answers for the evaluation split, unless these answers are judged already.
+    A tutor of none of the format's tasks is judged by those of the rows that have annotations in folders of their own.
     Returns the tutors that can't be judged, and why.
     """
     setting = folder.setting
+    tasks = {name: each for run in folder.runs(folder.names, seeds=1) for name, each in run.config.tasks.items()}
+    own = {name: each for name, each in tasks.items() if each.folder is not None}
     known = {record.label: record.stores for record in results.read_records(folder.path) if record.group == TUTORS}
     lacking = {}
     for name in setting.tutors:
@@ -356,12 +360,19 @@ def judge_tutors(folder: Folder) -> dict[str, str]:
             stores = {str(store): [identity]}
             if known.get(name) == stores:
                 continue
-            result = judge(store, setting.data, setting.evaluation, setting.reported)
+            try:
+                result = judge(store, setting.data, setting.evaluation, setting.reported)
+            except InputError:
+                mine = {name: each for name, each in own.items() if Store.open(store).teaches(task_class(each.kind))}
+                if not mine:
+                    raise
+                result = judge(store, setting.data, setting.evaluation, sections=mine)
             figures = {task: each.to_dict() for task, each in result.tasks.items()}
         except InputError as error:
             lacking[name] = str(error)
-        own = Record(group=TUTORS, setting=setting.name, rows=(f"{TUTORS} | | {name}",), label=name, run=name)
+        record = Record(group=TUTORS, setting=setting.name, rows=(f"{TUTORS} | | {name}",), label=name, run=name)
         results.add_record(
-            folder.path, replace(own, split=setting.evaluation, figures=figures, stores=stores, commit=results.commit())
+            folder.path,
+            replace(record, split=setting.evaluation, figures=figures, stores=stores, commit=results.commit()),
         )
     return lacking
