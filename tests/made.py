@@ -11,10 +11,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch.nn import functional as F
 
+from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.labels import LabelSpace
 from tutored.tasks.detection import Boxes, Detection, SoftBoxes
 from tutored.tasks.segmentation import ClassMask, Segmentation, SoftMap
+from tutored.tutors import open_tutor
+from tutored.tutors.label import label
 from tutored.types import IGNORE, GroundTruth, SoftLabels
 
 LABELS = LabelSpace.of(["cat", "dog", "horse"])
@@ -132,6 +135,29 @@ class Repeats:
         truth = self.dataset.ground_truth(image_id)
         empty = ClassMask(mask=torch.zeros(truth.size, dtype=torch.uint8))
         return replace(truth, tasks={"detection": boxed(Boxes), "segmentation": empty, **truth.tasks})
+
+
+PARTS = {"kind": "segmentation", "from": "Parts", "labels": "parts.txt"}
+"""The task of `with_parts`."""
+
+
+def with_parts(folder, split, store):
+    """A VOC folder with a second map, whose upper half is head and whose lower one is tail, and a store of a tutor that
+    calls all of it head.
+    """
+    (folder / "Parts").mkdir()
+    (folder / "parts.txt").write_text("head\ntail\n")
+    answers = store.with_name("answers")
+    answers.mkdir()
+    for image in (folder / "JPEGImages").glob("*.jpg"):
+        width, height = Image.open(image).size
+        parts = np.ones((height, width), np.uint8)
+        np.save(answers / f"{image.stem}.npy", np.eye(3, dtype=np.float32)[parts])
+        parts[height // 2 :] = 2
+        Image.fromarray(parts).save(folder / "Parts" / f"{image.stem}.png")
+    tutor = open_tutor("files", folders=[answers], labels=folder / "parts.txt")
+    label(tutor, open_dataset(f"voc:{folder}", split), store)
+    return folder
 
 
 # --- Messages and files

@@ -3,11 +3,9 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from made import TINY, coco_file, pictures, truthful
+from made import PARTS, TINY, coco_file, pictures, truthful, with_parts
 from tutored.checkpoint import save_checkpoint
 from tutored.cli import main
 from tutored.config import make_config
@@ -54,22 +52,11 @@ def test_a_store_that_repeats_the_ground_truth_is_perfect(voc_folder, tmp_path):
 
 def test_a_store_of_a_second_map_is_judged_by_a_configs_folder(make_voc, tmp_path, capsys):
     """The upper half is head, the lower one tail; the tutor calls all of it head."""
-    folder = make_voc(tmp_path / "voc", {"val": ("both",) * 2})
-    (folder / "Parts").mkdir()
-    (folder / "parts.txt").write_text("head\ntail\n")
-    (tmp_path / "answers").mkdir()
-    for image in (folder / "JPEGImages").glob("*.jpg"):
-        width, height = Image.open(image).size
-        parts = np.ones((height, width), np.uint8)
-        np.save(tmp_path / "answers" / f"{image.stem}.npy", np.eye(3, dtype=np.float32)[parts])
-        parts[height // 2 :] = 2
-        Image.fromarray(parts).save(folder / "Parts" / f"{image.stem}.png")
+    folder = with_parts(make_voc(tmp_path / "voc", {"val": ("both",) * 2}), "val", tmp_path / "store")
     data = ["--data", f"voc:{folder}", "--split", "val"]
-    options = ["--from", str(tmp_path / "answers"), "--labels", str(folder / "parts.txt")]
-    assert main(["label", "files", *options, *data, "--out", str(tmp_path / "store")]) == 0
     assert main(["evaluate", str(tmp_path / "store"), *data]) == 2
     assert "have no class in common: the one has head, tail, the other aeroplane, " in capsys.readouterr().err
-    tasks = {"segmentation": {}, "parts": {"kind": "segmentation", "from": "Parts", "labels": "parts.txt"}}
+    tasks = {"segmentation": {}, "parts": PARTS}
     run = {"data": {"train": f"voc:{folder}"}, "tasks": tasks, "student": {"kind": "blitznet"}}
     (tmp_path / "run.yaml").write_text(json.dumps(run))
     words = [*data, "--config", str(tmp_path / "run.yaml"), "--json", str(tmp_path / "figures.json")]

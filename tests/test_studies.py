@@ -17,12 +17,13 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from made import TINY, Repeats, refused
+from made import PARTS, TINY, Repeats, refused, with_parts
 from tutored.cli import main
 from tutored.config import flat
 from tutored.data import open_dataset
 from tutored.errors import InputError
 from tutored.studies.folder import judge_tutors, load_folder, open_folder, run_all, unfinished, work
+from tutored.studies.report import write_report
 from tutored.studies.results import FILE, Record, add_record, gather, read_records, rows_of, show
 from tutored.studies.setting import Row, Study, choose, config_of, load_setting, plan, studies_of
 from tutored.tutors import open_tutor
@@ -391,6 +392,23 @@ def test_a_single_row_is_chosen_by_its_label(setting, tmp_path, capsys):
     words = ["--row", "tutor", "--setting", str(setting), "--out", str(tmp_path / "study")]
     assert main(["study", "run", "thesis/table-12", *words]) == 2
     assert "no row is called 'tutor'; possible: 'ground truth', " in capsys.readouterr().err
+
+
+def test_a_tutor_of_a_rows_own_task_is_judged_by_the_tasks_folder(make_voc, tmp_path):
+    """It calls all of an image head, of which one half is."""
+    folder = with_parts(make_voc(tmp_path / "voc", {"train": ("both",), "val": ("both",)}), "val", tmp_path / "parts")
+    row = {"label": "parts", "config": {"tasks": {"parts": PARTS}}}
+    studies = [{"name": "own/parts", "title": "P", "question": "Q?", "recipes": ["corrected"], "rows": [row]}]
+    splits = {"small": "train", "large": "train", "evaluation": "val"}
+    tutors = {"parts": str(tmp_path / "parts")}
+    own = load_setting(None, name="own", data=f"voc:{folder}", tutors=tutors, studies=studies, reported=None, **splits)
+    found = open_folder(tmp_path / "study", own, ["own"], 1)
+    assert judge_tutors(found) == {}
+    (record,) = read_records(found.path)
+    assert record.measures == ["parts/mIoU"] and record.figures["parts"]["per_class"]["IoU"]["tail"] == 0
+    page, text = write_report(found, found.outcomes(found.names), tmp_path)
+    assert f"| parts |  |  | {record.figure('parts/mIoU'):.3f} |" in text.read_text()
+    assert '<th scope="col">parts/mIoU</th>' in page.read_text()
 
 
 def test_a_tutor_that_answered_anew_is_judged_anew(setting, tmp_path):

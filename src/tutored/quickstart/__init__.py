@@ -33,7 +33,7 @@ from tutored.tasks import task_class
 from tutored.visualise import draw, grid
 
 TRAIN, VAL = 400, 150
-TUTOR_EPOCHS, STUDENT_EPOCHS = 6, 6
+TUTOR_EPOCHS, STUDENT_EPOCHS = 8, 6
 CLASSES = ("aeroplane", "bus", "cat", "cow", "sheep", "sofa")
 HIDDEN = 0.975
 """Share of the annotated images whose ground truth is hidden from two of the students, of each task by itself."""
@@ -129,14 +129,16 @@ def _claim(out: Path, record: Mapping[str, Any]) -> None:
 def _write_configs(out: Path, seed: int, scale: float, images: int) -> dict[str, Path]:
     """One YAML file a run, in `out/configs`."""
 
-    def config(data: str, usual_epochs: int, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def config(
+        data: str, usual_epochs: int, tasks: Mapping[str, Mapping[str, Any]], *, colour: bool = False
+    ) -> dict[str, Any]:
         epochs = max(1, round(usual_epochs * scale))
         train = {"seed": seed, "epochs": epochs, "batch": 8, "backbone_lr": 0.1, "warmup": 0.05}
         return {
             "data": {"train": f"voc:{out / data}"},
             "tasks": {task: {**KEYS[task], **keys} for task, keys in tasks.items()},
             "student": {"size": SIZE},
-            "augment": {"colour": False, "crop": False, "zoom_out": "never"},
+            "augment": {"colour": colour, "crop": False, "zoom_out": "never"},
             "train": {**train, "threads": 1, "workers": 0, "val_every": epochs, "save_every": epochs},
         }
 
@@ -144,7 +146,9 @@ def _write_configs(out: Path, seed: int, scale: float, images: int) -> dict[str,
     left = {task: {"hidden": hidden} for task in DEFAULT_TASKS}
     filled = {task: {"hidden": hidden, "policy": "fill", "store": f"{out / task}-store"} for task in DEFAULT_TASKS}
     tutors = {task: {other: {} if other == task else {"policy": "none"} for other in left} for task in left}
-    contents = {f"{task}-tutor": config("foreign", TUTOR_EPOCHS, keys) for task, keys in tutors.items()} | {
+    contents = {
+        f"{task}-tutor": config("foreign", TUTOR_EPOCHS, keys, colour=True) for task, keys in tutors.items()
+    } | {
         "left": config("scenes", STUDENT_EPOCHS, left),
         "tutored": config("scenes", STUDENT_EPOCHS, filled),
         "all": config("scenes", STUDENT_EPOCHS, {task: {} for task in DEFAULT_TASKS}),
@@ -185,7 +189,7 @@ def run_together(commands: Sequence[Sequence[str]]) -> None:
         if (out / "result.json").exists():
             return print(f"{out}: finished before", flush=True)
         words = [*command, "--resume"] if out.exists() else command
-        print("tutored " + " ".join(words), flush=True)
+        print(f"tutored {' '.join(words)}\n", end="", flush=True)  # in one piece, beside the other's
         pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(
             [sys.executable, "-m", "tutored", *words], env={**os.environ, **ENVIRONMENT}, **pipes

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -355,6 +355,7 @@ def judge_tutors(folder: Folder) -> dict[str, str]:
         store = Path(setting.store(name, "evaluation"))
         stores: dict[str, Any] = {}
         figures: dict[str, Any] = {}
+        measures: list[str] = []
         try:
             identity = {"answers": fingerprint(Store.open(store)), "reported": setting.reported and [*setting.reported]}
             stores = {str(store): [identity]}
@@ -368,11 +369,21 @@ def judge_tutors(folder: Folder) -> dict[str, str]:
                     raise
                 result = judge(store, setting.data, setting.evaluation, sections=mine)
             figures = {task: each.to_dict() for task, each in result.tasks.items()}
+            kinds = {task: own[task].kind if task in own else task for task in figures}
+            measures = [f"{task}/{task_class(kind).headline[0]}" for task, kind in kinds.items()]
         except InputError as error:
             lacking[name] = str(error)
-        record = Record(group=TUTORS, setting=setting.name, rows=(f"{TUTORS} | | {name}",), label=name, run=name)
-        results.add_record(
-            folder.path,
-            replace(record, split=setting.evaluation, figures=figures, stores=stores, commit=results.commit()),
+        record = Record(
+            group=TUTORS,
+            setting=setting.name,
+            rows=(f"{TUTORS} | | {name}",),
+            label=name,
+            run=name,
+            split=setting.evaluation,
+            figures=figures,
+            measures=measures,
+            stores=stores,
+            commit=results.commit(),
         )
+        results.add_record(folder.path, record)
     return lacking
