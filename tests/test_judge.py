@@ -65,6 +65,17 @@ def test_a_store_of_a_second_map_is_judged_by_a_configs_folder(make_voc, tmp_pat
     figures = json.loads((tmp_path / "figures.json").read_text())["tasks"]
     assert list(figures) == ["parts"] and figures["parts"]["per_class"]["IoU"]["head"] == pytest.approx(0.5, abs=0.02)
     assert figures["parts"]["per_class"]["IoU"]["tail"] == 0
+    (tmp_path / "run.yaml").write_text(json.dumps(run | {"tasks": {"segmentation": PARTS}}))
+    assert main(["evaluate", str(tmp_path / "store"), *words]) == 0
+    in_place = json.loads((tmp_path / "figures.json").read_text())["tasks"]
+    assert in_place["segmentation"]["per_class"] == figures["parts"]["per_class"], (
+        "the format's own task lies elsewhere"
+    )
+    (tmp_path / "run.yaml").write_text(json.dumps(run | {"tasks": {"depth": {"kind": "regression", "from": "Parts"}}}))
+    boxes = make_store(tmp_path / "boxes", f"voc:{folder}", "val", change=lambda each: replace(each, tasks={}))
+    assert main(["evaluate", str(boxes), *words]) == 2
+    told = capsys.readouterr().err
+    assert "answers nothing, voc:" in told and "annotates detection, segmentation; give data of the same tasks" in told
     checkpoint = str(make_checkpoint(tmp_path / "c", ["dog"]))
     assert main(["evaluate", checkpoint, *words]) == 2
     assert "is a checkpoint, which knows its tasks; give a config with stores alone" in capsys.readouterr().err

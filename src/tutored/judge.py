@@ -102,12 +102,15 @@ def _judge_store(
     store = Store.open(subject)
     sources = {kind: TaskSource(kind, required=False) for kind in (*given.labels, *given.further)} | _sources(sections)
     answers = {name: each for name, each in sources.items() if store.teaches(task_class(each.kind))}
-    given = with_tasks(given, answers) if sections or answers.keys() - given.labels.keys() else given
+    given = with_tasks(given, answers) if answers.keys() - (given.labels.keys() - sections.keys()) else given
     bound = {name: task_class(sources[name].kind)(name, labels) for name, labels in given.labels.items()}
     answered = {name: task for name, task in bound.items() if store.teaches(task)}
     if not answered:
         both = (", ".join(store.kinds) or "nothing", ", ".join(bound) or "nothing")
-        raise InputError(f"{subject} answers {both[0]}, {given.name} annotates {both[1]}; give data of the same tasks")
+        raise InputError(
+            f"{subject} answers {both[0]}, {given.name} annotates {both[1]}; give data of the same tasks, or a "
+            "config whose tasks have their annotations in folders of their own"
+        )
     answered = _annotated(answered, given)
     maps, foreign = {}, []
     for name, task in answered.items():

@@ -118,12 +118,13 @@ def unlearnt(records: Sequence[Record]) -> str:
 
 
 def figures_of(rows: Sequence[RowOutcome]) -> list[str]:
-    """What a table of these rows shows; see `columns`."""
+    """The `columns` of a table of these rows."""
     return columns([record for row in rows for record in row.records])
 
 
 def columns(records: Sequence[Record]) -> list[str]:
-    """ "mAP", "mIoU", of other tasks the headline figure as `TASK/METRIC`, and the first two on further splits."""
+    """What a table of these runs shows: "mAP", "mIoU", of other tasks the headline figure as `TASK/METRIC`, and the
+    first two on further splits."""
     measured = dict.fromkeys(name for record in records for name in record.measures)
     further = [f"{name} on {split}" for split in results.splits_of(records) for name in results.FIGURES]
     return [*results.FIGURES, *(name for name in measured if name not in results.MEASURES.values()), *further]
